@@ -1,0 +1,88 @@
+"""The ClientApp: message, work, reply. What goes wrong stays here; what leaves is a code."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
+
+from shared.config import SiteConfig
+from shared.messages import CODES, MessageError, Reply, Request
+
+LOG = logging.getLogger("gliofed.site")
+SiteOf = Callable[[Context], SiteConfig]
+"""Which site a message is for: one in a hospital, several in a simulation."""
+
+
+def make_client_app(site_of: SiteOf, mods: Sequence[Mod] = ()) -> ClientApp:
+    """Make the app that answers every message of a federation; `mods` are Flower's, around every answer."""
+    app = ClientApp(mods=list(mods))
+
+    @app.query()
+    def prepare(message: Message, context: Context) -> Message:
+        return _answer("prepare", message, context, site_of)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return _answer("train", message, context, site_of)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return _answer("evaluate", message, context, site_of)
+
+    return app
+
+
+def _answer(kind: str, message: Message, context: Context, site_of: SiteOf) -> Message:
+    """Do the work; every fault becomes a code, its words and its traceback a line of the site's log."""
+    try:
+        site = site_of(context)
+        with _log(Path(site.work)):
+            reply = _work(kind, site, message)
+    except Exception:  # no configuration or no place for a log: the SuperNode's own output has the reason
+        LOG.exception("%s: the site's configuration or its work folder cannot be used", kind)
+        reply = Reply(site="", status="failed", code="config")
+    return Message(reply.to_records(), reply_to=message)
+
+
+def _work(kind: str, site: SiteConfig, message: Message) -> Reply:
+    try:
+        # Imported here, where a broken installation is a code as well, and not a stack trace at the server.
+        from client import work
+
+        reply: Reply = getattr(work, kind)(site, Request.from_records(message.content))
+        return reply
+    except Exception as error:  # whatever it is must not leave the site
+        return _fault(kind, site, error)
+
+
+def _fault(kind: str, site: SiteConfig, error: Exception) -> Reply:
+    # DeclinedError and DataError carry a code; they are not imported, for their import may be what is broken.
+    if isinstance(code := getattr(error, "code", None), str):
+        LOG.error("%s declined: %s", kind, error)
+        return Reply(site=site.name, status="declined", code=code if code in CODES else "data")
+    LOG.error("%s failed", kind, exc_info=error)
+    memory = isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
+    code = "out_of_memory" if memory else "protocol" if isinstance(error, MessageError) else "error"
+    return Reply(site=site.name, status="failed", code=code)
+
+
+@contextmanager
+def _log(work: Path) -> Iterator[None]:
+    """Write what this thread logs to the site's own log: in a simulation other sites run beside it."""
+    work.mkdir(parents=True, exist_ok=True)
+    thread = threading.get_ident()
+    handler = logging.FileHandler(work / "site.log", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.addFilter(lambda record: record.thread == thread)
+    LOG.addHandler(handler)
+    LOG.propagate = False
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+        handler.close()

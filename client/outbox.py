@@ -1,0 +1,36 @@
+"""Replies on disk before they leave: the same request gets the same bytes, without training again."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from shared.files import write_bytes, write_json
+from shared.messages import Reply
+
+KEEP = 2
+"""The newest, and the one before it: a server that was restored from a backup may ask one round back."""
+
+
+class Outbox:
+    """The last replies of one site, by the request's key."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use `folder`, which need not be there yet."""
+        self._folder = folder
+
+    def find(self, key: str) -> Reply | None:
+        """Return the reply that was stored for this request, or None."""
+        head = self._folder / f"{key}.json"
+        if not head.exists():
+            return None
+        return Reply(**json.loads(head.read_text()), update=head.with_suffix(".safetensors").read_bytes())
+
+    def store(self, key: str, reply: Reply) -> None:
+        """Store a reply, the JSON last since it makes it count; then drop the oldest."""
+        head = asdict(reply)
+        write_bytes(self._folder / f"{key}.safetensors", head.pop("update"))
+        write_json(self._folder / f"{key}.json", head)
+        stored = sorted(self._folder.glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        for old in stored[:-KEEP]:
+            old.unlink()
+            old.with_suffix(".safetensors").unlink(missing_ok=True)

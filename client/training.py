@@ -1,0 +1,79 @@
+"""The local loop, without any network in it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+from torch import nn
+
+from shared.config import TrainConfig
+from shared.data.dataset import Batch
+from shared.tasks.segmentation import Segmentation
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a round of local training was like."""
+
+    loss: float
+    """Mean over samples."""
+    steps: int
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of `device=auto|cpu|cuda:N`; auto takes a GPU if there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(f"device={name}: this machine has {count} CUDA devices; use auto, cpu or a smaller number")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of autocast; auto is bf16 or fp16 on a GPU that computes in it, and fp32 on a CPU."""
+    if name == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def train_one_round(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    task: type[Segmentation],
+    config: TrainConfig,
+    steps: int,
+    device: torch.device,
+) -> TrainResult:
+    """Take `steps` AdamW steps, one a batch; the optimiser is fresh, so that a site keeps no state between rounds.
+
+    fp16 scales the loss, since small gradients would vanish in it; a step whose gradients overflow is skipped.
+    """
+    model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    dtype = pick_precision(config.precision, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    total, samples = torch.zeros((), device=device), 0
+    for _, batch in zip(range(steps), batches, strict=False):
+        image, target = batch.image.to(device), batch.target.to(device)  # (B, [T,] C, D, H, W)
+        optimizer.zero_grad()
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            logits = model(image)
+        loss = task.loss(logits, target)
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch has no type for it
+        if config.clip is not None:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        scaler.step(optimizer)
+        scaler.update()
+        total, samples = total + loss.detach() * len(image), samples + len(image)  # no .item(): a GPU would wait
+    return TrainResult(loss=total.item() / samples, steps=steps)
+
+
+def mean_over_patients(metrics: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of each metric; nothing for no patients."""
+    return {name: fmean(patient[name] for patient in metrics) for name in metrics[0]} if metrics else {}

@@ -1,0 +1,106 @@
+"""What a site does with a request: prepare its cohort, train, or evaluate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from client.outbox import Outbox
+from client.policy import DeclinedError, check_cohort, check_run
+from client.training import mean_over_patients, pick_device, train_one_round
+from shared.codec import encode, load_weights, travelling, weights_from_bytes
+from shared.config import SiteConfig
+from shared.data.dataset import Cohort, batches, open_cohort, whole
+from shared.messages import Reply, Request
+from shared.models import build_model, reads_series
+from shared.seeding import generator, seed_of
+from shared.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One request at one site, agreed to and with its data open."""
+
+    site: SiteConfig
+    request: Request
+    cohort: Cohort
+    device: torch.device
+    series: bool
+
+    def model(self) -> nn.Module:
+        """Build the model with the weights that were sent, on the site's device."""
+        data = self.request.config.data
+        model = build_model(self.request.config.model, len(data.modalities), len(data.regions))
+        load_weights(model, weights_from_bytes(self.request.weights))
+        return model.to(self.device)
+
+
+def prepare(site: SiteConfig, request: Request) -> Reply:
+    """Say who the site is and how many patients it would train on; its cache is filled on the way."""
+    job = _open(site, request)
+    return Reply(site=site.name, patients=len(job.cohort.train), left_out=job.cohort.left_out)
+
+
+def train(site: SiteConfig, request: Request) -> Reply:
+    """Train for a round and reply with the update, or with the stored reply if this request was answered before."""
+    outbox = Outbox(Path(site.work) / "outbox")
+    if stored := outbox.find(request.key):
+        return stored
+    job, config = _open(site, request), request.config
+    patients = job.cohort.train
+    words = (config.seed, site.name, request.round)
+    # For layers that draw from PyTorch's own generator; patches come from one of their own.
+    torch.manual_seed(seed_of(*words, "layers"))
+    model = job.model()
+    before = {name: tensor.detach().cpu().clone() for name, tensor in travelling(model).items()}
+    result = train_one_round(
+        model,
+        batches(patients, config.data, config.train, generator(*words, "patches"), series=job.series),
+        TASKS[config.task],
+        config.train,
+        config.train.local_steps(len(patients)),
+        job.device,
+    )
+    update = {name: tensor.detach().cpu() - before[name] for name, tensor in travelling(model).items()}
+    reply = Reply(
+        site=site.name,
+        patients=len(patients),
+        steps=result.steps,
+        metrics={"loss": result.loss} if site.policy.metrics else {},
+        left_out=job.cohort.left_out,
+        update=encode(update, config.codec),
+    )
+    outbox.store(request.key, reply)
+    return reply
+
+
+@torch.no_grad()
+def evaluate(site: SiteConfig, request: Request) -> Reply:
+    """Measure the weights that were sent on the site's validation patients, each patient once."""
+    job, config = _open(site, request), request.config
+    task, model = TASKS[config.task], job.model().eval()
+    metrics = []
+    for patient in job.cohort.validation:
+        predicted, true = [], []
+        for image, target in whole(patient, config.data, series=job.series):
+            logits = task.infer(model, image.to(job.device), config.data.patch)
+            predicted.append(task.predict(logits).cpu())
+            true.append(target)
+        metrics.append(task.metrics(torch.cat(predicted), torch.cat(true), config.data.regions))
+    means = mean_over_patients(metrics) if site.policy.metrics else {}
+    return Reply(site=site.name, patients=len(metrics), metrics=means)
+
+
+def _open(site: SiteConfig, request: Request) -> _Job:
+    """Ask the policy, take the device and open the data, in this order: refusing is cheap."""
+    check_run(site.policy, request.config)
+    try:
+        device = pick_device(site.device)
+    except ValueError as error:
+        raise DeclinedError("device", str(error)) from None
+    torch.set_num_threads(site.threads)  # holds for this thread
+    series = reads_series(request.config.model.name)
+    cohort = open_cohort(site, request.config.data, series=series)
+    check_cohort(site.policy, request.config, len(cohort.train))
+    return _Job(site, request, cohort, device, series)

@@ -1,0 +1,44 @@
+"""The ServerApp: it finds its run and hands Flower's grid to the rounds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from server.rounds import federate
+from shared.config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Federation:
+    """One run at the aggregator."""
+
+    config: RunConfig
+    out: Path
+    """The run's folder; a run that is there goes on."""
+    run_id: str
+    waves: int = 1
+    """Turns that the sites take, where they share a machine."""
+
+
+def make_server_app(
+    federation_of: Callable[[Context], Federation], finished: Callable[[], None] | None = None
+) -> ServerApp:
+    """Make the app that runs a federation; the outcome is the last line of its history.
+
+    `finished` is called at the end, however it comes: an engine may then stop waiting for a site that hangs.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        federation = federation_of(context)
+        try:
+            federate(grid, federation.config, federation.out, federation.run_id, federation.waves)
+        finally:
+            if finished:
+                finished()
+
+    return app

@@ -1,0 +1,56 @@
+"""history.jsonl: what happened, a line an event."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from shared.files import append_line, write_bytes
+
+Event = dict[str, Any]
+
+
+class History:
+    """The events of one run, on disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the history; a last line that a killed process left unfinished is dropped."""
+        self.path = path
+        text = path.read_bytes() if path.exists() else b""
+        whole = text[: text.rfind(b"\n") + 1]
+        if whole != text:
+            write_bytes(path, whole)
+
+    def append(self, event: Event) -> None:
+        """Add an event; it is on disk when this returns."""
+        append_line(self.path, json.dumps(event, allow_nan=False, separators=(",", ":")))
+
+    def events(self) -> list[Event]:
+        """Every event so far."""
+        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+
+    def rounds(self) -> list[Event]:
+        """The finished rounds, in order."""
+        return [event for event in self.events() if event["event"] == "round"]
+
+
+def site_line(**known: Any) -> Event:
+    """One site's part of a round's event, with every key there."""
+    empty = {"status": None, "reason": None, "patients": None, "train": None, "evaluate": None}
+    return empty | {"bytes_down": 0, "bytes_up": 0} | known
+
+
+def as_json(metrics: Mapping[str, float]) -> dict[str, float | None] | None:
+    """Metrics as JSON can hold them: null for NaN, and for all of them where they were withheld."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()} or None
+
+
+def weighted(scores: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, float] | None:
+    """Mean of each metric over all sites' validation patients; what is not finite does not enter."""
+    means = {}
+    for name in sorted({name for metrics, _ in scores for name in metrics}):
+        known = [(metrics[name], n) for metrics, n in scores if n > 0 and math.isfinite(metrics.get(name, math.nan))]
+        if known:
+            means[name] = sum(value * n for value, n in known) / sum(n for _, n in known)
+    return means or None

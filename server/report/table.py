@@ -1,0 +1,45 @@
+"""The table at the end of a run: rounds down, sites across."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+WIDEST = 8
+"""Sites that have a column; with more, the spread over the sites is shown instead."""
+
+
+def results_table(events: Sequence[dict[str, Any]], metric: str = "dice") -> Table:
+    """Show `metric` after each round at each site and over all; a site that did not count shows how."""
+    rounds = [event for event in events if event["event"] in ("round", "round_failed")]
+    sites = sorted({site for event in rounds for site in event["sites"]})
+    table = Table(title=f"{metric.capitalize()} on validation patients")
+    table.add_column("round", justify="right")
+    for column in sites if len(sites) <= WIDEST else ("lowest", "highest", "counted"):
+        table.add_column(column, justify="right")
+    table.add_column("all", justify="right", style="bold")
+    table.add_column("s", justify="right")
+    for event in rounds:
+        lines = [event["sites"].get(site) for site in sites]
+        total = _number((event.get("global") or {}).get(metric))
+        cells = [_cell(line, metric) for line in lines] if len(sites) <= WIDEST else _spread(lines, metric)
+        table.add_row(str(event["round"]), *cells, total, f"{event['seconds']:.1f}")
+    return table
+
+
+def _cell(line: dict[str, Any] | None, metric: str) -> str:
+    if line is None:
+        return ""
+    value = _number((line["evaluate"] or {}).get(metric))
+    return value if line["status"] == "counted" else f"{value} {line['status']}".strip("- ")
+
+
+def _spread(lines: Sequence[dict[str, Any] | None], metric: str) -> list[str]:
+    known = [line for line in lines if line]
+    values = [value for line in known if (value := (line["evaluate"] or {}).get(metric)) is not None]
+    counted = sum(line["status"] == "counted" for line in known)
+    return [_number(min(values, default=None)), _number(max(values, default=None)), f"{counted}/{len(lines)}"]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,238 @@
+"""The round: ask, spool, gate, fold, step, save; then the sites evaluate what came of it."""
+
+import math
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from shutil import rmtree
+from statistics import median
+
+import torch
+from flwr.serverapp import Grid
+from torch import Tensor, nn
+
+from server.asking import Absent, Sites, refusal
+from server.fold import weighted_mean
+from server.gate import judge
+from server.history import Event, History, as_json, site_line, weighted
+from server.progress import RoundProgress
+from server.spool import Spool, Spooled
+from server.strategies import ServerStep
+from shared.checkpoint import load_checkpoint, save_checkpoint
+from shared.codec import travelling, weights_to_bytes
+from shared.config import RunConfig
+from shared.files import new_folder, write_bytes, write_json
+from shared.messages import Reply, Request
+from shared.models import build_model
+from shared.seeding import seed_of
+from shared.versions import versions
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Everything that a resumed run needs."""
+
+    round: int
+    """The last finished round; 0 before the first."""
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+    norms: tuple[float, ...] = ()
+    """Each round's median update norm for a local step."""
+    event: Event | None = None
+    """The round's line for the history, until the sites have evaluated and it is written."""
+
+
+class QuorumError(Exception):
+    """Too few updates counted; the run can be resumed when more sites are well."""
+
+    def __init__(self, event: Event) -> None:
+        """Keep the round's `event` for the history."""
+        super().__init__(f"round {event['round']}: {event['reason']}")
+        self.event = event
+
+
+def federate(grid: Grid, config: RunConfig, out: Path, run_id: str, waves: int = 1) -> str:
+    """Train to the last round, or go on with the run in `out`; return done, incomplete or failed.
+
+    Incomplete: a site that was asked, or expected, did not count in some round.
+    """
+    history = History(out / "history.jsonl")
+    events = history.events()
+    if events and events[-1] == {"event": "end", "status": events[-1].get("status")}:
+        return str(events[-1]["status"])  # it ended, and not for want of a quorum
+    start = {"run_id": run_id, "config_hash": config.hash, "versions": versions()}
+    history.append({"event": "resume" if events else "start", **start})
+    with RoundProgress(config.rounds) as progress:
+        try:
+            _Run(config, out, history, Sites(grid, config, run_id, waves), progress, run_id).train()
+        except QuorumError as error:
+            history.append(error.event)
+            history.append({"event": "end", "status": "failed", "reason": str(error)})
+            return "failed"
+    lines = [site for event in history.rounds() for site in event["sites"].values()]
+    status = "done" if all(site["status"] == "counted" for site in lines) else "incomplete"
+    history.append({"event": "end", "status": status})
+    return status
+
+
+def initial_model(config: RunConfig) -> nn.Module:
+    """Build the model with the first weights, which follow from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(config.seed, "weights"))
+        return build_model(config.model, len(config.data.modalities), len(config.data.regions))
+
+
+@dataclass(frozen=True)
+class _Run:
+    config: RunConfig
+    out: Path
+    history: History
+    sites: Sites
+    progress: RoundProgress
+    run_id: str
+
+    def train(self) -> None:
+        """Run the rounds that are left."""
+        model = initial_model(self.config)
+        parameters = sorted(name for name, _ in model.named_parameters())
+        state = self.load() or State(round=0, weights=travelling(model))
+        self.sites.wait()
+        if state.event is not None:  # killed after the model was saved, before its line was written
+            state = self.finish(state)
+        while state.round < self.config.rounds:
+            state = self.finish(self.round(state, parameters))
+        self.export(state)
+
+    def round(self, state: State, parameters: list[str]) -> State:
+        """One round of training: the next state, saved, its event still without evaluations."""
+        started, number = time.monotonic(), state.round + 1
+        request = self.request(number, state)
+        spool = Spool(self.out / "spool", number, self.config.codec)
+        absent = self.collect(request, spool)
+        replies = spool.replies()
+        verdicts = judge(replies, state.weights, state.norms, self.config)
+        counted = [reply for reply in replies if reply.site not in verdicts.refused]
+        sites = absent | {reply.site: _line(reply, verdicts.refused, len(request.weights)) for reply in replies}
+        event: Event = {"event": "round", "round": number, "seconds": 0.0, "sites": dict(sorted(sites.items()))}
+        for reply in replies:
+            if reply.site in verdicts.refused:
+                spool.set_aside(reply, self.out / "refused")
+        if len(counted) < self.config.round.quorum:
+            reason = f"{len(counted)} updates counted, fewer than round.quorum={self.config.round.quorum}"
+            raise QuorumError(event | {"event": "round_failed", "reason": reason})
+        mean = weighted_mean([(reply.update(), max(reply.patients, 1)) for reply in counted], state.weights)
+        weights, optimizer = self.step(state, mean, parameters)
+        event["seconds"] = time.monotonic() - started
+        usual = median(verdicts.norms.values())
+        norms = (*state.norms, usual) if math.isfinite(usual) else state.norms  # the gate may be off
+        state = State(round=number, weights=weights, optimizer=optimizer, norms=norms, event=event)
+        self.save(state)
+        spool.clear()
+        return state
+
+    def request(self, number: int, state: State) -> Request:
+        """Ask for training from, or evaluation of, the state's weights."""
+        weights = weights_to_bytes(state.weights)
+        return Request(run_id=self.run_id, round=number, config=self.config, weights=weights)
+
+    def collect(self, request: Request, spool: Spool) -> dict[str, Event]:
+        """Ask every site that is there and not in the spool yet; spool the updates, return lines of the others."""
+        nodes, absent = self.sites.roll(request.round)
+        answered = {reply.site for reply in spool.replies()}
+        nodes = {site: node for site, node in nodes.items() if site not in answered}
+        lines = {s: site_line(status=why.status, reason=why.reason) for s, why in absent.items() if s not in answered}
+        self.progress.start(request.round, len(nodes) * (2 if self.evaluates(request.round) else 1))
+        for site, answer in self.sites.ask("train", request, nodes):
+            if isinstance(answer, Reply) and answer.status != "ok":
+                answer = refusal(answer)
+            if isinstance(answer, Absent):
+                lines[site] = site_line(status=answer.status, reason=answer.reason, bytes_down=len(request.weights))
+                self.progress.tick(f"round {request.round}: {site} {answer.status}: {answer.reason}")
+            else:
+                spool.add(site, answer, self.sites.cohorts[site])
+                self.progress.tick(f"round {request.round}: {site} trained")
+        return lines
+
+    def step(
+        self, state: State, mean: dict[str, Tensor], parameters: list[str]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Move the parameters by the optimiser, the floating buffers by their mean."""
+        server = ServerStep({n: state.weights[n] for n in parameters}, self.config.strategy, state.optimizer)
+        moved = server.step(mean)
+        weights = {name: moved[name] if name in moved else old + mean[name] for name, old in state.weights.items()}
+        return weights, server.state()
+
+    def evaluates(self, number: int) -> bool:
+        """Whether the sites evaluate after this round."""
+        every = self.config.round.evaluate_every
+        return every > 0 and (number % every == 0 or number == self.config.rounds)
+
+    def finish(self, state: State) -> State:
+        """Let the sites evaluate the new model, write the round's line, and forget it."""
+        event, started = dict(state.event or {}), time.monotonic()
+        event["global"] = self.evaluate(state, event["sites"]) if self.evaluates(state.round) else None
+        event["seconds"] = round(event["seconds"] + time.monotonic() - started, 3)
+        self.history.append(event)
+        counted = sum(site["status"] == "counted" for site in event["sites"].values())
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in (event["global"] or {}).items())
+        self.progress.finish(
+            f"round {state.round}/{self.config.rounds}: {counted} of {len(event['sites'])} sites counted"
+            f"{', ' + scores if scores else ''}, {event['seconds']:.1f} s"
+        )
+        return replace(state, event=None)
+
+    def evaluate(self, state: State, lines: dict[str, Event]) -> dict[str, float] | None:
+        """Ask for metrics on the sites' own validation patients; note them in their lines and return the mean."""
+        request = self.request(state.round, state)
+        nodes, _ = self.sites.roll(state.round)
+        scores: dict[str, Reply] = {}
+        for site, answer in self.sites.ask("evaluate", request, {s: node for s, node in nodes.items() if s in lines}):
+            self.progress.tick(f"round {state.round}: {site} evaluated")
+            line = lines[site]
+            line["bytes_down"] += len(request.weights)
+            if isinstance(answer, Reply) and answer.status != "ok":
+                answer = refusal(answer)
+            if isinstance(answer, Absent):
+                line["reason"] = line["reason"] or f"evaluation {answer.status}: {answer.reason}"
+                continue
+            line["evaluate"] = as_json(answer.metrics)
+            scores[site] = answer
+            if not answer.patients:
+                line["reason"] = line["reason"] or "no validation patients"
+        return weighted([(scores[site].metrics, scores[site].patients) for site in sorted(scores)])
+
+    def export(self, state: State) -> None:
+        """Write the last round's model for use elsewhere: weights, and what is needed to feed them."""
+        with new_folder(self.out / "model") as folder:
+            write_bytes(folder / "model.safetensors", weights_to_bytes(state.weights))
+            facts = {"task": self.config.task, "model": asdict(self.config.model), "data": asdict(self.config.data)}
+            write_json(folder / "model.json", facts | {"run_id": self.run_id, "round": state.round})
+
+    def save(self, state: State) -> None:
+        """Save the state, whole or not at all."""
+        rest = {"round": state.round, "norms": state.norms, "event": state.event}
+        tensors = {"model": state.weights, "optimizer": state.optimizer}
+        save_checkpoint(self.out / "checkpoints", state.round, tensors, rest)
+
+    def load(self) -> State | None:
+        """Return the newest saved state; a spool that it has used up is dropped."""
+        found = load_checkpoint(self.out / "checkpoints")
+        if found is None:
+            return None
+        tensors, rest = found
+        for folder in (self.out / "spool").glob("round-*"):
+            if int(folder.name.removeprefix("round-")) <= rest["round"]:
+                rmtree(folder)
+        event = rest["event"] if rest["round"] > len(self.history.rounds()) else None
+        norms = tuple(rest["norms"])
+        return State(
+            round=rest["round"], weights=tensors["model"], optimizer=tensors["optimizer"], norms=norms, event=event
+        )
+
+
+def _line(reply: Spooled, refused: dict[str, str], down: int) -> Event:
+    """The line of a site that sent an update."""
+    reason = refused.get(reply.site)
+    line = site_line(status="refused" if reason else "counted", reason=reason, patients=reply.patients)
+    line |= {"train": as_json(reply.metrics), "bytes_down": down, "bytes_up": reply.size}
+    return line | ({"left_out": reply.left_out} if reply.left_out else {})

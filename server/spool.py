@@ -1,0 +1,72 @@
+"""Replies on disk as they arrive: memory stays flat, and after a crash this is the record of who answered."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from shutil import rmtree
+
+from shared.codec import CodedUpdate
+from shared.files import write_bytes, write_json
+from shared.messages import Reply
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spooled:
+    """One site's reply to one round, its update still on disk."""
+
+    site: str
+    patients: int
+    cohort: int
+    """Training patients that the site was admitted with."""
+    steps: int
+    metrics: dict[str, float]
+    left_out: dict[str, int]
+    size: int
+    """Bytes of the coded update."""
+    path: Path
+    codec: str
+
+    def update(self) -> CodedUpdate:
+        """Open the update, or raise CodecError."""
+        return CodedUpdate(self.path, self.codec)
+
+
+class Spool:
+    """The replies of one round, in `root/round-NNNN`."""
+
+    def __init__(self, root: Path, round: int, codec: str) -> None:
+        """Open or make the round's folder."""
+        self.folder, self._codec = root / f"round-{round:04d}", codec
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def add(self, site: str, reply: Reply, cohort: int) -> None:
+        """Store a reply: the update first, then the JSON that makes it count."""
+        write_bytes(self.folder / f"{site}.safetensors", reply.update)
+        head = {key: value for key, value in asdict(reply).items() if key in ("patients", "steps", "left_out")}
+        # NaN is no JSON; repr keeps every bit of a float.
+        metrics = {name: repr(value) for name, value in reply.metrics.items()}
+        write_json(
+            self.folder / f"{site}.json", head | {"cohort": cohort, "metrics": metrics, "size": len(reply.update)}
+        )
+
+    def replies(self) -> list[Spooled]:
+        """Everything stored, in the order of site names: the result must not depend on who answered first."""
+        found = []
+        for path in sorted(self.folder.glob("*.json"), key=lambda path: path.stem):
+            head = json.loads(path.read_text())
+            head["metrics"] = {name: float(value) for name, value in head["metrics"].items()}
+            file = path.with_suffix(".safetensors")
+            found.append(Spooled(site=path.stem, path=file, codec=self._codec, **head))
+        return found
+
+    def set_aside(self, reply: Spooled, refused: Path) -> None:
+        """Move a refused reply to `refused/round-NNNN`, to be looked at."""
+        target = refused / self.folder.name
+        target.mkdir(parents=True, exist_ok=True)
+        # The JSON last: until then the reply is in the spool, and a resumed round refuses it again.
+        for suffix in (".safetensors", ".json"):
+            (self.folder / f"{reply.site}{suffix}").replace(target / f"{reply.site}{suffix}")
+
+    def clear(self) -> None:
+        """Drop the round's replies, once the model that they made is saved."""
+        rmtree(self.folder)

@@ -1,0 +1,103 @@
+"""An update as bytes: named tensors in one safetensors file, as fp32, fp16 or int8."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+
+class CodecError(ValueError):
+    """Bytes that are no update."""
+
+
+def travelling(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that travel: parameters and floating buffers, by name; integer buffers stay."""
+    return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+
+
+def weights_to_bytes(weights: Mapping[str, Tensor]) -> bytes:
+    """Global weights as safetensors, in full precision."""
+    data: bytes = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+    return data
+
+
+def weights_from_bytes(data: bytes) -> dict[str, Tensor]:
+    """Inverse of `weights_to_bytes`."""
+    try:
+        weights: dict[str, Tensor] = load(data)
+    except SafetensorError as error:
+        raise CodecError(f"weights of {len(data)} bytes are not safetensors: {error}") from None
+    return weights
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put weights into a model; names and shapes must be the model's own."""
+    mine = travelling(model)
+    if mine.keys() != weights.keys():
+        odd = sorted(mine.keys() ^ weights.keys())[:3]
+        raise CodecError(f"weights do not fit the model: {', '.join(odd)} on one side only")
+    model.load_state_dict(dict(weights), strict=False)
+
+
+def _plain(dtype: torch.dtype) -> Callable[[Tensor], tuple[Tensor, float]]:
+    return lambda tensor: (tensor.to(dtype), 1.0)
+
+
+def _int8(tensor: Tensor) -> tuple[Tensor, float]:
+    """Symmetric, one scale a tensor: the error of a value is at most half a 127th of the largest."""
+    scale = tensor.abs().max().item() / 127 if tensor.numel() else 0.0
+    if not 0 < scale < float("inf"):  # all zero, or not finite: the scale alone says it
+        return torch.zeros_like(tensor, dtype=torch.int8), scale
+    return (tensor / scale).round().clamp(-127, 127).to(torch.int8), scale
+
+
+CODECS: dict[str, tuple[torch.dtype, Callable[[Tensor], tuple[Tensor, float]]]] = {
+    "fp32": (torch.float32, _plain(torch.float32)),
+    "fp16": (torch.float16, _plain(torch.float16)),
+    "int8": (torch.int8, _int8),
+}
+
+
+def encode(update: Mapping[str, Tensor], codec: str) -> bytes:
+    """Code an update. fp16 turns what is beyond 65504 into infinity, which the server's gate refuses."""
+    coded = {name: CODECS[codec][1](tensor.detach().cpu().float()) for name, tensor in update.items()}
+    header = {"codec": codec, "scales": json.dumps({name: scale for name, (_, scale) in coded.items()})}
+    data: bytes = save({name: tensor.contiguous() for name, (tensor, _) in coded.items()}, header)
+    return data
+
+
+class CodedUpdate:
+    """A coded update on disk, read tensor by tensor."""
+
+    def __init__(self, path: Path, codec: str) -> None:
+        """Open `path`, or raise CodecError when it is no update in `codec`."""
+        try:
+            self._file = cast(Any, safe_open(path, framework="pt"))  # its stub has no types
+            header = self._file.metadata() or {}
+            scales = json.loads(header.get("scales", "null"))
+            self._scales = {str(name): float(scale) for name, scale in scales.items()}
+        except (SafetensorError, OSError, ValueError, AttributeError, TypeError) as error:
+            raise CodecError(f"no coded update: {type(error).__name__}") from None
+        if header.get("codec") != codec:
+            raise CodecError(f"coded as {header.get('codec')!r}, not {codec!r}")
+        self._dtype = CODECS[codec][0]
+        self.names: list[str] = sorted(self._file.keys())
+        if self.names != sorted(self._scales):
+            raise CodecError("the scales are not of the tensors")
+
+    def tensor(self, name: str) -> Tensor:
+        """Return one tensor, decoded to fp32."""
+        tensor: Tensor = self._file.get_tensor(name)
+        if tensor.dtype != self._dtype:
+            raise CodecError(f"{name}: {tensor.dtype}, not {self._dtype}")
+        scale = self._scales[name]
+        if self._dtype != torch.int8:
+            return tensor.float()
+        if not 0 <= scale < float("inf"):  # what was coded was not finite
+            return torch.full(tensor.shape, float("nan"))
+        return tensor.float() * scale

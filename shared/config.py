@@ -1,0 +1,222 @@
+"""What a run and a site are: typed, validated, from Hydra and from JSON."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+SiteName = Annotated[str, Field(pattern=SITE_NAME)]
+"""A site's name becomes a file's name at the server: letters, digits, dot, dash and underscore."""
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A value that cannot be: names the key, the value and what is allowed."""
+
+
+class Strict:
+    """An unknown key is an error, never ignored."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Strict):
+    """Which network."""
+
+    name: str
+    """A key of `shared.models.MODELS`."""
+    preset: Literal["demo", "tiny", "small", "base", "full"]
+    """First width 8, 8, 16, 32, 64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Strict):
+    """What every site makes of its scans."""
+
+    modalities: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Input channels, in this order."""
+    regions: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Output channels; a site's label scheme must define each."""
+    window: Positive
+    """Visits in one sample of a model that reads series; other models read one visit."""
+    spacing: PositiveFloat | None
+    """Voxel edge in mm; None keeps each scan's own."""
+    patch: tuple[Positive, Positive, Positive]
+    """Training patch (D, H, W) in voxels; evaluation slides a window of this size."""
+    validation: Annotated[float, Field(ge=0, lt=1)]
+    """Fraction of a site's patients kept for validation, by a hash of the id."""
+    split_seed: int
+    """Salt of that hash; fixed for a study."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Strict):
+    """The local loop."""
+
+    steps: Positive | None
+    """Optimiser steps a round."""
+    epochs: Positive | None
+    """Passes over the site's patients a round, instead of steps."""
+    batch: Positive
+    """Samples a step."""
+    lr: PositiveFloat
+    """AdamW's learning rate; the optimiser is fresh every round."""
+    weight_decay: Annotated[float, Field(ge=0)]
+    """AdamW's decoupled weight decay."""
+    clip: PositiveFloat | None
+    """Largest L2 norm of a step's gradient."""
+    foreground: Fraction
+    """Fraction of patches centred on a voxel of the mask."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    """auto: bf16 or fp16 on a GPU that has it, fp32 on a CPU."""
+
+    def local_steps(self, patients: int) -> int:
+        """Optimiser steps that a site with so many training patients takes in a round."""
+        return self.steps or (self.epochs or 0) * -(-patients // self.batch)
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(
+                f"train.steps={self.steps} with train.epochs={self.epochs}: give one of them and null for the other"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundConfig(Strict):
+    """How the server asks."""
+
+    deadline: PositiveFloat
+    """Seconds a site has for one request."""
+    join: PositiveFloat
+    """Seconds the server waits for the expected sites, or the quorum, to be there."""
+    quorum: Positive
+    """Updates that must count, else the round fails."""
+    evaluate_every: NonNegative
+    """Sites evaluate the new model every so many rounds, and after the last; 0: never."""
+    expected: tuple[SiteName, ...]
+    """Sites that should be there; one that is not is named missing. Empty: whoever comes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig(Strict):
+    """What an update must be to count."""
+
+    enabled: bool
+    """Off only to study attacks."""
+    max_norm_ratio: Annotated[float, Field(gt=1)]
+    """Largest update norm for a local step, in medians of the round."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrategyConfig(Strict):
+    """The server's optimiser on the folded update (Reddi et al. 2021, arXiv:2003.00295)."""
+
+    name: str
+    """A key of `server.strategies.STRATEGIES`."""
+    lr: PositiveFloat
+    """1 with fedavg is plain averaging."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of fedavgm; the first moment's decay of fedadam."""
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    """Second moment's decay of fedadam."""
+    tau: PositiveFloat = 1e-3
+    """Adaptivity of fedadam: added to the root of the second moment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Strict):
+    """What the federation agrees on; travels to every site as one JSON."""
+
+    seed: NonNegative
+    """Of the first weights and, with site and round, of every patch."""
+    task: Literal["segmentation"]
+    rounds: Positive
+    codec: Literal["fp32", "fp16", "int8"]
+    """How a site's update travels."""
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    round: RoundConfig
+    gate: GateConfig
+    strategy: StrategyConfig
+
+    def to_json(self) -> str:
+        """One line, keys sorted: equal configs are equal strings."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the JSON, in hex."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig(Strict):
+    """What a hospital accepts; None accepts anything."""
+
+    min_patients: Positive = 1
+    """Fewer training patients than this: the site does not train."""
+    models: tuple[str, ...] | None = None
+    """Names of allowed models."""
+    max_steps: Positive | None = None
+    """Most local steps a round."""
+    metrics: bool = True
+    """Whether losses and Dice may leave."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteConfig(Strict):
+    """What a hospital keeps to itself; never sent."""
+
+    name: SiteName
+    root: str
+    """Folder of the scans."""
+    labels: str
+    """Label scheme of the masks: a key of `shared.data.labels.LABELS`."""
+    patients: tuple[str, ...] | None = None
+    """The cohort; None: every patient under root."""
+    work: str
+    """Folder for the cache, stored replies and the site's log."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    threads: Positive = 1
+    """Threads of PyTorch on a CPU."""
+    policy: PolicyConfig = PolicyConfig()
+
+
+def parse(kind: type[T], values: Mapping[str, Any] | str, where: str = "") -> T:
+    """Read `kind` from a mapping or a JSON string, or raise ConfigError with every fault in one sentence."""
+    adapter = TypeAdapter(kind)
+    try:
+        return adapter.validate_json(values) if isinstance(values, str) else adapter.validate_python(values)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_fault(fault, where) for fault in error.errors(include_url=False))) from None
+
+
+def is_site_name(name: str) -> bool:
+    """Whether a name from the network may become a file's name."""
+    return re.fullmatch(SITE_NAME, name) is not None
+
+
+def _fault(fault: Any, where: str) -> str:
+    key = ".".join([where] * bool(where) + [str(part) for part in fault["loc"]])
+    if fault["type"] == "value_error":  # ours: names the key itself
+        return str(fault["ctx"]["error"])
+    if fault["type"] == "json_invalid":
+        return f"{where or 'config'}: not JSON: {fault['msg']}"
+    if fault["type"] == "missing":
+        return f"{key}: missing"
+    if fault["type"] == "unexpected_keyword_argument":
+        return f"{key}: no such key"
+    message = fault["msg"].removeprefix("Input ").replace("should", "must")
+    return f"{key}={fault['input']}: {message}"

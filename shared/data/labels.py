@@ -1,0 +1,76 @@
+"""Label schemes: which values of a mask make which region.
+
+Label sets overlap between releases ({0, 1, 2, 3} may be BraTS 2023 or MSD), so a site declares its scheme.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.data.volume import DataError
+
+# Up to 2022: 1 necrosis and non-enhancing core, 2 edema, 4 enhancing tumour.
+_BRATS = {"et": frozenset({4}), "tc": frozenset({1, 4}), "wt": frozenset({1, 2, 4})}
+# From 2023: 1 core, 2 edema, 3 enhancing tumour.
+_BRATS23 = {"et": frozenset({3}), "tc": frozenset({1, 3}), "wt": frozenset({1, 2, 3})}
+
+LABELS: dict[str, dict[str, frozenset[int]]] = {
+    "brats2018": _BRATS,
+    "brats2019": _BRATS,
+    "brats2020": _BRATS,
+    "brats2021": _BRATS,
+    "brats2023": _BRATS23,
+    "brats2024": {**_BRATS23, "cavity": frozenset({4})},  # the resection cavity is no tumour
+    "msd": {"et": frozenset({3}), "tc": frozenset({2, 3}), "wt": frozenset({1, 2, 3})},  # 1 is edema here
+    "lumiere": {"et": frozenset({1}), "tc": frozenset({1, 2}), "wt": frozenset({1, 2, 3})},
+    "mock": {"object": frozenset({1})},
+}
+"""Scheme -> region -> label values; 0 is background in all."""
+
+ROUNDING = 1e-3
+"""Largest distance of a stored label from a whole number: scaling in the header leaves 2.0000005."""
+
+
+def region_values(scheme: str, regions: Sequence[str]) -> list[frozenset[int]]:
+    """Label values of each region.
+
+    Raises DataError: unknown_labels (scheme), unknown_regions.
+
+    >>> region_values("msd", ["et"])
+    [frozenset({3})]
+    """
+    if scheme not in LABELS:
+        raise DataError("unknown_labels", f"labels={scheme}: no such label scheme; known are {', '.join(LABELS)}")
+    unknown = [region for region in regions if region not in LABELS[scheme]]
+    if unknown:
+        raise DataError(
+            "unknown_regions",
+            f"regions={','.join(unknown)}: not in label scheme {scheme}, which has {', '.join(LABELS[scheme])}",
+        )
+    return [LABELS[scheme][region] for region in regions]
+
+
+def regions_of(mask: npt.NDArray[np.generic], scheme: str, regions: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Turn labels (X, Y, Z) into regions (R, X, Y, Z), 0 or 1.
+
+    Raises DataError: label_values (not whole numbers, or outside the scheme), unknown_labels, unknown_regions.
+    """
+    values = region_values(scheme, regions)
+    whole = np.rint(mask)
+    broken = mask[np.abs(mask - whole) > ROUNDING]
+    if broken.size:
+        raise DataError(
+            "label_values",
+            f"mask has {broken.size} voxels that are no whole labels, such as {broken[0]:.4g}; "
+            "it was interpolated: resample masks with nearest neighbour",
+        )
+    known = frozenset[int]().union(*LABELS[scheme].values())
+    outside = sorted(set(np.unique(whole[whole != 0]).tolist()) - known)
+    if outside:
+        raise DataError(
+            "label_values",
+            f"mask has labels {', '.join(f'{value:g}' for value in outside[:10])} but scheme {scheme} has "
+            f"{', '.join(map(str, sorted(known)))}; declare the scheme of this data in `labels`",
+        )
+    return np.stack([np.isin(whole, sorted(labels)) for labels in values]).astype(np.uint8)

@@ -1,0 +1,128 @@
+"""Typed requests and replies, to and from Flower's records."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from shared.config import RunConfig, parse
+
+CODES = {
+    "ok": "done",
+    "policy": "the site's policy does not allow it",
+    "too_few_patients": "the site has fewer training patients than its policy asks for",
+    "data": "the site's data cannot be used",
+    "no_cases": "the site found no cases in its folder",
+    "no_series": "no patient of the site has enough visits for a series",
+    "missing_mask": "no case of the site has a mask",
+    "missing_modality": "no case of the site has every modality that the run reads",
+    "label_values": "the site's masks have other values than its label scheme",
+    "device": "the site's device is not there",
+    "config": "the site's own configuration is not right",
+    "protocol": "the request could not be read",
+    "out_of_memory": "the site ran out of memory",
+    "error": "the site's program failed",
+}
+"""Why a site did not do what it was asked. The code alone leaves a site; what went wrong is in the site's log."""
+
+LATE = 1000
+"""Code of the error that stands for a site that did not answer in time; Flower's own codes are small."""
+
+Status = Literal["ok", "declined", "failed"]
+
+
+class MessageError(ValueError):
+    """Records that are not what they should be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Ask a site to prepare (Flower's query), train or evaluate: the message's type says which."""
+
+    run_id: str
+    round: int
+    config: RunConfig
+    weights: bytes = b""
+    """safetensors; empty when a site is asked to prepare."""
+
+    @property
+    def key(self) -> str:
+        """Name of the site's answer: the same request gets the same bytes."""
+        return f"{self.run_id}-{self.round:04d}-{hashlib.sha256(self.weights).hexdigest()[:16]}"
+
+    def to_records(self) -> RecordDict:
+        """As Flower's records."""
+        head = ConfigRecord({"run_id": self.run_id, "round": self.round})
+        head["config"], head["config_hash"] = self.config.to_json(), self.config.hash
+        return RecordDict({"request": head, "weights": _array(self.weights)})
+
+    @classmethod
+    def from_records(cls, records: RecordDict) -> "Request":
+        """Read a request; the config must have the hash that it was sent with."""
+        try:
+            head = records.config_records["request"]
+            config = parse(RunConfig, str(head["config"]), "run")
+            weights = records.array_records["weights"]["bytes"].data
+            request = cls(run_id=str(head["run_id"]), round=int(str(head["round"])), config=config, weights=weights)
+            sent = head["config_hash"]
+        except (KeyError, ValueError) as error:
+            raise MessageError(f"no request: {error}") from None
+        if config.hash != sent:
+            raise MessageError(f"config hash {config.hash[:12]} is not the {str(sent)[:12]} that was sent")
+        return request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What a site answers: an update, metrics, or a code that says why not."""
+
+    site: str
+    status: Status = "ok"
+    code: str = "ok"
+    patients: int = 0
+    """Patients that were trained on, or evaluated on; Flower's num-examples."""
+    steps: int = 0
+    """Optimiser steps of the update."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Patients that the site could not use, by code."""
+    update: bytes = b""
+
+    def to_records(self) -> RecordDict:
+        """As Flower's records; the metric record has num-examples, as Flower's own strategies expect."""
+        head = {"site": self.site, "status": self.status, "code": self.code, "left_out": json.dumps(self.left_out)}
+        numbers: dict[str, int | float | list[int] | list[float]] = {"num-examples": self.patients, "steps": self.steps}
+        numbers |= self.metrics
+        return RecordDict(
+            {"reply": ConfigRecord(dict(head)), "metrics": MetricRecord(numbers), "update": _array(self.update)}
+        )
+
+    @classmethod
+    def from_records(cls, records: RecordDict) -> "Reply":
+        """Read a reply, or raise MessageError: it comes from another house."""
+        try:
+            head = records.config_records["reply"]
+            numbers = {name: float(str(value)) for name, value in records.metric_records["metrics"].items()}
+            left_out = {str(code): int(count) for code, count in json.loads(str(head["left_out"])).items()}
+            status, code = str(head["status"]), str(head["code"])
+            if status not in ("ok", "declined", "failed") or code not in CODES:
+                raise MessageError(f"no such status or code: {status[:20]!r}, {code[:20]!r}")
+            return cls(
+                site=str(head["site"]),
+                status=status,  # type: ignore[arg-type]  # one of the three, by the line above
+                code=code,
+                patients=int(numbers.pop("num-examples")),
+                steps=int(numbers.pop("steps")),
+                metrics=numbers,
+                left_out=left_out,
+                update=records.array_records["update"]["bytes"].data,
+            )
+        except (KeyError, ValueError, OverflowError, AttributeError, TypeError) as error:
+            raise MessageError(f"no reply: {error}") from None
+
+
+def _array(data: bytes) -> ArrayRecord:
+    """Bytes as one array, which Flower sends in chunks however large it is."""
+    return ArrayRecord({"bytes": Array(dtype="uint8", shape=(len(data),), stype="safetensors", data=data)})

@@ -1,0 +1,47 @@
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from shared.models.conv_lstm import ConvLSTM, check_axes
+from shared.models.unet import Decoder, Encoder, crop, pad
+
+
+class CLSTMUNet3D(nn.Module):
+    """3D U-Net that reads a series of visits: a ConvLSTM joins the frames at the bottleneck.
+
+    Input (B, T, C, D, H, W), z-scored MRI, RAS, 1 mm, any size (padded inside), any number of frames T at any call.
+    Output (B, T, regions, D, H, W), logits of every frame. Encoder and decoder treat frames alone. A frame sees the
+    frames before it; with `bidirectional` all of them, at half the width a direction, so that the decoder is the same.
+    Source: the seed's CLSTM-UNet3D; ConvLSTM of Shi et al. 2015, arXiv:1506.04214, U-Net of arXiv:1606.06650.
+    """
+
+    series: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        widths: Sequence[int],
+        *,
+        layers: int = 1,
+        light: bool = False,
+        bidirectional: bool = False,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.step = 2 ** (len(widths) - 1)
+        self.encoder = Encoder(in_channels, widths)
+        hidden = widths[-1] // 2 if bidirectional else widths[-1]
+        self.lstm = ConvLSTM(widths[-1], hidden, layers=layers, light=light, bidirectional=bidirectional)
+        self.decoder = Decoder(out_channels, widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        check_axes("CLSTMUNet3D", x, "BTCDHW", self.in_channels)
+        frames = x.shape[1]
+        *skips, bottom = self.encoder(pad(x.flatten(0, 1), self.step))  # each (B*T, width, d, h, w)
+        joined, _ = self.lstm(torch.unflatten(bottom, 0, (-1, frames)))
+        logits: Tensor = self.decoder([*skips, joined.flatten(0, 1)])
+        return torch.unflatten(crop(logits, x), 0, (-1, frames))

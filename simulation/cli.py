@@ -1,0 +1,73 @@
+"""gliofed-simulate: a federation on this machine."""
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+if TYPE_CHECKING:
+    from simulation.simulate import Outcome
+
+STATUS = {"done": 0, "failed": 1, "incomplete": 3}
+WRONG_USE = 2
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command; every wrong use is one sentence and status 2."""
+    os.environ |= {"HYDRA_FULL_ERROR": "1", "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    outcomes: list[Outcome] = []
+
+    @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="simulation")
+    def job(composed: DictConfig) -> None:
+        outcomes.append(_job(composed))
+
+    try:
+        job()
+    except (HydraException, OmegaConfBaseException) as error:
+        _leave(WRONG_USE, _sentence(error))
+    except KeyboardInterrupt:
+        _leave(INTERRUPTED, "interrupted; go on with resume=DIR")
+    status = max((STATUS[outcome.status] for outcome in outcomes), default=0)
+    sys.stdout.flush()
+    if any(outcome.hung for outcome in outcomes):
+        os._exit(status)  # the thread of a site that hangs would hold the process
+    sys.exit(status)
+
+
+def _job(composed: DictConfig) -> "Outcome":
+    # Imported here, so that --help and a mistyped key answer at once.
+    from shared.config import ConfigError
+    from shared.data.volume import DataError
+    from simulation.simulate import simulate
+
+    sweep = HydraConfig.get()
+    name = sweep.job.override_dirname if sweep.mode == RunMode.MULTIRUN else None
+    values: dict[str, Any] = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    others = [word for word in sweep.overrides.task if not word.startswith("resume=")]
+    try:
+        if values["resume"] is not None and others:
+            raise ConfigError(
+                f"resume={values['resume']}: goes alone, since the run keeps its settings; drop {others[0]}"
+            )
+        return simulate(values, name)
+    except (ConfigError, DataError) as error:
+        _leave(WRONG_USE, str(error))
+
+
+def _sentence(error: Exception) -> str:
+    """Hydra's first lines as one sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    useful = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
+    return " ".join(useful)[:400] + "; see gliofed-simulate --help"
+
+
+def _leave(status: int, sentence: str) -> NoReturn:
+    print(f"gliofed-simulate: {sentence}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,185 @@
+"""One simulated federation, from its settings to its table."""
+
+import math
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+import torch
+from pydantic import Field
+from rich.console import Console
+from rich.progress import Progress
+
+from client.app import SiteOf, make_client_app
+from client.training import pick_device
+from server.app import Federation, make_server_app
+from server.history import History
+from server.report.table import results_table
+from server.strategies import STRATEGIES
+from shared.config import ConfigError, DataConfig, Positive, RunConfig, SiteConfig, Strict, parse
+from shared.files import write_json
+from shared.models import build_model
+from shared.versions import versions
+from simulation.faults import check_faults, fault_mod
+from simulation.grid import run_here
+from simulation.sites import Machine, make_sites, site_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Strict):
+    """What a simulation has beside its run and its data."""
+
+    sites: Annotated[int, Field(gt=0, le=99)]
+    engine: Literal["local", "ray"]
+    device: str
+    threads: Positive
+    at_once: Positive | None
+    faults: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it went."""
+
+    status: str
+    """done, incomplete or failed."""
+    hung: bool
+    """Whether a site's thread still runs, so that the process must not wait for its threads."""
+
+
+def simulate(values: Mapping[str, Any], name: str | None = None) -> Outcome:
+    """Run, or resume, what the composed `values` say; `name` tells the runs of a sweep apart.
+
+    Raises ConfigError or DataError, with a sentence for the user, before anything is trained.
+    """
+    out = _folder(values, name)
+    if values["resume"] is not None:
+        saved = _saved(out)
+        values, run_id = saved["simulation"], str(saved["run_id"])
+    else:
+        run_id = uuid4().hex
+    run, settings = parse_settings(values)
+    names = site_names(settings.sites)
+    check_faults(settings.faults, names)
+    _check_device(settings.device)
+    with _CasesProgress() as progress:
+        machine = Machine(settings.device, settings.threads)
+        sites = make_sites(values["data"], run, settings.sites, machine, out, progress.report)
+    if values["resume"] is None or not (out / "run.json").exists():
+        facts = {"run_id": run_id, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
+        write_json(out / "run.json", facts | {"simulation": {**values, "faults": settings.faults}})
+    return _run(run, settings, sites, out, run_id)
+
+
+def _run(run: RunConfig, settings: Settings, sites: list[SiteConfig], out: Path, run_id: str) -> Outcome:
+    at_once = settings.at_once or _at_once(settings)
+    federation = Federation(config=run, out=out, run_id=run_id, waves=math.ceil(len(sites) / at_once))
+    finished = threading.Event()
+
+    server = make_server_app(lambda _: federation, finished.set)
+    site_of: SiteOf = lambda context: sites[int(context.node_config["partition-id"])]  # noqa: E731  # its type is named
+    mods = [fault_mod(settings.faults, lambda context: site_of(context).name)] if settings.faults else []
+    client = make_client_app(site_of, mods)
+    if settings.engine == "ray":
+        from simulation.ray_engine import run_on_ray  # Ray is an extra, and slow to import
+
+        run_on_ray(server, client, len(sites), settings.threads, _gpus(settings, at_once), finished)
+        hung = False
+    else:
+        hung = run_here(server, client, len(sites), at_once, run.round.deadline)
+    events = History(out / "history.jsonl").events()
+    Console().print(results_table(events))
+    status = str(events[-1]["status"])
+    print(f"{status}: {_words(status, events[-1], out)}")
+    return Outcome(status, hung)
+
+
+def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
+    """Sort the composed settings into the run's and the simulation's; try out what only building can tell."""
+    keys = {field.name for field in fields(RunConfig)}
+    run_values = {key: value for key, value in values.items() if key in keys}
+    shared = {field.name for field in fields(DataConfig)}
+    run_values["data"] = {key: value for key, value in values["data"].items() if key in shared}
+    rest = {field.name: values[field.name] for field in fields(Settings)}
+    rest["faults"] = {site: str(fault) for site, fault in (values["faults"] or {}).items()}  # Hydra reads nan, inf
+    settings = parse(Settings, rest)
+    if not run_values["round"]["expected"]:
+        run_values["round"] = run_values["round"] | {"expected": site_names(settings.sites)}
+    run = parse(RunConfig, run_values)
+    if run.strategy.name not in STRATEGIES:
+        raise ConfigError(f"strategy.name={run.strategy.name}: unknown; known are {', '.join(STRATEGIES)}")
+    if run.round.quorum > settings.sites:
+        raise ConfigError(f"round.quorum={run.round.quorum}: more than sites={settings.sites}")
+    try:
+        with torch.device("meta"):
+            build_model(run.model, len(run.data.modalities), len(run.data.regions))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return run, settings
+
+
+def _folder(values: Mapping[str, Any], name: str | None) -> Path:
+    """Return the run's folder: that of the run to resume, or a new one."""
+    if values["resume"] is not None:
+        return Path(values["resume"]).expanduser().resolve()
+    now = datetime.now().astimezone()
+    out = Path(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}").expanduser().resolve()
+    if name is not None:
+        out = out / (name or "defaults")
+    if (out / "run.json").exists():
+        raise ConfigError(f"out={out}: holds a run already; give another folder, or resume={out}")
+    return out
+
+
+def _saved(out: Path) -> Any:
+    import json
+
+    file = out / "run.json"
+    if not file.exists():
+        raise ConfigError(f"resume={out}: no run.json there, so no run to go on with")
+    return json.loads(file.read_text())
+
+
+def _check_device(device: str) -> None:
+    try:
+        pick_device(device)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(str(error) if isinstance(error, ValueError) else f"device={device}: no such device") from None
+
+
+def _at_once(settings: Settings) -> int:
+    """As many sites as the cores hold; on a GPU one after the other, for its memory's sake."""
+    if pick_device(settings.device).type == "cuda":
+        return 1
+    return max(1, len(os.sched_getaffinity(0)) // settings.threads)
+
+
+def _gpus(settings: Settings, at_once: int) -> float:
+    """Share of a GPU for each of Ray's actors."""
+    return 1 / at_once if pick_device(settings.device).type == "cuda" else 0.0
+
+
+def _words(status: str, end: Mapping[str, Any], out: Path) -> str:
+    if status == "failed":
+        return f"{end['reason']}; each site's own log is in {out}/sites; go on with resume={out}"
+    if status == "incomplete":
+        return f"a site did not count in some round: see {out}/history.jsonl, and its own log in {out}/sites"
+    return f"results in {out}: history.jsonl, checkpoints, model"
+
+
+class _CasesProgress(Progress):
+    """A bar on a terminal while cases are written; nothing in a pipe, where it is soon done or the rounds tell."""
+
+    def __init__(self) -> None:
+        super().__init__(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+        self._bar = self.add_task("writing cases", total=None)
+
+    def report(self, done: int, total: int) -> None:
+        """Show `done` of `total` cases."""
+        self.update(self._bar, completed=done, total=total)

@@ -1,0 +1,140 @@
+"""Data into hospitals: written for each site, or one folder dealt to all, always by patient."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from shared.config import ConfigError, DataConfig, RunConfig, SiteConfig, parse
+from shared.data.cases import Case, find_cases
+from shared.data.labels import LABELS
+from shared.data.volume import DataError
+from shared.files import write_json
+from shared.models import reads_series
+from shared.seeding import generator
+from simulation.mock import MockConfig, write_mock
+from simulation.phantom import PhantomConfig, write_phantoms
+
+Report = Callable[[int, int], None]
+"""Called with the cases written so far and all there will be."""
+
+SOURCES: dict[str, tuple[type[Any], Callable[..., None]]] = {
+    "mock": (MockConfig, write_mock),
+    "phantom": (PhantomConfig, write_phantoms),
+}
+"""Data that a simulation writes itself: its settings, and the function that writes one site."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the sites of a simulation share."""
+
+    device: str
+    threads: int
+
+
+def site_names(sites: int) -> list[str]:
+    """Names that sort as the numbers do."""
+    return [f"site-{number:0{len(str(sites))}d}" for number in range(1, sites + 1)]
+
+
+def make_sites(
+    data: Mapping[str, Any], run: RunConfig, sites: int, machine: Machine, out: Path, report: Report
+) -> list[SiteConfig]:
+    """Make `sites` hospitals; `data` is the composed data choice, with the run's part and the source's."""
+    shared = {field.name for field in fields(DataConfig)} | {"source", "root", "labels"}
+    rest = {key: value for key, value in data.items() if key not in shared}
+    names = site_names(sites)
+    if data["source"] == "folder":
+        roots, labels = [str(Path(data["root"]).expanduser().resolve())] * sites, str(data["labels"])
+        cohorts: list[tuple[str, ...] | None] = [*_deal(Path(roots[0]), labels, run, sites)]
+    else:
+        root = Path(data["root"] or out / "data").expanduser().resolve()
+        written = _write(str(data["source"]), rest, run, names, root, report)
+        labels = data["labels"] or {"mock": "mock"}.get(data["source"]) or ("brats2023" if written > 1 else "brats2020")
+        roots, cohorts = [str(root / name) for name in names], [None] * sites
+    return [
+        SiteConfig(
+            name=name,
+            root=root,
+            labels=labels,
+            patients=cohort,
+            work=str((out / "sites" / name).resolve()),
+            device=machine.device,
+            threads=machine.threads,
+        )
+        for name, root, cohort in zip(names, roots, cohorts, strict=True)
+    ]
+
+
+def _write(
+    source: str, settings: Mapping[str, Any], run: RunConfig, names: list[str], root: Path, report: Report
+) -> int:
+    """Write every site's cases under `root`, unless they are there; return the visits of a patient."""
+    kind, write = SOURCES[source]
+    visits = settings["visits"] or (run.data.window if reads_series(run.model.name) else 1)
+    config = parse(kind, dict(settings) | {"visits": visits, "seed": run.seed}, "data")
+    _claim(root, {"source": source, "seed": run.seed, **settings, "visits": visits})
+    done, total = 0, len(names) * config.patients * visits
+
+    def count(*_: int) -> None:
+        nonlocal done
+        done += 1
+        report(done, total)
+
+    for number, name in enumerate(names):
+        write(config, root / name, number, count)
+    return int(visits)
+
+
+def _claim(root: Path, settings: Mapping[str, Any]) -> None:
+    """Mark a folder as written with these settings; refuse one with others, or with somebody's files."""
+    marker, settings = root / "source.json", json.loads(json.dumps(dict(settings)))
+    if marker.exists():
+        if json.loads(marker.read_text()) != settings:
+            raise ConfigError(f"data.root={root}: holds cases of other settings; give another folder, or remove it")
+    elif root.exists() and any(root.iterdir()):
+        raise ConfigError(f"data.root={root}: not empty; cases are written here, so give a new folder (or data=folder)")
+    else:
+        write_json(marker, settings)
+
+
+def _deal(root: Path, labels: str, run: RunConfig, sites: int) -> list[tuple[str, ...]]:
+    """Deal a folder's patients to the sites at random, in equal parts."""
+    if labels not in LABELS:
+        raise ConfigError(f"data.labels={labels}: unknown scheme; known are {', '.join(LABELS)}")
+    usable = [case for case in find_cases(root, labels) if case.mask is not None]
+    if not usable:
+        raise DataError(
+            "missing_mask", f"data.root={root}: no case has a mask (…_seg.nii.gz), so nothing can be learned"
+        )
+    usable = _with_modalities(usable, run, root)
+    visits: dict[str, int] = {}
+    for case in usable:
+        visits[case.patient] = visits.get(case.patient, 0) + 1
+    needed = run.data.window if reads_series(run.model.name) else 1
+    patients = [patient for patient, count in visits.items() if count >= needed]
+    if not patients:
+        raise DataError(
+            "no_series",
+            f"data.root={root}: no patient has {needed} visits, and model={run.model.name} reads series of "
+            f"data.window={needed}; use model=unet or a smaller data.window",
+        )
+    if len(patients) < sites:
+        raise ConfigError(f"sites={sites}: {root} has {len(patients)} patients to deal; use fewer sites")
+    order = generator(run.seed, "deal").permutation(len(patients))
+    return [tuple(sorted(patients[i] for i in order[site::sites])) for site in range(sites)]
+
+
+def _with_modalities(cases: list[Case], run: RunConfig, root: Path) -> list[Case]:
+    wanted = set(run.data.modalities)
+    found = [case for case in cases if wanted <= case.images.keys()]
+    if not found:
+        there = sorted({name for case in cases for name in case.images})
+        raise DataError(
+            "missing_modality",
+            f"data.root={root}: no case has all of {', '.join(run.data.modalities)}; there are {', '.join(there)}: "
+            "set data.modalities",
+        )
+    return found

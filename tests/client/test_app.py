@@ -1,0 +1,102 @@
+"""What leaves a site when something goes wrong there: a code, and not a word more."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flwr.app import Context, Message, RecordDict
+
+import client.work
+from client.app import make_client_app
+from client.policy import DeclinedError
+from shared.config import PolicyConfig, RunConfig, SiteConfig
+from shared.data.volume import DataError
+from shared.messages import Reply, Request
+from simulation.grid import LocalGrid
+
+NAME = "Erika_Mustermann"
+
+
+@pytest.fixture
+def ask(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Callable[..., tuple[Reply, str]]:
+    """Send one request to a site whose folder is named after a patient; return its reply and its log."""
+
+    def send(kind: str = "train", policy: PolicyConfig | None = None, **settings: str) -> tuple[Reply, str]:
+        site = SiteConfig(
+            name="a",
+            root=str(tmp_path / NAME),
+            labels="mock",
+            work=str(tmp_path / "work"),
+            policy=policy or PolicyConfig(),
+            **settings,  # type: ignore[arg-type]
+        )
+        app = make_client_app(lambda _: site)
+        LocalGrid(app, {}, 1, 1.0)  # a Message needs to know who speaks
+        request = Request(run_id="r", round=1, config=run_config())
+        answer = app(Message(request.to_records(), 1, kind), Context(1, 1, {}, RecordDict(), {}))
+        log = tmp_path / "work" / "site.log"
+        assert NAME not in repr(answer.content)
+        return Reply.from_records(answer.content), log.read_text() if log.exists() else ""
+
+    return send
+
+
+def test_a_missing_folder_is_declined_and_its_name_stays(ask: Callable[..., tuple[Reply, str]]) -> None:
+    reply, log = ask()
+    assert (reply.status, reply.code) == ("declined", "no_cases")
+    assert NAME in log
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (RuntimeError(f"{NAME} failed"), "failed", "error"),
+        (ImportError(f"/home/{NAME}/lib.so is broken"), "failed", "error"),
+        (MemoryError(NAME), "failed", "out_of_memory"),
+        (RuntimeError(f"CUDA out of memory at {NAME}"), "failed", "out_of_memory"),
+        (DataError("unreadable", f"{NAME}.nii.gz: truncated"), "declined", "data"),
+        (DeclinedError("policy", NAME), "declined", "policy"),
+    ],
+)
+def test_every_exception_becomes_a_code(
+    ask: Callable[..., tuple[Reply, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    status: str,
+    code: str,
+) -> None:
+    def fail(*_: object) -> Reply:
+        raise error
+
+    monkeypatch.setattr(client.work, "train", fail)
+    reply, log = ask()
+    assert (reply.status, reply.code) == (status, code)
+    assert NAME in log
+
+
+def test_policy_is_asked_before_the_data(ask: Callable[..., tuple[Reply, str]]) -> None:
+    """The folder is not there, but that is not even looked at."""
+    reply, log = ask(policy=PolicyConfig(models=("clstm_unet3d",)))
+    assert (reply.status, reply.code) == ("declined", "policy")
+    assert "model.name=unet: policy.models allows clstm_unet3d" in log
+
+
+def test_more_steps_than_allowed(ask: Callable[..., tuple[Reply, str]]) -> None:
+    assert ask(policy=PolicyConfig(max_steps=1))[0].code == "policy"
+
+
+def test_a_device_that_is_not_there(ask: Callable[..., tuple[Reply, str]]) -> None:
+    reply, log = ask(device="cuda:99")
+    assert (reply.status, reply.code) == ("declined", "device")
+    assert "device=cuda:99" in log
+
+
+def test_a_site_whose_own_configuration_fails_says_only_that(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(_: Context) -> SiteConfig:
+        raise ValueError(f"site.yaml: {NAME}")
+
+    app = make_client_app(broken)
+    LocalGrid(app, {}, 1, 1.0)
+    answer = app(Message(RecordDict(), 1, "train"), Context(1, 1, {}, RecordDict(), {}))
+    assert Reply.from_records(answer.content).code == "config"
+    assert NAME not in repr(answer.content)

@@ -1,0 +1,25 @@
+"""The same request gets the same bytes."""
+
+from pathlib import Path
+
+from client.outbox import Outbox
+from shared.messages import Reply
+
+REPLY = Reply(site="a", patients=3, steps=2, metrics={"loss": 1 / 3}, update=b"\x00\xff")
+
+
+def test_a_stored_reply_comes_back_whole(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox")
+    assert outbox.find("r-0001-abc") is None
+    outbox.store("r-0001-abc", REPLY)
+    assert outbox.find("r-0001-abc") == REPLY
+    assert outbox.find("r-0001-other") is None
+
+
+def test_two_replies_are_kept(tmp_path: Path) -> None:
+    """A year of rounds of a large model would fill the disk."""
+    outbox = Outbox(tmp_path)
+    for number in range(4):
+        outbox.store(f"r-{number}", REPLY)
+    assert [outbox.find(f"r-{number}") is not None for number in range(4)] == [False, False, True, True]
+    assert len(list(tmp_path.iterdir())) == 4

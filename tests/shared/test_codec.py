@@ -1,0 +1,94 @@
+"""Updates as bytes: what comes back, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from shared.codec import CodecError, CodedUpdate, encode, load_weights, travelling, weights_from_bytes, weights_to_bytes
+
+
+@pytest.fixture
+def update() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {"a": torch.randn(4, 5, generator=generator), "zero": torch.zeros(3), "scalar": torch.tensor(-2.5)}
+
+
+def through(update: dict[str, Tensor], codec: str, folder: Path) -> dict[str, Tensor]:
+    path = folder / "update.safetensors"
+    path.write_bytes(encode(update, codec))
+    coded = CodedUpdate(path, codec)
+    return {name: coded.tensor(name) for name in coded.names}
+
+
+def test_fp32_is_exact(update: dict[str, Tensor], tmp_path: Path) -> None:
+    assert_close(through(update, "fp32", tmp_path), update, rtol=0, atol=0)
+
+
+def test_fp16_is_what_torch_rounds_to(update: dict[str, Tensor], tmp_path: Path) -> None:
+    assert_close(through(update, "fp16", tmp_path), {n: t.half().float() for n, t in update.items()}, rtol=0, atol=0)
+
+
+def test_int8_errs_by_at_most_half_a_step(update: dict[str, Tensor], tmp_path: Path) -> None:
+    for name, tensor in through(update, "int8", tmp_path).items():
+        step = update[name].abs().max() / 127
+        assert (tensor - update[name]).abs().max() <= step / 2 + 1e-7
+        assert tensor.shape == update[name].shape
+
+
+@pytest.mark.parametrize("codec", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_so(codec: str, value: float, tmp_path: Path) -> None:
+    """An int8 has no NaN: it must not turn into a harmless number that the gate lets pass."""
+    coded = through({"w": torch.tensor([1.0, value])}, codec, tmp_path)
+    assert not torch.isfinite(coded["w"]).all()
+
+
+def test_a_quarter_of_the_bytes(tmp_path: Path) -> None:
+    update = {"w": torch.ones(10_000)}
+    sizes = {codec: len(encode(update, codec)) for codec in ("fp32", "fp16", "int8")}
+    assert sizes["fp16"] < 0.51 * sizes["fp32"]
+    assert sizes["int8"] < 0.26 * sizes["fp32"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not safetensors",
+        save({"w": torch.ones(1)}),
+        save({"w": torch.ones(1)}, {"codec": "int8", "scales": '{"w": 1}'}),
+        save({"w": torch.ones(1)}, {"codec": "fp32", "scales": "[1]"}),
+        save({"w": torch.ones(1)}, {"codec": "fp32", "scales": '{"other": 1}'}),
+        save({"w": torch.ones(1)}, {"codec": "fp32", "scales": '{"w": "x"}'}),
+    ],
+)
+def test_bytes_that_are_no_update_are_refused(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "update.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(CodecError):
+        CodedUpdate(path, "fp32")
+
+
+def test_another_dtype_than_the_codec_says_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "update.safetensors"
+    path.write_bytes(save({"w": torch.ones(1).double()}, {"codec": "fp32", "scales": '{"w": 1}'}))
+    with pytest.raises(CodecError, match="float64"):
+        CodedUpdate(path, "fp32").tensor("w")
+
+
+def test_integer_buffers_stay_at_home() -> None:
+    """BatchNorm counts its batches in an integer; a mean of counts has no meaning."""
+    assert set(travelling(nn.BatchNorm1d(2))) == {"weight", "bias", "running_mean", "running_var"}
+
+
+def test_weights_of_another_model_are_refused() -> None:
+    weights = weights_from_bytes(weights_to_bytes(travelling(nn.Linear(2, 1))))
+    load_weights(nn.Linear(2, 1), weights)
+    with pytest.raises(CodecError, match="bias"):
+        load_weights(nn.Linear(2, 1, bias=False), weights)
+    with pytest.raises(CodecError, match="not safetensors"):
+        weights_from_bytes(b"x")

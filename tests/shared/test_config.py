@@ -1,0 +1,62 @@
+"""Configurations check themselves, with the key and the value in the sentence."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from shared.config import ConfigError, RunConfig, SiteConfig, TrainConfig, is_site_name, parse
+
+SITE = {"name": "a", "root": "r", "labels": "l", "work": "w"}
+
+
+def test_json_there_and_back_is_the_same_run(run_config: Callable[..., RunConfig]) -> None:
+    run = run_config()
+    assert parse(RunConfig, run.to_json()) == run
+    assert parse(RunConfig, run.to_json()).hash == run.hash
+
+
+def test_hash_tells_runs_apart(run_config: Callable[..., RunConfig]) -> None:
+    assert run_config().hash != run_config("train.lr=0.1").hash
+
+
+def test_hash_does_not_depend_on_the_order_of_keys(run_config: Callable[..., RunConfig]) -> None:
+    values = json.loads(run_config().to_json())
+    assert parse(RunConfig, dict(reversed(values.items()))).hash == run_config().hash
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"device": "gpu"}, "site.device=gpu"),
+        ({"name": "../etc"}, "site.name=../etc"),
+        ({"colour": 1}, "site.colour: no such key"),
+        ({"threads": 0}, "site.threads=0: must be greater than 0"),
+        ({"policy": {"min_patients": "many"}}, "site.policy.min_patients=many"),
+    ],
+)
+def test_a_fault_names_key_and_value(change: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse(SiteConfig, SITE | change, "site")
+
+
+def test_every_fault_is_told_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"site\.root: missing; site\.labels: missing"):
+        parse(SiteConfig, {"name": "a", "work": "w"}, "site")
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (None, None)])
+def test_steps_or_epochs(run_config: Callable[..., RunConfig], steps: int | None, epochs: int | None) -> None:
+    train = json.loads(run_config().to_json())["train"] | {"steps": steps, "epochs": epochs}
+    with pytest.raises(ConfigError, match="give one of them"):
+        parse(TrainConfig, train)
+
+
+def test_local_steps_of_epochs_count_the_last_short_batch(run_config: Callable[..., RunConfig]) -> None:
+    """5 patients in batches of 2 are 3 steps; twice over, 6."""
+    assert run_config("train.steps=null", "train.epochs=2", "train.batch=2").train.local_steps(5) == 6
+
+
+@pytest.mark.parametrize("name", ["", "../x", ".hidden", "a/b", "a b", "x" * 65, "a\n"])
+def test_no_name_escapes_its_folder(name: str) -> None:
+    assert not is_site_name(name)

@@ -1,0 +1,201 @@
+"""Cohorts and batches, on volumes whose voxels tell where they are."""
+
+import logging
+from dataclasses import replace
+from itertools import islice
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from shared.config import DataConfig, SiteConfig, TrainConfig
+from shared.data.cache import open_entry
+from shared.data.dataset import batches, batches_an_epoch, open_cohort, patch, whole
+from shared.data.volume import DataError
+
+DATA = DataConfig(
+    modalities=("t1",), regions=("object",), window=2, spacing=None, patch=(4, 6, 12), validation=0, split_seed=0
+)
+TRAIN = TrainConfig(steps=1, epochs=None, batch=3, lr=1e-3, weight_decay=0, clip=None, foreground=0.5, precision="fp32")
+SHAPE = (8, 7, 9)  # against the patch: larger, larger, smaller
+
+
+def write_case(root, name, seed=0, mask=True):
+    """No zeros, so nothing is cropped; one voxel of foreground near a corner."""
+    rng = np.random.default_rng(seed)
+    (root / name).mkdir(parents=True)
+    arrays = {"t1n": rng.integers(1, 1000, SHAPE).astype(np.int16)}
+    if mask:
+        arrays["seg"] = np.zeros(SHAPE, np.uint8)
+        arrays["seg"][7, 3, 4] = 1
+    for kind, array in arrays.items():
+        nib.save(nib.Nifti1Image(array, np.eye(4)), root / name / f"{name}-{kind}.nii.gz")
+
+
+@pytest.fixture
+def site(tmp_path):
+    """Patients A to C with 3, 5 and 1 visits."""
+    for patient, visits in (("A", 3), ("B", 5), ("C", 1)):
+        for visit in range(visits):
+            write_case(tmp_path / "scans", f"{patient}-{visit:03d}", seed=ord(patient) + visit)
+    return SiteConfig(name="here", root=str(tmp_path / "scans"), labels="mock", work=str(tmp_path / "work"))
+
+
+def fault(site, data, series=False):
+    with pytest.raises(DataError) as caught:
+        open_cohort(site, data, series=series)
+    return caught.value
+
+
+def slow_patch(array, corner, size):
+    """Voxel by voxel; what lies outside is 0."""
+    made = torch.zeros(*array.shape[:-3], *size)
+    for place in np.ndindex(*size):
+        source = tuple(int(low) + step for low, step in zip(corner, place, strict=True))
+        if all(index < edge for index, edge in zip(source, array.shape[-3:], strict=True)):
+            made[..., *place] = torch.from_numpy(np.array(array[..., *source])).float()
+    return made
+
+
+@pytest.mark.parametrize("foreground", [0.0, 1.0])
+def test_a_patch_is_a_slice_of_the_cached_array(site, foreground):
+    """Found again by brute force: exactly one corner gives the image, and the same one gives the target."""
+    patient = open_cohort(site, DATA, series=False).train[-1]  # C: one visit
+    entry = open_entry(patient.entries[0])
+    places = [(d, h, 0) for d in range(5) for h in range(2)]
+    images = {place: slow_patch(entry.image[0], place, DATA.patch) for place in places}
+    corners = set()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        image, target = patch(patient, DATA, replace(TRAIN, foreground=foreground), rng, series=False)
+        assert image.shape == target.shape == (1, 4, 6, 12) and image.dtype == target.dtype == torch.float32
+        (corner,) = [place for place in places if torch.equal(image, images[place])]
+        if corner not in corners:
+            assert_close(target, slow_patch(entry.mask[0], corner, DATA.patch))
+        corners.add(corner)
+    # Centred on (7, 3, 4) the patch is pushed back into the volume: 7 - 4//2 > 8 - 4, and 3 - 6//2 = 0.
+    assert corners == ({(4, 0, 0)} if foreground else set(places))
+
+
+def test_smaller_volumes_are_padded_at_their_end_with_zeros(site):
+    image, target = patch(open_cohort(site, DATA, series=False).train[0], DATA, TRAIN, np.random.default_rng(0), False)
+    assert image[..., :9].abs().min() > 0 and not image[..., 9:].any() and not target[..., 9:].any()
+
+
+def test_a_series_is_consecutive_visits_in_order_at_one_place(site):
+    """All visits share a corner, every window occurs, and time never runs back."""
+    data = replace(DATA, window=3, patch=SHAPE)
+    cohort = open_cohort(site, data, series=True)
+    assert [patient.name for patient in cohort.train] == ["A", "B"]
+    assert cohort.left_out == {"no_series": 1}
+    patient = cohort.train[1]
+    assert patient.visits == ("000", "001", "002", "003", "004")
+    image = torch.from_numpy(np.array(open_entry(patient.entries[0]).image)).float()
+    starts = set()
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        window, target = patch(patient, data, TRAIN, rng, series=True)
+        assert window.shape == target.shape == (3, 1, *SHAPE)
+        (start,) = [start for start in range(3) if torch.equal(window, image[start : start + 3])]
+        starts.add(start)
+    assert starts == {0, 1, 2}
+
+
+def test_every_visit_of_a_patient_is_drawn(site):
+    patient = open_cohort(site, DATA, series=False).train[1]
+    data = replace(DATA, patch=SHAPE)
+    rng = np.random.default_rng(0)
+    seen = {patch(patient, data, TRAIN, rng, series=False)[0].sum().item() for _ in range(60)}
+    assert len(patient.entries) == len(seen) == 5
+
+
+@pytest.mark.parametrize("series", [False, True])
+def test_batches_have_the_promised_shapes_and_hang_on_rng_alone(site, series):
+    patients = open_cohort(site, DATA, series=series).train
+    torch.manual_seed(0)
+    one, two = (list(islice(batches(patients, DATA, TRAIN, np.random.default_rng(7), series), 4)) for _ in range(2))
+    assert one[0].image.shape == one[0].target.shape == ((3, 2, 1, 4, 6, 12) if series else (3, 1, 4, 6, 12))
+    for left, right in zip(one, two, strict=True):
+        assert torch.equal(left.image, right.image) and torch.equal(left.target, right.target)
+    (other,) = islice(batches(patients, DATA, TRAIN, np.random.default_rng(8), series), 1)
+    assert not torch.equal(other.image, one[0].image)
+
+
+def test_all_patients_are_used_in_every_pass(site, tmp_path):
+    """Ten patients in batches of three: each pass of ten samples holds each patient once, whatever the batches."""
+    for number in range(7):
+        write_case(tmp_path / "scans", f"D{number}-000", seed=number)
+    data = replace(DATA, patch=SHAPE)
+    patients = [replace(p, entries=p.entries[:1]) for p in open_cohort(site, data, series=False).train]
+    names = {next(whole(p, data, False))[0].sum().item(): p.name for p in patients}
+    assert len(names) == 10
+    seen = [
+        names[image.sum().item()]
+        for batch in islice(batches(patients, data, TRAIN, np.random.default_rng(0), False), 10)
+        for image in batch.image
+    ]
+    passes = [seen[start : start + 10] for start in (0, 10, 20)]
+    assert all(set(names.values()) == set(one) for one in passes)
+    assert passes[0] != passes[1]
+    assert batches_an_epoch(10, 3) == 4
+
+
+def test_whole_volumes_show_each_visit_once_in_order(site):
+    """5 visits in windows of 2 are 2, 2 and 1: no visit counts twice in a metric."""
+    single = open_cohort(site, DATA, series=False).train[1]
+    series = open_cohort(site, DATA, series=True).train[1]
+    volumes = list(whole(single, DATA, series=False))
+    windows = list(whole(series, DATA, series=True))
+    assert [image.shape for image, _ in volumes] == [(1, 1, *SHAPE)] * 5
+    assert [target.shape for _, target in windows] == [(1, length, 1, *SHAPE) for length in (2, 2, 1)]
+    for part in (0, 1):
+        assert_close(torch.cat([pair[part] for pair in volumes]), torch.cat([pair[part][0] for pair in windows]))
+
+
+def test_a_cohort_is_split_by_patient(site):
+    """Two visits of one patient on both sides would leak."""
+    cohort = open_cohort(site, replace(DATA, validation=0.5), series=False)
+    train, kept = ([patient.name for patient in side] for side in (cohort.train, cohort.validation))
+    assert train and kept and sorted(train + kept) == ["A", "B", "C"]
+    assert open_cohort(site, replace(DATA, validation=0.999), series=False).train
+
+
+def test_a_site_restricts_its_cohort_and_misspellings_are_named(site):
+    cohort = open_cohort(replace(site, patients=("B",)), DATA, series=False)
+    assert [patient.name for patient in cohort.train] == ["B"]
+    error = fault(replace(site, patients=("B", "Bee")), DATA)
+    assert error.code == "unknown_patients" and "patients=Bee:" in str(error)
+
+
+def test_bad_cases_are_left_out_counted_and_logged(site, tmp_path, caplog):
+    """The count may leave; the file's name goes to the site's own log."""
+    scans = tmp_path / "scans"
+    path = scans / "A-001/A-001-t1n.nii.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    (scans / "B-002/B-002-seg.nii.gz").unlink()
+    (scans / "C-000/C-000-seg.nii.gz").unlink()
+    heard = []
+    with caplog.at_level(logging.WARNING, logger="gliofed.site"):
+        cohort = open_cohort(site, DATA, series=False, report=lambda done, of: heard.append((done, of)))
+    assert cohort.left_out == {"unreadable": 1, "missing_mask": 2}
+    assert [(patient.name, patient.visits) for patient in cohort.train] == [
+        ("A", ("000", "002")),
+        ("B", ("000", "001", "003", "004")),
+    ]
+    assert "A-001-t1n.nii.gz" in caplog.text
+    assert heard == [(1, 3), (2, 3), (3, 3)]
+    # A series cannot do without a file that is there but broken; without a visit's mask, it can.
+    series = open_cohort(site, DATA, series=True)
+    assert [patient.name for patient in series.train] == ["B"]
+    assert series.left_out == {"unreadable": 1, "missing_mask": 2, "no_series": 1}
+
+
+def test_nobody_left_is_an_error_with_the_first_reason(site, tmp_path):
+    assert fault(site, replace(DATA, window=6), series=True).code == "no_series"
+    assert fault(replace(site, root=str(tmp_path / "nowhere")), DATA).code == "no_cases"
+    assert fault(replace(site, labels="brats1999"), DATA).code == "unknown_labels"
+    assert fault(site, replace(DATA, regions=("et",))).code == "unknown_regions"
+    error = fault(site, replace(DATA, modalities=("t2",)))
+    assert error.code == "missing_modality" and "A visit 000: no t2" in str(error)

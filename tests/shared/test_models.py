@@ -1,0 +1,185 @@
+import copy
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.testing import assert_close
+
+from shared.config import ModelConfig
+from shared.models import MODELS, PRESETS, build_model, reads_series
+from shared.models.clstm_unet3d import CLSTMUNet3D
+from shared.models.unet import Encoder, crop, pad
+
+
+@pytest.fixture(params=MODELS)
+def name(request):
+    return request.param
+
+
+def demo(name, in_channels=2, out_channels=3):
+    torch.manual_seed(0)
+    return build_model(ModelConfig(name=name, preset="demo"), in_channels, out_channels)
+
+
+def image(name, *size, batch=1, channels=2, frames=2):
+    torch.manual_seed(1)
+    return torch.randn(batch, frames, channels, *size) if reads_series(name) else torch.randn(batch, channels, *size)
+
+
+def test_parameter_counts():
+    """Millions, at 4 modalities and 3 regions, as the designs that were measured (shared/facts/models.md)."""
+    millions = {"unet": (0.081, 0.333, 1.33, 5.30, 21.2), "clstm_unet3d": (0.302, 1.22, 4.87, 19.5, 77.8)}
+    for name, expected in millions.items():
+        for preset, million in zip(PRESETS, expected, strict=True):
+            with torch.device("meta"):  # shapes alone: the full preset would take 311 MB
+                model = build_model(ModelConfig(name=name, preset=preset), 4, 3)
+            assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(million, rel=0.005)
+
+
+@pytest.mark.parametrize("size", [(8, 12, 16), (7, 9, 10), (1, 2, 3)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_any_size_comes_back(name, size, batch):
+    x = image(name, *size, batch=batch)
+    shape = list(x.shape)
+    shape[-4] = 3  # regions in place of channels
+    logits = demo(name)(x)
+    assert list(logits.shape) == shape
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("axis", [-3, -2, -1])
+def test_shifted_input_gives_shifted_output(name, axis):
+    """Nothing inside may misalign space: padding, pooling, interpolation and cropping keep every voxel in place.
+
+    GroupNorm is left out: its statistics are of the whole volume, borders too. Without it the equality is exact for
+    what is further from a border than half the receptive field (about 30 voxels).
+    """
+    model = demo(name).double()
+    for module in list(model.modules()):
+        for key, child in module.named_children():
+            if isinstance(child, nn.GroupNorm):
+                setattr(module, key, nn.Identity())
+    blob = image(name, 6, 6, 6).double()
+    size = [6, 6, 6]
+    size[axis] = 70  # not a multiple of 4: padding takes part
+    x = blob.new_zeros(*blob.shape[:-3], *size)
+    x.narrow(axis, 31, 6).copy_(blob)
+    output = model(x)
+    moved = model(x.roll(4, dims=axis))  # 4 = 2^(levels-1) voxels: one voxel of the bottleneck
+    near, expected = moved.narrow(axis, 25, 20), output.roll(4, dims=axis).narrow(axis, 25, 20)
+    assert_close(near, expected, rtol=0, atol=1e-12)
+    assert expected.std() > 1e-3  # and there is something to see
+
+
+def test_pad_and_crop_leave_every_voxel_in_place():
+    x = torch.rand(1, 1, 5, 8, 7)
+    expected = torch.zeros(1, 1, 8, 8, 8)
+    expected[..., :5, :, :7] = x
+    assert torch.equal(pad(x, 4), expected)
+    assert torch.equal(crop(expected, x), x)
+
+
+def test_pooling_starts_at_voxel_zero_whatever_the_size():
+    """A larger volume pools the tissue that it shares with a smaller one the same way."""
+    x = torch.rand(1, 1, 10, 10, 10)
+    small = torch.nn.functional.max_pool3d(pad(x[..., :6], 4), 4)
+    large = torch.nn.functional.max_pool3d(pad(x, 4), 4)
+    assert torch.equal(small[..., :1], large[..., :1])
+
+
+def test_is_causal_and_takes_any_number_of_frames():
+    """What was reported of a visit must not change when a later visit comes."""
+    model, x = demo("clstm_unet3d"), image("clstm_unet3d", 8, 8, 8, frames=3)
+    assert_close(model(x)[:, :1], model(x[:, :1]))
+    assert_close(model(x)[:, :2], model(x[:, :2]))
+    assert not torch.allclose(model(x)[:, 1], model(x[:, 1:])[:, 0])  # a frame does remember those before
+
+
+def test_frames_and_patients_do_not_mix():
+    """B and T are folded for the encoder: patient 1 alone must get what it gets beside patient 0."""
+    model, x = demo("clstm_unet3d"), image("clstm_unet3d", 8, 8, 8, batch=2, frames=3)
+    assert_close(model(x)[1:], model(x[1:]))
+
+
+def test_bidirectional_has_the_same_decoder():
+    torch.manual_seed(0)
+    one, both = (CLSTMUNet3D(2, 3, (8, 16), bidirectional=b) for b in (False, True))
+    x = image("clstm_unet3d", 4, 4, 4)
+    assert one(x).shape == both(x).shape
+    assert {k: v.shape for k, v in one.decoder.state_dict().items()} == {
+        k: v.shape for k, v in both.decoder.state_dict().items()
+    }
+
+
+def test_encoder_gives_the_finest_first():
+    features = Encoder(1, (8, 16, 32))(torch.zeros(1, 1, 8, 12, 16))
+    assert [tuple(f.shape) for f in features] == [(1, 8, 8, 12, 16), (1, 16, 4, 6, 8), (1, 32, 2, 3, 4)]
+
+
+def test_gradient_reaches_every_parameter_and_no_operation_is_in_place(name):
+    """What DP needs: `x` unchanged, and a copy that shares nothing trains alone."""
+    model, x = demo(name), image(name, 8, 8, 8)
+    twin, before = copy.deepcopy(model), x.clone()
+    model(x).square().mean().backward()
+    assert torch.equal(x, before)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    assert all(p.grad is None for p in twin.parameters())
+    assert not any(getattr(module, "inplace", False) for module in model.modules())
+    assert not list(model.buffers())  # nothing that travels but parameters
+
+
+def test_weights_survive_a_file(name, tmp_path):
+    """safetensors refuses tensors that share memory, so this also says that none does."""
+    model, x = demo(name), image(name, 8, 8, 8)
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    torch.manual_seed(5)
+    other = build_model(ModelConfig(name=name, preset="demo"), 2, 3)
+    assert not torch.equal(other(x), model(x))
+    other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    assert torch.equal(other(x), model(x))
+
+
+def test_same_seed_same_weights(name):
+    first, second = demo(name).state_dict(), demo(name).state_dict()
+    assert_close(first, second, rtol=0, atol=0)
+
+
+def test_starts_at_a_low_probability(name):
+    """Regions are rare: a model that sees nothing says one quarter."""
+    assert_close(demo(name).decoder.head.bias.sigmoid(), torch.full((3,), 0.25))
+
+
+def test_export(name):
+    """A model leaves for use elsewhere; exported at one batch size it takes another."""
+    model, x = demo(name).eval(), image(name, 8, 8, 8, batch=2)
+    dims = {0: torch.export.Dim.DYNAMIC}
+    program = torch.export.export(model, (x,), dynamic_shapes=(dims,))
+    other = image(name, 8, 8, 8, batch=3)
+    assert_close(program.module()(other), model(other))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda x: x[0], r"axes; expected"),
+        (lambda x: x[..., :1, :, :, :], r"axis C \(number \d\) of the input is 1; this model takes 2"),
+        (lambda x: x[..., :0], r"axis W \(number \d\) of the input is 0; must be 1 or more"),
+    ],
+)
+def test_refuses_a_wrong_input(name, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        demo(name)(wrong(image(name, 8, 8, 8)))
+
+
+def test_unknown_names_are_listed():
+    with pytest.raises(ValueError, match=r"model.name=vnet: unknown; known are unet, clstm_unet3d"):
+        build_model(ModelConfig(name="vnet", preset="demo"), 1, 1)
+    with pytest.raises(ValueError, match=r"model.name=vnet"):
+        reads_series("vnet")
+    with pytest.raises(ValueError, match=r"model.preset=huge: unknown; known are demo, tiny, small, base, full"):
+        build_model(ModelConfig(name="unet", preset="huge"), 1, 1)
+
+
+def test_which_models_read_series():
+    assert {name: reads_series(name) for name in MODELS} == {"unet": False, "clstm_unet3d": True}

@@ -1,0 +1,96 @@
+"""Run a federation, kill it at a point, resume it; in forks of one process, since importing takes seconds.
+
+usage: kill_and_resume.py FOLDER   (prints a line of JSON: point -> how the killed process ended)
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import composed
+
+import server.rounds
+import shared.checkpoint
+from server.history import History
+from server.spool import Spool
+from simulation.grid import LocalGrid
+from simulation.simulate import simulate
+
+Original = Callable[..., Any]
+OVERRIDES = ("sites=3", "rounds=3", "strategy=fedavgm", "codec=int8")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def on_call(owner: Any, name: str, number: int, *, after: bool) -> Callable[[], None]:
+    """Make a function that patches `owner.name` to kill the process at its call `number`."""
+
+    def patch() -> None:
+        original: Original = getattr(owner, name)
+        calls = 0
+
+        def patched(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number and not after:
+                die()
+            result = original(*args, **kwargs)
+            if calls == number:
+                die()
+            return result
+
+        setattr(owner, name, patched)
+
+    return patch
+
+
+# Round 1 is whole, round 2 is killed. Messages go out one by one: 3 to prepare, 3 to train, 3 to evaluate, 3 to train.
+POINTS = {
+    "asking": on_call(LocalGrid, "push_messages", 12, after=True),
+    "first-reply-spooled": on_call(Spool, "add", 4, after=True),
+    "folding": on_call(server.rounds, "weighted_mean", 2, after=False),
+    "half-written-checkpoint": on_call(shared.checkpoint, "write_json", 2, after=False),
+    "checkpoint-saved": on_call(Spool, "clear", 2, after=False),
+    "evaluating": on_call(LocalGrid, "push_messages", 14, after=True),
+    "history-half-written": on_call(History, "append", 3, after=False),  # start, round 1, round 2
+    "last-model-exported": on_call(server.rounds, "write_json", 1, after=True),
+}
+
+
+def in_fork(work: Callable[[], object]) -> int:
+    """Run `work` in a child; return its exit code, or minus the signal that ended it."""
+    pid = os.fork()
+    if pid == 0:
+        sys.stdout = sys.stderr = open(os.devnull, "w")
+        work()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def killed(point: str, out: Path) -> None:
+    POINTS[point]()
+    simulate(composed(*OVERRIDES, f"out={out}"))
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    ends = {"undisturbed": in_fork(lambda: simulate(composed(*OVERRIDES, f"out={folder / 'undisturbed'}")))}
+    for point in POINTS:
+        out = folder / point
+        ends[point] = in_fork(lambda: killed(point, out))  # noqa: B023  # called at once
+        if point == "history-half-written":
+            with (out / "history.jsonl").open("a") as file:
+                file.write('{"event":"rou')
+        in_fork(lambda: simulate(composed(*OVERRIDES, f"resume={out}")))  # noqa: B023
+    print(json.dumps(ends))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,118 @@
+"""The grid in this process: answers, faults, and sites that never answer."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from shared.messages import LATE
+from simulation.grid import LocalGrid
+
+Train = Callable[[Message, Context], Message]
+
+
+def grid_of(train: Train, nodes: int = 3, at_once: int = 2, deadline: float = 30.0) -> LocalGrid:
+    app = ClientApp()
+    app.train()(train)
+    return LocalGrid(app, {node: {"partition-id": node} for node in range(1, nodes + 1)}, at_once, deadline)
+
+
+def echo(message: Message, context: Context) -> Message:
+    return Message(RecordDict(), reply_to=message)
+
+
+def requests(nodes: int = 3) -> list[Message]:
+    return [Message(RecordDict(), node, "train") for node in range(1, nodes + 1)]
+
+
+def test_every_site_answers_its_own_message() -> None:
+    grid = grid_of(echo)
+    assert sorted(reply.metadata.src_node_id for reply in grid.send_and_receive(requests())) == [1, 2, 3]
+
+
+def test_an_exception_leaves_no_word() -> None:
+    def fail(message: Message, context: Context) -> Message:
+        raise ValueError("patient Erika Mustermann")
+
+    (reply,) = grid_of(fail, nodes=1).send_and_receive(requests(1))
+    assert reply.has_error()
+    assert "Erika" not in repr(reply.error)
+
+
+def test_no_more_than_at_once_work_at_a_time() -> None:
+    working, most, lock = 0, 0, threading.Lock()
+
+    def count(message: Message, context: Context) -> Message:
+        nonlocal working, most
+        with lock:
+            working += 1
+            most = max(most, working)
+        time.sleep(0.02)
+        with lock:
+            working -= 1
+        return echo(message, context)
+
+    grid = grid_of(count, nodes=6, at_once=2)
+    assert len(list(grid.send_and_receive(requests(6)))) == 6
+    assert most == 2
+
+
+def test_a_site_that_hangs_gives_its_turn_to_the_others() -> None:
+    """With one turn for three sites, the two honest ones would wait for ever."""
+    release = threading.Event()
+
+    def hang(message: Message, context: Context) -> Message:
+        if context.node_id == 1:
+            release.wait()
+        return echo(message, context)
+
+    grid = grid_of(hang, at_once=1, deadline=0.3)
+    replies = list(grid.send_and_receive(requests(), timeout=20))
+    late = [reply.metadata.src_node_id for reply in replies if reply.has_error() and reply.error.code == LATE]
+    assert late == [1]
+    assert len(replies) == 3
+    assert grid.hung
+    release.set()
+
+
+def test_a_turn_is_given_back_once_only() -> None:
+    """A site that was given up and then comes to its end must not free a second turn."""
+    first, release = threading.Event(), threading.Event()
+
+    def hang(message: Message, context: Context) -> Message:
+        if context.node_id == 1:
+            first.set()
+            release.wait()
+        return echo(message, context)
+
+    grid = grid_of(hang, nodes=2, at_once=1, deadline=0.2)
+    list(grid.send_and_receive(requests(2), timeout=20))
+    release.set()
+    time.sleep(0.05)
+    assert grid._slots.acquire(blocking=False)
+    assert not grid._slots.acquire(blocking=False)
+
+
+def test_a_pull_takes_only_what_it_asks_for() -> None:
+    grid = grid_of(echo, nodes=2)
+    one, two = list(grid.push_messages(requests(2)))
+    deadline = time.monotonic() + 10
+    while len(grid._replies) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [reply.metadata.reply_to_message_id for reply in grid.pull_messages([two])] == [two]
+    assert [reply.metadata.reply_to_message_id for reply in grid.pull_messages([one, two])] == [one]
+
+
+@pytest.mark.parametrize("timeout", [0.0, 0.1])
+def test_send_and_receive_keeps_its_timeout(timeout: float) -> None:
+    release = threading.Event()
+
+    def hang(message: Message, context: Context) -> Message:
+        release.wait()
+        return echo(message, context)
+
+    assert list(grid_of(hang, nodes=1).send_and_receive(requests(1), timeout=timeout)) == []
+    release.set()

@@ -1,0 +1,59 @@
+"""A run that is killed at any point, and resumed, ends bit for bit where an undisturbed one ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+POINTS = (
+    "asking",
+    "first-reply-spooled",
+    "folding",
+    "half-written-checkpoint",
+    "checkpoint-saved",
+    "evaluating",
+    "history-half-written",
+    "last-model-exported",
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """Kill and resume at every point, in one go."""
+    folder = tmp_path_factory.mktemp("runs")
+    path = os.pathsep.join([str(HERE.parent), str(HERE.parent.parent)])
+    done = subprocess.run(
+        [sys.executable, str(HERE / "kill_and_resume.py"), str(folder)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    ends: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return folder, ends
+
+
+def rounds_of(out: Path) -> list[dict[str, Any]]:
+    """The rounds, without what depends on the clock."""
+    events = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    return [{**event, "seconds": None} for event in events if event["event"] == "round"]
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_and_resumed_is_the_same(runs: tuple[Path, dict[str, int]], point: str) -> None:
+    folder, ends = runs
+    assert ends["undisturbed"] == 0
+    assert ends[point] == -signal.SIGKILL
+    undisturbed, resumed = folder / "undisturbed", folder / point
+    for file in ("model/model.safetensors", "checkpoints/round-0003/optimizer.safetensors"):
+        assert (resumed / file).read_bytes() == (undisturbed / file).read_bytes()
+    assert rounds_of(resumed) == rounds_of(undisturbed)
+    leftovers = [*resumed.rglob("*.tmp"), *resumed.glob("spool/*")]
+    assert leftovers == []

@@ -1,0 +1,175 @@
+"""A whole federation in this process, against arithmetic without Flower."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.testing import assert_close
+
+from client.training import train_one_round
+from client.work import train
+from server.rounds import initial_model
+from shared.codec import load_weights, travelling, weights_to_bytes
+from shared.config import RunConfig, SiteConfig
+from shared.data.dataset import batches, open_cohort
+from shared.messages import Request
+from shared.seeding import generator
+from shared.tasks import TASKS
+from simulation.simulate import parse_settings, simulate
+from simulation.sites import Machine, make_sites
+
+Values = Callable[..., dict[str, Any]]
+
+
+def model_of(out: Path) -> dict[str, Tensor]:
+    return load_file(out / "model" / "model.safetensors")
+
+
+def rounds_of(out: Path) -> list[dict[str, Any]]:
+    events = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    return [event for event in events if event["event"] == "round"]
+
+
+def sites_of(values: dict[str, Any], run: RunConfig, folder: Path) -> list[SiteConfig]:
+    """Hospitals with the same data as the simulation's, and nothing stored."""
+    return make_sites(values["data"], run, values["sites"], Machine("cpu", 1), folder, lambda *_: None)
+
+
+@pytest.mark.parametrize(("rounds", "tolerance"), [(1, 1e-7), (3, 1e-4)])
+def test_one_site_is_local_training(values: Values, out: Path, tmp_path: Path, rounds: int, tolerance: float) -> None:
+    """FedAvg of one site is that site's training: three rounds are three loops in a row.
+
+    w + (w' - w) is not w' in the last bit, and AdamW's first steps, of 3e-3 whatever the gradient, make more of it.
+    """
+    settings = values("sites=1", f"rounds={rounds}", f"out={out}")
+    assert simulate(settings).status == "done"
+    run, _ = parse_settings(settings)
+    (site,) = sites_of(settings, run, tmp_path / "plain")
+    patients = open_cohort(site, run.data, series=False).train
+    model = initial_model(run)
+    for number in range(1, rounds + 1):
+        patches = batches(
+            patients, run.data, run.train, generator(run.seed, site.name, number, "patches"), series=False
+        )
+        train_one_round(model, patches, TASKS[run.task], run.train, 2, torch.device("cpu"))
+    assert_close(model_of(out), travelling(model), rtol=0, atol=tolerance)
+
+
+def mean_without_flower(values: dict[str, Any], folder: Path, honest: list[str]) -> dict[str, Tensor]:
+    """Rounds of FedAvg as a loop over the honest sites."""
+    run, _ = parse_settings(values)
+    sites = [site for site in sites_of(values, run, folder) if site.name in honest]
+    model = initial_model(run)
+    for number in range(1, run.rounds + 1):
+        weights = {name: tensor.clone() for name, tensor in travelling(model).items()}
+        request = Request(run_id="oracle", round=number, config=run, weights=weights_to_bytes(weights))
+        mean = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in weights.items()}
+        replies = [train(site, request) for site in sites]
+        for reply in replies:
+            path = folder / "update.safetensors"
+            path.write_bytes(reply.update)
+            for name, tensor in load_file(path).items():
+                mean[name] += tensor.double() * reply.patients
+        patients = sum(reply.patients for reply in replies)
+        load_weights(model, {name: weights[name] + (mean[name] / patients).float() for name in weights})
+    return travelling(model)
+
+
+def test_a_federation_is_its_arithmetic(values: Values, out: Path, tmp_path: Path) -> None:
+    settings = values("sites=3", f"out={out}")
+    assert simulate(settings).status == "done"
+    names = ["site-1", "site-2", "site-3"]
+    assert_close(model_of(out), mean_without_flower(settings, tmp_path / "plain", names), rtol=0, atol=0)
+
+
+def test_the_order_of_answers_does_not_show(values: Values, tmp_path: Path) -> None:
+    """Bit for bit the same, whether sites take turns or work side by side."""
+    models = []
+    for at_once in (1, 4):
+        out = tmp_path / str(at_once)
+        simulate(values(f"at_once={at_once}", f"out={out}"))
+        models.append(model_of(out))
+    assert_close(models[0], models[1], rtol=0, atol=0)
+
+
+FAULTS = {
+    "nan": ("refused", "not finite"),
+    "inf": ("refused", "not finite"),
+    "scale": ("refused", "norm"),
+    "shape": ("refused", "wrong shape"),
+    "zero_patients": ("refused", "0 patients"),
+    "raise": ("failed", "the site's program failed"),
+    "hang": ("late", "no answer within the deadline"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_bad_site_of_four_does_not_count(values: Values, out: Path, tmp_path: Path, fault: str) -> None:
+    overrides = ["sites=4", f"faults={{site-2:{fault}}}", f"out={out}"]
+    if fault == "hang":
+        overrides.append("round.deadline=2")
+    settings = values(*overrides)
+    outcome = simulate(settings)
+    assert outcome.status == "incomplete"
+    status, reason = FAULTS[fault]
+    first, second = rounds_of(out)
+    for number, event in enumerate((first, second)):
+        line = event["sites"]["site-2"]
+        if fault == "hang" and number:  # asked once only
+            assert (line["status"], line["reason"]) == ("not_asked", "has not answered since round 1")
+        else:
+            assert line["status"] == status
+            assert reason in line["reason"]
+        others = [event["sites"][site]["status"] for site in ("site-1", "site-3", "site-4")]
+        assert others == ["counted"] * 3
+    honest = ["site-1", "site-3", "site-4"]
+    assert_close(model_of(out), mean_without_flower(settings, tmp_path / "plain", honest), rtol=0, atol=0)
+
+
+def test_history_has_what_its_readers_need(values: Values, out: Path) -> None:
+    simulate(values("sites=2", "rounds=1", "data.patients=8", "data.validation=0.5", f"out={out}"))
+    start, event, end = (json.loads(line) for line in (out / "history.jsonl").read_text().splitlines())
+    assert start["event"] == "start"
+    assert start["config_hash"] == json.loads((out / "run.json").read_text())["config_hash"]
+    assert end == {"event": "end", "status": "done"}
+    line = event["sites"]["site-1"]
+    assert line.keys() == {"status", "reason", "patients", "train", "evaluate", "bytes_down", "bytes_up"}
+    assert line["train"].keys() == {"loss"}
+    assert line["evaluate"].keys() == {"dice"}
+    assert event["global"].keys() == {"dice"}
+    size = (out / "model" / "model.safetensors").stat().st_size
+    assert line["bytes_down"] == 2 * size  # to train and to evaluate
+
+
+def test_codecs_agree_to_their_precision(values: Values, tmp_path: Path) -> None:
+    """int8 rounds an update to 127 steps; the weights differ by little."""
+    models = {}
+    for codec in ("fp32", "fp16", "int8"):
+        simulate(values("sites=2", "rounds=1", f"codec={codec}", f"out={tmp_path / codec}"))
+        models[codec] = model_of(tmp_path / codec)
+    assert_close(models["fp16"], models["fp32"], rtol=1e-3, atol=1e-4)
+    assert_close(models["int8"], models["fp32"], rtol=0.05, atol=1e-3)
+
+
+def test_too_few_updates_fail_the_round_and_can_be_resumed(values: Values, out: Path) -> None:
+    settings = values("sites=2", "round.quorum=2", "faults={site-1:nan}", f"out={out}")
+    assert simulate(settings).status == "failed"
+    end = json.loads((out / "history.jsonl").read_text().splitlines()[-1])
+    assert end["reason"] == "round 1: 1 updates counted, fewer than round.quorum=2"
+    run = json.loads((out / "run.json").read_text())
+    run["simulation"]["faults"] = {}  # the site was mended
+    (out / "run.json").write_text(json.dumps(run))
+    assert simulate(settings | {"resume": str(out)}).status == "done"
+
+
+def test_a_finished_run_is_not_run_again(values: Values, out: Path) -> None:
+    settings = values("sites=1", "rounds=1", f"out={out}")
+    simulate(settings)
+    before = (out / "history.jsonl").read_bytes()
+    assert simulate(settings | {"resume": str(out)}).status == "done"
+    assert (out / "history.jsonl").read_bytes() == before
