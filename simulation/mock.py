@@ -18,7 +18,6 @@ from typing import Annotated, Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from monai.data.synthetic import create_test_image_3d
 from pydantic import Field
 from scipy import ndimage
 
@@ -96,6 +95,8 @@ def draw(config: MockConfig, site: int, patient: int) -> Iterator[tuple[Array, n
 
 
 def _monai(config: MockConfig, noise: float, rng: np.random.RandomState) -> tuple[Array, npt.NDArray[np.uint8]]:
+    from monai.data.synthetic import create_test_image_3d  # takes seconds, and only mock data need it
+
     image, label = create_test_image_3d(
         *config.size,
         num_objs=config.objects,

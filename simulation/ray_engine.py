@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import os
 import threading
 import warnings
 
@@ -12,40 +13,47 @@ from flwr.simulation import run_simulation
 
 from shared.config import ConfigError
 
-GRACE = 20.0
+GRACE = 10.0
 """Seconds that Ray has to end by itself once the server has; a site that hangs would hold it for ever."""
 
 
 def run_on_ray(
     server: ServerApp, client: ClientApp, sites: int, threads: int, gpus: float, done: threading.Event
-) -> None:
-    """Run both apps with one Ray actor for each `threads` cores; `done` is set when the server has finished."""
+) -> bool:
+    """Run both apps with one Ray actor for each `threads` cores; `done` is set when the server has finished.
+
+    Returns whether Ray had to be ended by force, and so threads of Flower's still wait for it.
+    """
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("engine=ray: Ray is not installed; pip install 'gliofed[ray]', or use engine=local")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of a change to come
     import ray
 
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)  # the history tells what went wrong
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it warns that it runs in a thread
     backend: BackendConfig = {
         "client_resources": {"num_cpus": threads, "num_gpus": gpus},
         # Loopback only: Ray would listen on the host's own address.
-        "init_args": {"_node_ip_address": "127.0.0.1", "include_dashboard": False},
+        "init_args": {"_node_ip_address": "127.0.0.1", "include_dashboard": False, "log_to_driver": False},
     }
-    failure: list[BaseException] = []
+    failures: list[BaseException] = []
 
     def run() -> None:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
+                warnings.simplefilter("ignore", DeprecationWarning)  # of run_simulation itself
                 run_simulation(server, client, sites, backend_config=backend)
-        except BaseException as error:
-            failure.append(error)
+        except BaseException as error:  # raised again below, in the thread that waits
+            failures.append(error)
         finally:
             done.set()
 
-    thread = threading.Thread(target=run, name="flower-on-ray", daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     done.wait()
     thread.join(GRACE)
+    forced = thread.is_alive()
     ray.shutdown()
-    if failure:
-        raise failure[0]
+    if failures and not forced:
+        raise failures[0]
+    return forced

@@ -89,8 +89,7 @@ def _run(run: RunConfig, settings: Settings, sites: list[SiteConfig], out: Path,
     if settings.engine == "ray":
         from simulation.ray_engine import run_on_ray  # Ray is an extra, and slow to import
 
-        run_on_ray(server, client, len(sites), settings.threads, _gpus(settings, at_once), finished)
-        hung = False
+        hung = run_on_ray(server, client, len(sites), settings.threads, _gpus(settings, at_once), finished)
     else:
         hung = run_here(server, client, len(sites), at_once, run.round.deadline)
     events = History(out / "history.jsonl").events()

@@ -1,4 +1,4 @@
-"""Configurations small enough that a federation of four takes about a second."""
+"""What most tests need: one thread, and small configurations."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,36 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
+from small_run import composed
 
 from shared.config import RunConfig
-
-SMALL = (
-    "model=unet",
-    "data.size=[16,16,16]",
-    "data.patch=[16,16,16]",
-    "data.radius_max=6",
-    "data.patients=3",
-    "train.steps=2",
-    "rounds=2",
-    "round.deadline=60",
-    "round.join=1",
-)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Sums in another order would differ in their last bits."""
     torch.set_num_threads(1)
-
-
-def composed(*overrides: str) -> dict[str, Any]:
-    """What Hydra would hand to gliofed-simulate, small unless overridden."""
-    with initialize_config_module("configs", version_base="1.3"):
-        config = compose("simulation", [*SMALL, *overrides])
-    values: Any = OmegaConf.to_container(config, resolve=True)
-    return values
 
 
 @pytest.fixture

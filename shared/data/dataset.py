@@ -78,7 +78,8 @@ def open_cohort(
         log.warning("left out (%s): %s", fault.code, fault)
     if not patients:
         raise DataError(faults[0].code, f"{site.root}: none of {len(grouped)} patients can be used. First: {faults[0]}")
-    # After preparing, so that "never zero training patients" holds of those that are left; nobody changes sides by it.
+    # After preparing, so that "never zero training patients" holds of those that are left. Sides stay as they were, but
+    # for the one who trains where nobody else can.
     train, _ = split([patient.name for patient in patients], data.validation, data.split_seed)
     return Cohort(
         train=[patient for patient in patients if patient.name in set(train)],
@@ -145,6 +146,8 @@ def _admitted(cases: list[Case], site: SiteConfig) -> list[Case]:
     """The cases of the site's cohort."""
     if site.patients is None:
         return cases
+    if not site.patients:
+        raise DataError("no_cases", "patients is an empty list; name some, or null for all under root")
     there = {case.patient for case in cases}
     unknown = sorted(set(site.patients) - there)
     if unknown:

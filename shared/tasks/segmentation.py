@@ -2,7 +2,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
 
 SMOOTH = 1.0
@@ -80,5 +79,7 @@ class Segmentation:
 
 
 def _slide(model: Callable[[Tensor], Tensor], image: Tensor, window: list[int]) -> Tensor:
+    from monai.inferers.utils import sliding_window_inference  # takes a second or two, and not every message needs it
+
     logits: Tensor = sliding_window_inference(image, window, WINDOWS, model, overlap=0.5, mode="gaussian")
     return logits

@@ -195,6 +195,7 @@ def test_bad_cases_are_left_out_counted_and_logged(site, tmp_path, caplog):
 def test_nobody_left_is_an_error_with_the_first_reason(site, tmp_path):
     assert fault(site, replace(DATA, window=6), series=True).code == "no_series"
     assert fault(replace(site, root=str(tmp_path / "nowhere")), DATA).code == "no_cases"
+    assert fault(replace(site, patients=()), DATA).code == "no_cases"
     assert fault(replace(site, labels="brats1999"), DATA).code == "unknown_labels"
     assert fault(site, replace(DATA, regions=("et",))).code == "unknown_regions"
     error = fault(site, replace(DATA, modalities=("t2",)))

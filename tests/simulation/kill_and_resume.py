@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import composed
+from small_run import composed
 
 import server.rounds
 import shared.checkpoint
@@ -65,30 +65,43 @@ POINTS = {
 
 
 def in_fork(work: Callable[[], object]) -> int:
-    """Run `work` in a child; return its exit code, or minus the signal that ended it."""
+    """Start `work` in a child; return its process id."""
     pid = os.fork()
     if pid == 0:
         sys.stdout = sys.stderr = open(os.devnull, "w")
         work()
         os._exit(0)
+    return pid
+
+
+def end_of(pid: int) -> int:
+    """Exit code of a child, or minus the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def killed(point: str, out: Path) -> None:
-    POINTS[point]()
-    simulate(composed(*OVERRIDES, f"out={out}"))
+def run(folder: Path, name: str) -> None:
+    """Run undisturbed, or until `name`'s point."""
+    if name in POINTS:
+        POINTS[name]()
+    simulate(composed(*OVERRIDES, f"data.root={folder / 'data'}", f"out={folder / name}"))
+
+
+def resume(out: Path) -> None:
+    if out.name == "history-half-written":
+        with (out / "history.jsonl").open("a") as file:
+            file.write('{"event":"rou')
+    simulate(composed(*OVERRIDES, f"resume={out}"))
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    ends = {"undisturbed": in_fork(lambda: simulate(composed(*OVERRIDES, f"out={folder / 'undisturbed'}")))}
-    for point in POINTS:
-        out = folder / point
-        ends[point] = in_fork(lambda: killed(point, out))  # noqa: B023  # called at once
-        if point == "history-half-written":
-            with (out / "history.jsonl").open("a") as file:
-                file.write('{"event":"rou')
-        in_fork(lambda: simulate(composed(*OVERRIDES, f"resume={out}")))  # noqa: B023
+    ends = {"undisturbed": end_of(in_fork(lambda: run(folder, "undisturbed")))}  # writes the data of all
+    names = list(POINTS)
+    for pair in zip(names[::2], names[1::2], strict=True):  # two cores
+        pids = [in_fork(lambda name=name: run(folder, name)) for name in pair]  # type: ignore[misc]
+        ends |= dict(zip(pair, map(end_of, pids), strict=True))
+        pids = [in_fork(lambda name=name: resume(folder / name)) for name in pair]  # type: ignore[misc]
+        assert [end_of(pid) for pid in pids] == [0, 0]
     print(json.dumps(ends))
 
 
