@@ -1,6 +1,7 @@
 """gliofed-simulate: a federation on this machine."""
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -48,8 +49,10 @@ def _job(composed: DictConfig) -> "Outcome":
     from simulation.simulate import simulate
 
     sweep = HydraConfig.get()
-    name = sweep.job.override_dirname if sweep.mode == RunMode.MULTIRUN else None
-    values: dict[str, Any] = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    name = _name(sweep.job.num, sweep.overrides.task) if sweep.mode == RunMode.MULTIRUN else None
+    if missing := sorted(OmegaConf.missing_keys(composed)):
+        _leave(WRONG_USE, f"{', '.join(missing)}: must be given; see gliofed-simulate --help")
+    values: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     others = [word for word in sweep.overrides.task if not word.startswith("resume=")]
     try:
         if values["resume"] is not None and others:
@@ -59,6 +62,12 @@ def _job(composed: DictConfig) -> "Outcome":
         return simulate(values, name)
     except (ConfigError, DataError) as error:
         _leave(WRONG_USE, str(error))
+
+
+def _name(number: int, overrides: list[str]) -> str:
+    """Name one run of a sweep after what was set for it."""
+    words = ",".join(word for word in overrides if not word.startswith("out="))
+    return f"{number}-" + re.sub(r"[^\w.,=-]", "", words)[:100]
 
 
 def _sentence(error: Exception) -> str:

@@ -130,7 +130,7 @@ def _folder(values: Mapping[str, Any], name: str | None) -> Path:
     now = datetime.now().astimezone()
     out = Path(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}").expanduser().resolve()
     if name is not None:
-        out = out / (name or "defaults")
+        out = out / name
     if (out / "run.json").exists():
         raise ConfigError(f"out={out}: holds a run already; give another folder, or resume={out}")
     return out

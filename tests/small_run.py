@@ -20,7 +20,12 @@ SMALL = (
 
 def composed(*overrides: str) -> dict[str, Any]:
     """What Hydra would hand to gliofed-simulate, small unless overridden."""
+    return as_given(*SMALL, *overrides)
+
+
+def as_given(*overrides: str) -> dict[str, Any]:
+    """What Hydra would hand to gliofed-simulate."""
     with initialize_config_module("configs", version_base="1.3"):
-        config = compose("simulation", [*SMALL, *overrides])
+        config = compose("simulation", list(overrides))
     values: Any = OmegaConf.to_container(config, resolve=True)
     return values

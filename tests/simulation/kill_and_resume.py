@@ -11,9 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import monai.data.synthetic  # noqa: F401  # once here, and not in every fork
 import torch
 from small_run import composed
 
+import client.work  # noqa: F401
 import server.rounds
 import shared.checkpoint
 from server.history import History

@@ -1,0 +1,43 @@
+"""gliofed-server: the aggregator's command."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from server.history import History
+from server.report.table import results_table
+
+WRONG_USE = 2
+
+
+def main() -> None:
+    """Run the subcommand that the first word names."""
+    parser = argparse.ArgumentParser(prog="gliofed-server", description="The aggregator.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    report = commands.add_parser("report", help="show a run's rounds, sites and Dice, also while it runs")
+    report.add_argument("run", type=Path, help="the run's folder")
+    report.add_argument("--metric", default="dice", help="which metric: dice, dice_et, dice_tc, dice_wt")
+    report.add_argument("--json", action="store_true", help="the history's events as one JSON list")
+    arguments = parser.parse_args()
+    sys.exit(_report(arguments.run, arguments.metric, arguments.json))
+
+
+def _report(run: Path, metric: str, as_json: bool) -> int:
+    path = run / "history.jsonl"
+    if not path.exists():
+        print(f"gliofed-server: {run}: no history.jsonl there, so no run; give a run's folder", file=sys.stderr)
+        return WRONG_USE
+    events = History(path).events()
+    if as_json:
+        print(json.dumps(events))
+        return 0
+    Console().print(results_table(events, metric))
+    for event in events:
+        for site, line in event.get("sites", {}).items():
+            if line["reason"]:
+                print(f"round {event['round']}: {site} {line['status']}: {line['reason']}")
+    print(f"status: {events[-1]['status'] if events and events[-1]['event'] == 'end' else 'not ended'}")
+    return 0

@@ -1,0 +1,32 @@
+"""What Flower, files, checks and messages cost: gliofed-simulate against the same steps in a plain loop."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def measure(runs: int) -> dict[str, object]:
+    """Time whole processes, in turn; the minimum of each, since noise only ever adds."""
+    cores = len(os.sched_getaffinity(0))
+    simulate = str(Path(sys.executable).with_name("gliofed-simulate"))
+    commands = {
+        "gliofed-simulate": [simulate, "device=cpu"],
+        f"plain loop, {cores} threads": [sys.executable, str(HERE / "plain_loop.py"), str(cores)],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for run in range(runs):
+        for name, command in commands.items():
+            with tempfile.TemporaryDirectory() as folder:
+                out = [f"out={folder}/run"] if name == "gliofed-simulate" else []
+                start = time.perf_counter()
+                subprocess.run([*command, *out], check=True, capture_output=True)
+                seconds[name].append(round(time.perf_counter() - start, 2))
+            print(f"run {run + 1}/{runs}: {name}: {seconds[name][-1]} s", file=sys.stderr, flush=True)
+    best = {name: min(times) for name, times in seconds.items()}
+    ours, plain = best["gliofed-simulate"], best[f"plain loop, {cores} threads"]
+    return {"seconds": seconds, "minimum": best, "ratio": round(ours / plain, 3), "asked": 1.15}

@@ -1,0 +1,39 @@
+"""gliofed-server report, on a run that is done, that failed, and that is not there."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from server.cli import main
+from server.history import History, site_line
+
+
+def report(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
+    monkeypatch.setattr(sys, "argv", ["gliofed-server", "report", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code
+
+
+@pytest.mark.parametrize("sites", [2, 30])
+def test_rounds_and_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sites: int
+) -> None:
+    """With 30 sites a column for each would fit on no screen."""
+    lines = {f"s{n}": site_line(status="counted", evaluate={"dice": 0.25}) for n in range(1, sites)}
+    lines["s0"] = site_line(status="refused", reason="not finite: w")
+    history = History(tmp_path / "history.jsonl")
+    history.append({"event": "round", "round": 1, "seconds": 2.0, "sites": lines, "global": {"dice": 0.75}})
+    assert report(monkeypatch, str(tmp_path)) == 0
+    shown = capsys.readouterr().out
+    for word in ("0.250", "0.750", "s0 refused: not finite: w", "status: not ended"):
+        assert word in shown
+    assert report(monkeypatch, str(tmp_path), "--json") == 0
+    assert json.loads(capsys.readouterr().out) == history.events()
+
+
+def test_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(monkeypatch, str(tmp_path)) == 2
+    assert "history.jsonl" in capsys.readouterr().err

@@ -1,0 +1,91 @@
+"""The command as a user meets it: what is wrong is one sentence, with status 2 and no traceback."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import configs
+from simulation.cli import main
+
+GROUPS = sorted(
+    path.relative_to(Path(configs.__file__).parent) for path in Path(configs.__file__).parent.glob("*/*.yaml")
+)
+FOLDER = ("data=folder", "data.labels=brats2020")
+
+WRONG_USE = {
+    ("model=resnet",): ("resnet", "clstm_unet3d"),
+    ("sites=0",): ("sites=0", "greater than 0"),
+    ("sites=many",): ("sites=many",),
+    ("train.stepz=3",): ("train.stepz",),
+    ("rounds=2", "rounds"): ("rounds",),
+    ("data=folder",): ("data.labels, data.root: must be given",),
+    (*FOLDER, "data.root=empty"): ("empty",),
+    (*FOLDER, "data.root=none"): ("none",),
+    (*FOLDER, "data.root=maskless"): ("maskless", "mask"),
+    ("data=folder", "data.root=maskless", "data.labels=x"): ("data.labels=x", "brats2020"),
+    ("device=cuda:99",): ("device=cuda:99",),
+    ("faults={site-9:nan}",): ("site-9", "site-1"),
+    ("faults={site-1:typo}",): ("typo", "nan"),
+    ("resume=empty",): ("resume=", "run.json"),
+    ("resume=empty", "rounds=3"): ("rounds=3",),
+    ("out=full",): ("out=", "resume="),
+    ("train.epochs=1",): ("train.steps=8", "train.epochs=1"),
+    ("round.quorum=9",): ("round.quorum=9", "sites=4"),
+    ("data.radius_max=20",): ("radius_max=20",),
+    ("data=phantom", "data.resolution=0"): ("data.resolution=0",),
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with an empty folder, one of cases without masks, and one that holds a run."""
+    case = tmp_path / "maskless" / "BraTS20_Training_001"
+    for folder in (tmp_path / "empty", case, tmp_path / "full"):
+        folder.mkdir(parents=True)
+    for name in ("flair", "t1", "t1ce", "t2"):
+        (case / f"{case.name}_{name}.nii.gz").touch()
+    (tmp_path / "full" / "run.json").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def status_of(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
+    monkeypatch.setattr(sys, "argv", ["gliofed-simulate", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code
+
+
+@pytest.mark.parametrize("words", WRONG_USE, ids=" ".join)
+def test_wrong_use_is_one_sentence_with_status_2(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert status_of(monkeypatch, *words) == 2
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    for word in WRONG_USE[words]:
+        assert word in sentence
+    assert not list(here.rglob("history.jsonl"))
+
+
+def test_help_names_every_choice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(monkeypatch, "--help") == 0
+    text = capsys.readouterr().out
+    for choice in GROUPS:
+        assert f"{choice.parent}={choice.stem}" in text
+
+
+def test_found_from_any_directory(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).with_name("gliofed-simulate")), "--cfg", "job"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    assert "clstm_unet3d" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_gives_every_run_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    small = ["data.size=[16,16,16]", "data.patch=[16,16,16]", "data.radius_max=6", "data.patients=2", "rounds=1"]
+    words = ["-m", "sites=1", "train.steps=1", "model=unet,clstm_unet3d", *small, f"out={tmp_path}"]
+    assert status_of(monkeypatch, *words) == 0
+    assert len(list(tmp_path.glob("*/history.jsonl"))) == 2
