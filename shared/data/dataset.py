@@ -88,15 +88,6 @@ def open_cohort(
     )
 
 
-def batches_an_epoch(patients: int, batch: int) -> int:
-    """How many batches show every patient once.
-
-    >>> batches_an_epoch(patients=5, batch=2)
-    3
-    """
-    return -(-patients // batch)
-
-
 def batches(
     patients: Sequence[Patient], data: DataConfig, train: TrainConfig, rng: np.random.Generator, series: bool
 ) -> Iterator[Batch]:

@@ -5,13 +5,32 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
 
 
-def measure(runs: int) -> dict[str, object]:
-    """Time whole processes, in turn; the minimum of each, since noise only ever adds."""
+@dataclass(frozen=True)
+class Overhead:
+    """Seconds of whole processes, by command."""
+
+    seconds: dict[str, list[float]]
+
+    @property
+    def minimum(self) -> dict[str, float]:
+        """Noise only ever adds."""
+        return {name: min(times) for name, times in self.seconds.items()}
+
+    @property
+    def ratio(self) -> float:
+        """Ours to the plain loop's."""
+        ours, plain = self.minimum.values()
+        return round(ours / plain, 3)
+
+
+def measure(runs: int) -> Overhead:
+    """Time both in turn, so that a machine that slows down does so for both."""
     cores = len(os.sched_getaffinity(0))
     simulate = str(Path(sys.executable).with_name("gliofed-simulate"))
     commands = {
@@ -27,6 +46,4 @@ def measure(runs: int) -> dict[str, object]:
                 subprocess.run([*command, *out], check=True, capture_output=True)
                 seconds[name].append(round(time.perf_counter() - start, 2))
             print(f"run {run + 1}/{runs}: {name}: {seconds[name][-1]} s", file=sys.stderr, flush=True)
-    best = {name: min(times) for name, times in seconds.items()}
-    ours, plain = best["gliofed-simulate"], best[f"plain loop, {cores} threads"]
-    return {"seconds": seconds, "minimum": best, "ratio": round(ours / plain, 3), "asked": 1.15}
+    return Overhead(seconds)
