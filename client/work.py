@@ -1,6 +1,6 @@
 """What a site does with a request: prepare its cohort, train, or evaluate."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -44,13 +44,15 @@ def prepare(site: SiteConfig, request: Request) -> Reply:
 
 def train(site: SiteConfig, request: Request) -> Reply:
     """Train for a round and reply with the update, or with the stored reply if this request was answered before."""
+    check_run(site.policy, request.config)  # first: what was stored under another policy stays as well
     outbox = Outbox(Path(site.work) / "outbox")
     if stored := outbox.find(request.key):
-        return stored
+        return stored if site.policy.metrics else replace(stored, metrics={})
     job, config = _open(site, request), request.config
     patients = job.cohort.train
     words = (config.seed, site.name, request.round)
-    # For layers that draw from PyTorch's own generator; patches come from one of their own.
+    # For layers that draw from PyTorch's own generator, as dropout would; no model here has one. The generator is the
+    # process's: with such a layer, sites in one process must take turns (at_once=1). Patches have their own.
     torch.manual_seed(seed_of(*words, "layers"))
     model = job.model()
     before = {name: tensor.detach().cpu().clone() for name, tensor in travelling(model).items()}

@@ -1,7 +1,7 @@
 """The ServerApp: it finds its run and hands Flower's grid to the rounds."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flwr.app import Context
@@ -21,6 +21,8 @@ class Federation:
     run_id: str
     waves: int = 1
     """Turns that the sites take, where they share a machine."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """Sites by node, as far as they are known before the nodes say them."""
 
 
 def make_server_app(
@@ -36,7 +38,8 @@ def make_server_app(
     def main(grid: Grid, context: Context) -> None:
         federation = federation_of(context)
         try:
-            federate(grid, federation.config, federation.out, federation.run_id, federation.waves)
+            run = federation
+            federate(grid, run.config, run.out, run.run_id, run.waves, run.names)
         finally:
             if finished:
                 finished()

@@ -12,11 +12,14 @@ from shared.config import RunConfig, is_site_name
 from shared.messages import CODES, LATE, MessageError, Reply, Request
 
 Kind = Literal["query", "train", "evaluate"]
+SLACK = 2.0  # seconds by which the server waits longer: an engine that gives a site up says so first
 POLL = 0.1  # seconds; a grid in this process waits by itself and is not slowed by it
 
 FLOWER_ERRORS = {
     1: "the site's app could not be loaded",
     2: "the site's program failed",
+    3: "the request was not there any more",
+    4: "its reply was not there any more",
     5: "the site went away",
     7: "the site did not approve this code",
     8: "the site's program was ended",
@@ -35,11 +38,11 @@ class Absent:
 class Sites:
     """The sites of a federation, by name."""
 
-    def __init__(self, grid: Grid, config: RunConfig, run_id: str, waves: int) -> None:
-        """Ask over `grid`; sites that share a machine take turns, `waves` of them."""
+    def __init__(self, grid: Grid, config: RunConfig, run_id: str, waves: int, names: Mapping[int, str]) -> None:
+        """Ask over `grid`; sites that share a machine take turns, `waves` of them; `names` are known beforehand."""
         self._grid, self._config, self._run_id = grid, config, run_id
-        self._limit = config.round.deadline * waves
-        self._names: dict[int, str] = {}
+        self._limit = config.round.deadline * waves + SLACK
+        self._known, self._names = dict(names), dict(names)
         self._late: dict[int, tuple[str | None, int]] = {}  # node -> its unanswered message, and of which round
         self.cohorts: dict[str, int] = {}
         """Training patients that each prepared site was admitted with."""
@@ -75,7 +78,7 @@ class Sites:
         """Ask sites and yield each answer as it arrives; who has not answered at the deadline is late."""
         for node, answer in self._ask(kind, request, {node: node for node in nodes.values()}):
             name = self._names[node]
-            if isinstance(answer, Reply) and answer.site != name:
+            if isinstance(answer, Reply) and answer.status == "ok" and answer.site != name:
                 answer = Absent("failed", "it answered under another name")
             yield name, answer
 
@@ -93,20 +96,24 @@ class Sites:
             replies = list(self._grid.pull_messages(list(waiting)))
             for reply in replies:
                 node = waiting.pop(reply.metadata.reply_to_message_id)
-                answer = _read(reply)
-                if isinstance(answer, Absent) and answer.status == "late":
+                if reply.has_error() and reply.error.code == LATE:
                     self._late[node] = (None, request.round)
-                yield node, answer
+                    yield node, self._still(node, request.round)
+                else:
+                    yield node, _read(reply)
             if waiting and not replies:
                 time.sleep(POLL)
         for message_id, node in waiting.items():
             self._late[node] = (message_id, request.round)
-            yield node, Absent("late", f"no answer within {self._limit:g} s")
+            yield node, self._still(node, request.round)
 
     def _admit(self, node: int, answer: Reply | Absent, nodes: list[int]) -> dict[str, Absent]:
         """Learn a node's name and cohort from its first answer; return why it cannot take part, if so."""
         if isinstance(answer, Absent):
             return {self._names.get(node, f"node-{node}"): answer}
+        if node in self._known and (answer.status != "ok" or answer.site != self._known[node]):
+            other = Absent("failed", "it answered under another name")
+            return {self._known[node]: other if answer.status == "ok" else refusal(answer)}
         if not is_site_name(answer.site):
             nameless = Absent("failed", "its name is not letters, digits, dots, dashes or underscores")
             return {f"node-{node}": nameless if answer.status == "ok" else refusal(answer)}
@@ -122,14 +129,21 @@ class Sites:
         """What to say of a node with an unanswered message: late if it is of this round, else not asked again."""
         since = self._late[node][1]
         if since == round:
-            return Absent("late", f"no answer within {self._limit:g} s")
+            return Absent("late", f"no answer within round.deadline={self._config.round.deadline:g} s")
         return Absent("not_asked", f"has not answered since round {since}")
 
     def _forgive(self) -> None:
-        """Ask again whom a late answer has come from; the answer itself is too late to count."""
+        """Ask again whom a late answer has come from; the answer itself is too late to count.
+
+        An error is no answer: the engine has given the site up.
+        """
         asked = {message_id: node for node, (message_id, _) in self._late.items() if message_id}
         for reply in self._grid.pull_messages(list(asked)) if asked else ():
-            del self._late[asked[reply.metadata.reply_to_message_id]]
+            node = asked[reply.metadata.reply_to_message_id]
+            if reply.has_error() and reply.error.code == LATE:
+                self._late[node] = (None, self._late[node][1])
+            else:
+                del self._late[node]
 
 
 def refusal(reply: Reply) -> Absent:
@@ -139,8 +153,6 @@ def refusal(reply: Reply) -> Absent:
 
 def _read(message: Message) -> Reply | Absent:
     if message.has_error():
-        if message.error.code == LATE:
-            return Absent("late", "no answer within the deadline")
         return Absent("failed", FLOWER_ERRORS.get(message.error.code, f"Flower's error {message.error.code}"))
     try:
         return Reply.from_records(message.content)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, median_low
 
 import torch
 from torch import Tensor
@@ -26,6 +26,10 @@ class Verdicts:
     """Site to the L2 norm of its update for one local step; of those with a readable, finite update."""
 
 
+REASON = 200
+"""Longest reason, in characters: parts of it come from the site."""
+
+
 class _RefusedError(Exception):
     """An update that does not count; the text is the reason."""
 
@@ -43,14 +47,20 @@ def judge(
     """
     refused: dict[str, str] = {}
     norms: dict[str, float] = {}
+    steps: dict[str, int] = {}
     for reply in replies:
         try:
             norm = _norm(reply, model, finite=config.gate.enabled)
             if config.gate.enabled:
                 _check_numbers(reply, config.train)
-            norms[reply.site] = norm / max(reply.steps, 1)
+            norms[reply.site], steps[reply.site] = norm, reply.steps
         except (_RefusedError, CodecError) as error:
-            refused[reply.site] = str(error)
+            refused[reply.site] = str(error)[:REASON]
+        except Exception as error:  # bytes from another house: whatever they do to a reader, the others go on
+            refused[reply.site] = f"cannot be read: {type(error).__name__}"
+    usual = median_low([steps[site] for site in norms]) if norms else 1
+    # Who claims more steps than others would make a large update look small.
+    norms = {site: norm / max(1, min(steps[site], usual)) for site, norm in norms.items()}
     reference = _reference(list(norms.values()), earlier)
     limit = config.gate.max_norm_ratio * reference
     if config.gate.enabled and reference:
@@ -62,9 +72,8 @@ def judge(
 
 def _reference(norms: Sequence[float], earlier: Sequence[float]) -> float:
     """The usual norm: the round's median, or with too few sites that of the earlier rounds; 0 where none is known."""
-    if len(norms) >= ENOUGH:
-        return median(norms)
-    return median(earlier) if earlier else 0.0
+    usual = median(norms) if len(norms) >= ENOUGH else 0.0
+    return usual or (median(earlier) if earlier else 0.0)
 
 
 def _norm(reply: Spooled, model: Mapping[str, Tensor], *, finite: bool) -> float:

@@ -15,20 +15,24 @@ class History:
     """The events of one run, on disk."""
 
     def __init__(self, path: Path) -> None:
-        """Open the history; a last line that a killed process left unfinished is dropped."""
+        """Look at a history, which need not be there yet; nothing is changed."""
         self.path = path
-        text = path.read_bytes() if path.exists() else b""
+
+    def repair(self) -> None:
+        """Drop a last line that a killed process left unfinished; only for the process that writes."""
+        text = self.path.read_bytes() if self.path.exists() else b""
         whole = text[: text.rfind(b"\n") + 1]
         if whole != text:
-            write_bytes(path, whole)
+            write_bytes(self.path, whole)
 
     def append(self, event: Event) -> None:
         """Add an event; it is on disk when this returns."""
         append_line(self.path, json.dumps(event, allow_nan=False, separators=(",", ":")))
 
     def events(self) -> list[Event]:
-        """Every event so far."""
-        return [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        """Every event so far; a line that is being written is not one yet."""
+        text = self.path.read_text() if self.path.exists() else ""
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
     def rounds(self) -> list[Event]:
         """The finished rounds, in order."""

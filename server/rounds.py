@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from shutil import rmtree
@@ -51,12 +52,16 @@ class QuorumError(Exception):
         self.event = event
 
 
-def federate(grid: Grid, config: RunConfig, out: Path, run_id: str, waves: int = 1) -> str:
+def federate(
+    grid: Grid, config: RunConfig, out: Path, run_id: str, waves: int = 1, names: Mapping[int, str] | None = None
+) -> str:
     """Train to the last round, or go on with the run in `out`; return done, incomplete or failed.
 
-    Incomplete: a site that was asked, or expected, did not count in some round.
+    Incomplete: a site that was asked, or expected, did not count in some round. `waves` are the turns that sites on one
+    machine take; `names` are those of nodes, as far as they are known before the nodes say them.
     """
     history = History(out / "history.jsonl")
+    history.repair()
     events = history.events()
     if events and events[-1] == {"event": "end", "status": events[-1].get("status")}:
         return str(events[-1]["status"])  # it ended, and not for want of a quorum
@@ -64,7 +69,7 @@ def federate(grid: Grid, config: RunConfig, out: Path, run_id: str, waves: int =
     history.append({"event": "resume" if events else "start", **start})
     with RoundProgress(config.rounds) as progress:
         try:
-            _Run(config, out, history, Sites(grid, config, run_id, waves), progress, run_id).train()
+            _Run(config, out, history, Sites(grid, config, run_id, waves, names or {}), progress, run_id).train()
         except QuorumError as error:
             history.append(error.event)
             history.append({"event": "end", "status": "failed", "reason": str(error)})
@@ -196,7 +201,8 @@ class _Run:
                 line["reason"] = line["reason"] or f"evaluation {answer.status}: {answer.reason}"
                 continue
             line["evaluate"] = as_json(answer.metrics)
-            scores[site] = answer
+            if line["status"] == "counted":  # who was refused has no say in the mean either
+                scores[site] = answer
             if not answer.patients:
                 line["reason"] = line["reason"] or "no validation patients"
         return weighted([(scores[site].metrics, scores[site].patients) for site in sorted(scores)])

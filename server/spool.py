@@ -63,8 +63,8 @@ class Spool:
         """Move a refused reply to `refused/round-NNNN`, to be looked at."""
         target = refused / self.folder.name
         target.mkdir(parents=True, exist_ok=True)
-        # The JSON last: until then the reply is in the spool, and a resumed round refuses it again.
-        for suffix in (".safetensors", ".json"):
+        # The JSON first: a reply without it has not arrived, so a round that dies here asks the site again.
+        for suffix in (".json", ".safetensors"):
             (self.folder / f"{reply.site}{suffix}").replace(target / f"{reply.site}{suffix}")
 
     def clear(self) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from shared.files import new_folder, write_json
 
-KEEP = 2  # the newest, and the one before it should a disk fail
+KEEP = 2  # the newest, and the one before it for a person to go back to
 
 
 def save_checkpoint(root: Path, number: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Any) -> None:

@@ -81,10 +81,18 @@ class CodedUpdate:
             header = self._file.metadata() or {}
             scales = json.loads(header.get("scales", "null"))
             self._scales = {str(name): float(scale) for name, scale in scales.items()}
-        except (SafetensorError, OSError, ValueError, AttributeError, TypeError) as error:
+        except (
+            SafetensorError,
+            OSError,
+            ValueError,
+            AttributeError,
+            TypeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise CodecError(f"no coded update: {type(error).__name__}") from None
         if header.get("codec") != codec:
-            raise CodecError(f"coded as {header.get('codec')!r}, not {codec!r}")
+            raise CodecError(f"coded as {header.get('codec')!r:.20}, not {codec!r}")
         self._dtype = CODECS[codec][0]
         self.names: list[str] = sorted(self._file.keys())
         if self.names != sorted(self._scales):

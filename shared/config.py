@@ -12,6 +12,8 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""NumPy's older generators take no larger one."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 SiteName = Annotated[str, Field(pattern=SITE_NAME)]
@@ -72,7 +74,7 @@ class TrainConfig(Strict):
     """Samples a step."""
     lr: PositiveFloat
     """AdamW's learning rate; the optimiser is fresh every round."""
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     """AdamW's decoupled weight decay."""
     clip: PositiveFloat | None
     """Largest L2 norm of a step's gradient."""
@@ -114,7 +116,7 @@ class GateConfig(Strict):
 
     enabled: bool
     """Off only to study attacks."""
-    max_norm_ratio: Annotated[float, Field(gt=1)]
+    max_norm_ratio: Annotated[float, Field(gt=1, allow_inf_nan=False)]
     """Largest update norm for a local step, in medians of the round."""
 
 
@@ -138,7 +140,7 @@ class StrategyConfig(Strict):
 class RunConfig(Strict):
     """What the federation agrees on; travels to every site as one JSON."""
 
-    seed: NonNegative
+    seed: Seed
     """Of the first weights and, with site and round, of every patch."""
     task: Literal["segmentation"]
     rounds: Positive
@@ -175,6 +177,9 @@ class PolicyConfig(Strict):
     """Whether losses and Dice may leave."""
 
 
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SiteConfig(Strict):
     """What a hospital keeps to itself; never sent."""
@@ -188,7 +193,7 @@ class SiteConfig(Strict):
     """The cohort; None: every patient under root."""
     work: str
     """Folder for the cache, stored replies and the site's log."""
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Device = "auto"
     threads: Positive = 1
     """Threads of PyTorch on a CPU."""
     policy: PolicyConfig = PolicyConfig()

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from shared.config import RunConfig, parse
+from shared.config import RunConfig, is_site_name, parse
 
 CODES = {
     "ok": "done",
@@ -30,6 +32,11 @@ CODES = {
 LATE = 1000
 """Code of the error that stands for a site that did not answer in time; Flower's own codes are small."""
 
+MOST_NUMBERS = 64
+"""Metrics and counts in one reply."""
+LARGEST = 1e9
+"""Of any of them."""
+
 Status = Literal["ok", "declined", "failed"]
 
 
@@ -50,7 +57,8 @@ class Request:
     @property
     def key(self) -> str:
         """Name of the site's answer: the same request gets the same bytes."""
-        return f"{self.run_id}-{self.round:04d}-{hashlib.sha256(self.weights).hexdigest()[:16]}"
+        what = hashlib.sha256(self.config.hash.encode() + self.weights)
+        return f"{self.run_id}-{self.round:04d}-{what.hexdigest()[:16]}"
 
     def to_records(self) -> RecordDict:
         """As Flower's records."""
@@ -69,6 +77,8 @@ class Request:
             sent = head["config_hash"]
         except (KeyError, ValueError) as error:
             raise MessageError(f"no request: {error}") from None
+        if not is_site_name(request.run_id) or request.round < 0:  # both become a file's name at the site
+            raise MessageError("no run's id and round")
         if config.hash != sent:
             raise MessageError(f"config hash {config.hash[:12]} is not the {str(sent)[:12]} that was sent")
         return request
@@ -109,6 +119,7 @@ class Reply:
             status, code = str(head["status"]), str(head["code"])
             if status not in ("ok", "declined", "failed") or code not in CODES:
                 raise MessageError(f"no such status or code: {status[:20]!r}, {code[:20]!r}")
+            _check_numbers(numbers, left_out)
             return cls(
                 site=str(head["site"]),
                 status=status,  # type: ignore[arg-type]  # one of the three, by the line above
@@ -119,8 +130,22 @@ class Reply:
                 left_out=left_out,
                 update=records.array_records["update"]["bytes"].data,
             )
-        except (KeyError, ValueError, OverflowError, AttributeError, TypeError) as error:
+        except (KeyError, ValueError, ArithmeticError, AttributeError, TypeError, RecursionError) as error:
             raise MessageError(f"no reply: {error}") from None
+
+
+def _check_numbers(numbers: Mapping[str, float], left_out: Mapping[str, int]) -> None:
+    """Refuse names and numbers that no site has: they enter means, files and the operator's terminal."""
+    if len(numbers) + len(left_out) > MOST_NUMBERS:
+        raise MessageError(f"{len(numbers) + len(left_out)} numbers, more than {MOST_NUMBERS}")
+    counts = [numbers["num-examples"], numbers["steps"], *left_out.values()]
+    if not all(0 <= count <= LARGEST for count in counts):
+        raise MessageError(f"a count that is not 0 to {LARGEST:g}")
+    for name, value in [*numbers.items(), *left_out.items()]:
+        if re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", name) is None:
+            raise MessageError("a name that is not lower case letters, digits and underscores")
+        if abs(value) > LARGEST:  # NaN passes: a loss may be that
+            raise MessageError(f"{name}={value:g}: over {LARGEST:g}")
 
 
 def _array(data: bytes) -> ArrayRecord:

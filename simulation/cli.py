@@ -33,8 +33,9 @@ def main() -> None:
         job()
     except (HydraException, OmegaConfBaseException) as error:
         _leave(WRONG_USE, _sentence(error))
-    except KeyboardInterrupt:
-        _leave(INTERRUPTED, "interrupted; go on with resume=DIR")
+    except KeyboardInterrupt as stop:
+        print(f"gliofed-simulate: {stop or 'interrupted'}", file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED)  # sites may be in the middle of a step
     status = max((STATUS[outcome.status] for outcome in outcomes), default=0)
     sys.stdout.flush()
     if any(outcome.hung for outcome in outcomes):

@@ -137,9 +137,14 @@ class LocalGrid(Grid):
         return replies
 
 
+def node_of(site: int) -> int:
+    """The node id of a site: Flower's count from 1."""
+    return site + 1
+
+
 def run_here(server: ServerApp, client: ClientApp, sites: int, at_once: int, deadline: float) -> bool:
     """Run both apps in this process; return whether a site hung, and so a thread still works."""
-    grid = LocalGrid(client, {site + 1: {"partition-id": site} for site in range(sites)}, at_once, deadline)
+    grid = LocalGrid(client, {node_of(site): {"partition-id": site} for site in range(sites)}, at_once, deadline)
     server(grid, Context(grid.run.run_id, 0, {}, RecordDict(), {}))
     return grid.hung
 

@@ -6,12 +6,8 @@ would be smoother than the first visit's. A ball near the edge may drift out of 
 """
 
 import gzip
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +17,8 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy import ndimage
 
-from shared.config import NonNegative, Positive, Strict
+from shared.config import Positive, Seed, Strict
+from shared.files import new_folder
 
 DRIFT = 0.1
 """Farthest that balls drift along an axis from first visit to last, as a fraction of the volume's edge."""
@@ -49,7 +46,7 @@ class MockConfig(Strict):
     """Voxels."""
     noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.2
     """Noise is uniform from 0 to this; balls are 0.5 to 1 bright."""
-    seed: NonNegative = 0
+    seed: Seed = 0
     """With the numbers of site and patient, of everything that is drawn."""
 
     def __post_init__(self) -> None:
@@ -60,21 +57,19 @@ class MockConfig(Strict):
             )
 
 
-def write_mock(config: MockConfig, root: Path, site: int, report: Callable[[int, int], None] | None = None) -> None:
+def write_mock(config: MockConfig, root: Path, site: int, report: Callable[[], None] | None = None) -> None:
     """Write a site's patients under `root`, as `Mock-SSNNN-VVV/Mock-SSNNN-VVV-{t1n,seg}.nii.gz`, label scheme mock.
 
-    The same call writes the same bytes; cases that are there are kept. `report` hears (patients done, of all).
-    Raises ValueError where root holds mock volumes of another config.
+    The same call writes the same bytes; cases that are there are kept. `report` is called after each case.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    _claim(root / "mock.json", config)
     for patient in range(config.patients):
         names = [f"Mock-{site:02d}{patient:03d}-{visit:03d}" for visit in range(config.visits)]
         if not all((root / name).is_dir() for name in names):
             for name, (image, mask) in zip(names, draw(config, site, patient), strict=True):
                 _write_case(root / name, image, mask)
         if report:
-            report(patient + 1, config.patients)
+            for _ in names:
+                report()
 
 
 def draw(config: MockConfig, site: int, patient: int) -> Iterator[tuple[Array, npt.NDArray[np.uint8]]]:
@@ -119,30 +114,10 @@ def _move(volume: npt.NDArray[Any], shift: Array, zoom: float, order: int) -> np
 
 
 def _write_case(folder: Path, image: Array, mask: npt.NDArray[np.uint8]) -> None:
-    """Write one case; its folder appears by one rename."""
-    half = Path(tempfile.mkdtemp(prefix=".half-", dir=folder.parent))
-    try:
-        # From 1 up: zero would mean "outside the brain", which mock volumes do not have.
-        scan = (1 + np.rint(image * 1000)).astype(np.int16)
+    """Write one case; its folder appears whole."""
+    # From 1 up: zero would mean "outside the brain", which mock volumes do not have.
+    scan = (1 + np.rint(image * 1000)).astype(np.int16)
+    with new_folder(folder) as half:
         for name, array in (("t1n", scan), ("seg", mask)):
             content = nib.Nifti1Image(array, np.eye(4)).to_bytes()
             (half / f"{folder.name}-{name}.nii.gz").write_bytes(gzip.compress(content, mtime=0))
-        half.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # else it was there, with the same bytes
-            raise
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
-
-
-def _claim(path: Path, config: MockConfig) -> None:
-    """Note the config in the folder, or compare: the number of patients may grow, all else must be the same."""
-    wanted = {key: value for key, value in asdict(config).items() if key != "patients"}
-    text = json.dumps(wanted) + "\n"
-    if path.is_file():
-        if (there := path.read_text()) != text:
-            raise ValueError(f"{path.parent}: holds mock volumes of {there.strip()}, not {text.strip()}; delete it")
-        return
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    half.write_text(text)
-    half.replace(path)

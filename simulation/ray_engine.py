@@ -6,21 +6,48 @@ import os
 import threading
 import warnings
 
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable, Mod
+from flwr.common.constant import ErrorCode
 from flwr.server.superlink.fleet.vce.backend.backend import BackendConfig
 from flwr.serverapp import ServerApp
 from flwr.simulation import run_simulation
 
 from shared.config import ConfigError
+from shared.messages import LATE
 
 GRACE = 10.0
 """Seconds that Ray has to end by itself once the server has; a site that hangs would hold it for ever."""
 
 
+def deadline_mod(deadline: float) -> Mod:
+    """Make a Flower mod that answers for a site which works longer than `deadline` seconds.
+
+    Else the site would hold Ray's actor for ever, and with it the turns of others.
+    """
+
+    def mod(message: Message, context: Context, inner: ClientAppCallable) -> Message:
+        answers: list[Message] = []
+
+        def work() -> None:
+            try:
+                answers.append(inner(message, context))
+            except Exception:  # its words stay where they were said
+                answers.append(Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION), reply_to=message))
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(deadline)
+        return answers[0] if answers else Message(Error(LATE), reply_to=message)
+
+    return mod
+
+
 def run_on_ray(
-    server: ServerApp, client: ClientApp, sites: int, threads: int, gpus: float, done: threading.Event
+    server: ServerApp, client: ClientApp, sites: int, share: dict[str, float], done: threading.Event
 ) -> bool:
-    """Run both apps with one Ray actor for each `threads` cores; `done` is set when the server has finished.
+    """Run both apps with actors that take `share` of Ray's resources; `done` is set when the server has finished.
 
     Returns whether Ray had to be ended by force, and so threads of Flower's still wait for it.
     """
@@ -32,7 +59,7 @@ def run_on_ray(
     logging.getLogger("flwr").setLevel(logging.CRITICAL)  # the history tells what went wrong
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns that it runs in a thread
     backend: BackendConfig = {
-        "client_resources": {"num_cpus": threads, "num_gpus": gpus},
+        "client_resources": {**share},
         # Loopback only: Ray would listen on the host's own address.
         "init_args": {"_node_ip_address": "127.0.0.1", "include_dashboard": False, "log_to_driver": False},
     }

@@ -1,5 +1,6 @@
 """One simulated federation, from its settings to its table."""
 
+import json
 import math
 import os
 import sys
@@ -22,12 +23,12 @@ from server.app import Federation, make_server_app
 from server.history import History
 from server.report.table import results_table
 from server.strategies import STRATEGIES
-from shared.config import ConfigError, DataConfig, Positive, RunConfig, SiteConfig, Strict, parse
+from shared.config import ConfigError, DataConfig, Device, Positive, RunConfig, SiteConfig, Strict, parse
 from shared.files import write_json
 from shared.models import build_model
 from shared.versions import versions
 from simulation.faults import check_faults, fault_mod
-from simulation.grid import run_here
+from simulation.grid import node_of, run_here
 from simulation.sites import Machine, make_sites, site_names
 
 
@@ -37,7 +38,7 @@ class Settings(Strict):
 
     sites: Annotated[int, Field(gt=0, le=99)]
     engine: Literal["local", "ray"]
-    device: str
+    device: Device
     threads: Positive
     at_once: Positive | None
     faults: dict[str, str]
@@ -58,40 +59,47 @@ def simulate(values: Mapping[str, Any], name: str | None = None) -> Outcome:
 
     Raises ConfigError or DataError, with a sentence for the user, before anything is trained.
     """
-    out = _folder(values, name)
+    out, saved = _folder(values, name), None
     if values["resume"] is not None:
         saved = _saved(out)
-        values, run_id = saved["simulation"], str(saved["run_id"])
+        values = saved["simulation"]
     else:
-        run_id = uuid4().hex
+        values = {**values, "data": _with_root(values)}
     run, settings = parse_settings(values)
+    if saved and saved["config_hash"] != run.hash:
+        raise ConfigError(f"resume={out}: run.json was changed since the run began; put it back, or start a new run")
     names = site_names(settings.sites)
     check_faults(settings.faults, names)
+    _make(out)
     _check_device(settings.device)
     with _CasesProgress() as progress:
         machine = Machine(settings.device, settings.threads)
         sites = make_sites(values["data"], run, settings.sites, machine, out, progress.report)
-    if values["resume"] is None or not (out / "run.json").exists():
-        facts = {"run_id": run_id, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
-        write_json(out / "run.json", facts | {"simulation": {**values, "faults": settings.faults}})
-    return _run(run, settings, sites, out, run_id)
+    if saved is None:
+        saved = {"run_id": uuid4().hex, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
+        write_json(out / "run.json", saved | {"simulation": {**values, "faults": settings.faults}})
+    try:
+        return _run(run, settings, sites, out, str(saved["run_id"]))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; go on with resume={out}") from None
 
 
 def _run(run: RunConfig, settings: Settings, sites: list[SiteConfig], out: Path, run_id: str) -> Outcome:
     at_once = settings.at_once or _at_once(settings)
-    federation = Federation(config=run, out=out, run_id=run_id, waves=math.ceil(len(sites) / at_once))
+    names = {} if settings.engine == "ray" else {node_of(number): site.name for number, site in enumerate(sites)}
+    federation = Federation(config=run, out=out, run_id=run_id, waves=math.ceil(len(sites) / at_once), names=names)
     finished = threading.Event()
 
     server = make_server_app(lambda _: federation, finished.set)
     site_of: SiteOf = lambda context: sites[int(context.node_config["partition-id"])]  # noqa: E731  # its type is named
     mods = [fault_mod(settings.faults, lambda context: site_of(context).name)] if settings.faults else []
-    client = make_client_app(site_of, mods)
     if settings.engine == "ray":
-        from simulation.ray_engine import run_on_ray  # Ray is an extra, and slow to import
+        from simulation.ray_engine import deadline_mod, run_on_ray  # Ray is an extra, and slow to import
 
-        hung = run_on_ray(server, client, len(sites), settings.threads, _gpus(settings, at_once), finished)
+        client = make_client_app(site_of, [deadline_mod(run.round.deadline), *mods])
+        hung = run_on_ray(server, client, len(sites), _share(settings, at_once), finished)
     else:
-        hung = run_here(server, client, len(sites), at_once, run.round.deadline)
+        hung = run_here(server, make_client_app(site_of, mods), len(sites), at_once, run.round.deadline)
     events = History(out / "history.jsonl").events()
     Console().print(results_table(events))
     status = str(events[-1]["status"])
@@ -101,11 +109,16 @@ def _run(run: RunConfig, settings: Settings, sites: list[SiteConfig], out: Path,
 
 def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
     """Sort the composed settings into the run's and the simulation's; try out what only building can tell."""
+    for key in ("model", "data", "train", "round", "gate", "strategy"):
+        if not isinstance(values[key], Mapping):
+            raise ConfigError(f"{key}={values[key]}: must be a group of settings; see gliofed-simulate --cfg job")
     keys = {field.name for field in fields(RunConfig)}
     run_values = {key: value for key, value in values.items() if key in keys}
     shared = {field.name for field in fields(DataConfig)}
     run_values["data"] = {key: value for key, value in values["data"].items() if key in shared}
     rest = {field.name: values[field.name] for field in fields(Settings)}
+    if not isinstance(values["faults"] or {}, Mapping):
+        raise ConfigError(f"faults={values['faults']}: must be sites with their faults, as in faults={{site-2:nan}}")
     rest["faults"] = {site: str(fault) for site, fault in (values["faults"] or {}).items()}  # Hydra reads nan, inf
     settings = parse(Settings, rest)
     if not run_values["round"]["expected"]:
@@ -136,13 +149,31 @@ def _folder(values: Mapping[str, Any], name: str | None) -> Path:
     return out
 
 
-def _saved(out: Path) -> Any:
-    import json
+def _with_root(values: Mapping[str, Any]) -> Any:
+    """The data's settings with an absolute folder, so that a run can be resumed from elsewhere."""
+    data = values["data"]
+    if not isinstance(data, Mapping) or data.get("root") is None:
+        return data
+    return {**data, "root": str(Path(str(data["root"])).expanduser().resolve())}
 
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out={out}: {error.strerror}; give a folder that can be written") from None
+
+
+def _saved(out: Path) -> Any:
+    """What run.json of the run to resume says."""
     file = out / "run.json"
     if not file.exists():
         raise ConfigError(f"resume={out}: no run.json there, so no run to go on with")
-    return json.loads(file.read_text())
+    try:
+        saved = json.loads(file.read_text())
+        return {key: saved[key] for key in ("run_id", "config_hash", "simulation")}
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"resume={out}: run.json is damaged; put it back from a copy, or start a new run") from None
 
 
 def _check_device(device: str) -> None:
@@ -156,12 +187,19 @@ def _at_once(settings: Settings) -> int:
     """As many sites as the cores hold; on a GPU one after the other, for its memory's sake."""
     if pick_device(settings.device).type == "cuda":
         return 1
-    return max(1, len(os.sched_getaffinity(0)) // settings.threads)
+    return max(1, _cores() // settings.threads)
 
 
-def _gpus(settings: Settings, at_once: int) -> float:
-    """Share of a GPU for each of Ray's actors."""
-    return 1 / at_once if pick_device(settings.device).type == "cuda" else 0.0
+def _share(settings: Settings, at_once: int) -> dict[str, float]:
+    """What each of Ray's actors takes, so that `at_once` of them fit on this machine."""
+    if pick_device(settings.device).type == "cuda":
+        return {"num_cpus": settings.threads, "num_gpus": 1 / at_once}
+    return {"num_cpus": max(settings.threads, _cores() // at_once), "num_gpus": 0.0}
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _words(status: str, end: Mapping[str, Any], out: Path) -> str:

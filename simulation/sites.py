@@ -8,7 +8,7 @@ from typing import Any
 
 from shared.config import ConfigError, DataConfig, RunConfig, SiteConfig, parse
 from shared.data.cases import Case, find_cases
-from shared.data.labels import LABELS
+from shared.data.labels import LABELS, region_values
 from shared.data.volume import DataError
 from shared.files import write_json
 from shared.models import reads_series
@@ -19,11 +19,11 @@ from simulation.phantom import PhantomConfig, write_phantoms
 Report = Callable[[int, int], None]
 """Called with the cases written so far and all there will be."""
 
-SOURCES: dict[str, tuple[type[Any], Callable[..., None]]] = {
-    "mock": (MockConfig, write_mock),
-    "phantom": (PhantomConfig, write_phantoms),
+SOURCES: dict[str, tuple[type[Any], Callable[..., None], set[str]]] = {
+    "mock": (MockConfig, write_mock, {"t1"}),
+    "phantom": (PhantomConfig, write_phantoms, {"flair", "t1", "t1ce", "t2"}),
 }
-"""Data that a simulation writes itself: its settings, and the function that writes one site."""
+"""Data that a simulation writes itself: its settings, the function that writes one site, and its modalities."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ def make_sites(
     shared = {field.name for field in fields(DataConfig)} | {"source", "root", "labels"}
     rest = {key: value for key, value in data.items() if key not in shared}
     names = site_names(sites)
+    if data["source"] not in (*SOURCES, "folder"):
+        raise ConfigError(f"data.source={data['source']}: unknown; known are {', '.join(SOURCES)}, folder")
     if data["source"] == "folder":
         roots, labels = [str(Path(data["root"]).expanduser().resolve())] * sites, str(data["labels"])
         cohorts: list[tuple[str, ...] | None] = [*_deal(Path(roots[0]), labels, run, sites)]
@@ -54,6 +56,7 @@ def make_sites(
         written = _write(str(data["source"]), rest, run, names, root, report)
         labels = data["labels"] or {"mock": "mock"}.get(data["source"]) or ("brats2023" if written > 1 else "brats2020")
         roots, cohorts = [str(root / name) for name in names], [None] * sites
+    region_values(labels, run.data.regions)
     return [
         SiteConfig(
             name=name,
@@ -72,13 +75,18 @@ def _write(
     source: str, settings: Mapping[str, Any], run: RunConfig, names: list[str], root: Path, report: Report
 ) -> int:
     """Write every site's cases under `root`, unless they are there; return the visits of a patient."""
-    kind, write = SOURCES[source]
-    visits = settings["visits"] or (run.data.window if reads_series(run.model.name) else 1)
+    kind, write, modalities = SOURCES[source]
+    series = reads_series(run.model.name)
+    visits = settings["visits"] or (run.data.window if series else 1)
+    if series and visits < run.data.window:
+        raise ConfigError(f"data.visits={visits}: fewer than data.window={run.data.window}, which model reads")
+    if odd := set(run.data.modalities) - modalities:
+        raise ConfigError(f"data.modalities: {', '.join(sorted(odd))} is not of {source}, which has {modalities}")
     config = parse(kind, dict(settings) | {"visits": visits, "seed": run.seed}, "data")
     _claim(root, {"source": source, "seed": run.seed, **settings, "visits": visits})
     done, total = 0, len(names) * config.patients * visits
 
-    def count(*_: int) -> None:
+    def count() -> None:
         nonlocal done
         done += 1
         report(done, total)

@@ -23,6 +23,7 @@ from shared.config import DataConfig
 from shared.data.cases import Case
 from shared.data.labels import region_values, regions_of
 from shared.data.volume import DataError, Floats, Volume, read_volume
+from shared.files import sync
 
 VERSION = 1
 """Of what an entry holds; another number prepares everything again."""
@@ -67,9 +68,9 @@ def prepare(cases: Sequence[Case], data: DataConfig, cache: Path) -> Path:
                 file.flush()
                 os.fsync(file.fileno())
         (half / "entry.json").write_text(identity + "\n", encoding="utf-8")
-        _sync(half)
+        sync(half)
         half.rename(entry)
-        _sync(cache)
+        sync(cache)
     except OSError:
         if not entry.is_dir():  # else another process was first, with the same bytes
             raise
@@ -220,12 +221,3 @@ def _foreground(mask: Bytes) -> npt.NDArray[np.int32]:
         place = np.stack(np.unravel_index(index, regions.shape[1:]), axis=1)
         kept.append(np.insert(place, 0, visit, axis=1))
     return np.concatenate(kept).astype(np.int32)
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

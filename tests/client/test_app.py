@@ -1,6 +1,7 @@
 """What leaves a site when something goes wrong there: a code, and not a word more."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from flwr.app import Context, Message, RecordDict
 
 import client.work
 from client.app import make_client_app
+from client.outbox import Outbox
 from client.policy import DeclinedError
 from shared.config import PolicyConfig, RunConfig, SiteConfig
 from shared.data.volume import DataError
@@ -79,6 +81,17 @@ def test_policy_is_asked_before_the_data(ask: Callable[..., tuple[Reply, str]]) 
     reply, log = ask(policy=PolicyConfig(models=("clstm_unet3d",)))
     assert (reply.status, reply.code) == ("declined", "policy")
     assert "model.name=unet: policy.models allows clstm_unet3d" in log
+
+
+def test_what_was_stored_under_another_policy_stays(tmp_path: Path, run_config: Callable[..., RunConfig]) -> None:
+    """A hospital that tightens its policy between two requests is not asked back by the older one."""
+    site = SiteConfig(name="a", root=str(tmp_path), labels="mock", work=str(tmp_path / "work"))
+    request = Request(run_id="r", round=1, config=run_config(), weights=b"w")
+    Outbox(tmp_path / "work" / "outbox").store(request.key, Reply(site="a", metrics={"loss": 1.0}, update=b"u"))
+    assert client.work.train(site, request).metrics == {"loss": 1.0}
+    assert client.work.train(replace(site, policy=PolicyConfig(metrics=False)), request).metrics == {}
+    with pytest.raises(DeclinedError):
+        client.work.train(replace(site, policy=PolicyConfig(models=())), request)
 
 
 def test_more_steps_than_allowed(ask: Callable[..., tuple[Reply, str]]) -> None:

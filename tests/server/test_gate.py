@@ -1,8 +1,10 @@
 """Each reason for which an update does not count, and that honest ones do."""
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +37,16 @@ def judged(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Judge:
     return make
 
 
+def hostile(codec: str = "fp32", scales: str = '{"w": 1, "b": 1}', dtype: str = "F32", shape: Any = (2,)) -> Reply:
+    """A reply whose safetensors header was written by hand."""
+    size = 0 if dtype != "F32" or 0 in shape else 8
+    tensors = {"b": {"dtype": dtype, "shape": list(shape), "data_offsets": [0, size]}}
+    tensors["w"] = {"dtype": "F32", "shape": [2, 3], "data_offsets": [size, size + 24]}
+    header = json.dumps({"__metadata__": {"codec": codec, "scales": scales}, **tensors}).encode()
+    data = len(header).to_bytes(8, "little") + header + bytes(size + 24)
+    return Reply(site="x", patients=1, steps=1, update=data)
+
+
 def reply(tensors: dict[str, Tensor] | None = None, patients: int = 3, steps: int = 2) -> Reply:
     return Reply(site="x", patients=patients, steps=steps, update=encode(tensors or update(), "fp32"))
 
@@ -57,6 +69,11 @@ def test_honest_updates_count(judged: Judge) -> None:
         (reply(steps=0), "0 local steps"),
         (reply(update(100), steps=1000), "1000 local steps, not 1 to 2"),
         (Reply(site="x", patients=1, steps=1, update=b"rubbish"), "no coded update"),
+        (hostile(scales="[" * 100_000), "no coded update"),
+        (hostile(scales='{"w": 1' + "0" * 400 + ', "b": 1}'), "no coded update"),
+        (hostile(codec="x" * 10_000), "coded as 'xxx"),
+        (hostile(dtype="F6_E2M3"), "cannot be read|F6_E2M3|no coded update"),
+        (hostile(shape=[0, 2**63]), "cannot be read|wrong shape|no coded update"),
     ],
 )
 def test_one_bad_of_four_is_refused_with_its_reason(judged: Judge, bad: Reply, reason: str) -> None:
@@ -74,6 +91,19 @@ def test_two_sites_are_measured_by_earlier_rounds(judged: Judge) -> None:
 def test_norm_is_for_one_local_step(judged: Judge) -> None:
     """sqrt(8) over 2 steps."""
     assert judged(reply()).norms["a"] == pytest.approx(8**0.5 / 2)
+
+
+def test_updates_of_nothing_do_not_open_the_gate(judged: Judge) -> None:
+    """Two zero updates make a median of zero; what earlier rounds were like is still known."""
+    zero = reply(update(0))
+    assert judged(zero, reply(update(1e6)), zero, earlier=[1.4]).refused.keys() == {"b"}
+
+
+def test_claimed_steps_do_not_make_an_update_small(judged: Judge) -> None:
+    """With epochs, the steps follow from the cohort, and that is what a site says."""
+    epochs = ["train.steps=null", "train.epochs=1000"]
+    judgement = judged(reply(), reply(update(100), steps=1000), reply(), reply(), overrides=epochs)
+    assert judgement.refused.keys() == {"b"}
 
 
 def test_gate_off_still_refuses_what_cannot_be_folded(judged: Judge) -> None:

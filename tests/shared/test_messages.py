@@ -25,7 +25,8 @@ def test_a_changed_config_is_noticed(run_config: Callable[..., RunConfig]) -> No
 def test_key_tells_run_round_and_weights_apart(run_config: Callable[..., RunConfig]) -> None:
     one = Request(run_id="r", round=1, config=run_config(), weights=b"w")
     others = [replace(one, run_id="q"), replace(one, round=2), replace(one, weights=b"v")]
-    assert len({one.key, *(other.key for other in others)}) == 4
+    others.append(replace(one, config=run_config("codec=int8")))
+    assert len({one.key, *(other.key for other in others)}) == 5
     assert replace(one).key == one.key
 
 
@@ -49,6 +50,13 @@ def test_num_examples_counts_patients() -> None:
         lambda records: records["metrics"].update({"num-examples": float("inf")}),
         lambda records: records["metrics"].update({"loss": [1.0, 2.0]}),
         lambda records: records["metrics"].pop("steps"),
+        lambda records: records["metrics"].update({"num-examples": -1}),
+        lambda records: records["metrics"].update({"num-examples": 10**300}),
+        lambda records: records["metrics"].update({"dice": 1e308}),
+        lambda records: records["metrics"].update({"\x1b[2J": 1.0}),
+        lambda records: records["metrics"].update({f"m{number}": 1.0 for number in range(100)}),
+        lambda records: records["reply"].update({"left_out": "[" * 100_000}),
+        lambda records: records["reply"].update({"left_out": '{"\x1b": 1}'}),
     ],
 )
 def test_an_odd_reply_is_an_error_of_ours(spoil: Callable[[RecordDict], object]) -> None:
@@ -57,6 +65,13 @@ def test_an_odd_reply_is_an_error_of_ours(spoil: Callable[[RecordDict], object])
     spoil(records)
     with pytest.raises(MessageError):
         Reply.from_records(records)
+
+
+@pytest.mark.parametrize("run_id", ["../up", "/tmp/x", "", "a/b"])
+def test_a_server_cannot_name_a_file_elsewhere(run_config: Callable[..., RunConfig], run_id: str) -> None:
+    """The run's id is part of a file's name at the site."""
+    with pytest.raises(MessageError):
+        Request.from_records(Request(run_id=run_id, round=1, config=run_config()).to_records())
 
 
 def test_empty_records_are_no_request() -> None:

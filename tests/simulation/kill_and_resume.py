@@ -19,12 +19,13 @@ import client.work  # noqa: F401
 import server.rounds
 import shared.checkpoint
 from server.history import History
-from server.spool import Spool
+from server.spool import Spool, Spooled
 from simulation.grid import LocalGrid
 from simulation.simulate import simulate
 
 Original = Callable[..., Any]
-OVERRIDES = ("sites=3", "rounds=3", "strategy=fedavgm", "codec=int8")
+OVERRIDES = ("sites=4", "rounds=3", "strategy=fedavgm", "codec=int8", "faults={site-4:zero_patients}")
+"""Three honest sites, and one that is refused each round."""
 
 
 def die() -> None:
@@ -53,15 +54,28 @@ def on_call(owner: Any, name: str, number: int, *, after: bool) -> Callable[[], 
     return patch
 
 
-# Round 1 is whole, round 2 is killed. Messages go out one by one: 3 to prepare, 3 to train, 3 to evaluate, 3 to train.
+def die_in_set_aside() -> None:
+    """Kill between the two files of a refused reply, in round 2."""
+    original = Spool.set_aside
+
+    def patched(spool: Spool, reply: Spooled, refused: Path) -> None:
+        if spool.folder.name == "round-0002":
+            on_call(Path, "replace", 1, after=True)()
+        original(spool, reply, refused)
+
+    Spool.set_aside = patched  # type: ignore[method-assign]
+
+
+# Round 1 is whole, round 2 is killed. Messages go out one by one: 4 to prepare, 4 to train, 4 to evaluate, 4 to train.
 POINTS = {
-    "asking": on_call(LocalGrid, "push_messages", 12, after=True),
-    "first-reply-spooled": on_call(Spool, "add", 4, after=True),
+    "asking": on_call(LocalGrid, "push_messages", 16, after=True),
+    "first-reply-spooled": on_call(Spool, "add", 5, after=True),
     "folding": on_call(server.rounds, "weighted_mean", 2, after=False),
     "half-written-checkpoint": on_call(shared.checkpoint, "write_json", 2, after=False),
     "checkpoint-saved": on_call(Spool, "clear", 2, after=False),
-    "evaluating": on_call(LocalGrid, "push_messages", 14, after=True),
+    "evaluating": on_call(LocalGrid, "push_messages", 19, after=True),
     "history-half-written": on_call(History, "append", 3, after=False),  # start, round 1, round 2
+    "refused-half-set-aside": die_in_set_aside,
     "last-model-exported": on_call(server.rounds, "write_json", 1, after=True),
 }
 
@@ -99,11 +113,11 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     ends = {"undisturbed": end_of(in_fork(lambda: run(folder, "undisturbed")))}  # writes the data of all
     names = list(POINTS)
-    for pair in zip(names[::2], names[1::2], strict=True):  # two cores
+    for pair in (names[start : start + 2] for start in range(0, len(names), 2)):  # two cores
         pids = [in_fork(lambda name=name: run(folder, name)) for name in pair]  # type: ignore[misc]
         ends |= dict(zip(pair, map(end_of, pids), strict=True))
         pids = [in_fork(lambda name=name: resume(folder / name)) for name in pair]  # type: ignore[misc]
-        assert [end_of(pid) for pid in pids] == [0, 0]
+        assert {end_of(pid) for pid in pids} == {0}
     print(json.dumps(ends))
 
 

@@ -35,6 +35,19 @@ WRONG_USE = {
     ("round.quorum=9",): ("round.quorum=9", "sites=4"),
     ("data.radius_max=20",): ("radius_max=20",),
     ("data=phantom", "data.resolution=0"): ("data.resolution=0",),
+    ("faults=nan",): ("faults=nan",),
+    ("faults=[a]",): ("faults=",),
+    ("round=null",): ("round=None",),
+    ("data.source=x",): ("data.source=x", "mock"),
+    ("out=afile",): ("out=", "afile"),
+    ("gate.max_norm_ratio=inf",): ("gate.max_norm_ratio=inf",),
+    ("train.weight_decay=inf",): ("train.weight_decay=inf",),
+    ("seed=5000000000",): ("seed=5000000000",),
+    ("device=meta",): ("device=meta",),
+    ("data.labels=brats2020",): ("brats2020", "object"),
+    ("data.regions=[foo]",): ("foo", "object"),
+    ("data.modalities=[t9]",): ("t9", "t1"),
+    ("data.visits=1",): ("data.visits=1", "data.window=5"),
 }
 
 
@@ -47,6 +60,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("flair", "t1", "t1ce", "t2"):
         (case / f"{case.name}_{name}.nii.gz").touch()
     (tmp_path / "full" / "run.json").touch()
+    (tmp_path / "afile").touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -85,7 +99,8 @@ def test_found_from_any_directory(tmp_path: Path) -> None:
 
 
 def test_a_sweep_gives_every_run_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # Hydra notes its sweep there
     small = ["data.size=[16,16,16]", "data.patch=[16,16,16]", "data.radius_max=6", "data.patients=2", "rounds=1"]
-    words = ["-m", "sites=1", "train.steps=1", "model=unet,clstm_unet3d", *small, f"out={tmp_path}"]
+    words = ["-m", "sites=1", "train.steps=1", "model=unet,clstm_unet3d", *small, f"out={tmp_path / 'out'}"]
     assert status_of(monkeypatch, *words) == 0
-    assert len(list(tmp_path.glob("*/history.jsonl"))) == 2
+    assert len(list(tmp_path.glob("out/*/history.jsonl"))) == 2

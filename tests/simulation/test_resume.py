@@ -18,6 +18,7 @@ POINTS = (
     "half-written-checkpoint",
     "checkpoint-saved",
     "evaluating",
+    "refused-half-set-aside",
     "history-half-written",
     "last-model-exported",
 )

@@ -1,6 +1,7 @@
 """A whole federation in this process, against arithmetic without Flower."""
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
+import client.work
 from client.training import train_one_round
 from client.work import train
 from server.rounds import initial_model
 from shared.codec import load_weights, travelling, weights_to_bytes
-from shared.config import RunConfig, SiteConfig
+from shared.config import ConfigError, RunConfig, SiteConfig
 from shared.data.dataset import batches, open_cohort
-from shared.messages import Request
+from shared.messages import Reply, Request
 from shared.seeding import generator
 from shared.tasks import TASKS
 from simulation.simulate import parse_settings, simulate
@@ -104,7 +106,7 @@ FAULTS = {
     "shape": ("refused", "wrong shape"),
     "zero_patients": ("refused", "0 patients"),
     "raise": ("failed", "the site's program failed"),
-    "hang": ("late", "no answer within the deadline"),
+    "hang": ("late", "no answer within round.deadline=2 s"),
 }
 
 
@@ -129,6 +131,48 @@ def test_one_bad_site_of_four_does_not_count(values: Values, out: Path, tmp_path
         assert others == ["counted"] * 3
     honest = ["site-1", "site-3", "site-4"]
     assert_close(model_of(out), mean_without_flower(settings, tmp_path / "plain", honest), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+@pytest.mark.parametrize("work", ["prepare", "evaluate"])
+def test_a_site_that_hangs_elsewhere_is_named_and_asked_once(
+    values: Values, out: Path, monkeypatch: pytest.MonkeyPatch, work: str, at_once: int
+) -> None:
+    """Loading is where a real site is likeliest to hang."""
+    original, release = getattr(client.work, work), threading.Event()
+
+    def hang(site: SiteConfig, request: Request) -> Reply:
+        if site.name == "site-2":
+            release.wait()
+        reply: Reply = original(site, request)
+        return reply
+
+    monkeypatch.setattr(client.work, work, hang)
+    outcome = simulate(values("sites=4", "rounds=2", "round.deadline=2", f"at_once={at_once}", f"out={out}"))
+    release.set()
+    assert outcome.hung
+    first, second = (event["sites"] for event in rounds_of(out))
+    assert first.keys() == second.keys() == {"site-1", "site-2", "site-3", "site-4"}
+    expected = {"prepare": ("late", "no answer"), "evaluate": ("counted", "evaluation late")}[work]
+    assert first["site-2"]["status"] == expected[0]
+    assert first["site-2"]["reason"].startswith(expected[1])
+    assert second["site-2"]["status"] == "not_asked"
+
+
+def test_resume_changes_nothing_of_what_was_agreed(values: Values, out: Path) -> None:
+    settings = values("sites=2", "rounds=1", "round.quorum=2", "faults={site-1:raise}", f"out={out}")
+    assert simulate(settings).status == "failed"
+    before = (out / "run.json").read_bytes()
+    assert simulate(settings | {"resume": str(out)}).status == "failed"
+    assert (out / "run.json").read_bytes() == before
+    run = json.loads(before)
+    run["simulation"]["train"]["lr"] = 0.5
+    (out / "run.json").write_text(json.dumps(run))
+    with pytest.raises(ConfigError, match=r"run\.json was changed"):
+        simulate(settings | {"resume": str(out)})
+    (out / "run.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"run\.json is damaged"):
+        simulate(settings | {"resume": str(out)})
 
 
 def test_history_has_what_its_readers_need(values: Values, out: Path) -> None:
