@@ -44,21 +44,28 @@ def _check(overrides: list[str]) -> int:
 
     from client.doctor import findings
     from shared.data.cases import find_cases
+    from shared.data.labels import LABELS
     from shared.data.volume import DataError
 
     data = config["data"]
+    if data["labels"] not in LABELS:
+        _wrong(f"data.labels={data['labels']}: unknown scheme; known are {', '.join(LABELS)}")
+    if not isinstance(data["modalities"], list):
+        _wrong(f"data.modalities={data['modalities']}: must be a list, such as [flair,t1,t1ce,t2]")
     try:
-        cases = find_cases(Path(data["root"]).expanduser(), data["labels"])
+        cases = find_cases(Path(str(data["root"])).expanduser(), data["labels"])
     except DataError as error:
         _wrong(str(error))
     table = Table("patient", "visit", "grade", "modalities", "mask", "findings")
-    faults = 0
+    faults, sentences = 0, []
     for case in track(cases, "reading", console=Console(stderr=True), disable=not sys.stderr.isatty()):
         found = list(findings(case, data["modalities"]))
         faults += bool(found)
-        words = "\n".join(f"{finding.code}: {finding.sentence}" for finding in found) or "ok"
-        table.add_row(case.patient, case.visit, case.grade, " ".join(case.images), "yes" if case.mask else "no", words)
+        sentences += [f"{finding.code}: {finding.sentence}" for finding in found]
+        codes = " ".join(sorted({finding.code for finding in found})) or "ok"
+        table.add_row(case.patient, case.visit, case.grade, " ".join(case.images), "yes" if case.mask else "no", codes)
     Console().print(table)
+    print(*sentences, sep="\n", end="\n" if sentences else "")
     print(f"{len(cases)} cases, {faults} with errors")
     return 1 if faults else 0
 

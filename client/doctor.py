@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.data.cache import same_grid
 from shared.data.cases import Case
 from shared.data.labels import LABELS, regions_of
-from shared.data.volume import DataError, read_volume
+from shared.data.volume import DataError, Volume, read_volume
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,13 @@ def findings(case: Case, modalities: Sequence[str]) -> Iterator[Finding]:
             yield Finding("missing_modality", f"{case.patient} {case.visit}: no {name}; add the file, or leave it out")
     if case.mask is None:
         yield Finding("missing_mask", f"{case.patient} {case.visit}: no mask (…seg.nii.gz), so nothing can be learned")
-    shapes: dict[tuple[int, ...], Path] = {}
+    first: tuple[Path, Volume] | None = None
     for path in [*case.images.values(), *([case.mask] if case.mask else [])]:
         try:
             volume = read_volume(path)
             if path == case.mask:
                 regions_of(volume.array, case.labels, list(LABELS[case.labels]))
-            shapes.setdefault(volume.array.shape, path)
+            first = first or (path, volume)
+            same_grid(first, path, volume)
         except DataError as error:
             yield Finding(error.code, str(error))
-    if len(shapes) > 1:
-        sizes = ", ".join(f"{path.name} {shape}" for shape, path in shapes.items())
-        yield Finding("shape_mismatch", f"{case.patient} {case.visit}: {sizes}; bring them onto one grid")

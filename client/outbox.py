@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from shared.files import write_bytes, write_json
+from shared.files import write_bytes
 from shared.messages import Reply
 
 KEEP = 2
@@ -29,7 +29,9 @@ class Outbox:
         """Store a reply, the JSON last since it makes it count; then drop the oldest."""
         head = asdict(reply)
         write_bytes(self._folder / f"{key}.safetensors", head.pop("update"))
-        write_json(self._folder / f"{key}.json", head)
+        write_bytes(
+            self._folder / f"{key}.json", json.dumps(head).encode()
+        )  # a loss may be NaN: Python's JSON keeps it
         stored = sorted(self._folder.glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
         for old in stored[:-KEEP]:
             old.unlink()

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from server.history import History
 from server.report.table import results_table
+from shared.config import ConfigError
 
 WRONG_USE = 2
 
@@ -30,10 +31,18 @@ def _report(run: Path, metric: str, as_json: bool) -> int:
     if not path.exists():
         print(f"gliofed-server: {run}: no history.jsonl there, so no run; give a run's folder", file=sys.stderr)
         return WRONG_USE
-    events = History(path).events()
+    try:
+        events = History(path).events()
+    except ConfigError as error:
+        print(f"gliofed-server: {error}", file=sys.stderr)
+        return WRONG_USE
     if as_json:
         print(json.dumps(events))
         return 0
+    known = sorted({name for event in events for name in event.get("global") or {}})
+    if known and metric not in known:
+        print(f"gliofed-server: --metric {metric}: this run has {', '.join(known)}", file=sys.stderr)
+        return WRONG_USE
     Console().print(results_table(events, metric))
     for event in events:
         for site, line in event.get("sites", {}).items():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shared.config import ConfigError
 from shared.files import append_line, write_bytes
 
 Event = dict[str, Any]
@@ -31,8 +32,21 @@ class History:
 
     def events(self) -> list[Event]:
         """Every event so far; a line that is being written is not one yet."""
-        text = self.path.read_text() if self.path.exists() else ""
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        text = self.path.read_text(errors="replace") if self.path.exists() else ""
+        events = []
+        for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+            try:
+                events.append(dict(json.loads(line)))
+            except (ValueError, TypeError):
+                raise ConfigError(f"{self.path}: line {number} is no event; remove it, or put the file back") from None
+        return events
+
+    def forget_after(self, round: int) -> None:
+        """Drop rounds that the checkpoint does not have: somebody went back to an older one."""
+        events = self.events()
+        kept = [event for event in events if event.get("round", 0) <= round]
+        if kept != events:
+            write_bytes(self.path, b"".join(json.dumps(event).encode() + b"\n" for event in kept))
 
     def rounds(self) -> list[Event]:
         """The finished rounds, in order."""

@@ -223,6 +223,7 @@ class _Run:
     def load(self) -> State | None:
         """Return the newest saved state; a spool that it has used up is dropped."""
         found = load_checkpoint(self.out / "checkpoints")
+        self.history.forget_after(found[1]["round"] if found else 0)
         if found is None:
             return None
         tensors, rest = found

@@ -53,10 +53,13 @@ class Spool:
         """Everything stored, in the order of site names: the result must not depend on who answered first."""
         found = []
         for path in sorted(self.folder.glob("*.json"), key=lambda path: path.stem):
-            head = json.loads(path.read_text())
-            head["metrics"] = {name: float(value) for name, value in head["metrics"].items()}
-            file = path.with_suffix(".safetensors")
-            found.append(Spooled(site=path.stem, path=file, codec=self._codec, **head))
+            try:
+                head = json.loads(path.read_text())
+                head["metrics"] = {name: float(value) for name, value in head["metrics"].items()}
+                file = path.with_suffix(".safetensors")
+                found.append(Spooled(site=path.stem, path=file, codec=self._codec, **head))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                path.unlink()  # damaged: as if it had not arrived, so that the site is asked again
         return found
 
     def set_aside(self, reply: Spooled, refused: Path) -> None:

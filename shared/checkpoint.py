@@ -6,10 +6,12 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
-from shared.files import new_folder, write_json
+from shared.config import ConfigError
+from shared.files import new_folder, write_bytes, write_json
 
 KEEP = 2  # the newest, and the one before it for a person to go back to
 
@@ -18,7 +20,8 @@ def save_checkpoint(root: Path, number: int, tensors: Mapping[str, Mapping[str, 
     """Save groups of named tensors and a JSON state as `root/round-NNNN`, then drop the oldest."""
     with new_folder(root / f"round-{number:04d}") as folder:
         for group, named in tensors.items():
-            save_file({name: tensor.contiguous() for name, tensor in named.items()}, folder / f"{group}.safetensors")
+            data = save({name: tensor.contiguous() for name, tensor in named.items()})
+            write_bytes(folder / f"{group}.safetensors", data)
         write_json(folder / "state.json", state)
     for old in _found(root)[:-KEEP]:
         rmtree(old)
@@ -28,13 +31,21 @@ def load_checkpoint(root: Path) -> tuple[dict[str, dict[str, Tensor]], Any] | No
     """Return the newest checkpoint's tensors by group and state, or None where there is none.
 
     What a killed process left half-written has another name and is never read; saving that round removes it.
+    Raises ConfigError where a file is damaged, by a disk or by hand: whoever runs it decides to go back a round.
     """
     found = _found(root)
     if not found:
         return None
-    tensors = {file.stem: load_file(file) for file in found[-1].glob("*.safetensors")}
-    return tensors, json.loads((found[-1] / "state.json").read_text())
+    try:
+        state = json.loads((found[-1] / "state.json").read_text())
+        tensors = {group: load((found[-1] / f"{group}.safetensors").read_bytes()) for group in ("model", "optimizer")}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConfigError(
+            f"{found[-1]}: damaged ({type(error).__name__}); remove this folder to go on from the round before"
+        ) from None
+    return tensors, state
 
 
 def _found(root: Path) -> list[Path]:
-    return sorted(root.glob("round-*"), key=lambda folder: int(folder.name.removeprefix("round-")))
+    folders = [folder for folder in root.glob("round-*") if folder.name.removeprefix("round-").isdecimal()]
+    return sorted(folders, key=lambda folder: int(folder.name.removeprefix("round-")))

@@ -16,21 +16,29 @@ if TYPE_CHECKING:
     from simulation.simulate import Outcome
 
 STATUS = {"done": 0, "failed": 1, "incomplete": 3}
+FAILED = 1
 WRONG_USE = 2
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 
 
 def main() -> None:
     """Run the command; every wrong use is one sentence and status 2."""
     os.environ |= {"HYDRA_FULL_ERROR": "1", "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     outcomes: list[Outcome] = []
+    started: list[bool] = []
 
     @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="simulation")
     def job(composed: DictConfig) -> None:
+        started.append(True)
         outcomes.append(_job(composed))
 
     try:
         job()
+    except (ValueError, TypeError) as error:  # of Hydra, where a group is given a number, say
+        if started:
+            raise
+        _leave(WRONG_USE, _sentence(error))
     except (HydraException, OmegaConfBaseException) as error:
         _leave(WRONG_USE, _sentence(error))
     except KeyboardInterrupt as stop:
@@ -63,6 +71,10 @@ def _job(composed: DictConfig) -> "Outcome":
         return simulate(values, name)
     except (ConfigError, DataError) as error:
         _leave(WRONG_USE, str(error))
+    except BrokenPipeError:
+        os._exit(BROKEN_PIPE)  # whoever read our output has seen enough
+    except OSError as error:
+        _leave(FAILED, f"{error.filename or 'disk'}: {error.strerror}; make room or mend it, then go on with resume=")
 
 
 def _name(number: int, overrides: list[str]) -> str:

@@ -1,17 +1,18 @@
 """Sites that fail on purpose, to see that the others do not."""
 
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
-from safetensors.torch import load
 
-from shared.codec import encode
+from shared.codec import CodedUpdate, encode
 from shared.config import ConfigError
-from shared.messages import Reply
+from shared.messages import Reply, Request
 
 Tensors = dict[str, torch.Tensor]
 
@@ -55,13 +56,18 @@ def fault_mod(faults: Mapping[str, str], name_of: Callable[[Context], str]) -> M
             raise RuntimeError("a fault that was asked for")
         if fault == "hang":
             time.sleep(1e6)
+        codec = Request.from_records(message.content).config.codec
         reply = Reply.from_records(inner(message, context).content)
-        return Message(_spoilt(reply, fault).to_records(), reply_to=message)
+        return Message(_spoilt(reply, fault, codec).to_records(), reply_to=message)
 
     return mod
 
 
-def _spoilt(reply: Reply, fault: str) -> Reply:
+def _spoilt(reply: Reply, fault: str, codec: str) -> Reply:
     if reply.status != "ok" or fault == "zero_patients":
         return replace(reply, patients=0)
-    return replace(reply, update=encode(UPDATES[fault](load(reply.update)), "fp32"))
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        Path(file.name).write_bytes(reply.update)
+        coded = CodedUpdate(Path(file.name), codec)
+        update = {name: coded.tensor(name) for name in coded.names}
+    return replace(reply, update=encode(UPDATES[fault](update), codec))

@@ -52,7 +52,7 @@ class MockConfig(Strict):
     def __post_init__(self) -> None:
         if not self.radius_min < self.radius_max < min(self.size) / 2:
             raise ValueError(
-                f"mock.radius_min={self.radius_min}, mock.radius_max={self.radius_max}, mock.size={self.size}: "
+                f"data.radius_min={self.radius_min}, data.radius_max={self.radius_max}, data.size={self.size}: "
                 "MONAI needs radius_min < radius_max < half of the shortest edge"
             )
 

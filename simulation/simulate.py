@@ -1,11 +1,13 @@
 """One simulated federation, from its settings to its table."""
 
+import fcntl
 import json
 import math
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +26,7 @@ from server.history import History
 from server.report.table import results_table
 from server.strategies import STRATEGIES
 from shared.config import ConfigError, DataConfig, Device, Positive, RunConfig, SiteConfig, Strict, parse
+from shared.data.volume import DataError
 from shared.files import write_json
 from shared.models import build_model
 from shared.versions import versions
@@ -72,16 +75,22 @@ def simulate(values: Mapping[str, Any], name: str | None = None) -> Outcome:
     check_faults(settings.faults, names)
     _make(out)
     _check_device(settings.device)
-    with _CasesProgress() as progress:
-        machine = Machine(settings.device, settings.threads)
-        sites = make_sites(values["data"], run, settings.sites, machine, out, progress.report)
-    if saved is None:
-        saved = {"run_id": uuid4().hex, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
-        write_json(out / "run.json", saved | {"simulation": {**values, "faults": settings.faults}})
-    try:
-        return _run(run, settings, sites, out, str(saved["run_id"]))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; go on with resume={out}") from None
+    with _only_one(out):
+        new = saved is None
+        if saved is None:  # before cases are written: a run that is killed meanwhile can be resumed
+            saved = {"run_id": uuid4().hex, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
+            write_json(out / "run.json", saved | {"simulation": {**values, "faults": settings.faults}})
+        try:
+            with _CasesProgress() as progress:
+                machine = Machine(settings.device, settings.threads)
+                sites = make_sites(values["data"], run, settings.sites, machine, out, progress.report)
+            return _run(run, settings, sites, out, str(saved["run_id"]))
+        except (ConfigError, DataError):
+            if new and not (out / "history.jsonl").exists():  # nothing began: the folder may be used again
+                (out / "run.json").unlink()
+            raise
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; go on with resume={out}") from None
 
 
 def _run(run: RunConfig, settings: Settings, sites: list[SiteConfig], out: Path, run_id: str) -> Outcome:
@@ -139,9 +148,9 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
 def _folder(values: Mapping[str, Any], name: str | None) -> Path:
     """Return the run's folder: that of the run to resume, or a new one."""
     if values["resume"] is not None:
-        return Path(values["resume"]).expanduser().resolve()
+        return Path(str(values["resume"])).expanduser().resolve()
     now = datetime.now().astimezone()
-    out = Path(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}").expanduser().resolve()
+    out = Path(str(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")).expanduser().resolve()
     if name is not None:
         out = out / name
     if (out / "run.json").exists():
@@ -155,6 +164,17 @@ def _with_root(values: Mapping[str, Any]) -> Any:
     if not isinstance(data, Mapping) or data.get("root") is None:
         return data
     return {**data, "root": str(Path(str(data["root"])).expanduser().resolve())}
+
+
+@contextmanager
+def _only_one(out: Path) -> Iterator[None]:
+    """Hold the run's folder; a second process in it would mix its rounds with ours."""
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"out={out}: another process runs in this folder; wait for it, or give another") from None
+        yield
 
 
 def _make(out: Path) -> None:

@@ -49,14 +49,13 @@ def make_sites(
     if data["source"] not in (*SOURCES, "folder"):
         raise ConfigError(f"data.source={data['source']}: unknown; known are {', '.join(SOURCES)}, folder")
     if data["source"] == "folder":
-        roots, labels = [str(Path(data["root"]).expanduser().resolve())] * sites, str(data["labels"])
+        roots, labels = [str(Path(str(data["root"])).expanduser().resolve())] * sites, str(data["labels"])
         cohorts: list[tuple[str, ...] | None] = [*_deal(Path(roots[0]), labels, run, sites)]
+        region_values(labels, run.data.regions)
     else:
-        root = Path(data["root"] or out / "data").expanduser().resolve()
-        written = _write(str(data["source"]), rest, run, names, root, report)
-        labels = data["labels"] or {"mock": "mock"}.get(data["source"]) or ("brats2023" if written > 1 else "brats2020")
+        root = Path(str(data["root"] or out / "data")).expanduser().resolve()
+        labels = _write(str(data["source"]), data["labels"], rest, run, names, root, report)
         roots, cohorts = [str(root / name) for name in names], [None] * sites
-    region_values(labels, run.data.regions)
     return [
         SiteConfig(
             name=name,
@@ -72,16 +71,27 @@ def make_sites(
 
 
 def _write(
-    source: str, settings: Mapping[str, Any], run: RunConfig, names: list[str], root: Path, report: Report
-) -> int:
-    """Write every site's cases under `root`, unless they are there; return the visits of a patient."""
+    source: str,
+    labels: str | None,
+    settings: Mapping[str, Any],
+    run: RunConfig,
+    names: list[str],
+    root: Path,
+    report: Report,
+) -> str:
+    """Write every site's cases under `root`, unless they are there; return their label scheme."""
     kind, write, modalities = SOURCES[source]
     series = reads_series(run.model.name)
     visits = settings["visits"] or (run.data.window if series else 1)
     if series and visits < run.data.window:
-        raise ConfigError(f"data.visits={visits}: fewer than data.window={run.data.window}, which model reads")
+        raise ConfigError(f"data.visits={visits}: fewer than data.window={run.data.window}, which the model reads")
     if odd := set(run.data.modalities) - modalities:
-        raise ConfigError(f"data.modalities: {', '.join(sorted(odd))} is not of {source}, which has {modalities}")
+        known = ", ".join(sorted(modalities))
+        raise ConfigError(f"data.modalities: {', '.join(sorted(odd))} is not of data={source}, which has {known}")
+    written = "mock" if source == "mock" else "brats2023" if visits > 1 else "brats2020"
+    if labels not in (None, written):
+        raise ConfigError(f"data.labels={labels}: data={source} writes {written}; leave data.labels out")
+    region_values(written, run.data.regions)
     config = parse(kind, dict(settings) | {"visits": visits, "seed": run.seed}, "data")
     _claim(root, {"source": source, "seed": run.seed, **settings, "visits": visits})
     done, total = 0, len(names) * config.patients * visits
@@ -93,7 +103,7 @@ def _write(
 
     for number, name in enumerate(names):
         write(config, root / name, number, count)
-    return int(visits)
+    return written
 
 
 def _claim(root: Path, settings: Mapping[str, Any]) -> None:

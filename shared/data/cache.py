@@ -32,6 +32,9 @@ FOREGROUND = 10_000
 TOLERANCE = 0.01
 """Spacings that differ by this fraction or less are the same."""
 
+APART = 0.5
+"""Affines of a case's scans may differ by so much, in mm: header rounding, not another place."""
+
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -154,14 +157,14 @@ def _arrays(cases: Sequence[Case], data: DataConfig) -> tuple[npt.NDArray[np.flo
         for path in paths:
             volume = read_volume(path)
             first = first or (path, volume)
-            _same_grid(first, path, volume)
+            same_grid(first, path, volume)
             array = _spaced(volume.array, volume, data.spacing, order=1)
             brain = array != 0 if brain is None else brain | (array != 0)
             frame.append(_normalise(array))
         assert first is not None, "a config has one modality or more"
         images.append(np.stack(frame))
         mask = read_volume(mask_path)
-        _same_grid(first, mask_path, mask)
+        same_grid(first, mask_path, mask)
         try:
             regions = regions_of(mask.array, case.labels, data.regions)
         except DataError as error:
@@ -172,12 +175,19 @@ def _arrays(cases: Sequence[Case], data: DataConfig) -> tuple[npt.NDArray[np.flo
     return np.stack([image[:, *box] for image in images]), np.stack([mask[:, *box] for mask in masks])
 
 
-def _same_grid(first: tuple[Path, Volume], path: Path, volume: Volume) -> None:
+def same_grid(first: tuple[Path, Volume], path: Path, volume: Volume) -> None:
+    """Raise DataError, shape_mismatch or affine_mismatch, unless a scan's voxels are those of the case's first."""
     expected = first[1]
     if volume.array.shape != expected.array.shape or not np.allclose(volume.spacing, expected.spacing, TOLERANCE, 0):
         raise DataError(
             "shape_mismatch",
             f"{path}: {_grid(volume)}, but {first[0].name} {_grid(expected)}; register a patient's scans to one grid",
+        )
+    apart = float(np.abs(volume.affine - expected.affine).max())
+    if apart > APART:
+        raise DataError(
+            "affine_mismatch",
+            f"{path}: lies elsewhere than {first[0].name}, by {apart:.3g} mm; register a patient's scans to one grid",
         )
 
 

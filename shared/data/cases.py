@@ -125,6 +125,9 @@ def _grades(path: Path) -> dict[str, Grade]:
     if not path.is_file():
         return {}
     known: dict[str, Grade] = {"HGG": "HGG", "LGG": "LGG"}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [(row.get("BraTS_2020_subject_ID"), row.get("Grade")) for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [(row.get("BraTS_2020_subject_ID"), row.get("Grade")) for row in csv.DictReader(file)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError("unreadable", f"{path}: no CSV in UTF-8 ({error}); save it as such, or remove it") from None
     return {name: known[grade] for name, grade in rows if name and grade in known}

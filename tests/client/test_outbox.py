@@ -1,5 +1,7 @@
 """The same request gets the same bytes."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 from client.outbox import Outbox
@@ -14,6 +16,15 @@ def test_a_stored_reply_comes_back_whole(tmp_path: Path) -> None:
     outbox.store("r-0001-abc", REPLY)
     assert outbox.find("r-0001-abc") == REPLY
     assert outbox.find("r-0001-other") is None
+
+
+def test_a_loss_that_is_not_a_number_is_kept(tmp_path: Path) -> None:
+    """A site whose training diverged says so; it must not fail for it."""
+    outbox = Outbox(tmp_path)
+    outbox.store("r", replace(REPLY, metrics={"loss": float("nan")}))
+    found = outbox.find("r")
+    assert found is not None
+    assert math.isnan(found.metrics["loss"])
 
 
 def test_two_replies_are_kept(tmp_path: Path) -> None:

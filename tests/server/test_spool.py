@@ -40,6 +40,13 @@ def test_an_update_without_its_head_has_not_arrived(tmp_path: Path) -> None:
     assert spool.replies() == []
 
 
+def test_a_damaged_head_has_not_arrived(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 1, "fp32")
+    spool.add("a", reply(1), cohort=4)
+    (spool.folder / "a.json").write_text('{"pat')
+    assert spool.replies() == []
+
+
 def test_refused_updates_are_kept_aside(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool", 1, "fp32")
     spool.add("a", reply(1), cohort=4)

@@ -24,7 +24,15 @@ from simulation.grid import LocalGrid
 from simulation.simulate import simulate
 
 Original = Callable[..., Any]
-OVERRIDES = ("sites=4", "rounds=3", "strategy=fedavgm", "codec=int8", "faults={site-4:zero_patients}")
+OVERRIDES = (
+    "sites=4",
+    "rounds=3",
+    "train.steps=1",
+    "data.patients=2",
+    "strategy=fedavgm",
+    "codec=int8",
+    "faults={site-4:zero_patients}",
+)
 """Three honest sites, and one that is refused each round."""
 
 

@@ -125,5 +125,5 @@ def test_the_first_clstm_runs_can_be_drawn():
 
 
 def test_a_radius_that_monai_refuses_is_named():
-    with pytest.raises(ValueError, match=r"mock\.radius_max=16.*half of the shortest edge"):
+    with pytest.raises(ValueError, match=r"data\.radius_max=16.*half of the shortest edge"):
         MockConfig(size=(64, 64, 32), radius_max=16)

@@ -1,6 +1,8 @@
 """A whole federation in this process, against arithmetic without Flower."""
 
+import fcntl
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -188,6 +190,39 @@ def test_history_has_what_its_readers_need(values: Values, out: Path) -> None:
     assert event["global"].keys() == {"dice"}
     size = (out / "model" / "model.safetensors").stat().st_size
     assert line["bytes_down"] == 2 * size  # to train and to evaluate
+
+
+@pytest.mark.parametrize("fault", ["nan", "inf", "scale", "shape"])
+def test_faults_are_what_they_say_in_every_codec(values: Values, out: Path, fault: str) -> None:
+    """int8 has no NaN: the gate must see it all the same."""
+    simulate(values("sites=4", "rounds=1", "codec=int8", f"faults={{site-2:{fault}}}", f"out={out}"))
+    (event,) = rounds_of(out)
+    assert FAULTS[fault][1] in event["sites"]["site-2"]["reason"]
+
+
+def test_going_back_to_an_older_checkpoint(values: Values, out: Path) -> None:
+    """A damaged file is named; without that round, the run goes on from the one before, to the same end."""
+    settings = values("sites=2", "rounds=2", f"out={out}")
+    simulate(settings)
+    model = (out / "model" / "model.safetensors").read_bytes()
+    history = (out / "history.jsonl").read_text().splitlines(keepends=True)
+    (out / "history.jsonl").write_text("".join(history[:-1]))  # as if killed before the end
+    newest = out / "checkpoints" / "round-0002"
+    (newest / "model.safetensors").write_bytes(b"xx")
+    with pytest.raises(ConfigError, match="round-0002: damaged"):
+        simulate(settings | {"resume": str(out)})
+    shutil.rmtree(newest)
+    assert simulate(settings | {"resume": str(out)}).status == "done"
+    assert [event["round"] for event in rounds_of(out)] == [1, 2]
+    assert (out / "model" / "model.safetensors").read_bytes() == model
+
+
+def test_one_process_a_folder(values: Values, out: Path) -> None:
+    out.mkdir()
+    with (out / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process"):
+            simulate(values("sites=1", "rounds=1", f"out={out}"))
 
 
 def test_codecs_agree_to_their_precision(values: Values, tmp_path: Path) -> None:
