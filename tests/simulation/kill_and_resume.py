@@ -18,10 +18,14 @@ from small_run import composed
 import client.work  # noqa: F401
 import server.rounds
 import shared.checkpoint
+from client.training import train_one_round
 from server.history import History
+from server.rounds import initial_model
 from server.spool import Spool, Spooled
+from shared.data.dataset import Batch
+from shared.tasks.segmentation import Segmentation
 from simulation.grid import LocalGrid
-from simulation.simulate import simulate
+from simulation.simulate import parse_settings, simulate
 
 Original = Callable[..., Any]
 OVERRIDES = (
@@ -117,8 +121,16 @@ def resume(out: Path) -> None:
     simulate(composed(*OVERRIDES, f"resume={out}"))
 
 
+def warm_up() -> None:
+    """Let PyTorch choose its kernels once, and not in every fork."""
+    run, _ = parse_settings(composed(*OVERRIDES))
+    model, image = initial_model(run), torch.zeros(2, 1, 16, 16, 16)
+    train_one_round(model, [Batch(image, image)], Segmentation, run.train, 1, torch.device("cpu"))
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
+    warm_up()
     ends = {"undisturbed": end_of(in_fork(lambda: run(folder, "undisturbed")))}  # writes the data of all
     names = list(POINTS)
     for pair in (names[start : start + 2] for start in range(0, len(names), 2)):  # two cores
