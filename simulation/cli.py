@@ -35,11 +35,11 @@ def main() -> None:
 
     try:
         job()
+    except (HydraException, OmegaConfBaseException) as error:
+        _leave(WRONG_USE, _sentence(error))
     except (ValueError, TypeError) as error:  # of Hydra, where a group is given a number, say
         if started:
             raise
-        _leave(WRONG_USE, _sentence(error))
-    except (HydraException, OmegaConfBaseException) as error:
         _leave(WRONG_USE, _sentence(error))
     except KeyboardInterrupt as stop:
         print(f"gliofed-simulate: {stop or 'interrupted'}", file=sys.stderr, flush=True)
@@ -55,7 +55,7 @@ def _job(composed: DictConfig) -> "Outcome":
     # Imported here, so that --help and a mistyped key answer at once.
     from shared.config import ConfigError
     from shared.data.volume import DataError
-    from simulation.simulate import simulate
+    from simulation.simulate import FailedError, simulate
 
     sweep = HydraConfig.get()
     name = _name(sweep.job.num, sweep.overrides.task) if sweep.mode == RunMode.MULTIRUN else None
@@ -73,8 +73,8 @@ def _job(composed: DictConfig) -> "Outcome":
         _leave(WRONG_USE, str(error))
     except BrokenPipeError:
         os._exit(BROKEN_PIPE)  # whoever read our output has seen enough
-    except OSError as error:
-        _leave(FAILED, f"{error.filename or 'disk'}: {error.strerror}; make room or mend it, then go on with resume=")
+    except FailedError as error:
+        _leave(FAILED, str(error))
 
 
 def _name(number: int, overrides: list[str]) -> str:

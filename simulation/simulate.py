@@ -47,6 +47,10 @@ class Settings(Strict):
     faults: dict[str, str]
 
 
+class FailedError(Exception):
+    """The run had to stop; the sentence says why and how to go on."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How it went."""
@@ -77,6 +81,8 @@ def simulate(values: Mapping[str, Any], name: str | None = None) -> Outcome:
     _check_device(settings.device)
     with _only_one(out):
         new = saved is None
+        if new:
+            _refuse_a_run(out)  # again: another process may have been quicker
         if saved is None:  # before cases are written: a run that is killed meanwhile can be resumed
             saved = {"run_id": uuid4().hex, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
             write_json(out / "run.json", saved | {"simulation": {**values, "faults": settings.faults}})
@@ -91,6 +97,11 @@ def simulate(values: Mapping[str, Any], name: str | None = None) -> Outcome:
             raise
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with resume={out}") from None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = f"{error.filename or out}: {error.strerror}"
+            raise FailedError(f"{where}; make room or mend it, then go on with resume={out}") from None
 
 
 def _run(run: RunConfig, settings: Settings, sites: list[SiteConfig], out: Path, run_id: str) -> Outcome:
@@ -153,9 +164,13 @@ def _folder(values: Mapping[str, Any], name: str | None) -> Path:
     out = Path(str(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")).expanduser().resolve()
     if name is not None:
         out = out / name
+    _refuse_a_run(out)
+    return out
+
+
+def _refuse_a_run(out: Path) -> None:
     if (out / "run.json").exists():
         raise ConfigError(f"out={out}: holds a run already; give another folder, or resume={out}")
-    return out
 
 
 def _with_root(values: Mapping[str, Any]) -> Any:

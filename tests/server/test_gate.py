@@ -99,11 +99,12 @@ def test_updates_of_nothing_do_not_open_the_gate(judged: Judge) -> None:
     assert judged(zero, reply(update(1e6)), zero, earlier=[1.4]).refused.keys() == {"b"}
 
 
-def test_claimed_steps_do_not_make_an_update_small(judged: Judge) -> None:
-    """With epochs, the steps follow from the cohort, and that is what a site says."""
-    epochs = ["train.steps=null", "train.epochs=1000"]
-    judgement = judged(reply(), reply(update(100), steps=1000), reply(), reply(), overrides=epochs)
-    assert judgement.refused.keys() == {"b"}
+def test_a_large_hospital_is_no_attack(judged: Judge) -> None:
+    """With epochs it takes many more steps, and so moves further; FeTS has 511 patients against a median of 13."""
+    epochs = ["train.steps=null", "train.epochs=100"]  # of 5 patients in batches of 2: at most 300 steps
+    large = reply(update(40), steps=80)
+    assert judged(reply(), large, reply(), reply(), overrides=epochs).refused == {}
+    assert judged(reply(), reply(update(40), steps=301), reply(), reply(), overrides=epochs).refused.keys() == {"b"}
 
 
 def test_gate_off_still_refuses_what_cannot_be_folded(judged: Judge) -> None:
