@@ -18,14 +18,10 @@ from small_run import composed
 import client.work  # noqa: F401
 import server.rounds
 import shared.checkpoint
-from client.training import train_one_round
 from server.history import History
-from server.rounds import initial_model
 from server.spool import Spool, Spooled
-from shared.data.dataset import Batch
-from shared.tasks.segmentation import Segmentation
 from simulation.grid import LocalGrid
-from simulation.simulate import parse_settings, simulate
+from simulation.simulate import simulate
 
 Original = Callable[..., Any]
 OVERRIDES = (
@@ -96,7 +92,7 @@ def in_fork(work: Callable[[], object]) -> int:
     """Start `work` in a child; return its process id."""
     pid = os.fork()
     if pid == 0:
-        sys.stdout = sys.stderr = open(os.devnull, "w")
+        sys.stdout = open(os.devnull, "w")
         work()
         os._exit(0)
     return pid
@@ -121,23 +117,16 @@ def resume(out: Path) -> None:
     simulate(composed(*OVERRIDES, f"resume={out}"))
 
 
-def warm_up() -> None:
-    """Let PyTorch choose its kernels once, and not in every fork."""
-    run, _ = parse_settings(composed(*OVERRIDES))
-    model, image = initial_model(run), torch.zeros(2, 1, 16, 16, 16)
-    train_one_round(model, [Batch(image, image)], Segmentation, run.train, 1, torch.device("cpu"))
-
-
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    warm_up()
     ends = {"undisturbed": end_of(in_fork(lambda: run(folder, "undisturbed")))}  # writes the data of all
     names = list(POINTS)
     for pair in (names[start : start + 2] for start in range(0, len(names), 2)):  # two cores
         pids = [in_fork(lambda name=name: run(folder, name)) for name in pair]  # type: ignore[misc]
         ends |= dict(zip(pair, map(end_of, pids), strict=True))
         pids = [in_fork(lambda name=name: resume(folder / name)) for name in pair]  # type: ignore[misc]
-        assert {end_of(pid) for pid in pids} == {0}
+        resumed = dict(zip(pair, map(end_of, pids), strict=True))
+        assert set(resumed.values()) == {0}, resumed
     print(json.dumps(ends))
 
 
