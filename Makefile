@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: simulate test lint bench clean
+.PHONY: simulate test lint bench results clean
 
 simulate: $(READY)
 	$(BIN)/gliofed-simulate $(ARGS)
@@ -20,6 +20,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+results: $(READY)
+	$(BIN)/python -m tests.benchmarks.results $(ARGS)
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gliofed needs Python 3.11 or newer; set PYTHON=")'

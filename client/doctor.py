@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.data.cache import same_grid
 from shared.data.cases import Case
 from shared.data.labels import LABELS, regions_of
+from shared.data.prepare import same_grid
 from shared.data.volume import DataError, Volume, read_volume
 
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import fmean
 
 import torch
 from torch import nn
 
 from shared.config import TrainConfig
-from shared.data.dataset import Batch
-from shared.tasks.segmentation import Segmentation
+from shared.data.samples import Batch
+from shared.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 def train_one_round(
     model: nn.Module,
     batches: Iterable[Batch],
-    task: type[Segmentation],
+    task: Task,
     config: TrainConfig,
     steps: int,
     device: torch.device,
@@ -59,21 +58,19 @@ def train_one_round(
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     total, samples = torch.zeros((), device=device), 0
     for _, batch in zip(range(steps), batches, strict=False):
-        image, target = batch.image.to(device), batch.target.to(device)  # (B, [T,] C, D, H, W)
+        batch = batch.to(device)
         optimizer.zero_grad()
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = model(image)
-        loss = task.loss(logits, target)
+            logits = model(*batch.inputs)
+        loss = task.loss(logits, batch.target, batch.weight)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch has no type for it
         if config.clip is not None:
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         scaler.step(optimizer)
         scaler.update()
-        total, samples = total + loss.detach() * len(image), samples + len(image)  # no .item(): a GPU would wait
+        total, samples = (
+            total + loss.detach() * len(batch.image),
+            samples + len(batch.image),
+        )  # no .item(): a GPU would wait
     return TrainResult(loss=total.item() / samples, steps=steps)
-
-
-def mean_over_patients(metrics: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of each metric; nothing for no patients."""
-    return {name: fmean(patient[name] for patient in metrics) for name in metrics[0]} if metrics else {}

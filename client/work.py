@@ -8,14 +8,14 @@ from torch import nn
 
 from client.outbox import Outbox
 from client.policy import DeclinedError, check_cohort, check_run
-from client.training import mean_over_patients, pick_device, train_one_round
+from client.training import pick_device, train_one_round
 from shared.codec import encode, load_weights, travelling, weights_from_bytes
 from shared.config import SiteConfig
-from shared.data.dataset import Cohort, batches, open_cohort, whole
+from shared.data.dataset import Cohort, Reading, open_cohort
+from shared.data.samples import batches, whole
 from shared.messages import Reply, Request
-from shared.models import build_model, reads_series
 from shared.seeding import generator, seed_of
-from shared.tasks import TASKS
+from shared.tasks import TASKS, model_of, reading_of
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,11 @@ class _Job:
     request: Request
     cohort: Cohort
     device: torch.device
-    series: bool
+    reading: Reading
 
     def model(self) -> nn.Module:
         """Build the model with the weights that were sent, on the site's device."""
-        data = self.request.config.data
-        model = build_model(self.request.config.model, len(data.modalities), len(data.regions))
+        model = model_of(self.request.config)
         load_weights(model, weights_from_bytes(self.request.weights))
         return model.to(self.device)
 
@@ -58,7 +57,7 @@ def train(site: SiteConfig, request: Request) -> Reply:
     before = {name: tensor.detach().cpu().clone() for name, tensor in travelling(model).items()}
     result = train_one_round(
         model,
-        batches(patients, config.data, config.train, generator(*words, "patches"), series=job.series),
+        batches(patients, config.data, config.train, generator(*words, "patches"), job.reading),
         TASKS[config.task],
         config.train,
         config.train.local_steps(len(patients)),
@@ -82,16 +81,12 @@ def evaluate(site: SiteConfig, request: Request) -> Reply:
     """Measure the weights that were sent on the site's validation patients, each patient once."""
     job, config = _open(site, request), request.config
     task, model = TASKS[config.task], job.model().eval()
-    metrics = []
-    for patient in job.cohort.validation:
-        predicted, true = [], []
-        for image, target in whole(patient, config.data, series=job.series):
-            logits = task.infer(model, image.to(job.device), config.data.patch)
-            predicted.append(task.predict(logits).cpu())
-            true.append(target)
-        metrics.append(task.metrics(torch.cat(predicted), torch.cat(true), config.data.regions))
-    means = mean_over_patients(metrics) if site.policy.metrics else {}
-    return Reply(site=site.name, patients=len(metrics), metrics=means)
+    measured = [
+        task.measure(model, whole(patient, config.data, job.reading), config.data, job.device)
+        for patient in job.cohort.validation
+    ]
+    metrics = task.summarise(measured) if site.policy.metrics else {}
+    return Reply(site=site.name, patients=len(measured), metrics=metrics)
 
 
 def _open(site: SiteConfig, request: Request) -> _Job:
@@ -102,7 +97,7 @@ def _open(site: SiteConfig, request: Request) -> _Job:
     except ValueError as error:
         raise DeclinedError("device", str(error)) from None
     torch.set_num_threads(site.threads)  # holds for this thread
-    series = reads_series(request.config.model.name)
-    cohort = open_cohort(site, request.config.data, series=series)
+    reading = reading_of(request.config)
+    cohort = open_cohort(site, request.config.data, reading)
     check_cohort(site.policy, request.config, len(cohort.train))
-    return _Job(site, request, cohort, device, series)
+    return _Job(site, request, cohort, device, reading)

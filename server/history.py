@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +62,3 @@ def site_line(**known: Any) -> Event:
 def as_json(metrics: Mapping[str, float]) -> dict[str, float | None] | None:
     """Metrics as JSON can hold them: null for NaN, and for all of them where they were withheld."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()} or None
-
-
-def weighted(scores: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, float] | None:
-    """Mean of each metric over all sites' validation patients; what is not finite does not enter."""
-    means = {}
-    for name in sorted({name for metrics, _ in scores for name in metrics}):
-        known = [(metrics[name], n) for metrics, n in scores if n > 0 and math.isfinite(metrics.get(name, math.nan))]
-        if known:
-            means[name] = sum(value * n for value, n in known) / sum(n for _, n in known)
-    return means or None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from server.asking import Absent, Sites, refusal
 from server.fold import weighted_mean
 from server.gate import judge
-from server.history import Event, History, as_json, site_line, weighted
+from server.history import Event, History, as_json, site_line
 from server.progress import RoundProgress
 from server.spool import Spool, Spooled
 from server.strategies import ServerStep
@@ -24,8 +24,8 @@ from shared.codec import travelling, weights_to_bytes
 from shared.config import RunConfig
 from shared.files import new_folder, write_bytes, write_json
 from shared.messages import Reply, Request
-from shared.models import build_model
 from shared.seeding import seed_of
+from shared.tasks import TASKS, model_of
 from shared.versions import versions
 
 
@@ -84,7 +84,7 @@ def initial_model(config: RunConfig) -> nn.Module:
     """Build the model with the first weights, which follow from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, "weights"))
-        return build_model(config.model, len(config.data.modalities), len(config.data.regions))
+        return model_of(config)
 
 
 @dataclass(frozen=True)
@@ -179,15 +179,15 @@ class _Run:
         event["seconds"] = round(event["seconds"] + time.monotonic() - started, 3)
         self.history.append(event)
         counted = sum(site["status"] == "counted" for site in event["sites"].values())
-        scores = ", ".join(f"{name} {value:.3f}" for name, value in (event["global"] or {}).items())
+        score = (event["global"] or {}).get(headline := TASKS[self.config.task].headline)
         self.progress.finish(
             f"round {state.round}/{self.config.rounds}: {counted} of {len(event['sites'])} sites counted"
-            f"{', ' + scores if scores else ''}, {event['seconds']:.1f} s"
+            f"{'' if score is None else f', {headline} {score:.3f}'}, {event['seconds']:.1f} s"
         )
         return replace(state, event=None)
 
-    def evaluate(self, state: State, lines: dict[str, Event]) -> dict[str, float] | None:
-        """Ask for metrics on the sites' own validation patients; note them in their lines and return the mean."""
+    def evaluate(self, state: State, lines: dict[str, Event]) -> dict[str, float | None] | None:
+        """Ask for metrics on the sites' own validation patients; note them in their lines and pool them."""
         request = self.request(state.round, state)
         nodes, _ = self.sites.roll(state.round)
         scores: dict[str, Reply] = {}
@@ -205,7 +205,10 @@ class _Run:
                 scores[site] = answer
             if not answer.patients:
                 line["reason"] = line["reason"] or "no validation patients"
-        return weighted([(scores[site].metrics, scores[site].patients) for site in sorted(scores)])
+        pooled = TASKS[self.config.task].pool(
+            [(scores[site].metrics, scores[site].patients) for site in sorted(scores)]
+        )
+        return as_json(pooled)
 
     def export(self, state: State) -> None:
         """Write the last round's model for use elsewhere: weights, and what is needed to feed them."""

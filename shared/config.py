@@ -40,6 +40,20 @@ class ModelConfig(Strict):
     """A key of `shared.models.MODELS`."""
     preset: Literal["demo", "tiny", "small", "base", "full"]
     """First width 8, 8, 16, 32, 64."""
+    layers: Positive | None = None
+    """ConvLSTM layers of clstm_unet3d. None, here and below: the model's own choice."""
+    light: bool | None = None
+    """Depthwise hidden convolutions in the ConvLSTM of clstm_unet3d and lstm_unet."""
+    bidirectional: bool | None = None
+    """clstm_unet3d: a visit sees later visits too."""
+    iterations: Annotated[int, Field(gt=0, le=64)] | None = None
+    """Refinements of lstm_unet; may be changed after training."""
+    stop_when_stable: bool | None = None
+    """lstm_unet refines no further, in evaluation, when the mask no longer changes."""
+    encoder: Literal["cnn1", "cnn2", "cnn3"] | None = None
+    """Of cnn_lstm: baseline, with global pooling, with squeeze and excitation."""
+    as_published: bool | None = None
+    """cnn_lstm as its document has it: BatchNorm, the last block normalised, plain average pooling."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +63,14 @@ class DataConfig(Strict):
     modalities: Annotated[tuple[str, ...], Field(min_length=1)]
     """Input channels, in this order."""
     regions: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Output channels; a site's label scheme must define each."""
+    """Output channels of segmentation; a site's label scheme must define each."""
     window: Positive
     """Visits in one sample of a model that reads series; other models read one visit."""
-    spacing: PositiveFloat | None
-    """Voxel edge in mm; None keeps each scan's own."""
+    spacing: PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None
+    """Voxel edge in mm, or edges (D, H, W); None keeps each scan's own."""
     patch: tuple[Positive, Positive, Positive]
-    """Training patch (D, H, W) in voxels; evaluation slides a window of this size."""
+    """Voxels (D, H, W). Segmentation: a training patch, and the window that evaluation slides. Grading: the central
+    block of every scan; W counts axial slices."""
     validation: Annotated[float, Field(ge=0, lt=1)]
     """Fraction of a site's patients kept for validation, by a hash of the id."""
     split_seed: int
@@ -79,7 +94,9 @@ class TrainConfig(Strict):
     clip: PositiveFloat | None
     """Largest L2 norm of a step's gradient."""
     foreground: Fraction
-    """Fraction of patches centred on a voxel of the mask."""
+    """Fraction of patches centred on a voxel of the mask; segmentation only."""
+    class_weights: Literal["balanced"] | tuple[PositiveFloat, PositiveFloat] | None
+    """Weights of LGG and HGG in the loss of grading; balanced: each site's own, so that both count the same there."""
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     """auto: bf16 or fp16 on a GPU that has it, fp32 on a CPU."""
 
@@ -142,7 +159,8 @@ class RunConfig(Strict):
 
     seed: Seed
     """Of the first weights and, with site and round, of every patch."""
-    task: Literal["segmentation"]
+    task: Literal["segmentation", "grading"]
+    """A key of `shared.tasks.TASKS`."""
     rounds: Positive
     codec: Literal["fp32", "fp16", "int8"]
     """How a site's update travels."""

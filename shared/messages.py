@@ -19,6 +19,7 @@ CODES = {
     "no_cases": "the site found no cases in its folder",
     "no_series": "no patient of the site has enough visits for a series",
     "missing_mask": "no case of the site has a mask",
+    "no_grade": "no patient of the site has a grade",
     "missing_modality": "no case of the site has every modality that the run reads",
     "label_values": "the site's masks have other values than its label scheme",
     "device": "the site's device is not there",

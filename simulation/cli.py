@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
@@ -27,11 +28,12 @@ def main() -> None:
     os.environ |= {"HYDRA_FULL_ERROR": "1", "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     outcomes: list[Outcome] = []
     started: list[bool] = []
+    now = datetime.now().astimezone()
 
     @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="simulation")
     def job(composed: DictConfig) -> None:
         started.append(True)
-        outcomes.append(_job(composed))
+        outcomes.append(_job(composed, now))
 
     try:
         job()
@@ -44,6 +46,8 @@ def main() -> None:
     except KeyboardInterrupt as stop:
         print(f"gliofed-simulate: {stop or 'interrupted'}", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)  # sites may be in the middle of a step
+    if outcomes:
+        _draw(outcomes)
     status = max((STATUS[outcome.status] for outcome in outcomes), default=0)
     sys.stdout.flush()
     if any(outcome.hung for outcome in outcomes):
@@ -51,7 +55,7 @@ def main() -> None:
     sys.exit(status)
 
 
-def _job(composed: DictConfig) -> "Outcome":
+def _job(composed: DictConfig, now: datetime) -> "Outcome":
     # Imported here, so that --help and a mistyped key answer at once.
     from shared.config import ConfigError
     from shared.data.volume import DataError
@@ -68,13 +72,20 @@ def _job(composed: DictConfig) -> "Outcome":
             raise ConfigError(
                 f"resume={values['resume']}: goes alone, since the run keeps its settings; drop {others[0]}"
             )
-        return simulate(values, name)
+        return simulate(values, name, now)
     except (ConfigError, DataError) as error:
         _leave(WRONG_USE, str(error))
     except BrokenPipeError:
         os._exit(BROKEN_PIPE)  # whoever read our output has seen enough
     except FailedError as error:
         _leave(FAILED, str(error))
+
+
+def _draw(outcomes: "list[Outcome]") -> None:
+    from simulation.simulate import draw
+
+    if folder := draw(outcomes):
+        print(f"all runs together: {folder}/*.png")
 
 
 def _name(number: int, overrides: list[str]) -> str:

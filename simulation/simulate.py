@@ -6,16 +6,14 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 from uuid import uuid4
 
-import torch
-from pydantic import Field
 from rich.console import Console
 from rich.progress import Progress
 
@@ -23,28 +21,17 @@ from client.app import SiteOf, make_client_app
 from client.training import pick_device
 from server.app import Federation, make_server_app
 from server.history import History
+from server.report.curves import draw_run, draw_runs
 from server.report.table import results_table
-from server.strategies import STRATEGIES
-from shared.config import ConfigError, DataConfig, Device, Positive, RunConfig, SiteConfig, Strict, parse
+from shared.config import ConfigError, RunConfig, SiteConfig
 from shared.data.volume import DataError
 from shared.files import write_json
-from shared.models import build_model
+from shared.tasks import TASKS
 from shared.versions import versions
 from simulation.faults import check_faults, fault_mod
 from simulation.grid import node_of, run_here
+from simulation.settings import Settings, parse_settings
 from simulation.sites import Machine, make_sites, site_names
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(Strict):
-    """What a simulation has beside its run and its data."""
-
-    sites: Annotated[int, Field(gt=0, le=99)]
-    engine: Literal["local", "ray"]
-    device: Device
-    threads: Positive
-    at_once: Positive | None
-    faults: dict[str, str]
 
 
 class FailedError(Exception):
@@ -59,14 +46,20 @@ class Outcome:
     """done, incomplete or failed."""
     hung: bool
     """Whether a site's thread still runs, so that the process must not wait for its threads."""
+    out: Path
+    """The run's folder."""
+    metric: str
+    """The one that the run's task shows first."""
+    note: str
+    """What must be said of its figures."""
 
 
-def simulate(values: Mapping[str, Any], name: str | None = None) -> Outcome:
-    """Run, or resume, what the composed `values` say; `name` tells the runs of a sweep apart.
+def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime | None = None) -> Outcome:
+    """Run, or resume, what the composed `values` say; `name` tells the runs of a sweep apart, which began at `now`.
 
     Raises ConfigError or DataError, with a sentence for the user, before anything is trained.
     """
-    out, saved = _folder(values, name), None
+    out, saved = _folder(values, name, now or datetime.now().astimezone()), None
     if values["resume"] is not None:
         saved = _saved(out)
         values = saved["simulation"]
@@ -90,7 +83,8 @@ def simulate(values: Mapping[str, Any], name: str | None = None) -> Outcome:
             with _CasesProgress() as progress:
                 machine = Machine(settings.device, settings.threads)
                 sites = make_sites(values["data"], run, settings.sites, machine, out, progress.report)
-            return _run(run, settings, sites, out, str(saved["run_id"]))
+            note = "" if values["data"]["source"] == "folder" else "synthetic data"
+            return _run(run, settings, sites, out, str(saved["run_id"]), note)
         except (ConfigError, DataError):
             if new and not (out / "history.jsonl").exists():  # nothing began: the folder may be used again
                 (out / "run.json").unlink()
@@ -104,7 +98,7 @@ def simulate(values: Mapping[str, Any], name: str | None = None) -> Outcome:
             raise FailedError(f"{where}; make room or mend it, then go on with resume={out}") from None
 
 
-def _run(run: RunConfig, settings: Settings, sites: list[SiteConfig], out: Path, run_id: str) -> Outcome:
+def _run(run: RunConfig, settings: Settings, sites: list[SiteConfig], out: Path, run_id: str, note: str) -> Outcome:
     at_once = settings.at_once or _at_once(settings)
     names = {} if settings.engine == "ray" else {node_of(number): site.name for number, site in enumerate(sites)}
     federation = Federation(config=run, out=out, run_id=run_id, waves=math.ceil(len(sites) / at_once), names=names)
@@ -121,46 +115,33 @@ def _run(run: RunConfig, settings: Settings, sites: list[SiteConfig], out: Path,
     else:
         hung = run_here(server, make_client_app(site_of, mods), len(sites), at_once, run.round.deadline)
     events = History(out / "history.jsonl").events()
-    Console().print(results_table(events))
+    metric = TASKS[run.task].headline
+    Console().print(results_table(events, metric))
     status = str(events[-1]["status"])
     print(f"{status}: {_words(status, events[-1], out)}")
-    return Outcome(status, hung)
+    return Outcome(status, hung, out, metric, note)
 
 
-def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
-    """Sort the composed settings into the run's and the simulation's; try out what only building can tell."""
-    for key in ("model", "data", "train", "round", "gate", "strategy"):
-        if not isinstance(values[key], Mapping):
-            raise ConfigError(f"{key}={values[key]}: must be a group of settings; see gliofed-simulate --cfg job")
-    keys = {field.name for field in fields(RunConfig)}
-    run_values = {key: value for key, value in values.items() if key in keys}
-    shared = {field.name for field in fields(DataConfig)}
-    run_values["data"] = {key: value for key, value in values["data"].items() if key in shared}
-    rest = {field.name: values[field.name] for field in fields(Settings)}
-    if not isinstance(values["faults"] or {}, Mapping):
-        raise ConfigError(f"faults={values['faults']}: must be sites with their faults, as in faults={{site-2:nan}}")
-    rest["faults"] = {site: str(fault) for site, fault in (values["faults"] or {}).items()}  # Hydra reads nan, inf
-    settings = parse(Settings, rest)
-    if not run_values["round"]["expected"]:
-        run_values["round"] = run_values["round"] | {"expected": site_names(settings.sites)}
-    run = parse(RunConfig, run_values)
-    if run.strategy.name not in STRATEGIES:
-        raise ConfigError(f"strategy.name={run.strategy.name}: unknown; known are {', '.join(STRATEGIES)}")
-    if run.round.quorum > settings.sites:
-        raise ConfigError(f"round.quorum={run.round.quorum}: more than sites={settings.sites}")
-    try:
-        with torch.device("meta"):
-            build_model(run.model, len(run.data.modalities), len(run.data.regions))
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    return run, settings
+def draw(outcomes: Sequence[Outcome]) -> Path | None:
+    """Draw each run's curves.png, and the runs of a sweep together beside their folders; return where the latter are.
+
+    Runs of different tasks are not drawn together: their losses do not compare.
+    """
+    runs = {outcome.out.name: History(outcome.out / "history.jsonl").events() for outcome in outcomes}
+    for outcome in outcomes:
+        draw_run(runs[outcome.out.name], outcome.out / "curves.png", outcome.out.name, outcome.metric, outcome.note)
+    metrics = {outcome.metric for outcome in outcomes}
+    if len(runs) < 2 or len(metrics) > 1:
+        return None
+    folder = outcomes[0].out.parent
+    draw_runs(runs, folder, metrics.pop(), outcomes[0].note)
+    return folder
 
 
-def _folder(values: Mapping[str, Any], name: str | None) -> Path:
+def _folder(values: Mapping[str, Any], name: str | None, now: datetime) -> Path:
     """Return the run's folder: that of the run to resume, or a new one."""
     if values["resume"] is not None:
         return Path(str(values["resume"])).expanduser().resolve()
-    now = datetime.now().astimezone()
     out = Path(str(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")).expanduser().resolve()
     if name is not None:
         out = out / name
@@ -242,7 +223,7 @@ def _words(status: str, end: Mapping[str, Any], out: Path) -> str:
         return f"{end['reason']}; each site's own log is in {out}/sites; go on with resume={out}"
     if status == "incomplete":
         return f"a site did not count in some round: see {out}/history.jsonl, and its own log in {out}/sites"
-    return f"results in {out}: history.jsonl, checkpoints, model"
+    return f"results in {out}: history.jsonl, curves.png, checkpoints, model"
 
 
 class _CasesProgress(Progress):

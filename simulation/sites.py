@@ -11,8 +11,8 @@ from shared.data.cases import Case, find_cases
 from shared.data.labels import LABELS, region_values
 from shared.data.volume import DataError
 from shared.files import write_json
-from shared.models import reads_series
 from shared.seeding import generator
+from shared.tasks import reading_of
 from simulation.mock import MockConfig, write_mock
 from simulation.phantom import PhantomConfig, write_phantoms
 
@@ -24,6 +24,9 @@ SOURCES: dict[str, tuple[type[Any], Callable[..., None], set[str]]] = {
     "phantom": (PhantomConfig, write_phantoms, {"flair", "t1", "t1ce", "t2"}),
 }
 """Data that a simulation writes itself: its settings, the function that writes one site, and its modalities."""
+
+GRADED = ("phantom", "folder")
+"""Data that can have grades."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ def make_sites(
     if data["source"] == "folder":
         roots, labels = [str(Path(str(data["root"])).expanduser().resolve())] * sites, str(data["labels"])
         cohorts: list[tuple[str, ...] | None] = [*_deal(Path(roots[0]), labels, run, sites)]
-        region_values(labels, run.data.regions)
+        if run.task == "segmentation":
+            region_values(labels, run.data.regions)
     else:
         root = Path(str(data["root"] or out / "data")).expanduser().resolve()
         labels = _write(str(data["source"]), data["labels"], rest, run, names, root, report)
@@ -81,7 +85,9 @@ def _write(
 ) -> str:
     """Write every site's cases under `root`, unless they are there; return their label scheme."""
     kind, write, modalities = SOURCES[source]
-    series = reads_series(run.model.name)
+    series = reading_of(run) == "series"
+    if run.task == "grading" and source not in GRADED:
+        raise ConfigError(f"data={source}: has no grades, which task=grading learns; use data={' or '.join(GRADED)}")
     visits = settings["visits"] or (run.data.window if series else 1)
     if series and visits < run.data.window:
         raise ConfigError(f"data.visits={visits}: fewer than data.window={run.data.window}, which the model reads")
@@ -91,7 +97,8 @@ def _write(
     written = "mock" if source == "mock" else "brats2023" if visits > 1 else "brats2020"
     if labels not in (None, written):
         raise ConfigError(f"data.labels={labels}: data={source} writes {written}; leave data.labels out")
-    region_values(written, run.data.regions)
+    if run.task == "segmentation":
+        region_values(written, run.data.regions)
     config = parse(kind, dict(settings) | {"visits": visits, "seed": run.seed}, "data")
     _claim(root, {"source": source, "seed": run.seed, **settings, "visits": visits})
     done, total = 0, len(names) * config.patients * visits
@@ -122,16 +129,11 @@ def _deal(root: Path, labels: str, run: RunConfig, sites: int) -> list[tuple[str
     """Deal a folder's patients to the sites at random, in equal parts."""
     if labels not in LABELS:
         raise ConfigError(f"data.labels={labels}: unknown scheme; known are {', '.join(LABELS)}")
-    usable = [case for case in find_cases(root, labels) if case.mask is not None]
-    if not usable:
-        raise DataError(
-            "missing_mask", f"data.root={root}: no case has a mask (…_seg.nii.gz), so nothing can be learned"
-        )
-    usable = _with_modalities(usable, run, root)
+    usable = _usable(find_cases(root, labels), run, root)
     visits: dict[str, int] = {}
     for case in usable:
         visits[case.patient] = visits.get(case.patient, 0) + 1
-    needed = run.data.window if reads_series(run.model.name) else 1
+    needed = run.data.window if reading_of(run) == "series" else 1
     patients = [patient for patient, count in visits.items() if count >= needed]
     if not patients:
         raise DataError(
@@ -145,14 +147,26 @@ def _deal(root: Path, labels: str, run: RunConfig, sites: int) -> list[tuple[str
     return [tuple(sorted(patients[i] for i in order[site::sites])) for site in range(sites)]
 
 
-def _with_modalities(cases: list[Case], run: RunConfig, root: Path) -> list[Case]:
+def _usable(cases: list[Case], run: RunConfig, root: Path) -> list[Case]:
+    """The cases with what the task learns, and with the modalities that it needs."""
     wanted = set(run.data.modalities)
-    found = [case for case in cases if wanted <= case.images.keys()]
+    if run.task == "grading":
+        graded = {case.patient for case in cases if case.grade}
+        labelled = [case for case in cases if case.patient in graded]
+        found = [case for case in labelled if wanted & case.images.keys()]
+        missing = ("no_grade", "no patient has a grade; add a name_mapping.csv as BraTS 2020 has it")
+    else:
+        labelled = [case for case in cases if case.mask is not None]
+        found = [case for case in labelled if wanted <= case.images.keys()]
+        missing = ("missing_mask", "no case has a mask (…_seg.nii.gz), so nothing can be learned")
+    if not labelled:
+        raise DataError(missing[0], f"data.root={root}: {missing[1]}")
     if not found:
-        there = sorted({name for case in cases for name in case.images})
+        there = sorted({name for case in labelled for name in case.images})
+        how = "any" if run.task == "grading" else "all"
         raise DataError(
             "missing_modality",
-            f"data.root={root}: no case has all of {', '.join(run.data.modalities)}; there are {', '.join(there)}: "
+            f"data.root={root}: no case has {how} of {', '.join(run.data.modalities)}; there are {', '.join(there)}: "
             "set data.modalities",
         )
     return found

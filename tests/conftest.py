@@ -25,7 +25,7 @@ def values() -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def run_config() -> Callable[..., RunConfig]:
     def make(*overrides: str) -> RunConfig:
-        from simulation.simulate import parse_settings
+        from simulation.settings import parse_settings
 
         return parse_settings(composed(*overrides))[0]
 

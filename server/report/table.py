@@ -9,7 +9,7 @@ WIDEST = 8
 """Sites that have a column; with more, the spread over the sites is shown instead."""
 
 
-def results_table(events: Sequence[dict[str, Any]], metric: str = "dice") -> Table:
+def results_table(events: Sequence[dict[str, Any]], metric: str) -> Table:
     """Show `metric` after each round at each site and over all; a site that did not count shows how."""
     rounds = [event for event in events if event["event"] in ("round", "round_failed")]
     sites = sorted({site for event in rounds for site in event["sites"]})

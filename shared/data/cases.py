@@ -45,14 +45,17 @@ def brats2020(root: Path, labels: str) -> list[Case]:
 
 
 def brats2023(root: Path, labels: str) -> list[Case]:
-    """`NAME-VVV/NAME-VVV-{t1n,t1c,t2w,t2f,seg}.nii[.gz]`: patient NAME at visit VVV; no grades."""
-    names = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"}
+    """`NAME-VVV/NAME-VVV-{t1n,t1c,t2w,t2f,seg}.nii[.gz]`: patient NAME at visit VVV.
+
+    BraTS 2023 tells no grades; they come from a `name_mapping.csv` as BraTS 2020 has it, where somebody put one.
+    """
+    names, grades = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"}, _grades(root / "name_mapping.csv")
     cases = []
     for folder in _folders(root):
         match = re.fullmatch(r"(.+)-(\d{3})", folder.name)
         images, mask = _images(folder, f"{folder.name}-", names), _nifti(folder, f"{folder.name}-seg")
         if match and (images or mask):
-            cases.append(Case(match[1], match[2], images, mask, None, labels))
+            cases.append(Case(match[1], match[2], images, mask, grades.get(match[1]), labels))
     return cases
 
 
@@ -121,7 +124,7 @@ def _nifti(folder: Path, name: str) -> Path | None:
 
 
 def _grades(path: Path) -> dict[str, Grade]:
-    """Grade by BraTS 2020 id, from its name_mapping.csv."""
+    """Grade by BraTS 2020 id, from the columns Grade and BraTS_2020_subject_ID of its name_mapping.csv."""
     if not path.is_file():
         return {}
     known: dict[str, Grade] = {"HGG": "HGG", "LGG": "LGG"}

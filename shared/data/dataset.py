@@ -1,35 +1,23 @@
-"""A site's cohort, and the batches that training and evaluation read from it."""
+"""A site's cohort: who is there, prepared, and split into training and validation."""
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
-
-from shared.config import DataConfig, SiteConfig, TrainConfig
-from shared.data.cache import Entry, open_entry, prepare, scan_files
-from shared.data.cases import Case, find_cases, split
+from shared.config import DataConfig, SiteConfig
+from shared.data.cases import Case, Grade, find_cases, split
 from shared.data.labels import region_values
+from shared.data.prepare import prepare, prepare_graded, scan_files
 from shared.data.volume import DataError
 
 log = logging.getLogger("gliofed.site")
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Patches, float32, z-scored, RAS."""
-
-    image: Tensor
-    """(B, C, D, H, W), or (B, T, C, D, H, W) for series."""
-    target: Tensor
-    """The same with R regions for C, 0 or 1."""
+Reading = Literal["visits", "series", "graded"]
+"""What a sample is: one visit with its mask, a series of visits with theirs, or one visit with the patient's grade."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +29,8 @@ class Patient:
     """In order of time."""
     entries: tuple[Path, ...]
     """One a visit, or for series one for all."""
+    grade: Grade | None = None
+    """Known when the patient was read for grading."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +41,11 @@ class Cohort:
     """Never empty."""
     validation: list[Patient]
     left_out: dict[str, int]
-    """Code -> how many: visits, but patients for no_series and for a series of which a file cannot be used."""
+    """Code -> how many: visits, but patients for no_series, no_grade and a series of which a file cannot be used."""
 
 
 def open_cohort(
-    site: SiteConfig, data: DataConfig, *, series: bool, report: Callable[[int, int], None] | None = None
+    site: SiteConfig, data: DataConfig, reading: Reading, report: Callable[[int, int], None] | None = None
 ) -> Cohort:
     """Find the site's cases, prepare those that can be used, and split them by patient.
 
@@ -63,12 +53,13 @@ def open_cohort(
     Raises DataError if no patient is left (with the first fault's code and sentence), and those of `find_cases`,
     `region_values`, and unknown_patients.
     """
-    region_values(site.labels, data.regions)  # before every single case fails of it
+    if reading != "graded":
+        region_values(site.labels, data.regions)  # before every single case fails of it
     cases = _admitted(find_cases(Path(site.root), site.labels), site)
     faults: list[DataError] = []
     patients: list[Patient] = []
     grouped = [(name, list(visits)) for name, visits in groupby(cases, key=lambda case: case.patient)]
-    open_one = _open_series if series else _open_visits
+    open_one = {"visits": _open_visits, "series": _open_series, "graded": _open_graded}[reading]
     for done, (name, visits) in enumerate(grouped, start=1):
         if patient := open_one(name, visits, data, Path(site.work) / "cache", faults):
             patients.append(patient)
@@ -86,51 +77,6 @@ def open_cohort(
         validation=[patient for patient in patients if patient.name not in set(train)],
         left_out=dict(Counter(fault.code for fault in faults)),
     )
-
-
-def batches(
-    patients: Sequence[Patient], data: DataConfig, train: TrainConfig, rng: np.random.Generator, series: bool
-) -> Iterator[Batch]:
-    """Yield batches without end: patients in shuffled passes, a batch may span two; of each patient one patch."""
-    assert patients, "a cohort has one training patient or more"
-    order: list[int] = []
-    while True:
-        while len(order) < train.batch:
-            order.extend(rng.permutation(len(patients)).tolist())
-        chosen, order = order[: train.batch], order[train.batch :]
-        patches = [patch(patients[index], data, train, rng, series) for index in chosen]
-        yield Batch(torch.stack([image for image, _ in patches]), torch.stack([target for _, target in patches]))
-
-
-def patch(
-    patient: Patient, data: DataConfig, train: TrainConfig, rng: np.random.Generator, series: bool
-) -> tuple[Tensor, Tensor]:
-    """Cut image (C, *data.patch) and target (R, *data.patch) of a random visit; series: (T, ...) of a random window.
-
-    With probability `train.foreground` centred on a random foreground voxel of those visits, as far as the volume
-    reaches; else, or where they have none, anywhere. A smaller volume is padded with zeros at its end.
-    """
-    entry = open_entry(patient.entries[rng.integers(len(patient.entries))])
-    length = data.window if series else 1
-    start = int(rng.integers(len(entry.image) - length + 1))
-    corner = _corner(entry, start, length, data.patch, rng.random() < train.foreground, rng)
-    image, target = (_cut(array[start : start + length], corner, data.patch) for array in (entry.image, entry.mask))
-    return (image, target) if series else (image[0], target[0])
-
-
-def whole(patient: Patient, data: DataConfig, series: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield whole volumes, float32: (1, C, D, H, W) and (1, R, D, H, W) a visit.
-
-    Series: (1, T, C, D, H, W) in windows of `data.window` visits, each visit once, so that the last window may be
-    shorter; the visit at place k of any window has k visits before it, there as well.
-    """
-    length = data.window if series else 1
-    for path in patient.entries:
-        entry = open_entry(path)
-        for start in range(0, len(entry.image), length):
-            parts = (np.array(array[start : start + length]) for array in (entry.image, entry.mask))
-            image, target = (torch.from_numpy(part).float() for part in parts)
-            yield (image[None], target[None]) if series else (image, target)
 
 
 def _admitted(cases: list[Case], site: SiteConfig) -> list[Case]:
@@ -160,7 +106,7 @@ def _open_visits(
             done.append((case.visit, prepare([case], data, cache)))
         except DataError as fault:
             faults.append(fault)
-    return Patient(name, *zip(*done, strict=True)) if done else None
+    return Patient(name, tuple(visit for visit, _ in done), tuple(entry for _, entry in done)) if done else None
 
 
 def _open_series(
@@ -186,24 +132,17 @@ def _open_series(
     return None
 
 
-def _corner(
-    entry: Entry, start: int, length: int, size: tuple[int, int, int], centred: bool, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
-    """Lowest voxel (d, h, w) of a patch that lies in the volume, or 0 where the volume is smaller."""
-    room = np.maximum(np.array(entry.image.shape[2:]) - size, 0)
-    first, last = np.searchsorted(entry.foreground[:, 0], [start, start + length])
-    corner: npt.NDArray[np.int64]
-    if centred and last > first:
-        centre = entry.foreground[rng.integers(first, last), 1:].astype(np.int64)
-        corner = np.clip(centre - np.array(size) // 2, 0, room)
-    else:
-        corner = rng.integers(0, room + 1)
-    return corner
-
-
-def _cut(array: npt.NDArray[Any], corner: npt.NDArray[np.int64], size: tuple[int, int, int]) -> Tensor:
-    """Copy (V, C, *size) from the corner on, float32."""
-    part = array[:, :, *(slice(low, low + edge) for low, edge in zip(corner, size, strict=True))]
-    padded = np.zeros((*array.shape[:2], *size), array.dtype)
-    padded[:, :, *(slice(edge) for edge in part.shape[2:])] = part
-    return torch.from_numpy(padded).float()  # PyTorch reads fp16 faster than numpy
+def _open_graded(
+    name: str, cases: list[Case], data: DataConfig, cache: Path, faults: list[DataError]
+) -> Patient | None:
+    """Prepare the first visit that can be; the others are not used, so that every patient counts the same."""
+    grade = next((case.grade for case in cases if case.grade), None)
+    if grade is None:
+        faults.append(DataError("no_grade", f"{name}: no grade; add the patient to name_mapping.csv, or leave it out"))
+        return None
+    for case in cases:
+        try:
+            return Patient(name, (case.visit,), (prepare_graded(case, data, cache),), grade)
+        except DataError as fault:
+            faults.append(fault)
+    return None

@@ -1,10 +1,32 @@
+from dataclasses import asdict
+from inspect import signature
+
 from torch import nn
 
 from shared.config import ModelConfig
 from shared.models.clstm_unet3d import CLSTMUNet3D
+from shared.models.cnn_lstm import CNNLSTM
+from shared.models.lstm_unet import LSTMUNet3D
+from shared.models.monai_reference import DynUNetReference, SegResNetReference
 from shared.models.unet import UNet3D
 
-MODELS: dict[str, type[UNet3D] | type[CLSTMUNet3D]] = {"unet": UNet3D, "clstm_unet3d": CLSTMUNet3D}
+Model = (
+    type[UNet3D]
+    | type[LSTMUNet3D]
+    | type[CLSTMUNet3D]
+    | type[CNNLSTM]
+    | type[DynUNetReference]
+    | type[SegResNetReference]
+)
+
+MODELS: dict[str, Model] = {
+    "unet": UNet3D,
+    "lstm_unet": LSTMUNet3D,
+    "clstm_unet3d": CLSTMUNet3D,
+    "cnn_lstm": CNNLSTM,
+    "monai_dynunet": DynUNetReference,
+    "monai_segresnet": SegResNetReference,
+}
 """Every model by the name that a configuration uses. A new one is a file beside this one and an entry here."""
 
 PRESETS: dict[str, tuple[int, ...]] = {
@@ -21,10 +43,18 @@ def build_model(config: ModelConfig, in_channels: int, out_channels: int) -> nn.
     """Make the model that `config` names, for images of `in_channels` modalities and `out_channels` outputs.
 
     Its weights come from torch's global generator: seed that first.
+    Raises ValueError for an unknown name or preset, and for an option that this model does not have.
     """
     if config.preset not in PRESETS:
         raise ValueError(f"model.preset={config.preset}: unknown; known are {', '.join(PRESETS)}")
-    return _model(config.name)(in_channels, out_channels, PRESETS[config.preset])
+    model = _model(config.name)
+    given = {name: value for name, value in asdict(config).items() if value is not None}
+    given = {name: value for name, value in given.items() if name not in ("name", "preset")}
+    has = [name for name, parameter in signature(model).parameters.items() if parameter.kind == parameter.KEYWORD_ONLY]
+    for name, value in given.items():
+        if name not in has:
+            raise ValueError(f"model.{name}={value}: {config.name} has {', '.join(has) or 'no options'}; leave it out")
+    return model(in_channels, out_channels, PRESETS[config.preset], **given)
 
 
 def reads_series(name: str) -> bool:
@@ -32,7 +62,12 @@ def reads_series(name: str) -> bool:
     return _model(name).series
 
 
-def _model(name: str) -> type[UNet3D] | type[CLSTMUNet3D]:
+def task_of(name: str) -> str:
+    """What model `name` is for: a key of `shared.tasks.TASKS`."""
+    return _model(name).task
+
+
+def _model(name: str) -> Model:
     if name not in MODELS:
         raise ValueError(f"model.name={name}: unknown; known are {', '.join(MODELS)}")
     return MODELS[name]

@@ -18,6 +18,7 @@ class CLSTMUNet3D(nn.Module):
     """
 
     series: ClassVar[bool] = True
+    task: ClassVar[str] = "segmentation"
 
     def __init__(
         self,
@@ -42,6 +43,7 @@ class CLSTMUNet3D(nn.Module):
         check_axes("CLSTMUNet3D", x, "BTCDHW", self.in_channels)
         frames = x.shape[1]
         *skips, bottom = self.encoder(pad(x.flatten(0, 1), self.step))  # each (B*T, width, d, h, w)
-        joined, _ = self.lstm(torch.unflatten(bottom, 0, (-1, frames)))
+        # Plain: the cell has many weights for few voxels, and would copy them to every frame's layout and back.
+        joined, _ = self.lstm(torch.unflatten(bottom.contiguous(), 0, (-1, frames)))
         logits: Tensor = self.decoder([*skips, joined.flatten(0, 1)])
         return torch.unflatten(crop(logits, x), 0, (-1, frames))

@@ -1,8 +1,14 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from shared.config import DataConfig
+from shared.data.samples import Batch
+from shared.tasks.masks import Spacing, compare
+from shared.tasks.means import over_patients, over_sites
 
 SMOOTH = 1.0
 """Voxels added to both parts of the soft Dice: a region that is absent then still pulls its probabilities to 0."""
@@ -17,20 +23,34 @@ class Segmentation:
     Logits and targets are (B, R, D, H, W), or (B, T, R, D, H, W) for series.
     """
 
+    headline: ClassVar[str] = "dice"
+    """The metric to show first."""
+
     @staticmethod
-    def loss(logits: Tensor, target: Tensor) -> Tensor:
+    def outputs(data: DataConfig) -> int:
+        """Channels of the model's output."""
+        return len(data.regions)
+
+    @staticmethod
+    def loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Binary cross-entropy plus one minus the soft Dice of each sample, frame and region.
 
         `target` is 0 and 1, of any dtype. Each sample gets its own loss and the batch their mean, never a Dice
         over the batch: the loss of one patient must not depend on another's (differential privacy).
+        `weight` (B,) multiplies each sample's loss before that mean; None is ones.
+        Logits with one axis more, (B, K, ...), are K guesses of the same target, as of refinement iterations or deep
+        supervision: each counts the same.
         Source: Milletari et al. 2016, arXiv:1606.04797; with cross-entropy as in nnU-Net, arXiv:1809.10486.
         """
         logits, target = logits.float(), target.float()
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, target)
+        if logits.dim() > target.dim():
+            target = target.unsqueeze(1).expand_as(logits)
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).mean(1)
         probability = logits.sigmoid()
         overlap = (probability * target).sum(dim=(-3, -2, -1))
         total = probability.sum(dim=(-3, -2, -1)) + target.sum(dim=(-3, -2, -1))
-        return cross_entropy + (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
+        losses = cross_entropy + (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).flatten(1).mean(1)
+        return (losses if weight is None else losses * weight).mean()
 
     @staticmethod
     def predict(logits: Tensor) -> Tensor:
@@ -59,23 +79,60 @@ class Segmentation:
         return torch.unflatten(_slide(folded, image.flatten(1, 2), window), 1, (frames, -1))
 
     @staticmethod
-    def metrics(prediction: Tensor, target: Tensor, regions: tuple[str, ...]) -> dict[str, float]:
-        """Dice of one patient by region, and their mean, "dice"; both masks (..., R, D, H, W), bool or 0 and 1.
+    def metrics(prediction: Tensor, target: Tensor, regions: tuple[str, ...], spacing: Spacing) -> dict[str, float]:
+        """Dice, jaccard, recall, precision and hd95 (mm) of one patient: means over regions, and dice_et by region.
 
+        Both masks are (..., R, D, H, W), bool or 0 and 1, on the CPU; `spacing` is a voxel's edge in mm along D, H, W.
         Leading axes (frames, or a batch of this patient's volumes) are averaged. As in BraTS, a region that is absent
-        in both masks counts 1, and in one of them 0. With one region there is only "dice".
+        in both masks counts 1, and in one of them 0; its distance is 0 mm and ABSENT_MM. With one region there are
+        only the means.
         """
         if prediction.shape != target.shape or prediction.shape[-4] != len(regions):
             raise ValueError(
                 f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must have the same shape "
                 f"(..., R, D, H, W) with R={len(regions)}: {', '.join(regions)}"
             )
-        predicted, true = prediction.bool(), target.bool()
-        overlap = (predicted & true).sum(dim=(-3, -2, -1))
-        total = predicted.sum(dim=(-3, -2, -1)) + true.sum(dim=(-3, -2, -1))
-        dice = torch.where(total == 0, 1.0, 2 * overlap.double() / total.clamp(min=1)).reshape(-1, len(regions)).mean(0)
-        by_region = {f"dice_{region.lower()}": value for region, value in zip(regions, dice.tolist(), strict=True)}
-        return {"dice": dice.mean().item()} | (by_region if len(regions) > 1 else {})
+        volumes = (mask.bool().reshape(-1, *mask.shape[-4:]) for mask in (prediction, target))
+        rows = [compare(predicted, true, spacing) for predicted, true in zip(*volumes, strict=True)]
+        metrics = {}
+        for name in rows[0]:
+            by_region = torch.stack([row[name] for row in rows]).mean(0)
+            metrics[name] = by_region.mean().item()
+            if len(regions) > 1:
+                named = zip(regions, by_region.tolist(), strict=True)
+                metrics |= {f"{name}_{region.lower()}": value for region, value in named}
+        return metrics
+
+    @staticmethod
+    @torch.no_grad()
+    def measure(
+        model: Callable[[Tensor], Tensor], volumes: Iterable[Batch], data: DataConfig, device: torch.device
+    ) -> dict[str, float]:
+        """Loss and metrics of one patient: the mean over visits, each counting the same.
+
+        `volumes` are whole visits (1, C, D, H, W) or windows of visits (1, T, C, D, H, W), each with its spacing.
+        The model must be in evaluation mode, on `device`.
+        """
+        visits = []
+        for batch in volumes:
+            assert batch.spacing is not None, "a whole volume has a spacing"
+            there = batch.to(device)
+            logits = Segmentation.infer(model, there.image, data.patch)
+            loss = Segmentation.loss(logits, there.target).item()
+            masks = Segmentation.predict(logits).cpu()
+            means = {"loss": loss} | Segmentation.metrics(masks, batch.target, data.regions, batch.spacing)
+            visits += [means] * masks.shape[:-4].numel()  # a window's means count once for each of its visits
+        return over_patients(visits)
+
+    @staticmethod
+    def summarise(patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """One site's metrics: the mean over its patients' measures; nothing for no patients."""
+        return over_patients(patients)
+
+    @staticmethod
+    def pool(sites: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, float]:
+        """All sites' metrics, from (metrics, validation patients): the mean over patients; what is finite enters."""
+        return over_sites(sites)
 
 
 def _slide(model: Callable[[Tensor], Tensor], image: Tensor, window: list[int]) -> Tensor:

@@ -71,7 +71,7 @@ def main(threads: int) -> None:
             for _, validation in sites:
                 for image, target in validation:
                     prediction = Segmentation.predict(model(image[None]))
-                    scores.append(Segmentation.metrics(prediction, target[None], ("object",))["dice"])
+                    scores.append(Segmentation.metrics(prediction, target[None], ("object",), (1, 1, 1))["dice"])
         print(f"round {number}: Dice {np.mean(scores):.3f}", flush=True)
 
 

@@ -12,7 +12,7 @@ from client.training import pick_device, pick_precision, train_one_round
 from server.rounds import initial_model
 from shared.codec import travelling
 from shared.config import RunConfig
-from shared.data.dataset import Batch
+from shared.data.samples import Batch
 from shared.tasks.segmentation import Segmentation
 
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ def dice(model: nn.Module, device: torch.device) -> float:
     batch = balls(1)[0]
     with torch.no_grad():
         prediction = Segmentation.predict(model.eval()(batch.image.to(device))).cpu()
-    return Segmentation.metrics(prediction, batch.target, ("object",))["dice"]
+    return Segmentation.metrics(prediction, batch.target, ("object",), (1, 1, 1))["dice"]
 
 
 def test_loss_is_the_mean_over_samples(run_config: Callable[..., RunConfig]) -> None:

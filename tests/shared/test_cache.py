@@ -13,8 +13,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from shared.config import DataConfig
 from shared.data import cache as module
-from shared.data.cache import open_entry, prepare, resample
+from shared.data import prepare as preparing
+from shared.data import transforms
+from shared.data.cache import open_entry
 from shared.data.cases import find_cases
+from shared.data.prepare import prepare
+from shared.data.transforms import resample
 from shared.data.volume import DataError
 
 DATA = DataConfig(
@@ -102,11 +106,11 @@ def test_nothing_to_crop_and_nothing_to_scale(tmp_path):
 def test_resampling_keeps_size_and_place():
     """Halving takes the mean of pairs (linear) and doubling the nearest: the outer faces stay, so mm stay."""
     array = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
-    halved = resample(array, (1.0, 2.0, 2.0), 2.0, order=1)
+    halved = resample(array, (1.0, 2.0, 2.0), (2.0,) * 3, order=1)
     assert_allclose(halved, (array[::2] + array[1::2]) / 2)
-    doubled = resample(array.astype(np.uint8), (2.0, 2.0, 2.0), 1.0, order=0)
+    doubled = resample(array.astype(np.uint8), (2.0, 2.0, 2.0), (1.0,) * 3, order=0)
     assert_array_equal(doubled, array.repeat(2, 0).repeat(2, 1).repeat(2, 2))
-    thick = resample(np.zeros((40, 40, 7)), (1.0, 1.0, 6.0), 1.5, order=1)
+    thick = resample(np.zeros((40, 40, 7)), (1.0, 1.0, 6.0), (1.5,) * 3, order=1)
     assert_allclose(np.array(thick.shape) * 1.5, [40, 40, 42], atol=0.75)
 
 
@@ -124,7 +128,7 @@ def test_spacing_of_the_config_is_met_but_one_percent_is_let_be(tmp_path):
 
 def test_foreground_is_an_even_share_of_each_visit_and_the_same_everywhere(cases, tmp_path, monkeypatch):
     """A visit with a large tumour must not crowd out one with a small one, nor may the draw hang on file times."""
-    monkeypatch.setattr(module, "FOREGROUND", 20)
+    monkeypatch.setattr(transforms, "FOREGROUND", 20)
     first = open_entry(prepare(cases, DATA, tmp_path / "one"))
     for case in cases:
         os.utime(case.mask, ns=(1, 1))
@@ -162,7 +166,7 @@ def test_an_entry_is_prepared_once_and_follows_a_moved_folder(cases, tmp_path, m
     """Training settings are not part of it, nor is where the folder is mounted."""
     before = prepare(cases, DATA, tmp_path / "cache")
     (tmp_path / "scans").rename(tmp_path / "moved")
-    monkeypatch.setattr(module, "read_volume", None)  # would fail if called
+    monkeypatch.setattr(preparing, "read_volume", None)  # would fail if called
     moved = find_cases(tmp_path / "moved", "brats2023")
     assert prepare(moved, replace(DATA, patch=(8, 8, 8), window=1), tmp_path / "cache") == before
 
@@ -191,19 +195,19 @@ def test_a_half_written_entry_is_never_read(cases, tmp_path, monkeypatch):
 def test_two_processes_may_prepare_at_once(cases, tmp_path):
     """Both get the one entry; the later rename meets a full folder and gives way."""
     code = (
-        "import sys, time; from pathlib import Path; from shared.data import cache; from shared.data.cases import *\n"
+        "import sys, time; from pathlib import Path; from shared.data import prepare; from shared.data.cases import *\n"
         "from tests_data import DATA\n"
     )
     (tmp_path / "tests_data.py").write_text(f"from shared.config import DataConfig\nDATA = {DATA!r}\n")
     code += (
         "root, out, me, other = map(Path, sys.argv[1:]); cases = find_cases(root, 'brats2023')\n"
-        "arrays = cache._arrays\n"
+        "arrays = prepare._segmentation\n"
         "def meet(*a):\n"  # both are past the check for an entry before either writes one
         "    me.touch()\n"
         "    while not other.exists(): time.sleep(0.01)\n"
         "    return arrays(*a)\n"
-        "cache._arrays = meet\n"
-        "print(cache.prepare(cases, DATA, out))\n"
+        "prepare._segmentation = meet\n"
+        "print(prepare.prepare(cases, DATA, out))\n"
     )
     flags = [tmp_path / "one", tmp_path / "two"]
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])

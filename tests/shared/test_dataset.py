@@ -12,13 +12,24 @@ from torch.testing import assert_close
 
 from shared.config import DataConfig, SiteConfig, TrainConfig
 from shared.data.cache import open_entry
-from shared.data.dataset import batches, open_cohort, patch, whole
+from shared.data.dataset import open_cohort
+from shared.data.samples import batches, patch, whole
 from shared.data.volume import DataError
 
 DATA = DataConfig(
     modalities=("t1",), regions=("object",), window=2, spacing=None, patch=(4, 6, 12), validation=0, split_seed=0
 )
-TRAIN = TrainConfig(steps=1, epochs=None, batch=3, lr=1e-3, weight_decay=0, clip=None, foreground=0.5, precision="fp32")
+TRAIN = TrainConfig(
+    steps=1,
+    epochs=None,
+    batch=3,
+    lr=1e-3,
+    weight_decay=0,
+    clip=None,
+    foreground=0.5,
+    class_weights="balanced",
+    precision="fp32",
+)
 SHAPE = (8, 7, 9)  # against the patch: larger, larger, smaller
 
 
@@ -43,9 +54,9 @@ def site(tmp_path):
     return SiteConfig(name="here", root=str(tmp_path / "scans"), labels="mock", work=str(tmp_path / "work"))
 
 
-def fault(site, data, series=False):
+def fault(site, data, reading="visits"):
     with pytest.raises(DataError) as caught:
-        open_cohort(site, data, series=series)
+        open_cohort(site, data, reading)
     return caught.value
 
 
@@ -62,7 +73,7 @@ def slow_patch(array, corner, size):
 @pytest.mark.parametrize("foreground", [0.0, 1.0])
 def test_a_patch_is_a_slice_of_the_cached_array(site, foreground):
     """Found again by brute force: exactly one corner gives the image, and the same one gives the target."""
-    patient = open_cohort(site, DATA, series=False).train[-1]  # C: one visit
+    patient = open_cohort(site, DATA, "visits").train[-1]  # C: one visit
     entry = open_entry(patient.entries[0])
     places = [(d, h, 0) for d in range(5) for h in range(2)]
     images = {place: slow_patch(entry.image[0], place, DATA.patch) for place in places}
@@ -80,14 +91,14 @@ def test_a_patch_is_a_slice_of_the_cached_array(site, foreground):
 
 
 def test_smaller_volumes_are_padded_at_their_end_with_zeros(site):
-    image, target = patch(open_cohort(site, DATA, series=False).train[0], DATA, TRAIN, np.random.default_rng(0), False)
+    image, target = patch(open_cohort(site, DATA, "visits").train[0], DATA, TRAIN, np.random.default_rng(0), False)
     assert image[..., :9].abs().min() > 0 and not image[..., 9:].any() and not target[..., 9:].any()
 
 
 def test_a_series_is_consecutive_visits_in_order_at_one_place(site):
     """All visits share a corner, every window occurs, and time never runs back."""
     data = replace(DATA, window=3, patch=SHAPE)
-    cohort = open_cohort(site, data, series=True)
+    cohort = open_cohort(site, data, "series")
     assert [patient.name for patient in cohort.train] == ["A", "B"]
     assert cohort.left_out == {"no_series": 1}
     patient = cohort.train[1]
@@ -104,7 +115,7 @@ def test_a_series_is_consecutive_visits_in_order_at_one_place(site):
 
 
 def test_every_visit_of_a_patient_is_drawn(site):
-    patient = open_cohort(site, DATA, series=False).train[1]
+    patient = open_cohort(site, DATA, "visits").train[1]
     data = replace(DATA, patch=SHAPE)
     rng = np.random.default_rng(0)
     seen = {patch(patient, data, TRAIN, rng, series=False)[0].sum().item() for _ in range(60)}
@@ -113,9 +124,10 @@ def test_every_visit_of_a_patient_is_drawn(site):
 
 @pytest.mark.parametrize("series", [False, True])
 def test_batches_have_the_promised_shapes_and_hang_on_rng_alone(site, series):
-    patients = open_cohort(site, DATA, series=series).train
+    reading = "series" if series else "visits"
+    patients = open_cohort(site, DATA, reading).train
     torch.manual_seed(0)
-    one, two = (list(islice(batches(patients, DATA, TRAIN, np.random.default_rng(7), series), 4)) for _ in range(2))
+    one, two = (list(islice(batches(patients, DATA, TRAIN, np.random.default_rng(7), reading), 4)) for _ in range(2))
     assert one[0].image.shape == one[0].target.shape == ((3, 2, 1, 4, 6, 12) if series else (3, 1, 4, 6, 12))
     for left, right in zip(one, two, strict=True):
         assert torch.equal(left.image, right.image) and torch.equal(left.target, right.target)
@@ -128,12 +140,12 @@ def test_all_patients_are_used_in_every_pass(site, tmp_path):
     for number in range(7):
         write_case(tmp_path / "scans", f"D{number}-000", seed=number)
     data = replace(DATA, patch=SHAPE)
-    patients = [replace(p, entries=p.entries[:1]) for p in open_cohort(site, data, series=False).train]
-    names = {next(whole(p, data, False))[0].sum().item(): p.name for p in patients}
+    patients = [replace(p, entries=p.entries[:1]) for p in open_cohort(site, data, "visits").train]
+    names = {next(whole(p, data, "visits")).image.sum().item(): p.name for p in patients}
     assert len(names) == 10
     seen = [
         names[image.sum().item()]
-        for batch in islice(batches(patients, data, TRAIN, np.random.default_rng(0), False), 10)
+        for batch in islice(batches(patients, data, TRAIN, np.random.default_rng(0), "visits"), 10)
         for image in batch.image
     ]
     passes = [seen[start : start + 10] for start in (0, 10, 20)]
@@ -143,26 +155,27 @@ def test_all_patients_are_used_in_every_pass(site, tmp_path):
 
 def test_whole_volumes_show_each_visit_once_in_order(site):
     """5 visits in windows of 2 are 2, 2 and 1: no visit counts twice in a metric."""
-    single = open_cohort(site, DATA, series=False).train[1]
-    series = open_cohort(site, DATA, series=True).train[1]
-    volumes = list(whole(single, DATA, series=False))
-    windows = list(whole(series, DATA, series=True))
-    assert [image.shape for image, _ in volumes] == [(1, 1, *SHAPE)] * 5
-    assert [target.shape for _, target in windows] == [(1, length, 1, *SHAPE) for length in (2, 2, 1)]
-    for part in (0, 1):
-        assert_close(torch.cat([pair[part] for pair in volumes]), torch.cat([pair[part][0] for pair in windows]))
+    single = open_cohort(site, DATA, "visits").train[1]
+    series = open_cohort(site, DATA, "series").train[1]
+    volumes = list(whole(single, DATA, "visits"))
+    windows = list(whole(series, DATA, "series"))
+    assert [batch.image.shape for batch in volumes] == [(1, 1, *SHAPE)] * 5
+    assert [batch.target.shape for batch in windows] == [(1, length, 1, *SHAPE) for length in (2, 2, 1)]
+    for part in ("image", "target"):
+        parts = [getattr(batch, part) for batch in volumes], [getattr(batch, part)[0] for batch in windows]
+        assert_close(*map(torch.cat, parts))
 
 
 def test_a_cohort_is_split_by_patient(site):
     """Two visits of one patient on both sides would leak."""
-    cohort = open_cohort(site, replace(DATA, validation=0.5), series=False)
+    cohort = open_cohort(site, replace(DATA, validation=0.5), "visits")
     train, kept = ([patient.name for patient in side] for side in (cohort.train, cohort.validation))
     assert train and kept and sorted(train + kept) == ["A", "B", "C"]
-    assert open_cohort(site, replace(DATA, validation=0.999), series=False).train
+    assert open_cohort(site, replace(DATA, validation=0.999), "visits").train
 
 
 def test_a_site_restricts_its_cohort_and_misspellings_are_named(site):
-    cohort = open_cohort(replace(site, patients=("B",)), DATA, series=False)
+    cohort = open_cohort(replace(site, patients=("B",)), DATA, "visits")
     assert [patient.name for patient in cohort.train] == ["B"]
     error = fault(replace(site, patients=("B", "Bee")), DATA)
     assert error.code == "unknown_patients" and "patients=Bee:" in str(error)
@@ -177,7 +190,7 @@ def test_bad_cases_are_left_out_counted_and_logged(site, tmp_path, caplog):
     (scans / "C-000/C-000-seg.nii.gz").unlink()
     heard = []
     with caplog.at_level(logging.WARNING, logger="gliofed.site"):
-        cohort = open_cohort(site, DATA, series=False, report=lambda done, of: heard.append((done, of)))
+        cohort = open_cohort(site, DATA, "visits", report=lambda done, of: heard.append((done, of)))
     assert cohort.left_out == {"unreadable": 1, "missing_mask": 2}
     assert [(patient.name, patient.visits) for patient in cohort.train] == [
         ("A", ("000", "002")),
@@ -186,13 +199,13 @@ def test_bad_cases_are_left_out_counted_and_logged(site, tmp_path, caplog):
     assert "A-001-t1n.nii.gz" in caplog.text
     assert heard == [(1, 3), (2, 3), (3, 3)]
     # A series cannot do without a file that is there but broken; without a visit's mask, it can.
-    series = open_cohort(site, DATA, series=True)
+    series = open_cohort(site, DATA, "series")
     assert [patient.name for patient in series.train] == ["B"]
     assert series.left_out == {"unreadable": 1, "missing_mask": 2, "no_series": 1}
 
 
 def test_nobody_left_is_an_error_with_the_first_reason(site, tmp_path):
-    assert fault(site, replace(DATA, window=6), series=True).code == "no_series"
+    assert fault(site, replace(DATA, window=6), "series").code == "no_series"
     assert fault(replace(site, root=str(tmp_path / "nowhere")), DATA).code == "no_cases"
     assert fault(replace(site, patients=()), DATA).code == "no_cases"
     assert fault(replace(site, labels="brats1999"), DATA).code == "unknown_labels"

@@ -7,19 +7,20 @@ from torch import nn
 from torch.testing import assert_close
 
 from shared.config import ModelConfig
-from shared.models import MODELS, PRESETS, build_model, reads_series
+from shared.models import MODELS, PRESETS, build_model, reads_series, task_of
 from shared.models.clstm_unet3d import CLSTMUNet3D
 from shared.models.unet import Encoder, crop, pad
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=["unet", "lstm_unet", "clstm_unet3d"])
 def name(request):
+    """Our models of volumes; cnn_lstm and MONAI's have tests of their own."""
     return request.param
 
 
 def demo(name, in_channels=2, out_channels=3):
     torch.manual_seed(0)
-    return build_model(ModelConfig(name=name, preset="demo"), in_channels, out_channels)
+    return build_model(ModelConfig(name=name, preset="demo"), in_channels, out_channels).eval()
 
 
 def image(name, *size, batch=1, channels=2, frames=2):
@@ -29,7 +30,11 @@ def image(name, *size, batch=1, channels=2, frames=2):
 
 def test_parameter_counts():
     """Millions, at 4 modalities and 3 regions, as the designs that were measured (shared/facts/models.md)."""
-    millions = {"unet": (0.081, 0.333, 1.33, 5.30, 21.2), "clstm_unet3d": (0.302, 1.22, 4.87, 19.5, 77.8)}
+    millions = {
+        "unet": (0.081, 0.333, 1.33, 5.30, 21.2),
+        "lstm_unet": (0.0537, 0.198, 0.752, 2.93, 11.5),
+        "clstm_unet3d": (0.302, 1.22, 4.87, 19.5, 77.8),
+    }
     for name, expected in millions.items():
         for preset, million in zip(PRESETS, expected, strict=True):
             with torch.device("meta"):  # shapes alone: the full preset would take 311 MB
@@ -56,6 +61,8 @@ def test_shifted_input_gives_shifted_output(name, axis):
     what is further from a border than half the receptive field (about 30 voxels).
     """
     model = demo(name).double()
+    if name == "lstm_unet":
+        model.iterations = 2  # each one widens the receptive field
     for module in list(model.modules()):
         for key, child in module.named_children():
             if isinstance(child, nn.GroupNorm):
@@ -119,7 +126,7 @@ def test_encoder_gives_the_finest_first():
 
 def test_gradient_reaches_every_parameter_and_no_operation_is_in_place(name):
     """What DP needs: `x` unchanged, and a copy that shares nothing trains alone."""
-    model, x = demo(name), image(name, 8, 8, 8)
+    model, x = demo(name).train(), image(name, 8, 8, 8)
     twin, before = copy.deepcopy(model), x.clone()
     model(x).square().mean().backward()
     assert torch.equal(x, before)
@@ -134,7 +141,7 @@ def test_weights_survive_a_file(name, tmp_path):
     model, x = demo(name), image(name, 8, 8, 8)
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
     torch.manual_seed(5)
-    other = build_model(ModelConfig(name=name, preset="demo"), 2, 3)
+    other = build_model(ModelConfig(name=name, preset="demo"), 2, 3).eval()
     assert not torch.equal(other(x), model(x))
     other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
     assert torch.equal(other(x), model(x))
@@ -173,7 +180,8 @@ def test_refuses_a_wrong_input(name, wrong, message):
 
 
 def test_unknown_names_are_listed():
-    with pytest.raises(ValueError, match=r"model.name=vnet: unknown; known are unet, clstm_unet3d"):
+    known = "unet, lstm_unet, clstm_unet3d, cnn_lstm, monai_dynunet, monai_segresnet"
+    with pytest.raises(ValueError, match=f"model.name=vnet: unknown; known are {known}"):
         build_model(ModelConfig(name="vnet", preset="demo"), 1, 1)
     with pytest.raises(ValueError, match=r"model.name=vnet"):
         reads_series("vnet")
@@ -181,5 +189,23 @@ def test_unknown_names_are_listed():
         build_model(ModelConfig(name="unet", preset="huge"), 1, 1)
 
 
-def test_which_models_read_series():
-    assert {name: reads_series(name) for name in MODELS} == {"unet": False, "clstm_unet3d": True}
+def test_options_reach_the_model_that_has_them():
+    series = build_model(ModelConfig(name="clstm_unet3d", preset="demo", layers=2, bidirectional=True), 1, 1)
+    assert len(series.lstm.layers) == 4
+    assert build_model(ModelConfig(name="lstm_unet", preset="demo", iterations=5), 1, 1).iterations == 5
+    with pytest.raises(ValueError, match=r"model.iterations=5: unet has no options; leave it out"):
+        build_model(ModelConfig(name="unet", preset="demo", iterations=5), 1, 1)
+    with pytest.raises(ValueError, match=r"model.light=True: cnn_lstm has encoder, as_published; leave it out"):
+        build_model(ModelConfig(name="cnn_lstm", preset="demo", light=True), 1, 1)
+
+
+def test_which_models_read_series_and_which_task_each_is_for():
+    assert [name for name in MODELS if reads_series(name)] == ["clstm_unet3d"]
+    assert [name for name in MODELS if task_of(name) == "grading"] == ["cnn_lstm"]
+
+
+def test_the_published_mock_setting_fits_the_full_preset():
+    """Seed 1's 5 volumes of 128 x 128 x 32: shapes alone, on no device, for it would take minutes and 20 GB."""
+    with torch.device("meta"):
+        model = build_model(ModelConfig(name="clstm_unet3d", preset="full"), 1, 1)
+        assert model(torch.empty(2, 5, 1, 128, 128, 32)).shape == (2, 5, 1, 128, 128, 32)

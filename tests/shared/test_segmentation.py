@@ -3,16 +3,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from monai.metrics.meandice import compute_dice
 from torch import nn
 from torch.testing import assert_close
 
+from shared.config import DataConfig
+from shared.data.samples import Batch
 from shared.models.clstm_unet3d import CLSTMUNet3D
 from shared.models.unet import UNet3D
-from shared.tasks import TASKS
+from shared.tasks.segmentation import Segmentation as TASK
 
-TASK = TASKS["segmentation"]
-REGIONS = ("ET", "TC", "WT")
+MM = (1.0, 1.0, 1.0)
 
 
 def slow_loss(logits, target):
@@ -32,12 +32,6 @@ def slow_loss(logits, target):
     return sum(losses) / len(losses)
 
 
-def slow_dice(prediction, target):
-    """Sets of voxels, as in the definition; NumPy."""
-    a, b = set(np.flatnonzero(prediction)), set(np.flatnonzero(target))
-    return 1.0 if not a and not b else 2 * len(a & b) / (len(a) + len(b))
-
-
 @pytest.mark.parametrize("shape", [(2, 3, 3, 4, 5), (2, 2, 3, 3, 4, 5)])  # volumes, series
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.bool])
 def test_loss_equals_loops(shape, dtype):
@@ -53,6 +47,24 @@ def test_loss_does_not_mix_samples():
     logits, target = torch.randn(3, 2, 4, 4, 4), torch.rand(3, 2, 4, 4, 4) > 0.9
     alone = torch.stack([TASK.loss(a[None], b[None]) for a, b in zip(logits, target, strict=True)])
     assert_close(TASK.loss(logits, target), alone.mean())
+
+
+def test_weight_multiplies_each_samples_loss():
+    """The mean is over samples and not over weights: a site with one grade would else train as if it had none."""
+    torch.manual_seed(0)
+    logits, target = torch.randn(3, 2, 4, 4, 4), torch.rand(3, 2, 4, 4, 4) > 0.9
+    weight = torch.tensor([0.5, 0.0, 3.0])
+    alone = torch.stack([TASK.loss(a[None], b[None]) for a, b in zip(logits, target, strict=True)])
+    assert_close(TASK.loss(logits, target, weight), (0.5 * alone[0] + 3 * alone[2]) / 3)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 3, 4, 5), (2, 2, 3, 3, 4, 5)])  # volumes, series
+def test_guesses_count_the_same(shape):
+    """Four guesses of two samples, so that guesses and samples cannot be taken for each other."""
+    torch.manual_seed(0)
+    guesses, target, weight = torch.randn(4, *shape), torch.rand(shape) > 0.7, torch.tensor([1.0, 2.0])
+    each = torch.stack([TASK.loss(guess, target, weight) for guess in guesses])
+    assert_close(TASK.loss(guesses.transpose(0, 1), target, weight), each.mean())
 
 
 def test_loss_is_finite_for_sure_and_wrong_logits_and_zero_for_right_ones():
@@ -78,40 +90,6 @@ def test_half_precision_logits_lose_nothing_in_the_sums():
 def test_predict_is_the_sigmoid_above_one_half():
     logits = torch.randn(1, 3, 4, 4, 4)
     assert torch.equal(TASK.predict(logits), logits.sigmoid() > 0.5)
-
-
-@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (1, 3, 4, 5, 6), (2, 3, 4, 5, 6), (1, 4, 3, 4, 5, 6)])
-def test_dice_equals_sets_of_voxels(shape):
-    torch.manual_seed(0)
-    prediction, target = torch.rand(shape) > 0.5, torch.rand(shape) > 0.5
-    metrics = TASK.metrics(prediction, target, REGIONS)
-    pairs = list(zip(prediction.reshape(-1, 3, 4, 5, 6).numpy(), target.reshape(-1, 3, 4, 5, 6).numpy(), strict=True))
-    for region, name in enumerate(("dice_et", "dice_tc", "dice_wt")):
-        assert metrics[name] == pytest.approx(np.mean([slow_dice(a[region], b[region]) for a, b in pairs]))
-    assert metrics["dice"] == pytest.approx(np.mean([metrics[f"dice_{r}"] for r in ("et", "tc", "wt")]))
-
-
-def test_dice_of_absent_regions_is_that_of_brats_and_monai():
-    present = torch.ones(2, 2, 2, dtype=torch.bool)
-    absent = ~present
-    prediction, target = torch.stack([absent, present, absent]), torch.stack([absent, absent, present])
-    metrics = TASK.metrics(prediction, target, REGIONS)
-    assert metrics == {"dice": pytest.approx(1 / 3), "dice_et": 1, "dice_tc": 0, "dice_wt": 0}
-    monai = compute_dice(prediction[None].float(), target[None].float(), ignore_empty=False)
-    assert monai.tolist() == [[1, 0, 0]]
-
-
-def test_one_region_has_one_number():
-    mask = torch.ones(1, 1, 2, 2, 2)
-    assert TASK.metrics(mask, mask, ("WT",)) == {"dice": 1}
-
-
-def test_metrics_refuse_other_shapes():
-    mask = torch.ones(1, 3, 2, 2, 2)
-    with pytest.raises(ValueError, match="R=2: TC, WT"):
-        TASK.metrics(mask, mask, ("TC", "WT"))
-    with pytest.raises(ValueError, match="same shape"):
-        TASK.metrics(mask, mask[..., :1], REGIONS)
 
 
 class Voxelwise(nn.Module):
@@ -148,3 +126,56 @@ def test_models_see_windows_as_they_see_patches(model, shape):
     # Windows start at 0, 4 and 8: the first four planes are the first window's alone, the last four the last one's.
     assert_close(logits[..., :4, :, :], net(x[..., :8, :, :])[..., :4, :, :])
     assert_close(logits[..., 12:, :, :], net(x[..., 8:, :, :])[..., 4:, :, :])
+
+
+DATA = DataConfig(
+    modalities=("T1",), regions=("TC", "WT"), window=2, spacing=None, patch=(6, 6, 6), validation=0.2, split_seed=0
+)
+
+
+def visit(seed, spacing):
+    """(1, C, D, H, W) and (1, R, D, H, W), larger than the patch."""
+    rng = torch.Generator().manual_seed(seed)
+    image = torch.randn(1, 1, 8, 9, 7, generator=rng)
+    return Batch(image, (torch.rand(1, 2, 8, 9, 7, generator=rng) > 0.5).float(), spacing=spacing)
+
+
+def test_a_patients_measure_is_the_mean_over_visits():
+    """Each visit has its own spacing; loss and masks are of whole volumes, not of windows."""
+    visits = [visit(0, (1.0, 1.0, 1.0)), visit(1, (3.0, 1.0, 0.5))]
+    measured = TASK.measure(Voxelwise(), iter(visits), DATA, torch.device("cpu"))
+    rows = []
+    for one in visits:
+        logits = Voxelwise()(one.image)
+        loss = slow_loss(logits, one.target)
+        rows.append({"loss": loss} | TASK.metrics(logits > 0, one.target, ("TC", "WT"), one.spacing))
+    assert measured == {name: pytest.approx(np.mean([row[name] for row in rows]), rel=1e-5) for name in rows[0]}
+
+
+def test_a_visit_of_a_short_window_counts_as_much():
+    """Three visits in windows of two: the last is alone in its window."""
+    visits = [visit(seed, MM) for seed in range(3)]
+    pairs = [(one.image, one.target) for one in visits]
+    first = Batch(*(torch.stack(parts, dim=1) for parts in zip(*pairs[:2], strict=True)), spacing=MM)
+    last = Batch(*(part[:, None] for part in pairs[2]), spacing=MM)
+    alone = TASK.measure(Voxelwise(), visits, DATA, torch.device("cpu"))
+    assert TASK.measure(Voxelwise(), [first, last], DATA, torch.device("cpu")) == pytest.approx(alone, rel=1e-5)
+
+
+def test_a_site_is_the_mean_of_its_patients():
+    patients = [{"loss": 1.0, "dice": 0.5}, {"loss": 2.0, "dice": 1.0}]
+    assert TASK.summarise(patients) == {"loss": 1.5, "dice": 0.75}
+    assert TASK.summarise([]) == {}
+
+
+def test_all_sites_are_the_mean_over_patients_of_what_is_finite():
+    """Metrics come from others: what is missing, NaN or of nobody does not enter."""
+    sites = [({"dice": 0.5, "loss": math.nan}, 1), ({"dice": 1.0, "loss": 2.0}, 3), ({}, 5), ({"dice": 0.0}, 0)]
+    assert TASK.pool(sites) == {"dice": 0.875, "loss": 2.0}
+    assert TASK.pool([({"loss": math.inf}, 2)]) == {}
+    assert TASK.pool([]) == {}
+
+
+def test_outputs_are_the_regions():
+    assert TASK.outputs(DATA) == 2
+    assert TASK.headline in TASK.metrics(torch.ones(2, 1, 1, 1), torch.ones(2, 1, 1, 1), DATA.regions, MM)

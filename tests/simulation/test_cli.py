@@ -48,6 +48,16 @@ WRONG_USE = {
     ("data.labels=brats2020",): ("data.labels=brats2020", "mock"),
     ("data.regions=[foo]",): ("foo", "object"),
     ("data.modalities=[t9]",): ("t9", "t1"),
+    ("model=cnn_lstm",): ("data=mock", "no grades", "phantom"),
+    ("task=grading",): ("model.name=clstm_unet3d", "task=segmentation", "task=grading"),
+    ("task=surgery",): ("task=surgery", "grading"),
+    ("model=unet", "+model.iterations=2"): ("model.iterations=2", "unet has no options"),
+    ("model=lstm_unet", "model.iterations=0"): ("model.iterations=0",),
+    ("model=cnn_lstm", "data=phantom", "model.encoder=cnn4"): ("model.encoder=cnn4", "cnn3"),
+    ("model=cnn_lstm", *FOLDER, "data.root=maskless"): ("maskless", "grade", "name_mapping.csv"),
+    ("experiment=seed9",): ("seed9", "seed1_mock"),
+    ("train.class_weights=[1]",): ("train.class_weights",),
+    ("data.spacing=[1,2]",): ("data.spacing",),
     ("data.visits=1",): ("data.visits=1", "data.window=5"),
 }
 
@@ -104,4 +114,5 @@ def test_a_sweep_gives_every_run_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_p
     small = ["data.size=[16,16,16]", "data.patch=[16,16,16]", "data.radius_max=6", "data.patients=2", "rounds=1"]
     words = ["-m", "sites=1", "train.steps=1", "model=unet,clstm_unet3d", *small, f"out={tmp_path / 'out'}"]
     assert status_of(monkeypatch, *words) == 0
-    assert len(list(tmp_path.glob("out/*/history.jsonl"))) == 2
+    assert len(list(tmp_path.glob("out/*/history.jsonl"))) == len(list(tmp_path.glob("out/*/curves.png"))) == 2
+    assert {path.name for path in tmp_path.glob("out/*.png")} == {"losses.png", "dice.png"}  # of both together

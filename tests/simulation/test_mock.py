@@ -111,7 +111,7 @@ def test_what_is_written_is_read_whole_by_the_path_of_real_data(tmp_path):
     data = DataConfig(
         modalities=("t1",), regions=("object",), window=3, spacing=1.0, patch=(8, 8, 8), validation=0, split_seed=0
     )
-    cohort = open_cohort(site, data, series=True)
+    cohort = open_cohort(site, data, "series")
     assert [patient.name for patient in cohort.train] == ["Mock-00000", "Mock-00001"]
     image, mask = (np.load(cohort.train[0].entries[0] / f"{name}.npy") for name in ("image", "mask"))
     assert image.shape == mask.shape == (3, 1, 32, 28, 24)

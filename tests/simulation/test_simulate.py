@@ -20,11 +20,13 @@ from client.work import train
 from server.rounds import initial_model
 from shared.codec import load_weights, travelling, weights_to_bytes
 from shared.config import ConfigError, RunConfig, SiteConfig
-from shared.data.dataset import batches, open_cohort
+from shared.data.dataset import open_cohort
+from shared.data.samples import batches
 from shared.messages import Reply, Request
 from shared.seeding import generator
 from shared.tasks import TASKS
-from simulation.simulate import parse_settings, simulate
+from simulation.settings import parse_settings
+from simulation.simulate import simulate
 from simulation.sites import Machine, make_sites
 
 Values = Callable[..., dict[str, Any]]
@@ -54,12 +56,11 @@ def test_one_site_is_local_training(values: Values, out: Path, tmp_path: Path, r
     assert simulate(settings).status == "done"
     run, _ = parse_settings(settings)
     (site,) = sites_of(settings, run, tmp_path / "plain")
-    patients = open_cohort(site, run.data, series=False).train
+    patients = open_cohort(site, run.data, "visits").train
     model = initial_model(run)
     for number in range(1, rounds + 1):
-        patches = batches(
-            patients, run.data, run.train, generator(run.seed, site.name, number, "patches"), series=False
-        )
+        rng = generator(run.seed, site.name, number, "patches")
+        patches = batches(patients, run.data, run.train, rng, "visits")
         train_one_round(model, patches, TASKS[run.task], run.train, 2, torch.device("cpu"))
     assert_close(model_of(out), travelling(model), rtol=0, atol=tolerance)
 
@@ -186,8 +187,8 @@ def test_history_has_what_its_readers_need(values: Values, out: Path) -> None:
     line = event["sites"]["site-1"]
     assert line.keys() == {"status", "reason", "patients", "train", "evaluate", "bytes_down", "bytes_up"}
     assert line["train"].keys() == {"loss"}
-    assert line["evaluate"].keys() == {"dice"}
-    assert event["global"].keys() == {"dice"}
+    metrics = {"loss", "dice", "jaccard", "recall", "precision", "hd95"}
+    assert line["evaluate"].keys() == event["global"].keys() == metrics
     size = (out / "model" / "model.safetensors").stat().st_size
     assert line["bytes_down"] == 2 * size  # to train and to evaluate
 

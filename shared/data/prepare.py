@@ -1,0 +1,174 @@
+"""Scans of a case -> an entry of the cache: what each task makes of them, once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.config import DataConfig
+from shared.data.cache import Entry, keep
+from shared.data.cases import Case
+from shared.data.labels import region_values, regions_of
+from shared.data.transforms import bounding_box, central_block, foreground_voxels, min_max, resample, z_score
+from shared.data.volume import DataError, Volume, read_volume
+
+TOLERANCE = 0.01
+"""Spacings that differ by this fraction or less are the same."""
+
+APART = 0.5
+"""Affines of a case's scans may differ by so much, in mm: header rounding, not another place."""
+
+
+def prepare(cases: Sequence[Case], data: DataConfig, cache: Path) -> Path:
+    """Give the folder of the entry for segmentation of `cases`, one patient's visits in order.
+
+    All images and masks on one grid, cropped to the voxels that are non-zero in any image, z-scored.
+    Raises DataError: missing_modality, missing_mask, shape_mismatch, those of `read_volume` and `regions_of`.
+    """
+    regions = [sorted(values) for values in region_values(cases[0].labels, data.regions)]
+    visits = [_visit(case, scan_files(case, data)) for case in cases]
+    identity: dict[str, object] = {
+        "visits": visits,
+        "spacing": data.spacing,
+        "labels": cases[0].labels,
+        "regions": regions,
+    }
+    return keep(identity, lambda: _segmentation(cases, data), cache)
+
+
+def prepare_graded(case: Case, data: DataConfig, cache: Path) -> Path:
+    """Give the folder of the entry for grading of one visit; the mask is never read.
+
+    Each volume is scaled to 0..1 by itself, then the central block of `data.patch` voxels is cut out of the whole scan,
+    so that W holds the central axial slices. A modality that the visit lacks is noted as not present.
+    Raises DataError: missing_modality if there is none at all, shape_mismatch, and those of `read_volume`.
+    """
+    there = [modality for modality in data.modalities if modality in case.images]
+    if not there:
+        wanted, has = ", ".join(data.modalities), ", ".join(case.images) or "no image"
+        raise DataError(
+            "missing_modality",
+            f"{case.patient} visit {case.visit}: none of {wanted}; has {has}; add one, or leave the patient out",
+        )
+    visit = _visit(case, [case.images[modality] for modality in there])
+    what: dict[str, object] = {"grading": there, "of": data.modalities, "block": data.patch, "spacing": data.spacing}
+    return keep(what | {"visits": [visit]}, lambda: _grading(case, data), cache)
+
+
+def scan_files(case: Case, data: DataConfig) -> list[Path]:
+    """The case's images in the order of `data.modalities`, then its mask.
+
+    Raises DataError: missing_modality, missing_mask.
+    """
+    missing = [modality for modality in data.modalities if modality not in case.images]
+    if missing:
+        raise DataError(
+            "missing_modality",
+            f"{case.patient} visit {case.visit}: no {', '.join(missing)}; has {', '.join(case.images) or 'no image'}; "
+            "add the file, or leave the patient out",
+        )
+    if case.mask is None:
+        raise DataError("missing_mask", f"{case.patient} visit {case.visit}: no mask; add the segmentation's file")
+    return [*(case.images[modality] for modality in data.modalities), case.mask]
+
+
+def same_grid(first: tuple[Path, Volume], path: Path, volume: Volume) -> None:
+    """Raise DataError, shape_mismatch or affine_mismatch, unless a scan's voxels are those of the case's first."""
+    expected = first[1]
+    if volume.array.shape != expected.array.shape or not np.allclose(volume.spacing, expected.spacing, TOLERANCE, 0):
+        raise DataError(
+            "shape_mismatch",
+            f"{path}: {_grid(volume)}, but {first[0].name} {_grid(expected)}; register a patient's scans to one grid",
+        )
+    apart = float(np.abs(volume.affine - expected.affine).max())
+    if apart > APART:
+        raise DataError(
+            "affine_mismatch",
+            f"{path}: lies elsewhere than {first[0].name}, by {apart:.3g} mm; register a patient's scans to one grid",
+        )
+
+
+def _visit(case: Case, paths: Sequence[Path]) -> dict[str, object]:
+    """Name a visit and the state of its files.
+
+    A file is its name, size and time of change: in deployment every message is a new process, which would spend
+    seconds to minutes to hash what the scans hold. A copied folder is prepared again; a moved one is not.
+    """
+    try:
+        states = [(path.name, path.stat()) for path in paths]
+    except OSError as error:
+        raise DataError("unreadable", f"{error.filename}: {error.strerror}; look at the file and its rights") from error
+    files = [[name, state.st_size, state.st_mtime_ns] for name, state in states]
+    return {"patient": case.patient, "visit": case.visit, "files": files}
+
+
+def _segmentation(cases: Sequence[Case], data: DataConfig) -> Entry:
+    images: list[npt.NDArray[np.float16]] = []
+    masks: list[npt.NDArray[np.uint8]] = []
+    first: tuple[Path, Volume] | None = None
+    brain: npt.NDArray[np.bool_] | None = None
+    for case in cases:
+        *paths, mask_path = scan_files(case, data)
+        frame = []
+        for path in paths:
+            volume = read_volume(path)
+            first = first or (path, volume)
+            same_grid(first, path, volume)
+            array = _spaced(volume.array, volume, data, order=1)
+            brain = array != 0 if brain is None else brain | (array != 0)
+            frame.append(z_score(array))
+        assert first is not None, "a config has one modality or more"
+        images.append(np.stack(frame))
+        labels = read_volume(mask_path)
+        same_grid(first, mask_path, labels)
+        try:
+            regions = regions_of(labels.array, case.labels, data.regions)
+        except DataError as error:
+            raise DataError(error.code, f"{mask_path}: {error}") from error
+        masks.append(np.stack([_spaced(region, labels, data, order=0) for region in regions]))
+    assert first is not None and brain is not None, "an entry has one case or more"
+    box = bounding_box(brain)
+    mask_box = np.stack([mask[:, *box] for mask in masks])
+    spacing, present = _edges(first[1], data), (True,) * len(data.modalities)
+    return Entry(
+        np.stack([image[:, *box] for image in images]), mask_box, foreground_voxels(mask_box), present, spacing
+    )
+
+
+def _grading(case: Case, data: DataConfig) -> Entry:
+    image = np.zeros((1, len(data.modalities), *data.patch), np.float16)
+    first: tuple[Path, Volume] | None = None
+    for channel, modality in enumerate(data.modalities):
+        if modality not in case.images:
+            continue
+        path = case.images[modality]
+        volume = read_volume(path)
+        first = first or (path, volume)
+        same_grid(first, path, volume)
+        image[0, channel] = central_block(min_max(_spaced(volume.array, volume, data, order=1)), data.patch)
+    assert first is not None, "the case has one modality or more"
+    present = tuple(modality in case.images for modality in data.modalities)
+    no_mask, no_voxels = np.zeros((1, 0, *data.patch), np.uint8), np.zeros((0, 4), np.int32)
+    return Entry(image, no_mask, no_voxels, present, _edges(first[1], data))
+
+
+def _edges(volume: Volume, data: DataConfig) -> tuple[float, float, float]:
+    """Voxel edges that a volume has once it is prepared, mm; those of the scan where they are near enough."""
+    own = (float(volume.spacing[0]), float(volume.spacing[1]), float(volume.spacing[2]))
+    if data.spacing is None:
+        return own
+    wanted = data.spacing if isinstance(data.spacing, tuple) else (data.spacing,) * 3
+    return own if np.allclose(own, wanted, TOLERANCE, 0) else wanted
+
+
+def _spaced(array: npt.NDArray[Any], volume: Volume, data: DataConfig, order: int) -> npt.NDArray[Any]:
+    target = _edges(volume, data)
+    return array if np.array_equal(target, volume.spacing) else resample(array, volume.spacing, target, order)
+
+
+def _grid(volume: Volume) -> str:
+    return (
+        "x".join(map(str, volume.array.shape)) + " voxels of " + "x".join(f"{mm:.3g}" for mm in volume.spacing) + " mm"
+    )

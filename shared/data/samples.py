@@ -1,0 +1,160 @@
+"""Batches that training and evaluation read from prepared patients."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from shared.config import DataConfig, TrainConfig
+from shared.data.cache import Entry, open_entry
+from shared.data.dataset import Patient, Reading
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images and what a model should say of them, float32, RAS."""
+
+    image: Tensor
+    """(B, C, D, H, W), or (B, T, C, D, H, W) for series."""
+    target: Tensor
+    """The same with R regions for C, 0 or 1; for grading (B, 1), 1 HGG and 0 LGG."""
+    present: Tensor | None = None
+    """(B, C), bool: which modalities there are; for grading."""
+    weight: Tensor | None = None
+    """(B,): what each sample's loss counts; None: 1."""
+    spacing: tuple[float, float, float] | None = None
+    """Edges of a voxel along D, H and W, mm; of whole volumes only."""
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What the model is called with."""
+        return (self.image,) if self.present is None else (self.image, self.present)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on `device`."""
+        present, weight = (None if part is None else part.to(device) for part in (self.present, self.weight))
+        return Batch(self.image.to(device), self.target.to(device), present, weight, self.spacing)
+
+
+def batches(
+    patients: Sequence[Patient], data: DataConfig, train: TrainConfig, rng: np.random.Generator, reading: Reading
+) -> Iterator[Batch]:
+    """Yield batches without end: patients in shuffled passes, a batch may span two; of each patient one sample."""
+    assert patients, "a cohort has one training patient or more"
+    sample = _grader(patients, train) if reading == "graded" else _patcher(data, train, rng, reading == "series")
+    order: list[int] = []
+    while True:
+        while len(order) < train.batch:
+            order.extend(rng.permutation(len(patients)).tolist())
+        chosen, order = order[: train.batch], order[train.batch :]
+        yield _collate([sample(patients[index]) for index in chosen])
+
+
+def whole(patient: Patient, data: DataConfig, reading: Reading) -> Iterator[Batch]:
+    """Yield the patient's whole volumes, each as a batch of one.
+
+    Series come in windows of `data.window` visits, each visit once, so that the last window may be shorter; the visit
+    at place k of any window has k visits before it, there as well.
+    """
+    if reading == "graded":
+        yield _collate([_graded(patient)])
+        return
+    length = data.window if reading == "series" else 1
+    for path in patient.entries:
+        entry = open_entry(path)
+        for start in range(0, len(entry.image), length):
+            parts = (np.array(array[start : start + length]) for array in (entry.image, entry.mask))
+            image, target = (torch.from_numpy(part).float() for part in parts)
+            if reading == "series":
+                image, target = image[None], target[None]
+            yield Batch(image, target, spacing=entry.spacing)
+
+
+def class_weights(patients: Sequence[Patient], given: str | tuple[float, float] | None) -> dict[str | None, float]:
+    """Return what the loss of a patient of each grade counts; balanced: LGG and HGG the same in sum, 1 on average.
+
+    A site that has one grade only has nothing to balance.
+
+    >>> class_weights([Patient("a", (), (), "HGG")] * 3 + [Patient("b", (), (), "LGG")], "balanced")
+    {'LGG': 2.0, 'HGG': 0.6666666666666666}
+    """
+    if isinstance(given, tuple):
+        return {"LGG": given[0], "HGG": given[1]}
+    counts = Counter(patient.grade for patient in patients)
+    if given is None or len(counts) < 2:
+        return {"LGG": 1.0, "HGG": 1.0}
+    return {grade: len(patients) / (2 * counts[grade]) for grade in ("LGG", "HGG")}
+
+
+def patch(
+    patient: Patient, data: DataConfig, train: TrainConfig, rng: np.random.Generator, series: bool
+) -> tuple[Tensor, Tensor]:
+    """Cut image (C, *data.patch) and target (R, *data.patch) of a random visit; series: (T, ...) of a random window.
+
+    With probability `train.foreground` centred on a random foreground voxel of those visits, as far as the volume
+    reaches; else, or where they have none, anywhere. A smaller volume is padded with zeros at its end.
+    """
+    entry = open_entry(patient.entries[rng.integers(len(patient.entries))])
+    length = data.window if series else 1
+    start = int(rng.integers(len(entry.image) - length + 1))
+    corner = _corner(entry, start, length, data.patch, rng.random() < train.foreground, rng)
+    image, target = (_cut(array[start : start + length], corner, data.patch) for array in (entry.image, entry.mask))
+    return (image, target) if series else (image[0], target[0])
+
+
+def _patcher(
+    data: DataConfig, train: TrainConfig, rng: np.random.Generator, series: bool
+) -> Callable[[Patient], Batch]:
+    return lambda patient: Batch(*patch(patient, data, train, rng, series))
+
+
+def _grader(patients: Sequence[Patient], train: TrainConfig) -> Callable[[Patient], Batch]:
+    weights = class_weights(patients, train.class_weights)
+    return lambda patient: replace(_graded(patient), weight=torch.tensor(weights[patient.grade]))
+
+
+def _graded(patient: Patient) -> Batch:
+    """One patient's block and grade, without a batch's axis."""
+    entry = open_entry(patient.entries[0])
+    image = torch.from_numpy(np.array(entry.image[0])).float()
+    return Batch(image, torch.tensor([float(patient.grade == "HGG")]), torch.tensor(entry.present))
+
+
+def _collate(samples: Sequence[Batch]) -> Batch:
+    """Stack samples; a part is in all of them or in none."""
+
+    def stacked(parts: list[Tensor | None]) -> Tensor | None:
+        there = [part for part in parts if part is not None]
+        return torch.stack(there) if there else None
+
+    image, target = (torch.stack([getattr(sample, part) for sample in samples]) for part in ("image", "target"))
+    present, weight = (stacked([getattr(sample, part) for sample in samples]) for part in ("present", "weight"))
+    return Batch(image, target, present, weight)
+
+
+def _corner(
+    entry: Entry, start: int, length: int, size: tuple[int, int, int], centred: bool, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Lowest voxel (d, h, w) of a patch that lies in the volume, or 0 where the volume is smaller."""
+    room = np.maximum(np.array(entry.image.shape[2:]) - size, 0)
+    first, last = np.searchsorted(entry.foreground[:, 0], [start, start + length])
+    corner: npt.NDArray[np.int64]
+    if centred and last > first:
+        centre = entry.foreground[rng.integers(first, last), 1:].astype(np.int64)
+        corner = np.clip(centre - np.array(size) // 2, 0, room)
+    else:
+        corner = rng.integers(0, room + 1)
+    return corner
+
+
+def _cut(array: npt.NDArray[Any], corner: npt.NDArray[np.int64], size: tuple[int, int, int]) -> Tensor:
+    """Copy (V, C, *size) from the corner on, float32."""
+    part = array[:, :, *(slice(low, low + edge) for low, edge in zip(corner, size, strict=True))]
+    padded = np.zeros((*array.shape[:2], *size), array.dtype)
+    padded[:, :, *(slice(edge) for edge in part.shape[2:])] = part
+    return torch.from_numpy(padded).float()  # PyTorch reads fp16 faster than numpy

@@ -1,0 +1,104 @@
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from shared.config import DataConfig
+from shared.data.samples import Batch
+from shared.tasks.means import over_patients, over_sites
+from shared.tasks.scores import COUNTS, auc_with_interval, rates_with_intervals
+
+
+class Grading:
+    """High-grade glioma (HGG, 1) or low-grade (LGG, 0): one sigmoid a patient.
+
+    Logits and targets are (B, 1). A patient is called HGG where the logit is above 0.
+    """
+
+    headline: ClassVar[str] = "accuracy"
+    """The metric to show first."""
+
+    @staticmethod
+    def outputs(data: DataConfig) -> int:
+        """Channels of the model's output."""
+        return 1
+
+    @staticmethod
+    def loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Binary cross-entropy of each sample, times its `weight` (B,), and their mean; None is ones.
+
+        Samples do not mix: the loss of one patient must not depend on another's (differential privacy).
+        """
+        losses = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none").flatten(1).mean(1)
+        return (losses if weight is None else losses * weight).mean()
+
+    @staticmethod
+    @torch.no_grad()
+    def measure(
+        model: Callable[..., Tensor], volumes: Iterable[Batch], data: DataConfig, device: torch.device
+    ) -> dict[str, float]:
+        """Loss, score (the logit) and true grade of one patient, who is the one batch of `volumes`, with B=1.
+
+        The model must be in evaluation mode, on `device`. Score and grade stay at the site: `summarise` counts them.
+        """
+        [batch] = volumes
+        batch = batch.to(device)
+        logit = model(*batch.inputs)
+        loss = Grading.loss(logit, batch.target)
+        return {"loss": loss.item(), "score": logit.item(), "grade": batch.target.item()}
+
+    @staticmethod
+    def summarise(patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """One site's metrics from its patients' measures; nothing for no patients.
+
+        The mean loss; the counts tp, fp, tn, fn, where positive is HGG; accuracy, sensitivity, specificity, f1 and auc,
+        each with its 95 % bootstrap interval as accuracy_low and accuracy_high. What is undefined is NaN, as the AUC
+        where all patients have one grade.
+        """
+        if not patients:
+            return {}
+        measured = over_patients([{"loss": patient["loss"]} for patient in patients])
+        score = np.array([patient["score"] for patient in patients])
+        hgg = np.array([patient["grade"] for patient in patients]) == 1
+        called = score > 0
+        sums = [np.sum(called & hgg), np.sum(called & ~hgg), np.sum(~called & ~hgg), np.sum(~called & hgg)]
+        return measured | _rates(np.array(sums)) | auc_with_interval(score, hgg.astype(np.float64))
+
+    @staticmethod
+    def pool(sites: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, float]:
+        """All sites' metrics from each one's own and its number of validation patients.
+
+        Counts are summed, and what follows from counts is exactly as if all patients were at one place, intervals too.
+        The AUC is not: it needs scores, which do not leave a site. Here it is the mean of the sites' AUCs, weighted by
+        their pairs of an HGG and an LGG, so the share of pairs within a site that are in order; it has no interval.
+        A site whose counts are not those of so many patients does not enter: others sent them.
+        """
+        sites = [(metrics, patients) for metrics, patients in sites if _adds_up(metrics, patients)]
+        if not sites:
+            return {}
+        losses = [({"loss": metrics.get("loss", math.nan)}, patients) for metrics, patients in sites]
+        aucs = [({"auc": metrics["auc"]}, _pairs(metrics)) for metrics, _ in sites if 0 <= metrics.get("auc", -1) <= 1]
+        counts = np.array([sum(metrics[name] for metrics, _ in sites) for name in COUNTS])
+        return {"loss": math.nan} | over_sites(losses) | _rates(counts) | {"auc": math.nan} | over_sites(aucs)
+
+
+def _rates(sums: npt.NDArray[np.generic]) -> dict[str, float]:
+    """The counts, and what follows from them alone."""
+    counts = sums.astype(np.float64)
+    return dict(zip(COUNTS, counts.tolist(), strict=True)) | rates_with_intervals(counts)
+
+
+def _adds_up(metrics: Mapping[str, float], patients: int) -> bool:
+    """Whether these metrics count so many patients, and one or more."""
+    counts = [float(metrics.get(name, math.nan)) for name in COUNTS]
+    return all(count.is_integer() and count >= 0 for count in counts) and sum(counts) == patients > 0
+
+
+def _pairs(metrics: Mapping[str, float]) -> int:
+    """Pairs of an HGG and an LGG."""
+    return int((metrics["tp"] + metrics["fn"]) * (metrics["tn"] + metrics["fp"]))

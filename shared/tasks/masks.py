@@ -1,0 +1,83 @@
+"""How well masks agree: overlap, and the distance between surfaces."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Spacing = tuple[float, float, float]
+
+ABSENT_MM = 373.13
+"""HD95 of a region that is in one mask only: the diagonal of BraTS' 240 x 240 x 155 mm, a usual penalty there."""
+
+DENSE = 0.05
+"""Share of surface voxels from which a distance transform is faster than a search tree: noise, as before training."""
+
+
+def compare(predicted: Tensor, true: Tensor, spacing: Spacing) -> dict[str, Tensor]:
+    """Dice, Jaccard, recall, precision and HD95 (mm) of two masks (R, D, H, W), bool; each (R,), float64, never NaN.
+
+    `spacing` is a voxel's edge in mm along D, H, W. A region that is absent in both masks counts 1, and 0 mm; in one of
+    them 0, and ABSENT_MM.
+    """
+    from monai.metrics.confusion_matrix import get_confusion_matrix  # MONAI takes seconds; not every message needs it
+
+    predicted, true = _crop(predicted, true)
+    # As uint8: MONAI adds the masks, and True + True is not 2.
+    tp, fp, _, fn = get_confusion_matrix(predicted[None].byte(), true[None].byte())[0].double().unbind(-1)
+    absent = tp + fp + fn == 0
+
+    def share(whole: Tensor) -> Tensor:
+        return torch.where(absent, 1.0, tp / whole.clamp(min=1))
+
+    distances = [hd95(*pair, spacing) for pair in zip(predicted, true, strict=True)]
+    return {
+        "dice": torch.where(absent, 1.0, 2 * tp / (2 * tp + fp + fn).clamp(min=1)),
+        "jaccard": share(tp + fp + fn),
+        "recall": share(tp + fn),
+        "precision": share(tp + fp),
+        "hd95": torch.tensor(distances, dtype=torch.float64),
+    }
+
+
+def hd95(predicted: Tensor, true: Tensor, spacing: Spacing) -> float:
+    """Robust Hausdorff distance in mm of two masks (D, H, W), bool: the larger 95th percentile of both directions.
+
+    Equal to monai.metrics.hausdorff_distance.compute_hausdorff_distance, by its parts: that one warns of itself in
+    MONAI 1.6, fails over 16 million surface voxels, and takes five times as long for noise.
+    """
+    from monai.metrics.utils import get_mask_edges
+
+    if not predicted.any() or not true.any():
+        return ABSENT_MM if predicted.any() or true.any() else 0.0
+    surfaces = [edges.numpy() for edges in get_mask_edges(predicted, true)]
+    directions = (surfaces, surfaces[::-1])
+    return max(float(np.percentile(_distances(start, end, spacing), 95)) for start, end in directions)
+
+
+def _distances(start: npt.NDArray[np.bool_], end: npt.NDArray[np.bool_], spacing: Spacing) -> npt.NDArray[np.floating]:
+    """Millimetres from each voxel of the surface `start` to the nearest of `end`."""
+    from monai.metrics.utils import get_surface_distance
+    from scipy.ndimage import distance_transform_edt
+
+    distances: npt.NDArray[np.floating]
+    if np.count_nonzero(start) + np.count_nonzero(end) > DENSE * start.size:
+        distances = distance_transform_edt(~end, sampling=spacing)[start]
+    else:
+        distances = get_surface_distance(start, end, "euclidean", spacing)
+    return distances
+
+
+def _crop(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut both to the box around all their regions: a tumour is a small part of a head, and less is faster.
+
+    Nothing else changes: beyond the edge of an array there is background, for MONAI as well.
+    """
+    either = (predicted | true).any(dim=0)
+    if not either.any():
+        return predicted, true
+    box = []
+    for others in ((1, 2), (0, 2), (0, 1)):
+        planes = either.any(dim=others).nonzero()
+        box.append(slice(int(planes[0]), int(planes[-1]) + 1))
+    return predicted[:, *box], true[:, *box]

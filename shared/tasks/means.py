@@ -1,0 +1,20 @@
+"""Means over patients and over sites, of metrics by name."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+
+def over_patients(patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each metric; all patients have the same metrics. Nothing for no patients."""
+    return {name: fmean(patient[name] for patient in patients) for name in patients[0]} if patients else {}
+
+
+def over_sites(sites: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, float]:
+    """Mean of each metric over (metrics, weight) of sites, by name; a metric enters where it is there and finite."""
+    means = {}
+    for name in sorted({name for metrics, _ in sites for name in metrics}):
+        known = [(metrics[name], n) for metrics, n in sites if n > 0 and math.isfinite(metrics.get(name, math.nan))]
+        if known:
+            means[name] = sum(value * n for value, n in known) / sum(n for _, n in known)
+    return means

@@ -1,0 +1,54 @@
+"""The composed settings, sorted and checked before anything is made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+
+from server.strategies import STRATEGIES
+from shared.config import ConfigError, DataConfig, Device, Positive, RunConfig, Strict, parse
+from shared.tasks import model_of
+from simulation.sites import site_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Strict):
+    """What a simulation has beside its run and its data."""
+
+    sites: Annotated[int, Field(gt=0, le=99)]
+    engine: Literal["local", "ray"]
+    device: Device
+    threads: Positive
+    at_once: Positive | None
+    faults: dict[str, str]
+
+
+def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
+    """Sort the composed settings into the run's and the simulation's; try out what only building can tell."""
+    for key in ("model", "data", "train", "round", "gate", "strategy"):
+        if not isinstance(values[key], Mapping):
+            raise ConfigError(f"{key}={values[key]}: must be a group of settings; see gliofed-simulate --cfg job")
+    keys = {field.name for field in fields(RunConfig)}
+    run_values = {key: value for key, value in values.items() if key in keys}
+    shared = {field.name for field in fields(DataConfig)}
+    run_values["data"] = {key: value for key, value in values["data"].items() if key in shared}
+    rest = {field.name: values[field.name] for field in fields(Settings)}
+    if not isinstance(values["faults"] or {}, Mapping):
+        raise ConfigError(f"faults={values['faults']}: must be sites with their faults, as in faults={{site-2:nan}}")
+    rest["faults"] = {site: str(fault) for site, fault in (values["faults"] or {}).items()}  # Hydra reads nan, inf
+    settings = parse(Settings, rest)
+    if not run_values["round"]["expected"]:
+        run_values["round"] = run_values["round"] | {"expected": site_names(settings.sites)}
+    run = parse(RunConfig, run_values)
+    if run.strategy.name not in STRATEGIES:
+        raise ConfigError(f"strategy.name={run.strategy.name}: unknown; known are {', '.join(STRATEGIES)}")
+    if run.round.quorum > settings.sites:
+        raise ConfigError(f"round.quorum={run.round.quorum}: more than sites={settings.sites}")
+    try:
+        with torch.device("meta"):
+            model_of(run)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return run, settings

@@ -1,0 +1,184 @@
+"""make results: train what docs/results.md compares, and write that page from the runs' histories.
+
+Runs are kept in outputs/results: one that is finished is not repeated, one that was killed goes on. Phantoms are
+written once a seed. `--tables seed2` makes one table; `--only-write` writes the page from the runs that are there.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+PAGE = Path("docs/results.md")
+ROOT = Path("outputs/results")
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One comparison: the same data, steps and seeds for every row."""
+
+    title: str
+    says: str
+    data: str
+    """Folder of its phantoms; one a seed."""
+    rows: dict[str, tuple[str, ...]]
+    """What differs, as overrides of gliofed-simulate."""
+    metrics: tuple[str, ...]
+    better: tuple[tuple[str, str], ...]
+    """Pairs of rows: the first is expected to be better than the second, by the first metric."""
+
+
+def grading_rows() -> dict[str, tuple[str, ...]]:
+    """Ours, then as published."""
+    encoders = ("cnn1", "cnn2", "cnn3")
+    ours = {name: (f"experiment=seed3_{name}",) for name in encoders}
+    return ours | {f"{name} as published": (*ours[name], "model.as_published=true") for name in encoders}
+
+
+TABLES = {
+    "seed2": Table(
+        "Tumour segmentation: U-Net and LSTM-U-Net",
+        "Phantoms at 4 mm, two sites of 30 patients, the same steps. LSTM-U-Net refines its mask three times.",
+        "segmentation",
+        {"unet": ("experiment=seed2_unet",), "lstm_unet": ("experiment=seed2_lstm_unet",)},
+        ("dice", "dice_et", "dice_tc", "dice_wt", "jaccard", "recall", "precision", "hd95"),
+        (("lstm_unet", "unet"),),
+    ),
+    "seed3": Table(
+        "Grading: the three encoders, ours and as published",
+        "Phantoms at 4 mm, two sites of 60 patients, the same steps. As published: BatchNorm, the last block "
+        "normalised, plain average pooling, no strided first convolution.",
+        "grading",
+        grading_rows(),
+        ("auc", "accuracy", "sensitivity", "specificity", "f1", "loss"),
+        (("cnn3", "cnn2"), ("cnn2", "cnn1"), *((f"cnn{n}", f"cnn{n} as published") for n in (1, 2, 3))),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run."""
+
+    seconds: float
+    parameters: int
+    last: dict[str, float]
+    """The last round's metrics, pooled over the sites."""
+
+
+def train(table: Table, row: str, seed: int) -> Run:
+    """Return the run's figures; train first where it is not finished."""
+    out = folder(table, row, seed)
+    if not finished(out):
+        command = [str(Path(sys.executable).with_name("gliofed-simulate"))]
+        if (out / "run.json").exists():
+            command.append(f"resume={out}")
+        else:
+            data = ROOT / "phantoms" / f"{table.data}-{seed}"
+            command += [*table.rows[row], f"seed={seed}", f"data.root={data}", f"out={out}", "device=cpu"]
+        print(f"{row}, seed {seed}: {' '.join(command[1:])}", file=sys.stderr, flush=True)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return figures(out)
+
+
+def folder(table: Table, row: str, seed: int) -> Path:
+    return ROOT / table.data / f"{row.replace(' ', '-')}-{seed}"
+
+
+def history(out: Path) -> list[dict[str, Any]]:
+    path = out / "history.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def finished(out: Path) -> bool:
+    return any(event == {"event": "end", "status": "done"} for event in history(out)[-1:])
+
+
+def figures(out: Path) -> Run:
+    rounds = [event for event in history(out) if event["event"] == "round"]
+    # safetensors: eight bytes with the length of a JSON header, which holds every tensor's shape.
+    raw = (out / "model" / "model.safetensors").read_bytes()
+    header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    ends = [part["data_offsets"][1] for name, part in header.items() if name != "__metadata__"]
+    last = {name: value for name, value in rounds[-1]["global"].items() if value is not None}
+    return Run(sum(event["seconds"] for event in rounds), max(ends) // 4, last)
+
+
+def write(tables: Sequence[str]) -> str:
+    """The page, from the runs that are there."""
+    parts = [INTRODUCTION]
+    for name in tables:
+        table, runs = TABLES[name], {}
+        for row in table.rows:
+            folders = [folder(table, row, seed) for seed in SEEDS]
+            if done := [figures(out) for out in folders if finished(out)]:
+                runs[row] = done
+        parts.append(section(name, table, runs))
+    return "\n".join(parts)
+
+
+def section(name: str, table: Table, runs: dict[str, list[Run]]) -> str:
+    head = ["model", "parameters", "seconds", *table.metrics]
+    lines = [f"## {table.title}\n", f"{table.says} `make results ARGS='--tables {name}'`\n"]
+    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row, done in runs.items():
+        cells = [row, f"{done[0].parameters:,}", f"{fmean(run.seconds for run in done):.0f}"]
+        cells += [spread([run.last[metric] for run in done]) for metric in table.metrics]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines.append("")
+    lines += [verdict(runs, table.metrics[0], *pair) for pair in table.better if set(pair) <= runs.keys()]
+    return "\n".join(lines) + "\n"
+
+
+def verdict(runs: dict[str, list[Run]], metric: str, first: str, second: str) -> str:
+    """Say which of two rows is better, from the differences at equal seeds."""
+    pairs = zip(runs[first], runs[second], strict=False)
+    differences = [one.last[metric] - two.last[metric] for one, two in pairs]
+    mean, each = fmean(differences), ", ".join(f"{value:+.3f}" for value in differences)
+    if all(value > 0 for value in differences):
+        says = "better at every seed"
+    elif all(value <= 0 for value in differences):
+        says = "**not better** at any seed"
+    else:
+        says = (
+            f"**not clearly better**: the sign changes with the seed, the mean is {'above' if mean > 0 else 'below'} 0"
+        )
+    return f"- {first} against {second}, {metric}: {mean:+.3f} ({each}); {says}."
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+INTRODUCTION = """# Results
+
+`make results` trains everything on this page and writes it: three seeds a row, mean and standard deviation over the
+seeds. A seed is other patients, other first weights and other patches. A killed `make results` goes on where it was.
+All data are phantoms: **every figure is synthetic** and says nothing about patients. Figures are those of the last
+round, on the validation patients of all sites; nothing is selected on them. HD95 is in mm; seconds are wall time on two
+cores.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make results", description=__doc__)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--only-write", action="store_true", help="train nothing")
+    arguments = parser.parse_args()
+    if not arguments.only_write:
+        for seed in SEEDS:  # seed by seed: a run that is cut short has whole rows of fewer seeds
+            for name in arguments.tables:
+                for row in TABLES[name].rows:
+                    train(TABLES[name], row, seed)
+    PAGE.write_text(write(list(TABLES)))
+    print(f"written: {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
