@@ -46,7 +46,7 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield batches without end: patients in shuffled passes, a batch may span two; of each patient one sample."""
     assert patients, "a cohort has one training patient or more"
-    sample = _grader(patients, train) if reading == "graded" else _patcher(data, train, rng, reading == "series")
+    sample = _grader(patients, train, rng) if reading == "graded" else _patcher(data, train, rng, reading == "series")
     order: list[int] = []
     while True:
         while len(order) < train.batch:
@@ -113,9 +113,16 @@ def _patcher(
     return lambda patient: Batch(*patch(patient, data, train, rng, series))
 
 
-def _grader(patients: Sequence[Patient], train: TrainConfig) -> Callable[[Patient], Batch]:
+def _grader(patients: Sequence[Patient], train: TrainConfig, rng: np.random.Generator) -> Callable[[Patient], Batch]:
+    """Whole blocks, mirrored along each axis half of the time: a grade has no side, and patients are few."""
     weights = class_weights(patients, train.class_weights)
-    return lambda patient: replace(_graded(patient), weight=torch.tensor(weights[patient.grade]))
+
+    def sample(patient: Patient) -> Batch:
+        batch = _graded(patient)
+        axes = [axis for axis in (1, 2, 3) if rng.random() < 0.5]
+        return replace(batch, image=batch.image.flip(axes), weight=torch.tensor(weights[patient.grade]))
+
+    return sample
 
 
 def _graded(patient: Patient) -> Batch:

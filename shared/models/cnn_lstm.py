@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shared.models.conv_lstm import check_axes
+from shared.models.unet import GroupNorm, fast_layout
 
 FEATURES = 64
 """Numbers that describe one modality's volume, and the LSTM's size."""
@@ -105,6 +106,7 @@ class VolumeEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
+        x = fast_layout(x)
         for level, block in enumerate(self.blocks):
             x = block(x)
             if level or self.as_published:
@@ -140,9 +142,7 @@ def _block(
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
     layers: list[nn.Module] = [convolution]
     if norm:
-        layers.append(
-            nn.BatchNorm3d(out_channels) if as_published else nn.GroupNorm(min(8, out_channels), out_channels)
-        )
+        layers.append(nn.BatchNorm3d(out_channels) if as_published else GroupNorm(min(8, out_channels), out_channels))
     else:
         assert convolution.bias is not None
         nn.init.zeros_(convolution.bias)

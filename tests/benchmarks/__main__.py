@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from shared.versions import versions
-from tests.benchmarks import overhead, phantoms
+from tests.benchmarks import models, overhead, phantoms
 
 
 def machine() -> dict[str, object]:
@@ -23,24 +23,28 @@ def machine() -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="of each whole process (default: 5)")
+    parser.add_argument("what", nargs="*", choices=[[], "phantoms", "models", "overhead"], help="default: all three")
+    parser.add_argument("--runs", type=int, default=5, help="of each whole process, for the overhead (default: 5)")
     parser.add_argument("--json", type=Path, help="file for the figures")
+    models.add_arguments(parser)
     arguments = parser.parse_args()
-
-    written = phantoms.measure()
-    print("A phantom of four modalities and its mask, written as NIfTI, in CPU-seconds (asked at 1 mm: at most 8)")
-    for size, seconds in written.items():
-        print(f"  {size:30} {seconds:8.2f}")
-
-    result = overhead.measure(arguments.runs)
-    print("Whole processes, the minimum of the runs, in seconds")
-    for name, seconds in result.minimum.items():
-        print(f"  {name:30} {seconds:8.2f}")
-    print(f"  {'ratio (asked: at most 1.15)':30} {result.ratio:8.3f}")
-
+    what = arguments.what or ["phantoms", "models", "overhead"]
+    figures: dict[str, object] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
+    if "phantoms" in what:
+        figures["phantom_cpu_seconds"] = written = phantoms.measure()
+        print("A phantom of four modalities and its mask, written as NIfTI, in CPU-seconds (asked at 1 mm: at most 8)")
+        for size, seconds in written.items():
+            print(f"  {size:30} {seconds:8.2f}")
+    if "models" in what:
+        figures["models"] = models.measure(arguments)
+    if "overhead" in what:
+        result = overhead.measure(arguments.runs)
+        figures |= {"overhead_seconds": result.seconds, "overhead_ratio": result.ratio}
+        print("Whole processes, the minimum of the runs, in seconds")
+        for name, seconds in result.minimum.items():
+            print(f"  {name:30} {seconds:8.2f}")
+        print(f"  {'ratio (asked: at most 1.15)':30} {result.ratio:8.3f}")
     if arguments.json:
-        figures = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
-        figures |= {"phantom_cpu_seconds": written, "overhead_seconds": result.seconds, "overhead_ratio": result.ratio}
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 

@@ -1,6 +1,7 @@
 """What grading reads of a case: never the mask, the central slices, scaled to 0..1, missing modalities noted."""
 
 from dataclasses import replace
+from itertools import combinations
 
 import nibabel as nib
 import numpy as np
@@ -141,7 +142,11 @@ def test_a_batch_is_patients_with_grades_and_what_is_missing(site):
     batch = next(batches(patients, DATA, TRAIN, np.random.default_rng(0), "graded"))
     assert batch.image.shape == (4, 2, 6, 6, 32) and batch.image.dtype == torch.float32
     by_name = {patient.name: next(whole(patient, DATA, "graded")) for patient in patients}
-    order = [next(n for n, one in by_name.items() if torch.equal(one.image[0], image)) for image in batch.image]
+    mirrored = [axes for n in range(4) for axes in combinations((1, 2, 3), n)]  # of training alone, along any axes
+    order = [
+        next(n for n, one in by_name.items() if any(torch.equal(one.image[0].flip(axes), image) for axes in mirrored))
+        for image in batch.image
+    ]
     assert sorted(order) == ["P0", "P1", "P2", "P3"]
     assert batch.target.tolist() == [[float(name != "P3")] for name in order]
     assert batch.present.tolist() == [[True, name != "P2"] for name in order]
