@@ -165,6 +165,11 @@ class _Run:
         server = ServerStep({n: state.weights[n] for n in parameters}, self.config.strategy, state.optimizer)
         moved = server.step(mean)
         weights = {name: moved[name] if name in moved else old + mean[name] for name, old in state.weights.items()}
+        for name in weights:
+            if name.endswith(
+                "running_var"
+            ):  # of BatchNorm: a coded update may take it below zero, where there is no root
+                weights[name] = weights[name].clamp(min=0)
         return weights, server.state()
 
     def evaluates(self, number: int) -> bool:

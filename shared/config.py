@@ -76,6 +76,11 @@ class DataConfig(Strict):
     split_seed: int
     """Salt of that hash; fixed for a study."""
 
+    def __post_init__(self) -> None:
+        for key, names in (("modalities", self.modalities), ("regions", self.regions)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"data.{key}={','.join(names)}: names one twice; each is a channel of its own")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Strict):
@@ -232,7 +237,9 @@ def is_site_name(name: str) -> bool:
 
 
 def _fault(fault: Any, where: str) -> str:
-    key = ".".join([where] * bool(where) + [str(part) for part in fault["loc"]])
+    # Where a value may be of several types, the place ends with a type's name: no word for a user.
+    place = [str(part) for part in fault["loc"] if re.fullmatch(r"[\w-]+", str(part))]
+    key = ".".join([where] * bool(where) + [part for part in place if not part.startswith("constrained-")])
     if fault["type"] == "value_error":  # ours: names the key itself
         return str(fault["ctx"]["error"])
     if fault["type"] == "json_invalid":

@@ -19,22 +19,39 @@ if TYPE_CHECKING:
 STATUS = {"done": 0, "failed": 1, "incomplete": 3}
 FAILED = 1
 WRONG_USE = 2
+WORST_FIRST = (2, 1, 3)
+"""Statuses of a sweep's runs: its own is the first of these that there is."""
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+
+
+class _Stop(Exception):
+    """One run cannot be, or had to stop: a status and a sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 def main() -> None:
     """Run the command; every wrong use is one sentence and status 2."""
     os.environ |= {"HYDRA_FULL_ERROR": "1", "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     outcomes: list[Outcome] = []
+    statuses: list[int] = []
     started: list[bool] = []
     now = datetime.now().astimezone()
 
     @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="simulation")
     def job(composed: DictConfig) -> None:
         started.append(True)
-        outcomes.append(_job(composed, now))
+        try:
+            outcomes.append(_job(composed, now))
+            statuses.append(STATUS[outcomes[-1].status])
+        except _Stop as stop:
+            statuses.append(stop.status)
+            print(f"gliofed-simulate: {stop}", file=sys.stderr, flush=True)  # a sweep goes on with its next run
 
+    sys.argv[1:] = _nested_last(sys.argv[1:])
     try:
         job()
     except (HydraException, OmegaConfBaseException) as error:
@@ -46,25 +63,37 @@ def main() -> None:
     except KeyboardInterrupt as stop:
         print(f"gliofed-simulate: {stop or 'interrupted'}", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)  # sites may be in the middle of a step
-    if outcomes:
-        _draw(outcomes)
-    status = max((STATUS[outcome.status] for outcome in outcomes), default=0)
+    if len(outcomes) > 1:
+        _together(outcomes)
+    status = next((status for status in WORST_FIRST if status in statuses), 0)
     sys.stdout.flush()
     if any(outcome.hung for outcome in outcomes):
         os._exit(status)  # the thread of a site that hangs would hold the process
     sys.exit(status)
 
 
+def _nested_last(words: list[str]) -> list[str]:
+    """In a sweep, let single settings of a group, as model.iterations=2, wait until the swept group is chosen.
+
+    Hydra first composes a sweep without what is swept, and refuses a setting that the default choice does not have. A
+    choice of one is swept as well, and so looked at run by run.
+    """
+    if not {"-m", "--multirun"} & set(words):
+        return words
+    setting = re.compile(r"((?:model|data|strategy|train)\.[\w.]+)=([^,(]+|\[[^()]*\])")
+    return [f"{match[1]}=choice({match[2]})" if (match := setting.fullmatch(word)) else word for word in words]
+
+
 def _job(composed: DictConfig, now: datetime) -> "Outcome":
     # Imported here, so that --help and a mistyped key answer at once.
     from shared.config import ConfigError
     from shared.data.volume import DataError
-    from simulation.simulate import FailedError, simulate
+    from simulation.simulate import FailedError, draw, simulate
 
     sweep = HydraConfig.get()
     name = _name(sweep.job.num, sweep.overrides.task) if sweep.mode == RunMode.MULTIRUN else None
     if missing := sorted(OmegaConf.missing_keys(composed)):
-        _leave(WRONG_USE, f"{', '.join(missing)}: must be given; see gliofed-simulate --help")
+        raise _Stop(WRONG_USE, f"{', '.join(missing)}: must be given; see gliofed-simulate --help")
     values: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     others = [word for word in sweep.overrides.task if not word.startswith("resume=")]
     try:
@@ -72,19 +101,21 @@ def _job(composed: DictConfig, now: datetime) -> "Outcome":
             raise ConfigError(
                 f"resume={values['resume']}: goes alone, since the run keeps its settings; drop {others[0]}"
             )
-        return simulate(values, name, now)
+        outcome = simulate(values, name, now)
+        draw(outcome)
+        return outcome
     except (ConfigError, DataError) as error:
-        _leave(WRONG_USE, str(error))
+        raise _Stop(WRONG_USE, str(error)) from None
     except BrokenPipeError:
         os._exit(BROKEN_PIPE)  # whoever read our output has seen enough
     except FailedError as error:
-        _leave(FAILED, str(error))
+        raise _Stop(FAILED, str(error)) from None
 
 
-def _draw(outcomes: "list[Outcome]") -> None:
-    from simulation.simulate import draw
+def _together(outcomes: "list[Outcome]") -> None:
+    from simulation.simulate import draw_together
 
-    if folder := draw(outcomes):
+    if folder := draw_together(outcomes):
         print(f"all runs together: {folder}/*.png")
 
 

@@ -122,14 +122,18 @@ def _run(run: RunConfig, settings: Settings, sites: list[SiteConfig], out: Path,
     return Outcome(status, hung, out, metric, note)
 
 
-def draw(outcomes: Sequence[Outcome]) -> Path | None:
-    """Draw each run's curves.png, and the runs of a sweep together beside their folders; return where the latter are.
+def draw(outcome: Outcome) -> None:
+    """Draw a run's curves.png."""
+    events = History(outcome.out / "history.jsonl").events()
+    draw_run(events, outcome.out / "curves.png", outcome.out.name, outcome.metric, outcome.note)
 
-    Runs of different tasks are not drawn together: their losses do not compare.
+
+def draw_together(outcomes: Sequence[Outcome]) -> Path | None:
+    """Draw the runs of a sweep together, beside their folders; return where.
+
+    Not a single run, and not runs of different tasks: their losses do not compare.
     """
     runs = {outcome.out.name: History(outcome.out / "history.jsonl").events() for outcome in outcomes}
-    for outcome in outcomes:
-        draw_run(runs[outcome.out.name], outcome.out / "curves.png", outcome.out.name, outcome.metric, outcome.note)
     metrics = {outcome.metric for outcome in outcomes}
     if len(runs) < 2 or len(metrics) > 1:
         return None

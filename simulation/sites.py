@@ -154,15 +154,24 @@ def _usable(cases: list[Case], run: RunConfig, root: Path) -> list[Case]:
         graded = {case.patient for case in cases if case.grade}
         labelled = [case for case in cases if case.patient in graded]
         found = [case for case in labelled if wanted & case.images.keys()]
-        missing = ("no_grade", "no patient has a grade; add a name_mapping.csv as BraTS 2020 has it")
+        missing = (
+            "no_grade",
+            "no patient has a grade; it comes from name_mapping.csv there, columns Grade (HGG or LGG) and "
+            "BraTS_2020_subject_ID (the case's folder), separated by commas",
+        )
     else:
         labelled = [case for case in cases if case.mask is not None]
         found = [case for case in labelled if wanted <= case.images.keys()]
         missing = ("missing_mask", "no case has a mask (…_seg.nii.gz), so nothing can be learned")
     if not labelled:
         raise DataError(missing[0], f"data.root={root}: {missing[1]}")
+    there = sorted({name for case in labelled for name in case.images})
+    if odd := wanted - set(there) if run.task == "grading" and found else set():
+        raise DataError(
+            "missing_modality",
+            f"data.modalities: no case of {root} has {', '.join(sorted(odd))}; there are {', '.join(there)}",
+        )
     if not found:
-        there = sorted({name for case in labelled for name in case.images})
         how = "any" if run.task == "grading" else "all"
         raise DataError(
             "missing_modality",

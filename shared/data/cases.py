@@ -133,4 +133,9 @@ def _grades(path: Path) -> dict[str, Grade]:
             rows = [(row.get("BraTS_2020_subject_ID"), row.get("Grade")) for row in csv.DictReader(file)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError("unreadable", f"{path}: no CSV in UTF-8 ({error}); save it as such, or remove it") from None
-    return {name: known[grade] for name, grade in rows if name and grade in known}
+    grades: dict[str, Grade] = {}
+    for name, word in rows:
+        grade = known.get((word or "").strip().upper())
+        if name and grade and grades.setdefault(name, grade) != grade:
+            raise DataError("unreadable", f"{path}: {name} is both HGG and LGG; leave the right line")
+    return grades

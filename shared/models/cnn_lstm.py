@@ -46,7 +46,8 @@ class CNNLSTM(nn.Module):
         self.modality = nn.Parameter(torch.randn(in_channels, FEATURES))
         self.lstm = nn.LSTMCell(FEATURES, FEATURES)
         self.head = nn.Linear(FEATURES, out_channels)
-        nn.init.normal_(self.head.weight, std=0.01)  # a new model says one half of every patient
+        # Larger than PyTorch's own: with a tenth of it the encoder learned nothing in 200 steps, with this in 160.
+        nn.init.normal_(self.head.weight, std=FEATURES**-0.5)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
@@ -84,7 +85,8 @@ class VolumeEncoder(nn.Module):
     """A CNN that describes volumes: (N, 1, D, H, W) of any size to (N, FEATURES).
 
     Each block is a 3x3x3 convolution, GroupNorm, ReLU, with `squeeze` a SqueezeExcitation, and halves the sides. What
-    is left is pooled to `grid` cells over (D, H, W), the mean plus the maximum of each, and mapped to FEATURES.
+    is left is pooled to `grid` cells over (D, H, W), the mean plus the maximum of each, and mapped to FEATURES. Before
+    and after that it is set to mean 0 and deviation 1: what all patients share would grow until the LSTM saturates.
 
     Unlike the published one, the first convolution has a stride of 2 in place of its pooling (measured: a training
     step takes 2.4 to 3.3 times less), and before a global pool the last block has no norm, which would set the mean of
@@ -114,8 +116,15 @@ class VolumeEncoder(nn.Module):
         pooled = F.adaptive_avg_pool3d(x, self.grid)
         if not self.as_published:
             pooled = pooled + F.adaptive_max_pool3d(x, self.grid)
-        description: Tensor = self.describe(pooled.flatten(1))
-        return description
+        if self.as_published:
+            plain: Tensor = self.describe(pooled.flatten(1))
+            return plain
+        return _standard(self.describe(_standard(pooled.flatten(1))))
+
+
+def _standard(x: Tensor) -> Tensor:
+    """Layer normalisation without weights, of (N, numbers)."""
+    return F.layer_norm(x, x.shape[1:])
 
 
 class SqueezeExcitation(nn.Module):

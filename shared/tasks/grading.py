@@ -44,7 +44,8 @@ class Grading:
     ) -> dict[str, float]:
         """Loss, score (the logit) and true grade of one patient, who is the one batch of `volumes`, with B=1.
 
-        The model must be in evaluation mode, on `device`. Score and grade stay at the site: `summarise` counts them.
+        The model must be in evaluation mode, on `device`. Score and grade go no further than `summarise`, which
+        counts them; the counts and the loss of very few patients tell much about each.
         """
         [batch] = volumes
         batch = batch.to(device)
@@ -64,6 +65,8 @@ class Grading:
             return {}
         measured = over_patients([{"loss": patient["loss"]} for patient in patients])
         score = np.array([patient["score"] for patient in patients])
+        if not np.isfinite(score).all():  # a broken model grades nobody: no counts, and nothing looks like a result
+            return measured | {"accuracy": math.nan, "auc": math.nan}
         hgg = np.array([patient["grade"] for patient in patients]) == 1
         called = score > 0
         sums = [np.sum(called & hgg), np.sum(called & ~hgg), np.sum(~called & ~hgg), np.sum(~called & hgg)]

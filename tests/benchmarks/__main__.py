@@ -23,12 +23,15 @@ def machine() -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("what", nargs="*", choices=[[], "phantoms", "models", "overhead"], help="default: all three")
+    parser.add_argument("what", nargs="*", help="phantoms, models, overhead (default: all three)")
     parser.add_argument("--runs", type=int, default=5, help="of each whole process, for the overhead (default: 5)")
     parser.add_argument("--json", type=Path, help="file for the figures")
     models.add_arguments(parser)
     arguments = parser.parse_args()
-    what = arguments.what or ["phantoms", "models", "overhead"]
+    known = ("phantoms", "models", "overhead")
+    what = arguments.what or known
+    if odd := [word for word in what if word not in known]:
+        parser.error(f"{odd[0]}: unknown; known are {', '.join(known)}")
     figures: dict[str, object] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
     if "phantoms" in what:
         figures["phantom_cpu_seconds"] = written = phantoms.measure()

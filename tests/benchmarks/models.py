@@ -68,6 +68,7 @@ def _choice(known: dict[str, Any]) -> Callable[[str], list[str]]:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Print a table for each setting and preset, and return the rows, and what is required of the CLSTM-UNet3D."""
+    _check_names(arguments)
     torch.set_num_threads(arguments.threads)
     sizes = Sizes(arguments.volume, arguments.series, arguments.batch)
     rows: list[Row] = []
@@ -87,6 +88,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         print(f"  memory with weights and the optimiser's state: {with_state and round(with_state, 2)}")
         required = {"asked": ASKED, "memory_ratio_with_state": with_state, **required}
     return {"threads": arguments.threads, "steps": rows, "required": required}
+
+
+def _check_names(arguments: argparse.Namespace) -> None:
+    known = [subject.name for subject in of_preset("demo", Sizes(8, 8, 1))] + [REQUIREMENT]
+    for model in arguments.models or []:
+        if not any(name.startswith(model) for name in known):
+            raise SystemExit(f"make bench: --models {model}: no name begins so; known are {', '.join(known)}")
 
 
 def _settings(arguments: argparse.Namespace) -> Iterator[Setting]:

@@ -6,6 +6,7 @@ written once a seed. `--tables seed2` makes one table; `--only-write` writes the
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
+
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from simulation.settings import parse_settings
 
 PAGE = Path("docs/results.md")
 ROOT = Path("outputs/results")
@@ -45,7 +51,7 @@ TABLES = {
     "seed2": Table(
         "Tumour segmentation: U-Net and LSTM-U-Net",
         "Phantoms at 4 mm, two sites of 30 patients, the same steps. LSTM-U-Net makes its mask three times, which "
-        "takes longer; so the U-Net is trained once more, for as many seconds.",
+        "takes longer; so the U-Net is trained once more, for about as many seconds.",
         "segmentation",
         {
             "unet": ("experiment=seed2_unet",),
@@ -71,6 +77,7 @@ TABLES = {
 class Run:
     """One finished run."""
 
+    seed: int
     seconds: float
     parameters: int
     last: dict[str, float]
@@ -78,18 +85,33 @@ class Run:
 
 
 def train(table: Table, row: str, seed: int) -> Run:
-    """Return the run's figures; train first where it is not finished."""
-    out = folder(table, row, seed)
+    """Return the run's figures; train first where it is not finished, or was trained with other settings."""
+    out, words = folder(table, row, seed), overrides(table, row, seed)
+    if (out / "run.json").exists() and not is_of(out, words):
+        print(f"{out}: trained with other settings; made again", file=sys.stderr, flush=True)
+        shutil.rmtree(out)
     if not finished(out):
         command = [str(Path(sys.executable).with_name("gliofed-simulate"))]
-        if (out / "run.json").exists():
-            command.append(f"resume={out}")
-        else:
-            data = ROOT / "phantoms" / f"{table.data}-{seed}"
-            command += [*table.rows[row], f"seed={seed}", f"data.root={data}", f"out={out}", "device=cpu"]
+        command += [f"resume={out}"] if (out / "run.json").exists() else [*words, f"out={out}"]
         print(f"{row}, seed {seed}: {' '.join(command[1:])}", file=sys.stderr, flush=True)
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return figures(out)
+        if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
+            sys.exit(f"make results: {row}, seed {seed} did not end well; look into {out}")
+    return figures(out, seed)
+
+
+def overrides(table: Table, row: str, seed: int) -> list[str]:
+    data = ROOT / "phantoms" / f"{table.data}-{seed}"
+    return [*table.rows[row], f"seed={seed}", f"data.root={data}", "device=cpu"]
+
+
+def is_of(out: Path, words: list[str]) -> bool:
+    """Whether the run in `out` is what these overrides mean today."""
+    with initialize_config_module("configs", version_base="1.3"):
+        values: Any = OmegaConf.to_container(compose("simulation", words), resolve=True)
+    saved = json.loads((out / "run.json").read_text())
+    source = {key: saved["simulation"]["data"][key] for key in values["data"] if key != "root"}
+    asked = {key: value for key, value in values["data"].items() if key != "root"}
+    return bool(saved["config_hash"] == parse_settings(values)[0].hash and source == asked)
 
 
 def folder(table: Table, row: str, seed: int) -> Path:
@@ -105,14 +127,14 @@ def finished(out: Path) -> bool:
     return any(event == {"event": "end", "status": "done"} for event in history(out)[-1:])
 
 
-def figures(out: Path) -> Run:
+def figures(out: Path, seed: int) -> Run:
     rounds = [event for event in history(out) if event["event"] == "round"]
     # safetensors: eight bytes with the length of a JSON header, which holds every tensor's shape.
     raw = (out / "model" / "model.safetensors").read_bytes()
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     ends = [part["data_offsets"][1] for name, part in header.items() if name != "__metadata__"]
     last = {name: value for name, value in rounds[-1]["global"].items() if value is not None}
-    return Run(sum(event["seconds"] for event in rounds), max(ends) // 4, last)
+    return Run(seed, sum(event["seconds"] for event in rounds), max(ends) // 4, last)
 
 
 def write(tables: Sequence[str]) -> str:
@@ -121,20 +143,22 @@ def write(tables: Sequence[str]) -> str:
     for name in tables:
         table, runs = TABLES[name], {}
         for row in table.rows:
-            folders = [folder(table, row, seed) for seed in SEEDS]
-            if done := [figures(out) for out in folders if finished(out)]:
+            folders = [(seed, folder(table, row, seed)) for seed in SEEDS]
+            if done := [figures(out, seed) for seed, out in folders if finished(out)]:
                 runs[row] = done
         parts.append(section(name, table, runs))
     return "\n".join(parts)
 
 
 def section(name: str, table: Table, runs: dict[str, list[Run]]) -> str:
-    head = ["model", "parameters", "seconds", *table.metrics]
+    head = ["model", "seeds", "parameters", "seconds", *table.metrics]
     lines = [f"## {table.title}\n", f"{table.says} `make results ARGS='--tables {name}'`\n"]
+    if not runs:
+        return "\n".join([*lines, "Not trained yet where this page was written.\n"])
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row, done in runs.items():
-        cells = [row, f"{done[0].parameters:,}", f"{fmean(run.seconds for run in done):.0f}"]
-        cells += [spread([run.last[metric] for run in done]) for metric in table.metrics]
+        cells = [row, str(len(done)), f"{done[0].parameters:,}", f"{fmean(run.seconds for run in done):.0f}"]
+        cells += [spread([run.last[metric] for run in done if metric in run.last]) for metric in table.metrics]
         lines.append("| " + " | ".join(cells) + " |")
     lines.append("")
     lines += [verdict(runs, table.metrics[0], *pair) for pair in table.better if set(pair) <= runs.keys()]
@@ -142,22 +166,27 @@ def section(name: str, table: Table, runs: dict[str, list[Run]]) -> str:
 
 
 def verdict(runs: dict[str, list[Run]], metric: str, first: str, second: str) -> str:
-    """Say which of two rows is better, from the differences at equal seeds."""
-    pairs = zip(runs[first], runs[second], strict=False)
-    differences = [one.last[metric] - two.last[metric] for one, two in pairs]
+    """Say which of two rows is better, from the differences at the seeds that both have."""
+    scores = [{run.seed: run.last[metric] for run in runs[row] if metric in run.last} for row in (first, second)]
+    differences = [scores[0][seed] - scores[1][seed] for seed in SEEDS if all(seed in score for score in scores)]
+    head = f"- {first} against {second}, {metric}: "
+    if not differences:
+        return head + "no seed in common yet."
     mean, each = fmean(differences), ", ".join(f"{value:+.3f}" for value in differences)
     if all(value > 0 for value in differences):
-        says = "better at every seed"
+        says = f"better at all of {len(differences)} seeds"
     elif all(value <= 0 for value in differences):
-        says = "**not better** at any seed"
+        says = f"**not better** at any of {len(differences)} seeds"
     else:
         says = (
             f"**not clearly better**: the sign changes with the seed, the mean is {'above' if mean > 0 else 'below'} 0"
         )
-    return f"- {first} against {second}, {metric}: {mean:+.3f} ({each}); {says}."
+    return f"{head}{mean:+.3f} ({each}); {says}."
 
 
 def spread(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
     return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 

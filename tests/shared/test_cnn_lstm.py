@@ -109,7 +109,8 @@ def test_pooled_cells_are_mean_and_maximum():
         for row in slab.chunk(4, dim=2)
         for cell in row.chunk(2, dim=3)
     ]
-    assert_close(seen[0], torch.stack(cells, dim=1).flatten()[None])
+    pooled = torch.stack(cells, dim=1).flatten()
+    assert_close(seen[0], ((pooled - pooled.mean()) / pooled.std(correction=0))[None], rtol=1e-4, atol=1e-4)
 
 
 def test_squeeze_excitation_equals_a_loop():
@@ -133,7 +134,7 @@ def test_only_cnn3_weighs_channels():
 
 
 def test_parameter_counts():
-    """Millions, at 4 modalities and 1 output, as the designs that were measured (shared/facts/models.md)."""
+    """Millions, at 4 modalities and 1 output, of the published widths."""
     published = {
         "cnn1": (None, 0.238, 0.587, 1.72, 5.73),
         "cnn2": (None, 0.111, 0.333, 1.21, 4.72),
@@ -169,7 +170,7 @@ def test_patients_do_not_mix(encoder):
 def test_starts_undecided(encoder):
     torch.manual_seed(0)
     probability = CNNLSTM(4, 2, (8, 16, 32), encoder=encoder)(image(8, 8, 8)).sigmoid()
-    assert_close(probability, torch.full((2, 2), 0.5), rtol=0, atol=0.05)
+    assert_close(probability, torch.full((2, 2), 0.5), rtol=0, atol=0.15)
 
 
 def test_weights_survive_a_file(encoder, tmp_path):

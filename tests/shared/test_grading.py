@@ -191,12 +191,12 @@ def test_undefined_resamples_do_not_enter():
     assert (summary["auc_low"], summary["auc_high"]) == pytest.approx(slow_interval(aucs))
 
 
-def test_scores_of_a_broken_model_pass_through():
-    patients = [{"loss": math.nan, "score": math.nan, "grade": grade} for grade in (0.0, 1.0, 1.0)]
+def test_a_broken_model_has_no_accuracy():
+    """NaN is not above 0: counted as LGG it would look like a fair grader where LGG are many."""
+    patients = [{"loss": math.nan, "score": math.nan, "grade": grade} for grade in (0.0, 0.0, 1.0)]
     summary = Grading.summarise(patients)
-    assert math.isnan(summary["loss"])
-    assert math.isnan(summary["auc"])
-    assert (summary["tn"], summary["fn"]) == (1, 2)  # not above 0
+    assert summary.keys() == {"loss", "accuracy", "auc"} and all(map(math.isnan, summary.values()))
+    assert Grading.pool([(summary, 3)]) == {}
 
 
 def test_nobody_has_no_metrics_and_names_can_travel():

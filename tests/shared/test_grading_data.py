@@ -162,3 +162,22 @@ def test_class_weights():
     assert class_weights(patients[:6], "balanced") == {"LGG": 1, "HGG": 1}
     assert class_weights(patients, None) == {"LGG": 1, "HGG": 1}
     assert class_weights(patients, (3.0, 0.5)) == {"LGG": 3, "HGG": 0.5}
+
+
+@pytest.mark.parametrize("change", [{"patch": (5, 6, 32)}, {"spacing": 2.0}, {"modalities": ("t1ce", "flair")}])
+def test_other_settings_are_another_entry(site, tmp_path, change):
+    """The cache must not hand out blocks of another size, spacing or order."""
+    case = find_cases(tmp_path / "scans", "brats2020")[0]
+    first = prepare_graded(case, DATA, tmp_path / "cache")
+    assert prepare_graded(case, DATA, tmp_path / "cache") == first
+    assert prepare_graded(case, replace(DATA, **change), tmp_path / "cache") != first
+
+
+def test_grades_are_read_as_people_write_them(tmp_path):
+    for name, grade in (("P0", " hgg"), ("P1", "Lgg"), ("P2", "II")):
+        write(tmp_path / "scans", name, grade)
+    assert [case.grade for case in find_cases(tmp_path / "scans", "brats2020")] == ["HGG", "LGG", None]
+    with (tmp_path / "scans" / "name_mapping.csv").open("a") as file:
+        file.write("LGG,P0\n")
+    with pytest.raises(DataError, match="P0 is both HGG and LGG"):
+        find_cases(tmp_path / "scans", "brats2020")

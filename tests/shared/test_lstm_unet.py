@@ -90,7 +90,7 @@ def test_equals_the_unrolled_loop(light):
 
 
 def test_parameter_counts():
-    """Millions, at 4 modalities and 3 regions, as the designs that were measured (shared/facts/models.md)."""
+    """Millions, at 4 modalities and 3 regions: a change of design shows here first."""
     for light, millions in ((True, (0.053, 0.198, 0.752, 2.93, 11.5)), (False, (None, 1.59, 6.36, 25.4, 101.7))):
         for widths, million in zip(PRESETS.values(), millions, strict=True):
             with torch.device("meta"):

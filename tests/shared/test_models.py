@@ -29,7 +29,7 @@ def image(name, *size, batch=1, channels=2, frames=2):
 
 
 def test_parameter_counts():
-    """Millions, at 4 modalities and 3 regions, as the designs that were measured (shared/facts/models.md)."""
+    """Millions, at 4 modalities and 3 regions: a change of design shows here first."""
     millions = {
         "unet": (0.081, 0.333, 1.33, 5.30, 21.2),
         "lstm_unet": (0.0544, 0.198, 0.749, 2.91, 11.5),

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -179,3 +180,17 @@ def test_all_sites_are_the_mean_over_patients_of_what_is_finite():
 def test_outputs_are_the_regions():
     assert TASK.outputs(DATA) == 2
     assert TASK.headline in TASK.metrics(torch.ones(2, 1, 1, 1), torch.ones(2, 1, 1, 1), DATA.regions, MM)
+
+
+def test_measure_slides_windows_over_what_the_patch_does_not_hold():
+    """A volume at 1 mm does not fit a GPU at once."""
+    seen = []
+
+    def model(image):
+        seen.append(tuple(image.shape[-3:]))
+        return image
+
+    data = SimpleNamespace(patch=(8, 8, 8), regions=("wt",))
+    volume = Batch(torch.randn(1, 1, 12, 8, 8), torch.zeros(1, 1, 12, 8, 8), spacing=(1, 1, 1))
+    TASK.measure(model, [volume], data, torch.device("cpu"))
+    assert set(seen) == {(8, 8, 8)}

@@ -1,5 +1,6 @@
 """The command as a user meets it: what is wrong is one sentence, with status 2 and no traceback."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,7 @@ WRONG_USE = {
     ("experiment=seed9",): ("seed9", "seed1_mock"),
     ("train.class_weights=[1]",): ("train.class_weights",),
     ("data.spacing=[1,2]",): ("data.spacing",),
+    ("data.modalities=[t1,t1]",): ("data.modalities=t1,t1", "twice"),
     ("data.visits=1",): ("data.visits=1", "data.window=5"),
 }
 
@@ -116,3 +118,19 @@ def test_a_sweep_gives_every_run_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert status_of(monkeypatch, *words) == 0
     assert len(list(tmp_path.glob("out/*/history.jsonl"))) == len(list(tmp_path.glob("out/*/curves.png"))) == 2
     assert {path.name for path in tmp_path.glob("out/*.png")} == {"losses.png", "dice.png"}  # of both together
+
+
+def test_a_sweep_goes_on_after_a_run_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a setting that only the swept choices have, or that is a list, is given to every run."""
+    monkeypatch.chdir(tmp_path)
+    small = ["data.size=[16,16,16]", "data.patch=[16,16,16]", "data.radius_max=6", "data.patients=2", "rounds=1"]
+    swept = ["strategy=fedadam,fedavgm", "strategy.momentum=0.5", "data.modalities=[t9],[t1]"]
+    words = ["-m", "model=unet", *swept, "sites=1", "train.steps=1", *small, f"out={tmp_path / 'out'}"]
+    assert status_of(monkeypatch, *words) == 2
+    assert "t9 is not of data=mock" in capsys.readouterr().err
+    runs = list(tmp_path.glob("out/*/curves.png"))
+    assert len(runs) == 2
+    assert all(json.loads((run.parent / "run.json").read_text())["run"]["strategy"]["momentum"] == 0.5 for run in runs)
+    assert (tmp_path / "out" / "losses.png").exists()

@@ -16,8 +16,8 @@ from simulation.simulate import simulate
 
 pytestmark = pytest.mark.slow
 
-SIZE = (32, 32, 32)
-PATIENTS = 64
+SIZE = (24, 24, 24)
+PATIENTS = 128
 
 
 def last_round(out: Path) -> dict[str, float]:
@@ -45,7 +45,7 @@ def draw(rng: np.random.Generator, high_grade: bool) -> tuple[list[NDArray[np.in
 
     Radius, place and summed brightness have the same distribution in both grades.
     """
-    radius = rng.uniform(5, 10)
+    radius = rng.uniform(5, 9)
     centre = [rng.uniform(radius, edge - radius) for edge in SIZE]
     places = np.meshgrid(*(np.arange(edge) for edge in SIZE), indexing="ij")
     distance = np.sqrt(sum((place - middle) ** 2 for place, middle in zip(places, centre, strict=True)))
@@ -86,6 +86,6 @@ def test_grading_is_learned(encoder: str, graded: Path, tmp_path: Path) -> None:
         "data.labels=brats2020",
     )
     sizes = ("data.spacing=null", f"data.patch=[{SIZE[0]},{SIZE[1]},{SIZE[2]}]", "data.validation=0.3")
-    budget = ("sites=2", "rounds=5", "train.steps=20", "train.batch=8", "train.lr=0.001", f"out={tmp_path / 'out'}")
+    budget = ("sites=2", "rounds=8", "train.steps=30", "train.batch=8", "train.lr=0.001", f"out={tmp_path / 'out'}")
     simulate(as_given(*words, *sizes, *budget))
     assert last_round(tmp_path / "out")["accuracy"] > 0.90

@@ -46,11 +46,12 @@ def sites_of(values: dict[str, Any], run: RunConfig, folder: Path) -> list[SiteC
     return make_sites(values["data"], run, values["sites"], Machine("cpu", 1), folder, lambda *_: None)
 
 
-@pytest.mark.parametrize(("rounds", "tolerance"), [(1, 1e-7), (3, 1e-4)])
-def test_one_site_is_local_training(values: Values, out: Path, tmp_path: Path, rounds: int, tolerance: float) -> None:
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_one_site_is_local_training(values: Values, out: Path, tmp_path: Path, rounds: int) -> None:
     """FedAvg of one site is that site's training: three rounds are three loops in a row.
 
-    w + (w' - w) is not w' in the last bit, and AdamW's first steps, of 3e-3 whatever the gradient, make more of it.
+    But for one thing: an update is a difference, and w + (w' - w) is not w' in the last bit. AdamW's first steps, of
+    3e-3 whatever the gradient, make much of a bit; so the loops end each round in the same way.
     """
     settings = values("sites=1", f"rounds={rounds}", f"out={out}")
     assert simulate(settings).status == "done"
@@ -59,10 +60,15 @@ def test_one_site_is_local_training(values: Values, out: Path, tmp_path: Path, r
     patients = open_cohort(site, run.data, "visits").train
     model = initial_model(run)
     for number in range(1, rounds + 1):
+        before = {name: tensor.clone() for name, tensor in travelling(model).items()}
         rng = generator(run.seed, site.name, number, "patches")
         patches = batches(patients, run.data, run.train, rng, "visits")
         train_one_round(model, patches, TASKS[run.task], run.train, 2, torch.device("cpu"))
-    assert_close(model_of(out), travelling(model), rtol=0, atol=tolerance)
+        after = travelling(model)
+        if rounds == 1:  # then nothing was made of the bit yet
+            assert_close(model_of(out), after, rtol=0, atol=1e-7)
+        load_weights(model, {name: tensor + (after[name] - tensor) for name, tensor in before.items()})
+    assert_close(model_of(out), travelling(model), rtol=0, atol=1e-7)
 
 
 def mean_without_flower(values: dict[str, Any], folder: Path, honest: list[str]) -> dict[str, Tensor]:
