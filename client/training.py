@@ -69,8 +69,6 @@ def train_one_round(
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         scaler.step(optimizer)
         scaler.update()
-        total, samples = (
-            total + loss.detach() * len(batch.image),
-            samples + len(batch.image),
-        )  # no .item(): a GPU would wait
+        size = len(batch.image)
+        total, samples = total + loss.detach() * size, samples + size  # no .item(): a GPU would wait
     return TrainResult(loss=total.item() / samples, steps=steps)

@@ -166,9 +166,7 @@ class _Run:
         moved = server.step(mean)
         weights = {name: moved[name] if name in moved else old + mean[name] for name, old in state.weights.items()}
         for name in weights:
-            if name.endswith(
-                "running_var"
-            ):  # of BatchNorm: a coded update may take it below zero, where there is no root
+            if name.endswith("running_var"):  # of BatchNorm: a coded update may take it below zero, which has no root
                 weights[name] = weights[name].clamp(min=0)
         return weights, server.state()
 

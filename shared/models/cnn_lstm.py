@@ -46,7 +46,7 @@ class CNNLSTM(nn.Module):
         self.modality = nn.Parameter(torch.randn(in_channels, FEATURES))
         self.lstm = nn.LSTMCell(FEATURES, FEATURES)
         self.head = nn.Linear(FEATURES, out_channels)
-        # Larger than PyTorch's own: with a tenth of it the encoder learned nothing in 200 steps, with this in 160.
+        # PyTorch's own is smaller. With std .01 cnn1 learned nothing in 240 steps of a toy task, with this in 160.
         nn.init.normal_(self.head.weight, std=FEATURES**-0.5)
         nn.init.zeros_(self.head.bias)
 
@@ -113,13 +113,12 @@ class VolumeEncoder(nn.Module):
             x = block(x)
             if level or self.as_published:
                 x = F.max_pool3d(x, 2, ceil_mode=True)  # a side of 1 stays 1
-        pooled = F.adaptive_avg_pool3d(x, self.grid)
-        if not self.as_published:
-            pooled = pooled + F.adaptive_max_pool3d(x, self.grid)
+        mean = F.adaptive_avg_pool3d(x, self.grid).flatten(1)
         if self.as_published:
-            plain: Tensor = self.describe(pooled.flatten(1))
+            plain: Tensor = self.describe(mean)
             return plain
-        return _standard(self.describe(_standard(pooled.flatten(1))))
+        maximum = F.adaptive_max_pool3d(x, self.grid).flatten(1)
+        return _standard(self.describe(_standard(mean + maximum)))
 
 
 def _standard(x: Tensor) -> Tensor:
