@@ -41,10 +41,11 @@ class Table:
 
 
 def grading_rows() -> dict[str, tuple[str, ...]]:
-    """Ours, then as published."""
+    """Ours, then as published, which takes about 2.2 times as long a step, cnn3 nearly three times."""
     encoders = ("cnn1", "cnn2", "cnn3")
     ours = {name: (f"experiment=seed3_{name}",) for name in encoders}
-    return ours | {f"{name} as published": (*ours[name], "model.as_published=true") for name in encoders}
+    published = {f"{name} as published": (*ours[name], "model.as_published=true") for name in encoders}
+    return ours | published | {"cnn3 for longer": (*ours["cnn3"], "rounds=22")}
 
 
 TABLES = {
@@ -55,7 +56,7 @@ TABLES = {
         "segmentation",
         {
             "unet": ("experiment=seed2_unet",),
-            "unet for longer": ("experiment=seed2_unet", "rounds=17"),
+            "unet for longer": ("experiment=seed2_unet", "rounds=22"),
             "lstm_unet": ("experiment=seed2_lstm_unet",),
         },
         ("dice", "dice_et", "dice_tc", "dice_wt", "jaccard", "recall", "precision", "hd95"),
@@ -64,11 +65,17 @@ TABLES = {
     "seed3": Table(
         "Grading: the three encoders, ours and as published",
         "Phantoms at 4 mm, two sites of 100 patients, the same steps. As published: BatchNorm, the last block "
-        "normalised, plain average pooling, no strided first convolution.",
+        "normalised, plain average pooling, no strided first convolution, which takes longer; so our cnn3 is trained "
+        "once more, for about as many seconds.",
         "grading",
         grading_rows(),
         ("auc", "accuracy", "sensitivity", "specificity", "f1", "loss"),
-        (("cnn3", "cnn2"), ("cnn2", "cnn1"), *((f"cnn{n}", f"cnn{n} as published") for n in (1, 2, 3))),
+        (
+            ("cnn3", "cnn2"),
+            ("cnn2", "cnn1"),
+            *((f"cnn{n}", f"cnn{n} as published") for n in (1, 2, 3)),
+            ("cnn3 for longer", "cnn3 as published"),
+        ),
     ),
 }
 
@@ -157,7 +164,7 @@ def section(name: str, table: Table, runs: dict[str, list[Run]]) -> str:
         return "\n".join([*lines, "Not trained yet where this page was written.\n"])
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row, done in runs.items():
-        cells = [row, str(len(done)), f"{done[0].parameters:,}", f"{fmean(run.seconds for run in done):.0f}"]
+        cells = [row, str(len(done)), f"{done[0].parameters:,}", f"{min(run.seconds for run in done):.0f}"]
         cells += [spread([run.last[metric] for run in done if metric in run.last]) for metric in table.metrics]
         lines.append("| " + " | ".join(cells) + " |")
     lines.append("")
@@ -195,8 +202,8 @@ INTRODUCTION = """# Results
 `make results` trains everything on this page and writes it: three seeds a row, mean and standard deviation over the
 seeds. A seed is other patients, other first weights and other patches. A killed `make results` goes on where it was.
 All data are phantoms: **every figure is synthetic** and says nothing about patients. Figures are those of the last
-round, on the validation patients of all sites; nothing is selected on them. HD95 is in mm; seconds are wall time on two
-cores.
+round, on the validation patients of all sites; nothing is selected on them. HD95 is in mm; seconds are
+the wall time of the fastest seed on two cores.
 """
 
 
