@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from shared.data.cases import Case
 from shared.data.labels import LABELS, regions_of
 from shared.data.prepare import same_grid
-from shared.data.volume import DataError, Volume, read_volume
+from shared.data.volume import DataError, Scan, Volume, read_volume
 
 
 @dataclass(frozen=True)
@@ -26,13 +25,13 @@ def findings(case: Case, modalities: Sequence[str]) -> Iterator[Finding]:
             yield Finding("missing_modality", f"{case.patient} {case.visit}: no {name}; add the file, or leave it out")
     if case.mask is None:
         yield Finding("missing_mask", f"{case.patient} {case.visit}: no mask (…seg.nii.gz), so nothing can be learned")
-    first: tuple[Path, Volume] | None = None
-    for path in [*case.images.values(), *([case.mask] if case.mask else [])]:
+    first: tuple[Scan, Volume] | None = None
+    for scan in [*case.images.values(), *([case.mask] if case.mask else [])]:
         try:
-            volume = read_volume(path)
-            if path == case.mask:
+            volume = read_volume(scan)
+            if scan == case.mask:
                 regions_of(volume.array, case.labels, list(LABELS[case.labels]))
-            first = first or (path, volume)
-            same_grid(first, path, volume)
+            first = first or (scan, volume)
+            same_grid(first, scan, volume)
         except DataError as error:
             yield Finding(error.code, str(error))

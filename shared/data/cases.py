@@ -8,21 +8,21 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from shared.data.volume import DataError
+from shared.data.volume import DataError, Scan
 
 Grade = Literal["HGG", "LGG"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One visit of one patient, as files."""
+    """One visit of one patient, as scans."""
 
     patient: str
     visit: str
     """Sorts in time within a patient."""
-    images: dict[str, Path]
-    """Files by canonical modality (t1, t1ce, t2, flair); one that is missing is absent."""
-    mask: Path | None
+    images: dict[str, Scan]
+    """Scans by canonical modality (t1, t1ce, t2, flair); one that is missing is absent."""
+    mask: Scan | None
     grade: Grade | None
     labels: str
     """Label scheme of the mask: a key of `shared.data.labels.LABELS`."""
@@ -38,7 +38,8 @@ def brats2020(root: Path, labels: str) -> list[Case]:
     for folder in _folders(root):
         images = _images(folder, f"{folder.name}_", {name: name for name in ("t1", "t1ce", "t2", "flair")})
         # Case 355 of BraTS 2020 was published with the mask W39_1998.09.19_Segm.nii.
-        mask = _nifti(folder, f"{folder.name}_seg") or next(iter(sorted(folder.glob("*_Segm.nii*"))), None)
+        misnamed = next((Scan(path) for path in sorted(folder.glob("*_Segm.nii*"))), None)
+        mask = _nifti(folder, f"{folder.name}_seg") or misnamed
         if images or mask:
             cases.append(Case(folder.name, "000", images, mask, grades.get(folder.name), labels))
     return cases
@@ -114,13 +115,13 @@ def _folders(root: Path) -> Iterator[Path]:
     return (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
 
 
-def _images(folder: Path, prefix: str, names: dict[str, str]) -> dict[str, Path]:
+def _images(folder: Path, prefix: str, names: dict[str, str]) -> dict[str, Scan]:
     """The modalities that are there; `names` gives each one's name in the layout."""
-    return {modality: path for modality, name in names.items() if (path := _nifti(folder, prefix + name))}
+    return {modality: scan for modality, name in names.items() if (scan := _nifti(folder, prefix + name))}
 
 
-def _nifti(folder: Path, name: str) -> Path | None:
-    return next((path for end in (".nii.gz", ".nii") if (path := folder / (name + end)).is_file()), None)
+def _nifti(folder: Path, name: str) -> Scan | None:
+    return next((Scan(path) for end in (".nii.gz", ".nii") if (path := folder / (name + end)).is_file()), None)
 
 
 def _grades(path: Path) -> dict[str, Grade]:

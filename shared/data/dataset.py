@@ -11,7 +11,7 @@ from typing import Literal
 from shared.config import DataConfig, SiteConfig
 from shared.data.cases import Case, Grade, find_cases, split
 from shared.data.labels import region_values
-from shared.data.prepare import prepare, prepare_graded, scan_files
+from shared.data.prepare import prepare, prepare_graded, scans_of
 from shared.data.volume import DataError
 
 log = logging.getLogger("gliofed.site")
@@ -116,7 +116,7 @@ def _open_series(
     complete = []
     for case in cases:
         try:
-            scan_files(case, data)
+            scans_of(case, data)
             complete.append(case)
         except DataError as fault:
             faults.append(fault)

@@ -12,7 +12,7 @@ from shared.data.cache import Entry, keep
 from shared.data.cases import Case
 from shared.data.labels import region_values, regions_of
 from shared.data.transforms import bounding_box, central_block, foreground_voxels, min_max, resample, z_score
-from shared.data.volume import DataError, Volume, read_volume
+from shared.data.volume import DataError, Scan, Volume, read_volume
 
 TOLERANCE = 0.01
 """Spacings that differ by this fraction or less are the same."""
@@ -28,7 +28,7 @@ def prepare(cases: Sequence[Case], data: DataConfig, cache: Path) -> Path:
     Raises DataError: missing_modality, missing_mask, shape_mismatch, those of `read_volume` and `regions_of`.
     """
     regions = [sorted(values) for values in region_values(cases[0].labels, data.regions)]
-    visits = [_visit(case, scan_files(case, data)) for case in cases]
+    visits = [_visit(case, scans_of(case, data)) for case in cases]
     identity: dict[str, object] = {
         "visits": visits,
         "spacing": data.spacing,
@@ -57,7 +57,7 @@ def prepare_graded(case: Case, data: DataConfig, cache: Path) -> Path:
     return keep(what | {"visits": [visit]}, lambda: _grading(case, data), cache)
 
 
-def scan_files(case: Case, data: DataConfig) -> list[Path]:
+def scans_of(case: Case, data: DataConfig) -> list[Scan]:
     """The case's images in the order of `data.modalities`, then its mask.
 
     Raises DataError: missing_modality, missing_mask.
@@ -74,59 +74,61 @@ def scan_files(case: Case, data: DataConfig) -> list[Path]:
     return [*(case.images[modality] for modality in data.modalities), case.mask]
 
 
-def same_grid(first: tuple[Path, Volume], path: Path, volume: Volume) -> None:
+def same_grid(first: tuple[Scan, Volume], scan: Scan, volume: Volume) -> None:
     """Raise DataError, shape_mismatch or affine_mismatch, unless a scan's voxels are those of the case's first."""
     expected = first[1]
     if volume.array.shape != expected.array.shape or not np.allclose(volume.spacing, expected.spacing, TOLERANCE, 0):
         raise DataError(
             "shape_mismatch",
-            f"{path}: {_grid(volume)}, but {first[0].name} {_grid(expected)}; register a patient's scans to one grid",
+            f"{scan}: {_grid(volume)}, but {first[0].path.name} {_grid(expected)}; "
+            "register a patient's scans to one grid",
         )
     apart = float(np.abs(volume.affine - expected.affine).max())
     if apart > APART:
         raise DataError(
             "affine_mismatch",
-            f"{path}: lies elsewhere than {first[0].name}, by {apart:.3g} mm; register a patient's scans to one grid",
+            f"{scan}: lies elsewhere than {first[0].path.name}, by {apart:.3g} mm; "
+            "register a patient's scans to one grid",
         )
 
 
-def _visit(case: Case, paths: Sequence[Path]) -> dict[str, object]:
+def _visit(case: Case, scans: Sequence[Scan]) -> dict[str, object]:
     """Name a visit and the state of its files.
 
-    A file is its name, size and time of change: in deployment every message is a new process, which would spend
+    A scan is its file's name, size and time of change: in deployment every message is a new process, which would spend
     seconds to minutes to hash what the scans hold. A copied folder is prepared again; a moved one is not.
     """
     try:
-        states = [(path.name, path.stat()) for path in paths]
+        states = [(scan, scan.path.stat()) for scan in scans]
     except OSError as error:
         raise DataError("unreadable", f"{error.filename}: {error.strerror}; look at the file and its rights") from error
-    files = [[name, state.st_size, state.st_mtime_ns] for name, state in states]
+    files = [[scan.path.name, scan.channel, state.st_size, state.st_mtime_ns] for scan, state in states]
     return {"patient": case.patient, "visit": case.visit, "files": files}
 
 
 def _segmentation(cases: Sequence[Case], data: DataConfig) -> Entry:
     images: list[npt.NDArray[np.float16]] = []
     masks: list[npt.NDArray[np.uint8]] = []
-    first: tuple[Path, Volume] | None = None
+    first: tuple[Scan, Volume] | None = None
     brain: npt.NDArray[np.bool_] | None = None
     for case in cases:
-        *paths, mask_path = scan_files(case, data)
+        *scans, mask = scans_of(case, data)
         frame = []
-        for path in paths:
-            volume = read_volume(path)
-            first = first or (path, volume)
-            same_grid(first, path, volume)
+        for scan in scans:
+            volume = read_volume(scan)
+            first = first or (scan, volume)
+            same_grid(first, scan, volume)
             array = _spaced(volume.array, volume, data, order=1)
             brain = array != 0 if brain is None else brain | (array != 0)
             frame.append(z_score(array))
         assert first is not None, "a config has one modality or more"
         images.append(np.stack(frame))
-        labels = read_volume(mask_path)
-        same_grid(first, mask_path, labels)
+        labels = read_volume(mask)
+        same_grid(first, mask, labels)
         try:
             regions = regions_of(labels.array, case.labels, data.regions)
         except DataError as error:
-            raise DataError(error.code, f"{mask_path}: {error}") from error
+            raise DataError(error.code, f"{mask}: {error}") from error
         masks.append(np.stack([_spaced(region, labels, data, order=0) for region in regions]))
     assert first is not None and brain is not None, "an entry has one case or more"
     box = bounding_box(brain)
@@ -139,14 +141,14 @@ def _segmentation(cases: Sequence[Case], data: DataConfig) -> Entry:
 
 def _grading(case: Case, data: DataConfig) -> Entry:
     image = np.zeros((1, len(data.modalities), *data.patch), np.float16)
-    first: tuple[Path, Volume] | None = None
+    first: tuple[Scan, Volume] | None = None
     for channel, modality in enumerate(data.modalities):
         if modality not in case.images:
             continue
-        path = case.images[modality]
-        volume = read_volume(path)
-        first = first or (path, volume)
-        same_grid(first, path, volume)
+        scan = case.images[modality]
+        volume = read_volume(scan)
+        first = first or (scan, volume)
+        same_grid(first, scan, volume)
         image[0, channel] = central_block(min_max(_spaced(volume.array, volume, data, order=1)), data.patch)
     assert first is not None, "the case has one modality or more"
     present = tuple(modality in case.images for modality in data.modalities)

@@ -36,6 +36,18 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True)
+class Scan:
+    """Where one volume is: a file of its own, or a channel of a file with several."""
+
+    path: Path
+    channel: int | None = None
+    """Place along the file's fourth axis; None: the file holds one volume."""
+
+    def __str__(self) -> str:
+        return f"{self.path}" if self.channel is None else f"{self.path} (channel {self.channel})"
+
+
+@dataclass(frozen=True)
 class Volume:
     """One scan, axes to the patient's right, front and head (RAS)."""
 
@@ -47,21 +59,25 @@ class Volume:
     """(4, 4): voxel indices of `array` to mm."""
 
 
-def read_volume(path: Path) -> Volume:
+def read_volume(scan: Scan) -> Volume:
     """Read a .nii or .nii.gz whole, a gzip stream to the checksum at its end, and turn it to RAS.
 
     Trailing axes of length one are dropped: (X, Y, Z, 1) is one volume.
     Raises DataError: unreadable (missing, truncated, damaged, not NIfTI), not_3d, non_finite.
     """
-    image = _image(path)
+    path, image = scan.path, _image(scan.path)
     shape = tuple(image.shape)
-    if len(shape) < 3 or any(size != 1 for size in shape[3:]) or 0 in shape:
+    if scan.channel is not None:
+        if len(shape) != 4 or scan.channel >= shape[3]:
+            raise DataError("not_3d", f"{scan}: no such channel, the file has shape {shape}; give a 4D file with it")
+    elif len(shape) < 3 or any(size != 1 for size in shape[3:]) or 0 in shape:
         raise DataError(
             "not_3d", f"{path}: expected one 3D volume, got shape {shape}; split a 4D series into one file a visit"
         )
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes inf: refused below
-            array: Floats = np.asanyarray(image.dataobj, dtype=np.float32).reshape(shape[:3])
+            data = image.dataobj if scan.channel is None else image.dataobj[..., scan.channel]
+            array: Floats = np.asanyarray(data, dtype=np.float32).reshape(shape[:3])
         turned = nib.Nifti1Image(array, image.affine)
         turned = nib.as_closest_canonical(turned)
         array = np.asanyarray(turned.dataobj)
@@ -70,7 +86,7 @@ def read_volume(path: Path) -> Volume:
     bad = int(array.size - np.isfinite(array).sum())
     if bad:
         raise DataError(
-            "non_finite", f"{path}: {bad} of {array.size} voxels are NaN or infinite; export it again, or set them to 0"
+            "non_finite", f"{scan}: {bad} of {array.size} voxels are NaN or infinite; export it again, or set them to 0"
         )
     x, y, z = (float(edge) for edge in voxel_sizes(turned.affine))
     return Volume(array, (x, y, z), turned.affine)

@@ -69,11 +69,11 @@ def test_an_entry_is_what_its_docstring_says(cases, tmp_path):
     assert entry.mask.shape == (2, 2, 5, 5, 6) and entry.mask.dtype == np.uint8
     for visit, case in enumerate(cases):
         for channel, modality in enumerate(("flair", "t1")):
-            stored = nib.load(case.images[modality]).get_fdata()
+            stored = nib.load(case.images[modality].path).get_fdata()
             brain = stored[stored > 0]
             expected = (stored[BOX] - brain.mean()) / brain.std()
             assert_allclose(entry.image[visit, channel], expected, atol=2e-3)  # fp16 near 2
-        labels = np.asarray(nib.load(case.mask).dataobj)[BOX]
+        labels = np.asarray(nib.load(case.mask.path).dataobj)[BOX]
         assert_array_equal(entry.mask[visit], [labels > 0, labels == 3])
     assert_array_equal(entry.foreground, np.argwhere(entry.mask.any(axis=1)))
 
@@ -131,7 +131,7 @@ def test_foreground_is_an_even_share_of_each_visit_and_the_same_everywhere(cases
     monkeypatch.setattr(transforms, "FOREGROUND", 20)
     first = open_entry(prepare(cases, DATA, tmp_path / "one"))
     for case in cases:
-        os.utime(case.mask, ns=(1, 1))
+        os.utime(case.mask.path, ns=(1, 1))
     second = open_entry(prepare(cases, DATA, tmp_path / "two"))
     assert_array_equal(first.foreground, second.foreground)
     assert np.bincount(first.foreground[:, 0]).tolist() == [10, 10]
@@ -146,7 +146,7 @@ def test_another_input_is_another_entry(cases, tmp_path, monkeypatch, change):
     before = prepare(cases, DATA, tmp_path / "cache")
     data = DATA
     if change == "file":
-        os.utime(cases[0].mask, ns=(1, 1))
+        os.utime(cases[0].mask.path, ns=(1, 1))
     elif change == "spacing":
         data = replace(DATA, spacing=2.0)
     elif change == "regions":
@@ -238,7 +238,7 @@ def test_faults_carry_code_and_file(cases, tmp_path):
     for odd in find_cases(tmp_path / "other", "brats2023"):
         error = fault([*cases, odd], DATA, cache)
         assert error.code == "shape_mismatch" and f"A-{odd.visit}" in str(error) and "9x8x10" in str(error)
-    cases[0].mask.write_bytes(cases[0].mask.read_bytes()[:-9])
+    cases[0].mask.path.write_bytes(cases[0].mask.path.read_bytes()[:-9])
     broken = fault(cases, DATA, cache)
     assert broken.code == "unreadable" and "A-000-seg.nii.gz" in str(broken)
     assert not any(cache.glob("*"))

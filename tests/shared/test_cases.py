@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.data.cases import find_cases, split
-from shared.data.volume import DataError
+from shared.data.volume import DataError, Scan
 
 
 def touch(root, *names):
@@ -29,10 +29,10 @@ def test_brats_2020_with_grades_and_the_case_that_was_misnamed(tmp_path):
     )
     one, two = find_cases(tmp_path, "brats2020")
     assert (one.patient, one.visit, one.grade, one.labels) == ("B_001", "000", None, "brats2020")
-    assert one.images == {"t1": tmp_path / "B_001/B_001_t1.nii"}
-    assert one.mask == tmp_path / "B_001/W39_1998.09.19_Segm.nii"
+    assert one.images == {"t1": Scan(tmp_path / "B_001/B_001_t1.nii")}
+    assert one.mask == Scan(tmp_path / "B_001/W39_1998.09.19_Segm.nii")
     assert two.grade == "HGG" and set(two.images) == {"t1", "t1ce", "t2", "flair"}
-    assert two.mask == tmp_path / "B_002/B_002_seg.nii.gz"
+    assert two.mask == Scan(tmp_path / "B_002/B_002_seg.nii.gz")
 
 
 def test_brats_2023_sorts_visits_within_patients_and_names_modalities_canonically(tmp_path):
@@ -41,7 +41,7 @@ def test_brats_2023_sorts_visits_within_patients_and_names_modalities_canonicall
     touch(tmp_path, ".half-x/.half-x-t1n.nii.gz", ".half-000/.half-000-t1n.nii.gz")
     cases = find_cases(tmp_path, "brats2023")
     assert [(case.patient, case.visit) for case in cases] == [("G-10", "000"), ("G-2", "000"), ("G-2", "001")]
-    names = {modality: path.name[len("G-2-000-") :] for modality, path in cases[1].images.items()}
+    names = {modality: scan.path.name[len("G-2-000-") :] for modality, scan in cases[1].images.items()}
     assert names == {"t1": "t1n.nii.gz", "t1ce": "t1c.nii.gz", "t2": "t2w.nii.gz", "flair": "t2f.nii.gz"}
     assert cases[2].mask is None
 

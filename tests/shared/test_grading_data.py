@@ -102,7 +102,7 @@ def test_an_entry_holds_scaled_blocks_and_never_the_mask(site, tmp_path):
     assert entry.image.shape == (1, 2, 6, 6, 32) and entry.mask.shape == (1, 0, 6, 6, 32)
     assert entry.present == (True, True) and entry.spacing == (1, 1, 1)
     for channel, modality in enumerate(DATA.modalities):
-        scan = nib.load(case.images[modality]).get_fdata()
+        scan = nib.load(case.images[modality].path).get_fdata()
         expected = (scan - scan.min()) / (scan.max() - scan.min() + 1e-8)
         assert_allclose(entry.image[0, channel], expected[:, 0:6, 4:36], atol=1e-3)  # (7-6)//2 = 0, (41-32)//2 = 4
 
@@ -112,7 +112,7 @@ def test_spacing_may_differ_by_axis(site, tmp_path):
     case = find_cases(tmp_path / "scans", "brats2020")[0]
     data = replace(DATA, spacing=(2.0, 2.0, 1.0), patch=(3, 4, 41))
     entry = open_entry(prepare_graded(case, data, tmp_path / "cache"))
-    scan = min_max(nib.load(case.images["flair"]).get_fdata().astype(np.float32)).astype(np.float64)
+    scan = min_max(nib.load(case.images["flair"].path).get_fdata().astype(np.float32)).astype(np.float64)
     assert entry.spacing == (2, 2, 1)
     # Halving along X is the mean of pairs; along Y the seventh row has no partner, so only X and Z are compared.
     pairs = scan[:, :6].reshape(3, 2, 3, 2, 41).mean((1, 3))

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from shared.data.labels import LABELS, regions_of
-from shared.data.volume import DataError, read_volume
+from shared.data.volume import DataError, Scan, read_volume
 
 ANATOMY = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
 
@@ -17,6 +17,10 @@ ANATOMY = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
 def write(path, array, affine=None):
     nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
     return path
+
+
+def read(path):
+    return read_volume(Scan(path))
 
 
 def fault(function, *args):
@@ -30,8 +34,8 @@ def test_an_lps_file_reads_as_the_ras_one(tmp_path):
     ras = np.diag([1.0, 2.0, 3.0, 1.0])
     lps = np.diag([-1.0, -2.0, 3.0, 1.0])
     lps[:2, 3] = [4.0, 10.0]  # the last voxel's place in mm: (5 - 1) * 1 and (6 - 1) * 2
-    one = read_volume(write(tmp_path / "ras.nii.gz", ANATOMY, ras))
-    other = read_volume(write(tmp_path / "lps.nii", ANATOMY[::-1, ::-1], lps))
+    one = read(write(tmp_path / "ras.nii.gz", ANATOMY, ras))
+    other = read(write(tmp_path / "lps.nii", ANATOMY[::-1, ::-1], lps))
     assert_array_equal(one.array, ANATOMY)
     assert_array_equal(other.array, ANATOMY)
     assert_allclose(other.affine, ras)
@@ -42,7 +46,7 @@ def test_axes_are_put_in_the_order_x_y_z(tmp_path):
     """A sagittal scan is stored slice by slice along x: spacing and axes must be permuted together."""
     stored = np.zeros((4, 4))  # stored axes are y, z, x
     stored[1, 0], stored[2, 1], stored[0, 2], stored[3, 3] = 2, 3, 1, 1
-    volume = read_volume(write(tmp_path / "sagittal.nii.gz", ANATOMY.transpose(1, 2, 0), stored))
+    volume = read(write(tmp_path / "sagittal.nii.gz", ANATOMY.transpose(1, 2, 0), stored))
     assert_array_equal(volume.array, ANATOMY)
     assert volume.spacing == (1.0, 2.0, 3.0)
 
@@ -54,8 +58,8 @@ def test_scaled_big_endian_nifti2_and_a_trailing_axis_are_read(tmp_path):
     path = tmp_path / "scaled.nii.gz"
     path.write_bytes(gzip.compress(scaled.to_bytes()))
     stored = nib.load(path).get_fdata()[..., 0]
-    assert_array_equal(read_volume(path).array, stored)
-    assert read_volume(path).array.dtype == np.float32
+    assert_array_equal(read(path).array, stored)
+    assert read(path).array.dtype == np.float32
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,7 @@ def test_damaged_files_are_named(tmp_path, harm):
     elif harm == "short":
         path = tmp_path / "t1.nii"
         path.write_bytes(gzip.decompress(content)[:-100])
-    error = fault(read_volume, path)
+    error = fault(read, path)
     assert error.code == "unreadable"
     assert path.name in str(error)
 
@@ -91,15 +95,15 @@ def test_a_header_that_claims_a_terabyte_is_refused_before_memory_is_asked_for(t
     content[42:48] = np.array([30000, 30000, 30000], "<i2").tobytes()  # dim[1..3]
     path = tmp_path / "huge.nii"
     path.write_bytes(content)
-    assert fault(read_volume, path).code == "unreadable"
+    assert fault(read, path).code == "unreadable"
 
 
 def test_four_dimensions_and_values_that_are_not_finite_are_refused(tmp_path):
-    series = fault(read_volume, write(tmp_path / "series.nii.gz", np.zeros((4, 4, 4, 5), np.float32)))
+    series = fault(read, write(tmp_path / "series.nii.gz", np.zeros((4, 4, 4, 5), np.float32)))
     assert series.code == "not_3d" and "(4, 4, 4, 5)" in str(series)
     holes = ANATOMY.astype(np.float64)
     holes[0, 0, :3] = np.nan, np.inf, 1e300  # the last is finite, but not as float32
-    error = fault(read_volume, write(tmp_path / "holes.nii.gz", holes))
+    error = fault(read, write(tmp_path / "holes.nii.gz", holes))
     assert error.code == "non_finite" and "3 of 210" in str(error)
 
 
@@ -148,3 +152,11 @@ def test_label_faults_name_what_is_known():
     assert scheme.code == "unknown_labels" and "lumiere" in str(scheme)
     region = fault(regions_of, np.zeros((1, 1, 1)), "mock", ["et"])
     assert region.code == "unknown_regions" and "object" in str(region)
+
+
+def test_a_channel_of_a_4d_file_is_one_volume(tmp_path):
+    """MSD keeps a case's modalities in one file."""
+    path = write(tmp_path / "BRATS_001.nii.gz", np.stack([ANATOMY, -ANATOMY], axis=3))
+    assert_array_equal(read_volume(Scan(path, 1)).array, -ANATOMY)
+    error = fault(read_volume, Scan(path, 2))
+    assert error.code == "not_3d" and "channel 2" in str(error)
