@@ -3,7 +3,7 @@
 Label sets overlap between releases ({0, 1, 2, 3} may be BraTS 2023 or MSD), so a site declares its scheme.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,10 @@ LABELS: dict[str, dict[str, frozenset[int]]] = {
     "brats2023": _BRATS23,
     "brats2024": {**_BRATS23, "cavity": frozenset({4})},  # the resection cavity is no tumour
     "msd": {"et": frozenset({3}), "tc": frozenset({2, 3}), "wt": frozenset({1, 2, 3})},  # 1 is edema here
+    "ucsf_pdgm": _BRATS,
+    # DeepBraTumIA: 1 enhancing, 2 necrosis, 3 edema. LUMIERE's tables of radiomics name 1 and 2 the other way round.
     "lumiere": {"et": frozenset({1}), "tc": frozenset({1, 2}), "wt": frozenset({1, 2, 3})},
+    "hd_glio": {"et": frozenset({2}), "wt": frozenset({1, 2})},  # 1 does not enhance: edema and core are one
     "mock": {"object": frozenset({1})},
 }
 """Scheme -> region -> label values; 0 is background in all."""
@@ -65,12 +68,45 @@ def regions_of(mask: npt.NDArray[np.generic], scheme: str, regions: Sequence[str
             f"mask has {broken.size} voxels that are no whole labels, such as {broken[0]:.4g}; "
             "it was interpolated: resample masks with nearest neighbour",
         )
-    known = frozenset[int]().union(*LABELS[scheme].values())
-    outside = sorted(set(np.unique(whole[whole != 0]).tolist()) - known)
-    if outside:
+    there = set(np.unique(whole[whole != 0]).tolist())
+    if outside := sorted(there - _known(scheme)):
+        fitting = [name for name in LABELS if there <= _known(name)]
         raise DataError(
             "label_values",
-            f"mask has labels {', '.join(f'{value:g}' for value in outside[:10])} but scheme {scheme} has "
-            f"{', '.join(map(str, sorted(known)))}; declare the scheme of this data in `labels`",
+            f"mask has labels {_numbers(outside[:10])} but scheme {scheme} has {_numbers(_known(scheme))}; "
+            f"{_numbers(sorted(there)[:10])} would fit {' or '.join(fitting) or 'no scheme'}: "
+            + ("declare the scheme of this data in `labels`" if fitting else "look at the mask"),
         )
     return np.stack([np.isin(whole, sorted(labels)) for labels in values]).astype(np.uint8)
+
+
+def labels_of(regions: npt.NDArray[np.generic], scheme: str, names: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """Turn regions (R, X, Y, Z), 0 or 1, named `names`, into labels (X, Y, Z): the inverse of `regions_of`.
+
+    A voxel gets the label of the innermost region that it is in: of those with the fewest labels, the one that the
+    scheme names first. So ET that was predicted outside WT is ET, and lies in WT from then on. A region's own label is
+    one that none of the `names` inside it has and as few regions of the scheme as can be; of several the lowest.
+    Raises DataError: unknown_labels, unknown_regions.
+
+    >>> labels_of(np.array([[[[1, 0]]], [[[1, 1]]]]), "brats2020", ["tc", "wt"]).tolist()
+    [[[1, 2]]]
+    """
+    values = region_values(scheme, names)
+    order = list(LABELS[scheme])
+    innermost_last = sorted(range(len(names)), key=lambda at: (-len(values[at]), -order.index(names[at])))
+    labels = np.zeros(regions.shape[1:], np.uint8)
+    for at in innermost_last:
+        inner = frozenset[int]().union(*(other for other in values if other < values[at]))
+        own = (values[at] - inner) or values[at]
+        depth = {label: sum(label in region for region in LABELS[scheme].values()) for label in own}
+        labels[regions[at] != 0] = min(own, key=lambda label: (depth[label], label))
+    return labels
+
+
+def _known(scheme: str) -> frozenset[int]:
+    """All labels of a scheme but background."""
+    return frozenset[int]().union(*LABELS[scheme].values())
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(values))

@@ -1,6 +1,7 @@
 """Read and check one NIfTI file."""
 
 import gzip
+import threading
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from nibabel.wrapstruct import WrapStructError
 Floats = npt.NDArray[np.float32]
 
 # What gzip and nibabel raise over damaged bytes.
-_DAMAGE = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError)
+_DAMAGE = (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError, WrapStructError)
 
 
 class DataError(ValueError):
@@ -63,10 +64,19 @@ def read_volume(scan: Scan) -> Volume:
     """Read a .nii or .nii.gz whole, a gzip stream to the checksum at its end, and turn it to RAS.
 
     Trailing axes of length one are dropped: (X, Y, Z, 1) is one volume.
-    Raises DataError: unreadable (missing, truncated, damaged, not NIfTI), not_3d, non_finite.
+    Raises DataError: unreadable (missing, damaged, not NIfTI), truncated, not_3d, non_finite.
     """
-    path, image = scan.path, _image(scan.path)
-    shape = tuple(image.shape)
+    volume = volume_of(scan, _image(scan.path) if scan.channel is None else _shared_image(scan.path, scan.channel))
+    check_finite(scan, volume)
+    return volume
+
+
+def volume_of(scan: Scan, image: Any) -> Volume:
+    """Turn a scan to RAS; `image` is nibabel's, of the scan's file. Its voxels may not be finite: see `check_finite`.
+
+    Raises DataError: unreadable, not_3d.
+    """
+    path, shape = scan.path, tuple(image.shape)
     if scan.channel is not None:
         if len(shape) != 4 or scan.channel >= shape[3]:
             raise DataError("not_3d", f"{scan}: no such channel, the file has shape {shape}; give a 4D file with it")
@@ -74,37 +84,85 @@ def read_volume(scan: Scan) -> Volume:
         raise DataError(
             "not_3d", f"{path}: expected one 3D volume, got shape {shape}; split a 4D series into one file a visit"
         )
+    if image.get_data_dtype().kind == "c":
+        raise DataError("unreadable", f"{path}: voxels are complex numbers; export the magnitude")
     try:
-        with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes inf: refused below
+        with np.errstate(all="ignore"):  # what float32 cannot hold becomes inf: refused later
             data = image.dataobj if scan.channel is None else image.dataobj[..., scan.channel]
             array: Floats = np.asanyarray(data, dtype=np.float32).reshape(shape[:3])
-        turned = nib.Nifti1Image(array, image.affine)
-        turned = nib.as_closest_canonical(turned)
+            turned = nib.as_closest_canonical(nib.Nifti1Image(array, image.affine))
         array = np.asanyarray(turned.dataobj)
-    except (OSError, ValueError, np.linalg.LinAlgError, OrientationError) as error:
+    except (*_DAMAGE, TypeError, np.linalg.LinAlgError, OrientationError) as error:
         raise _unreadable(path, error) from error
-    bad = int(array.size - np.isfinite(array).sum())
-    if bad:
-        raise DataError(
-            "non_finite", f"{scan}: {bad} of {array.size} voxels are NaN or infinite; export it again, or set them to 0"
-        )
     x, y, z = (float(edge) for edge in voxel_sizes(turned.affine))
     return Volume(array, (x, y, z), turned.affine)
 
 
+def check_finite(scan: Scan, volume: Volume) -> None:
+    """Raise DataError, non_finite, where a voxel is NaN or infinite."""
+    size, bad = volume.array.size, int(volume.array.size - np.isfinite(volume.array).sum())
+    if bad:
+        raise DataError(
+            "non_finite", f"{scan}: {bad} of {size} voxels are NaN or infinite; export it again, or set them to 0"
+        )
+
+
+class _Kept(threading.local):
+    """The file with channels that this thread read last, until all of them were asked for or it reads another."""
+
+    of: tuple[Path, int, int] | None = None
+    image: Any = None
+    left: frozenset[int] = frozenset()
+
+
+_kept = _Kept()
+
+
+def _shared_image(path: Path, channel: int) -> Any:
+    """Decode a file with channels once, though it is read channel by channel."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    of = (path, state.st_size, state.st_mtime_ns)
+    if _kept.of != of:
+        image = _image(path)
+        _kept.of, _kept.image, _kept.left = of, image, frozenset(range((*image.shape, 0, 0, 0, 0)[3]))
+    image, _kept.left = _kept.image, _kept.left - {channel}
+    if not _kept.left:
+        _kept.of = _kept.image = None
+    return image
+
+
 def _image(path: Path) -> Any:
-    """Decode the header over the bytes of the whole file; nibabel itself stops before a gzip's checksum."""
+    """Decode the bytes of the whole file; nibabel itself stops before a gzip's checksum."""
+    _kept.of = _kept.image = None  # before the next file is in memory
     try:
         content = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from error
+    return image_of(path, content)
+
+
+def image_of(path: Path, content: bytes) -> Any:
+    """Decode a header, nibabel's image over the unzipped bytes of a whole file.
+
+    Raises DataError: unreadable, truncated.
+    """
+    try:
         # A NIfTI-2 header says it is 540 bytes long, in either byte order.
         kind = nib.Nifti2Image if content[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Image
-        image = kind.from_bytes(content)
+        with np.errstate(all="ignore"):  # over nonsense in a damaged header
+            image = kind.from_bytes(content)
         proxy = image.dataobj
         needed = proxy.offset + int(np.prod(image.shape, dtype=object)) * proxy.dtype.itemsize
     except _DAMAGE as error:
         raise _unreadable(path, error) from error
     if len(content) < needed:  # before numpy asks for memory that a damaged header claims
-        raise _unreadable(path, f"holds {len(content)} bytes, its header says {needed}")
+        raise DataError(
+            "truncated",
+            f"{path}: holds {len(content)} bytes, its header says {needed}; copy it again from its source",
+        )
     return image
 
 

@@ -1,0 +1,98 @@
+"""Cases that MONAI's or the Decathlon's `dataset.json` names."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+from shared.data.cases import Case, Side
+from shared.data.tables import MODALITIES, bad_table, modality_name, named_file, natural
+from shared.data.volume import DataError, Scan
+
+DATALIST = "dataset.json"
+
+
+def datalist(root: Path, labels: str) -> list[Case]:
+    """Cases of `dataset.json`: lists `training` and `validation` of {"image": path or paths, "label": path}.
+
+    A path alone is a file of one modality, or of all as channels of a fourth axis (MSD Task01). `channel_names` or
+    `modality` names them; without it, the files' own ends do. An entry may have `patient` and `visit`; else its file's
+    name is the patient. Sides are declared where there is a list `validation`; `test` has no masks and is left out.
+    Raises DataError: bad_table (names the entry), unreadable.
+    """
+    path = root / DATALIST
+    listing = _json(path) if path.is_file() else {}
+    names = _channels(path, listing)
+    cases: dict[tuple[str, str, str], Case] = {}
+    for side in get_args(Side):
+        entries = listing.get(side) or []
+        if not isinstance(entries, list):
+            raise bad_table(path, f"{side}: must be a list of entries with image and label")
+        for number, entry in enumerate(entries):
+            where = f"{side}[{number}]"
+            if not isinstance(entry, dict) or not entry.get("image"):
+                raise bad_table(path, f'{where}: must be {{"image": path, "label": path}}, not {str(entry)[:60]}')
+            images = _listed(path, where, entry["image"], names)
+            patient, visit = _who(entry, [scan.path for scan in images.values()])
+            mask = Scan(named_file(path, f"{where}.label", entry["label"])) if entry.get("label") else None
+            declared = side if listing.get("validation") else None
+            if (side, patient, visit) in cases:
+                raise bad_table(path, f'{where}: {patient} visit {visit} again; give entries "patient" and "visit"')
+            cases[side, patient, visit] = Case(patient, visit, images, mask, None, labels, declared)
+    return sorted(cases.values(), key=lambda case: natural(case.visit))
+
+
+def _channels(path: Path, listing: dict[str, Any]) -> list[str]:
+    """Modalities in the order of a datalist's channels; none where it does not name them."""
+    given = listing.get("channel_names") or listing.get("modality") or []
+    if isinstance(given, dict) and all(str(key).isdecimal() for key in given):
+        given = [given[key] for key in sorted(given, key=int)]
+    given = [given] if isinstance(given, str) else given
+    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
+        raise bad_table(path, 'channel_names: must be like {"0": "FLAIR", "1": "T1w"}')
+    names = [modality_name(name) for name in given]
+    if len(set(names)) < len(names):
+        raise bad_table(path, f"channel_names: {', '.join(given)} name a modality twice; each is a channel of its own")
+    return names
+
+
+def _listed(path: Path, where: str, image: object, names: list[str]) -> dict[str, Scan]:
+    """The images of a datalist's entry, by modality."""
+    values = image if isinstance(image, list) else [image]
+    files = [named_file(path, f"{where}.image", value) for value in values]
+    if len(files) == 1 and len(names) > 1:
+        return {name: Scan(files[0], channel) for channel, name in enumerate(names)}
+    ends = [modality_name(re.split(r"[-_]", _stem(file))[-1]) for file in files]
+    if not names and len(set(ends) & set(MODALITIES.values())) < len(files):
+        raise bad_table(path, f'{where}.image: which modalities? Add "channel_names": {{"0": "FLAIR", "1": "T1w"}}')
+    if names and len(names) != len(files):
+        raise bad_table(
+            path, f"{where}.image: {len(files)} files, but channel_names has {len(names)}; give one a channel"
+        )
+    return {name: Scan(file) for name, file in zip(names or ends, files, strict=True)}
+
+
+def _who(entry: dict[str, Any], files: list[Path]) -> tuple[str, str]:
+    """Patient and visit of a datalist's entry: said, or from its files' names without the modalities."""
+    stems = {_stem(file) for file in files}
+    if len(stems) > 1 or modality_name(re.split(r"[-_]", min(stems))[-1]) in MODALITIES.values():
+        stems = {"".join(re.findall(r"^(.+)[-_][^-_]+$", stem)) for stem in stems}
+    name = min(stems) if len(stems) == 1 and min(stems) else files[0].parent.name
+    # Two visits of a patient of BraTS must not be two patients, one in training and one in validation.
+    match = re.fullmatch(r"(BraTS-\w+-\d+)-(\d{3})", name)
+    patient, visit = match.groups() if match else (name, "000")
+    return str(entry.get("patient") or patient), str(entry.get("visit") or visit)
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        listing = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError("unreadable", f"{path}: no JSON in UTF-8 ({error}); mend it, or remove it") from None
+    except OSError as error:
+        raise DataError("unreadable", f"{path}: {error.strerror}; look at the file and its rights") from None
+    return listing if isinstance(listing, dict) else {}
