@@ -1,0 +1,122 @@
+"""What only the comparison of cases shows: duplicates, leaks between training and validation, outliers."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from client.doctor.findings import Finding
+from client.doctor.inspection import Inspection, Task
+from shared.config import CheckConfig
+from shared.data.cases import Case, Side, split
+
+ENOUGH = 8
+"""Cases with which a deviation from the cohort means something."""
+FLOOR = 0.1
+"""Least standard deviation, as a share of the cohort's median: scanners differ by so much."""
+FIGURES = {"median": "median", "spread": "range of the middle 90%", "brain": "volume that is not zero"}
+
+
+def cohort_findings(
+    cases: Sequence[Case],
+    seen: Sequence[Inspection],
+    rules: CheckConfig,
+    task: Task,
+    validation: float,
+    split_seed: int,
+) -> list[list[Finding]]:
+    """What each case has to be told, in the order of `cases`."""
+    found: list[list[Finding]] = [[] for _ in cases]
+    sides = _sides(cases, validation, split_seed)
+    for index, case in enumerate(cases):
+        if len(sides[case.patient]) > 1:
+            message = f"{case.patient}: is declared for training and for validation; leave all visits on one side"
+            found[index].append(Finding(code="split_leak", message=message))
+    if task == "grading":
+        graded = {case.patient for case in cases if case.grade}
+        for index, case in enumerate(cases):
+            if case.patient not in graded:
+                message = f"{case.patient}: no grade; add the patient to the table of grades, or leave the patient out"
+                found[index].append(Finding(code="no_grade", message=message))
+    _duplicates(cases, seen, sides, found)
+    _outliers(cases, seen, rules, found)
+    return found
+
+
+def _sides(cases: Sequence[Case], validation: float, split_seed: int) -> Mapping[str, set[str]]:
+    """Where each patient's visits would go: declared, or by the hash of the name."""
+    sides = defaultdict[str, set[str]](set)
+    declared: dict[str, Side] = {}
+    for case in cases:
+        if case.side is not None:
+            declared[case.patient] = case.side
+            sides[case.patient].add(case.side)
+    train, validate = split([case.patient for case in cases], validation, split_seed, declared)
+    for side, patients in (("training", train), ("validation", validate)):
+        for patient in patients:
+            if patient not in declared:
+                sides[patient].add(side)
+    return sides
+
+
+def _duplicates(
+    cases: Sequence[Case], seen: Sequence[Inspection], sides: Mapping[str, set[str]], found: list[list[Finding]]
+) -> None:
+    """Name the later of two cases that share an image; the first without an error of its own is kept."""
+    owner: dict[str, int] = {}
+    whole_first = sorted(
+        range(len(cases)), key=lambda index: any(finding.severity == "error" for finding in seen[index].findings)
+    )
+    for index in whole_first:
+        case, shared = cases[index], defaultdict[int, list[str]](list)
+        for name, facts in seen[index].images.items():
+            other = owner.setdefault(facts.digest, index)
+            if other != index:
+                shared[other].append(name)
+        for other, names in shared.items():
+            first, shown = cases[other], seen[index].pictures.get(names[0], b"")
+            file = str(case.images[names[0]].path)
+            message = (
+                f"{case.patient} visit {case.visit}: {', '.join(names)} hold the same voxels as {first.patient} visit "
+                f"{first.visit}; keep one of the two"
+            )
+            found[index].append(Finding(code="duplicate", message=message, file=file, picture=shown))
+            if len(sides[case.patient] | sides[first.patient]) > 1:
+                message = (
+                    f"{case.patient}: would be on another side of training and validation than {first.patient}, "
+                    "though they share scans; keep one of the two"
+                )
+                found[index].append(Finding(code="split_leak", message=message, file=file, picture=shown))
+
+
+def _outliers(
+    cases: Sequence[Case], seen: Sequence[Inspection], rules: CheckConfig, found: list[list[Finding]]
+) -> None:
+    """Name the figure in which a case is farthest from the others, where that is too far.
+
+    A case with an error or a skull is neither compared nor told: its figures are another's.
+    """
+    odd = [any(each.severity == "error" or each.code == "not_skull_stripped" for each in one.findings) for one in seen]
+    worst: dict[int, tuple[float, str, str]] = {}
+    for modality in sorted({name for one in seen for name in one.images}):
+        there = [index for index, one in enumerate(seen) if modality in one.images and not odd[index]]
+        if len(there) < ENOUGH:
+            continue
+        for figure, words in FIGURES.items():
+            values = np.array([getattr(seen[index].images[modality], figure) for index in there])
+            middle = float(np.median(values))
+            deviation = max(1.4826 * float(np.median(np.abs(values - middle))), FLOOR * abs(middle), 1e-12)
+            for index, value in zip(there, values, strict=True):
+                distance = abs(value - middle) / deviation
+                if distance > max(rules.outlier, worst.get(index, (0.0, "", ""))[0]):
+                    worst[index] = (float(distance), modality, f"{words} {value:.4g}, of the cohort {middle:.4g}")
+    for index, (distance, modality, words) in worst.items():
+        case, path = cases[index], str(cases[index].images[modality].path)
+        message = (
+            f"{path}: {modality} has a {words}: {distance:.1f} deviations of {case.patient} from the others, above "
+            f"check.outlier={rules.outlier:g}; is it the right series, and of a brain?"
+        )
+        shown = seen[index].pictures.get(modality, b"")
+        found[index].append(
+            Finding(code="intensity_outlier", message=message, file=path, severity="warning", picture=shown)
+        )

@@ -1,0 +1,86 @@
+"""What a check says of a case, and the codes it says it with."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Severity = Literal["error", "warning"]
+
+ERRORS = {
+    "unreadable": "the file cannot be opened or decoded",
+    "truncated": "the file ends too early",
+    "bad_crc": "the file's content does not fit its checksum",
+    "empty_file": "the file holds nothing",
+    "wrong_format": "the file is not what its name says",
+    "non_finite": "voxels are NaN or infinite",
+    "not_3d": "the file holds no single volume",
+    "missing_modality": "the case lacks an image",
+    "missing_mask": "the case lacks a mask",
+    "no_grade": "the patient's grade is not known",
+    "label_values": "the mask has values outside the declared scheme",
+    "shape_mismatch": "scans of the case have other sizes or spacings",
+    "affine_mismatch": "scans of the case lie in other places",
+    "no_spatial_header": "the header does not say where the voxels lie",
+    "spacing": "voxels are smaller or larger than allowed",
+    "size": "the volume has fewer or more voxels than allowed",
+    "split_leak": "a patient is in training and in validation",
+    "duplicate": "the case is there twice, under two names",
+    "same_image_twice": "two modalities are one image",
+    "constant_image": "all voxels have one value",
+}
+"""Code -> what it means. A case with one of these is not fit for training."""
+WARNINGS = {
+    "empty_mask": "the mask marks nothing",
+    "not_skull_stripped": "there is more than a brain in the image",
+    "thick_slices": "slices are thick",
+    "tiny_tumour": "the tumour is very small",
+    "huge_tumour": "the tumour is very large",
+    "mask_outside_brain": "the mask marks voxels outside the brain",
+    "modalities_swapped": "T1 and T1ce seem to be swapped",
+    "intensity_outlier": "the image is unlike the others of this folder",
+}
+"""Code -> what it means. Somebody should look; the case may be used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One fault or oddity of one case; stays at the site, since names and pictures are a patient's."""
+
+    code: str
+    """A key of ERRORS or WARNINGS."""
+    message: str
+    """Names the file, the value and the cure."""
+    file: str | None = None
+    """Path of the file it was found in; None: a file that is not there, or the patient."""
+    severity: Severity = "error"
+    picture: bytes = field(default=b"", repr=False)
+    """PNG of the place; empty where there is none to show."""
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What a file was when it was checked: another size, time or hash is another file."""
+
+    path: Path
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    """Time of its last change, ns."""
+    sha256: str
+    """Of its bytes as they are on disk, in hex."""
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the cohort's comparison needs to know of an image; no voxels."""
+
+    digest: str
+    """SHA-256 of its voxels in RAS as float32: the same whatever type, byte order, axes or compression they had."""
+    median: float
+    """Of the voxels that are not zero, like the spread."""
+    spread: float
+    """From the 5th percentile to the 95th."""
+    brain: float
+    """Volume of the voxels that are not zero, cm3."""
+    zeros: float
+    """Share of the voxels that are zero."""

@@ -1,0 +1,126 @@
+"""check.json and check.html: what a check found, for programs and for people."""
+
+import base64
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from client.doctor.examine import CaseReport, Status
+from client.doctor.findings import ERRORS, WARNINGS, Finding
+from shared.files import write_bytes, write_json
+
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2530 }
+table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .25rem .8rem .25rem 0; text-align: left;
+vertical-align: top; border-bottom: 1px solid #d9dee4 } code { background: #eef1f4; padding: 0 .25rem }
+.ok { color: #176c3a } .warning { color: #8a5a00 } .error { color: #a8201a } figure { display: flex; gap: 1rem;
+margin: .6rem 0; align-items: flex-start } img { background: #000 } figcaption { overflow-wrap: anywhere }
+"""
+
+
+def summary(reports: Sequence[CaseReport]) -> dict[str, Any]:
+    """Counts of the whole cohort: cases, patients, cases by status, and cases by code."""
+    codes = Counter(code for report in reports for code in {finding.code for finding in report.findings})
+    return {
+        "cases": len(reports),
+        "patients": len({report.patient for report in reports}),
+        **{status: sum(report.status == status for report in reports) for status in ("ok", "warning", "error")},
+        "codes": dict(sorted(codes.items())),
+    }
+
+
+def write_reports(reports: Sequence[CaseReport], settings: Mapping[str, Any], out: Path) -> None:
+    """Write check.json and check.html into `out`, each whole or not at all; `settings` is shown with the counts."""
+    cases = [
+        {
+            "patient": report.patient,
+            "visit": report.visit,
+            "status": report.status,
+            "findings": [
+                {"code": each.code, "severity": each.severity, "file": each.file, "message": each.message}
+                for each in report.findings
+            ],
+        }
+        for report in reports
+    ]
+    write_json(out / "check.json", {"summary": {**settings, **summary(reports)}, "cases": cases})
+    # A file's name may hold bytes that are no text.
+    write_bytes(out / "check.html", page(reports, settings).encode(errors="backslashreplace"))
+
+
+def page(reports: Sequence[CaseReport], settings: Mapping[str, Any]) -> str:
+    """One HTML page that needs nothing else: pictures are inside, names are escaped, nothing runs."""
+    counts = summary(reports)
+    facts = {
+        **settings,
+        **{key: counts[key] for key in ("cases", "patients")},
+        "without findings": counts["ok"],
+        "with warnings only": counts["warning"],
+        "with errors": counts["error"],
+    }
+    codes = {code: [number, (ERRORS | WARNINGS)[code]] for code, number in counts["codes"].items()}
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>gliofed check</title>",
+        f"<style>{STYLE}</style></head><body><h1>Check of a cohort</h1>",
+        _table((), [[key, value] for key, value in facts.items()]),
+        _table(("finding", "cases", "meaning"), [[code, *rest] for code, rest in codes.items()]) if codes else "",
+        "<h2>Patients</h2>",
+        _table(("patient", "visits", "status", "findings"), _patients(reports)),
+        "<h2>Findings</h2><p>Pictures are axial slices, seen from the feet: the patient's right is on the left. "
+        "The mask, or what is wrong, is outlined.</p>",
+        *(_case(report) for report in reports if report.findings),
+        "<p>Names and pictures here are patients': this page stays at the hospital.</p></body></html>",
+    ]
+    return "\n".join(parts)
+
+
+def by_patient(reports: Sequence[CaseReport]) -> list[tuple[str, list[str], Status, list[str]]]:
+    """Patient, visits, gravest status and codes, sorted by patient."""
+    rows: list[tuple[str, list[str], Status, list[str]]] = []
+    for patient, group in groupby(
+        sorted(reports, key=lambda report: report.patient), key=lambda report: report.patient
+    ):
+        visits = list(group)
+        statuses = {report.status for report in visits}
+        gravest: tuple[Status, ...] = ("error", "warning", "ok")
+        status = next(each for each in gravest if each in statuses)
+        codes = sorted({finding.code for report in visits for finding in report.findings})
+        rows.append((patient, [report.visit for report in visits], status, codes))
+    return rows
+
+
+def _patients(reports: Sequence[CaseReport]) -> list[list[Any]]:
+    return [
+        [patient, ", ".join(visits), status, ", ".join(codes)] for patient, visits, status, codes in by_patient(reports)
+    ]
+
+
+def _case(report: CaseReport) -> str:
+    title = f"<h3>{escape(report.patient)} visit {escape(report.visit)}</h3>"
+    return title + "".join(_finding(finding) for finding in report.findings)
+
+
+def _finding(finding: Finding) -> str:
+    words = (
+        f"<figcaption><b class='{finding.severity}'>{finding.severity}</b> <code>{escape(finding.code)}</code><br>"
+        f"{escape(finding.message)}</figcaption>"
+    )
+    picture = ""
+    if finding.picture:
+        encoded = base64.b64encode(finding.picture).decode()
+        picture = f"<img alt='{escape(finding.code)}' src='data:image/png;base64,{encoded}'>"
+    return f"<figure>{picture}{words}</figure>"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    first = "".join(f"<th>{escape(word)}</th>" for word in head)
+    lines = ["".join(_cell(value) for value in row) for row in rows]
+    return "<table>" + "".join(f"<tr>{line}</tr>" for line in [first, *lines] if line) + "</table>"
+
+
+def _cell(value: Any) -> str:
+    status = f" class='{value}'" if value in ("ok", "warning", "error") else ""
+    return f"<td{status}>{escape(str(value))}</td>"

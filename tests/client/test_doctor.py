@@ -1,0 +1,180 @@
+"""A cohort with one planted defect of each kind: each is found, and nowhere else."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from operator import call
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from planted import PLANTS, copy_of, of
+
+from client.doctor.examine import CaseReport, examine, spread
+from client.doctor.findings import ERRORS, WARNINGS
+from shared.config import CheckConfig
+from shared.data.cases import Case, split
+from shared.data.layouts import find_cases
+from simulation.phantom import PhantomConfig, write_phantoms
+
+MODALITIES = ("flair", "t1", "t1ce", "t2")
+RULES = CheckConfig(tiny_tumour=1.0)
+"""A voxel of 8 mm alone has 0.5 cm3."""
+CLEAN = 8
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(PhantomConfig(patients=CLEAN + len(PLANTS) + 1, resolution=8.0), root, 0)
+    return root
+
+
+@pytest.fixture(scope="module")
+def planted(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], list[CaseReport]]:
+    """Patient -> code that was planted, and the reports of all; the rest is clean."""
+    root = tmp_path_factory.mktemp("planted") / "cases"
+    shutil.copytree(phantoms, root)
+    # Cases with much enhancing tumour last: swapped modalities and wrong labels show there.
+    folders = sorted((path for path in root.iterdir() if path.is_dir()), key=enhancing)
+    spoilt = folders[CLEAN:-1]
+    original, copy = sorted((folders[0], folders[-1]))  # the later name is the copy
+    showing = ("label_values", "modalities_swapped")
+    codes = [code for code in PLANTS if code not in showing] + [code for code in PLANTS if code in showing]
+    for code, folder in zip(codes, spoilt, strict=True):
+        PLANTS[code](folder)
+    copy_of(original)(copy)
+    where = {folder.name: code for code, folder in zip(codes, spoilt, strict=True)} | {copy.name: "duplicate"}
+    return where, examine(find_cases(root, "brats2020"), RULES, MODALITIES, "segmentation", 1)
+
+
+def enhancing(folder: Path) -> int:
+    return int((np.asarray(nib.load(of(folder, "seg")).dataobj) == 4).sum())
+
+
+def codes_of(report: CaseReport) -> set[str]:
+    return {finding.code for finding in report.findings}
+
+
+@pytest.mark.parametrize("code", [*PLANTS, "duplicate"])
+def test_a_planted_defect_is_found_as_what_it_is(code: str, planted: tuple[dict[str, str], list[CaseReport]]) -> None:
+    """And the case has no other finding, so the codes tell the faults apart."""
+    where, reports = planted
+    (report,) = (report for report in reports if where.get(report.patient) == code)
+    assert codes_of(report) == {code}
+    assert report.status == ("error" if code in ERRORS else "warning")
+    for finding in report.findings:
+        assert finding.severity == report.status
+        assert finding.file is None or finding.file in finding.message or code == "duplicate"
+
+
+def test_clean_cases_raise_nothing(planted: tuple[dict[str, str], list[CaseReport]]) -> None:
+    where, reports = planted
+    clean = [report for report in reports if report.patient not in where]
+    assert len(clean) == CLEAN
+    assert [report.findings for report in clean] == [[]] * CLEAN
+    assert {report.status for report in clean} == {"ok"}
+
+
+NO_PLACE = {
+    "unreadable", "truncated", "bad_crc", "empty_file", "wrong_format", "not_3d", "size",
+    "missing_modality", "missing_mask", "no_grade",
+}  # fmt: skip
+
+
+def test_what_has_a_place_has_a_picture(planted: tuple[dict[str, str], list[CaseReport]]) -> None:
+    _, reports = planted
+    findings = [finding for report in reports for finding in report.findings]
+    for finding in findings:
+        assert (finding.picture[:4] == b"\x89PNG") == (finding.code not in NO_PLACE), finding.code
+
+
+def test_every_code_is_planted() -> None:
+    assert {*PLANTS, "duplicate", "split_leak", "no_grade"} == {*ERRORS, *WARNINGS}
+
+
+@pytest.fixture(scope="module")
+def few(phantoms: Path) -> list[Case]:
+    return find_cases(phantoms, "brats2020")[:3]
+
+
+def test_a_patient_declared_on_both_sides_leaks(few: list[Case]) -> None:
+    cases = [
+        replace(few[0], patient="A", visit="000", side="training"),
+        replace(few[1], patient="A", visit="001", side="validation"),
+        replace(few[2], side="training"),
+    ]
+    reports = examine(cases, RULES, MODALITIES, "segmentation", 1)
+    assert [codes_of(report) for report in reports] == [{"split_leak"}, {"split_leak"}, set()]
+
+
+def test_a_duplicate_on_the_other_side_of_the_split_leaks(few: list[Case]) -> None:
+    """Under two names a scan would be trained on and validated with; the hash of the names decides."""
+    names = [f"P{number}" for number in range(40)]
+    train, validate = split(names, 0.5, 0)
+    for other, leak in ((validate[0], {"split_leak"}), (train[1], set[str]())):
+        cases = [replace(few[0], patient=train[0]), replace(few[0], patient=other), few[1]]
+        reports = examine(cases, RULES, MODALITIES, "segmentation", 1, validation=0.5)
+        assert [codes_of(report) for report in reports] == [set(), {"duplicate"} | leak, set()]
+
+
+def test_of_two_copies_the_one_that_can_be_used_is_kept(few: list[Case]) -> None:
+    cases = [replace(few[0], mask=None), replace(few[0], patient="copy")]
+    reports = examine(cases, RULES, MODALITIES, "segmentation", 1)
+    assert [codes_of(report) for report in reports] == [{"missing_mask", "duplicate"}, set()]
+
+
+def test_grading_asks_for_grades_and_not_for_masks(few: list[Case], tmp_path: Path) -> None:
+    broken = tmp_path / "seg.nii.gz"
+    broken.write_bytes(b"broken")
+    one_image = {"t1": few[2].images["t1"]}
+    cases = [
+        replace(few[0], mask=None),
+        replace(few[1], mask=type(few[1].images["t1"])(broken), grade=None),
+        replace(few[2], images=one_image),
+    ]
+    reports = examine(cases, RULES, MODALITIES, "grading", 1)
+    # The grader is told what is missing, and goes on with the rest.
+    assert [codes_of(report) for report in reports] == [set(), {"no_grade"}, {"missing_modality"}]
+    assert [report.status for report in reports] == ["ok", "error", "warning"]
+    assert broken not in [file.path for report in reports for file in report.files]
+
+
+def test_every_file_is_hashed_and_processes_change_nothing(few: list[Case]) -> None:
+    heard = []
+    alone = examine(few, RULES, MODALITIES, "segmentation", 1)
+    together = examine(few, RULES, MODALITIES, "segmentation", 2, lambda done, of: heard.append((done, of)))
+    assert alone == together
+    assert heard == [(1, 3), (2, 3), (3, 3)]
+    for case, report in zip(few, alone, strict=True):
+        assert {file.path for file in report.files} == {scan.path for scan in [*case.images.values(), case.mask]}
+        for file in report.files:
+            assert file.sha256 == hashlib.sha256(file.path.read_bytes()).hexdigest()
+            assert (file.size, file.mtime_ns) == (file.path.stat().st_size, file.path.stat().st_mtime_ns)
+
+
+def test_a_process_that_dies_takes_only_its_job_along() -> None:
+    """As the kernel kills what takes too much memory; the others' results must come."""
+    jobs = [partial(abs, -1), partial(os._exit, 9), partial(abs, -3)]
+    results: dict[int, object] = {}
+    spread(call, jobs, 2, results.__setitem__)
+    assert results == {0: 1, 1: None, 2: 3}
+
+
+def test_the_doctor_does_without_torch() -> None:
+    """Each process would take seconds and 200 MB for it."""
+    code = "import sys, client.doctor.examine; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("resolution", "visits", "scheme"), [(8.0, 2, "brats2023"), (4.0, 1, "brats2020")])
+def test_phantoms_are_clean_under_the_defaults(resolution: float, visits: int, scheme: str, tmp_path: Path) -> None:
+    write_phantoms(PhantomConfig(patients=2, visits=visits, resolution=resolution), tmp_path, 1)
+    reports = examine(find_cases(tmp_path, scheme), CheckConfig(), MODALITIES, "segmentation", 1)
+    assert len(reports) == 2 * visits
+    assert [report.findings for report in reports] == [[]] * (2 * visits)

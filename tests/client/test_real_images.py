@@ -1,0 +1,49 @@
+"""Real heads from public packages go through the check; .ci/run fetches them, for they are not ours to carry.
+
+GLIOFED_REAL_IMAGES names a folder with the contents of nilearn's wheel and of Debian's mricron-data.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from client.doctor.examine import examine
+from shared.config import CheckConfig
+from shared.data.layouts import find_cases
+
+REAL = os.environ.get("GLIOFED_REAL_IMAGES")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(REAL is None, reason="GLIOFED_REAL_IMAGES is not set: no real heads"),
+]
+
+EXPECTED = {
+    "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz": set(),  # 79% of its voxels are zero
+    "mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz": set(),
+    "mni_icbm152_wm_tal_nlin_sym_09a_converted.nii.gz": set(),
+    "ch2.nii.gz": {"not_skull_stripped"},
+    "ch2bet.nii.gz": set(),
+}
+"""File -> what a grading site should be told of it."""
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_real_head(name: str, tmp_path: Path) -> None:
+    (path,) = Path(str(REAL)).rglob(name)
+    shutil.copy(path, tmp_path / "scan.nii.gz")
+    (tmp_path / "cases.csv").write_text("patient,t1,grade\nA,scan.nii.gz,HGG\n")
+    cases = find_cases(tmp_path, "brats2020")
+    (report,) = examine(cases, CheckConfig(), ("t1",), "grading", 1)
+    assert {finding.code for finding in report.findings} == EXPECTED[name]
+
+
+def test_an_atlas_is_no_mask(tmp_path: Path) -> None:
+    """117 labels, of which the scheme knows three."""
+    for name, found in (("scan", "ch2bet.nii.gz"), ("mask", "aal.nii.gz")):
+        (path,) = Path(str(REAL)).rglob(found)
+        shutil.copy(path, tmp_path / f"{name}.nii.gz")
+    (tmp_path / "cases.csv").write_text("patient,t1,mask\nA,scan.nii.gz,mask.nii.gz\n")
+    (report,) = examine(find_cases(tmp_path, "brats2020"), CheckConfig(), ("t1",), "segmentation", 1)
+    assert "label_values" in {finding.code for finding in report.findings}
