@@ -1,7 +1,6 @@
 """gliofed-client: the hospital's command."""
 
 import sys
-from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_module
@@ -10,13 +9,33 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 WRONG_USE = 2
+INTERRUPTED = 130
 HELP = """gliofed-client: one hospital.
 
-usage: gliofed-client check data.root=DIR data.labels=SCHEME [data.modalities=[flair,t1,t1ce,t2]]
+usage: gliofed-client check data.root=DIR data.labels=SCHEME [key=value ...]
+       gliofed-client predict model=DIR data.root=DIR [data.labels=SCHEME] [key=value ...]
 
-  check   read every scan to its end and say what to mend; status 0 without errors, 1 with
+  check    read every scan to its end and say what to mend; status 0 without errors, 1 with
+  predict  write a mask, or the grade, of every case; status 0 for all, 1 where one could not be predicted
 
-SCHEME is what the masks' values mean: brats2018, brats2019, brats2020, brats2021, brats2023, brats2024, msd, lumiere.
+SCHEME is what the masks' values mean: brats2018, brats2019, brats2020, brats2021, brats2023, brats2024, msd,
+ucsf_pdgm, lumiere, hd_glio.
+
+Settings of check
+  data.modalities=[flair,t1,t1ce,t2]   images that a case must have
+  task=segmentation|grading            grading needs grades and no masks
+  check.spacing=[0.2,10]               shortest and longest voxel edge, mm; see configs/check.yaml for the others
+  work=DIR                             the site's work folder: freeze the cohort there and prepare its scans
+  workers=N                            processes; else one for each core
+  out=DIR                              where check.json and check.html go; else outputs/DATE/TIME
+
+Settings of predict
+  model=DIR                            the model/ that a run leaves, or the run's folder
+  data.root=DIR                        folder of the scans, or of one case; masks are not needed
+  data.labels=SCHEME                   of the masks that are written; a model that grades needs none
+  out=DIR                              new or empty folder for the results; else outputs/DATE/TIME
+  device=auto|cpu|cuda:N               where to compute
+  model.iterations=K                   refinements of lstm_unet
 """
 
 
@@ -27,47 +46,43 @@ def main() -> None:
         print(HELP)
     elif command == "check":
         sys.exit(_check(words))
+    elif command == "predict":
+        from client.predict_command import predict_command
+
+        sys.exit(predict_command(words))
     else:
-        _wrong(f"no command {command!r}; there is: check")
+        _wrong(f"no command {command!r}; there are: check, predict")
 
 
 def _check(overrides: list[str]) -> int:
-    try:
-        with initialize_config_module("configs", version_base="1.3"):
-            config: Any = OmegaConf.to_container(compose("check", overrides), throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        _wrong(" ".join(str(error).split())[:300])
+    values = _composed("check", overrides)
     # Imported here, so that a mistyped key is answered at once.
-    from rich.console import Console
-    from rich.progress import track
-    from rich.table import Table
-
-    from client.doctor import findings
-    from shared.data.cases import find_cases
-    from shared.data.labels import LABELS
+    from client.check_command import check
+    from shared.config import ConfigError
     from shared.data.volume import DataError
 
-    data = config["data"]
-    if data["labels"] not in LABELS:
-        _wrong(f"data.labels={data['labels']}: unknown scheme; known are {', '.join(LABELS)}")
-    if not isinstance(data["modalities"], list):
-        _wrong(f"data.modalities={data['modalities']}: must be a list, such as [flair,t1,t1ce,t2]")
     try:
-        cases = find_cases(Path(str(data["root"])).expanduser(), data["labels"])
-    except DataError as error:
+        return check(values)
+    except (ConfigError, DataError) as error:
         _wrong(str(error))
-    table = Table("patient", "visit", "grade", "modalities", "mask", "findings")
-    faults, sentences = 0, []
-    for case in track(cases, "reading", console=Console(stderr=True), disable=not sys.stderr.isatty()):
-        found = list(findings(case, data["modalities"]))
-        faults += bool(found)
-        sentences += [f"{finding.code}: {finding.sentence}" for finding in found]
-        codes = " ".join(sorted({finding.code for finding in found})) or "ok"
-        table.add_row(case.patient, case.visit, case.grade, " ".join(case.images), "yes" if case.mask else "no", codes)
-    Console().print(table)
-    print(*sentences, sep="\n", end="\n" if sentences else "")
-    print(f"{len(cases)} cases, {faults} with errors")
-    return 1 if faults else 0
+    except KeyboardInterrupt:
+        print("gliofed-client: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _composed(name: str, overrides: list[str]) -> dict[str, Any]:
+    """The settings of configs/NAME.yaml with what the command line overrides."""
+    try:
+        with initialize_config_module("configs", version_base="1.3"):
+            config = compose(name, overrides)
+            if missing := sorted(OmegaConf.missing_keys(config)):
+                _wrong(f"{', '.join(missing)}: must be given")
+            values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    except (HydraException, OmegaConfBaseException) as error:
+        _wrong(" ".join(str(error).split())[:300])
+    except (ValueError, TypeError) as error:  # of Hydra, where a group is given a number, say
+        _wrong(" ".join(str(error).split())[:300])
+    return values
 
 
 def _wrong(sentence: str) -> NoReturn:

@@ -1,6 +1,7 @@
 """Scans of a case -> an entry of the cache: what each task makes of them, once."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,37 @@ from shared.data.cache import Entry, keep
 from shared.data.cases import Case
 from shared.data.labels import region_values, regions_of
 from shared.data.transforms import bounding_box, central_block, foreground_voxels, min_max, resample, z_score
-from shared.data.volume import DataError, Scan, Volume, read_volume
+from shared.data.volume import DataError, Floats, Scan, Volume, read_volume
 
 TOLERANCE = 0.01
 """Spacings that differ by this fraction or less are the same."""
 
 APART = 0.5
 """Affines of a case's scans may differ by so much, in mm: header rounding, not another place."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """One patient's visits as a model sees them, and the way back to the grid of the scans."""
+
+    array: npt.NDArray[np.float16]
+    """(V, C, D, H, W), RAS, cropped, z-scored."""
+    spacing: tuple[float, float, float]
+    """Edges of a voxel along D, H and W, mm."""
+    box: tuple[slice, ...]
+    """Where `array` lies in the volume before it was cropped."""
+    uncropped: tuple[int, ...]
+    """(D, H, W) of that volume."""
+    first: tuple[Scan, Volume]
+    """The scan whose grid all have."""
+
+    def restored(self, part: Floats) -> Floats:
+        """Put (D, H, W) of the cropped grid back on the grid of the scans (X, Y, Z), RAS; linear, 0 outside the box."""
+        whole, grid = np.zeros(self.uncropped, np.float32), self.first[1]
+        whole[self.box] = part
+        if self.spacing == grid.spacing:
+            return whole
+        return resample(whole, self.spacing, grid.spacing, order=1, shape=grid.array.shape)
 
 
 def prepare(cases: Sequence[Case], data: DataConfig, cache: Path) -> Path:
@@ -45,22 +70,27 @@ def prepare_graded(case: Case, data: DataConfig, cache: Path) -> Path:
     so that W holds the central axial slices. A modality that the visit lacks is noted as not present.
     Raises DataError: missing_modality if there is none at all, shape_mismatch, and those of `read_volume`.
     """
-    there = [modality for modality in data.modalities if modality in case.images]
-    if not there:
-        wanted, has = ", ".join(data.modalities), ", ".join(case.images) or "no image"
-        raise DataError(
-            "missing_modality",
-            f"{case.patient} visit {case.visit}: none of {wanted}; has {has}; add one, or leave the patient out",
-        )
+    there = _there(case, data)
     visit = _visit(case, [case.images[modality] for modality in there])
     what: dict[str, object] = {"grading": there, "of": data.modalities, "block": data.patch, "spacing": data.spacing}
-    return keep(what | {"visits": [visit]}, lambda: _grading(case, data), cache)
+    return keep(what | {"visits": [visit]}, lambda: graded_entry(case, data), cache)
 
 
 def scans_of(case: Case, data: DataConfig) -> list[Scan]:
     """The case's images in the order of `data.modalities`, then its mask.
 
     Raises DataError: missing_modality, missing_mask.
+    """
+    images = images_of(case, data)
+    if case.mask is None:
+        raise DataError("missing_mask", f"{case.patient} visit {case.visit}: no mask; add the segmentation's file")
+    return [*images, case.mask]
+
+
+def images_of(case: Case, data: DataConfig) -> list[Scan]:
+    """The case's images in the order of `data.modalities`.
+
+    Raises DataError: missing_modality.
     """
     missing = [modality for modality in data.modalities if modality not in case.images]
     if missing:
@@ -69,9 +99,7 @@ def scans_of(case: Case, data: DataConfig) -> list[Scan]:
             f"{case.patient} visit {case.visit}: no {', '.join(missing)}; has {', '.join(case.images) or 'no image'}; "
             "add the file, or leave the patient out",
         )
-    if case.mask is None:
-        raise DataError("missing_mask", f"{case.patient} visit {case.visit}: no mask; add the segmentation's file")
-    return [*(case.images[modality] for modality in data.modalities), case.mask]
+    return [case.images[modality] for modality in data.modalities]
 
 
 def same_grid(first: tuple[Scan, Volume], scan: Scan, volume: Volume) -> None:
@@ -106,54 +134,76 @@ def _visit(case: Case, scans: Sequence[Scan]) -> dict[str, object]:
     return {"patient": case.patient, "visit": case.visit, "files": files}
 
 
-def _segmentation(cases: Sequence[Case], data: DataConfig) -> Entry:
+def prepare_images(cases: Sequence[Case], data: DataConfig) -> Images:
+    """Prepare the images of `cases`, one patient's visits in order, for segmentation; nothing is written.
+
+    Raises DataError: missing_modality, shape_mismatch, affine_mismatch, and those of `read_volume`.
+    """
     images: list[npt.NDArray[np.float16]] = []
-    masks: list[npt.NDArray[np.uint8]] = []
     first: tuple[Scan, Volume] | None = None
     brain: npt.NDArray[np.bool_] | None = None
     for case in cases:
-        *scans, mask = scans_of(case, data)
         frame = []
-        for scan in scans:
+        for scan in images_of(case, data):
             volume = read_volume(scan)
             first = first or (scan, volume)
             same_grid(first, scan, volume)
-            array = _spaced(volume.array, volume, data, order=1)
+            array = _spaced(volume.array, first[1], data, order=1)
             brain = array != 0 if brain is None else brain | (array != 0)
             frame.append(z_score(array))
-        assert first is not None, "a config has one modality or more"
         images.append(np.stack(frame))
+    assert first is not None and brain is not None, "one case or more, and a config has one modality or more"
+    box = bounding_box(brain)
+    cropped = np.stack([image[:, *box] for image in images])
+    return Images(cropped, _edges(first[1], data), box, brain.shape, first)
+
+
+def _segmentation(cases: Sequence[Case], data: DataConfig) -> Entry:
+    images, masks = prepare_images(cases, data), []
+    for case in cases:
+        mask = scans_of(case, data)[-1]
         labels = read_volume(mask)
-        same_grid(first, mask, labels)
+        same_grid(images.first, mask, labels)
         try:
             regions = regions_of(labels.array, case.labels, data.regions)
         except DataError as error:
             raise DataError(error.code, f"{mask}: {error}") from error
-        masks.append(np.stack([_spaced(region, labels, data, order=0) for region in regions]))
-    assert first is not None and brain is not None, "an entry has one case or more"
-    box = bounding_box(brain)
-    mask_box = np.stack([mask[:, *box] for mask in masks])
-    spacing, present = _edges(first[1], data), (True,) * len(data.modalities)
-    return Entry(
-        np.stack([image[:, *box] for image in images]), mask_box, foreground_voxels(mask_box), present, spacing
-    )
+        masks.append(np.stack([_spaced(region, images.first[1], data, order=0)[images.box] for region in regions]))
+    mask_box, present = np.stack(masks), (True,) * len(data.modalities)
+    return Entry(images.array, mask_box, foreground_voxels(mask_box), present, images.spacing)
 
 
-def _grading(case: Case, data: DataConfig) -> Entry:
+def graded_entry(case: Case, data: DataConfig) -> Entry:
+    """Prepare one visit for grading, see `prepare_graded`; nothing is written.
+
+    Raises DataError: missing_modality, shape_mismatch, affine_mismatch, and those of `read_volume`.
+    """
     image = np.zeros((1, len(data.modalities), *data.patch), np.float16)
     first: tuple[Scan, Volume] | None = None
-    for channel, modality in enumerate(data.modalities):
-        if modality not in case.images:
-            continue
+    for modality in _there(case, data):
         scan = case.images[modality]
         volume = read_volume(scan)
         first = first or (scan, volume)
         same_grid(first, scan, volume)
-        image[0, channel] = central_block(min_max(_spaced(volume.array, volume, data, order=1)), data.patch)
+        image[0, data.modalities.index(modality)] = central_block(
+            min_max(_spaced(volume.array, volume, data, order=1)), data.patch
+        )
     assert first is not None, "the case has one modality or more"
     present = tuple(modality in case.images for modality in data.modalities)
     no_mask, no_voxels = np.zeros((1, 0, *data.patch), np.uint8), np.zeros((0, 4), np.int32)
     return Entry(image, no_mask, no_voxels, present, _edges(first[1], data))
+
+
+def _there(case: Case, data: DataConfig) -> list[str]:
+    """Modalities that a visit has, of those that count."""
+    there = [modality for modality in data.modalities if modality in case.images]
+    if not there:
+        wanted, has = ", ".join(data.modalities), ", ".join(case.images) or "no image"
+        raise DataError(
+            "missing_modality",
+            f"{case.patient} visit {case.visit}: none of {wanted}; has {has}; add one, or leave the patient out",
+        )
+    return there
 
 
 def _edges(volume: Volume, data: DataConfig) -> tuple[float, float, float]:

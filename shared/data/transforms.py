@@ -18,18 +18,23 @@ Half = npt.NDArray[np.float16]
 
 
 def resample(
-    array: npt.NDArray[Any], spacing: Sequence[float], target: Sequence[float], order: int
+    array: npt.NDArray[Any],
+    spacing: Sequence[float],
+    target: Sequence[float],
+    order: int,
+    shape: Sequence[int] | None = None,
 ) -> npt.NDArray[Any]:
     """Resample (X, Y, Z) from `spacing` to `target`, mm along each axis; order 1 is linear, 0 nearest.
 
     The outer faces of the volume stay where they are, so that halving is the mean of pairs and the size in mm stays
-    within half a new voxel.
+    within half a new voxel. `shape`, where it is given, is that of the result: on the way back it is known.
     """
     scale = [new / old for new, old in zip(target, spacing, strict=True)]
-    shape = tuple(max(1, round(size / step)) for size, step in zip(array.shape, scale, strict=True))
+    if shape is None:
+        shape = [max(1, round(size / step)) for size, step in zip(array.shape, scale, strict=True)]
     offset = [(step - 1) / 2 for step in scale]  # from voxel centres to faces and back
     resampled: npt.NDArray[Any] = ndimage.affine_transform(
-        array, np.array(scale), offset=offset, output_shape=shape, order=order, mode="nearest"
+        array, np.array(scale), offset=offset, output_shape=tuple(shape), order=order, mode="nearest"
     )
     return resampled
 

@@ -1,0 +1,49 @@
+"""The `model/` folder that a run leaves: found, and its description read. No PyTorch here, so that it is quick."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from shared.config import ConfigError, DataConfig, ModelConfig, Strict, parse
+
+DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported(Strict):
+    """What model.json says."""
+
+    task: Literal["segmentation", "grading"]
+    model: ModelConfig
+    data: DataConfig
+    run_id: str
+    round: int
+
+
+def find_export(given: Path) -> Path:
+    """Return the folder with model.json and model.safetensors: the given one, or `model` in a run's folder.
+
+    Raises ConfigError where there is none.
+    """
+    for folder in (given, given / "model"):
+        if (folder / DESCRIPTION).is_file() and (folder / WEIGHTS).is_file():
+            return folder
+    raise ConfigError(
+        f"model={given}: no {DESCRIPTION} and {WEIGHTS} there; give the model/ folder that a run writes at its end"
+    )
+
+
+def read_export(folder: Path, options: Mapping[str, Any]) -> Exported:
+    """Read model.json; `options` of the model, but for those that are None, replace its own.
+
+    Raises ConfigError: the file is damaged, or a value cannot be.
+    """
+    path = folder / DESCRIPTION
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); copy it again from the run") from None
+    exported = parse(Exported, text, str(path))
+    given = {name: value for name, value in options.items() if value is not None}
+    return replace(exported, model=parse(ModelConfig, asdict(exported.model) | given, "model"))
