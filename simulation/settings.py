@@ -10,6 +10,7 @@ from pydantic import Field
 from server.strategies import STRATEGIES
 from shared.config import ConfigError, DataConfig, Device, Positive, RunConfig, Strict, parse
 from shared.tasks import model_of
+from simulation.partition import number_of_sites
 from simulation.sites import site_names
 
 
@@ -23,6 +24,10 @@ class Settings(Strict):
     threads: Positive
     at_once: Positive | None
     faults: dict[str, str]
+    partition: str = "iid"
+    """How data=folder is dealt to the sites: a key of `simulation.partition.PARTITIONS`."""
+    partition_alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
+    """Of dirichlet: small is a strong skew, large is none."""
 
 
 def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
@@ -34,7 +39,8 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
     run_values = {key: value for key, value in values.items() if key in keys}
     shared = {field.name for field in fields(DataConfig)}
     run_values["data"] = {key: value for key, value in values["data"].items() if key in shared}
-    rest = {field.name: values[field.name] for field in fields(Settings)}
+    rest = {field.name: values[field.name] for field in fields(Settings) if field.name in values}
+    rest["sites"] = _sites(values)
     if not isinstance(values["faults"] or {}, Mapping):
         raise ConfigError(f"faults={values['faults']}: must be sites with their faults, as in faults={{site-2:nan}}")
     rest["faults"] = {site: str(fault) for site, fault in (values["faults"] or {}).items()}  # Hydra reads nan, inf
@@ -52,3 +58,14 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return run, settings
+
+
+def _sites(values: Mapping[str, Any]) -> Any:
+    """How many sites there will be; what is no number is left to the parser."""
+    partition, sites, source = str(values.get("partition", "iid")), values["sites"], values["data"].get("source")
+    if partition != "iid" and source != "folder":
+        raise ConfigError(
+            f"partition={partition}: deals a folder's patients to sites, and data={source} is written for each site; "
+            "use data=folder, or leave partition out"
+        )
+    return number_of_sites(partition, sites) if sites is None or type(sites) is int else sites

@@ -30,6 +30,7 @@ from shared.tasks import TASKS
 from shared.versions import versions
 from simulation.faults import check_faults, fault_mod
 from simulation.grid import node_of, run_here
+from simulation.partition import Dealing
 from simulation.settings import Settings, parse_settings
 from simulation.sites import Machine, make_sites, site_names
 
@@ -82,7 +83,8 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
         try:
             with _CasesProgress() as progress:
                 machine = Machine(settings.device, settings.threads)
-                sites = make_sites(values["data"], run, settings.sites, machine, out, progress.report)
+                dealing = Dealing(settings.partition, settings.partition_alpha)
+                sites = make_sites(values["data"], run, settings.sites, machine, out, progress.report, dealing)
             note = "" if values["data"]["source"] == "folder" else "synthetic data"
             return _run(run, settings, sites, out, str(saved["run_id"]), note)
         except (ConfigError, DataError):
@@ -231,11 +233,11 @@ def _words(status: str, end: Mapping[str, Any], out: Path) -> str:
 
 
 class _CasesProgress(Progress):
-    """A bar on a terminal while cases are written; nothing in a pipe, where it is soon done or the rounds tell."""
+    """A bar on a terminal while cases are written or measured; nothing in a pipe, where the rounds soon tell."""
 
     def __init__(self) -> None:
         super().__init__(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-        self._bar = self.add_task("writing cases", total=None)
+        self._bar = self.add_task("cases", total=None)
 
     def report(self, done: int, total: int) -> None:
         """Show `done` of `total` cases."""

@@ -1,20 +1,24 @@
 """Data into hospitals: written for each site, or one folder dealt to all, always by patient."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from server.report.sites import draw_sites
 from shared.config import ConfigError, DataConfig, RunConfig, SiteConfig, parse
-from shared.data.cases import Case, find_cases
+from shared.data.cases import Case, split
 from shared.data.labels import LABELS, region_values
+from shared.data.layouts import find_cases
 from shared.data.volume import DataError
 from shared.files import write_json
-from shared.seeding import generator
 from shared.tasks import reading_of
 from simulation.mock import MockConfig, write_mock
+from simulation.partition import AT_RANDOM, UNKNOWN, Dealing, classes, deal
 from simulation.phantom import PhantomConfig, write_phantoms
+from simulation.profiles import Profile, profile
 
 Report = Callable[[int, int], None]
 """Called with the cases written so far and all there will be."""
@@ -43,9 +47,18 @@ def site_names(sites: int) -> list[str]:
 
 
 def make_sites(
-    data: Mapping[str, Any], run: RunConfig, sites: int, machine: Machine, out: Path, report: Report
+    data: Mapping[str, Any],
+    run: RunConfig,
+    sites: int,
+    machine: Machine,
+    out: Path,
+    report: Report,
+    dealing: Dealing = AT_RANDOM,
 ) -> list[SiteConfig]:
-    """Make `sites` hospitals; `data` is the composed data choice, with the run's part and the source's."""
+    """Make `sites` hospitals; `data` is the composed data choice, with the run's part and the source's.
+
+    A folder is dealt as `dealing` says, and who holds what is drawn in `out`.
+    """
     shared = {field.name for field in fields(DataConfig)} | {"source", "root", "labels"}
     rest = {key: value for key, value in data.items() if key not in shared}
     names = site_names(sites)
@@ -53,7 +66,7 @@ def make_sites(
         raise ConfigError(f"data.source={data['source']}: unknown; known are {', '.join(SOURCES)}, folder")
     if data["source"] == "folder":
         roots, labels = [str(Path(str(data["root"])).expanduser().resolve())] * sites, str(data["labels"])
-        cohorts: list[tuple[str, ...] | None] = [*_deal(Path(roots[0]), labels, run, sites)]
+        cohorts: list[tuple[str, ...] | None] = [*_deal(Path(roots[0]), labels, run, names, dealing, out, report)]
         if run.task == "segmentation":
             region_values(labels, run.data.regions)
     else:
@@ -125,8 +138,10 @@ def _claim(root: Path, settings: Mapping[str, Any]) -> None:
         write_json(marker, settings)
 
 
-def _deal(root: Path, labels: str, run: RunConfig, sites: int) -> list[tuple[str, ...]]:
-    """Deal a folder's patients to the sites at random, in equal parts."""
+def _deal(
+    root: Path, labels: str, run: RunConfig, names: list[str], dealing: Dealing, out: Path, report: Report
+) -> list[tuple[str, ...]]:
+    """Deal a folder's patients to the sites, and write and draw who holds what."""
     if labels not in LABELS:
         raise ConfigError(f"data.labels={labels}: unknown scheme; known are {', '.join(LABELS)}")
     usable = _usable(find_cases(root, labels), run, root)
@@ -141,10 +156,29 @@ def _deal(root: Path, labels: str, run: RunConfig, sites: int) -> list[tuple[str
             f"data.root={root}: no patient has {needed} visits, and model={run.model.name} reads series of "
             f"data.window={needed}; use model=unet or a smaller data.window",
         )
-    if len(patients) < sites:
-        raise ConfigError(f"sites={sites}: {root} has {len(patients)} patients to deal; use fewer sites")
-    order = generator(run.seed, "deal").permutation(len(patients))
-    return [tuple(sorted(patients[i] for i in order[site::sites])) for site in range(sites)]
+    chosen = set(patients)
+    dealt = [case for case in usable if case.patient in chosen]
+    profiles = profile(dealt, dealing.partition, root, out / "profiles.json", report)
+    cohorts = deal(dealing, profiles, len(names), run.seed)
+    _show(dict(zip(names, cohorts, strict=True)), profiles, dealing, run, out)
+    return cohorts
+
+
+def _show(
+    cohorts: Mapping[str, Sequence[str]], profiles: Sequence[Profile], dealing: Dealing, run: RunConfig, out: Path
+) -> None:
+    """Write who holds what as sites.json and sites.png, in numbers only: by grade, tumour size, or use in the run."""
+    class_of = classes(profiles)
+    declared = {patient.name: patient.side for patient in profiles if patient.side is not None}
+    used, held = {}, {}
+    for name, cohort in cohorts.items():
+        train, validation = split(cohort, run.data.validation, run.data.split_seed, declared)
+        used[name] = {"training": len(train), "validation": len(validation)}
+        held[name] = dict(sorted(Counter(class_of[patient] for patient in cohort).items()))
+    sites = {name: {"patients": len(cohorts[name]), "used": used[name], "classes": held[name]} for name in cohorts}
+    write_json(out / "sites.json", {**asdict(dealing), "seed": run.seed, "patients": len(profiles), "sites": sites})
+    title = f"partition={dealing.partition}: {len(profiles)} patients at {len(cohorts)} sites"
+    draw_sites(used if set(class_of.values()) == {UNKNOWN} else held, out / "sites.png", title)
 
 
 def _usable(cases: list[Case], run: RunConfig, root: Path) -> list[Case]:

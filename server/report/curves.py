@@ -82,7 +82,7 @@ def draw_run(events: Events, path: Path, title: str, metric: str, note: str = ""
     """
     if not _finished(events):
         return
-    figure = _figure(title, note, width=10.0)
+    figure = new_figure(title, note, width=10.0)
     left, right = figure.subplots(1, 2)
     sites = [losses for losses in site_losses(events).values() if not all(map(math.isnan, losses.values()))]
     if 1 < len(sites) <= MOST_SITES:
@@ -98,7 +98,7 @@ def draw_run(events: Events, path: Path, title: str, metric: str, note: str = ""
     for axes in (left, right):
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9, handlelength=2.8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_runs(runs: Mapping[str, Events], folder: Path, metric: str, note: str = "") -> None:
@@ -118,9 +118,9 @@ def draw_runs(runs: Mapping[str, Events], folder: Path, metric: str, note: str =
         _line(axes, validation(events, metric), number)
 
     title = "Training and validation loss"
-    _save(_compare(runs, losses, title, "loss", note, ("training", "validation")), folder / "losses.png")
+    save_figure(_compare(runs, losses, title, "loss", note, ("training", "validation")), folder / "losses.png")
     name = _name(metric)
-    _save(_compare(runs, scores, f"{name} on validation patients", name, note, ()), folder / f"{metric}.png")
+    save_figure(_compare(runs, scores, f"{name} on validation patients", name, note, ()), folder / f"{metric}.png")
 
 
 def _finished(events: Events) -> list[Mapping[str, Any]]:
@@ -149,7 +149,7 @@ def _compare(
     labels = [fill(label, 32) for label in short_labels(list(runs))] + list(styles)
     rows = sum(label.count("\n") + 1 for label in labels)
     columns = math.ceil(rows / LEGEND_ROWS) if rows > MOST_INSIDE + len(styles) else 0
-    figure = _figure(title, note, width=8.0 + 2.5 * columns, height=5.0)
+    figure = new_figure(title, note, width=8.0 + 2.5 * columns, height=5.0)
     axes = figure.subplots()
     for number, events in enumerate(runs.values()):
         draw(axes, events, number)
@@ -166,7 +166,7 @@ def _compare(
     return figure
 
 
-def _figure(title: str, note: str, width: float, height: float = 4.2) -> "Figure":
+def new_figure(title: str, note: str, width: float, height: float = 4.2) -> "Figure":
     """A figure in inches with its title and note above what is to be drawn."""
     from matplotlib.figure import Figure
 
@@ -240,7 +240,7 @@ def _finish(axes: "Axes", events: Events, quantity: str) -> None:
         axes.text(0.5, 0.5, "none reported", transform=axes.transAxes, ha="center", color=GREY)
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Write the picture whole or not at all; the same events give the same bytes."""
     picture = BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": None})

@@ -10,8 +10,8 @@ from numpy.testing import assert_array_equal
 from scipy import ndimage
 
 from shared.config import DataConfig, SiteConfig
-from shared.data.cases import find_cases
 from shared.data.dataset import open_cohort
+from shared.data.layouts import find_cases
 from simulation import mock
 from simulation.mock import MockConfig, draw, write_mock
 

@@ -1,0 +1,89 @@
+"""What it takes to find a cohort of the size of FeTS 2022, to deal it to sites, and to look for changes."""
+
+import tempfile
+import time
+from hashlib import sha256
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from client.doctor.examine import CaseReport
+from client.doctor.findings import FileState
+from client.manifest import admit, freeze, manifest_path
+from shared.config import SiteConfig
+from shared.data.cases import Case
+from shared.data.layouts import find_cases
+from simulation.partition import Dealing, deal, number_of_sites
+from simulation.profiles import profile
+from simulation.settings import parse_settings
+from tests.small_run import as_given
+
+PATIENTS = 1251
+PARTITIONS = ("fets2022_1", "by_scanner", "by_size")
+"""The first opens no file, the second headers, the third masks."""
+
+
+def measure() -> dict[str, float]:
+    """Wall seconds a partition, at first and once its files were measured; files are tiny, so it is all overhead."""
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "data")
+        write(root)
+        for partition in PARTITIONS:
+            for when in ("at first", "again"):
+                start = time.perf_counter()
+                patients = profile(
+                    find_cases(root, "brats2020"), partition, root, Path(folder, "profiles.json"), lambda *_: None
+                )
+                parts = deal(Dealing(partition, 0.5), patients, number_of_sites(partition, None), 0)
+                seconds[f"{partition} {when}"] = round(time.perf_counter() - start, 2)
+                assert sum(map(len, parts)) == PATIENTS
+                if partition == "fets2022_1":
+                    seconds[f"manifests of {len(parts)} sites {when}"] = admitted(root, Path(folder, "work"), parts)
+    return seconds
+
+
+def admitted(root: Path, work: Path, parts: list[list[str]]) -> float:
+    """Wall seconds in which every site compares its files with its manifest, which is written before."""
+    run = parse_settings(as_given("data=folder", "data.root=x", "data.labels=brats2020", "model=unet"))[0]
+    sites = [
+        SiteConfig(name=f"s{n}", root=str(root), labels="brats2020", work=str(work / f"s{n}"), patients=tuple(part))
+        for n, part in enumerate(parts)
+    ]
+    cases = {case.patient: case for case in find_cases(root, "brats2020")}
+    for site in sites:
+        path = manifest_path(site, run.data, "segmentation")
+        if not path.exists():
+            mine = [cases[name] for name in site.patients or ()]
+            reports = [CaseReport(case.patient, case.visit, "ok", [], states(case)) for case in mine]
+            freeze(path, root, mine, reports)  # without the check: volumes of 4 x 4 x 4 would not pass
+    start = time.perf_counter()
+    found = sum(len(admit(site, run.data, "segmentation").cases) for site in sites)
+    assert found == PATIENTS
+    return round(time.perf_counter() - start, 2)
+
+
+def states(case: Case) -> list[FileState]:
+    assert case.mask is not None
+    paths = [scan.path for scan in (*case.images.values(), case.mask)]
+    return [
+        FileState(path, state.st_size, state.st_mtime_ns, sha256(path.read_bytes()).hexdigest())
+        for path in paths
+        for state in [path.stat()]
+    ]
+
+
+def write(root: Path) -> None:
+    """BraTS 2020's layout, with volumes of 4 x 4 x 4; two scanners."""
+    volumes = []
+    for descrip in (b"one", b"two"):
+        image = nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4))
+        image.header["descrip"] = descrip
+        nib.save(image, root.with_suffix(".nii.gz"))
+        volumes.append(root.with_suffix(".nii.gz").read_bytes())
+    for number in range(PATIENTS):
+        name = f"BraTS20_Training_{number:04d}"
+        (root / name).mkdir(parents=True)
+        for kind in ("flair", "t1", "t1ce", "t2", "seg"):
+            (root / name / f"{name}_{kind}.nii.gz").write_bytes(volumes[number % 2])
