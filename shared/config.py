@@ -83,6 +83,32 @@ class DataConfig(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AugmentConfig(Strict):
+    """How training patches are changed, each time anew; 0 turns a change off. Evaluation sees scans as they are.
+
+    flip and dropout are chances. The others are the largest strength: a patch has each with probability `chance`, then
+    as strong as is drawn.
+    """
+
+    chance: Fraction = 0.3
+    """Of a patch to have a change that is on: rotation, scaling, noise, bias and gamma, each by itself."""
+    flip: Fraction = 0.0
+    """Chance of a mirror along each of D, H and W; of segmentation, for grading mirrors always."""
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Degrees around each axis."""
+    scaling: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """0.1 makes a patch's content 1/1.1 to 1.1 times as large."""
+    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Deviation of Gaussian noise, in units of the prepared image: for segmentation, deviations of the brain."""
+    bias: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """0.3 makes places 1/1.3 to 1.3 times as bright, smoothly, as a coil does."""
+    gamma: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """0.3 gives contrast an exponent of 1/1.3 to 1.3."""
+    dropout: Fraction = 0.0
+    """Chance of each modality to be missing; one always stays."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(Strict):
     """The local loop."""
 
@@ -104,6 +130,7 @@ class TrainConfig(Strict):
     """Weights of LGG and HGG in the loss of grading; balanced: each site's own, so that both count the same there."""
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     """auto: bf16 or fp16 on a GPU that has it, fp32 on a CPU."""
+    augment: AugmentConfig = AugmentConfig()
 
     def local_steps(self, patients: int) -> int:
         """Optimiser steps that a site with so many training patients takes in a round."""
@@ -200,6 +227,29 @@ class PolicyConfig(Strict):
     """Whether losses and Dice may leave."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig(Strict):
+    """What a hospital's scans must be."""
+
+    spacing: tuple[PositiveFloat, PositiveFloat] = (0.2, 10.0)
+    """Shortest and longest voxel edge, mm; another is the error `spacing`."""
+    size: tuple[Positive, Positive] = (8, 1024)
+    """Fewest and most voxels along an axis; another number is the error `size`, and the voxels are not looked at."""
+    thick_slice: PositiveFloat = 4.0
+    """Slices above this, mm, get a warning, where they are twice as thick as the shortest edge or more."""
+    tiny_tumour: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    """A whole tumour below this, cm3, gets a warning: a stroke of the pen may have stayed in the mask."""
+    huge_tumour: PositiveFloat = 400.0
+    """A whole tumour above this, cm3, gets a warning: a third of a brain."""
+    outlier: PositiveFloat = 6.0
+    """A case so many robust standard deviations from the cohort gets a warning."""
+
+    def __post_init__(self) -> None:
+        for key, (low, high) in (("spacing", self.spacing), ("size", self.size)):
+            if low > high:
+                raise ValueError(f"check.{key}={low},{high}: the first must not be above the second")
+
+
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")]
 
 
@@ -220,6 +270,7 @@ class SiteConfig(Strict):
     threads: Positive = 1
     """Threads of PyTorch on a CPU."""
     policy: PolicyConfig = PolicyConfig()
+    check: CheckConfig = CheckConfig()
 
 
 def parse(kind: type[T], values: Mapping[str, Any] | str, where: str = "") -> T:
@@ -248,5 +299,7 @@ def _fault(fault: Any, where: str) -> str:
         return f"{key}: missing"
     if fault["type"] == "unexpected_keyword_argument":
         return f"{key}: no such key"
+    if fault["type"] == "dataclass_type":
+        return f"{key}={fault['input']}: must be a group of settings"
     message = fault["msg"].removeprefix("Input ").replace("should", "must")
     return f"{key}={fault['input']}: {message}"

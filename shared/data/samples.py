@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from shared.config import DataConfig, TrainConfig
+from shared.data.augment import change_intensity, draw_geometry, drop_modalities
 from shared.data.cache import Entry, open_entry
 from shared.data.dataset import Patient, Reading
 
@@ -62,7 +63,7 @@ def whole(patient: Patient, data: DataConfig, reading: Reading) -> Iterator[Batc
     at place k of any window has k visits before it, there as well.
     """
     if reading == "graded":
-        yield _collate([_graded(patient)])
+        yield _collate([_graded(patient, open_entry(patient.entries[0]))])
         return
     length = data.window if reading == "series" else 1
     for path in patient.entries:
@@ -97,13 +98,20 @@ def patch(
     """Cut image (C, *data.patch) and target (R, *data.patch) of a random visit; series: (T, ...) of a random window.
 
     With probability `train.foreground` centred on a random foreground voxel of those visits, as far as the volume
-    reaches; else, or where they have none, anywhere. A smaller volume is padded with zeros at its end.
+    reaches; else, or where they have none, anywhere. A smaller volume is padded with zeros at its end. Then changed as
+    `train.augment` says; a turned patch is filled from what lies around it.
     """
     entry = open_entry(patient.entries[rng.integers(len(patient.entries))])
     length = data.window if series else 1
     start = int(rng.integers(len(entry.image) - length + 1))
     corner = _corner(entry, start, length, data.patch, rng.random() < train.foreground, rng)
-    image, target = (_cut(array[start : start + length], corner, data.patch) for array in (entry.image, entry.mask))
+    geometry = draw_geometry(train.augment, entry.spacing, rng)
+    block = geometry.block(data.patch)
+    corner = corner - np.subtract(block, data.patch) // 2
+    image, target = (_cut(array[start : start + length], corner, block) for array in (entry.image, entry.mask))
+    image, target = geometry.patch(image, data.patch), geometry.patch(target, data.patch, nearest=True)
+    image = change_intensity(image, train.augment, rng)
+    image, _ = drop_modalities(image, entry.present, train.augment, rng)
     return (image, target) if series else (image[0], target[0])
 
 
@@ -116,18 +124,22 @@ def _patcher(
 def _grader(patients: Sequence[Patient], train: TrainConfig, rng: np.random.Generator) -> Callable[[Patient], Batch]:
     """Whole blocks, mirrored along each axis half of the time: a grade has no side, and patients are few."""
     weights = class_weights(patients, train.class_weights)
+    changes = replace(train.augment, flip=0.0)  # mirrored they are already
 
     def sample(patient: Patient) -> Batch:
-        batch = _graded(patient)
+        entry = open_entry(patient.entries[0])
+        batch = _graded(patient, entry)
         axes = [axis for axis in (1, 2, 3) if rng.random() < 0.5]
-        return replace(batch, image=batch.image.flip(axes), weight=torch.tensor(weights[patient.grade]))
+        image = batch.image.flip(axes)
+        image = draw_geometry(changes, entry.spacing, rng).patch(image, entry.image.shape[2:])
+        image, present = drop_modalities(change_intensity(image, changes, rng), entry.present, changes, rng)
+        return replace(batch, image=image, present=torch.tensor(present), weight=torch.tensor(weights[patient.grade]))
 
     return sample
 
 
-def _graded(patient: Patient) -> Batch:
+def _graded(patient: Patient, entry: Entry) -> Batch:
     """One patient's block and grade, without a batch's axis."""
-    entry = open_entry(patient.entries[0])
     image = torch.from_numpy(np.array(entry.image[0])).float()
     return Batch(image, torch.tensor([float(patient.grade == "HGG")]), torch.tensor(entry.present))
 
@@ -160,8 +172,10 @@ def _corner(
 
 
 def _cut(array: npt.NDArray[Any], corner: npt.NDArray[np.int64], size: tuple[int, int, int]) -> Tensor:
-    """Copy (V, C, *size) from the corner on, float32."""
-    part = array[:, :, *(slice(low, low + edge) for low, edge in zip(corner, size, strict=True))]
+    """Copy (V, C, *size) from the corner on, float32; what lies outside the volume is 0."""
+    low = np.maximum(corner, 0)
+    part = array[:, :, *(slice(first, max(0, last)) for first, last in zip(low, corner + size, strict=True))]
     padded = np.zeros((*array.shape[:2], *size), array.dtype)
-    padded[:, :, *(slice(edge) for edge in part.shape[2:])] = part
+    place = zip(low - corner, part.shape[2:], strict=True)
+    padded[:, :, *(slice(first, first + edge) for first, edge in place)] = part
     return torch.from_numpy(padded).float()  # PyTorch reads fp16 faster than numpy

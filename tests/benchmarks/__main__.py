@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from shared.versions import versions
-from tests.benchmarks import models, overhead, phantoms
+from tests.benchmarks import cache, cohort, models, overhead, phantoms
 
 
 def machine() -> dict[str, object]:
@@ -23,12 +23,12 @@ def machine() -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("what", nargs="*", help="phantoms, models, overhead (default: all three)")
+    parser.add_argument("what", nargs="*", help="phantoms, cache, cohort, models, overhead (default: all)")
     parser.add_argument("--runs", type=int, default=5, help="of each whole process, for the overhead (default: 5)")
     parser.add_argument("--json", type=Path, help="file for the figures")
     models.add_arguments(parser)
     arguments = parser.parse_args()
-    known = ("phantoms", "models", "overhead")
+    known = ("phantoms", "cache", "cohort", "models", "overhead")
     what = arguments.what or known
     if odd := [word for word in what if word not in known]:
         parser.error(f"{odd[0]}: unknown; known are {', '.join(known)}")
@@ -38,6 +38,13 @@ def main() -> None:
         print("A phantom of four modalities and its mask, written as NIfTI, in CPU-seconds (asked at 1 mm: at most 8)")
         for size, seconds in written.items():
             print(f"  {size:30} {seconds:8.2f}")
+    if "cohort" in what:
+        figures["cohort_seconds"] = dealt = cohort.measure()
+        print(f"{cohort.PATIENTS} patients found and dealt to sites, in seconds (asked of fets2022_1: below 10)")
+        for name, seconds in dealt.items():
+            print(f"  {name:30} {seconds:8.2f}")
+    if "cache" in what:
+        figures["cache"] = cache.measure()
     if "models" in what:
         figures["models"] = models.measure(arguments)
     if "overhead" in what:

@@ -1,5 +1,6 @@
 """Preparing entries, against slow and obvious arithmetic."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from shared.data import cache as module
 from shared.data import prepare as preparing
 from shared.data import transforms
 from shared.data.cache import open_entry
-from shared.data.cases import find_cases
+from shared.data.layouts import find_cases
 from shared.data.prepare import prepare
 from shared.data.transforms import resample
 from shared.data.volume import DataError
@@ -192,11 +193,30 @@ def test_a_half_written_entry_is_never_read(cases, tmp_path, monkeypatch):
     assert entry != half and open_entry(entry).image.shape[0] == 2
 
 
+def test_a_full_disk_leaves_nothing_half(cases, tmp_path, monkeypatch):
+    """A half entry would hold space that the next try needs, and an empty mask would train as "no tumour"."""
+    cache = tmp_path / "cache"
+    save = np.save
+
+    def is_full(file, array, **options):
+        if array.dtype == np.uint8:  # the mask: the image is written, its first bytes are too
+            file.write(b"\x93NUMPY")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(file, array, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.np, "save", is_full)
+        with pytest.raises(OSError, match="No space left"):
+            prepare(cases, DATA, cache)
+    assert not any(cache.iterdir())
+    assert open_entry(prepare(cases, DATA, cache)).mask.any()
+
+
 def test_two_processes_may_prepare_at_once(cases, tmp_path):
     """Both get the one entry; the later rename meets a full folder and gives way."""
     code = (
-        "import sys, time; from pathlib import Path; from shared.data import prepare; from shared.data.cases import *\n"
-        "from tests_data import DATA\n"
+        "import sys, time; from pathlib import Path; from shared.data import prepare\n"
+        "from shared.data.layouts import find_cases; from tests_data import DATA\n"
     )
     (tmp_path / "tests_data.py").write_text(f"from shared.config import DataConfig\nDATA = {DATA!r}\n")
     code += (

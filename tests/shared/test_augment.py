@@ -1,0 +1,312 @@
+"""Changes of patches: only what is asked for, alike for image and mask, against slow oracles."""
+
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
+from torch.testing import assert_close
+
+from shared.config import AugmentConfig, ConfigError, DataConfig, RunConfig, TrainConfig, parse
+from shared.data.augment import Geometry, change_intensity, draw_geometry, drop_modalities
+from shared.data.cache import Entry, keep
+from shared.data.dataset import Patient
+from shared.data.samples import batches, patch
+
+OFF = AugmentConfig()
+ALL = AugmentConfig(chance=1, flip=0.5, rotation=15, scaling=0.1, noise=0.1, bias=0.3, gamma=0.3, dropout=0.3)
+DATA = DataConfig(
+    modalities=("t1", "t2"), regions=("et", "wt"), window=3, spacing=None, patch=(9, 8, 7), validation=0, split_seed=0
+)
+TRAIN = TrainConfig(
+    steps=1,
+    epochs=None,
+    batch=2,
+    lr=1e-3,
+    weight_decay=0,
+    clip=None,
+    foreground=0.5,
+    class_weights=None,
+    precision="fp32",
+)
+SPACING = (1.0, 1.0, 1.0)
+INTENSITIES = ["noise", "bias", "gamma"]
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def only(**strengths):
+    return AugmentConfig(chance=1, **strengths)
+
+
+def ball(size=21, radius=7):
+    """A smooth ball off the centre; above 0.5 where its mask is."""
+    places = np.indices((size,) * 3) - np.array([size // 2 - 1, size // 2 + 2, size // 2])[:, None, None, None]
+    return torch.from_numpy(1 / (1 + np.exp((np.sqrt((places**2).sum(0)) - radius) * 2))).float()[None]
+
+
+def brain(shape=(3, 2, 6, 7, 8)):
+    """(T, C, D, H, W): scores around 0 within a box, 0 outside."""
+    image = torch.zeros(shape)
+    image[..., 1:5, 1:6, 2:7] = torch.from_numpy(rng(1).standard_normal((*shape[:2], 4, 5, 5), np.float32))
+    return image
+
+
+@pytest.fixture
+def patient(tmp_path):
+    """Three visits of a lump of brain with a tumour; the second is brighter by 1, so that visits can be told apart."""
+    image = np.zeros((3, 2, 14, 12, 10), np.float16)
+    image[..., 2:12, 2:10, 1:9] = rng(2).standard_normal((2, 10, 8, 8))
+    image[1] += (image[1] != 0).astype(np.float16)
+    mask = np.zeros((3, 2, 14, 12, 10), np.uint8)
+    mask[:, 1, 4:9, 4:8, 3:7] = 1
+    mask[:, 0, 5:7, 5:7, 4:6] = 1
+    foreground = np.argwhere(mask.any(axis=1)).astype(np.int32)
+    path = keep({"of": "a test"}, lambda: Entry(image, mask, foreground, (True, True), SPACING), tmp_path)
+    return Patient("A", ("0", "1", "2"), (path,), "HGG")
+
+
+def cut(patient, augment, seed=0, series=True):
+    generator = rng(seed)
+    image, target = patch(patient, DATA, replace(TRAIN, augment=augment), generator, series)
+    return image, target, generator.random()
+
+
+def test_off_draws_nothing_and_changes_nothing(patient):
+    """Runs from before there were changes keep their weights, bit for bit."""
+    image = brain()
+    generator = rng()
+    geometry = draw_geometry(OFF, SPACING, generator)
+    assert geometry.block((9, 8, 7)) == (9, 8, 7) and geometry.patch(image, (6, 7, 8)) is image
+    assert change_intensity(image, OFF, generator) is image
+    assert drop_modalities(image, [True, False], OFF, generator) == (image, [True, False])
+    assert generator.random() == rng().random()
+
+
+@pytest.mark.parametrize("series", [True, False])
+def test_the_generator_alone_decides(patient, series):
+    first, again, other = (cut(patient, ALL, seed, series) for seed in (3, 3, 4))
+    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1]) and first[2] == again[2]
+    assert not torch.equal(first[0], other[0])
+    assert first[0].shape == ((3, 2, 9, 8, 7) if series else (2, 9, 8, 7))
+
+
+def test_mirrors_are_numpys():
+    image = brain()
+    seen = set()
+    for seed in range(40):
+        geometry = draw_geometry(only(flip=0.5), SPACING, rng(seed))
+        assert_array_equal(geometry.patch(image, (6, 7, 8)), np.flip(image.numpy(), geometry.mirrored))
+        seen.add(geometry.mirrored)
+    assert len(seen) == 8  # every choice among three axes
+
+
+@pytest.mark.parametrize("nearest", [True, False])
+@pytest.mark.parametrize("config", [only(rotation=12), only(scaling=0.3), only(rotation=30, scaling=0.3)])
+def test_turns_and_scales_are_scipys(config, nearest):
+    """The same matrix about the centres, from a block larger than the patch and with other edges."""
+    image = torch.from_numpy(rng(1).random((2, 15, 13, 12), np.float32))
+    size = (9, 8, 7)
+    matrix = draw_geometry(config, SPACING, rng(1)).matrix
+    made = Geometry(matrix, ()).patch(image, size, nearest)
+    offset = (np.array(image.shape[1:]) - 1) / 2 - matrix @ ((np.array(size) - 1) / 2)
+    expected = [
+        ndimage.affine_transform(channel, matrix, offset, size, order=0 if nearest else 1, mode="grid-constant")
+        for channel in image.numpy()
+    ]
+    assert_allclose(made, expected, atol=2e-5)
+
+
+def test_a_scale_makes_a_ball_larger_by_that_factor_and_a_turn_does_not():
+    for seed in range(5):
+        geometry = draw_geometry(only(scaling=0.2), SPACING, rng(seed))
+        factor = 1 / geometry.matrix[0, 0]
+        assert 1 / 1.2 <= factor <= 1.2
+        assert_allclose(geometry.patch(ball(), (21,) * 3).sum() / ball().sum(), factor**3, rtol=0.03)
+    turned = draw_geometry(only(rotation=15), SPACING, rng()).patch(ball(), (21,) * 3)
+    assert_allclose(turned.sum() / ball().sum(), 1, rtol=0.01)
+
+
+def test_thick_slices_are_turned_in_millimetres():
+    """In voxels of 1 x 1 x 5 mm the matrix must be a turn of millimetres; turning voxels would shear the head."""
+    edges = np.diag([1.0, 1.0, 5.0])
+    matrix = draw_geometry(only(rotation=20), (1.0, 1.0, 5.0), rng()).matrix
+    turn = edges @ matrix @ np.linalg.inv(edges)
+    assert_allclose(turn @ turn.T, np.eye(3), atol=1e-12)
+    assert abs(np.linalg.det(turn) - 1) < 1e-12 and not np.allclose(turn, np.eye(3))
+
+
+def test_a_turned_patch_has_no_empty_corners():
+    """The block that it is made from reaches as far as the corners do, and shares the patch's centre."""
+    size = (9, 8, 7)
+    for seed in range(20):
+        geometry = draw_geometry(only(rotation=40, scaling=0.3), SPACING, rng(seed))
+        block = geometry.block(size)
+        assert_allclose(geometry.patch(torch.ones(1, *block), size), 1, atol=1e-5)
+        assert all((edge - want) % 2 == 0 for edge, want in zip(block, size, strict=True))
+
+
+def test_image_and_mask_move_together():
+    """The mask of the moved image is the moved mask, but for voxels that interpolation puts at its edge."""
+    image = ball()
+    mask = (image > 0.5).float()
+    for seed in range(8):
+        geometry = draw_geometry(only(flip=0.5, rotation=30, scaling=0.2), SPACING, rng(seed))
+        moved, moved_mask = geometry.patch(image, (21,) * 3), geometry.patch(mask, (21,) * 3, nearest=True)
+        assert set(moved_mask.unique().tolist()) == {0, 1}
+        wrong = (moved > 0.5).float() != moved_mask
+        assert wrong.sum() < 0.2 * mask.sum()  # half a voxel of a radius of 7
+        assert ((moved[wrong] - 0.5).abs() < 0.35).all()  # a voxel of the edge, not of another place
+
+
+def test_a_patch_and_its_target_come_from_the_same_place(patient, tmp_path):
+    """Through `patch`, with an entry whose image is its mask: a block that is cut at another corner would show."""
+    mask = np.zeros((1, 1, 14, 12, 10), np.uint8)
+    mask[..., 3:8, 4:9, 2:7] = 1
+    foreground = np.argwhere(mask.any(axis=1)).astype(np.int32)
+    image = mask.astype(np.float16)
+    path = keep({"of": "another"}, lambda: Entry(image, mask, foreground, (True,), SPACING), tmp_path)
+    both = Patient("B", ("0",), (path,))
+    generator, kept = rng(), 0
+    for _ in range(30):
+        train = replace(TRAIN, augment=only(flip=0.5, rotation=20, scaling=0.2))
+        image, target = patch(both, DATA, train, generator, False)
+        assert (((image > 0.5) != (target > 0.5)) <= ((image > 0.05) & (image < 0.95))).all()
+        kept += int(target.sum())
+    assert kept > 0
+
+
+@pytest.mark.parametrize("kind", INTENSITIES)
+def test_outside_the_brain_stays_zero_and_inside_changes(kind):
+    image = brain()
+    for shape in (image.shape, image.shape[1:]):  # a series, one visit
+        before = image.reshape(-1, *shape)[0]
+        after = change_intensity(before, only(**{kind: 0.3}), rng())
+        assert after.shape == before.shape and not after[before == 0].any()
+        assert torch.isfinite(after).all() and not torch.allclose(after, before)
+
+
+@pytest.mark.parametrize("kind", INTENSITIES)
+def test_an_empty_or_constant_modality_stays_finite(kind):
+    """A missing one is all zero; a z-scored scan of one value is too, and a cut may hold one voxel of brain."""
+    image = torch.zeros(2, 4, 4, 4)
+    image[1, 2, 2, 2] = 5
+    after = change_intensity(image, only(**{kind: 0.3}), rng())
+    assert torch.isfinite(after).all() and not after[0].any()
+    if kind != "noise":
+        assert_close(after, image)  # no range: nothing to brighten or to bend
+
+
+def test_a_bias_field_is_smooth_bounded_and_one_for_all_visits():
+    """On signals from a dark 1 to 101, the field is what is divided out; visits share it, modalities do not."""
+    image = torch.full((2, 2, 16, 16, 16), 101.0)
+    image[:, :, 0, 0, 0] = 1
+    field = (change_intensity(image, only(bias=0.3), rng(2)) - 1) / 100
+    field[:, :, 0, 0, 0] = field[:, :, 0, 0, 1]
+    assert_close(field[0], field[1])
+    assert not torch.allclose(field[0, 0], field[0, 1], atol=0.01)
+    assert field.min() >= 1 / 1.3 - 1e-4 and field.max() <= 1.3 + 1e-4 and field.std() > 0.01
+    assert max(field.diff(dim=axis).abs().max() for axis in (-3, -2, -1)) < 0.1
+
+
+def test_gamma_bends_between_the_same_ends_and_keeps_the_order():
+    image = brain()
+    after = change_intensity(image, only(gamma=0.5), rng(3))
+    for channel in (0, 1):
+        old, new = (part[:, channel][image[:, channel] != 0] for part in (image, after))
+        assert_close(torch.stack([old.min(), old.max()]), torch.stack([new.min(), new.max()]))
+        assert torch.equal(old.argsort(), new.argsort())  # visits as well: one curve for all
+        low, width = old.min(), old.max() - old.min()
+        inner = (old > low + 0.05 * width) & (old < low + 0.95 * width)
+        exponent = ((new - low) / width)[inner].log() / ((old - low) / width)[inner].log()
+        assert exponent.std() < 1e-3 and 1 / 1.5 <= exponent.mean() <= 1.5
+
+
+def test_noise_is_new_in_each_visit_and_as_strong_as_drawn():
+    image = torch.ones(2, 1, 20, 20, 20)
+    noise = change_intensity(image, only(noise=0.4), rng()) - image
+    generator = rng()
+    generator.random()  # whether there is any
+    deviation = generator.uniform(0, 0.4)
+    assert_allclose(noise.std(), deviation, rtol=0.03)
+    assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.05
+
+
+def test_dropout_never_takes_all_and_says_what_is_left():
+    """Of those that are there: a modality that a visit lacks must not be the one that stays."""
+    image = brain((1, 4, 6, 7, 8))[0]
+    image[2] = 0
+    present = [True, True, False, True]
+    seen = set()
+    generator = rng()
+    for _ in range(200):
+        after, left = drop_modalities(image, present, only(dropout=0.7), generator)
+        assert any(left) and not left[2]
+        assert [bool(channel.any()) for channel in after] == left
+        assert torch.equal(after[left], image[left])
+        seen.add(tuple(left))
+    assert len(seen) == 7  # every choice of three but none
+    assert drop_modalities(image[:1], [True], only(dropout=1), rng())[1] == [True]
+
+
+def test_visits_of_a_series_stay_comparable(patient):
+    """But for noise, a voxel that did not change between visits still has not, wherever it went."""
+    still = replace(ALL, noise=0)
+    for seed in range(5):
+        image, target, _ = cut(patient, still, seed)
+        assert_close(image[0], image[2])  # visits 0 and 2 of the patient are the same
+        assert torch.equal(target[0], target[1]) and not torch.equal(image[0], image[1])
+        assert set(target.unique().tolist()) <= {0, 1}
+        assert ((target[:, 0] == 1) <= (target[:, 1] == 1)).all()  # et lies in wt
+
+
+def test_grading_hears_of_dropped_modalities(tmp_path):
+    """What the model is told to be there is what is there."""
+    image = np.abs(rng().standard_normal((1, 3, 6, 6, 6))).astype(np.float16)
+    image[:, 1] = 0
+    nothing = np.zeros((1, 0, 6, 6, 6), np.uint8), np.zeros((0, 4), np.int32)
+    path = keep({"of": "grading"}, lambda: Entry(image, *nothing, (True, False, True), SPACING), tmp_path)
+    train = replace(TRAIN, augment=replace(ALL, dropout=0.5), batch=20)
+    batch = next(batches([Patient("A", ("0",), (path,), "LGG")], DATA, train, rng(), "graded"))
+    assert batch.image.shape == (20, 3, 6, 6, 6)
+    assert torch.equal(batch.image.abs().amax((-3, -2, -1)) > 0, batch.present)
+    assert {tuple(row) for row in batch.present.tolist()} == {
+        (True, False, True),
+        (True, False, False),
+        (False, False, True),
+    }
+
+
+def test_settings_reach_the_run_and_none_is_the_default(run_config):
+    assert run_config().train.augment == OFF
+    usual = run_config("augment=usual", "train.augment.noise=0.2").train.augment
+    assert usual.flip == 0.5 and usual.noise == 0.2
+    strengths = [field.name for field in fields(AugmentConfig) if field.name not in ("chance", "dropout")]
+    assert all(getattr(usual, name) > 0 for name in strengths)
+    assert parse(RunConfig, run_config("augment=usual").to_json()).train.augment.flip == 0.5
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("train.augment.noise=-1", r"train\.augment\.noise=-1: must be greater"),
+        ("train.augment.scaling=inf", r"train\.augment\.scaling=inf: must be less"),
+        ("+train.augment.colour=1", r"train\.augment\.colour: no such key"),
+        ("train.augment=usual", r"train\.augment=usual: must be a group of settings"),
+    ],
+)
+def test_a_fault_names_the_change(run_config, setting, words):
+    with pytest.raises(ConfigError, match=words):
+        run_config(setting)
+
+
+def test_settings_without_changes_are_read_as_off(run_config):
+    """What a server of before sends."""
+    values = json.loads(run_config("train.augment.noise=0.2").to_json())
+    del values["train"]["augment"]
+    assert parse(RunConfig, values).train.augment == OFF
