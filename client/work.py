@@ -1,11 +1,13 @@
 """What a site does with a request: prepare its cohort, train, or evaluate."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from client.manifest import admit
 from client.outbox import Outbox
 from client.policy import DeclinedError, check_cohort, check_run
 from client.training import pick_device, train_one_round
@@ -98,6 +100,9 @@ def _open(site: SiteConfig, request: Request) -> _Job:
         raise DeclinedError("device", str(error)) from None
     torch.set_num_threads(site.threads)  # holds for this thread
     reading = reading_of(request.config)
-    cohort = open_cohort(site, request.config.data, reading)
+    admitted = admit(site, request.config.data, request.config.task)
+    cohort = open_cohort(site, request.config.data, reading, admitted.cases)
+    left_out = Counter(admitted.left_out) + Counter(cohort.left_out)
+    cohort = replace(cohort, left_out=dict(left_out))
     check_cohort(site.policy, request.config, len(cohort.train))
     return _Job(site, request, cohort, device, reading)

@@ -2,15 +2,16 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
 from shared.config import DataConfig, SiteConfig
-from shared.data.cases import Case, Grade, find_cases, split
+from shared.data.cases import Case, Grade, Side, split
 from shared.data.labels import region_values
+from shared.data.layouts import find_cases
 from shared.data.prepare import prepare, prepare_graded, scans_of
 from shared.data.volume import DataError
 
@@ -41,28 +42,60 @@ class Cohort:
     """Never empty."""
     validation: list[Patient]
     left_out: dict[str, int]
-    """Code -> how many: visits, but patients for no_series, no_grade and a series of which a file cannot be used."""
+    """Code -> how many: visits, but patients for split_leak, no_series, no_grade and a series of which a file cannot
+    be used."""
+
+
+def site_cases(site: SiteConfig) -> list[Case]:
+    """Find the cases of the site's patients, by patient and in order of time.
+
+    Raises DataError: no_cases, unknown_patients, and those of `find_cases`.
+    """
+    cases = find_cases(Path(site.root), site.labels)
+    if site.patients is None:
+        return cases
+    if not site.patients:
+        raise DataError("no_cases", "patients is an empty list; name some, or null for all under root")
+    there, wanted = {case.patient for case in cases}, set(site.patients)
+    if unknown := sorted(wanted - there):
+        raise DataError(
+            "unknown_patients",
+            f"patients={', '.join(unknown[:5])}{' and more' * (len(unknown) > 5)}: not under {site.root}, "
+            f"where patients are named like {min(there)}",
+        )
+    return [case for case in cases if case.patient in wanted]
 
 
 def open_cohort(
-    site: SiteConfig, data: DataConfig, reading: Reading, report: Callable[[int, int], None] | None = None
+    site: SiteConfig,
+    data: DataConfig,
+    reading: Reading,
+    cases: Sequence[Case] | None = None,
+    report: Callable[[int, int], None] | None = None,
 ) -> Cohort:
-    """Find the site's cases, prepare those that can be used, and split them by patient.
+    """Prepare those of the site's cases that can be used, and split by patient those whose side is not declared.
 
-    What cannot be used is left out, counted and logged; `report` hears (patients done, of all).
-    Raises DataError if no patient is left (with the first fault's code and sentence), and those of `find_cases`,
-    `region_values`, and unknown_patients.
+    `cases` are those that were admitted; None: all that are found. What cannot be used is left out, counted and logged;
+    `report` hears (patients done, of all).
+    Raises DataError if no patient is left (with the first fault's code and sentence) or none that may train
+    (no_training), and those of `site_cases` and `region_values`.
     """
     if reading != "graded":
         region_values(site.labels, data.regions)  # before every single case fails of it
-    cases = _admitted(find_cases(Path(site.root), site.labels), site)
+    cases = site_cases(site) if cases is None else cases
     faults: list[DataError] = []
     patients: list[Patient] = []
+    sides: dict[str, Side] = {}
     grouped = [(name, list(visits)) for name, visits in groupby(cases, key=lambda case: case.patient)]
     open_one = {"visits": _open_visits, "series": _open_series, "graded": _open_graded}[reading]
     for done, (name, visits) in enumerate(grouped, start=1):
-        if patient := open_one(name, visits, data, Path(site.work) / "cache", faults):
-            patients.append(patient)
+        try:
+            if side := _declared(name, visits):
+                sides[name] = side
+            if patient := open_one(name, visits, data, Path(site.work) / "cache", faults):
+                patients.append(patient)
+        except DataError as leak:
+            faults.append(leak)
         if report:
             report(done, len(grouped))
     for fault in faults:
@@ -71,7 +104,11 @@ def open_cohort(
         raise DataError(faults[0].code, f"{site.root}: none of {len(grouped)} patients can be used. First: {faults[0]}")
     # After preparing, so that "never zero training patients" holds of those that are left. Sides stay as they were, but
     # for the one who trains where nobody else can.
-    train, _ = split([patient.name for patient in patients], data.validation, data.split_seed)
+    train, _ = split([patient.name for patient in patients], data.validation, data.split_seed, sides)
+    if not train:
+        raise DataError(
+            "no_training", f"{site.root}: all {len(patients)} usable patients are declared validation; let some train"
+        )
     return Cohort(
         train=[patient for patient in patients if patient.name in set(train)],
         validation=[patient for patient in patients if patient.name not in set(train)],
@@ -79,21 +116,13 @@ def open_cohort(
     )
 
 
-def _admitted(cases: list[Case], site: SiteConfig) -> list[Case]:
-    """The cases of the site's cohort."""
-    if site.patients is None:
-        return cases
-    if not site.patients:
-        raise DataError("no_cases", "patients is an empty list; name some, or null for all under root")
-    there = {case.patient for case in cases}
-    unknown = sorted(set(site.patients) - there)
-    if unknown:
-        raise DataError(
-            "unknown_patients",
-            f"patients={', '.join(unknown[:5])}{' and more' * (len(unknown) > 5)}: not under {site.root}, "
-            f"where patients are named like {min(there)}",
-        )
-    return [case for case in cases if case.patient in set(site.patients)]
+def _declared(name: str, cases: list[Case]) -> Side | None:
+    """The side that the data set puts a patient on, if any; on both, the patient must be on neither."""
+    declared = {case.side: case.visit for case in cases if case.side}
+    if len(declared) > 1:
+        where = " and ".join(f"{side} (visit {visit})" for side, visit in sorted(declared.items()))
+        raise DataError("split_leak", f"{name}: declared for {where}; leave all visits on one side")
+    return next(iter(declared), None)
 
 
 def _open_visits(
@@ -138,7 +167,7 @@ def _open_graded(
     """Prepare the first visit that can be; the others are not used, so that every patient counts the same."""
     grade = next((case.grade for case in cases if case.grade), None)
     if grade is None:
-        faults.append(DataError("no_grade", f"{name}: no grade; add the patient to name_mapping.csv, or leave it out"))
+        faults.append(DataError("no_grade", f"{name}: no grade; add it to the data's table, or leave the patient out"))
         return None
     for case in cases:
         try:

@@ -1,15 +1,38 @@
 """gliofed-client check, as a hospital meets it."""
 
+import json
 import shutil
 import sys
+from dataclasses import asdict
+from html.parser import HTMLParser
 from pathlib import Path
 
 import nibabel as nib
-import numpy as np
 import pytest
+from omegaconf import OmegaConf
+from planted import PLANTS, of
 
+import configs
+import shared.data.prepare
+from client import manifest
+from client.check_command import plain
 from client.cli import main
+from client.doctor.examine import CaseReport
+from client.doctor.findings import Finding
+from client.doctor.page import page
+from shared.config import CheckConfig, DataConfig, SiteConfig
+from shared.data.dataset import open_cohort
 from simulation.phantom import PhantomConfig, write_phantoms
+
+DATA = DataConfig(
+    modalities=("flair", "t1", "t1ce", "t2"),
+    regions=("et", "tc", "wt"),
+    window=5,
+    spacing=None,
+    patch=(96, 96, 96),
+    validation=0.2,
+    split_seed=0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,43 +43,107 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
-    monkeypatch.setattr(sys, "argv", ["gliofed-client", "check", *words])
+    monkeypatch.setattr(sys, "argv", ["gliofed-client", "check", "workers=1", *words])
     with pytest.raises(SystemExit) as end:
         main()
     return end.value.code
 
 
-def test_a_clean_folder(cases: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check(monkeypatch, f"data.root={cases}", "data.labels=brats2020") == 0
-    assert "2 cases, 0 with errors" in capsys.readouterr().out
-
-
-def test_a_truncated_scan_and_a_wrong_scheme_are_named(
-    cases: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_clean_folder(
+    cases: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scan = next(cases.glob("*/*_t1.nii.gz"))
-    whole = scan.read_bytes()
-    scan.write_bytes(whole[:-100])
-    assert check(monkeypatch, f"data.root={cases}", "data.labels=brats2020") == 1
-    scan.write_bytes(whole)
-    assert "unreadable: " in capsys.readouterr().out
-    assert check(monkeypatch, f"data.root={cases}", "data.labels=brats2023") == 1
-    assert "label_values: " in capsys.readouterr().out
+    assert check(monkeypatch, f"data.root={cases}", "data.labels=brats2020", f"out={out}") == 0
+    assert "2 cases, 0 with errors, 0 with warnings" in capsys.readouterr().out
+    found = json.loads((out / "check.json").read_text())
+    assert found["summary"]["ok"] == found["summary"]["cases"] == 2
+    assert found["cases"] == [
+        {"patient": f"BraTS20_Training_00{number}", "visit": "000", "status": "ok", "findings": []} for number in (1, 2)
+    ]
 
 
-def test_scans_that_lie_apart_are_named(
-    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_what_is_wrong_is_on_the_screen_in_the_json_and_on_the_page(
+    cases: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Same shape and spacing, another place: training on them would teach nonsense."""
     root = tmp_path / "cases"
     shutil.copytree(cases, root)
-    scan = next(root.glob("*/*_t1.nii.gz"))
-    image = nib.load(scan)
-    affine = image.affine.copy()
-    affine[0, 3] += 100
-    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), scan)
-    assert check(monkeypatch, f"data.root={root}", "data.labels=brats2020") == 1
-    assert "affine_mismatch: " in capsys.readouterr().out
+    folder = root / "BraTS20_Training_002"
+    PLANTS["non_finite"](folder)
+    PLANTS["empty_mask"](folder)
+    assert check(monkeypatch, f"data.root={root}", "data.labels=brats2020", f"out={out}") == 1
+    screen = capsys.readouterr().out
+    assert "error: non_finite: " in screen and "1 cases" not in screen and "2 cases, 1 with errors" in screen
+    clean, spoilt = json.loads((out / "check.json").read_text())["cases"]
+    assert clean["status"] == "ok" and spoilt["status"] == "error"
+    assert {each["code"]: (each["severity"], each["file"]) for each in spoilt["findings"]} == {
+        "non_finite": ("error", str(of(folder, "t1"))),
+        "empty_mask": ("warning", str(of(folder, "seg"))),
+    }
+    assert all(set(each) == {"code", "severity", "file", "message"} for each in spoilt["findings"])
+    shown = (out / "check.html").read_text()
+    assert shown.count("<img ") == 2 and shown.count("data:image/png;base64,") == 2
+    assert "http" not in shown and "<script" not in shown
+
+
+def test_a_warning_alone_is_status_0(
+    cases: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "cases"
+    shutil.copytree(cases, root)
+    PLANTS["empty_mask"](root / "BraTS20_Training_001")
+    assert check(monkeypatch, f"data.root={root}", "data.labels=brats2020", f"out={out}") == 0
+    assert "warning: empty_mask: " in capsys.readouterr().out
+
+
+def test_another_scheme_and_another_policy_are_errors(
+    cases: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(monkeypatch, f"data.root={cases}", "data.labels=brats2023", f"out={out}") == 1
+    assert "label_values: " in capsys.readouterr().out
+    words = (f"data.root={cases}", "data.labels=brats2020", "check.spacing=[0.2,4]", f"out={out}")
+    assert check(monkeypatch, *words) == 1
+    assert "spacing: " in capsys.readouterr().out
+
+
+def test_grading_needs_no_masks(
+    cases: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "cases"
+    shutil.copytree(cases, root)
+    for folder in root.glob("BraTS20*"):
+        of(folder, "seg").unlink()
+    words = (f"data.root={root}", "data.labels=brats2020", f"out={out}")
+    assert check(monkeypatch, *words, "task=grading") == 0
+    (root / "name_mapping.csv").unlink()
+    assert check(monkeypatch, *words, "task=grading") == 1
+    assert "no_grade" in capsys.readouterr().out
+
+
+def test_real_images_under_names_of_brats(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """nibabel's own: two of them are series, one has NaN; none is a brain with a tumour."""
+    real = Path(nib.__file__).parent / "tests" / "data"
+    folder = tmp_path / "cases" / "BraTS20_Training_001"
+    folder.mkdir(parents=True)
+    for modality, name in (
+        ("flair", "anatomical.nii"),
+        ("t1", "functional.nii"),
+        ("t1ce", "example4d.nii.gz"),
+        ("t2", "resampled_anat_moved.nii"),
+        ("seg", "anatomical.nii"),
+    ):
+        shutil.copy(real / name, folder / f"{folder.name}_{modality}{name[name.index('.') :]}")
+    words = (f"data.root={tmp_path / 'cases'}", "data.labels=brats2020", "check.size=[1,1024]", f"out={out}")
+    assert check(monkeypatch, *words) == 1
+    (case,) = json.loads((out / "check.json").read_text())["cases"]
+    found = sorted((each["code"], Path(each["file"]).name.split("_")[-1]) for each in case["findings"])
+    assert found == [
+        ("label_values", "seg.nii"),
+        ("non_finite", "t2.nii"),
+        ("not_3d", "t1.nii"),
+        ("not_3d", "t1ce.nii.gz"),
+        ("not_skull_stripped", "flair.nii"),
+    ]
 
 
 WRONG = [
@@ -65,6 +152,11 @@ WRONG = [
     ("data.rot=x",),
     ("data.root=.", "data.labels=zzz"),
     ("data.root=.", "data.labels=brats2020", "data.modalities=5"),
+    ("data.root=.", "data.labels=brats2020", "data=5"),
+    ("data.root=.", "data.labels=brats2020", "check=5"),
+    ("data.root=.", "data.labels=brats2020", "check.size=[9,3]"),
+    ("data.root=.", "data.labels=brats2020", "task=guessing"),
+    ("data.root=.", "data.labels=brats2020", "workers=0"),
 ]
 
 
@@ -72,3 +164,54 @@ WRONG = [
 def test_wrong_use(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(monkeypatch, *words) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_results_that_cannot_be_written_are_refused_before_the_work(
+    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    words = (f"data.root={cases}", "data.labels=brats2020", f"out={tmp_path / 'file'}")
+    assert check(monkeypatch, *words) == 2
+    assert "out=" in capsys.readouterr().err
+
+
+def test_the_yaml_says_the_defaults_of_the_code() -> None:
+    """A site's own configuration leaves `check` out and gets what the command checks by."""
+    written = OmegaConf.load(Path(configs.__path__[0]) / "check.yaml").check
+    assert CheckConfig(**{**written, "spacing": tuple(written.spacing), "size": tuple(written.size)}) == CheckConfig()
+    assert set(written) == set(asdict(CheckConfig()))
+
+
+def test_names_of_files_are_not_markup() -> None:
+    """Whoever names a file must not write into the page or to the terminal."""
+
+    class Tags(HTMLParser):
+        seen: set[str] = set()
+
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            self.seen.add(tag)
+
+    evil = "<script>alert(1)</script><img src=x onerror='y'>\udcff"
+    finding = Finding(code="unreadable", message=f"{evil}: broken", file=evil)
+    shown = page([CaseReport(evil, evil, "error", [finding], [])], {"root": evil})
+    Tags().feed(shown)
+    assert not Tags.seen & {"script", "img"}
+    assert plain("a\x1b[2J\udcff\nb") == r"a\x1b[2J\udcff\nb"
+
+
+def test_a_work_folder_gets_the_frozen_cohort_and_its_cache(
+    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that the first round does not wait for it: the site's own process finds both there."""
+    root, work = tmp_path / "scans", tmp_path / "work"
+    shutil.copytree(cases, root)
+    next(root.glob("*/*_seg.nii.gz")).write_bytes(b"")
+    words = [f"data.root={root}", "data.labels=brats2020", "data.spacing=null", f"work={work}", f"out={tmp_path / 'o'}"]
+    assert check(monkeypatch, *words) == 1
+    assert "frozen and prepared: 1 patients to train" in capsys.readouterr().out
+    monkeypatch.delattr(manifest, "examine")
+    monkeypatch.setattr(shared.data.prepare, "read_volume", None)
+    site = SiteConfig(name="a", root=str(root), labels="brats2020", work=str(work))
+    admitted = manifest.admit(site, DATA, "segmentation")
+    assert admitted.left_out == {"empty_file": 1}
+    assert len(open_cohort(site, DATA, "visits", admitted.cases).train) == 1

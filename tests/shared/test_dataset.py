@@ -1,5 +1,6 @@
 """Cohorts and batches, on volumes whose voxels tell where they are."""
 
+import json
 import logging
 from dataclasses import replace
 from itertools import islice
@@ -212,3 +213,64 @@ def test_nobody_left_is_an_error_with_the_first_reason(site, tmp_path):
     assert fault(site, replace(DATA, regions=("et",))).code == "unknown_regions"
     error = fault(site, replace(DATA, modalities=("t2",)))
     assert error.code == "missing_modality" and "A visit 000: no t2" in str(error)
+
+
+def declared(site, tmp_path, sides):
+    """The cases of `site` as a datalist; `sides` puts visits such as A-000 on a side."""
+    scans = tmp_path / "scans"
+    lists = {side: [] for side in ("training", "validation")}
+    for name, side in sides.items():
+        files = {key: f"{name}/{name}-{end}.nii.gz" for key, end in (("image", "t1n"), ("label", "seg"))}
+        lists[side].append({**files, "patient": name[0], "visit": name[2:]})
+    (scans / "dataset.json").write_text(json.dumps({"channel_names": ["T1"], **lists}))
+    return site
+
+
+@pytest.mark.parametrize("validation", [0, 0.999])
+def test_a_side_that_the_data_declare_is_kept_whatever_the_hash_says(site, tmp_path, validation):
+    sides = {"A-000": "training", "A-001": "training", "B-000": "validation", "C-000": "validation"}
+    cohort = open_cohort(declared(site, tmp_path, sides), replace(DATA, validation=validation), "visits")
+    assert [patient.name for patient in cohort.train] == ["A"]
+    assert [patient.name for patient in cohort.validation] == ["B", "C"]
+
+
+def test_a_patient_who_is_declared_on_both_sides_is_on_neither(site, tmp_path, caplog):
+    sides = {"A-000": "training", "B-000": "training", "B-001": "validation", "C-000": "validation"}
+    cohort = open_cohort(declared(site, tmp_path, sides), DATA, "visits")
+    assert [patient.name for patient in [*cohort.train, *cohort.validation]] == ["A", "C"]
+    assert cohort.left_out == {"split_leak": 1}
+    assert "B: declared for training (visit 000) and validation (visit 001)" in caplog.text
+
+
+def test_a_site_whose_patients_are_all_declared_validation_has_none_to_train(site, tmp_path):
+    """To train on one of them would spoil what the data set compares with."""
+    sides = {"B-000": "validation", "C-000": "validation"}
+    assert fault(declared(site, tmp_path, sides), DATA).code == "no_training"
+    leak = {"A-000": "training", "A-001": "validation"}
+    assert fault(declared(site, tmp_path, leak), DATA).code == "split_leak"
+
+
+def test_a_4d_case_of_msd_is_prepared_like_its_modalities_in_files(tmp_path):
+    """From the folder to the cache: channels in the order of the config, labels by the scheme of MSD."""
+    rng = np.random.default_rng(0)
+    arrays, mask = rng.integers(1, 1000, (*SHAPE, 4)).astype(np.int16), rng.integers(0, 4, SHAPE).astype(np.uint8)
+    msd, files = tmp_path / "msd", tmp_path / "files"
+    for folder in (msd / "imagesTr", msd / "labelsTr", files / "B"):
+        folder.mkdir(parents=True)
+    nib.save(nib.Nifti1Image(arrays, np.eye(4)), msd / "imagesTr/B.nii.gz")
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), msd / "labelsTr/B.nii.gz")
+    training = [{"image": "./imagesTr/B.nii.gz", "label": "./labelsTr/B.nii.gz"}]
+    channels = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
+    (msd / "dataset.json").write_text(json.dumps({"modality": channels, "training": training, "test": []}))
+    for channel, name in enumerate(("flair", "t1", "t1ce", "t2")):
+        nib.save(nib.Nifti1Image(arrays[..., channel], np.eye(4)), files / f"B/B_{name}.nii.gz")
+    as_2020 = np.array([0, 2, 1, 4], np.uint8)[mask]  # edema, core, enhancing
+    nib.save(nib.Nifti1Image(as_2020, np.eye(4)), files / "B/B_seg.nii.gz")
+    data = replace(DATA, modalities=("t1ce", "t2", "flair", "t1"), regions=("et", "tc", "wt"))
+    entries = []
+    for root, labels in ((msd, "msd"), (files, "brats2020")):
+        site = SiteConfig(name="here", root=str(root), labels=labels, work=str(tmp_path / "work"))
+        entries.append(open_entry(open_cohort(site, data, "visits").train[0].entries[0]))
+    assert entries[0].mask.any()
+    np.testing.assert_array_equal(entries[0].image, entries[1].image)
+    np.testing.assert_array_equal(entries[0].mask, entries[1].mask)

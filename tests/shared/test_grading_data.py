@@ -12,8 +12,8 @@ from torch.testing import assert_close
 
 from shared.config import DataConfig, SiteConfig, TrainConfig
 from shared.data.cache import open_entry
-from shared.data.cases import find_cases
 from shared.data.dataset import Patient, open_cohort
+from shared.data.layouts import find_cases
 from shared.data.prepare import prepare_graded
 from shared.data.samples import batches, class_weights, whole
 from shared.data.transforms import central_block, min_max
