@@ -13,7 +13,7 @@ from typing import Any
 
 import monai.data.synthetic  # noqa: F401  # once here, and not in every fork
 import torch
-import torch._dynamo  # noqa: F401  # two seconds that an optimiser would take at its first step
+import torch._dynamo  # two seconds that an optimiser would take at its first step
 from small_run import composed
 
 import client.work  # noqa: F401
