@@ -64,7 +64,8 @@ def _fault(kind: str, site: SiteConfig, error: Exception) -> Reply:
     # DeclinedError and DataError carry a code; they are not imported, for their import may be what is broken.
     if isinstance(code := getattr(error, "code", None), str):
         LOG.error("%s declined: %s", kind, error)
-        return Reply(site=site.name, status="declined", code=code if code in CODES else "data")
+        left_out = getattr(error, "left_out", {})
+        return Reply(site=site.name, status="declined", code=code if code in CODES else "data", left_out=left_out)
     LOG.error("%s failed", kind, exc_info=error)
     memory = isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
     code = "out_of_memory" if memory else "protocol" if isinstance(error, MessageError) else "error"

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 from rich.console import Console
@@ -67,7 +68,10 @@ def check(values: Mapping[str, Any]) -> int:
     if settings.labels not in LABELS:
         raise ConfigError(f"data.labels={settings.labels}: unknown scheme; known are {', '.join(LABELS)}")
     root = Path(settings.root).expanduser().resolve()
-    cases, out, data = find_cases(root, settings.labels), _folder(settings.out), settings.data
+    cases, data = find_cases(root, settings.labels), settings.data
+    now = datetime.now().astimezone()
+    out = _folder("out", settings.out or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")
+    work = str(_folder("work", settings.work)) if settings.work else None
     workers = settings.workers or _cores()
     with _CasesProgress("reading") as progress:
         reports = examine(
@@ -83,10 +87,8 @@ def check(values: Mapping[str, Any]) -> int:
     write_reports(reports, {"root": str(root), "labels": settings.labels, "task": settings.task}, out)
     _print(reports)
     print(f"{out}: check.html has pictures, check.json all of it")
-    if settings.work and any(report.status != "error" for report in reports):
-        site = SiteConfig(
-            name="check", root=str(root), labels=settings.labels, work=settings.work, check=settings.check
-        )
+    if work and any(report.status != "error" for report in reports):
+        site = SiteConfig(name="check", root=str(root), labels=settings.labels, work=work, check=settings.check)
         freeze(manifest_path(site, data, settings.task), root, cases, reports)
         _prepare(site, settings, workers)
     return 1 if any(report.status == "error" for report in reports) else 0
@@ -134,13 +136,15 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _folder(out: str | None) -> Path:
-    now = datetime.now().astimezone()
-    folder = Path(out or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}").expanduser().resolve()
+def _folder(key: str, given: str) -> Path:
+    """Make the folder before anything is read."""
+    folder = Path(given).expanduser().resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise ConfigError(f"out={folder}: {error.strerror}; give a folder that can be written") from None
+        raise ConfigError(f"{key}={folder}: {error.strerror}; give a folder that can be written") from None
     return folder
 
 

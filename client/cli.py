@@ -8,7 +8,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from client.overrides import quoted
+
 WRONG_USE = 2
+PATHS = {key: key for key in ("data.root", "work", "out")}
 INTERRUPTED = 130
 HELP = """gliofed-client: one hospital.
 
@@ -65,6 +68,8 @@ def _check(overrides: list[str]) -> int:
         return check(values)
     except (ConfigError, DataError) as error:
         _wrong(str(error))
+    except OSError as error:  # a full disk, say
+        _wrong(f"{error.filename or 'out or work'}: {error.strerror}; make room or mend it, then start again")
     except KeyboardInterrupt:
         print("gliofed-client: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -74,7 +79,7 @@ def _composed(name: str, overrides: list[str]) -> dict[str, Any]:
     """The settings of configs/NAME.yaml with what the command line overrides."""
     try:
         with initialize_config_module("configs", version_base="1.3"):
-            config = compose(name, overrides)
+            config = compose(name, [quoted(word, PATHS) for word in overrides])
             if missing := sorted(OmegaConf.missing_keys(config)):
                 _wrong(f"{', '.join(missing)}: must be given")
             values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]

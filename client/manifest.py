@@ -26,6 +26,8 @@ from shared.files import write_json
 
 log = logging.getLogger("gliofed.site")
 
+VERSION = 1
+"""Of what a manifest holds."""
 CASE = TypeAdapter(Case)
 """Cases as JSON, and back."""
 ANEW = "freeze the cohort anew: gliofed-client check with the site's work folder"
@@ -43,6 +45,15 @@ class Admitted:
     """By patient, and in order of time."""
     left_out: dict[str, int]
     """Code -> visits that the check refused, each by its first error."""
+
+
+class NonePassedError(DataError):
+    """No case of the site passed; how many fell to which code may leave the site."""
+
+    def __init__(self, code: str, sentence: str, left_out: dict[str, int]) -> None:
+        """Keep the counts as well."""
+        super().__init__(code, sentence)
+        self.left_out = left_out
 
 
 def admit(site: SiteConfig, data: DataConfig, task: Task, report: Report | None = None, workers: int = 1) -> Admitted:
@@ -69,7 +80,9 @@ def admit(site: SiteConfig, data: DataConfig, task: Task, report: Report | None 
         freeze(path, Path(site.root), cases, reports)
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        if manifest["version"] != VERSION:
+            raise ValueError(f"version {manifest['version']}")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError("unreadable", f"{path}: no manifest ({error}); remove it, or {ANEW}") from None
     passed = [entry for entry in manifest["cases"] if not entry["errors"]]
     if any([_same_files(files) for files in (manifest["tables"], *(entry["files"] for entry in passed))]):
@@ -77,11 +90,13 @@ def admit(site: SiteConfig, data: DataConfig, task: Task, report: Report | None 
     refused = [entry["errors"] for entry in manifest["cases"] if entry["errors"]]
     for fault in (fault for faults in refused for fault in faults):
         log.warning("left out (%s): %s", fault["code"], fault["message"])
+    left_out = dict(Counter(faults[0]["code"] for faults in refused))
     if not passed:
         first = refused[0][0]
-        raise DataError(first["code"], f"{site.root}: none of {len(refused)} cases passed. First: {first['message']}")
+        sentence = f"{site.root}: none of {len(refused)} cases passed. First: {first['message']}"
+        raise NonePassedError(first["code"], sentence, left_out)
     cases = [CASE.validate_python(entry["case"]) for entry in passed]
-    return Admitted(cases, dict(Counter(faults[0]["code"] for faults in refused)))
+    return Admitted(cases, left_out)
 
 
 def manifest_path(site: SiteConfig, data: DataConfig, task: Task) -> Path:
@@ -112,7 +127,7 @@ def freeze(path: Path, root: Path, cases: Sequence[Case], reports: Sequence[Case
         )
     # Grades and sides are in no scan.
     tables = {str(table): _state(table) for end in ("csv", "json") for table in sorted(root.glob(f"*.{end}"))}
-    write_json(path, {"version": 1, "tables": tables, "cases": entries})
+    write_json(path, {"version": VERSION, "tables": tables, "cases": entries})
 
 
 def _same_files(files: dict[str, list[Any]]) -> bool:

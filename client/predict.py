@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 
@@ -31,6 +32,9 @@ from shared.tasks.segmentation import Segmentation
 
 GRADES = "grades.csv"
 COLUMNS = ("patient", "visit", "grade", "probability_hgg", "modalities")
+
+LONGEST = 200
+"""Bytes of a case's name in a file's name; file systems take 255 in all, a letter has four at most."""
 
 _SPACE = (
     *("qform_code", "sform_code", "xyzt_units", "srow_x", "srow_y", "srow_z"),
@@ -125,7 +129,10 @@ def predict(predictor: Predictor, cases: Sequence[Case], labels: str | None, out
 
 def case_name(case: Case) -> str:
     """Name what is written of a case: PATIENT-VISIT, with nothing in it that would lead out of the folder."""
-    return re.sub(r"[^\w.-]", "_", f"{case.patient}-{case.visit}")
+    name = re.sub(r"[^\w.-]", "_", f"{case.patient}-{case.visit}")
+    if len(name.encode(errors="replace")) <= LONGEST:
+        return name
+    return f"{name[: LONGEST // 5]}-{sha256(name.encode(errors='replace')).hexdigest()[:16]}"
 
 
 def write_mask(labels: npt.NDArray[np.uint8], like: Scan, path: Path) -> None:

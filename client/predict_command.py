@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from client.exported import Exported, find_export, read_export
+from client.overrides import quoted
 from shared.config import ConfigError, Device, Strict, parse
 from shared.data.cases import Case
 from shared.data.labels import LABELS, region_values
@@ -100,7 +101,7 @@ def _moved(case: Case, link: Path, root: Path) -> dict[str, Any]:
 def _settings(words: list[str]) -> _Settings:
     try:
         with initialize_config_module("configs", version_base="1.3"):
-            composed = compose("predict", [_override(word) for word in words])
+            composed = compose("predict", [quoted(word, _PATHS) for word in words])
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:  # the last two where data=5, say
         raise ConfigError(" ".join(str(error).split())[:300]) from None
     if missing := sorted(OmegaConf.missing_keys(composed)):
@@ -108,21 +109,6 @@ def _settings(words: list[str]) -> _Settings:
         raise ConfigError(f"{names}: must be given")
     values: Any = OmegaConf.to_container(composed, resolve=True)
     return parse(_Settings, values)
-
-
-def _override(word: str) -> str:
-    """Quote a path for Hydra, whose grammar has a meaning for the `=` and `,` in the folders of a sweep.
-
-    >>> _override("model=outputs/0-model=unet,seed=1")
-    "model.folder='outputs/0-model=unet,seed=1'"
-    """
-    key, _, value = word.partition("=")
-    if key not in _PATHS:
-        return word
-    if value in ("", "null", "???") or value[0] in "'\"":
-        return f"{_PATHS[key]}={value}"
-    escaped = value.replace("'", "\\'")
-    return f"{_PATHS[key]}='{escaped}'"
 
 
 def _labels(exported: Exported, scheme: str | None) -> str | None:

@@ -147,8 +147,10 @@ class Sites:
 
 
 def refusal(reply: Reply) -> Absent:
-    """Put a site's code into words."""
-    return Absent("declined" if reply.status == "declined" else "failed", CODES[reply.code])
+    """Put a site's code into words, with what its check left out."""
+    counts = ", ".join(f"{count} {code}" for code, count in sorted(reply.left_out.items()))
+    reason = CODES[reply.code] + (f" (left out: {counts})" if counts else "")
+    return Absent("declined" if reply.status == "declined" else "failed", reason)
 
 
 def _read(message: Message) -> Reply | Absent:

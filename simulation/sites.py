@@ -141,9 +141,13 @@ def _claim(root: Path, settings: Mapping[str, Any]) -> None:
 def _deal(
     root: Path, labels: str, run: RunConfig, names: list[str], dealing: Dealing, out: Path, report: Report
 ) -> list[tuple[str, ...]]:
-    """Deal a folder's patients to the sites, and write and draw who holds what."""
+    """Deal a folder's patients to the sites, and write and draw who holds what; a resumed run keeps its deal."""
     if labels not in LABELS:
         raise ConfigError(f"data.labels={labels}: unknown scheme; known are {', '.join(LABELS)}")
+    kept = out / "cohorts.json"  # names patients, so it is no part of sites.json
+    what = {"root": str(root), "labels": labels, "run": run.hash, "sites": len(names), **asdict(dealing)}
+    if kept.exists() and (saved := json.loads(kept.read_text()))["of"] == what:
+        return [tuple(cohort) for cohort in saved["cohorts"]]
     usable = _usable(find_cases(root, labels), run, root)
     visits: dict[str, int] = {}
     for case in usable:
@@ -161,6 +165,7 @@ def _deal(
     profiles = profile(dealt, dealing.partition, root, out / "profiles.json", report)
     cohorts = deal(dealing, profiles, len(names), run.seed)
     _show(dict(zip(names, cohorts, strict=True)), profiles, dealing, run, out)
+    write_json(kept, {"of": what, "cohorts": cohorts})
     return cohorts
 
 

@@ -50,7 +50,7 @@ def examine(
     `report` hears (cases done, of all). `validation` and `split_seed` are a run's, to tell which duplicates would leak
     from training into validation. `draw` asks for pictures of the findings.
     """
-    look = partial(inspect, rules=rules, modalities=modalities, task=task, draw=draw)
+    look = partial(_look, rules=rules, modalities=modalities, task=task, draw=draw)
     seen: dict[int, Inspection] = {}
 
     def done(index: int, inspection: Inspection | None) -> None:
@@ -113,9 +113,17 @@ def _until_one_dies(
     return sorted(lost)
 
 
+def _look(case: Case, rules: CheckConfig, modalities: Sequence[str], task: Task, draw: bool) -> Inspection:
+    """Inspect a case; one that is too large for the memory must not take the others' reports along."""
+    try:
+        return inspect(case, rules, modalities, task, draw)
+    except MemoryError:
+        return _died(case)
+
+
 def _died(case: Case) -> Inspection:
     message = (
-        f"{case.patient} visit {case.visit}: the process that read it died, as for want of memory; "
+        f"{case.patient} visit {case.visit}: reading it took more memory than there is, or its process died; "
         "look for a scan that is too large, or set workers=1"
     )
     return Inspection([Finding(code="unreadable", message=message)], [])

@@ -1,6 +1,7 @@
 """Cases that MONAI's or the Decathlon's `dataset.json` names."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -21,7 +22,7 @@ def datalist(root: Path, labels: str) -> list[Case]:
     Raises DataError: bad_table (names the entry), unreadable.
     """
     path = root / DATALIST
-    listing = _json(path) if path.is_file() else {}
+    listing = _json(path) if os.path.lexists(path) else {}
     names = _channels(path, listing)
     cases: dict[tuple[str, str, str], Case] = {}
     for side in get_args(Side):
@@ -45,7 +46,7 @@ def datalist(root: Path, labels: str) -> list[Case]:
 def _channels(path: Path, listing: dict[str, Any]) -> list[str]:
     """Modalities in the order of a datalist's channels; none where it does not name them."""
     given = listing.get("channel_names") or listing.get("modality") or []
-    if isinstance(given, dict) and all(str(key).isdecimal() for key in given):
+    if isinstance(given, dict) and all(re.fullmatch(r"\d{1,4}", str(key)) for key in given):
         given = [given[key] for key in sorted(given, key=int)]
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
@@ -61,7 +62,7 @@ def _listed(path: Path, where: str, image: object, names: list[str]) -> dict[str
     values = image if isinstance(image, list) else [image]
     files = [named_file(path, f"{where}.image", value) for value in values]
     if len(files) == 1 and len(names) > 1:
-        return {name: Scan(files[0], channel) for channel, name in enumerate(names)}
+        return {name: Scan(files[0], channel, len(names)) for channel, name in enumerate(names)}
     ends = [modality_name(re.split(r"[-_]", _stem(file))[-1]) for file in files]
     if not names and len(set(ends) & set(MODALITIES.values())) < len(files):
         raise bad_table(path, f'{where}.image: which modalities? Add "channel_names": {{"0": "FLAIR", "1": "T1w"}}')
@@ -91,8 +92,11 @@ def _stem(path: Path) -> str:
 def _json(path: Path) -> dict[str, Any]:
     try:
         listing = json.loads(path.read_text(encoding="utf-8-sig"))
+        json.dumps(listing, ensure_ascii=False).encode()  # half a letter is JSON, but no name of a patient or a file
     except (ValueError, RecursionError) as error:
         raise DataError("unreadable", f"{path}: no JSON in UTF-8 ({error}); mend it, or remove it") from None
     except OSError as error:
         raise DataError("unreadable", f"{path}: {error.strerror}; look at the file and its rights") from None
-    return listing if isinstance(listing, dict) else {}
+    if not isinstance(listing, dict):
+        raise bad_table(path, "must hold lists training and validation by name; mend it, or remove it")
+    return listing

@@ -42,7 +42,7 @@ def manifest(root: Path, labels: str) -> list[Case]:
     split `test` are left out. Raises DataError: bad_table (names row and column), unreadable.
     """
     path = root / MANIFEST
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
     rows = [(number, {column.lower(): value for column, value in row.items()}) for number, row in read_table(path)]
     if not rows:
@@ -190,13 +190,15 @@ def _is_file(path: Path) -> bool:
     return os.path.isfile(path)  # pathlib's raises where a text is too long for a name
 
 
-def natural(visit: str) -> list[str | int]:
+def natural(visit: str) -> list[str | tuple[int, str]]:
     """Sort visit 2 before visit 10.
 
     >>> sorted(["10", "2"], key=natural)
     ['2', '10']
     """
-    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", visit))]
+    parts = enumerate(re.split(r"(\d+)", visit))
+    # Numbers as length and digits: Python makes no int of thousands of them.
+    return [(len(part.lstrip("0")), part.lstrip("0")) if place % 2 else part for place, part in parts]
 
 
 def bad_table(path: Path, sentence: str) -> DataError:

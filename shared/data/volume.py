@@ -3,7 +3,7 @@
 import gzip
 import threading
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,12 @@ class DataError(ValueError):
         return str(self.args[1])
 
 
+FLATTEST = 0.5
+"""Least volume of a voxel, as a share of the box that its edges would span: axes of a scan are at right angles."""
+FARTHEST = 10_000.0
+"""Largest offset of a volume, mm."""
+
+
 @dataclass(frozen=True)
 class Scan:
     """Where one volume is: a file of its own, or a channel of a file with several."""
@@ -43,6 +49,8 @@ class Scan:
     path: Path
     channel: int | None = None
     """Place along the file's fourth axis; None: the file holds one volume."""
+    channels: int | None = field(default=None, compare=False)
+    """Length of that axis, where it is known: time points look like modalities."""
 
     def __str__(self) -> str:
         return f"{self.path}" if self.channel is None else f"{self.path} (channel {self.channel})"
@@ -74,18 +82,21 @@ def read_volume(scan: Scan) -> Volume:
 def volume_of(scan: Scan, image: Any) -> Volume:
     """Turn a scan to RAS; `image` is nibabel's, of the scan's file. Its voxels may not be finite: see `check_finite`.
 
-    Raises DataError: unreadable, not_3d.
+    Raises DataError: unreadable, not_3d, no_spatial_header (an affine that no scanner writes).
     """
     path, shape = scan.path, tuple(image.shape)
     if scan.channel is not None:
-        if len(shape) != 4 or scan.channel >= shape[3]:
-            raise DataError("not_3d", f"{scan}: no such channel, the file has shape {shape}; give a 4D file with it")
+        if len(shape) != 4 or scan.channel >= shape[3] or scan.channels not in (None, shape[3]):
+            wanted = f"{scan.channels or 'one more'} channels"
+            raise DataError("not_3d", f"{scan}: the file has shape {shape}; give a 4D file with {wanted}")
     elif len(shape) < 3 or any(size != 1 for size in shape[3:]) or 0 in shape:
         raise DataError(
             "not_3d", f"{path}: expected one 3D volume, got shape {shape}; split a 4D series into one file a visit"
         )
     if image.get_data_dtype().kind == "c":
         raise DataError("unreadable", f"{path}: voxels are complex numbers; export the magnitude")
+    if image.get_data_dtype().kind == "V":
+        raise DataError("unreadable", f"{path}: voxels are colours; export the grey image")
     try:
         with np.errstate(all="ignore"):  # what float32 cannot hold becomes inf: refused later
             data = image.dataobj if scan.channel is None else image.dataobj[..., scan.channel]
@@ -95,6 +106,14 @@ def volume_of(scan: Scan, image: Any) -> Volume:
     except (*_DAMAGE, TypeError, np.linalg.LinAlgError, OrientationError) as error:
         raise _unreadable(path, error) from error
     x, y, z = (float(edge) for edge in voxel_sizes(turned.affine))
+    with np.errstate(all="ignore"):
+        flat = abs(np.linalg.det(turned.affine[:3, :3])) < FLATTEST * x * y * z
+    if flat or x * y * z == 0 or np.abs(turned.affine[:3, 3]).max() > FARTHEST:
+        raise DataError(
+            "no_spatial_header",
+            f"{path}: its header puts the voxels into a plane or more than {FARTHEST / 1000:g} m away; "
+            "convert it again from DICOM",
+        )
     return Volume(array, (x, y, z), turned.affine)
 
 
@@ -147,17 +166,21 @@ def _image(path: Path) -> Any:
 def image_of(path: Path, content: bytes) -> Any:
     """Decode a header, nibabel's image over the unzipped bytes of a whole file.
 
-    Raises DataError: unreadable, truncated.
+    Raises DataError: unreadable, truncated, spacing (an edge of 0 mm, where the affine follows from the edges).
     """
     try:
         # A NIfTI-2 header says it is 540 bytes long, in either byte order.
         kind = nib.Nifti2Image if content[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nib.Nifti1Image
         with np.errstate(all="ignore"):  # over nonsense in a damaged header
             image = kind.from_bytes(content)
+        edges = kind.header_class(content[: kind.header_class.sizeof_hdr], check=False)["pixdim"][1:4]
         proxy = image.dataobj
         needed = proxy.offset + int(np.prod(image.shape, dtype=object)) * proxy.dtype.itemsize
     except _DAMAGE as error:
         raise _unreadable(path, error) from error
+    if not image.header["sform_code"] and not (np.isfinite(edges) & (edges != 0)).all():  # nibabel makes it 1 mm
+        shown = "x".join(f"{edge:g}" for edge in edges)
+        raise DataError("spacing", f"{path}: its header says voxels of {shown} mm; convert it again from DICOM")
     if len(content) < needed:  # before numpy asks for memory that a damaged header claims
         raise DataError(
             "truncated",

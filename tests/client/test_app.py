@@ -9,6 +9,7 @@ from flwr.app import Context, Message, RecordDict
 
 import client.work
 from client.app import make_client_app
+from client.manifest import NonePassedError
 from client.outbox import Outbox
 from client.policy import DeclinedError
 from shared.config import PolicyConfig, RunConfig, SiteConfig
@@ -57,6 +58,7 @@ def test_a_missing_folder_is_declined_and_its_name_stays(ask: Callable[..., tupl
         (MemoryError(NAME), "failed", "out_of_memory"),
         (RuntimeError(f"CUDA out of memory at {NAME}"), "failed", "out_of_memory"),
         (DataError("unreadable", f"{NAME}.nii.gz: truncated"), "declined", "data"),
+        (NonePassedError("truncated", NAME, {"truncated": 3}), "declined", "data"),
         (DeclinedError("policy", NAME), "declined", "policy"),
     ],
 )

@@ -215,3 +215,20 @@ def test_a_work_folder_gets_the_frozen_cohort_and_its_cache(
     admitted = manifest.admit(site, DATA, "segmentation")
     assert admitted.left_out == {"empty_file": 1}
     assert len(open_cohort(site, DATA, "visits", admitted.cases).train) == 1
+
+
+def test_folders_may_have_signs_that_hydra_knows(
+    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "at home, x=1"
+    shutil.copytree(cases, root)
+    assert check(monkeypatch, f"data.root={root}", "data.labels=brats2020", f"out={tmp_path / 'a,b=c'}") == 0
+
+
+def test_a_work_folder_that_is_a_file_is_refused_before_the_work(
+    cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    words = (f"data.root={cases}", "data.labels=brats2020", f"work={tmp_path / 'file'}", f"out={tmp_path / 'o'}")
+    assert check(monkeypatch, *words) == 2
+    assert capsys.readouterr().err.startswith("gliofed-client: work=")

@@ -9,12 +9,14 @@ from dataclasses import replace
 from functools import partial
 from operator import call
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 from planted import PLANTS, copy_of, of
 
+from client.doctor import examine as examine_module
 from client.doctor.examine import CaseReport, examine, spread
 from client.doctor.findings import ERRORS, WARNINGS
 from shared.config import CheckConfig
@@ -178,3 +180,18 @@ def test_phantoms_are_clean_under_the_defaults(resolution: float, visits: int, s
     reports = examine(find_cases(tmp_path, scheme), CheckConfig(), MODALITIES, "segmentation", 1)
     assert len(reports) == 2 * visits
     assert [report.findings for report in reports] == [[]] * (2 * visits)
+
+
+def test_a_scan_too_large_for_the_memory_takes_only_its_case_along(
+    few: list[Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspect = examine_module.inspect
+
+    def full(case: Case, *rest: Any) -> Any:
+        if case == few[0]:
+            raise MemoryError
+        return inspect(case, *rest)
+
+    monkeypatch.setattr(examine_module, "inspect", full)
+    reports = examine(few, RULES, MODALITIES, "segmentation", 1)
+    assert [[finding.code for finding in report.findings] for report in reports[:2]] == [["unreadable"], []]

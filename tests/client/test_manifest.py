@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from client import manifest
-from client.manifest import admit, manifest_path
+from client.manifest import NonePassedError, admit, manifest_path
 from shared.config import DataConfig, SiteConfig
 from shared.data.volume import DataError
 from simulation.phantom import PhantomConfig, write_phantoms
@@ -59,9 +59,10 @@ def test_cases_that_fail_are_left_out_and_counted(site: SiteConfig) -> None:
 
 
 def test_nobody_passes(site: SiteConfig) -> None:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(NonePassedError) as caught:
         admit(replace(site, labels="brats2023"), DATA, "segmentation")
     assert caught.value.code == "label_values" and "none of 3" in str(caught.value)
+    assert caught.value.left_out == {"label_values": 3}
 
 
 def test_a_frozen_cohort_is_not_read_again(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,9 +97,11 @@ def test_a_file_that_went_is_noticed(site: SiteConfig) -> None:
     assert "is gone" in changed(site)
 
 
-def test_a_manifest_that_cannot_be_read_says_so(site: SiteConfig) -> None:
-    admit(site, DATA, "segmentation")
-    manifest_path(site, DATA, "segmentation").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "null", "[" * 100_000])
+def test_a_manifest_that_cannot_be_read_says_so(content: str, site: SiteConfig) -> None:
+    path = manifest_path(site, DATA, "segmentation")
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
     with pytest.raises(DataError, match="no manifest"):
         admit(site, DATA, "segmentation")
 

@@ -14,7 +14,7 @@ from numpy.testing import assert_array_equal
 from torch import nn
 
 from client.exported import Exported
-from client.predict import Predictor, predict, write_mask
+from client.predict import Predictor, case_name, predict, write_mask
 from client.predict_command import cases_under
 from shared.config import DataConfig, ModelConfig
 from shared.data.cases import Case
@@ -243,3 +243,9 @@ def test_names_lead_nowhere_else_and_are_different(tmp_path, out):
     assert [file.name for file in out.iterdir()] == [".._a_b-1-seg.nii.gz"]
     with pytest.raises(DataError, match="two cases have this name"):
         predict(ready, [one, other], "brats2020", out, lambda line: None)
+
+
+def test_a_name_too_long_for_a_file_is_shortened() -> None:
+    """Else one patient's name would end the prediction of all; two that begin alike stay two."""
+    names = {case_name(Case("x" * 300 + end, "000", {}, None, None, "")) for end in "ab"}
+    assert len(names) == 2 and all(len(name) < 200 for name in names)

@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 
+from server.asking import refusal
 from server.history import History
 from server.rounds import State, _Run
 from shared.config import RunConfig
+from shared.messages import Reply
 
 
 def test_buffers_take_their_mean_and_a_variance_stays_one(run_config: Callable[..., RunConfig], tmp_path: Path) -> None:
@@ -21,3 +23,9 @@ def test_buffers_take_their_mean_and_a_variance_stays_one(run_config: Callable[.
     assert moved["w"].tolist() == [2.0]
     assert moved["norm.running_mean"].tolist() == [-1.0, -1.0]
     assert moved["norm.running_var"].tolist() == [0.0, 2.0]
+
+
+def test_what_a_site_left_out_is_part_of_the_reason() -> None:
+    """Where no case passed there is no update that could carry the counts."""
+    reply = Reply(site="a", status="declined", code="data", left_out={"truncated": 2, "bad_crc": 1})
+    assert refusal(reply).reason == "the site's data cannot be used (left out: 1 bad_crc, 2 truncated)"

@@ -227,3 +227,26 @@ def test_two_layouts_in_one_root_are_refused(tmp_path):
     touch(tmp_path, "B_001/B_001_t1.nii")
     (tmp_path / "cases.csv").write_text("patient,t1\nX,B_001/B_001_t1.nii\n")
     assert [case.patient for case in find_cases(tmp_path, "mock")] == ["X"]  # what is written down goes before names
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "5", '{"channel_names": {"' + "1" * 5000 + '": "T1"}}'])
+def test_a_datalist_that_is_none_is_not_passed_over(content, tmp_path):
+    """Else the folders beside it would be read, without the sides that it declares."""
+    touch(tmp_path, "B_001/B_001_t1.nii.gz")
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(DataError) as caught:
+        find_cases(tmp_path, "msd")
+    assert caught.value.code == "bad_table"
+
+
+def test_half_a_letter_is_no_name(tmp_path):
+    (tmp_path / "dataset.json").write_text('{"training": [{"image": "a.nii", "patient": "\\ud800"}]}')
+    with pytest.raises(DataError) as caught:
+        find_cases(tmp_path, "msd")
+    assert caught.value.code == "unreadable"
+
+
+def test_a_table_that_is_a_folder_is_not_passed_over(tmp_path):
+    touch(tmp_path, "B_001/B_001_t1.nii.gz", "cases.csv/x")
+    with pytest.raises(DataError, match=r"cases\.csv"):
+        find_cases(tmp_path, "brats2020")

@@ -215,3 +215,34 @@ def test_monais_regions_are_wrong_for_msd_and_ours_are_not(et_label):
     assert not np.array_equal(theirs, ours)
     assert theirs[0].tolist() == [0, 1, 0, et_label == 3]  # edema counted as core, the core as none
     assert theirs[2].any() == (et_label == 3)  # or no enhancing tumour at all
+
+
+def test_an_affine_that_no_scanner_writes_is_refused(tmp_path):
+    """Axes in one plane have no orientation, so the turn to RAS would be a guess; shears of a few degrees are real."""
+    flat, far, sheared = np.eye(4), np.eye(4), np.eye(4)
+    flat[:3, :3] = 4.0
+    far[0, 3] = 1e30
+    sheared[0, 1] = 0.1
+    for affine in (flat, far):
+        assert fault(read, write(tmp_path / "odd.nii", ANATOMY, affine)).code == "no_spatial_header"
+    assert_array_equal(read(write(tmp_path / "sheared.nii", ANATOMY, sheared)).array, ANATOMY)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_voxels_of_no_size_are_not_taken_for_1_mm(kind, tmp_path):
+    """As nibabel takes them, where only the edges say how large voxels are."""
+    image = kind(ANATOMY, np.diag([8.0, 8.0, 8.0, 1.0]))
+    image.set_sform(None, code=0)
+    content = bytearray(image.to_bytes())
+    offset, size = (76, 4) if kind is nib.Nifti1Image else (104, 8)
+    content[offset + size : offset + 2 * size] = bytes(size)
+    path = tmp_path / "none.nii"
+    path.write_bytes(content)
+    assert fault(read, path).code == "spacing"
+
+
+def test_more_channels_than_were_named_are_refused(tmp_path):
+    """Eight time points must not pass for four modalities."""
+    path = write(tmp_path / "series.nii.gz", np.stack([ANATOMY] * 3, axis=3))
+    assert_array_equal(read_volume(Scan(path, 0, 3)).array, ANATOMY)
+    assert fault(read_volume, Scan(path, 0, 2)).code == "not_3d"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,14 @@ def test_iid_is_the_deal_that_earlier_runs_had(brats: Path, out: Path) -> None:
     cohorts, shown = dealt(brats, out)
     assert cohorts == [tuple(sorted(f"Case_{n:02d}" for n in order[site::4])) for site in range(4)]
     assert shown["sites"]["site-1"]["classes"] == {"not known": 5}
+
+
+def test_a_resumed_run_keeps_its_deal(brats: Path, out: Path) -> None:
+    """Dealt anew after a patient went, training patients of one site would be validation patients of another."""
+    cohorts, _ = dealt(brats, out, "partition=by_size", "sites=5")
+    shutil.rmtree(brats / "Case_00")
+    assert dealt(brats, out, "partition=by_size", "sites=5")[0] == cohorts
+    assert dealt(brats, out, "partition=iid", "sites=5")[0] != cohorts  # another run in the same folder
 
 
 def test_settings_say_how_many_sites() -> None:
