@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from client.doctor.inspection import Task
 from shared.config import DataConfig, SiteConfig
 from shared.data.cases import Case
 from shared.data.dataset import site_cases
+from shared.data.layouts import TABLES
 from shared.data.volume import DataError
 from shared.files import write_json
 
@@ -32,9 +33,6 @@ CASE = TypeAdapter(Case)
 """Cases as JSON, and back."""
 ANEW = "freeze the cohort anew: gliofed-client check with the site's work folder"
 CURE = f"put the old one back, or {ANEW}"
-
-Report = Callable[[int, int], None]
-"""Hears (cases done, of all)."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,9 @@ class NonePassedError(DataError):
         self.left_out = left_out
 
 
-def admit(site: SiteConfig, data: DataConfig, task: Task, report: Report | None = None, workers: int = 1) -> Admitted:
-    """Give the cases of the frozen cohort; check the folder and freeze it first, where that was not done.
+def admit(site: SiteConfig, data: DataConfig, task: Task) -> Admitted:
+    """Give the cases of the frozen cohort; check the folder and freeze it first, on one core, where that was not done.
 
-    `report` hears (cases checked, of all).
     Raises DataError: changed_file if a file is not what was frozen, the first case's code if none passed, and those of
     `site_cases`.
     """
@@ -71,10 +68,9 @@ def admit(site: SiteConfig, data: DataConfig, task: Task, report: Report | None 
             site.check,
             data.modalities,
             task,
-            workers,
-            report,
-            data.validation,
-            data.split_seed,
+            workers=1,
+            validation=data.validation,
+            split_seed=data.split_seed,
             draw=False,
         )
         freeze(path, Path(site.root), cases, reports)
@@ -125,8 +121,7 @@ def freeze(path: Path, root: Path, cases: Sequence[Case], reports: Sequence[Case
                 "files": {str(file.path): [file.size, file.mtime_ns, file.sha256] for file in report.files},
             }
         )
-    # Grades and sides are in no scan.
-    tables = {str(table): _state(table) for end in ("csv", "json") for table in sorted(root.glob(f"*.{end}"))}
+    tables = {str(table): _state(table) for pattern in TABLES for table in sorted(root.glob(pattern))}
     write_json(path, {"version": VERSION, "tables": tables, "cases": entries})
 
 

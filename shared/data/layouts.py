@@ -10,6 +10,15 @@ from shared.data.datalist import DATALIST, datalist
 from shared.data.tables import MANIFEST, as_grade, manifest, read_table
 from shared.data.volume import DataError, Scan
 
+TABLES = (
+    MANIFEST,
+    DATALIST,
+    "name_mapping.csv",
+    "UCSF-PDGM-metadata*.csv",
+    "UCSF-PDGM-v*/UCSF-PDGM-metadata*.csv",
+)
+"""Where, below a root, grades, sides and names of files stand that are in no scan; as patterns."""
+
 _NAMES_2020 = {"t1": "t1", "t1ce": "t1ce", "t2": "t2", "flair": "flair"}
 _NAMES_2023 = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"}
 _NAMES_UCSF = {"t1": "T1", "t1ce": "T1c", "t2": "T2", "flair": "FLAIR"}

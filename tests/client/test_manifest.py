@@ -116,6 +116,15 @@ def test_a_grade_that_changed_is_noticed(site: SiteConfig) -> None:
         admit(site, DATA, "grading")
 
 
+def test_files_that_no_layout_reads_may_change(site: SiteConfig) -> None:
+    """A report of the check that lies beside the scans, say."""
+    report = Path(site.root) / "check.json"
+    report.write_text("{}")
+    admitted = admit(site, DATA, "segmentation")
+    report.write_text("[]")
+    assert admit(site, DATA, "segmentation") == admitted
+
+
 def test_cases_that_come_later_do_not_belong(site: SiteConfig) -> None:
     first = scan(site, 0).parent
     kept = first.rename(Path(site.work).parent / first.name)
