@@ -10,8 +10,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from shared.config import SiteConfig
 from shared.messages import CODES, MessageError, Reply, Request
+from shared.site_config import SiteConfig
 
 LOG = logging.getLogger("gliofed.site")
 SiteOf = Callable[[Context], SiteConfig]

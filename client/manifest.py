@@ -18,12 +18,13 @@ from pydantic import TypeAdapter
 
 from client.doctor.examine import CaseReport, examine
 from client.doctor.inspection import Task
-from shared.config import DataConfig, SiteConfig
+from shared.config import DataConfig
 from shared.data.cases import Case
 from shared.data.dataset import site_cases
 from shared.data.layouts import TABLES
 from shared.data.volume import DataError
 from shared.files import write_json
+from shared.site_config import SiteConfig
 
 log = logging.getLogger("gliofed.site")
 

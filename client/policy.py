@@ -1,6 +1,7 @@
 """What this hospital accepts."""
 
-from shared.config import PolicyConfig, RunConfig
+from shared.config import RunConfig
+from shared.site_config import PolicyConfig
 
 
 class DeclinedError(Exception):

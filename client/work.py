@@ -12,11 +12,11 @@ from client.outbox import Outbox
 from client.policy import DeclinedError, check_cohort, check_run
 from client.training import pick_device, train_one_round
 from shared.codec import encode, load_weights, travelling, weights_from_bytes
-from shared.config import SiteConfig
 from shared.data.dataset import Cohort, Reading, open_cohort
 from shared.data.samples import batches, whole
 from shared.messages import Reply, Request
 from shared.seeding import generator, seed_of
+from shared.site_config import SiteConfig
 from shared.tasks import TASKS, model_of, reading_of
 
 

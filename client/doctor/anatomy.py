@@ -7,9 +7,9 @@ import numpy as np
 
 from client.doctor.findings import ImageFacts
 from client.doctor.pictures import Marks, picture
-from shared.config import CheckConfig
 from shared.data.labels import LABELS, regions_of
 from shared.data.volume import Floats, Volume
+from shared.site_config import CheckConfig
 
 ZEROS = 0.1
 """Smallest share of zeros in an image of which everything but the brain was taken away."""

@@ -7,8 +7,8 @@ import numpy as np
 
 from client.doctor.findings import Finding
 from client.doctor.inspection import Inspection, Task
-from shared.config import CheckConfig
 from shared.data.cases import Case, Side, split
+from shared.site_config import CheckConfig
 
 ENOUGH = 8
 """Cases with which a deviation from the cohort means something."""

@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeVar
 from client.doctor.comparison import cohort_findings
 from client.doctor.findings import FileState, Finding
 from client.doctor.inspection import Inspection, Task, inspect
-from shared.config import CheckConfig
 from shared.data.cases import Case
+from shared.site_config import CheckConfig
 
 Status = Literal["ok", "warning", "error"]
 Job = TypeVar("Job")

@@ -12,11 +12,11 @@ from client.doctor.anatomy import MaskFacts, brain_findings, image_facts, mask_f
 from client.doctor.findings import FileState, Finding, ImageFacts
 from client.doctor.pictures import Marks, picture
 from client.doctor.reading import read_file
-from shared.config import CheckConfig
 from shared.data.cases import Case
 from shared.data.labels import LABELS, ROUNDING, regions_of
 from shared.data.prepare import same_grid
 from shared.data.volume import DataError, Scan, Volume, check_finite, volume_of
+from shared.site_config import CheckConfig
 
 Task = Literal["segmentation", "grading"]
 MASK = "mask"

@@ -8,12 +8,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from shared.config import DataConfig, SiteConfig
+from shared.config import DataConfig
 from shared.data.cases import Case, Grade, Side, split
 from shared.data.labels import region_values
 from shared.data.layouts import find_cases
 from shared.data.prepare import prepare, prepare_graded, scans_of
 from shared.data.volume import DataError
+from shared.site_config import SiteConfig
 
 log = logging.getLogger("gliofed.site")
 

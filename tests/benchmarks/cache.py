@@ -17,10 +17,11 @@ from hydra import compose, initialize_config_module
 from monai import transforms
 from omegaconf import OmegaConf
 
-from shared.config import AugmentConfig, DataConfig, RunConfig, SiteConfig
+from shared.config import AugmentConfig, DataConfig, RunConfig
 from shared.data.cache import open_entry
 from shared.data.dataset import Patient, open_cohort
 from shared.data.samples import batches, patch
+from shared.site_config import SiteConfig
 from simulation.phantom import PhantomConfig, write_phantoms
 from simulation.settings import parse_settings
 from tests.benchmarks.measure import resident

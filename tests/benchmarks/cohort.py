@@ -11,9 +11,9 @@ import numpy as np
 from client.doctor.examine import CaseReport
 from client.doctor.findings import FileState
 from client.manifest import admit, freeze, manifest_path
-from shared.config import SiteConfig
 from shared.data.cases import Case
 from shared.data.layouts import find_cases
+from shared.site_config import SiteConfig
 from simulation.partition import Dealing, deal, number_of_sites
 from simulation.profiles import profile
 from simulation.settings import parse_settings

@@ -12,9 +12,10 @@ from client.app import make_client_app
 from client.manifest import NonePassedError
 from client.outbox import Outbox
 from client.policy import DeclinedError
-from shared.config import PolicyConfig, RunConfig, SiteConfig
+from shared.config import RunConfig
 from shared.data.volume import DataError
 from shared.messages import Reply, Request
+from shared.site_config import PolicyConfig, SiteConfig
 from simulation.grid import LocalGrid
 
 NAME = "Erika_Mustermann"

@@ -20,8 +20,9 @@ from client.cli import main
 from client.doctor.examine import CaseReport
 from client.doctor.findings import Finding
 from client.doctor.page import page
-from shared.config import CheckConfig, DataConfig, SiteConfig
+from shared.config import DataConfig
 from shared.data.dataset import open_cohort
+from shared.site_config import CheckConfig, SiteConfig
 from simulation.phantom import PhantomConfig, write_phantoms
 
 DATA = DataConfig(

@@ -19,9 +19,9 @@ from planted import PLANTS, copy_of, of
 from client.doctor import examine as examine_module
 from client.doctor.examine import CaseReport, examine, spread
 from client.doctor.findings import ERRORS, WARNINGS
-from shared.config import CheckConfig
 from shared.data.cases import Case, split
 from shared.data.layouts import find_cases
+from shared.site_config import CheckConfig
 from simulation.phantom import PhantomConfig, write_phantoms
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from client.doctor.findings import ERRORS, WARNINGS
 from client.doctor.inspection import Inspection, inspect
 from client.doctor.reading import read_file
-from shared.config import CheckConfig
 from shared.data.cases import Case
 from shared.data.volume import DataError, Scan
+from shared.site_config import CheckConfig
 from simulation.brain import TEMPLATE_FILE
 
 RULES = CheckConfig()

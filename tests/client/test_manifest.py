@@ -10,8 +10,9 @@ import pytest
 
 from client import manifest
 from client.manifest import NonePassedError, admit, manifest_path
-from shared.config import DataConfig, SiteConfig
+from shared.config import DataConfig
 from shared.data.volume import DataError
+from shared.site_config import SiteConfig
 from simulation.phantom import PhantomConfig, write_phantoms
 
 DATA = DataConfig(

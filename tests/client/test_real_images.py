@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from client.doctor.examine import examine
-from shared.config import CheckConfig
 from shared.data.layouts import find_cases
+from shared.site_config import CheckConfig
 
 REAL = os.environ.get("GLIOFED_REAL_IMAGES")
 pytestmark = [

@@ -9,9 +9,10 @@ from monai.data.synthetic import create_test_image_3d
 from numpy.testing import assert_array_equal
 from scipy import ndimage
 
-from shared.config import DataConfig, SiteConfig
+from shared.config import DataConfig
 from shared.data.dataset import open_cohort
 from shared.data.layouts import find_cases
+from shared.site_config import SiteConfig
 from simulation import mock
 from simulation.mock import MockConfig, draw, write_mock
 
