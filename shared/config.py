@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -186,6 +186,30 @@ class StrategyConfig(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrivacyConfig(Strict):
+    """Differential privacy: how little may be told of one patient from what a site sends."""
+
+    mechanism: Literal["none", "dp_sgd"] = "none"
+    """dp_sgd: every local step is private, for each patient with all visits and patches (Abadi et al. 2016,
+    arXiv:1607.00133), and one of plain SGD; the settings below replace train.batch, lr, clip and weight_decay."""
+    epsilon: PositiveFloat = 8.0
+    """Budget of each patient over all rounds of the run: the noise follows from it."""
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """None: 1 / (10 N) for N training patients of a site."""
+    clip: PositiveFloat = 0.25
+    """Largest L2 norm of one patient's gradient; about the usual one of a new U-Net here."""
+    batch: PositiveFloat = 8.0
+    """Patients in a step, on average; each is drawn by itself (Poisson sampling)."""
+    patches: Positive = 2
+    """Samples of each drawn patient; their mean loss is the patient's. A single one is slow on a CPU."""
+    lr: PositiveFloat = 0.8
+    """SGD's learning rate; what counts is its product with the clip."""
+    test_seed: Seed | None = None
+    """Makes noise and sampling repeatable, for tests: such a run is not private, and says so. None: the operating
+    system's randomness, which is not written down."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig(Strict):
     """What the federation agrees on; travels to every site as one JSON."""
 
@@ -202,6 +226,17 @@ class RunConfig(Strict):
     round: RoundConfig
     gate: GateConfig
     strategy: StrategyConfig
+    privacy: PrivacyConfig = PrivacyConfig()
+
+    def __post_init__(self) -> None:
+        for forbidden, sentence in APART:
+            if forbidden(self):
+                raise ValueError(sentence)
+
+    @property
+    def private(self) -> bool:
+        """Whether what a site sends must be covered by a budget."""
+        return self.privacy.mechanism != "none"
 
     def to_json(self) -> str:
         """One line, keys sorted: equal configs are equal strings."""
@@ -211,6 +246,27 @@ class RunConfig(Strict):
     def hash(self) -> str:
         """SHA-256 of the JSON, in hex."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
+    (
+        lambda run: run.private and run.train.steps is None,
+        "train.epochs with privacy=dp_sgd: the number of steps would tell the number of patients; give train.steps",
+    ),
+    (
+        lambda run: run.private and run.task == "grading" and run.train.class_weights == "balanced",
+        "train.class_weights=balanced with privacy=dp_sgd: that counts patients; give weights, as [1.0,0.5], or null",
+    ),
+    (
+        lambda run: run.private and bool(run.model.as_published),
+        "model.as_published=true with privacy=dp_sgd: its BatchNorm mixes patients; leave it out",
+    ),
+    (
+        lambda run: run.private and run.train.precision == "fp16",
+        "train.precision=fp16 with privacy=dp_sgd: its loss scale follows the gradients of all; use fp32, bf16 or auto",
+    ),
+)
+"""What cannot go together, and the sentence that says so."""
 
 
 def parse(kind: type[T], values: Mapping[str, Any] | str, where: str = "") -> T:

@@ -80,7 +80,7 @@ def _nested_last(words: list[str]) -> list[str]:
     """
     if not {"-m", "--multirun"} & set(words):
         return words
-    setting = re.compile(r"((?:model|data|strategy|train)\.[\w.]+)=([^,(]+|\[[^()]*\])")
+    setting = re.compile(r"((?:model|data|strategy|train|privacy)\.[\w.]+)=([^,(]+|\[[^()]*\])")
     return [f"{match[1]}=choice({match[2]})" if (match := setting.fullmatch(word)) else word for word in words]
 
 

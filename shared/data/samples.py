@@ -1,7 +1,7 @@
 """Batches that training and evaluation read from prepared patients."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,13 +47,39 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield batches without end: patients in shuffled passes, a batch may span two; of each patient one sample."""
     assert patients, "a cohort has one training patient or more"
-    sample = _grader(patients, train, rng) if reading == "graded" else _patcher(data, train, rng, reading == "series")
+    weights = class_weights(patients, train.class_weights)
     order: list[int] = []
     while True:
         while len(order) < train.batch:
             order.extend(rng.permutation(len(patients)).tolist())
         chosen, order = order[: train.batch], order[train.batch :]
-        yield _collate([sample(patients[index]) for index in chosen])
+        yield _collate([_sample(patients[index], data, train, rng, reading, weights) for index in chosen])
+
+
+def of_one(
+    patient: Patient, data: DataConfig, train: TrainConfig, rng: np.random.Generator, reading: Reading, count: int
+) -> Batch:
+    """Draw `count` samples of one patient as a batch, in which nothing comes from other patients.
+
+    Class weights must be given, not balanced.
+    """
+    assert train.class_weights != "balanced" or reading != "graded", "balancing counts patients"
+    weights = class_weights([patient], train.class_weights)
+    return _collate([_sample(patient, data, train, rng, reading, weights) for _ in range(count)])
+
+
+def _sample(
+    patient: Patient,
+    data: DataConfig,
+    train: TrainConfig,
+    rng: np.random.Generator,
+    reading: Reading,
+    weights: Mapping[str | None, float],
+) -> Batch:
+    """One sample to train on, without a batch's axis; `weights` are those of the grades."""
+    if reading == "graded":
+        return _mirrored(patient, train, rng, weights[patient.grade])
+    return Batch(*patch(patient, data, train, rng, reading == "series"))
 
 
 def whole(patient: Patient, data: DataConfig, reading: Reading) -> Iterator[Batch]:
@@ -115,27 +141,16 @@ def patch(
     return (image, target) if series else (image[0], target[0])
 
 
-def _patcher(
-    data: DataConfig, train: TrainConfig, rng: np.random.Generator, series: bool
-) -> Callable[[Patient], Batch]:
-    return lambda patient: Batch(*patch(patient, data, train, rng, series))
-
-
-def _grader(patients: Sequence[Patient], train: TrainConfig, rng: np.random.Generator) -> Callable[[Patient], Batch]:
-    """Whole blocks, mirrored along each axis half of the time: a grade has no side, and patients are few."""
-    weights = class_weights(patients, train.class_weights)
-    changes = replace(train.augment, flip=0.0)  # mirrored they are already
-
-    def sample(patient: Patient) -> Batch:
-        entry = open_entry(patient.entries[0])
-        batch = _graded(patient, entry)
-        axes = [axis for axis in (1, 2, 3) if rng.random() < 0.5]
-        image = batch.image.flip(axes)
-        image = draw_geometry(changes, entry.spacing, rng).patch(image, entry.image.shape[2:])
-        image, present = drop_modalities(change_intensity(image, changes, rng), entry.present, changes, rng)
-        return replace(batch, image=image, present=torch.tensor(present), weight=torch.tensor(weights[patient.grade]))
-
-    return sample
+def _mirrored(patient: Patient, train: TrainConfig, rng: np.random.Generator, weight: float) -> Batch:
+    """The whole block, mirrored along each axis half of the time: a grade has no side, and patients are few."""
+    changes = replace(train.augment, flip=0.0)  # mirrored it is already
+    entry = open_entry(patient.entries[0])
+    batch = _graded(patient, entry)
+    axes = [axis for axis in (1, 2, 3) if rng.random() < 0.5]
+    image = batch.image.flip(axes)
+    image = draw_geometry(changes, entry.spacing, rng).patch(image, entry.image.shape[2:])
+    image, present = drop_modalities(change_intensity(image, changes, rng), entry.present, changes, rng)
+    return replace(batch, image=image, present=torch.tensor(present), weight=torch.tensor(weight))
 
 
 def _graded(patient: Patient, entry: Entry) -> Batch:

@@ -1,0 +1,146 @@
+"""The private step: DP-SGD whose unit is a patient, with the clipping, noise and sampling of Opacus."""
+
+import math
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+import torch
+from opacus.optimizers import DPOptimizer
+from opacus.utils.uniform_sampler import UniformWithReplacementSampler
+from torch import Tensor, nn
+
+from client.training import TrainResult, pick_precision
+from shared.accounting import Spent, noise_for
+from shared.config import RunConfig
+from shared.data.dataset import Patient
+from shared.data.samples import Batch
+from shared.seeding import generator, seed_of
+from shared.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The private steps of one round at one site."""
+
+    sigma: float
+    """Noise multiplier: the deviation of the noise in clips."""
+    rate: float
+    """Chance of each patient to be in a step."""
+    steps: int
+
+
+def plan_round(run: RunConfig, patients: int, also: Spent = ()) -> Plan:
+    """Plan a round of `run` at a site of so many training patients: all its rounds, and `also`, spend epsilon.
+
+    Raises ValueError where `also` alone spends it.
+    """
+    privacy, steps = run.privacy, run.train.local_steps(patients)
+    delta = default_delta(patients) if privacy.delta is None else privacy.delta
+    rate = min(1.0, privacy.batch / patients)
+    sigma = noise_for(privacy.epsilon, delta, rate, run.rounds * steps, tuple(also))
+    return Plan(sigma=sigma, rate=rate, steps=steps)
+
+
+def default_delta(patients: int) -> float:
+    """A tenth of the chance at which giving one of the patients away would be allowed."""
+    return 1 / (10 * patients)
+
+
+def new_secret(run: RunConfig, site: str, round: int) -> int:
+    """Make a round's secret: 256 bits of the operating system's, in test mode from (test_seed, site, round)."""
+    test_seed = run.privacy.test_seed
+    return secrets.randbits(256) if test_seed is None else seed_of(test_seed, site, round, "private")
+
+
+def secret_generator(secret: int, stream: int, device: torch.device) -> torch.Generator:
+    """PyTorch's generator, seeded with all of `secret`; each `stream` has numbers of its own.
+
+    On a CPU manual_seed keeps 32 bits, which can be tried out one by one. So the whole state of the generator, a
+    Mersenne Twister, is set: its 624 words lie after three numbers of 8 bytes.
+    """
+    words = np.random.SeedSequence(secret, spawn_key=(stream,)).generate_state(624)
+    made = torch.Generator(device)
+    if device.type != "cpu":
+        return made.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)  # Philox takes 64 bits
+    made.manual_seed(0)
+    state = made.get_state().numpy().copy()
+    state[24 : 24 + 8 * len(words)] = words.astype(np.uint64).view(np.uint8)
+    return made.set_state(torch.from_numpy(state))
+
+
+NOISE, SAMPLING = 0, 1
+"""Streams of a secret."""
+Sample = Callable[[Patient, np.random.Generator], Batch]
+
+
+def train_privately(
+    model: nn.Module,
+    patients: Sequence[Patient],
+    sample: Sample,
+    task: Task,
+    run: RunConfig,
+    plan: Plan,
+    device: torch.device,
+    secret: int,
+) -> TrainResult:
+    """Take `plan.steps` private steps of SGD. The loss of the result is not covered by any epsilon.
+
+    One patient is one physical batch: any layer without running statistics is then right, whatever it folds into the
+    batch (hooks of Opacus would clip a series by frame). A patient's patches have a generator of
+    their own, so that another patient's absence changes nothing in them. Attacks on the rounding of the noise are not
+    met.
+    """
+    model.to(device).train()
+    # fp16 needs a loss scale, which would follow all patients' gradients.
+    dtype = pick_precision(run.train.precision, device)
+    dtype = torch.float32 if dtype == torch.float16 else dtype
+    parameters = list(model.parameters())
+    optimizer = DPOptimizer(
+        torch.optim.SGD(parameters, lr=run.privacy.lr),
+        noise_multiplier=plan.sigma,
+        max_grad_norm=run.privacy.clip,
+        expected_batch_size=plan.rate * len(patients),  # a divisor: need not be whole
+        generator=secret_generator(secret, NOISE, device),
+    )
+    drawing = secret_generator(secret, SAMPLING, torch.device("cpu"))
+    batches = UniformWithReplacementSampler(
+        num_samples=len(patients), sample_rate=plan.rate, generator=drawing, steps=plan.steps
+    )
+    losses: list[Tensor] = []
+    for step, chosen in enumerate(batches):
+        for place, index in enumerate(chosen):
+            batch = sample(patients[index], generator(secret, step, patients[index].name)).to(device)
+            loss, rows = patient_gradient(model, batch, task, dtype)
+            losses.append(loss)
+            optimizer.signal_skip_step(place < len(chosen) - 1)
+            _step(optimizer, parameters, rows)
+        if not chosen:  # noise alone: that nobody was drawn must not show
+            _step(optimizer, parameters, [parameter.new_zeros((0, *parameter.shape)) for parameter in parameters])
+    finite = [loss for loss in torch.stack(losses).tolist() if math.isfinite(loss)] if losses else []
+    return TrainResult(loss=fmean(finite) if finite else math.nan, steps=plan.steps)
+
+
+def patient_gradient(model: nn.Module, batch: Batch, task: Task, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
+    """One patient's loss, the mean over the patches of `batch`, and its gradients, each (1, *parameter.shape).
+
+    A gradient that is not finite becomes zero: it would make all weights NaN through its norm.
+    """
+    with torch.autocast(batch.image.device.type, dtype, enabled=dtype != torch.float32):
+        logits = model(*batch.inputs)
+    loss = task.loss(logits, batch.target, batch.weight)
+    gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
+    finite = torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
+    zero = torch.zeros((), device=loss.device)
+    rows = [torch.where(finite, gradient, zero.to(gradient.dtype))[None] for gradient in gradients]
+    return loss.detach(), rows
+
+
+def _step(optimizer: DPOptimizer, parameters: Sequence[nn.Parameter], rows: Sequence[Tensor]) -> None:
+    """Clip and add one patient's rows; the last patient of a step also adds the noise and moves the weights."""
+    for parameter, row in zip(parameters, rows, strict=True):
+        parameter.grad_sample = row  # type: ignore[attr-defined]  # where Opacus looks for it
+    optimizer.step()
+    optimizer.zero_grad()
