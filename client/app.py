@@ -50,21 +50,25 @@ def _answer(kind: str, message: Message, context: Context, site_of: SiteOf) -> M
 
 
 def _work(kind: str, site: SiteConfig, message: Message) -> Reply:
+    exact = False
     try:
         # Imported here, where a broken installation is a code as well, and not a stack trace at the server.
         from client import work
+        from client.policy import counts_leave
 
-        reply: Reply = getattr(work, kind)(site, Request.from_records(message.content))
+        request = Request.from_records(message.content)
+        exact = counts_leave(site.policy, request.config)
+        reply: Reply = getattr(work, kind)(site, request)
         return reply
     except Exception as error:  # whatever it is must not leave the site
-        return _fault(kind, site, error)
+        return _fault(kind, site, error, exact)
 
 
-def _fault(kind: str, site: SiteConfig, error: Exception) -> Reply:
+def _fault(kind: str, site: SiteConfig, error: Exception, exact: bool) -> Reply:
     # DeclinedError and DataError carry a code; they are not imported, for their import may be what is broken.
     if isinstance(code := getattr(error, "code", None), str):
         LOG.error("%s declined: %s", kind, error)
-        left_out = getattr(error, "left_out", {})
+        left_out = getattr(error, "left_out", {}) if exact else {}
         return Reply(site=site.name, status="declined", code=code if code in CODES else "data", left_out=left_out)
     LOG.error("%s failed", kind, exc_info=error)
     memory = isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)

@@ -17,9 +17,12 @@ HELP = """gliofed-client: one hospital.
 
 usage: gliofed-client check data.root=DIR data.labels=SCHEME [key=value ...]
        gliofed-client predict model=DIR data.root=DIR [data.labels=SCHEME] [key=value ...]
+       gliofed-client ledger WORK [--json]
 
   check    read every scan to its end and say what to mend; status 0 without errors, 1 with
   predict  write a mask, or the grade, of every case; status 0 for all, 1 where one could not be predicted
+  ledger   show what each patient was charged for in private runs, also while one trains; status 2 without a ledger,
+           or where it is damaged
 
 SCHEME is what the masks' values mean: brats2018, brats2019, brats2020, brats2021, brats2023, brats2024, msd,
 ucsf_pdgm, lumiere, hd_glio.
@@ -39,6 +42,10 @@ Settings of predict
   out=DIR                              new or empty folder for the results; else outputs/DATE/TIME
   device=auto|cpu|cuda:N               where to compute
   model.iterations=K                   refinements of lstm_unet
+
+Words of ledger
+  WORK                                 the site's work folder, or the ledger's own
+  --json                               one object: delta, epsilon_rdp, epsilon_prv, private, charges
 """
 
 
@@ -53,8 +60,12 @@ def main() -> None:
         from client.predict_command import predict_command
 
         sys.exit(predict_command(words))
+    elif command == "ledger":
+        from client.ledger_command import ledger_command
+
+        sys.exit(ledger_command(words))
     else:
-        _wrong(f"no command {command!r}; there are: check, predict")
+        _wrong(f"no command {command!r}; there are: check, predict, ledger")
 
 
 def _check(overrides: list[str]) -> int:

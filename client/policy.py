@@ -18,9 +18,24 @@ def check_run(policy: PolicyConfig, run: RunConfig) -> None:
     if policy.models is not None and run.model.name not in policy.models:
         allowed = ", ".join(policy.models)
         raise DeclinedError("policy", f"model.name={run.model.name}: policy.models allows {allowed}")
+    if policy.max_epsilon is not None and not run.private:
+        limit = f"policy.max_epsilon={policy.max_epsilon:g}"
+        raise DeclinedError("budget", f"privacy=none: has no epsilon, and {limit}; ask for privacy=dp_sgd")
+    if run.privacy.test_seed is not None and not policy.test_mode:
+        raise DeclinedError("policy", "privacy.test_seed: not a private run; policy.test_mode does not allow it")
     steps = run.train.steps
     if policy.max_steps is not None and steps is not None and steps > policy.max_steps:
         raise DeclinedError("policy", f"train.steps={steps}: policy.max_steps allows {policy.max_steps}")
+
+
+def metrics_leave(policy: PolicyConfig, run: RunConfig) -> bool:
+    """Whether losses and metrics may leave: no budget covers them."""
+    return policy.metrics == "always" or (policy.metrics == "unless_private" and not run.private)
+
+
+def counts_leave(policy: PolicyConfig, run: RunConfig) -> bool:
+    """Whether exact numbers of patients may leave."""
+    return policy.counts == "always" or not run.private
 
 
 def check_cohort(policy: PolicyConfig, run: RunConfig, patients: int) -> None:

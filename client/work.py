@@ -1,108 +1,107 @@
 """What a site does with a request: prepare its cohort, train, or evaluate."""
 
-from collections import Counter
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from client.manifest import admit
+from client.job import Job, open_job
 from client.outbox import Outbox
-from client.policy import DeclinedError, check_cohort, check_run
-from client.training import pick_device, train_one_round
-from shared.codec import encode, load_weights, travelling, weights_from_bytes
-from shared.data.dataset import Cohort, Reading, open_cohort
+from client.policy import DeclinedError, check_run, counts_leave, metrics_leave
+from client.training import TrainResult, train_one_round
+from shared.codec import encode, travelling
 from shared.data.samples import batches, whole
 from shared.messages import Reply, Request
 from shared.seeding import generator, seed_of
 from shared.site_config import SiteConfig
-from shared.tasks import TASKS, model_of, reading_of
+from shared.tasks import TASKS
 
-
-@dataclass(frozen=True)
-class _Job:
-    """One request at one site, agreed to and with its data open."""
-
-    site: SiteConfig
-    request: Request
-    cohort: Cohort
-    device: torch.device
-    reading: Reading
-
-    def model(self) -> nn.Module:
-        """Build the model with the weights that were sent, on the site's device."""
-        model = model_of(self.request.config)
-        load_weights(model, weights_from_bytes(self.request.weights))
-        return model.to(self.device)
+# client.private_work is imported where it is used: Opacus takes seconds to load, and each message may be a process.
 
 
 def prepare(site: SiteConfig, request: Request) -> Reply:
     """Say who the site is and how many patients it would train on; its cache is filled on the way."""
-    job = _open(site, request)
-    return Reply(site=site.name, patients=len(job.cohort.train), left_out=job.cohort.left_out)
+    job = open_job(site, request)
+    if not request.config.private:
+        return Reply(site=site.name, patients=len(job.cohort.train), left_out=_left_out(job))
+    from client.private_work import ledger_of, patients_to_tell
+
+    with ledger_of(job) as ledger:
+        return Reply(site=site.name, patients=patients_to_tell(job, ledger), left_out=_left_out(job))
 
 
 def train(site: SiteConfig, request: Request) -> Reply:
     """Train for a round and reply with the update, or with the stored reply if this request was answered before."""
     check_run(site.policy, request.config)  # first: what was stored under another policy stays as well
     outbox = Outbox(Path(site.work) / "outbox")
-    if stored := outbox.find(request.key):
-        return stored if site.policy.metrics else replace(stored, metrics={})
-    job, config = _open(site, request), request.config
-    patients = job.cohort.train
-    words = (config.seed, site.name, request.round)
-    # For layers that draw from PyTorch's own generator, as dropout would; no model here has one. The generator is the
-    # process's: with such a layer, sites in one process must take turns (at_once=1). Patches have their own.
-    torch.manual_seed(seed_of(*words, "layers"))
-    model = job.model()
-    before = {name: tensor.detach().cpu().clone() for name, tensor in travelling(model).items()}
-    result = train_one_round(
-        model,
-        batches(patients, config.data, config.train, generator(*words, "patches"), job.reading),
-        TASKS[config.task],
-        config.train,
-        config.train.local_steps(len(patients)),
-        job.device,
-    )
-    update = {name: tensor.detach().cpu() - before[name] for name, tensor in travelling(model).items()}
-    reply = Reply(
-        site=site.name,
-        patients=len(patients),
-        steps=result.steps,
-        metrics={"loss": result.loss} if site.policy.metrics else {},
-        left_out=job.cohort.left_out,
-        update=encode(update, config.codec),
-    )
-    outbox.store(request.key, reply)
+    # A private reply with an exact number of patients is another one: where the policy was tightened, it stays.
+    key = request.key + "-exact" * (request.config.private and counts_leave(site.policy, request.config))
+    if stored := outbox.find(key):
+        return stored if metrics_leave(site.policy, request.config) else replace(stored, metrics={})
+    job = open_job(site, request)
+    reply = _train_privately(job) if request.config.private else _train(job, _steps, len(job.cohort.train))
+    outbox.store(key, reply)
     return reply
 
 
 @torch.no_grad()
 def evaluate(site: SiteConfig, request: Request) -> Reply:
     """Measure the weights that were sent on the site's validation patients, each patient once."""
-    job, config = _open(site, request), request.config
+    if not metrics_leave(site.policy, request.config):
+        raise DeclinedError("withheld", f"policy.metrics={site.policy.metrics}: nothing is evaluated for others")
+    job, config = open_job(site, request), request.config
+    if 0 < len(job.cohort.validation) < (least := site.policy.min_validation):
+        sentence = f"{len(job.cohort.validation)} validation patients: policy.min_validation asks for {least}"
+        raise DeclinedError("withheld", sentence)
     task, model = TASKS[config.task], job.model().eval()
     measured = [
         task.measure(model, whole(patient, config.data, job.reading), config.data, job.device)
         for patient in job.cohort.validation
     ]
-    metrics = task.summarise(measured) if site.policy.metrics else {}
-    return Reply(site=site.name, patients=len(measured), metrics=metrics)
+    return Reply(site=site.name, patients=len(measured), metrics=task.summarise(measured))
 
 
-def _open(site: SiteConfig, request: Request) -> _Job:
-    """Ask the policy, take the device and open the data, in this order: refusing is cheap."""
-    check_run(site.policy, request.config)
-    try:
-        device = pick_device(site.device)
-    except ValueError as error:
-        raise DeclinedError("device", str(error)) from None
-    torch.set_num_threads(site.threads)  # holds for this thread
-    reading = reading_of(request.config)
-    admitted = admit(site, request.config.data, request.config.task)
-    cohort = open_cohort(site, request.config.data, reading, admitted.cases)
-    left_out = Counter(admitted.left_out) + Counter(cohort.left_out)
-    cohort = replace(cohort, left_out=dict(left_out))
-    check_cohort(site.policy, request.config, len(cohort.train))
-    return _Job(site, request, cohort, device, reading)
+def _train(job: Job, steps: Callable[[Job, nn.Module], TrainResult], patients: int) -> Reply:
+    """Take the round's steps from the weights that were sent; the reply tells of so many patients."""
+    config = job.request.config
+    # For layers that draw from PyTorch's own generator, as dropout would; no model here has one. The generator is the
+    # process's: with such a layer, sites in one process must take turns (at_once=1). Patches have their own.
+    torch.manual_seed(seed_of(*job.words, "layers"))
+    model = job.model()
+    before = {name: tensor.detach().cpu().clone() for name, tensor in travelling(model).items()}
+    result = steps(job, model)
+    update = {name: tensor.detach().cpu() - before[name] for name, tensor in travelling(model).items()}
+    return Reply(
+        site=job.site.name,
+        patients=patients,
+        steps=result.steps,
+        metrics={"loss": result.loss} if metrics_leave(job.site.policy, config) else {},
+        left_out=_left_out(job),
+        update=encode(update, config.codec),
+    )
+
+
+def _train_privately(job: Job) -> Reply:
+    """The same with private steps, which are charged before the first of them."""
+    from client.private_work import charge_round, ledger_of, patients_to_tell, private_steps
+
+    with ledger_of(job) as ledger:
+        patients = patients_to_tell(job, ledger)
+        plan = charge_round(job, ledger)
+        reply = _train(job, lambda job, model: private_steps(job, model, plan), patients)
+        return replace(reply, epsilon=math.ceil(10 * ledger.epsilon()) / 10)
+
+
+def _steps(job: Job, model: nn.Module) -> TrainResult:
+    """The round's steps, without privacy."""
+    config, patients = job.request.config, job.cohort.train
+    drawn = batches(patients, config.data, config.train, generator(*job.words, "patches"), job.reading)
+    steps = config.train.local_steps(len(patients))
+    return train_one_round(model, drawn, TASKS[config.task], config.train, steps, job.device)
+
+
+def _left_out(job: Job) -> dict[str, int]:
+    return job.cohort.left_out if counts_leave(job.site.policy, job.request.config) else {}

@@ -65,7 +65,9 @@ def federate(
     events = history.events()
     if events and events[-1] == {"event": "end", "status": events[-1].get("status")}:
         return str(events[-1]["status"])  # it ended, and not for want of a quorum
-    start = {"run_id": run_id, "config_hash": config.hash, "versions": versions()}
+    start: Event = {"run_id": run_id, "config_hash": config.hash, "versions": versions()}
+    if config.private:
+        start["private"] = config.privacy.test_seed is None  # in test mode anybody can compute the noise
     history.append({"event": "resume" if events else "start", **start})
     with RoundProgress(config.rounds) as progress:
         try:
@@ -248,4 +250,5 @@ def _line(reply: Spooled, refused: dict[str, str], down: int) -> Event:
     reason = refused.get(reply.site)
     line = site_line(status="refused" if reason else "counted", reason=reason, patients=reply.patients)
     line |= {"train": as_json(reply.metrics), "bytes_down": down, "bytes_up": reply.size}
-    return line | ({"left_out": reply.left_out} if reply.left_out else {})
+    line |= {"left_out": reply.left_out} if reply.left_out else {}
+    return line | ({"epsilon": reply.epsilon} if reply.epsilon is not None else {})

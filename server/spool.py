@@ -21,6 +21,7 @@ class Spooled:
     steps: int
     metrics: dict[str, float]
     left_out: dict[str, int]
+    epsilon: float | None
     size: int
     """Bytes of the coded update."""
     path: Path
@@ -42,7 +43,9 @@ class Spool:
     def add(self, site: str, reply: Reply, cohort: int) -> None:
         """Store a reply: the update first, then the JSON that makes it count."""
         write_bytes(self.folder / f"{site}.safetensors", reply.update)
-        head = {key: value for key, value in asdict(reply).items() if key in ("patients", "steps", "left_out")}
+        head = {
+            key: value for key, value in asdict(reply).items() if key in ("patients", "steps", "left_out", "epsilon")
+        }
         # NaN is no JSON; repr keeps every bit of a float.
         metrics = {name: repr(value) for name, value in reply.metrics.items()}
         write_json(

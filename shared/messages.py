@@ -24,6 +24,10 @@ CODES = {
     "no_grade": "no patient of the site has a grade",
     "missing_modality": "no case of the site has every modality that the run reads",
     "label_values": "the site's masks have other values than its label scheme",
+    "budget": "the site's privacy budget does not allow it",
+    "ledger": "the site's privacy ledger cannot be relied on",
+    "ledger_busy": "another run at the site holds its privacy ledger",
+    "withheld": "the site keeps its metrics to itself",
     "device": "the site's device is not there",
     "config": "the site's own configuration is not right",
     "protocol": "the request could not be read",
@@ -101,13 +105,15 @@ class Reply:
     metrics: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     """Patients that the site could not use, by code."""
+    epsilon: float | None = None
+    """Of each patient at the site so far, over all runs of its study; rounded up. None: not told."""
     update: bytes = b""
 
     def to_records(self) -> RecordDict:
         """As Flower's records; the metric record has num-examples, as Flower's own strategies expect."""
         head = {"site": self.site, "status": self.status, "code": self.code, "left_out": json.dumps(self.left_out)}
         numbers: dict[str, int | float | list[int] | list[float]] = {"num-examples": self.patients, "steps": self.steps}
-        numbers |= self.metrics
+        numbers |= self.metrics | ({} if self.epsilon is None else {"epsilon": self.epsilon})
         return RecordDict(
             {"reply": ConfigRecord(dict(head)), "metrics": MetricRecord(numbers), "update": _array(self.update)}
         )
@@ -129,6 +135,7 @@ class Reply:
                 code=code,
                 patients=int(numbers.pop("num-examples")),
                 steps=int(numbers.pop("steps")),
+                epsilon=numbers.pop("epsilon", None),
                 metrics=numbers,
                 left_out=left_out,
                 update=records.array_records["update"]["bytes"].data,

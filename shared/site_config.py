@@ -1,7 +1,7 @@
 """What a hospital keeps to itself: paths, device, policy, the limits of its check. Never sent."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,8 +18,22 @@ class PolicyConfig(Strict):
     """Names of allowed models."""
     max_steps: Positive | None = None
     """Most local steps a round."""
-    metrics: bool = True
-    """Whether losses and Dice may leave."""
+    metrics: Literal["always", "unless_private", "never"] = "unless_private"
+    """Whether losses and Dice may leave, with the number of validation patients. No epsilon covers them."""
+    counts: Literal["always", "unless_private"] = "unless_private"
+    """Whether exact numbers of training patients, and of cases that were left out, may leave. Else a
+    private run gets a noisy number, which is charged to the budget."""
+    count_noise: PositiveFloat = 10.0
+    """Deviation of that noise, patients. It is drawn once for a cohort."""
+    min_validation: Positive = 1
+    """Metrics over fewer validation patients than this stay: those of one patient are that patient's."""
+    max_epsilon: PositiveFloat | None = None
+    """Ceiling of each patient's epsilon, over all runs of the study: a round that would pass it is declined, and so is
+    a run without dp_sgd. None: no ceiling."""
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Delta of that epsilon; None: 1 / (10 N) for the N training patients when the ledger is opened."""
+    test_mode: bool = False
+    """Whether a run with privacy.test_seed, which is not private, may train here."""
 
 
 @dataclass(frozen=True, kw_only=True)

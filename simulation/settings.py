@@ -9,7 +9,7 @@ from pydantic import Field
 
 from server.strategies import STRATEGIES
 from shared.config import ConfigError, DataConfig, Positive, RunConfig, Strict, parse
-from shared.site_config import Device
+from shared.site_config import Device, PolicyConfig
 from shared.tasks import model_of
 from simulation.partition import number_of_sites
 from simulation.sites import site_names
@@ -25,6 +25,10 @@ class Settings(Strict):
     threads: Positive
     at_once: Positive | None
     faults: dict[str, str]
+    policy: PolicyConfig
+    """What every site accepts."""
+    policies: dict[str, PolicyConfig]
+    """What a site accepts that has a word of its own."""
     partition: str = "iid"
     """How data=folder is dealt to the sites: a key of `simulation.partition.PARTITIONS`."""
     partition_alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
@@ -33,7 +37,7 @@ class Settings(Strict):
 
 def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
     """Sort the composed settings into the run's and the simulation's; try out what only building can tell."""
-    for key in ("model", "data", "train", "round", "gate", "strategy"):
+    for key in ("model", "data", "train", "round", "gate", "strategy", "privacy"):
         if not isinstance(values[key], Mapping):
             raise ConfigError(f"{key}={values[key]}: must be a group of settings; see gliofed-simulate --cfg job")
     keys = {field.name for field in fields(RunConfig)}
@@ -45,7 +49,12 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
     if not isinstance(values["faults"] or {}, Mapping):
         raise ConfigError(f"faults={values['faults']}: must be sites with their faults, as in faults={{site-2:nan}}")
     rest["faults"] = {site: str(fault) for site, fault in (values["faults"] or {}).items()}  # Hydra reads nan, inf
+    rest["policy"] = values.get("policy") or {}
+    rest["policies"] = _policies(rest["policy"], values.get("policies"))
     settings = parse(Settings, rest)
+    if unknown := sorted(settings.policies.keys() - set(site_names(settings.sites))):
+        known = site_names(settings.sites)
+        raise ConfigError(f"policies: {unknown[0]} is no site; they are {known[0]} to {known[-1]}")
     if not run_values["round"]["expected"]:
         run_values["round"] = run_values["round"] | {"expected": site_names(settings.sites)}
     run = parse(RunConfig, run_values)
@@ -59,6 +68,18 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     return run, settings
+
+
+def _policies(policy: Any, policies: Any) -> Any:
+    """Each named site's policy: that of all, with its own words in it."""
+    if policies is not None and not isinstance(policies, Mapping):
+        raise ConfigError(f"policies={policies}: must be sites with a policy, as in {{site-2:{{max_epsilon:2}}}}")
+    if not isinstance(policy, Mapping):
+        raise ConfigError(f"policy={policy}: must be a group of settings; see gliofed-simulate --cfg job")
+    for site, own in (policies or {}).items():
+        if not isinstance(own, Mapping):
+            raise ConfigError(f"policies.{site}={own}: must be what it accepts, as in {{site-2:{{max_epsilon:2}}}}")
+    return {site: {**policy, **own} for site, own in (policies or {}).items()}
 
 
 def _sites(values: Mapping[str, Any]) -> Any:

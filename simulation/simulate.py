@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,10 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
                 machine = Machine(settings.device, settings.threads)
                 dealing = Dealing(settings.partition, settings.partition_alpha)
                 sites = make_sites(values["data"], run, settings.sites, machine, out, progress.report, dealing)
+                sites = [replace(site, policy=settings.policies.get(site.name, settings.policy)) for site in sites]
             note = "" if values["data"]["source"] == "folder" else "synthetic data"
+            if run.privacy.test_seed is not None:
+                print("privacy.test_seed is set: this run is not private", file=sys.stderr, flush=True)
             return _run(run, settings, sites, out, str(saved["run_id"]), note)
         except (ConfigError, DataError):
             if new and not (out / "history.jsonl").exists():  # nothing began: the folder may be used again

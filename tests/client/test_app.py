@@ -92,7 +92,7 @@ def test_what_was_stored_under_another_policy_stays(tmp_path: Path, run_config: 
     request = Request(run_id="r", round=1, config=run_config(), weights=b"w")
     Outbox(tmp_path / "work" / "outbox").store(request.key, Reply(site="a", metrics={"loss": 1.0}, update=b"u"))
     assert client.work.train(site, request).metrics == {"loss": 1.0}
-    assert client.work.train(replace(site, policy=PolicyConfig(metrics=False)), request).metrics == {}
+    assert client.work.train(replace(site, policy=PolicyConfig(metrics="never")), request).metrics == {}
     with pytest.raises(DeclinedError):
         client.work.train(replace(site, policy=PolicyConfig(models=())), request)
 

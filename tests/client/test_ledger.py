@@ -1,0 +1,365 @@
+"""The hospital's ledger: what was charged stays charged, whoever is killed, and what was changed is seen."""
+
+import json
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import client.ledger
+from client.ledger import Charge, hold, read_ledger
+from client.policy import DeclinedError
+from shared.accounting import rdp_epsilon
+from shared.config import ConfigError
+from shared.files import append_line
+
+# Python 3.12 warns of a fork beside threads; these children do nothing but write two files.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+DELTA = 0.01
+# A rate of 1 is exact and quick to account for; what is told of a number of patients has it anyway.
+ROUND = Charge(what="train", run_id="r", round=1, sigma=4.0, rate=1.0, steps=3, patients=10)
+COUNT = replace(ROUND, what="count", sigma=10.0, steps=1, noisy=12)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "ledger"
+
+
+def write(folder: Path, *charges: Charge, ceiling: float | None = None) -> None:
+    for charge in charges:
+        with hold(folder, DELTA) as ledger:
+            ledger.charge(charge, ceiling)
+
+
+def epsilon_of(folder: Path) -> float:
+    ledger = read_ledger(folder)
+    assert ledger is not None
+    return ledger.epsilon()
+
+
+def in_another_process(work: Callable[[], object]) -> int:
+    """Fork, do the work there, and return the child's status: 0, 1 after an exception, or -9 where it was killed."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_at(point: str) -> None:
+    """Let the process that calls this die when it writes its charge."""
+
+    def before(path: Path, line: str) -> None:
+        kill()
+
+    def middle(path: Path, line: str) -> None:
+        with path.open("ab") as file:
+            file.write(line.encode()[: len(line) // 2])
+        kill()
+
+    def between(path: Path, line: str) -> None:  # the line is there, head.json is the one before
+        append_line(path, line)
+        kill()
+
+    if point != "never":
+        client.ledger.append_line = {"before": before, "middle": middle, "between": between}[point]
+
+
+def survive(folder: Path, charges: list[Charge], points: tuple[str, ...]) -> Iterator[tuple[float, list[Charge]]]:
+    """Try each charge in processes of their own until one ends; yield epsilon, and what has ended, after each."""
+    rng, ended = random.Random(0), []
+    for charge in charges:
+        status = -1
+        while status != 0:
+            point = rng.choice(points)
+
+            def attempt(charge: Charge = charge, point: str = point) -> None:
+                killed_at(point)
+                write(folder, charge)
+
+            status = in_another_process(attempt)
+            assert status == (0 if point == "never" else -signal.SIGKILL)
+            if status == 0:
+                ended.append(charge)
+            yield epsilon_of(folder), ended
+
+
+def together(charges: list[Charge]) -> float:
+    """Epsilon by hand: steps of equal mechanisms are added, and RDP composes the rest."""
+    steps: Counter[tuple[float, float]] = Counter()
+    for charge in charges:
+        steps[charge.sigma, charge.rate] += charge.steps
+    return rdp_epsilon([(*mechanism, count) for mechanism, count in steps.items()], DELTA)
+
+
+CHARGES = [COUNT, *(replace(ROUND, round=number, sigma=4.0 if number % 3 else 2.5) for number in range(1, 8))]
+
+
+def test_killed_processes_never_lower_epsilon(folder: Path) -> None:
+    """Whenever a process dies, the ledger has each round that ended, and only ever rises."""
+    write(folder, replace(ROUND, round=0))
+    last, seen = 0.0, 0
+    for epsilon, ended in survive(folder, CHARGES, ("never", "before", "middle", "between")):
+        assert epsilon >= last
+        assert epsilon >= together([replace(ROUND, round=0), *ended])
+        last, seen = epsilon, seen + 1
+    ledger = read_ledger(folder)
+    assert ledger is not None and seen > len(CHARGES)
+    assert len(ledger.charges) > 1 + len(CHARGES)  # "between" was drawn: charged twice, which is the safe side
+    undisturbed = folder.with_name("undisturbed")
+    with hold(undisturbed, DELTA) as other:
+        for charge in ledger.charges:
+            other.charge(charge, None)
+    assert last == other.epsilon() == together(ledger.charges)
+    one_by_one = rdp_epsilon([(charge.sigma, charge.rate, charge.steps) for charge in ledger.charges], DELTA)
+    assert last == pytest.approx(one_by_one, rel=1e-9)
+
+
+def test_killed_before_the_line_costs_nothing(folder: Path) -> None:
+    """Then the charges are, to the bit of epsilon, those of a run that nothing happened to."""
+    with hold(folder, DELTA):
+        pass
+    epsilons = [epsilon for epsilon, _ in survive(folder, CHARGES, ("never", "before"))]
+    assert len(epsilons) > len(CHARGES)
+    undisturbed = folder.with_name("undisturbed")
+    write(undisturbed, *CHARGES)
+    assert epsilons[-1] == epsilon_of(undisturbed)
+
+
+def test_a_sampled_round_is_the_accountants(folder: Path) -> None:
+    """Rounds of one run are one mechanism with all their steps, as in the plan of the noise."""
+    sampled = replace(ROUND, sigma=1.1, rate=0.25, steps=5)
+    write(folder, sampled, replace(sampled, round=2))
+    assert epsilon_of(folder) == rdp_epsilon([(1.1, 0.25, 10)], DELTA)
+
+
+def test_killed_while_the_ledger_is_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was charged yet: the next process can open it."""
+
+    def die_at_the_head() -> None:
+        client.ledger.write_json = lambda *_: kill()
+        write(folder, ROUND)
+
+    assert in_another_process(die_at_the_head) == -signal.SIGKILL
+    write(folder, ROUND)
+
+
+def test_what_would_pass_the_ceiling_is_refused(folder: Path) -> None:
+    """Nothing is written then, and a smaller charge still fits."""
+    write(folder, ROUND)
+    ceiling = together([ROUND, replace(ROUND, steps=2)])
+    before = contents(folder)
+    with hold(folder, DELTA) as ledger:
+        with pytest.raises(DeclinedError, match=rf"round 2 would bring .* policy\.max_epsilon={ceiling:g}") as refused:
+            ledger.charge(replace(ROUND, round=2), ceiling)
+        assert refused.value.code == "budget"
+        assert contents(folder) == before and len(ledger.charges) == 1
+        ledger.charge(replace(ROUND, round=2, steps=2), ceiling)
+    assert epsilon_of(folder) == ceiling
+
+
+def test_one_holder_at_a_time(folder: Path) -> None:
+    def other() -> None:
+        with pytest.raises(DeclinedError, match="another run holds") as refused, hold(folder, DELTA):
+            pass
+        assert refused.value.code == "ledger_busy"
+
+    with hold(folder, DELTA):
+        other()  # a thread of the same process, as sites of a simulation are
+        assert in_another_process(other) == 0
+    write(folder, ROUND)
+
+
+@pytest.mark.parametrize("point", ["before", "middle", "between"])
+def test_the_lock_of_a_killed_process_is_free(folder: Path, point: str) -> None:
+    with hold(folder, DELTA):
+        pass
+
+    def die() -> None:
+        killed_at(point)
+        write(folder, ROUND)
+
+    assert in_another_process(die) == -signal.SIGKILL
+    write(folder, ROUND)
+    ledger = read_ledger(folder)
+    assert ledger is not None and len(ledger.charges) == (2 if point == "between" else 1)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != ".lock"}
+
+
+def lines(change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Path], None]:
+    """Change the lines of ledger.jsonl."""
+
+    def apply(folder: Path) -> None:
+        file = folder / "ledger.jsonl"
+        file.write_bytes(b"".join(change(file.read_bytes().splitlines(keepends=True))))
+
+    return apply
+
+
+def both(name: str, data: bytes) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_bytes(data)
+
+
+def head(**values: object) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        file = folder / "head.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+    return change
+
+
+JUNK = bytes(range(256)) * 8
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "a changed digit": lines(lambda of: [of[0], of[1].replace(b'"steps": 3', b'"steps": 1'), of[2]]),
+    "a changed digit in the last line": lines(lambda of: [*of[:2], of[2].replace(b'"steps": 3', b'"steps": 1')]),
+    "a changed time": lines(lambda of: [of[0].replace(b'"time": "2', b'"time": "1'), *of[1:]]),
+    "a removed line": lines(lambda of: [of[0], of[2]]),
+    "a removed first line": lines(lambda of: of[1:]),
+    "a removed last line": lines(lambda of: of[:2]),
+    "swapped lines": lines(lambda of: [of[1], of[0], of[2]]),
+    "a line twice": lines(lambda of: [*of, of[2]]),
+    "a line that is no charge": lines(lambda of: [*of, b"{}\n"]),
+    "an empty line": lines(lambda of: [of[0], b"\n", *of[1:]]),
+    "no end of the last line": lines(lambda of: [*of[:2], of[2].rstrip(b"\n")]),
+    "an empty file": both("ledger.jsonl", b""),
+    "binary junk": both("ledger.jsonl", JUNK),
+    "junk of zeros, as after a power cut": both("ledger.jsonl", b"\0" * 500 + b"\n"),
+    "an empty head": both("head.json", b""),
+    "a head of binary junk": both("head.json", JUNK),
+    "a head that is a list": both("head.json", b"[1, 2]"),
+    "a head with too large a number": head(lines=10**400),
+    "a head with fewer lines": head(lines=2),
+    "a head with more lines": head(lines=4),
+    "a head with less than no lines": head(lines=-1),
+    "a head with another delta": head(delta=0.5),
+    "no head": lambda folder: (folder / "head.json").unlink(),
+    "no ledger": lambda folder: (folder / "ledger.jsonl").unlink(),
+    "a folder in its place": lambda folder: ((folder / "ledger.jsonl").unlink(), (folder / "ledger.jsonl").mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_seen_and_left_as_it_is(folder: Path, damage: str) -> None:
+    """A ledger that cannot be relied on trains nothing: a sentence says which file, and nobody mends it by guessing."""
+    write(folder, COUNT, ROUND, replace(ROUND, round=2))
+    DAMAGE[damage](folder)
+    before = contents(folder) if damage != "a folder in its place" else None
+    with pytest.raises(ConfigError, match="ledger") as unread:
+        read_ledger(folder)
+    with pytest.raises(DeclinedError) as refused, hold(folder, DELTA):
+        pass
+    assert refused.value.code == "ledger"
+    assert str(refused.value) == str(unread.value)
+    assert str(folder) in str(unread.value) and "\n" not in str(unread.value)
+    assert before is None or contents(folder) == before
+
+
+@pytest.mark.parametrize("text", [b'{"lines": Infinity, "hash": "", "delta": 0.1}', b"[" * 100_000])
+def test_a_head_that_breaks_a_parser(folder: Path, text: bytes) -> None:
+    write(folder, ROUND)
+    (folder / "head.json").write_bytes(text)
+    with pytest.raises(ConfigError):
+        read_ledger(folder)
+
+
+def test_half_a_line_is_no_charge(folder: Path) -> None:
+    """It was being written when the process died, so nothing had been trained for it; the next holder drops it."""
+    write(folder, COUNT, ROUND)
+    before, epsilon = contents(folder), epsilon_of(folder)
+    with (folder / "ledger.jsonl").open("ab") as file:
+        file.write(b'{"before": "12')
+    assert epsilon_of(folder) == epsilon
+    with hold(folder, DELTA) as ledger:
+        assert ledger.charges[1] == replace(ROUND, time=ledger.charges[1].time)
+        assert contents(folder) == before
+    write(folder, ROUND)
+    assert epsilon_of(folder) > epsilon
+
+
+def test_the_line_before_a_lost_head_counts(folder: Path) -> None:
+    """A process that died between the two files may have trained nothing; the charge is kept all the same."""
+    write(folder, ROUND)
+    older = (folder / "head.json").read_bytes()
+    write(folder, replace(ROUND, round=2))
+    newer = (folder / "head.json").read_bytes()
+    (folder / "head.json").write_bytes(older)
+    assert epsilon_of(folder) == together([ROUND, ROUND])
+    with hold(folder, DELTA):
+        assert (folder / "head.json").read_bytes() == newer
+
+
+@contextmanager
+def clock(monkeypatch: pytest.MonkeyPatch, ahead: timedelta) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setattr(client.ledger, "_now", lambda: datetime.now(UTC) + ahead)
+        yield
+
+
+def test_a_clock_that_was_set_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last charge would be of tomorrow: perhaps an older machine's state came back, and with it an older ledger."""
+    write(folder, ROUND)
+    before = contents(folder)
+    with clock(monkeypatch, -timedelta(days=1)):
+        with pytest.raises(DeclinedError, match="clock") as refused, hold(folder, DELTA):
+            pass
+        assert refused.value.code == "ledger" and str(folder / "ledger.jsonl") in str(refused.value)
+    assert contents(folder) == before
+    with clock(monkeypatch, -timedelta(minutes=1)):  # a time server may
+        write(folder, replace(ROUND, round=2))
+    with clock(monkeypatch, timedelta(days=1)):
+        write(folder, replace(ROUND, round=3))
+
+
+def test_test_mode_cannot_keep_a_ceiling(folder: Path) -> None:
+    """Anybody can compute its noise: no epsilon of the ledger holds, and no run after it is within a budget."""
+    write(folder, ROUND)
+    with hold(folder, DELTA) as ledger:
+        assert ledger.private
+        with pytest.raises(DeclinedError, match="test mode") as refused:
+            ledger.charge(replace(ROUND, private=False), 1e6)
+        assert refused.value.code == "budget" and ledger.private
+    write(folder, replace(ROUND, private=False))
+    with hold(folder, DELTA) as ledger:
+        assert not ledger.private
+        with pytest.raises(DeclinedError, match="test mode") as refused:
+            ledger.charge(ROUND, 1e6)
+        assert refused.value.code == "budget"
+        ledger.charge(ROUND, None)
+
+
+def test_a_number_of_patients_is_drawn_once_for_a_cohort(folder: Path) -> None:
+    """Two draws for one cohort would tell more than one; another cohort needs another."""
+    write(folder, COUNT, ROUND, replace(COUNT, patients=11, noisy=3))
+    ledger = read_ledger(folder)
+    assert ledger is not None
+    assert [ledger.noisy_count(patients) for patients in (10, 11, 12)] == [12, 3, None]
+
+
+def test_delta_is_that_of_the_first_charge(folder: Path) -> None:
+    write(folder, ROUND)
+    with hold(folder, DELTA / 2) as ledger:
+        assert ledger.delta == DELTA
+
+
+def test_no_ledger(folder: Path) -> None:
+    assert read_ledger(folder) is None

@@ -1,0 +1,236 @@
+"""A private round at one site: what is charged, what is told, and what is refused."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load
+from torch import Tensor
+from torch.testing import assert_close
+
+import client.privacy
+from client.ledger import Charge, ledger_folder, read_ledger
+from client.policy import DeclinedError
+from client.work import evaluate, prepare, train
+from server.rounds import initial_model
+from shared.codec import travelling, weights_to_bytes
+from shared.config import RunConfig
+from shared.messages import Request
+from shared.site_config import PolicyConfig, SiteConfig
+from simulation.mock import MockConfig, write_mock
+
+PATIENTS = 4
+# All patients are in each step: nothing is left to chance, and the accounting is quick.
+PRIVATE = ("privacy=dp_sgd", f"privacy.batch={PATIENTS}", "privacy.patches=1", "data.validation=0", "train.steps=1")
+Config = Callable[..., RunConfig]
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scans")
+    write_mock(MockConfig(patients=PATIENTS, size=(16, 16, 16), radius_max=6), root, 1)
+    return root
+
+
+@dataclass
+class Hospital:
+    scans: Path
+    folder: Path
+
+    def site(self, name: str = "work", **policy: object) -> SiteConfig:
+        """The hospital with another work folder, or another policy."""
+        accepts = PolicyConfig(**policy)  # type: ignore[arg-type]
+        work = str(self.folder / name)
+        return SiteConfig(name="a", root=str(self.scans), labels="mock", work=work, policy=accepts, device="cpu")
+
+
+@pytest.fixture
+def hospital(scans: Path, tmp_path: Path) -> Hospital:
+    return Hospital(scans, tmp_path)
+
+
+def request_of(config: RunConfig, round: int = 1) -> Request:
+    weights = weights_to_bytes(travelling(initial_model(config)))
+    return Request(run_id="r", round=round, config=config, weights=weights)
+
+
+def other_weights(request: Request) -> Request:
+    """The same round once more, as after the server was restored from a backup."""
+    first = load(request.weights)
+    return replace(request, weights=weights_to_bytes({name: tensor + 0.01 for name, tensor in first.items()}))
+
+
+def charges(site: SiteConfig, what: str = "train") -> list[Charge]:
+    ledger = read_ledger(ledger_folder(site.work))
+    return [charge for charge in ledger.charges if charge.what == what] if ledger else []
+
+
+def refusal(work: Callable[..., object], site: SiteConfig, request: Request) -> tuple[str, str]:
+    with pytest.raises(DeclinedError) as refused:
+        work(site, request)
+    return refused.value.code, str(refused.value)
+
+
+def test_the_same_request_is_charged_once(hospital: Hospital, run_config: Config) -> None:
+    """A second look at the same bytes tells nothing more; other weights are another round's worth."""
+    site, request = hospital.site(), request_of(run_config(*PRIVATE))
+    reply = train(site, request)
+    assert reply.status == "ok" and reply.steps == 1
+    assert train(site, request) == reply
+    assert len(charges(site)) == 1
+    assert train(site, other_weights(request)).update != reply.update
+    assert len(charges(site)) == 2
+
+
+def test_a_round_that_broke_off_stays_charged(
+    hospital: Hospital, run_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what of it had left the process; the next try has noise of its own."""
+    site, request, seen = hospital.site(), request_of(run_config(*PRIVATE)), []
+    original = client.privacy.patient_gradient
+
+    def fail(*given: object) -> object:
+        seen.append(given)
+        if len(seen) == PATIENTS // 2:
+            raise MemoryError
+        return original(*given)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client.privacy, "patient_gradient", fail)
+        with pytest.raises(MemoryError):
+            train(site, request)
+    assert len(charges(site)) == 1
+    ledger = read_ledger(ledger_folder(site.work))
+    assert ledger is not None
+    spent = ledger.epsilon()
+    told = train(site, request).epsilon
+    assert len(charges(site)) == 2
+    assert told is not None and told > spent
+
+
+def test_what_a_private_site_tells(hospital: Hospital, run_config: Config, tmp_path: Path) -> None:
+    """No loss, no exact number; one noisy number for a cohort, drawn once; epsilon to a tenth and never too low."""
+    hospital.scans, scans = tmp_path / "scans", hospital.scans
+    hospital.scans.mkdir()
+    for folder in scans.iterdir():
+        (hospital.scans / folder.name).symlink_to(folder)
+    broken = hospital.scans / "Mock-01999-000"
+    broken.mkdir()
+    for kind in ("t1n", "seg"):
+        (broken / f"{broken.name}-{kind}.nii.gz").write_bytes(b"no image")
+    site, config = hospital.site(), run_config(*PRIVATE)
+    replies = [prepare(site, request_of(config)), *(train(site, request_of(config, round)) for round in (1, 2))]
+    (count,) = charges(site, "count")
+    assert [reply.patients for reply in replies] == [count.noisy] * 3
+    assert all(reply.metrics == {} and reply.left_out == {} for reply in replies)
+    assert replies[0].epsilon is None
+    exact = read_ledger(ledger_folder(site.work))
+    assert exact is not None and replies[2].epsilon is not None
+    assert 0 <= replies[2].epsilon - exact.epsilon() < 0.1
+    assert replies[2].epsilon == round(replies[2].epsilon, 1)
+    assert exact.epsilon() <= config.privacy.epsilon  # of four rounds, with the number of patients
+    open_site = hospital.site("open", metrics="always", counts="always")
+    reply = train(open_site, request_of(config))
+    assert reply.patients == PATIENTS and sum(reply.left_out.values()) == 1
+    assert math.isfinite(reply.metrics["loss"])
+    assert charges(open_site, "count") == []  # an exact number has no noise to pay for
+
+
+def test_the_noisy_number_is_noisy(hospital: Hospital, run_config: Config) -> None:
+    """At a deviation of 1e6 the number is not that of the patients; and it is never below one."""
+    request = request_of(run_config(*PRIVATE))
+    told = [prepare(hospital.site(str(number), count_noise=1e6), request).patients for number in range(8)]
+    assert min(told) >= 1 and max(told) > 1000
+    assert len({number for number in told if number > 1}) == sum(number > 1 for number in told)
+
+
+def test_all_rounds_spend_what_the_run_asks_for(hospital: Hospital, run_config: Config) -> None:
+    """The number of patients is paid from the same budget; the noise is found to a thousandth."""
+    config, site = run_config(*PRIVATE, "rounds=2", "privacy.epsilon=3"), hospital.site()
+    told = [train(site, request_of(config, round)).epsilon for round in (1, 2)]
+    ledger = read_ledger(ledger_folder(site.work))
+    assert ledger is not None
+    assert 2.98 < ledger.epsilon() <= 3.0
+    assert told[0] is not None and told[0] < 3.0 and told[1] == 3.0
+
+
+def test_nothing_is_evaluated_in_private(hospital: Hospital, run_config: Config) -> None:
+    request = request_of(run_config(*PRIVATE))
+    assert refusal(evaluate, hospital.site(), request)[0] == "withheld"
+    assert evaluate(hospital.site(metrics="always"), request).status == "ok"
+
+
+def test_a_ceiling_needs_privacy(hospital: Hospital, run_config: Config) -> None:
+    """Before anything is read: the site need not even have data."""
+    site = replace(hospital.site(max_epsilon=5.0), root="/nowhere")
+    code, sentence = refusal(train, site, request_of(run_config("data.validation=0")))
+    assert code == "budget" and "policy.max_epsilon=5" in sentence
+
+
+def test_a_round_over_the_ceiling_takes_no_step(
+    hospital: Hospital, run_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client.privacy, "patient_gradient", None)  # a step would raise
+    site = hospital.site(max_epsilon=0.6, count_noise=100.0)
+    code, sentence = refusal(train, site, request_of(run_config(*PRIVATE)))
+    assert code == "budget" and "train of round 1" in sentence
+    assert charges(site) == [] and len(charges(site, "count")) == 1
+
+
+def test_a_budget_that_the_number_of_patients_spends(hospital: Hospital, run_config: Config) -> None:
+    """No noise of the steps can mend it; the site's log says which two settings are at odds."""
+    site = hospital.site(count_noise=0.1)
+    code, sentence = refusal(train, site, request_of(run_config(*PRIVATE, "privacy.epsilon=1")))
+    assert code == "budget" and "privacy.epsilon=1" in sentence and "policy.count_noise=0.1" in sentence
+
+
+def test_test_mode_must_be_allowed(hospital: Hospital, run_config: Config) -> None:
+    request = request_of(run_config(*PRIVATE, "privacy.test_seed=7"))
+    code, sentence = refusal(train, hospital.site(), request)
+    assert code == "policy" and "policy.test_mode" in sentence
+    site = hospital.site(test_mode=True)
+    train(site, request)
+    ledger = read_ledger(ledger_folder(site.work))
+    assert ledger is not None and not ledger.private
+    # What is left of the ledger is no budget.
+    private = replace(site, policy=replace(site.policy, max_epsilon=1000.0))
+    assert refusal(train, private, request_of(run_config(*PRIVATE), 2))[0] == "budget"
+
+
+@pytest.mark.parametrize("test_seed", ["7", "null"])
+def test_only_test_mode_can_be_repeated(hospital: Hospital, run_config: Config, test_seed: str) -> None:
+    """Noise that follows from the run's seed could be subtracted by the server and by every other site."""
+    request = request_of(run_config(*PRIVATE, f"privacy.test_seed={test_seed}"))
+    updates: list[dict[str, Tensor]] = [
+        load(train(hospital.site(name, test_mode=True), request).update) for name in ("one", "two")
+    ]
+    if test_seed == "7":
+        assert_close(updates[0], updates[1], rtol=0, atol=0)
+    else:
+        # AdamW's first step is a sign for each weight: of a small layer all may agree.
+        differ = [(updates[0][name].sign() != updates[1][name].sign()).flatten() for name in updates[0]]
+        assert torch.cat(differ).float().mean() > 0.1
+
+
+def test_the_studys_delta_is_kept(hospital: Hospital, run_config: Config) -> None:
+    """An epsilon means nothing without its delta: one ledger has one."""
+    config = run_config(*PRIVATE)
+    site = hospital.site(delta=1e-3)
+    train(site, request_of(config))
+    head = json.loads((ledger_folder(site.work) / "head.json").read_text())
+    assert head["delta"] == 1e-3
+    code, sentence = refusal(train, hospital.site(delta=1e-2), request_of(config, 2))
+    assert code == "ledger" and "policy.delta=0.01" in sentence and "0.001" in sentence
+    train(hospital.site(), request_of(config, 2))  # no word of its own: the ledger's
+    assert len(charges(site)) == 2
+
+
+def test_a_tighter_policy_holds_for_what_is_stored(hospital: Hospital, run_config: Config) -> None:
+    site, request = hospital.site(metrics="always"), request_of(run_config(*PRIVATE))
+    reply = train(site, request)
+    assert reply.metrics.keys() == {"loss"}
+    assert train(hospital.site(), request) == replace(reply, metrics={})

@@ -1,0 +1,59 @@
+"""A private federation in which one hospital's budget ends before the run does."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from client.privacy import default_delta, plan_round
+from shared.accounting import rdp_epsilon
+from shared.messages import CODES
+from shared.site_config import PolicyConfig
+from simulation.settings import parse_settings
+from simulation.simulate import simulate
+
+PATIENTS = 3
+
+
+def test_a_spent_budget_stops_one_site_and_not_the_run(values: Callable[..., dict[str, Any]], out: Path) -> None:
+    """Its ceiling lies between one round and two; the others finish, and the history says why it is not there."""
+    words = [
+        "sites=2",
+        "privacy=dp_sgd",
+        f"data.patients={PATIENTS}",
+        "data.validation=0",
+        "privacy.patches=1",
+        "train.steps=1",
+        f"out={out}",
+    ]
+    run, _ = parse_settings(values(*words))
+    count = (PolicyConfig().count_noise, 1.0, 1)
+    plan, delta = plan_round(run, PATIENTS, (count,)), default_delta(PATIENTS)
+    one, two = (rdp_epsilon([count, (plan.sigma, plan.rate, rounds * plan.steps)], delta) for rounds in (1, 2))
+    ceiling = (one + two) / 2
+    assert one < ceiling < two <= run.privacy.epsilon
+    settings = values(*words, f"policies={{site-2:{{max_epsilon:{ceiling}}}}}")
+    assert simulate(settings).status == "incomplete"
+    events = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    first, second = (event["sites"] for event in events if event["event"] == "round")
+    assert [first[site]["status"] for site in ("site-1", "site-2")] == ["counted", "counted"]
+    assert second["site-1"]["status"] == "counted"
+    assert (second["site-2"]["status"], second["site-2"]["reason"]) == ("declined", CODES["budget"])
+    assert events[-1] == {"event": "end", "status": "incomplete"}
+    told = [line["epsilon"] for line in (first["site-1"], first["site-2"], second["site-1"])]
+    assert all(0 <= epsilon - exact < 0.1 for epsilon, exact in zip(told, (one, one, two), strict=True))
+
+
+def test_test_mode_repeats_itself_and_says_that_it_is_not_private(
+    values: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Without it noise comes from the operating system, and no two runs are alike."""
+    words = ["sites=2", "rounds=1", "privacy=dp_sgd", "train.steps=1", f"data.root={tmp_path / 'data'}"]
+
+    def weights(name: str, *more: str) -> bytes:
+        simulate(values(*words, f"out={tmp_path / name}", *more))
+        return (tmp_path / name / "model" / "model.safetensors").read_bytes()
+
+    assert weights("a", "privacy.test_seed=1") == weights("b", "privacy.test_seed=1") != weights("c")
+    first = [json.loads((tmp_path / name / "history.jsonl").read_text().splitlines()[0]) for name in ("a", "c")]
+    assert [event["private"] for event in first] == [False, True]
