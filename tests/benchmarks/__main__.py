@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from shared.versions import versions
-from tests.benchmarks import cache, cohort, models, overhead, phantoms
+from tests.benchmarks import cache, cohort, models, overhead, phantoms, privacy
 
 
 def machine() -> dict[str, object]:
@@ -23,12 +23,12 @@ def machine() -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("what", nargs="*", help="phantoms, cache, cohort, models, overhead (default: all)")
+    parser.add_argument("what", nargs="*", help="phantoms, cache, cohort, models, privacy, overhead (default: all)")
     parser.add_argument("--runs", type=int, default=5, help="of each whole process, for the overhead (default: 5)")
     parser.add_argument("--json", type=Path, help="file for the figures")
     models.add_arguments(parser)
     arguments = parser.parse_args()
-    known = ("phantoms", "cache", "cohort", "models", "overhead")
+    known = ("phantoms", "cache", "cohort", "models", "privacy", "overhead")
     what = arguments.what or known
     if odd := [word for word in what if word not in known]:
         parser.error(f"{odd[0]}: unknown; known are {', '.join(known)}")
@@ -47,6 +47,8 @@ def main() -> None:
         figures["cache"] = cache.measure()
     if "models" in what:
         figures["models"] = models.measure(arguments)
+    if "privacy" in what:
+        figures["privacy"] = privacy.measure(arguments)
     if "overhead" in what:
         result = overhead.measure(arguments.runs)
         figures |= {"overhead_seconds": result.seconds, "overhead_ratio": result.ratio}
