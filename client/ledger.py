@@ -81,7 +81,7 @@ class Ledger:
         after = rdp_epsilon(_together([*self.charges, charge]), self.delta)
         if ceiling is not None and not (self.private and charge.private):
             raise DeclinedError("budget", "policy.max_epsilon cannot be kept: a run in test mode is not private")
-        if ceiling is not None and after > ceiling:
+        if ceiling is not None and not after <= ceiling:  # NaN is over it
             raise DeclinedError(
                 "budget",
                 f"{charge.what} of round {charge.round} would bring epsilon to {after:.3f}, and "

@@ -45,7 +45,7 @@ def plan_round(run: RunConfig, patients: int, also: Spent = ()) -> Plan:
 
 
 def default_delta(patients: int) -> float:
-    """A tenth of the chance at which giving one of the patients away would be allowed."""
+    """1 / (10 N): at 1 / N a release that gives one patient away would be within the bound."""
     return 1 / (10 * patients)
 
 
@@ -74,6 +74,7 @@ def secret_generator(secret: int, stream: int, device: torch.device) -> torch.Ge
 NOISE, SAMPLING = 0, 1
 """Streams of a secret."""
 Sample = Callable[[Patient, np.random.Generator], Batch]
+"""Draws one patient's patches, as one batch."""
 
 
 def train_privately(
@@ -89,9 +90,8 @@ def train_privately(
     """Take `plan.steps` private steps of SGD. The loss of the result is not covered by any epsilon.
 
     One patient is one physical batch: any layer without running statistics is then right, whatever it folds into the
-    batch (hooks of Opacus would clip a series by frame). A patient's patches have a generator of
-    their own, so that another patient's absence changes nothing in them. Attacks on the rounding of the noise are not
-    met.
+    batch (hooks of Opacus would clip a series by frame). A patient's patches have a generator of their own, so that
+    another patient's absence changes nothing in them. Attacks on the rounding of the noise are not met.
     """
     model.to(device).train()
     # fp16 needs a loss scale, which would follow all patients' gradients.

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from torch import nn
@@ -62,7 +63,8 @@ def patients_to_tell(job: Job, ledger: Ledger) -> int:
     if known is not None:
         return known
     sigma, rate, steps = _count_mechanism(job)
-    seed = secrets.randbits(63) if config.privacy.test_seed is None else seed_of(config.privacy.test_seed, *job.words)
+    test_seed = config.privacy.test_seed
+    seed = secrets.randbits(256) if test_seed is None else seed_of(test_seed, *job.words, "count")
     noisy = max(1, round(patients + np.random.default_rng(seed).normal(scale=sigma)))
     ledger.charge(replace(_charge(job, "count", sigma, rate, steps), noisy=noisy), job.site.policy.max_epsilon)
     return noisy
@@ -73,9 +75,9 @@ def _count_mechanism(job: Job) -> tuple[float, float, int]:
     return job.site.policy.count_noise, 1.0, 1
 
 
-def _charge(job: Job, what: str, sigma: float, rate: float, steps: int) -> Charge:
+def _charge(job: Job, what: Literal["train", "count"], sigma: float, rate: float, steps: int) -> Charge:
     return Charge(
-        what=what,  # type: ignore[arg-type]  # one of the two
+        what=what,
         run_id=job.request.run_id,
         round=job.request.round,
         sigma=sigma,

@@ -57,14 +57,14 @@ def noise_for(
         return rdp_epsilon([*also, (sigma, rate, steps)], delta)
 
     low, high = 0.0, 1.0
-    while spends(high) > epsilon:
+    while not spends(high) <= epsilon:  # so that NaN is no budget kept
         low, high = high, 2 * high
         if high > MOST_NOISE:
             least = rdp_epsilon(also, delta)
             raise ValueError(f"epsilon={epsilon:g}: too small for any noise; what else is counted spends {least:.2g}")
     while high - low > TOLERANCE * high:
         middle = (low + high) / 2
-        low, high = (middle, high) if spends(middle) > epsilon else (low, middle)
+        low, high = (low, middle) if spends(middle) <= epsilon else (middle, high)
     return high
 
 
