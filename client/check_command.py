@@ -22,12 +22,13 @@ from client.doctor.examine import CaseReport, examine, spread
 from client.doctor.inspection import Task
 from client.doctor.page import by_patient, summary, write_reports
 from client.manifest import admit, freeze, manifest_path
-from shared.config import ConfigError, DataConfig, Positive, Strict, parse
+from shared.config import DataConfig
 from shared.data.cases import Case
 from shared.data.dataset import Reading, open_cohort
 from shared.data.labels import LABELS
 from shared.data.layouts import find_cases
 from shared.data.volume import DataError
+from shared.parse import ConfigError, Positive, Strict, parse
 from shared.site_config import CheckConfig, SiteConfig
 
 LONG = 40

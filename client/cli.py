@@ -72,8 +72,8 @@ def _check(overrides: list[str]) -> int:
     values = _composed("check", overrides)
     # Imported here, so that a mistyped key is answered at once.
     from client.check_command import check
-    from shared.config import ConfigError
     from shared.data.volume import DataError
+    from shared.parse import ConfigError
 
     try:
         return check(values)

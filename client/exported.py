@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from shared.config import ConfigError, DataConfig, ModelConfig, Strict, parse
+from shared.config import DataConfig, ModelConfig
+from shared.parse import ConfigError, Strict, parse
 
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from client.policy import DeclinedError
 from shared.accounting import Spent, rdp_epsilon
-from shared.config import ConfigError, parse
 from shared.files import append_line, write_bytes, write_json
+from shared.parse import ConfigError, parse
 
 SLACK = timedelta(minutes=5)
 """A clock may be set back by so much: time servers do it."""

@@ -24,7 +24,7 @@ def ledger_command(words: list[str]) -> int:
     parser.add_argument("work", type=Path, metavar="WORK")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(words)
-    from shared.config import ConfigError
+    from shared.parse import ConfigError
 
     try:
         ledger = _find(arguments.work.expanduser())

@@ -20,13 +20,13 @@ from torch import nn
 
 from client.exported import WEIGHTS, Exported
 from shared.codec import load_weights, travelling, weights_from_bytes
-from shared.config import ConfigError
 from shared.data.cases import Case
 from shared.data.labels import labels_of, region_values
 from shared.data.prepare import Images, graded_entry, images_of, prepare_images
 from shared.data.volume import DataError, Scan
 from shared.files import write_bytes
 from shared.models import build_model, reads_series, task_of
+from shared.parse import ConfigError
 from shared.tasks import TASKS
 from shared.tasks.segmentation import Segmentation
 

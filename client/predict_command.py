@@ -16,12 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from client.exported import Exported, find_export, read_export
 from client.overrides import quoted
-from shared.config import ConfigError, Strict, parse
 from shared.data.cases import Case
 from shared.data.labels import LABELS, region_values
 from shared.data.layouts import find_cases
 from shared.data.volume import DataError
 from shared.files import write_json
+from shared.parse import ConfigError, Strict, parse
 from shared.site_config import Device
 from shared.versions import versions
 

@@ -30,18 +30,21 @@ class Plan:
     rate: float
     """Chance of each patient to be in a step."""
     steps: int
+    lr: float
+    """SGD's learning rate."""
 
 
-def plan_round(run: RunConfig, patients: int, also: Spent = ()) -> Plan:
-    """Plan a round of `run` at a site of so many training patients: all its rounds, and `also`, spend epsilon.
+def plan_round(run: RunConfig, round: int, patients: int, also: Spent = ()) -> Plan:
+    """Plan a round, counted from 1, at a site of so many training patients.
 
-    Raises ValueError where `also` alone spends it.
+    All rounds of the run, and `also`, spend privacy.epsilon. Raises ValueError where `also` alone spends it.
     """
     privacy, steps = run.privacy, run.train.local_steps(patients)
     delta = default_delta(patients) if privacy.delta is None else privacy.delta
     rate = min(1.0, privacy.batch / patients)
     sigma = noise_for(privacy.epsilon, delta, rate, run.rounds * steps, tuple(also))
-    return Plan(sigma=sigma, rate=rate, steps=steps)
+    falls = 1 - (round - 1) / run.rounds if privacy.schedule == "linear" else 1.0
+    return Plan(sigma=sigma, rate=rate, steps=steps, lr=privacy.lr * falls)
 
 
 def default_delta(patients: int) -> float:
@@ -99,7 +102,7 @@ def train_privately(
     dtype = torch.float32 if dtype == torch.float16 else dtype
     parameters = list(model.parameters())
     optimizer = DPOptimizer(
-        torch.optim.SGD(parameters, lr=run.privacy.lr),
+        torch.optim.SGD(parameters, lr=plan.lr, momentum=run.privacy.momentum),
         noise_multiplier=plan.sigma,
         max_grad_norm=run.privacy.clip,
         expected_batch_size=plan.rate * len(patients),  # a divisor: need not be whole

@@ -36,7 +36,7 @@ def charge_round(job: Job, ledger: Ledger) -> Plan:
     policy, config = job.site.policy, job.request.config
     also = () if counts_leave(policy, config) else (_count_mechanism(job),)
     try:
-        plan = plan_round(config, len(job.cohort.train), also)
+        plan = plan_round(config, job.request.round, len(job.cohort.train), also)
     except ValueError as error:
         raise DeclinedError("budget", f"privacy.{error} (policy.count_noise={policy.count_noise:g})") from None
     ledger.charge(_charge(job, "train", plan.sigma, plan.rate, plan.steps), policy.max_epsilon)

@@ -8,8 +8,9 @@ from typing import Literal
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from shared.config import RunConfig, is_site_name
+from shared.config import RunConfig
 from shared.messages import CODES, LATE, MessageError, Reply, Request
+from shared.parse import is_site_name
 
 Kind = Literal["query", "train", "evaluate"]
 SLACK = 2.0  # seconds by which the server waits longer: an engine that gives a site up says so first

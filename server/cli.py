@@ -9,7 +9,7 @@ from rich.console import Console
 
 from server.history import History
 from server.report.table import results_table
-from shared.config import ConfigError
+from shared.parse import ConfigError
 from shared.tasks import TASKS
 
 WRONG_USE = 2

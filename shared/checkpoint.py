@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from shared.config import ConfigError
 from shared.files import new_folder, write_bytes, write_json
+from shared.parse import ConfigError
 
 KEEP = 2  # the newest, and the one before it for a person to go back to
 

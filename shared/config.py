@@ -1,35 +1,14 @@
-"""What a run and a site are: typed, validated, from Hydra and from JSON."""
+"""What a run is: typed, validated, from Hydra and from JSON."""
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field
 
-Positive = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[int, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""NumPy's older generators take no larger one."""
-Fraction = Annotated[float, Field(ge=0, le=1)]
-SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-SiteName = Annotated[str, Field(pattern=SITE_NAME)]
-"""A site's name becomes a file's name at the server: letters, digits, dot, dash and underscore."""
-
-T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A value that cannot be: names the key, the value and what is allowed."""
-
-
-class Strict:
-    """An unknown key is an error, never ignored."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+from shared.parse import Fraction, NonNegative, Positive, PositiveFloat, Seed, SiteName, Strict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,23 +166,31 @@ class StrategyConfig(Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class PrivacyConfig(Strict):
-    """Differential privacy: how little may be told of one patient from what a site sends."""
+    """Differential privacy: how little may be told from what a site sends, or from the model."""
 
-    mechanism: Literal["none", "dp_sgd"] = "none"
+    mechanism: Literal["none", "dp_sgd", "local_update", "central"] = "none"
     """dp_sgd: every local step is private, for each patient with all visits and patches (Abadi et al. 2016,
-    arXiv:1607.00133), and one of plain SGD; the settings below replace train.batch, lr, clip and weight_decay."""
+    arXiv:1607.00133), and one of plain SGD; the settings below replace train.batch, lr, clip and weight_decay.
+    local_update: a site trains as ever, clips its whole update and adds noise before it leaves. central: the server
+    clips the updates and adds noise to their sum (McMahan et al. 2018, arXiv:1710.06963); what a site sends is not
+    private. The unit of these two is a site: whatever its patients are, with others the noise hides the difference."""
     epsilon: PositiveFloat = 8.0
-    """Budget of each patient over all rounds of the run: the noise follows from it."""
+    """Budget of each unit over all rounds of the run: the noise follows from it."""
     delta: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """None: 1 / (10 N) for N training patients of a site."""
+    """None: 1 / (10 N) for N training patients of a site; of central, for N sites of round.expected."""
     clip: PositiveFloat = 0.25
-    """Largest L2 norm of one patient's gradient; about the usual one of a new U-Net here."""
+    """Largest L2 norm of one patient's gradient, which is about the usual one of a new U-Net here; of local_update and
+    central, of a site's update."""
     batch: PositiveFloat = 8.0
-    """Patients in a step, on average; each is drawn by itself (Poisson sampling)."""
+    """Patients in a step, on average; each is drawn by itself (Poisson sampling). This and the next four: of dp_sgd."""
     patches: Positive = 2
     """Samples of each drawn patient; their mean loss is the patient's. A single one is slow on a CPU."""
     lr: PositiveFloat = 0.8
     """SGD's learning rate; what counts is its product with the clip."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """SGD's momentum; it starts anew every round."""
+    schedule: Literal["constant", "linear"] = "constant"
+    """linear: the learning rate falls round by round, from lr in the first to lr / rounds in the last."""
     test_seed: Seed | None = None
     """Makes noise and sampling repeatable, for tests: such a run is not private, and says so. None: the operating
     system's randomness, which is not written down."""
@@ -235,8 +222,8 @@ class RunConfig(Strict):
 
     @property
     def private(self) -> bool:
-        """Whether what a site sends must be covered by a budget."""
-        return self.privacy.mechanism != "none"
+        """Whether what a site sends must be covered by a budget, which the site's ledger keeps."""
+        return self.privacy.mechanism in ("dp_sgd", "local_update")
 
     def to_json(self) -> str:
         """One line, keys sorted: equal configs are equal strings."""
@@ -251,51 +238,31 @@ class RunConfig(Strict):
 APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
     (
         lambda run: run.private and run.train.steps is None,
-        "train.epochs with privacy=dp_sgd: the number of steps would tell the number of patients; give train.steps",
+        "train.epochs with a private update: the number of steps would tell the number of patients; give train.steps",
     ),
     (
-        lambda run: run.private and run.task == "grading" and run.train.class_weights == "balanced",
+        lambda run: _dp_sgd(run) and run.task == "grading" and run.train.class_weights == "balanced",
         "train.class_weights=balanced with privacy=dp_sgd: that counts patients; give weights, as [1.0,0.5], or null",
     ),
     (
-        lambda run: run.private and bool(run.model.as_published),
+        lambda run: _dp_sgd(run) and bool(run.model.as_published),
         "model.as_published=true with privacy=dp_sgd: its BatchNorm mixes patients; leave it out",
     ),
     (
-        lambda run: run.private and run.train.precision == "fp16",
+        lambda run: _dp_sgd(run) and run.train.precision == "fp16",
         "train.precision=fp16 with privacy=dp_sgd: its loss scale follows the gradients of all; use fp32, bf16 or auto",
+    ),
+    (
+        lambda run: run.privacy.mechanism == "central" and not run.gate.enabled,
+        "gate.enabled=false with privacy=central: an update that is not finite cannot be clipped; leave it out",
+    ),
+    (
+        lambda run: run.privacy.mechanism == "central" and not run.round.expected and run.privacy.delta is None,
+        "privacy.delta=null with privacy=central: it follows from round.expected, which is empty; give one of them",
     ),
 )
 """What cannot go together, and the sentence that says so."""
 
 
-def parse(kind: type[T], values: Mapping[str, Any] | str, where: str = "") -> T:
-    """Read `kind` from a mapping or a JSON string, or raise ConfigError with every fault in one sentence."""
-    adapter = TypeAdapter(kind)
-    try:
-        return adapter.validate_json(values) if isinstance(values, str) else adapter.validate_python(values)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_fault(fault, where) for fault in error.errors(include_url=False))) from None
-
-
-def is_site_name(name: str) -> bool:
-    """Whether a name from the network may become a file's name."""
-    return re.fullmatch(SITE_NAME, name) is not None
-
-
-def _fault(fault: Any, where: str) -> str:
-    # Where a value may be of several types, the place ends with a type's name: no word for a user.
-    place = [str(part) for part in fault["loc"] if re.fullmatch(r"[\w-]+", str(part))]
-    key = ".".join([where] * bool(where) + [part for part in place if not part.startswith("constrained-")])
-    if fault["type"] == "value_error":  # ours: names the key itself
-        return str(fault["ctx"]["error"])
-    if fault["type"] == "json_invalid":
-        return f"{where or 'config'}: not JSON: {fault['msg']}"
-    if fault["type"] == "missing":
-        return f"{key}: missing"
-    if fault["type"] == "unexpected_keyword_argument":
-        return f"{key}: no such key"
-    if fault["type"] == "dataclass_type":
-        return f"{key}={fault['input']}: must be a group of settings"
-    message = fault["msg"].removeprefix("Input ").replace("should", "must")
-    return f"{key}={fault['input']}: {message}"
+def _dp_sgd(run: RunConfig) -> bool:
+    return run.privacy.mechanism == "dp_sgd"

@@ -9,7 +9,8 @@ from typing import Literal
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from shared.config import RunConfig, is_site_name, parse
+from shared.config import RunConfig
+from shared.parse import is_site_name, parse
 
 CODES = {
     "ok": "done",

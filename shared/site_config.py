@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from shared.config import Positive, PositiveFloat, SiteName, Strict
+from shared.parse import Positive, PositiveFloat, SiteName, Strict
 
 
 @dataclass(frozen=True, kw_only=True)

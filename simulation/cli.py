@@ -86,8 +86,8 @@ def _nested_last(words: list[str]) -> list[str]:
 
 def _job(composed: DictConfig, now: datetime) -> "Outcome":
     # Imported here, so that --help and a mistyped key answer at once.
-    from shared.config import ConfigError
     from shared.data.volume import DataError
+    from shared.parse import ConfigError
     from simulation.simulate import FailedError, draw, simulate
 
     sweep = HydraConfig.get()

@@ -11,8 +11,8 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
 from shared.codec import CodedUpdate, encode
-from shared.config import ConfigError
 from shared.messages import Reply, Request
+from shared.parse import ConfigError
 
 Tensors = dict[str, torch.Tensor]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.config import ConfigError
+from shared.parse import ConfigError
 from shared.seeding import generator
 from simulation.profiles import Profile
 

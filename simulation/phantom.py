@@ -15,8 +15,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.config import Strict
 from shared.files import new_folder, write_bytes
+from shared.parse import Strict
 from simulation.brain import Grid, draw_pose, load_template, sample_head
 from simulation.scanner import CONTRASTS, SCANNERS, Tissue, acquire, hyperintensities, render, vessels
 from simulation.tumour import ENHANCING, draw_tumour

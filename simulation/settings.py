@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 
 from server.strategies import STRATEGIES
-from shared.config import ConfigError, DataConfig, Positive, RunConfig, Strict, parse
+from shared.config import DataConfig, RunConfig
+from shared.parse import ConfigError, Positive, Strict, parse
 from shared.site_config import Device, PolicyConfig
 from shared.tasks import model_of
 from simulation.partition import number_of_sites

@@ -23,9 +23,10 @@ from server.app import Federation, make_server_app
 from server.history import History
 from server.report.curves import draw_run, draw_runs
 from server.report.table import results_table
-from shared.config import ConfigError, RunConfig
+from shared.config import RunConfig
 from shared.data.volume import DataError
 from shared.files import write_json
+from shared.parse import ConfigError
 from shared.site_config import SiteConfig
 from shared.tasks import TASKS
 from shared.versions import versions

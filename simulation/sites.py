@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from server.report.sites import draw_sites
-from shared.config import ConfigError, DataConfig, RunConfig, parse
+from shared.config import DataConfig, RunConfig
 from shared.data.cases import Case, split
 from shared.data.labels import LABELS, region_values
 from shared.data.layouts import find_cases
 from shared.data.volume import DataError
 from shared.files import write_json
+from shared.parse import ConfigError, parse
 from shared.site_config import SiteConfig
 from shared.tasks import reading_of
 from simulation.mock import MockConfig, write_mock

@@ -53,7 +53,7 @@ def lower_bound(run: RunConfig, epsilon: float) -> tuple[float, float]:
     coins = np.random.default_rng(0).random(CANARIES) < 0.5
     patients = [Patient(str(canary), (), ()) for canary in np.flatnonzero(coins)]
     privacy = PrivacyConfig(mechanism="dp_sgd", clip=1.0)
-    scores = _seen(replace(run, privacy=privacy), patients, Plan(sigma=sigma, rate=RATE, steps=STEPS))
+    scores = _seen(replace(run, privacy=privacy), patients, Plan(sigma=sigma, rate=RATE, steps=STEPS, lr=0.8))
     order = np.argsort(scores)
     out, inside = order[: GUESSES // 2], order[-GUESSES // 2 :]
     right = int(coins[inside].sum() + (~coins[out]).sum())

@@ -58,7 +58,7 @@ def both_steps(subject: Subject, device: torch.device) -> dict[str, Callable[[],
     there = torch.ones(image.shape[:2], dtype=torch.bool, device=device) if task is TASKS["grading"] else None
     every = Batch(image, target, there)
     patients = [Patient(str(index), (), ()) for index in range(PATIENTS)]
-    plan = Plan(sigma=1.0, rate=1.0, steps=STEPS)
+    plan = Plan(sigma=1.0, rate=1.0, steps=STEPS, lr=0.8)
 
     def patches(patient: Patient, rng: np.random.Generator) -> Batch:
         own = slice(int(patient.name) * PATCHES, (int(patient.name) + 1) * PATCHES)

@@ -17,8 +17,8 @@ import client.ledger
 from client.ledger import Charge, hold, read_ledger
 from client.policy import DeclinedError
 from shared.accounting import rdp_epsilon
-from shared.config import ConfigError
 from shared.files import append_line
+from shared.parse import ConfigError
 
 # Python 3.12 warns of a fork beside threads; these children do nothing but write two files.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")

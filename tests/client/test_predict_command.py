@@ -18,11 +18,12 @@ from client.exported import find_export, read_export
 from client.predict import load
 from client.predict_command import cases_under
 from shared.codec import travelling, weights_to_bytes
-from shared.config import ConfigError, DataConfig, ModelConfig
+from shared.config import DataConfig, ModelConfig
 from shared.data.dataset import open_cohort
 from shared.data.labels import regions_of
 from shared.data.samples import whole
 from shared.models import build_model
+from shared.parse import ConfigError
 from shared.site_config import SiteConfig
 from shared.tasks.segmentation import Segmentation
 from simulation.phantom import PhantomConfig, write_phantoms

@@ -148,7 +148,7 @@ def test_a_patients_gradient_is_that_of_a_loop_over_patches(name: str, options: 
 def test_clips_by_patient_not_by_frame(run_config: Configure, received: Gradients) -> None:
     """A folded model has patches x frames rows; the unit of privacy is the patient."""
     model, people = series_model(), patients(3)
-    private(model, run_config(), Plan(sigma=0.0, rate=1.0, steps=1), people)
+    private(model, run_config(), Plan(sigma=0.0, rate=1.0, steps=1, lr=0.8), people)
     each = [slow_gradient(model, drawn(patient, generator(5, 0, patient.name))) for patient in people]
     assert any(gradient.norm() > CLIP for gradient in each)
     assert_close(flat(received[0]) * 3, torch.stack([clipped(gradient) for gradient in each]).sum(0), rtol=0, atol=1e-5)
@@ -156,7 +156,7 @@ def test_clips_by_patient_not_by_frame(run_config: Configure, received: Gradient
 
 def test_one_patient_moves_the_sum_by_the_clip_at_most(run_config: Configure, received: Gradients) -> None:
     """The sensitivity that the noise is made for. A clip that binds is reached, so that it is no looser than said."""
-    people, plan, model = patients(4), Plan(sigma=0.0, rate=1.0, steps=1), series_model()
+    people, plan, model = patients(4), Plan(sigma=0.0, rate=1.0, steps=1, lr=0.8), series_model()
     for away in range(-1, 4):
         there = [patient for index, patient in enumerate(people) if index != away]
         private(model, run_config(), plan, there)
@@ -171,12 +171,13 @@ def test_one_patient_moves_the_sum_by_the_clip_at_most(run_config: Configure, re
 
 def test_noisy_poisson_steps_equal_a_plain_loop(run_config: Configure) -> None:
     """The same masks and noise, drawn from generators of the same seeds, without Opacus."""
-    people, plan, run = patients(5), Plan(sigma=0.8, rate=0.4, steps=6), run_config()
+    people, plan, run = patients(5), Plan(sigma=0.8, rate=0.4, steps=6, lr=0.3), run_config()
+    run = replace(run, privacy=replace(run.privacy, momentum=0.5))
     ours, model = series_model(), series_model()
     private(ours, run, plan, people)
     noise, masks = (secret_generator(5, stream, CPU) for stream in (NOISE, SAMPLING))
     parameters = list(model.parameters())
-    optimizer = torch.optim.SGD(parameters, lr=run.privacy.lr)
+    optimizer = torch.optim.SGD(parameters, lr=0.3, momentum=0.5)
     sizes = set()
     for step in range(plan.steps):
         mask = torch.rand(len(people), generator=masks) < plan.rate
@@ -197,7 +198,7 @@ def test_noisy_poisson_steps_equal_a_plain_loop(run_config: Configure) -> None:
 
 def test_an_empty_step_is_noise_alone(run_config: Configure, received: Gradients) -> None:
     """That nobody was drawn must not show; the accountant has counted the step."""
-    result = private(series_model(), run_config(), Plan(sigma=1.0, rate=1e-9, steps=3), patients(2))
+    result = private(series_model(), run_config(), Plan(sigma=1.0, rate=1e-9, steps=3, lr=0.8), patients(2))
     assert len(received) == result.steps == 3
     assert math.isnan(result.loss)
     for gradients in received:
@@ -209,7 +210,7 @@ def test_a_patient_of_nan_gives_nothing_and_the_others_count(run_config: Configu
         batch = drawn(patient, rng)
         return replace(batch, image=batch.image * math.nan) if patient.name == "P1" else batch
 
-    plan = Plan(sigma=0.0, rate=1.0, steps=1)
+    plan = Plan(sigma=0.0, rate=1.0, steps=1, lr=0.8)
     private(series_model(), run_config(), plan, patients(3), broken)
     private(series_model(), run_config(), plan, [patients(3)[0], patients(3)[2]])
     assert_close(flat(received[0]) * 3, flat(received[1]) * 2)
@@ -225,7 +226,7 @@ def test_patches_do_not_depend_on_who_else_is_there(run_config: Configure, recei
             seen.setdefault(patient.name, []).append(rng.random())
             return drawn(patient, rng)
 
-        private(series_model(), run_config(), Plan(sigma=0.0, rate=1.0, steps=2), people, sample)
+        private(series_model(), run_config(), Plan(sigma=0.0, rate=1.0, steps=2, lr=0.8), people, sample)
         return seen
 
     every, alone = draws(patients(3)), draws(patients(3)[2:])
@@ -249,7 +250,7 @@ class Idle(nn.Module):
 def test_noise_has_its_deviation_and_its_secret(run_config: Configure, received: Gradients) -> None:
     """sigma * clip / expected batch. A secret repeats its noise, another one has other noise."""
     run = replace(run_config(), privacy=PrivacyConfig(clip=CLIP))
-    plan = Plan(sigma=0.7, rate=0.5, steps=1)
+    plan = Plan(sigma=0.7, rate=0.5, steps=1, lr=0.8)
     for secret in (1, 1, 2):
         train_privately(Idle(), patients(4), drawn, Segmentation, run, plan, CPU, secret)
     first, again, other = (flat(gradients) for gradients in received)
@@ -282,12 +283,14 @@ def test_a_plan_spends_the_budget_and_no_more(run_config: Configure) -> None:
     run, also = run_config("rounds=3", "train.steps=4"), ((2.0, 1.0, 1),)
     run = replace(run, privacy=PrivacyConfig(mechanism="dp_sgd", epsilon=2.0, batch=8.0))
     for before in ((), also):
-        plan = plan_round(run, 40, before)
+        plan = plan_round(run, 1, 40, before)
         assert (plan.rate, plan.steps) == (8 / 40, 4)
         assert 0.99 * 2 <= rdp_epsilon([*before, (plan.sigma, plan.rate, 3 * 4)], 1 / 400) <= 2
-    assert plan_round(run, 5).rate == 1.0  # fewer patients than a batch
+    assert plan_round(run, 1, 5).rate == 1.0  # fewer patients than a batch
+    falling = replace(run, privacy=replace(run.privacy, lr=0.9, schedule="linear"))
+    assert [plan_round(falling, round, 40).lr for round in (1, 2, 3)] == pytest.approx([0.9, 0.6, 0.3])
     with pytest.raises(ValueError, match="epsilon=2"):
-        plan_round(run, 40, ((0.5, 1.0, 1),))
+        plan_round(run, 1, 40, ((0.5, 1.0, 1),))
 
 
 def test_fp16_is_left_out(run_config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,5 +298,5 @@ def test_fp16_is_left_out(run_config: Configure, monkeypatch: pytest.MonkeyPatch
     for dtype, on in ((torch.float16, False), (torch.bfloat16, True)):
         monkeypatch.setattr(privacy, "pick_precision", lambda name, device, dtype=dtype: dtype)
         model = Idle()
-        private(model, run_config(), Plan(sigma=1.0, rate=1.0, steps=1), patients(1))
+        private(model, run_config(), Plan(sigma=1.0, rate=1.0, steps=1, lr=0.8), patients(1))
         assert model.autocast == {on}

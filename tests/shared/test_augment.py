@@ -10,11 +10,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 from torch.testing import assert_close
 
-from shared.config import AugmentConfig, ConfigError, DataConfig, RunConfig, TrainConfig, parse
+from shared.config import AugmentConfig, DataConfig, RunConfig, TrainConfig
 from shared.data.augment import Geometry, change_intensity, draw_geometry, drop_modalities
 from shared.data.cache import Entry, keep
 from shared.data.dataset import Patient
 from shared.data.samples import batches, patch
+from shared.parse import ConfigError, parse
 
 OFF = AugmentConfig()
 ALL = AugmentConfig(chance=1, flip=0.5, rotation=15, scaling=0.1, noise=0.1, bias=0.3, gamma=0.3, dropout=0.3)

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from shared.config import ConfigError, RunConfig, TrainConfig, is_site_name, parse
+from shared.config import RunConfig, TrainConfig
+from shared.parse import ConfigError, is_site_name, parse
 from shared.site_config import SiteConfig
 
 SITE = {"name": "a", "root": "r", "labels": "l", "work": "w"}

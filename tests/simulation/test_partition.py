@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.config import ConfigError
+from shared.parse import ConfigError
 from simulation.partition import FETS, PARTITIONS, Dealing, apportion, classes, deal, number_of_sites
 from simulation.profiles import Profile
 

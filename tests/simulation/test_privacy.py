@@ -28,7 +28,7 @@ def test_a_spent_budget_stops_one_site_and_not_the_run(values: Callable[..., dic
     ]
     run, _ = parse_settings(values(*words))
     count = (PolicyConfig().count_noise, 1.0, 1)
-    plan, delta = plan_round(run, PATIENTS, (count,)), default_delta(PATIENTS)
+    plan, delta = plan_round(run, 1, PATIENTS, (count,)), default_delta(PATIENTS)
     one, two = (rdp_epsilon([count, (plan.sigma, plan.rate, rounds * plan.steps)], delta) for rounds in (1, 2))
     ceiling = (one + two) / 2
     assert one < ceiling < two <= run.privacy.epsilon

@@ -12,9 +12,9 @@ import pytest
 from small_run import as_given
 
 import simulation.profiles
-from shared.config import ConfigError
 from shared.data.cases import Case
 from shared.data.volume import Scan
+from shared.parse import ConfigError
 from shared.seeding import generator
 from simulation.partition import Dealing
 from simulation.profiles import Profile, profile

@@ -19,10 +19,11 @@ from client.training import train_one_round
 from client.work import train
 from server.rounds import initial_model
 from shared.codec import load_weights, travelling, weights_to_bytes
-from shared.config import ConfigError, RunConfig
+from shared.config import RunConfig
 from shared.data.dataset import open_cohort
 from shared.data.samples import batches
 from shared.messages import Reply, Request
+from shared.parse import ConfigError
 from shared.seeding import generator
 from shared.site_config import SiteConfig
 from shared.tasks import TASKS
