@@ -20,7 +20,9 @@ def check_run(policy: PolicyConfig, run: RunConfig) -> None:
         raise DeclinedError("policy", f"model.name={run.model.name}: policy.models allows {allowed}")
     if policy.max_epsilon is not None and not run.private:
         limit = f"policy.max_epsilon={policy.max_epsilon:g}"
-        raise DeclinedError("budget", f"privacy=none: has no epsilon, and {limit}; ask for privacy=dp_sgd")
+        mechanism = run.privacy.mechanism
+        sentence = f"privacy={mechanism}: what leaves has no epsilon, and {limit}; ask for privacy=dp_sgd"
+        raise DeclinedError("budget", sentence)
     if run.privacy.test_seed is not None and not policy.test_mode:
         raise DeclinedError("policy", "privacy.test_seed: not a private run; policy.test_mode does not allow it")
     steps = run.train.steps

@@ -1,7 +1,6 @@
 """The private step: DP-SGD whose unit is a patient, with the clipping, noise and sampling of Opacus."""
 
 import math
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -17,7 +16,8 @@ from shared.accounting import Spent, noise_for
 from shared.config import RunConfig
 from shared.data.dataset import Patient
 from shared.data.samples import Batch
-from shared.seeding import generator, seed_of
+from shared.noise import NOISE, SAMPLING, secret_generator
+from shared.seeding import generator
 from shared.tasks import Task
 
 
@@ -26,12 +26,13 @@ class Plan:
     """The private steps of one round at one site."""
 
     sigma: float
-    """Noise multiplier: the deviation of the noise in clips."""
+    """Noise multiplier: the deviation of the noise, in units of what one patient can change."""
     rate: float
     """Chance of each patient to be in a step."""
     steps: int
+    """Steps with noise; one where the whole update gets it."""
     lr: float
-    """SGD's learning rate."""
+    """SGD's learning rate, of private steps."""
 
 
 def plan_round(run: RunConfig, round: int, patients: int, also: Spent = ()) -> Plan:
@@ -39,9 +40,11 @@ def plan_round(run: RunConfig, round: int, patients: int, also: Spent = ()) -> P
 
     All rounds of the run, and `also`, spend privacy.epsilon. Raises ValueError where `also` alone spends it.
     """
-    privacy, steps = run.privacy, run.train.local_steps(patients)
+    privacy = run.privacy
     delta = default_delta(patients) if privacy.delta is None else privacy.delta
-    rate = min(1.0, privacy.batch / patients)
+    steps, rate = run.train.local_steps(patients), min(1.0, privacy.batch / patients)
+    if privacy.mechanism == "local_update":
+        steps, rate = 1, 1.0
     sigma = noise_for(privacy.epsilon, delta, rate, run.rounds * steps, tuple(also))
     falls = 1 - (round - 1) / run.rounds if privacy.schedule == "linear" else 1.0
     return Plan(sigma=sigma, rate=rate, steps=steps, lr=privacy.lr * falls)
@@ -52,30 +55,6 @@ def default_delta(patients: int) -> float:
     return 1 / (10 * patients)
 
 
-def new_secret(run: RunConfig, site: str, round: int) -> int:
-    """Make a round's secret: 256 bits of the operating system's, in test mode from (test_seed, site, round)."""
-    test_seed = run.privacy.test_seed
-    return secrets.randbits(256) if test_seed is None else seed_of(test_seed, site, round, "private")
-
-
-def secret_generator(secret: int, stream: int, device: torch.device) -> torch.Generator:
-    """PyTorch's generator, seeded with all of `secret`; each `stream` has numbers of its own.
-
-    On a CPU manual_seed keeps 32 bits, which can be tried out one by one. So the whole state of the generator, a
-    Mersenne Twister, is set: its 624 words lie after three numbers of 8 bytes.
-    """
-    words = np.random.SeedSequence(secret, spawn_key=(stream,)).generate_state(624)
-    made = torch.Generator(device)
-    if device.type != "cpu":
-        return made.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)  # Philox takes 64 bits
-    made.manual_seed(0)
-    state = made.get_state().numpy().copy()
-    state[24 : 24 + 8 * len(words)] = words.astype(np.uint64).view(np.uint8)
-    return made.set_state(torch.from_numpy(state))
-
-
-NOISE, SAMPLING = 0, 1
-"""Streams of a secret."""
 Sample = Callable[[Patient, np.random.Generator], Batch]
 """Draws one patient's patches, as one batch."""
 

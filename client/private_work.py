@@ -1,4 +1,4 @@
-"""What a private run does otherwise: it is charged first, its steps are private, its numbers of patients noisy."""
+"""What a private run does otherwise: it is charged first; its steps or update, and numbers of patients, are noisy."""
 
 import secrets
 from collections.abc import Iterator
@@ -7,15 +7,16 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from client.job import Job
 from client.ledger import Charge, Ledger, hold, ledger_folder
 from client.policy import DeclinedError, counts_leave
-from client.privacy import Plan, default_delta, new_secret, plan_round, train_privately
+from client.privacy import Plan, default_delta, plan_round, train_privately
 from client.training import TrainResult
 from shared.data.dataset import Patient
 from shared.data.samples import Batch, of_one
+from shared.noise import new_secret, noisy_mean
 from shared.seeding import seed_of
 from shared.tasks import TASKS
 
@@ -44,14 +45,22 @@ def charge_round(job: Job, ledger: Ledger) -> Plan:
 
 
 def private_steps(job: Job, model: nn.Module, plan: Plan) -> TrainResult:
-    """Take the steps that were charged."""
+    """Take the private steps that were charged."""
     config = job.request.config
 
     def sample(patient: Patient, rng: np.random.Generator) -> Batch:
         return of_one(patient, config.data, config.train, rng, job.reading, config.privacy.patches)
 
-    secret = new_secret(config, job.site.name, job.request.round)
-    return train_privately(model, job.cohort.train, sample, TASKS[config.task], config, plan, job.device, secret)
+    return train_privately(model, job.cohort.train, sample, TASKS[config.task], config, plan, job.device, _secret(job))
+
+
+def hide(job: Job, update: dict[str, Tensor], plan: Plan) -> dict[str, Tensor]:
+    """Clip a whole update and add the noise that was charged."""
+    return noisy_mean([update.__getitem__], update, job.request.config.privacy.clip, plan.sigma, _secret(job))
+
+
+def _secret(job: Job) -> int:
+    return new_secret(job.request.config.privacy.test_seed, job.site.name, job.request.round, "private")
 
 
 def patients_to_tell(job: Job, ledger: Ledger) -> int:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from client.job import Job, open_job
 from client.outbox import Outbox
@@ -42,7 +42,7 @@ def train(site: SiteConfig, request: Request) -> Reply:
     if stored := outbox.find(key):
         return stored if metrics_leave(site.policy, request.config) else replace(stored, metrics={})
     job = open_job(site, request)
-    reply = _train_privately(job) if request.config.private else _train(job, _steps, len(job.cohort.train))
+    reply = _train_privately(job) if request.config.private else _train(job, len(job.cohort.train))
     outbox.store(key, reply)
     return reply
 
@@ -64,7 +64,19 @@ def evaluate(site: SiteConfig, request: Request) -> Reply:
     return Reply(site=site.name, patients=len(measured), metrics=task.summarise(measured))
 
 
-def _train(job: Job, steps: Callable[[Job, nn.Module], TrainResult], patients: int) -> Reply:
+def _steps(job: Job, model: nn.Module) -> TrainResult:
+    """The round's steps, without privacy."""
+    config, patients = job.request.config, job.cohort.train
+    drawn = batches(patients, config.data, config.train, generator(*job.words, "patches"), job.reading)
+    steps = config.train.local_steps(len(patients))
+    return train_one_round(model, drawn, TASKS[config.task], config.train, steps, job.device)
+
+
+Steps = Callable[[Job, nn.Module], TrainResult]
+Hide = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+
+
+def _train(job: Job, patients: int, steps: Steps = _steps, hide: Hide = dict) -> Reply:
     """Take the round's steps from the weights that were sent; the reply tells of so many patients."""
     config = job.request.config
     # For layers that draw from PyTorch's own generator, as dropout would; no model here has one. The generator is the
@@ -80,27 +92,22 @@ def _train(job: Job, steps: Callable[[Job, nn.Module], TrainResult], patients: i
         steps=result.steps,
         metrics={"loss": result.loss} if metrics_leave(job.site.policy, config) else {},
         left_out=_left_out(job),
-        update=encode(update, config.codec),
+        update=encode(hide(update), config.codec),
     )
 
 
 def _train_privately(job: Job) -> Reply:
-    """The same with private steps, which are charged before the first of them."""
-    from client.private_work import charge_round, ledger_of, patients_to_tell, private_steps
+    """The same with private steps, or with an update that is made private; charged before the first step."""
+    from client.private_work import charge_round, hide, ledger_of, patients_to_tell, private_steps
 
     with ledger_of(job) as ledger:
         patients = patients_to_tell(job, ledger)
         plan = charge_round(job, ledger)
-        reply = _train(job, lambda job, model: private_steps(job, model, plan), patients)
+        if job.request.config.privacy.mechanism == "local_update":
+            reply = _train(job, patients, hide=lambda update: hide(job, update, plan))
+        else:
+            reply = _train(job, patients, lambda job, model: private_steps(job, model, plan))
         return replace(reply, epsilon=math.ceil(10 * ledger.epsilon()) / 10)
-
-
-def _steps(job: Job, model: nn.Module) -> TrainResult:
-    """The round's steps, without privacy."""
-    config, patients = job.request.config, job.cohort.train
-    drawn = batches(patients, config.data, config.train, generator(*job.words, "patches"), job.reading)
-    steps = config.train.local_steps(len(patients))
-    return train_one_round(model, drawn, TASKS[config.task], config.train, steps, job.device)
 
 
 def _left_out(job: Job) -> dict[str, int]:

@@ -43,7 +43,8 @@ def judge(
     """Judge each update alone, then its size against the others.
 
     `model` gives names and shapes, `earlier` the median norms of earlier rounds. With the gate off only what could
-    not be folded at all is refused.
+    not be folded at all is refused. With privacy=central each is judged alone: whether another counts must not tell of
+    an update, and clipping bounds its size.
     """
     refused: dict[str, str] = {}
     norms: dict[str, float] = {}
@@ -60,7 +61,7 @@ def judge(
             refused[reply.site] = f"cannot be read: {type(error).__name__}"
     reference = _reference(list(norms.values()), earlier)
     limit = config.gate.max_norm_ratio * reference
-    if config.gate.enabled and reference:
+    if config.gate.enabled and reference and config.privacy.mechanism != "central":
         for site, norm in norms.items():
             if norm > limit:
                 refused[site] = f"update of norm {norm:.3g} a step: over {limit:.3g}, see gate.max_norm_ratio"

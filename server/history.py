@@ -42,7 +42,7 @@ class History:
         return events
 
     def forget_after(self, round: int) -> None:
-        """Drop rounds that the checkpoint does not have: somebody went back to an older one."""
+        """Drop rounds that the checkpoint does not have: somebody went back to an older one. Charges stay."""
         events = self.events()
         kept = [event for event in events if event.get("round", 0) <= round]
         if kept != events:

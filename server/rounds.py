@@ -3,9 +3,8 @@
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from shutil import rmtree
 from statistics import median
 
 import torch
@@ -18,33 +17,20 @@ from server.gate import judge
 from server.history import Event, History, as_json, site_line
 from server.progress import RoundProgress
 from server.spool import Spool, Spooled
+from server.state import State, load_state, save_state
 from server.strategies import ServerStep
-from shared.checkpoint import load_checkpoint, save_checkpoint
 from shared.codec import travelling, weights_to_bytes
 from shared.config import RunConfig
 from shared.files import new_folder, write_bytes, write_json
 from shared.messages import Reply, Request
+from shared.noise import new_secret, noisy_mean
 from shared.seeding import seed_of
 from shared.tasks import TASKS, model_of
 from shared.versions import versions
 
 
-@dataclass(frozen=True, kw_only=True)
-class State:
-    """Everything that a resumed run needs."""
-
-    round: int
-    """The last finished round; 0 before the first."""
-    weights: dict[str, Tensor]
-    optimizer: dict[str, Tensor] = field(default_factory=dict)
-    norms: tuple[float, ...] = ()
-    """Each round's median update norm for a local step."""
-    event: Event | None = None
-    """The round's line for the history, until the sites have evaluated and it is written."""
-
-
-class QuorumError(Exception):
-    """Too few updates counted; the run can be resumed when more sites are well."""
+class RoundError(Exception):
+    """A round without a result: too few updates counted, or a budget is spent."""
 
     def __init__(self, event: Event) -> None:
         """Keep the round's `event` for the history."""
@@ -66,13 +52,13 @@ def federate(
     if events and events[-1] == {"event": "end", "status": events[-1].get("status")}:
         return str(events[-1]["status"])  # it ended, and not for want of a quorum
     start: Event = {"run_id": run_id, "config_hash": config.hash, "versions": versions()}
-    if config.private:
+    if config.privacy.mechanism != "none":
         start["private"] = config.privacy.test_seed is None  # in test mode anybody can compute the noise
     history.append({"event": "resume" if events else "start", **start})
     with RoundProgress(config.rounds) as progress:
         try:
             _Run(config, out, history, Sites(grid, config, run_id, waves, names or {}), progress, run_id).train()
-        except QuorumError as error:
+        except RoundError as error:
             history.append(error.event)
             history.append({"event": "end", "status": "failed", "reason": str(error)})
             return "failed"
@@ -102,7 +88,7 @@ class _Run:
         """Run the rounds that are left."""
         model = initial_model(self.config)
         parameters = sorted(name for name, _ in model.named_parameters())
-        state = self.load() or State(round=0, weights=travelling(model))
+        state = load_state(self.out, self.history) or State(round=0, weights=travelling(model))
         self.sites.wait()
         if state.event is not None:  # killed after the model was saved, before its line was written
             state = self.finish(state)
@@ -126,14 +112,17 @@ class _Run:
                 spool.set_aside(reply, self.out / "refused")
         if len(counted) < self.config.round.quorum:
             reason = f"{len(counted)} updates counted, fewer than round.quorum={self.config.round.quorum}"
-            raise QuorumError(event | {"event": "round_failed", "reason": reason})
-        mean = weighted_mean([(reply.update(), max(reply.patients, 1)) for reply in counted], state.weights)
+            raise RoundError(event | {"event": "round_failed", "reason": reason})
+        if self.config.privacy.mechanism == "central":
+            mean = self.private_mean(counted, state, event)
+        else:
+            mean = weighted_mean([(reply.update(), max(reply.patients, 1)) for reply in counted], state.weights)
         weights, optimizer = self.step(state, mean, parameters)
         event["seconds"] = time.monotonic() - started
         usual = median(verdicts.norms.values())
         norms = (*state.norms, usual) if math.isfinite(usual) else state.norms  # the gate may be off
         state = State(round=number, weights=weights, optimizer=optimizer, norms=norms, event=event)
-        self.save(state)
+        save_state(self.out, state)
         spool.clear()
         return state
 
@@ -159,6 +148,20 @@ class _Run:
                 spool.add(site, answer, self.sites.cohorts[site])
                 self.progress.tick(f"round {request.round}: {site} trained")
         return lines
+
+    def private_mean(self, counted: list[Spooled], state: State, event: Event) -> dict[str, Tensor]:
+        """Clip, add noise and note epsilon in the round's `event`."""
+        from server.budget import BudgetError, charge_sum  # Opacus takes seconds to load
+
+        privacy, number = self.config.privacy, state.round + 1
+        try:
+            sigma, event["epsilon"] = charge_sum(self.history, self.config, number)
+        except BudgetError as error:
+            self.export(state)  # it will not be trained any further
+            raise RoundError(event | {"event": "round_failed", "reason": str(error)}) from None
+        updates = [reply.update().tensor for reply in counted]
+        secret = new_secret(privacy.test_seed, "sum", number)
+        return noisy_mean(updates, state.weights, privacy.clip, sigma, secret)
 
     def step(
         self, state: State, mean: dict[str, Tensor], parameters: list[str]
@@ -221,28 +224,6 @@ class _Run:
             write_bytes(folder / "model.safetensors", weights_to_bytes(state.weights))
             facts = {"task": self.config.task, "model": asdict(self.config.model), "data": asdict(self.config.data)}
             write_json(folder / "model.json", facts | {"run_id": self.run_id, "round": state.round})
-
-    def save(self, state: State) -> None:
-        """Save the state, whole or not at all."""
-        rest = {"round": state.round, "norms": state.norms, "event": state.event}
-        tensors = {"model": state.weights, "optimizer": state.optimizer}
-        save_checkpoint(self.out / "checkpoints", state.round, tensors, rest)
-
-    def load(self) -> State | None:
-        """Return the newest saved state; a spool that it has used up is dropped."""
-        found = load_checkpoint(self.out / "checkpoints")
-        self.history.forget_after(found[1]["round"] if found else 0)
-        if found is None:
-            return None
-        tensors, rest = found
-        for folder in (self.out / "spool").glob("round-*"):
-            if int(folder.name.removeprefix("round-")) <= rest["round"]:
-                rmtree(folder)
-        event = rest["event"] if rest["round"] > len(self.history.rounds()) else None
-        norms = tuple(rest["norms"])
-        return State(
-            round=rest["round"], weights=tensors["model"], optimizer=tensors["optimizer"], norms=norms, event=event
-        )
 
 
 def _line(reply: Spooled, refused: dict[str, str], down: int) -> Event:

@@ -10,7 +10,10 @@ WIDEST = 8
 
 
 def results_table(events: Sequence[dict[str, Any]], metric: str) -> Table:
-    """Show `metric` after each round at each site and over all; a site that did not count shows how."""
+    """Show `metric` after each round at each site and over all; a site that did not count shows how.
+
+    A private run has a column with epsilon so far, of the site that has spent most.
+    """
     rounds = [event for event in events if event["event"] in ("round", "round_failed")]
     sites = sorted({site for event in rounds for site in event["sites"]})
     table = Table(title=f"{metric.capitalize()} on validation patients")
@@ -18,13 +21,22 @@ def results_table(events: Sequence[dict[str, Any]], metric: str) -> Table:
     for column in sites if len(sites) <= WIDEST else ("lowest", "highest", "counted"):
         table.add_column(column, justify="right")
     table.add_column("all", justify="right", style="bold")
-    table.add_column("s", justify="right")
+    spent = {event["round"]: epsilon for event in rounds if (epsilon := _epsilon(event)) is not None}
+    for column in ("epsilon",) * bool(spent) + ("s",):
+        table.add_column(column, justify="right")
     for event in rounds:
         lines = [event["sites"].get(site) for site in sites]
         total = _number((event.get("global") or {}).get(metric))
         cells = [_cell(line, metric) for line in lines] if len(sites) <= WIDEST else _spread(lines, metric)
-        table.add_row(str(event["round"]), *cells, total, f"{event['seconds']:.1f}")
+        cells += [total] + [_number(spent.get(event["round"]))] * bool(spent)
+        table.add_row(str(event["round"]), *cells, f"{event['seconds']:.1f}")
     return table
+
+
+def _epsilon(event: dict[str, Any]) -> float | None:
+    """Of the round's sum, or the largest that a site told."""
+    told = [line["epsilon"] for line in event["sites"].values() if "epsilon" in line]
+    return event.get("epsilon", max(told, default=None))
 
 
 def _cell(line: dict[str, Any] | None, metric: str) -> str:

@@ -86,6 +86,35 @@ def test_the_same_request_is_charged_once(hospital: Hospital, run_config: Config
     assert len(charges(site)) == 2
 
 
+def test_a_whole_update_is_clipped_and_gets_noise(hospital: Hospital, run_config: Config) -> None:
+    """privacy=local_update trains as ever: the update without privacy is the oracle. Its steps are one charge."""
+    words = ("data.validation=0", "train.steps=2")
+    plain = load(train(hospital.site("plain"), request_of(run_config(*words))).update)
+    config = run_config(*words, "privacy=local_update", "privacy.clip=0.1", "privacy.test_seed=3")
+    site = hospital.site(test_mode=True)
+    reply = train(site, request_of(config))
+    (charge,) = charges(site)
+    assert (charge.rate, charge.steps, reply.metrics, reply.steps) == (1.0, 1, {}, 2)
+    norm = math.sqrt(sum(tensor.double().square().sum().item() for tensor in plain.values()))
+    assert norm > 0.1
+    noise = torch.cat([(t.double() - plain[name] * 0.1 / norm).flatten() for name, t in load(reply.update).items()])
+    assert noise.std().item() == pytest.approx(2 * 0.1 * charge.sigma, rel=0.02)
+    ledger = read_ledger(ledger_folder(site.work))
+    assert ledger is not None and ledger.epsilon() < config.privacy.epsilon
+
+
+def test_a_whole_update_over_the_ceiling_stays(hospital: Hospital, run_config: Config) -> None:
+    site = hospital.site(max_epsilon=1.0, count_noise=100.0)
+    code, sentence = refusal(train, site, request_of(run_config("privacy=local_update", "data.validation=0")))
+    assert code == "budget" and "policy.max_epsilon=1" in sentence
+
+
+def test_noise_at_the_server_is_no_privacy_of_the_update(hospital: Hospital, run_config: Config) -> None:
+    """A site with a ceiling cannot see that the noise is added."""
+    code, sentence = refusal(train, hospital.site(max_epsilon=5.0), request_of(run_config("privacy=central")))
+    assert code == "budget" and "central" in sentence
+
+
 def test_a_round_that_broke_off_stays_charged(
     hospital: Hospital, run_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

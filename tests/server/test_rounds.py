@@ -8,7 +8,8 @@ import torch
 
 from server.asking import refusal
 from server.history import History
-from server.rounds import State, _Run
+from server.rounds import _Run
+from server.state import State
 from shared.config import RunConfig
 from shared.messages import Reply
 

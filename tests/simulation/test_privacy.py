@@ -5,12 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from client.privacy import default_delta, plan_round
 from shared.accounting import rdp_epsilon
 from shared.messages import CODES
 from shared.site_config import PolicyConfig
 from simulation.settings import parse_settings
-from simulation.simulate import simulate
+from simulation.simulate import FailedError, simulate
 
 PATIENTS = 3
 
@@ -42,6 +44,28 @@ def test_a_spent_budget_stops_one_site_and_not_the_run(values: Callable[..., dic
     assert events[-1] == {"event": "end", "status": "incomplete"}
     told = [line["epsilon"] for line in (first["site-1"], first["site-2"], second["site-1"])]
     assert all(0 <= epsilon - exact < 0.1 for epsilon, exact in zip(told, (one, one, two), strict=True))
+
+
+def test_noise_at_the_server_is_charged_and_ends_with_the_budget(
+    values: Callable[..., dict[str, Any]], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies after a charge has spent it: the run ends a round earlier, and its model is kept."""
+    words = ["sites=2", "rounds=2", "privacy=central", "train.steps=1", "round.evaluate_every=0", f"out={out}"]
+
+    def die(*_: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("server.rounds.save_state", die)
+        with pytest.raises(FailedError):
+            simulate(values(*words))
+    outcome = simulate(values(f"resume={out}"))
+    events = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert [event["of_round"] for event in events if event["event"] == "charge"] == [1, 1]
+    (done,) = (event for event in events if event["event"] == "round")
+    assert done["epsilon"] == pytest.approx(8, rel=0.01) and done["epsilon"] <= 8
+    assert outcome.status == "failed" and "privacy.epsilon=8 is spent" in events[-1]["reason"]
+    assert json.loads((out / "model" / "model.json").read_text())["round"] == 1
 
 
 def test_test_mode_repeats_itself_and_says_that_it_is_not_private(
