@@ -45,8 +45,9 @@ def main() -> None:
     def job(composed: DictConfig) -> None:
         started.append(True)
         try:
-            outcomes.append(_job(composed, now))
-            statuses.append(STATUS[outcomes[-1].status])
+            outcome = _job(composed, now)
+            outcomes.extend([outcome] if outcome else [])
+            statuses.append(STATUS[outcome.status] if outcome else 0)
         except _Stop as stop:
             statuses.append(stop.status)
             print(f"gliofed-simulate: {stop}", file=sys.stderr, flush=True)  # a sweep goes on with its next run
@@ -84,7 +85,8 @@ def _nested_last(words: list[str]) -> list[str]:
     return [f"{match[1]}=choice({match[2]})" if (match := setting.fullmatch(word)) else word for word in words]
 
 
-def _job(composed: DictConfig, now: datetime) -> "Outcome":
+def _job(composed: DictConfig, now: datetime) -> "Outcome | None":
+    """Simulate, or attack a run that was simulated, which has no outcome."""
     # Imported here, so that --help and a mistyped key answer at once.
     from shared.data.volume import DataError
     from shared.parse import ConfigError
@@ -101,6 +103,11 @@ def _job(composed: DictConfig, now: datetime) -> "Outcome":
             raise ConfigError(
                 f"resume={values['resume']}: goes alone, since the run keeps its settings; drop {others[0]}"
             )
+        if values["attack"] is not None or values["run"] is not None:
+            from simulation.attacks import attack  # its methods take seconds to import
+
+            attack(values, sweep.overrides.task)
+            return None
         outcome = simulate(values, name, now)
         draw(outcome)
         return outcome

@@ -73,9 +73,9 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
         raise ConfigError(f"resume={out}: run.json was changed since the run began; put it back, or start a new run")
     names = site_names(settings.sites)
     check_faults(settings.faults, names)
-    _make(out)
-    _check_device(settings.device)
-    with _only_one(out):
+    make_folder(out)
+    check_device(settings.device)
+    with only_one(out):
         new = saved is None
         if new:
             _refuse_a_run(out)  # again: another process may have been quicker
@@ -106,7 +106,7 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
 
 
 def _run(run: RunConfig, settings: Settings, sites: list[SiteConfig], out: Path, run_id: str, note: str) -> Outcome:
-    at_once = settings.at_once or _at_once(settings)
+    at_once = settings.at_once or sites_at_once(settings.device, settings.threads)
     names = {} if settings.engine == "ray" else {node_of(number): site.name for number, site in enumerate(sites)}
     federation = Federation(config=run, out=out, run_id=run_id, waves=math.ceil(len(sites) / at_once), names=names)
     finished = threading.Event()
@@ -174,8 +174,8 @@ def _with_root(values: Mapping[str, Any]) -> Any:
 
 
 @contextmanager
-def _only_one(out: Path) -> Iterator[None]:
-    """Hold the run's folder; a second process in it would mix its rounds with ours."""
+def only_one(out: Path) -> Iterator[None]:
+    """Hold the folder `out`; a second process in it would mix its files with ours."""
     with (out / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -184,7 +184,8 @@ def _only_one(out: Path) -> Iterator[None]:
         yield
 
 
-def _make(out: Path) -> None:
+def make_folder(out: Path) -> None:
+    """Make the folder of the results."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -203,18 +204,19 @@ def _saved(out: Path) -> Any:
         raise ConfigError(f"resume={out}: run.json is damaged; put it back from a copy, or start a new run") from None
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raise ConfigError for a device that this machine does not have."""
     try:
         pick_device(device)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(str(error) if isinstance(error, ValueError) else f"device={device}: no such device") from None
 
 
-def _at_once(settings: Settings) -> int:
+def sites_at_once(device: str, threads: int) -> int:
     """As many sites as the cores hold; on a GPU one after the other, for its memory's sake."""
-    if pick_device(settings.device).type == "cuda":
+    if pick_device(device).type == "cuda":
         return 1
-    return max(1, _cores() // settings.threads)
+    return max(1, _cores() // threads)
 
 
 def _share(settings: Settings, at_once: int) -> dict[str, float]:

@@ -1,0 +1,154 @@
+"""Shadow models: the run done again by the same federation, each time on a random half of every site's patients."""
+
+import json
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass, replace
+from io import StringIO
+from pathlib import Path
+from shutil import rmtree
+from uuid import uuid4
+
+from rich.console import Console
+from rich.progress import Progress
+
+from client.app import make_client_app
+from client.manifest import manifest_path
+from server.app import Federation, make_server_app
+from server.history import History
+from shared.config import RunConfig
+from shared.files import write_json
+from shared.parse import ConfigError
+from shared.seeding import generator, seed_of
+from shared.site_config import SiteConfig
+from simulation.attacks.settings import AttackConfig
+from simulation.attacks.target import Target
+from simulation.grid import node_of, run_here
+from simulation.simulate import FailedError, sites_at_once
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """One shadow model."""
+
+    inside: list[bool]
+    """Whether it was trained on the patient, for each of `target.patients`."""
+    model: Target
+    """The target, with the shadow's weights in place of its own."""
+
+
+def train_shadows(target: Target, settings: AttackConfig, out: Path) -> Iterator[Shadow]:
+    """Train `settings.shadows` models, one after the other, in a folder under `out` that is removed.
+
+    They come in pairs: what one has of a site, the other has not, so each patient is in half of them. The same
+    mechanism of privacy is at work in each, with noise of its own. Raises ConfigError for a site of one patient, and
+    FailedError where a site did not count.
+    """
+    everybody = [[patient.name for patient in cohort.train + cohort.validation] for cohort in target.cohorts]
+    for site, names in zip(target.sites, everybody, strict=True):
+        if len(names) < 2:
+            sentence = f"{site.name} has one patient, and shadow models halve each site's; give attacks.shadows=0"
+            raise ConfigError(f"run={target.folder}: {sentence}")
+    with _Said(target.label, settings.shadows) as said:
+        for number in range(settings.shadows):
+            started = time.monotonic()
+            halves = [
+                _half(target, site, names, number, settings.seed)
+                for site, names in zip(target.sites, everybody, strict=True)
+            ]
+            weights = _train(target, halves, seed_of(settings.seed, target.run.hash, number) % 2**32, settings, out)
+            inside = [name in half for names, half in zip(everybody, halves, strict=True) for name in names]
+            said(number + 1, time.monotonic() - started)
+            yield Shadow(inside, replace(target, weights=weights))
+
+
+def _half(target: Target, site: SiteConfig, names: list[str], number: int, seed: int) -> set[str]:
+    """A random half of a site's patients, by name; in every second model the others."""
+    order = generator(seed, target.run.hash, site.name, number // 2).permutation(len(names))
+    first = {names[index] for index in order[: len(names) // 2]}
+    return set(names) - first if number % 2 else first
+
+
+def _train(target: Target, halves: list[set[str]], seed: int, settings: AttackConfig, out: Path) -> bytes:
+    """Train one model on these patients and return its weights."""
+    folder = out / "shadows"
+    rmtree(folder, ignore_errors=True)  # of an attack that was killed
+    try:
+        sites = [_admitted(target, site, half, folder) for site, half in zip(target.sites, halves, strict=True)]
+        run = shadow_run(target.run, [site.name for site in sites], seed)
+        with redirect_stderr(StringIO()):  # the rounds of so many runs are no news
+            return _federate(run, sites, folder, settings)
+    finally:
+        rmtree(folder, ignore_errors=True)
+
+
+def shadow_run(run: RunConfig, sites: Sequence[str], seed: int) -> RunConfig:
+    """The run with another seed, everybody trained on and nothing evaluated; private noise follows from the seed too.
+
+    So the attack can be repeated. Who attacks knows the noise of models that they train, and not the target's.
+    """
+    privacy = run.privacy if run.privacy.mechanism == "none" else replace(run.privacy, test_seed=seed)
+    asked = replace(run.round, evaluate_every=0, expected=tuple(sites), quorum=len(sites))
+    return replace(run, seed=seed, data=replace(run.data, validation=0.0), round=asked, privacy=privacy)
+
+
+def _admitted(target: Target, site: SiteConfig, half: set[str], folder: Path) -> SiteConfig:
+    """The site with half of its patients, who were checked and prepared for the run and are not again.
+
+    It accepts what the site in the run accepted, over any budget: these models stay here.
+    """
+    run, work = target.run, folder / "sites" / site.name
+    policy = replace(site.policy, min_patients=1, max_epsilon=None, test_mode=True)
+    shadow = replace(site, patients=tuple(sorted(half)), work=str(work), policy=policy)
+    manifest = json.loads(manifest_path(site, run.data, run.task).read_text(encoding="utf-8"))
+    chosen = [entry for entry in manifest["cases"] if entry["case"]["patient"] in half]
+    for entry in chosen:
+        entry["case"]["side"] = None  # who validated in the run trains here
+    write_json(manifest_path(shadow, replace(run.data, validation=0.0), run.task), manifest | {"cases": chosen})
+    (work / "cache").symlink_to(Path(site.work) / "cache")
+    return shadow
+
+
+def _federate(run: RunConfig, sites: Sequence[SiteConfig], folder: Path, settings: AttackConfig) -> bytes:
+    """Run a federation in this process and return its final weights."""
+    at_once = sites_at_once(settings.device, settings.threads)
+    names = {node_of(number): site.name for number, site in enumerate(sites)}
+    waves = math.ceil(len(sites) / at_once)
+    federation = Federation(config=run, out=folder, run_id=uuid4().hex, waves=waves, names=names)
+    client = make_client_app(lambda context: sites[int(context.node_config["partition-id"])])
+    server = make_server_app(lambda _: federation, threading.Event().set)
+    run_here(server, client, len(sites), at_once, run.round.deadline)
+    events = History(folder / "history.jsonl").events()
+    if events[-1]["status"] != "done":
+        lines = [line for event in events for line in event.get("sites", {}).items() if line[1]["status"] != "counted"]
+        why = "; ".join(sorted({f"{name} {line['status']}: {line['reason']}" for name, line in lines}))
+        raise FailedError(f"a shadow model could not be trained ({why}); give attacks.shadows=0")
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+class _Said:
+    """A bar on a terminal, a plain line a model in a pipe; on standard error."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self._console = Console(file=sys.stderr)  # this one: the rounds' goes elsewhere meanwhile
+        live = sys.stderr.isatty()
+        self._bars = Progress(console=self._console, transient=True, disable=not live, redirect_stderr=False)
+        self._bar = self._bars.add_task(f"{label}: shadow models", total=total)
+        self._label, self._total, self._live = label, total, live
+
+    def __enter__(self) -> Callable[[int, float], None]:
+        self._bars.start()
+        return self._tell
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def _tell(self, done: int, seconds: float) -> None:
+        self._bars.update(self._bar, completed=done)
+        if not self._live:
+            line = f"{self._label}: shadow model {done}/{self._total}, {seconds:.1f} s"
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)

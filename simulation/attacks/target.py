@@ -1,0 +1,136 @@
+"""A finished simulated run, opened to be attacked: what was trained, on whom, and the model that came out."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from client.manifest import admit
+from server.history import History
+from shared.codec import CodecError, load_weights, weights_from_bytes
+from shared.config import RunConfig
+from shared.data.dataset import Cohort, Patient, open_cohort
+from shared.parse import ConfigError
+from shared.site_config import SiteConfig
+from shared.tasks import model_of, reading_of
+from simulation.partition import Dealing
+from simulation.settings import Settings, parse_settings
+from simulation.sites import Machine, make_sites, site_names
+
+
+@dataclass(frozen=True)
+class Target:
+    """A run to attack. `sites` and `cohorts` go together, and are those whose updates came into the model."""
+
+    folder: Path
+    label: str
+    """How it was protected, as in "dp_sgd, epsilon 8"."""
+    run: RunConfig
+    settings: Settings
+    sites: list[SiteConfig]
+    cohorts: list[Cohort]
+    weights: bytes
+    """The final model, as safetensors."""
+    note: str
+    """What must be said of its figures: "synthetic data", or nothing."""
+
+    def model(self) -> nn.Module:
+        """Build the final model, in evaluation mode, on the CPU."""
+        model = model_of(self.run)
+        load_weights(model, weights_from_bytes(self.weights))
+        return model.eval()
+
+    @property
+    def patients(self) -> list[tuple[Patient, bool]]:
+        """Every patient of every site, in order, and whether the model was trained on them."""
+        of_sites = [
+            [(patient, True) for patient in cohort.train] + [(patient, False) for patient in cohort.validation]
+            for cohort in self.cohorts
+        ]
+        return [patient for site in of_sites for patient in site]
+
+
+def open_target(folder: Path, machine: Machine) -> Target:
+    """Open the run in `folder`; scans are read from where the run had them.
+
+    Raises ConfigError where there is no finished run, or its scans are gone; DataError where they were changed.
+    """
+    folder = folder.expanduser().resolve()
+    saved = _saved(folder)
+    values = saved["simulation"]
+    try:
+        run, settings = parse_settings(values)
+    except (KeyError, TypeError, AttributeError):
+        raise _damaged(folder) from None
+    if run.hash != saved["config_hash"]:
+        raise ConfigError(f"run={folder}: run.json was changed since the run began; put it back from a copy")
+    weights = _weights(folder, run)
+    _check_data(folder, values["data"], site_names(settings.sites))
+    # What the check says of each case left out is in the site's own log since the run; not again on the screen.
+    logging.getLogger("gliofed.site").addHandler(logging.NullHandler())
+    dealing = Dealing(settings.partition, settings.partition_alpha)
+    sites = make_sites(values["data"], run, settings.sites, machine, folder, lambda done, total: None, dealing)
+    sites = [replace(site, policy=settings.policies.get(site.name, settings.policy)) for site in sites]
+    counted = _counted(folder)
+    sites = [site for site in sites if site.name in counted]
+    cohorts = [open_cohort(site, run.data, reading_of(run), admit(site, run.data, run.task).cases) for site in sites]
+    note = "" if values["data"]["source"] == "folder" else "synthetic data"
+    return Target(folder, _label(run), run, settings, sites, cohorts, weights, note)
+
+
+def _label(run: RunConfig) -> str:
+    if run.privacy.mechanism == "none":
+        return "none"
+    test = "" if run.privacy.test_seed is None else ", test mode"
+    return f"{run.privacy.mechanism}, epsilon {run.privacy.epsilon:g}{test}"
+
+
+def _saved(folder: Path) -> Any:
+    file = folder / "run.json"
+    if not file.exists():
+        raise ConfigError(f"run={folder}: no run.json there; give the folder of a finished gliofed-simulate run")
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        return {key: saved[key] for key in ("config_hash", "simulation")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _damaged(folder) from None
+
+
+def _damaged(folder: Path) -> ConfigError:
+    return ConfigError(f"run={folder}: run.json is damaged; put it back from a copy, or run it anew")
+
+
+def _weights(folder: Path, run: RunConfig) -> bytes:
+    """The exported model's bytes, tried in the run's model."""
+    path = folder / "model" / "model.safetensors"
+    if not path.exists():
+        raise ConfigError(f"run={folder}: not finished, so there is no model to attack; go on with resume={folder}")
+    try:
+        weights = path.read_bytes()
+        load_weights(model_of(run), weights_from_bytes(weights))
+    except (OSError, CodecError, RuntimeError) as error:
+        raise ConfigError(f"{path}: damaged ({type(error).__name__}); put it back from a copy") from None
+    return weights
+
+
+def _check_data(folder: Path, data: Mapping[str, Any], names: list[str]) -> None:
+    """Refuse a run whose scans are gone: written or dealt anew they might be others."""
+    root = Path(str(data["root"] or folder / "data"))
+    wanted = [root / "source.json", *(root / name for name in names)]
+    if data["source"] == "folder":
+        wanted = [root, folder / "cohorts.json"]
+    if gone := [path for path in wanted if not path.exists()]:
+        raise ConfigError(f"run={folder}: {gone[0]} is gone, and an attack needs the run's own patients; put it back")
+
+
+def _counted(folder: Path) -> set[str]:
+    """The sites whose updates were in the mean of some round."""
+    rounds = History(folder / "history.jsonl").rounds()
+    counted = {name for event in rounds for name, line in event["sites"].items() if line["status"] == "counted"}
+    if not counted:
+        raise ConfigError(f"run={folder}: history.jsonl tells of no round that counted; put it back from a copy")
+    return counted
