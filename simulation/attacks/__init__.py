@@ -14,6 +14,7 @@ from rich.console import Console
 
 from shared.parse import ConfigError, parse
 from simulation.attacks.canaries import canaries
+from simulation.attacks.inversion import inversion
 from simulation.attacks.membership import membership
 from simulation.attacks.report import labels_apart, rows_table, write_rows
 from simulation.attacks.settings import AttackConfig, Row
@@ -23,7 +24,7 @@ from simulation.sites import Machine
 
 Attack = Callable[[Sequence[Target], AttackConfig, Path], Sequence[Row]]
 
-ATTACKS: dict[str, Attack] = {"membership": membership, "canaries": canaries}
+ATTACKS: dict[str, Attack] = {"membership": membership, "canaries": canaries, "inversion": inversion}
 """Every attack by the name that attack= takes."""
 
 PIPE = 120

@@ -23,8 +23,10 @@ class AttackConfig(Strict):
     """Shadow models of membership; 0 leaves them out, and only the loss threshold is tried."""
     canaries: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Made-up patients of the audit."""
+    steps: Positive = 300
+    """Of each search of inversion."""
     seed: Seed = 0
-    """Of who is in which shadow model, of their training, and of the canaries."""
+    """Of who is in which shadow model, of their training, of the canaries, and of the patch that is inverted."""
     device: Device = "auto"
     threads: Positive = 1
     """Of PyTorch on a CPU."""
