@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opacus.accountants import RDPAccountant
 from scipy.optimize import brentq
 from scipy.stats import norm
 
@@ -72,6 +73,41 @@ def test_the_noise_spends_the_budget_and_no_more(epsilon: float, also: tuple[tup
     sigma = noise_for(epsilon, DELTA, 0.1, 50, also)
     assert rdp_epsilon([*also, (sigma, 0.1, 50)], DELTA) <= epsilon
     assert rdp_epsilon([*also, (sigma * (1 - 2 * TOLERANCE), 0.1, 50)], DELTA) > epsilon
+
+
+def halved(epsilon: float, rate: float, steps: int, also: tuple[tuple[float, float, int], ...]) -> float:
+    """The plain search: halving, with all orders each time, by Opacus' accountant."""
+
+    def spends(sigma: float) -> float:
+        accountant = RDPAccountant()
+        accountant.history = [*also, (sigma, rate, steps)]
+        return float(accountant.get_epsilon(DELTA, alphas=ORDERS))
+
+    low, high = 0.5, 8.0
+    while high - low > TOLERANCE / 2 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if spends(middle) <= epsilon else (middle, high)
+    return high
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "rate", "steps", "also"), [(1.0, 0.25, 20, ((50.0, 1.0, 2),)), (2.0, 0.02, 80, ())]
+)
+def test_one_order_at_a_time_finds_the_same_noise(
+    epsilon: float, rate: float, steps: int, also: tuple[tuple[float, float, int], ...]
+) -> None:
+    """The best order changes with the noise: a search that kept the first one would find too much."""
+    expected = halved(epsilon, rate, steps, also)
+    assert noise_for(epsilon, DELTA, rate, steps, also) == pytest.approx(expected, rel=1.5 * TOLERANCE)
+
+
+def test_epsilon_is_opacus_to_the_bit() -> None:
+    """What is kept between calls must not show, whoever asked first."""
+    spent = [(1.1, 0.25, 10), (2.0, 1.0, 5), (1.1, 0.25, 3)]
+    accountant = RDPAccountant()
+    accountant.history = spent
+    expected = accountant.get_epsilon(DELTA, alphas=ORDERS)
+    assert [rdp_epsilon(spent, DELTA) for _ in range(2)] == [expected] * 2
 
 
 def test_a_budget_that_is_spent_is_refused() -> None:
