@@ -124,7 +124,7 @@ def hold(folder: Path, delta: float) -> Iterator[Ledger]:
         else:
             _drop_unfinished(folder)
             _write_head(ledger)  # a process may have died between a line and its head
-        if ledger.charges and (last := datetime.fromisoformat(ledger.charges[-1].time)) > _now() + SLACK:
+        if ledger.charges and (last := _time(ledger.charges[-1])) > _now() + SLACK:
             raise DeclinedError(
                 "ledger", f"{_file(folder)}: its last line is of {last}, which is yet to come; set the clock right"
             )
@@ -151,8 +151,11 @@ def read_ledger(folder: Path) -> Ledger | None:
     for number, text in enumerate(lines, start=1):
         try:
             line = parse(_Line, text)
-        except ConfigError:
-            raise ConfigError(f"{file}: line {number} is no charge; put the ledger back from a copy") from None
+            _time(line.charge)
+        except ValueError:  # a ConfigError is one
+            raise ConfigError(
+                f"{file}: line {number} is no charge with a time and its zone; put the ledger back from a copy"
+            ) from None
         if line.before != hashes[-1]:
             raise ConfigError(f"{file}: line {number} does not follow the one before; put the ledger back from a copy")
         charges.append(line.charge)
@@ -187,6 +190,14 @@ def _together(charges: list[Charge]) -> Spent:
     for charge in charges:
         steps[charge.sigma, charge.rate] += charge.steps
     return [(sigma, rate, count) for (sigma, rate), count in steps.items()]
+
+
+def _time(charge: Charge) -> datetime:
+    """When it was written. Raises ValueError where nobody can tell."""
+    time = datetime.fromisoformat(charge.time)
+    if time.tzinfo is None:
+        raise ValueError(f"time={charge.time}: has no time zone")
+    return time
 
 
 def _file(folder: Path) -> Path:
