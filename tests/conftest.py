@@ -1,6 +1,7 @@
 """What most tests need: one thread, and small configurations."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,14 @@ from shared.config import RunConfig
 def one_thread() -> None:
     """Sums in another order would differ in their last bits."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_power_cut() -> Iterator[None]:
+    """A test may kill a process, but the system still has what was written: waiting for a disk proves nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture

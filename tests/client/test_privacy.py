@@ -1,40 +1,39 @@
 """The private step against slow, separately written oracles: gradients, clipping, sampling and noise by patient."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from private_patients import (
+    CLIP,
+    CPU,
+    PATCHES,
+    SIDE,
+    Configure,
+    Gradients,
+    drawn,
+    flat,
+    patients,
+    private,
+    record_gradients,
+    series_model,
+)
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from client import privacy
-from client.privacy import (
-    NOISE,
-    SAMPLING,
-    Plan,
-    new_secret,
-    patient_gradient,
-    plan_round,
-    secret_generator,
-    train_privately,
-)
-from client.training import TrainResult
-from shared.accounting import rdp_epsilon
-from shared.config import PrivacyConfig, RunConfig
+from client.privacy import Plan, patient_gradient
 from shared.data.dataset import Patient
 from shared.data.samples import Batch
 from shared.models import MODELS
-from shared.models.clstm_unet3d import CLSTMUNet3D
+from shared.noise import NOISE, SAMPLING, secret_generator
 from shared.seeding import generator
 from shared.tasks import TASKS, Task
 from shared.tasks.segmentation import Segmentation
 
-CPU = torch.device("cpu")
-SIDE, PATCHES, CLIP = 8, 2, 0.22
 SUBJECTS = [
     ("unet", {}),
     ("lstm_unet", {}),
@@ -46,48 +45,11 @@ SUBJECTS = [
     ("monai_dynunet", {}),
     ("monai_segresnet", {}),
 ]
-Configure = Callable[..., RunConfig]
-Gradients = list[list[Tensor]]
-
-
-def patients(count: int) -> list[Patient]:
-    return [Patient(f"P{index}", (), ()) for index in range(count)]
-
-
-def drawn(patient: Patient, rng: np.random.Generator) -> Batch:
-    """Patches of a series of three frames, (PATCHES, 3, 1, SIDE, SIDE, SIDE); each patient is of another brightness."""
-    scale = 1 + int(patient.name[1:])
-    image = torch.from_numpy(rng.standard_normal((PATCHES, 3, 1, SIDE, SIDE, SIDE), np.float32))
-    return Batch(scale * image, (image > scale / 2).float())
-
-
-def series_model() -> nn.Module:
-    torch.manual_seed(0)
-    return CLSTMUNet3D(1, 1, (4, 8))
-
-
-def private(
-    model: nn.Module, run: RunConfig, plan: Plan, people: Sequence[Patient], sample: privacy.Sample = drawn
-) -> TrainResult:
-    run = replace(run, privacy=replace(run.privacy, clip=CLIP))
-    return train_privately(model, people, sample, Segmentation, run, plan, CPU, secret=5)
 
 
 @pytest.fixture
 def received(monkeypatch: pytest.MonkeyPatch) -> Gradients:
-    """The gradients that SGD was given, one list a step; here it moves nothing."""
-    every: Gradients = []
-
-    class Recorder(torch.optim.SGD):
-        def step(self, closure: None = None) -> None:  # type: ignore[override]
-            every.append([p.grad.clone() for p in self.param_groups[0]["params"]])
-
-    monkeypatch.setattr(torch.optim, "SGD", Recorder)
-    return every
-
-
-def flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.detach().double().flatten() for tensor in tensors])
+    return record_gradients(monkeypatch)
 
 
 def slow_loss(logits: Tensor, target: Tensor, grading: bool) -> Tensor:
@@ -196,15 +158,6 @@ def test_noisy_poisson_steps_equal_a_plain_loop(run_config: Configure) -> None:
     assert (flat(list(ours.parameters())) - flat(parameters)).abs().max() <= 1e-6
 
 
-def test_an_empty_step_is_noise_alone(run_config: Configure, received: Gradients) -> None:
-    """That nobody was drawn must not show; the accountant has counted the step."""
-    result = private(series_model(), run_config(), Plan(sigma=1.0, rate=1e-9, steps=3, lr=0.8), patients(2))
-    assert len(received) == result.steps == 3
-    assert math.isnan(result.loss)
-    for gradients in received:
-        assert all(gradient.isfinite().all() and gradient.count_nonzero() for gradient in gradients)
-
-
 def test_a_patient_of_nan_gives_nothing_and_the_others_count(run_config: Configure, received: Gradients) -> None:
     def broken(patient: Patient, rng: np.random.Generator) -> Batch:
         batch = drawn(patient, rng)
@@ -232,71 +185,3 @@ def test_patches_do_not_depend_on_who_else_is_there(run_config: Configure, recei
     every, alone = draws(patients(3)), draws(patients(3)[2:])
     assert every["P2"] == alone["P2"]
     assert len({draw for several in every.values() for draw in several}) == 6  # each step and patient has its own
-
-
-class Idle(nn.Module):
-    """Weights that change nothing, so that their gradients are noise alone; notes whether autocast was on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(20_000))
-        self.autocast: set[bool] = set()
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.autocast.add(torch.is_autocast_enabled("cpu"))
-        return x + 0 * self.weight.sum()
-
-
-def test_noise_has_its_deviation_and_its_secret(run_config: Configure, received: Gradients) -> None:
-    """sigma * clip / expected batch. A secret repeats its noise, another one has other noise."""
-    run = replace(run_config(), privacy=PrivacyConfig(clip=CLIP))
-    plan = Plan(sigma=0.7, rate=0.5, steps=1, lr=0.8)
-    for secret in (1, 1, 2):
-        train_privately(Idle(), patients(4), drawn, Segmentation, run, plan, CPU, secret)
-    first, again, other = (flat(gradients) for gradients in received)
-    assert first.std().item() == pytest.approx(0.7 * CLIP / 2, rel=0.05)
-    assert abs(first.mean().item()) < 0.05 * 0.7 * CLIP / 2
-    assert torch.equal(first, again)
-    assert abs(torch.corrcoef(torch.stack([first, other]))[0, 1]) < 0.05
-
-
-def test_a_secret_repeats_in_test_mode_only(run_config: Configure) -> None:
-    real = run_config()
-    test = replace(real, privacy=PrivacyConfig(test_seed=3))
-    assert new_secret(test, "a", 1) == new_secret(test, "a", 1)
-    assert len({new_secret(test, "a", 1), new_secret(test, "b", 1), new_secret(test, "a", 2)}) == 3
-    assert new_secret(real, "a", 1) != new_secret(real, "a", 1)
-
-
-def test_every_bit_of_a_secret_counts() -> None:
-    """manual_seed drops all but 32 bits on a CPU; who sees noise could try those. NumPy's twister is the oracle."""
-    low, high = (secret_generator(secret, NOISE, CPU) for secret in (7, 7 + 2**200))
-    assert not torch.equal(torch.randn(4, generator=low), torch.randn(4, generator=high))
-    oracle = np.random.MT19937()
-    words = np.random.SeedSequence(7, spawn_key=(SAMPLING,)).generate_state(624)
-    oracle.state = {**oracle.state, "state": {"key": words, "pos": 624}}
-    ours = torch.empty(700, dtype=torch.int32).random_(generator=secret_generator(7, SAMPLING, CPU))
-    assert ours.tolist() == (oracle.random_raw(700) & 0x7FFFFFFF).tolist()
-
-
-def test_a_plan_spends_the_budget_and_no_more(run_config: Configure) -> None:
-    run, also = run_config("rounds=3", "train.steps=4"), ((2.0, 1.0, 1),)
-    run = replace(run, privacy=PrivacyConfig(mechanism="dp_sgd", epsilon=2.0, batch=8.0))
-    for before in ((), also):
-        plan = plan_round(run, 1, 40, before)
-        assert (plan.rate, plan.steps) == (8 / 40, 4)
-        assert 0.99 * 2 <= rdp_epsilon([*before, (plan.sigma, plan.rate, 3 * 4)], 1 / 400) <= 2
-    assert plan_round(run, 1, 5).rate == 1.0  # fewer patients than a batch
-    falling = replace(run, privacy=replace(run.privacy, lr=0.9, schedule="linear"))
-    assert [plan_round(falling, round, 40).lr for round in (1, 2, 3)] == pytest.approx([0.9, 0.6, 0.3])
-    with pytest.raises(ValueError, match="epsilon=2"):
-        plan_round(run, 1, 40, ((0.5, 1.0, 1),))
-
-
-def test_fp16_is_left_out(run_config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its loss scale would follow the gradients of all patients; a GPU without bf16 trains in fp32."""
-    for dtype, on in ((torch.float16, False), (torch.bfloat16, True)):
-        monkeypatch.setattr(privacy, "pick_precision", lambda name, device, dtype=dtype: dtype)
-        model = Idle()
-        private(model, run_config(), Plan(sigma=1.0, rate=1.0, steps=1, lr=0.8), patients(1))
-        assert model.autocast == {on}

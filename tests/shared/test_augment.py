@@ -1,23 +1,21 @@
 """Changes of patches: only what is asked for, alike for image and mask, against slow oracles."""
 
-import json
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
+from small_patches import OFF, brain, only, rng
 from torch.testing import assert_close
 
-from shared.config import AugmentConfig, DataConfig, RunConfig, TrainConfig
+from shared.config import AugmentConfig, DataConfig, TrainConfig
 from shared.data.augment import Geometry, change_intensity, draw_geometry, drop_modalities
 from shared.data.cache import Entry, keep
 from shared.data.dataset import Patient
 from shared.data.samples import batches, patch
-from shared.parse import ConfigError, parse
 
-OFF = AugmentConfig()
 ALL = AugmentConfig(chance=1, flip=0.5, rotation=15, scaling=0.1, noise=0.1, bias=0.3, gamma=0.3, dropout=0.3)
 DATA = DataConfig(
     modalities=("t1", "t2"), regions=("et", "wt"), window=3, spacing=None, patch=(9, 8, 7), validation=0, split_seed=0
@@ -34,28 +32,12 @@ TRAIN = TrainConfig(
     precision="fp32",
 )
 SPACING = (1.0, 1.0, 1.0)
-INTENSITIES = ["noise", "bias", "gamma"]
-
-
-def rng(seed=0):
-    return np.random.default_rng(seed)
-
-
-def only(**strengths):
-    return AugmentConfig(chance=1, **strengths)
 
 
 def ball(size=21, radius=7):
     """A smooth ball off the centre; above 0.5 where its mask is."""
     places = np.indices((size,) * 3) - np.array([size // 2 - 1, size // 2 + 2, size // 2])[:, None, None, None]
     return torch.from_numpy(1 / (1 + np.exp((np.sqrt((places**2).sum(0)) - radius) * 2))).float()[None]
-
-
-def brain(shape=(3, 2, 6, 7, 8)):
-    """(T, C, D, H, W): scores around 0 within a box, 0 outside."""
-    image = torch.zeros(shape)
-    image[..., 1:5, 1:6, 2:7] = torch.from_numpy(rng(1).standard_normal((*shape[:2], 4, 5, 5), np.float32))
-    return image
 
 
 @pytest.fixture
@@ -182,79 +164,6 @@ def test_a_patch_and_its_target_come_from_the_same_place(patient, tmp_path):
     assert kept > 0
 
 
-@pytest.mark.parametrize("kind", INTENSITIES)
-def test_outside_the_brain_stays_zero_and_inside_changes(kind):
-    image = brain()
-    for shape in (image.shape, image.shape[1:]):  # a series, one visit
-        before = image.reshape(-1, *shape)[0]
-        after = change_intensity(before, only(**{kind: 0.3}), rng())
-        assert after.shape == before.shape and not after[before == 0].any()
-        assert torch.isfinite(after).all() and not torch.allclose(after, before)
-
-
-@pytest.mark.parametrize("kind", INTENSITIES)
-def test_an_empty_or_constant_modality_stays_finite(kind):
-    """A missing one is all zero; a z-scored scan of one value is too, and a cut may hold one voxel of brain."""
-    image = torch.zeros(2, 4, 4, 4)
-    image[1, 2, 2, 2] = 5
-    after = change_intensity(image, only(**{kind: 0.3}), rng())
-    assert torch.isfinite(after).all() and not after[0].any()
-    if kind != "noise":
-        assert_close(after, image)  # no range: nothing to brighten or to bend
-
-
-def test_a_bias_field_is_smooth_bounded_and_one_for_all_visits():
-    """On signals from a dark 1 to 101, the field is what is divided out; visits share it, modalities do not."""
-    image = torch.full((2, 2, 16, 16, 16), 101.0)
-    image[:, :, 0, 0, 0] = 1
-    field = (change_intensity(image, only(bias=0.3), rng(2)) - 1) / 100
-    field[:, :, 0, 0, 0] = field[:, :, 0, 0, 1]
-    assert_close(field[0], field[1])
-    assert not torch.allclose(field[0, 0], field[0, 1], atol=0.01)
-    assert field.min() >= 1 / 1.3 - 1e-4 and field.max() <= 1.3 + 1e-4 and field.std() > 0.01
-    assert max(field.diff(dim=axis).abs().max() for axis in (-3, -2, -1)) < 0.1
-
-
-def test_gamma_bends_between_the_same_ends_and_keeps_the_order():
-    image = brain()
-    after = change_intensity(image, only(gamma=0.5), rng(3))
-    for channel in (0, 1):
-        old, new = (part[:, channel][image[:, channel] != 0] for part in (image, after))
-        assert_close(torch.stack([old.min(), old.max()]), torch.stack([new.min(), new.max()]))
-        assert torch.equal(old.argsort(), new.argsort())  # visits as well: one curve for all
-        low, width = old.min(), old.max() - old.min()
-        inner = (old > low + 0.05 * width) & (old < low + 0.95 * width)
-        exponent = ((new - low) / width)[inner].log() / ((old - low) / width)[inner].log()
-        assert exponent.std() < 1e-3 and 1 / 1.5 <= exponent.mean() <= 1.5
-
-
-def test_noise_is_new_in_each_visit_and_as_strong_as_drawn():
-    image = torch.ones(2, 1, 20, 20, 20)
-    noise = change_intensity(image, only(noise=0.4), rng()) - image
-    generator = rng()
-    generator.random()  # whether there is any
-    deviation = generator.uniform(0, 0.4)
-    assert_allclose(noise.std(), deviation, rtol=0.03)
-    assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.05
-
-
-def test_dropout_never_takes_all_and_says_what_is_left():
-    """Of those that are there: a modality that a visit lacks must not be the one that stays."""
-    image = brain((1, 4, 6, 7, 8))[0]
-    image[2] = 0
-    present = [True, True, False, True]
-    seen = set()
-    generator = rng()
-    for _ in range(200):
-        after, left = drop_modalities(image, present, only(dropout=0.7), generator)
-        assert any(left) and not left[2]
-        assert [bool(channel.any()) for channel in after] == left
-        assert torch.equal(after[left], image[left])
-        seen.add(tuple(left))
-    assert len(seen) == 7  # every choice of three but none
-    assert drop_modalities(image[:1], [True], only(dropout=1), rng())[1] == [True]
-
-
 def test_visits_of_a_series_stay_comparable(patient):
     """But for noise, a voxel that did not change between visits still has not, wherever it went."""
     still = replace(ALL, noise=0)
@@ -281,33 +190,3 @@ def test_grading_hears_of_dropped_modalities(tmp_path):
         (True, False, False),
         (False, False, True),
     }
-
-
-def test_settings_reach_the_run_and_none_is_the_default(run_config):
-    assert run_config().train.augment == OFF
-    usual = run_config("augment=usual", "train.augment.noise=0.2").train.augment
-    assert usual.flip == 0.5 and usual.noise == 0.2
-    strengths = [field.name for field in fields(AugmentConfig) if field.name not in ("chance", "dropout")]
-    assert all(getattr(usual, name) > 0 for name in strengths)
-    assert parse(RunConfig, run_config("augment=usual").to_json()).train.augment.flip == 0.5
-
-
-@pytest.mark.parametrize(
-    ("setting", "words"),
-    [
-        ("train.augment.noise=-1", r"train\.augment\.noise=-1: must be greater"),
-        ("train.augment.scaling=inf", r"train\.augment\.scaling=inf: must be less"),
-        ("+train.augment.colour=1", r"train\.augment\.colour: no such key"),
-        ("train.augment=usual", r"train\.augment=usual: must be a group of settings"),
-    ],
-)
-def test_a_fault_names_the_change(run_config, setting, words):
-    with pytest.raises(ConfigError, match=words):
-        run_config(setting)
-
-
-def test_settings_without_changes_are_read_as_off(run_config):
-    """What a server of before sends."""
-    values = json.loads(run_config("train.augment.noise=0.2").to_json())
-    del values["train"]["augment"]
-    assert parse(RunConfig, values).train.augment == OFF

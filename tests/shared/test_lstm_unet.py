@@ -227,14 +227,6 @@ def test_gradient_reaches_every_parameter_and_no_operation_is_in_place(light):
     assert not list(model.buffers())
 
 
-def test_export():
-    """A model leaves for use elsewhere, its K iterations unrolled; exported at one batch size it takes another."""
-    model = demo().eval()
-    program = torch.export.export(model, (image(8, 8, 8, batch=2),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-    other = image(8, 8, 8, batch=3)
-    assert_close(program.module()(other), model(other))
-
-
 @pytest.mark.parametrize(
     ("shape", "message"),
     [

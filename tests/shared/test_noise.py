@@ -1,16 +1,17 @@
-"""The noisy mean against Flower's arithmetic, and against what its docstring promises."""
+"""The noisy mean against Flower's arithmetic and what its docstring promises; secrets against another generator."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from flwr.supercore.differential_privacy import compute_clip_model_update, compute_stdv
 from torch import Tensor
 from torch.testing import assert_close
 
-from shared.noise import noisy_mean
+from shared.noise import NOISE, SAMPLING, new_secret, noisy_mean, secret_generator
 
-CLIP = 0.5
+CLIP, CPU = 0.5, torch.device("cpu")
 MODEL = {"a": torch.zeros(30, 20), "b": torch.zeros(7)}
 Update = dict[str, Tensor]
 
@@ -74,3 +75,20 @@ def test_noise_is_the_secrets() -> None:
     assert_close(mean([given], 1.0, 5), mean([given], 1.0, 5), rtol=0, atol=0)
     other = mean([given], 1.0, 5 + 2**200)
     assert all(bool((other[name] != tensor).all()) for name, tensor in mean([given], 1.0, 5).items())
+
+
+def test_a_secret_repeats_in_test_mode_only() -> None:
+    assert new_secret(3, "a", 1) == new_secret(3, "a", 1)
+    assert len({new_secret(3, "a", 1), new_secret(3, "b", 1), new_secret(3, "a", 2), new_secret(4, "a", 1)}) == 4
+    assert new_secret(None, "a", 1) != new_secret(None, "a", 1)
+
+
+def test_every_bit_of_a_secret_counts() -> None:
+    """manual_seed drops all but 32 bits on a CPU; who sees noise could try those. NumPy's twister is the oracle."""
+    low, high = (secret_generator(secret, NOISE, CPU) for secret in (7, 7 + 2**200))
+    assert not torch.equal(torch.randn(4, generator=low), torch.randn(4, generator=high))
+    oracle = np.random.MT19937()
+    words = np.random.SeedSequence(7, spawn_key=(SAMPLING,)).generate_state(624)
+    oracle.state = {**oracle.state, "state": {"key": words, "pos": 624}}
+    ours = torch.empty(700, dtype=torch.int32).random_(generator=secret_generator(7, SAMPLING, CPU))
+    assert ours.tolist() == (oracle.random_raw(700) & 0x7FFFFFFF).tolist()

@@ -3,49 +3,27 @@
 import fcntl
 import json
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from plain_federation import mean_without_flower, model_of, rounds_of, sites_of
 from torch.testing import assert_close
 
-import client.work
 from client.training import train_one_round
-from client.work import train
 from server.rounds import initial_model
-from shared.codec import load_weights, travelling, weights_to_bytes
-from shared.config import RunConfig
+from shared.codec import load_weights, travelling
 from shared.data.dataset import open_cohort
 from shared.data.samples import batches
-from shared.messages import Reply, Request
 from shared.parse import ConfigError
 from shared.seeding import generator
-from shared.site_config import SiteConfig
 from shared.tasks import TASKS
 from simulation.settings import parse_settings
 from simulation.simulate import simulate
-from simulation.sites import Machine, make_sites
 
 Values = Callable[..., dict[str, Any]]
-
-
-def model_of(out: Path) -> dict[str, Tensor]:
-    return load_file(out / "model" / "model.safetensors")
-
-
-def rounds_of(out: Path) -> list[dict[str, Any]]:
-    events = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-    return [event for event in events if event["event"] == "round"]
-
-
-def sites_of(values: dict[str, Any], run: RunConfig, folder: Path) -> list[SiteConfig]:
-    """Hospitals with the same data as the simulation's, and nothing stored."""
-    return make_sites(values["data"], run, values["sites"], Machine("cpu", 1), folder, lambda *_: None)
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
@@ -73,26 +51,6 @@ def test_one_site_is_local_training(values: Values, out: Path, tmp_path: Path, r
     assert_close(model_of(out), travelling(model), rtol=0, atol=1e-7)
 
 
-def mean_without_flower(values: dict[str, Any], folder: Path, honest: list[str]) -> dict[str, Tensor]:
-    """Rounds of FedAvg as a loop over the honest sites."""
-    run, _ = parse_settings(values)
-    sites = [site for site in sites_of(values, run, folder) if site.name in honest]
-    model = initial_model(run)
-    for number in range(1, run.rounds + 1):
-        weights = {name: tensor.clone() for name, tensor in travelling(model).items()}
-        request = Request(run_id="oracle", round=number, config=run, weights=weights_to_bytes(weights))
-        mean = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in weights.items()}
-        replies = [train(site, request) for site in sites]
-        for reply in replies:
-            path = folder / "update.safetensors"
-            path.write_bytes(reply.update)
-            for name, tensor in load_file(path).items():
-                mean[name] += tensor.double() * reply.patients
-        patients = sum(reply.patients for reply in replies)
-        load_weights(model, {name: weights[name] + (mean[name] / patients).float() for name in weights})
-    return travelling(model)
-
-
 def test_a_federation_is_its_arithmetic(values: Values, out: Path, tmp_path: Path) -> None:
     settings = values("sites=3", f"out={out}")
     assert simulate(settings).status == "done"
@@ -108,66 +66,6 @@ def test_the_order_of_answers_does_not_show(values: Values, tmp_path: Path) -> N
         simulate(values(f"at_once={at_once}", f"out={out}"))
         models.append(model_of(out))
     assert_close(models[0], models[1], rtol=0, atol=0)
-
-
-FAULTS = {
-    "nan": ("refused", "not finite"),
-    "inf": ("refused", "not finite"),
-    "scale": ("refused", "norm"),
-    "shape": ("refused", "wrong shape"),
-    "zero_patients": ("refused", "0 patients"),
-    "raise": ("failed", "the site's program failed"),
-    "hang": ("late", "no answer within round.deadline=2 s"),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_one_bad_site_of_four_does_not_count(values: Values, out: Path, tmp_path: Path, fault: str) -> None:
-    overrides = ["sites=4", f"faults={{site-2:{fault}}}", f"out={out}"]
-    if fault == "hang":
-        overrides.append("round.deadline=2")
-    settings = values(*overrides)
-    outcome = simulate(settings)
-    assert outcome.status == "incomplete"
-    status, reason = FAULTS[fault]
-    first, second = rounds_of(out)
-    for number, event in enumerate((first, second)):
-        line = event["sites"]["site-2"]
-        if fault == "hang" and number:  # asked once only
-            assert (line["status"], line["reason"]) == ("not_asked", "has not answered since round 1")
-        else:
-            assert line["status"] == status
-            assert reason in line["reason"]
-        others = [event["sites"][site]["status"] for site in ("site-1", "site-3", "site-4")]
-        assert others == ["counted"] * 3
-    honest = ["site-1", "site-3", "site-4"]
-    assert_close(model_of(out), mean_without_flower(settings, tmp_path / "plain", honest), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("at_once", [1, 4])
-@pytest.mark.parametrize("work", ["prepare", "evaluate"])
-def test_a_site_that_hangs_elsewhere_is_named_and_asked_once(
-    values: Values, out: Path, monkeypatch: pytest.MonkeyPatch, work: str, at_once: int
-) -> None:
-    """Loading is where a real site is likeliest to hang."""
-    original, release = getattr(client.work, work), threading.Event()
-
-    def hang(site: SiteConfig, request: Request) -> Reply:
-        if site.name == "site-2":
-            release.wait()
-        reply: Reply = original(site, request)
-        return reply
-
-    monkeypatch.setattr(client.work, work, hang)
-    outcome = simulate(values("sites=4", "rounds=2", "round.deadline=2", f"at_once={at_once}", f"out={out}"))
-    release.set()
-    assert outcome.hung
-    first, second = (event["sites"] for event in rounds_of(out))
-    assert first.keys() == second.keys() == {"site-1", "site-2", "site-3", "site-4"}
-    expected = {"prepare": ("late", "no answer"), "evaluate": ("counted", "evaluation late")}[work]
-    assert first["site-2"]["status"] == expected[0]
-    assert first["site-2"]["reason"].startswith(expected[1])
-    assert second["site-2"]["status"] == "not_asked"
 
 
 def test_resume_changes_nothing_of_what_was_agreed(values: Values, out: Path) -> None:
@@ -199,14 +97,6 @@ def test_history_has_what_its_readers_need(values: Values, out: Path) -> None:
     assert line["evaluate"].keys() == event["global"].keys() == metrics
     size = (out / "model" / "model.safetensors").stat().st_size
     assert line["bytes_down"] == 2 * size  # to train and to evaluate
-
-
-@pytest.mark.parametrize("fault", ["nan", "inf", "scale", "shape"])
-def test_faults_are_what_they_say_in_every_codec(values: Values, out: Path, fault: str) -> None:
-    """int8 has no NaN: the gate must see it all the same."""
-    simulate(values("sites=4", "rounds=1", "codec=int8", f"faults={{site-2:{fault}}}", f"out={out}"))
-    (event,) = rounds_of(out)
-    assert FAULTS[fault][1] in event["sites"]["site-2"]["reason"]
 
 
 def test_going_back_to_an_older_checkpoint(values: Values, out: Path) -> None:
