@@ -27,6 +27,8 @@ class Outbox:
 
     def store(self, key: str, reply: Reply) -> None:
         """Store a reply, the JSON last since it makes it count; then drop the oldest."""
+        for half in self._folder.glob(".*.tmp"):  # a killed process left it; a site answers one message at a time
+            half.unlink(missing_ok=True)
         head = asdict(reply)
         write_bytes(self._folder / f"{key}.safetensors", head.pop("update"))
         write_bytes(

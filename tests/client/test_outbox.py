@@ -34,3 +34,10 @@ def test_two_replies_are_kept(tmp_path: Path) -> None:
         outbox.store(f"r-{number}", REPLY)
     assert [outbox.find(f"r-{number}") is not None for number in range(4)] == [False, False, True, True]
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """Half an update, under its temporary name."""
+    (tmp_path / ".r-0001.safetensors.0123.tmp").write_bytes(b"half")
+    Outbox(tmp_path).store("r-0001", REPLY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r-0001.json", "r-0001.safetensors"]
