@@ -38,7 +38,11 @@ class Charge:
     private: bool = True
     """False in test mode, whose noise can be computed by anybody."""
     noisy: int | None = None
-    """What was drawn for `count`."""
+    """What was drawn for `count`, of all patients."""
+    cohort: str = ""
+    """Of `count`: SHA-256 of the patients' names, in hex."""
+    split: str = ""
+    """How patients are parted for validation."""
     time: str = ""
     """UTC, ISO 8601; of the line."""
 
@@ -71,6 +75,16 @@ class Ledger:
         """Whether nothing was trained in test mode."""
         return all(charge.private for charge in self.charges)
 
+    @property
+    def split(self) -> str:
+        """How the study parts its patients; empty before the first charge."""
+        return next((charge.split for charge in self.charges if charge.split), "")
+
+    def epsilon_of_run(self, more: Charge) -> float:
+        """Epsilon of the run of `more`, with it."""
+        of_run = [charge for charge in self.charges if charge.run_id == more.run_id]
+        return rdp_epsilon(_together([*of_run, more]), self.delta)
+
     def epsilon(self) -> float:
         """Epsilon of each patient so far, by RDP."""
         return rdp_epsilon(self.spent, self.delta)
@@ -93,9 +107,9 @@ class Ledger:
         self.head = _hash(line)
         _write_head(self)
 
-    def noisy_count(self, patients: int) -> int | None:
-        """The number of patients that was drawn for this cohort, if one was."""
-        return next((c.noisy for c in reversed(self.charges) if c.what == "count" and c.patients == patients), None)
+    def noisy_count(self, cohort: str) -> int | None:
+        """The number of patients that was drawn for these patients, if one was."""
+        return next((c.noisy for c in self.charges if c.what == "count" and c.cohort == cohort), None)
 
 
 def ledger_folder(work: str) -> Path:

@@ -35,24 +35,29 @@ class Plan:
     """SGD's learning rate, of private steps."""
 
 
-def plan_round(run: RunConfig, round: int, patients: int, also: Spent = ()) -> Plan:
-    """Plan a round, counted from 1, at a site of so many training patients.
+def plan_round(run: RunConfig, round: int, told: int, delta: float, also: Spent = ()) -> Plan:
+    """Plan a round, counted from 1, of a site that tells of so many training patients.
 
-    All rounds of the run, and `also`, spend privacy.epsilon. Raises ValueError where `also` alone spends it.
+    All rounds of the run, and `also`, spend privacy.epsilon at `delta`. Everything follows from what is told, since an
+    update shows it: noise that followed from the exact number would give that away. Raises ValueError where `also`
+    alone spends the budget.
     """
     privacy = run.privacy
-    delta = default_delta(patients) if privacy.delta is None else privacy.delta
-    steps, rate = run.train.local_steps(patients), min(1.0, privacy.batch / patients)
+    steps, rate = run.train.local_steps(told), min(1.0, privacy.batch / told)
     if privacy.mechanism == "local_update":
         steps, rate = 1, 1.0
+    delta = delta if privacy.delta is None else min(delta, privacy.delta)
     sigma = noise_for(privacy.epsilon, delta, rate, run.rounds * steps, tuple(also))
     falls = 1 - (round - 1) / run.rounds if privacy.schedule == "linear" else 1.0
     return Plan(sigma=sigma, rate=rate, steps=steps, lr=privacy.lr * falls)
 
 
-def default_delta(patients: int) -> float:
-    """1 / (10 N): at 1 / N a release that gives one patient away would be within the bound."""
-    return 1 / (10 * patients)
+def default_delta(exact: int | None) -> float:
+    """1 / (10 N) where the exact number N may be told: at 1 / N a release that gives one away would be in the bound.
+
+    Else a constant, since delta shows in the noise: as much for a thousand patients.
+    """
+    return 1e-4 if exact is None else 1 / (10 * exact)
 
 
 Sample = Callable[[Patient, np.random.Generator], Batch]
@@ -84,7 +89,7 @@ def train_privately(
         torch.optim.SGD(parameters, lr=plan.lr, momentum=run.privacy.momentum),
         noise_multiplier=plan.sigma,
         max_grad_norm=run.privacy.clip,
-        expected_batch_size=plan.rate * len(patients),  # a divisor: need not be whole
+        expected_batch_size=run.privacy.batch,  # a constant: rate * patients would give their number away
         generator=secret_generator(secret, NOISE, device),
     )
     drawing = secret_generator(secret, SAMPLING, torch.device("cpu"))

@@ -53,6 +53,11 @@ def evaluate(site: SiteConfig, request: Request) -> Reply:
     if not metrics_leave(site.policy, request.config):
         raise DeclinedError("withheld", f"policy.metrics={site.policy.metrics}: nothing is evaluated for others")
     job, config = open_job(site, request), request.config
+    if config.private:
+        from client.private_work import ledger_of
+
+        with ledger_of(job):  # declines a split that would measure training patients
+            pass
     if 0 < len(job.cohort.validation) < (least := site.policy.min_validation):
         sentence = f"{len(job.cohort.validation)} validation patients: policy.min_validation asks for {least}"
         raise DeclinedError("withheld", sentence)
@@ -102,7 +107,7 @@ def _train_privately(job: Job) -> Reply:
 
     with ledger_of(job) as ledger:
         patients = patients_to_tell(job, ledger)
-        plan = charge_round(job, ledger)
+        plan = charge_round(job, ledger, patients)
         if job.request.config.privacy.mechanism == "local_update":
             reply = _train(job, patients, hide=lambda update: hide(job, update, plan))
         else:

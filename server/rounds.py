@@ -160,8 +160,8 @@ class _Run:
             self.export(state)  # it will not be trained any further
             raise RoundError(event | {"event": "round_failed", "reason": str(error)}) from None
         updates = [reply.update().tensor for reply in counted]
-        secret = new_secret(privacy.test_seed, "sum", number)
-        return noisy_mean(updates, state.weights, privacy.clip, sigma, secret)
+        secret, sites = new_secret(privacy.test_seed, "sum", number), len(self.config.round.expected)
+        return noisy_mean(updates, state.weights, privacy.clip, sigma, secret, sites)
 
     def step(
         self, state: State, mean: dict[str, Tensor], parameters: list[str]

@@ -36,9 +36,16 @@ def secret_generator(secret: int, stream: int, device: torch.device) -> torch.Ge
 
 
 def noisy_mean(
-    updates: Sequence[Callable[[str], Tensor]], model: Mapping[str, Tensor], clip: float, sigma: float, secret: int
+    updates: Sequence[Callable[[str], Tensor]],
+    model: Mapping[str, Tensor],
+    clip: float,
+    sigma: float,
+    secret: int,
+    count: int = 1,
 ) -> dict[str, Tensor]:
-    """Mean of updates, each clipped to the L2 norm `clip`, with Gaussian noise: all of them weigh the same.
+    """Sum of updates, each clipped to the L2 norm `clip`, with Gaussian noise, over `count`: all weigh the same.
+
+    `count` is a constant of the run: one that is not there counts as zero, else the divisor would tell who was.
 
     An update gives a tensor by its name in `model`, which gives shapes. The noise of the sum has a deviation of
     2 clip sigma: another update in place of one moves the sum by 2 clip at most, so `sigma` is the noise multiplier.
@@ -53,7 +60,7 @@ def noisy_mean(
         for update, factor in zip(updates, factors, strict=True):
             if factor:
                 total += update(name).double() * factor
-        mean[name] = (total / len(updates)).to(mine.dtype)
+        mean[name] = (total / count).to(mine.dtype)
     return mean
 
 

@@ -136,7 +136,10 @@ def _sentence(error: Exception) -> str:
     """Hydra's first lines as one sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     useful = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
-    return " ".join(useful)[:400] + "; see gliofed-simulate --help"
+    says = " ".join(useful)[:400]
+    if "'privacy." in says:  # Hydra would have the user append it, and then nothing would be private
+        return f"{says.split('. ')[0]}: privacy=none has no settings; give privacy=dp_sgd as well"
+    return says + "; see gliofed-simulate --help"
 
 
 def _leave(status: int, sentence: str) -> NoReturn:

@@ -41,6 +41,10 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
     for key in ("model", "data", "train", "round", "gate", "strategy", "privacy"):
         if not isinstance(values[key], Mapping):
             raise ConfigError(f"{key}={values[key]}: must be a group of settings; see gliofed-simulate --cfg job")
+    if values["privacy"].get("mechanism") == "none" and "epsilon" in values["privacy"]:
+        raise ConfigError(
+            f"privacy.epsilon={values['privacy']['epsilon']}: with privacy=none; give privacy=dp_sgd as well"
+        )
     keys = {field.name for field in fields(RunConfig)}
     run_values = {key: value for key, value in values.items() if key in keys}
     shared = {field.name for field in fields(DataConfig)}

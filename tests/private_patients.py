@@ -21,7 +21,7 @@ from shared.models.clstm_unet3d import CLSTMUNet3D
 from shared.tasks.segmentation import Segmentation
 
 CPU = torch.device("cpu")
-SIDE, PATCHES, CLIP = 8, 2, 0.22
+SIDE, PATCHES, CLIP, BATCH = 8, 2, 0.22, 2.0
 Configure = Callable[..., RunConfig]
 Gradients = list[list[Tensor]]
 
@@ -45,7 +45,7 @@ def series_model() -> nn.Module:
 def private(
     model: nn.Module, run: RunConfig, plan: Plan, people: Sequence[Patient], sample: privacy.Sample = drawn
 ) -> TrainResult:
-    run = replace(run, privacy=replace(run.privacy, clip=CLIP))
+    run = replace(run, privacy=replace(run.privacy, clip=CLIP, batch=BATCH))
     return train_privately(model, people, sample, Segmentation, run, plan, CPU, secret=5)
 
 

@@ -42,7 +42,7 @@ def attack(values: Mapping[str, Any], words: Sequence[str]) -> Path:
     name = values["attack"]
     if name is None:
         raise ConfigError(f"run={values['run']}: is the run that attack= attacks; known are {', '.join(ATTACKS)}")
-    if name not in ATTACKS:
+    if not isinstance(name, str) or name not in ATTACKS:
         raise ConfigError(f"attack={name}: unknown; known are {', '.join(ATTACKS)}")
     if values["run"] is None:
         raise ConfigError(f"attack={name}: needs run=DIR, the folder of a finished run")

@@ -19,8 +19,7 @@ from scipy.stats import binom
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from client.policy import counts_leave
-from client.privacy import Plan, default_delta, plan_round, train_privately
+from client.privacy import Plan, train_privately
 from server.report.curves import COLOURS, new_figure, save_figure
 from shared.accounting import rdp_epsilon
 from shared.config import PrivacyConfig, RunConfig
@@ -29,7 +28,7 @@ from shared.data.samples import Batch
 from shared.parse import ConfigError
 from shared.seeding import seed_of
 from simulation.attacks.settings import AttackConfig, Row
-from simulation.attacks.target import Target
+from simulation.attacks.target import Target, plan_of
 
 CONFIDENCE = 0.95
 GUESSED = 0.3
@@ -80,29 +79,23 @@ def canaries(targets: Sequence[Target], settings: AttackConfig, out: Path) -> li
     audits: dict[str, Audit] = {}
     for target in targets:
         with Console(stderr=True).status(f"{target.label}: {settings.canaries} canaries"):
-            audits[target.label] = audit(*whole_plan(target), settings.canaries, settings.seed)
+            audits[target.label] = audit(*whole_plan(target)[:2], settings.canaries, settings.seed)
         rows.append({"run": target.label, **_figures(target, audits[target.label])})
     draw_scores(audits, out / "canaries.png")
     return rows
 
 
-def whole_plan(target: Target) -> tuple[RunConfig, Plan]:
-    """All steps of all rounds of the run's first site; without privacy the same with no noise and no clipping."""
-    run, site, patients = target.run, target.sites[0], len(target.cohorts[0].train)
-    if run.privacy.mechanism == "none":
-        steps, rate = run.rounds * run.train.local_steps(patients), min(1.0, run.train.batch / patients)
-        return replace(run, privacy=PrivacyConfig(clip=UNCLIPPED)), Plan(sigma=0.0, rate=rate, steps=steps, lr=1.0)
-    # As the site planned it: its noisy number of patients is paid from the same budget.
-    also = () if counts_leave(site.policy, run) else ((site.policy.count_noise, 1.0, 1),)
-    plan = plan_round(run, 1, patients, also)
-    return run, replace(plan, steps=run.rounds * plan.steps)
+def whole_plan(target: Target) -> tuple[RunConfig, Plan, float]:
+    """All steps of all rounds of the run's first site, and delta; without privacy with no noise and no clipping."""
+    run, (plan, delta) = target.run, plan_of(target)
+    if not run.private:
+        run, plan = replace(run, privacy=PrivacyConfig(clip=UNCLIPPED)), replace(plan, sigma=0.0, lr=1.0)
+    return run, replace(plan, steps=target.run.rounds * plan.steps), delta
 
 
 def _figures(target: Target, found: Audit) -> Row:
     """Claimed and proven epsilon; also claimed at the test's delta, with which the bound must be compared."""
-    run, plan = whole_plan(target)
-    patients = len(target.cohorts[0].train)
-    own = default_delta(patients) if run.privacy.delta is None else run.privacy.delta
+    _, plan, own = whole_plan(target)
     delta = min(own, DELTA)
     private = plan.sigma > 0
     spent = [(plan.sigma, plan.rate, plan.steps)]
@@ -157,7 +150,7 @@ def audit(run: RunConfig, plan: Plan, count: int, seed: int = 0) -> Audit:
         train_privately(model, patients, _series, _Loud, run, plan, torch.device("cpu"), secret)  # type: ignore[arg-type]
     finally:
         handle.remove()
-    each = min(run.privacy.clip, LOUD) / (plan.rate * len(patients))  # what one canary adds to a step's gradient
+    each = min(run.privacy.clip, LOUD) / run.privacy.batch  # what one canary adds to a step's gradient
     return Audit(total.numpy() / each, inside)
 
 

@@ -21,17 +21,18 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from client.privacy import patient_gradient, plan_round
+from client.privacy import patient_gradient
 from client.training import train_one_round
 from server.report.curves import new_figure, save_figure
 from server.rounds import initial_model
 from shared.config import RunConfig
 from shared.data.dataset import Patient
 from shared.data.samples import Batch, batches, of_one
+from shared.parse import ConfigError
 from shared.seeding import generator, seed_of
 from shared.tasks import TASKS, Task, reading_of
 from simulation.attacks.settings import AttackConfig, Row
-from simulation.attacks.target import Target
+from simulation.attacks.target import Target, plan_of
 
 SIDE = 16
 """Voxels along each edge of the patch that is attacked, at most."""
@@ -44,8 +45,8 @@ OTHERS = 16
 """Patients in the mean patch, at most."""
 
 SEEN = {
-    "gradient": "gradient of one step on this patient alone",
-    "update": "update of a round, this patient in its first step",
+    "gradient": "gradient of one step on this patient alone, without privacy",
+    "update": "update of a round, this patient in its first step; not of a private run, which never sends one",
     "private": "the gradient, clipped and with noise",
 }
 """What the server gets, from the worst case on."""
@@ -58,6 +59,9 @@ def inversion(targets: Sequence[Target], settings: AttackConfig, out: Path) -> l
     The site also has the noise of privacy=dp_sgd where the run had none: that of its settings, 8 for epsilon unless
     said. In that case too the step holds no other patient. Figures are those of `figures`.
     """
+    for target in targets:
+        if (mechanism := target.run.privacy.mechanism) not in ("none", "dp_sgd"):
+            raise ConfigError(f"run={target.folder}: has privacy={mechanism}; attack=inversion is of single patients")
     scenes = [(target.label, _open(target, settings.seed)) for target in targets]
     scenes.insert(0, ("control net", _control(scenes[0][1], targets[0], settings.seed)))
     rows: list[Row] = []
@@ -197,21 +201,25 @@ def _open(target: Target, seed: int) -> _Scene:
     others = [patient for cohort in target.cohorts for patient in (*cohort.train, *cohort.validation)][1 : OTHERS + 1]
     mean = torch.stack([_patch(patient, run, seed).image for patient in others]).mean(0) if others else truth.image * 0
     gradients = [row[0].detach() for row in patient_gradient(model, truth, task, torch.float32)[1]]
-    plan = plan_round(run, 1, len(patients))
+    sigma = plan_of(target)[0].sigma
     rng = generator(seed, "inversion", "round")
     drawn = map(_middle, batches(patients, run.data, run.train, rng, reading_of(run)))
+    steps = run.train.local_steps(len(patients))
     seen = {
         "gradient": gradients,
-        "update": update(model, run.train.local_steps(len(patients)), chain([truth], drawn), task, run),
-        "private": privately(gradients, run.privacy.clip, plan.sigma, seed_of(seed, "inversion", "noise")),
+        **({} if run.private else {"update": update(model, steps, chain([truth], drawn), task, run)}),
+        "private": privately(gradients, run.privacy.clip, sigma, seed_of(seed, "inversion", "noise")),
     }
     return _Scene(model, task, truth, mean, seen)
 
 
 def _control(scene: _Scene, target: Target, seed: int) -> _Scene:
-    """The middle of the same patch in one modality, and a net without norm or pool that calls it high-grade."""
-    images = [image.flatten(0, -4)[:1, None] for image in (scene.truth.image, scene.others)]
-    truth, others = (_middle(Batch(image, torch.ones(1, 1)), CONTROL_SIDE).image for image in images)
+    """The part of the same patch with most contrast, in one modality, and a net without norm or pool that grades it."""
+    images = torch.cat([image.flatten(0, -4)[:1, None] for image in (scene.truth.image, scene.others)])
+    sides = [min(CONTROL_SIDE, side) for side in images.shape[-3:]]
+    parts = images.unfold(2, sides[0], 2).unfold(3, sides[1], 2).unfold(4, sides[2], 2).flatten(2, 4)
+    truth, others = parts[:, :, parts[0, 0].flatten(1).std(dim=1).argmax()].unbind()
+    truth, others = truth[None], others[None]
     deviation = truth.std().clamp(min=1e-6)
     batch = Batch((truth - truth.mean()) / deviation, torch.ones(1, 1))
     with torch.random.fork_rng(devices=[]):
@@ -220,9 +228,9 @@ def _control(scene: _Scene, target: Target, seed: int) -> _Scene:
         model = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(4 * voxels, 1))
     task = TASKS["grading"]
     gradients = [row[0].detach() for row in patient_gradient(model, batch, task, torch.float32)[1]]
-    run, patients = target.run, len(target.cohorts[0].train)
-    sigma = plan_round(run, 1, patients).sigma
-    private = privately(gradients, run.privacy.clip, sigma, seed_of(seed, "inversion", "noise"))
+    private = privately(
+        gradients, target.run.privacy.clip, plan_of(target)[0].sigma, seed_of(seed, "inversion", "noise")
+    )
     return _Scene(model, task, batch, (others - truth.mean()) / deviation, {"gradient": gradients, "private": private})
 
 
@@ -267,7 +275,8 @@ def _draw(
     runs: Sequence[tuple[str, Tensor, dict[str, Tensor], dict[str, dict[str, float]]]], path: Path, note: str
 ) -> None:
     """A row a run: the true slice, what was found in each case, and the mean of other patients."""
-    heads = {"gradient": "from one gradient", "update": "from a round's update", "private": "from a private gradient"}
+    heads = {"gradient": "without privacy, one gradient", "update": "without privacy, an update"}
+    heads |= {"private": "with privacy, one gradient"}
     heads |= {"other patients": "mean of other patients"}
     figure = new_figure("What a server can see of one patient", note, width=11.0, height=1.0 + 2.6 * len(runs))
     axes = figure.subplots(len(runs), 1 + len(heads), squeeze=False)

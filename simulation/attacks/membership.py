@@ -36,6 +36,8 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 LOSS, LIRA = "loss threshold", "LiRA"
 RATES = {"tpr_at_fpr_0.01": 0.01, "tpr_at_fpr_0.1": 0.1}
+ENOUGH = 50
+"""Non-members from which on small rates of false positives can be seen."""
 LEAST_VARIANCE = 1e-8
 """Of scores, which are of the order of 1: shadow models that agree to the last bit must not divide by zero."""
 
@@ -154,12 +156,16 @@ def roc(scores: Floats, inside: Bools) -> tuple[Floats, Floats]:
 
 
 def draw_roc(curves: Mapping[tuple[str, str], tuple[Floats, Floats]], path: Path, note: str) -> None:
-    """Write a PNG of all ROC curves on logarithmic axes: a colour a run, LiRA solid and the loss threshold dashed."""
+    """Write a PNG of all ROC curves: a colour a run, LiRA solid and the loss threshold dashed.
+
+    On logarithmic axes where there are non-members enough for small rates.
+    """
+    few = min(fpr[fpr > 0].min() for fpr, _ in curves.values()) > 1 / ENOUGH
     figure = new_figure("Membership: which patients were trained on", note, width=8.0, height=5.4)
     axes = figure.subplots()
     runs = list(dict.fromkeys(run for run, _ in curves))
     # A curve starts at the first rate that is not zero, which a logarithmic axis does not have.
-    least = min(fpr[fpr > 0].min() for fpr, _ in curves.values()) / 2
+    least = 0.0 if few else min(fpr[fpr > 0].min() for fpr, _ in curves.values()) / 2
     for (run, attack), (fpr, tpr) in curves.items():
         colour, dash = COLOURS[runs.index(run) % len(COLOURS)], "--" if attack == LOSS else "-"
         fpr, tpr = np.maximum(fpr, least), np.maximum(tpr, least)
@@ -170,7 +176,8 @@ def draw_roc(curves: Mapping[tuple[str, str], tuple[Floats, Floats]], path: Path
 
 
 def _finish(axes: "Axes", least: float) -> None:
-    axes.set(xscale="log", yscale="log", xlim=(least, 1.05), ylim=(least, 1.05))
+    scale = "log" if least else "linear"
+    axes.set(xscale=scale, yscale=scale, xlim=(least, 1.05), ylim=(least, 1.05))
     axes.set_xlabel("false positive rate (non-members taken for members)")
     axes.set_ylabel("true positive rate (members found)")
     axes.grid(color="#DDDDDD", linewidth=0.6)

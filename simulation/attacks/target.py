@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from client.ledger import ledger_folder, read_ledger
 from client.manifest import admit
+from client.privacy import Plan, default_delta, plan_round
 from server.history import History
 from shared.codec import CodecError, load_weights, weights_from_bytes
 from shared.config import RunConfig
@@ -52,6 +54,22 @@ class Target:
             for cohort in self.cohorts
         ]
         return [patient for site in of_sites for patient in site]
+
+
+def plan_of(target: Target) -> tuple[Plan, float]:
+    """The private steps of a round at the run's first site, as its ledger has them, and the ledger's delta.
+
+    Without privacy: what the run's settings would make of them. Raises ConfigError where the ledger is gone.
+    """
+    site, run = target.sites[0], target.run
+    if not run.private:
+        delta = default_delta(len(target.cohorts[0].train))
+        return plan_round(run, 1, len(target.cohorts[0].train), delta), delta
+    ledger = read_ledger(ledger_folder(site.work))
+    charge = next((charge for charge in ledger.charges if charge.what == "train"), None) if ledger else None
+    if ledger is None or charge is None:
+        raise ConfigError(f"run={target.folder}: the ledger of {site.name} is gone; put it back from a copy")
+    return Plan(sigma=charge.sigma, rate=charge.rate, steps=charge.steps, lr=run.privacy.lr), ledger.delta
 
 
 def open_target(folder: Path, machine: Machine) -> Target:

@@ -205,10 +205,10 @@ def test_test_mode_cannot_keep_a_ceiling(folder: Path) -> None:
 
 def test_a_number_of_patients_is_drawn_once_for_a_cohort(folder: Path) -> None:
     """Two draws for one cohort would tell more than one; another cohort needs another."""
-    write(folder, COUNT, ROUND, replace(COUNT, patients=11, noisy=3))
+    write(folder, replace(COUNT, cohort="a"), ROUND, replace(COUNT, cohort="b", noisy=3))
     ledger = read_ledger(folder)
     assert ledger is not None
-    assert [ledger.noisy_count(patients) for patients in (10, 11, 12)] == [12, 3, None]
+    assert [ledger.noisy_count(cohort) for cohort in ("a", "b", "c")] == [12, 3, None]
 
 
 def test_delta_is_that_of_the_first_charge(folder: Path) -> None:

@@ -55,7 +55,7 @@ class Idle(nn.Module):
 
 def test_noise_has_its_deviation_and_its_secret(run_config: Configure, received: Gradients) -> None:
     """sigma * clip / expected batch. A secret repeats its noise, another one has other noise."""
-    run = replace(run_config(), privacy=PrivacyConfig(clip=CLIP))
+    run = replace(run_config(), privacy=PrivacyConfig(clip=CLIP, batch=2.0))
     plan = Plan(sigma=0.7, rate=0.5, steps=1, lr=0.8)
     for secret in (1, 1, 2):
         train_privately(Idle(), patients(4), drawn, Segmentation, run, plan, CPU, secret)
@@ -70,14 +70,16 @@ def test_a_plan_spends_the_budget_and_no_more(run_config: Configure) -> None:
     run, also = run_config("rounds=3", "train.steps=4"), ((2.0, 1.0, 1),)
     run = replace(run, privacy=PrivacyConfig(mechanism="dp_sgd", epsilon=2.0, batch=8.0))
     for before in ((), also):
-        plan = plan_round(run, 1, 40, before)
+        plan = plan_round(run, 1, 40, 1 / 400, before)
         assert (plan.rate, plan.steps) == (8 / 40, 4)
         assert 0.99 * 2 <= rdp_epsilon([*before, (plan.sigma, plan.rate, 3 * 4)], 1 / 400) <= 2
-    assert plan_round(run, 1, 5).rate == 1.0  # fewer patients than a batch
+    assert plan_round(run, 1, 5, 0.01).rate == 1.0  # fewer patients than a batch
+    strict = replace(run, privacy=replace(run.privacy, delta=1e-6))
+    assert plan_round(strict, 1, 40, 1e-3) == plan_round(run, 1, 40, 1e-6)  # the smaller delta counts
     falling = replace(run, privacy=replace(run.privacy, lr=0.9, schedule="linear"))
-    assert [plan_round(falling, round, 40).lr for round in (1, 2, 3)] == pytest.approx([0.9, 0.6, 0.3])
+    assert [plan_round(falling, round, 40, 0.01).lr for round in (1, 2, 3)] == pytest.approx([0.9, 0.6, 0.3])
     with pytest.raises(ValueError, match="epsilon=2"):
-        plan_round(run, 1, 40, ((0.5, 1.0, 1),))
+        plan_round(run, 1, 40, 1 / 400, ((0.5, 1.0, 1),))
 
 
 def test_fp16_is_left_out(run_config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch.testing import assert_close
 import client.privacy
 from client.ledger import Charge, ledger_folder, read_ledger
 from client.policy import DeclinedError
+from client.privacy import plan_round
 from client.work import evaluate, prepare, train
 from server.rounds import initial_model
 from shared.codec import travelling, weights_to_bytes
@@ -73,6 +75,54 @@ def refusal(work: Callable[..., object], site: SiteConfig, request: Request) -> 
     with pytest.raises(DeclinedError) as refused:
         work(site, request)
     return refused.value.code, str(refused.value)
+
+
+@pytest.mark.parametrize("told", [1, 30])
+def test_what_leaves_follows_from_what_is_told(
+    hospital: Hospital, run_config: Config, monkeypatch: pytest.MonkeyPatch, told: int
+) -> None:
+    """Noise, rate and divisor show in an update: were they of the exact number, that would be told for free."""
+    monkeypatch.setattr("client.private_work.patients_to_tell", lambda job, ledger: told)
+    site, config = hospital.site(), run_config(*PRIVATE)
+    train(site, request_of(config))
+    (charge,) = charges(site)
+    assert charge.rate == min(1.0, PATIENTS / told)
+    plan = plan_round(config, 1, told, 1e-4, ((site.policy.count_noise, 1.0, 1),))
+    assert charge.sigma == plan.sigma
+
+
+def test_a_number_is_drawn_once_however_patients_are_parted(hospital: Hospital, run_config: Config) -> None:
+    """Else equal numbers for two splits would tell that both have as many training patients."""
+    site = hospital.site()
+    for seed in range(3):
+        with suppress(DeclinedError):
+            prepare(site, request_of(run_config("privacy=dp_sgd", f"data.split_seed={seed}", "data.validation=0.4")))
+    assert len(charges(site, "count")) == 1
+
+
+def test_another_split_is_declined(hospital: Hospital, run_config: Config) -> None:
+    """It would put training patients on the other side, where metrics might be told of them."""
+    site = hospital.site(metrics="always")
+    prepare(site, request_of(run_config("privacy=dp_sgd", "data.validation=0.4")))
+    for work in (train, evaluate):
+        code, sentence = refusal(work, site, request_of(run_config("privacy=dp_sgd", "data.validation=0.2")))
+        assert code == "ledger" and "data.validation=0.2" in sentence and "data.validation=0.4" in sentence
+
+
+def test_a_run_stays_within_its_own_epsilon(hospital: Hospital, run_config: Config) -> None:
+    """Whatever it asks for: here the same last round three times, each with other weights. No ceiling is set."""
+    site, config = hospital.site(), run_config(*PRIVATE, "rounds=1", "privacy.epsilon=2")
+    first = request_of(config)
+    train(site, first)
+    code, sentence = refusal(train, site, other_weights(first))
+    assert code == "budget" and "privacy.epsilon=2" in sentence
+    assert len(charges(site)) == 1
+
+
+def test_a_round_that_the_run_has_not_is_declined(hospital: Hospital, run_config: Config) -> None:
+    site = hospital.site()
+    code, _ = refusal(train, site, request_of(run_config(*PRIVATE, "rounds=2"), 3))
+    assert code == "policy" and charges(site) == []
 
 
 def test_the_same_request_is_charged_once(hospital: Hospital, run_config: Config) -> None:

@@ -32,7 +32,7 @@ def distance(one: Update, other: Update | None = None) -> float:
 
 def mean(given: list[Update], sigma: float, secret: int = 1) -> Update:
     model = {name: tensor.double() for name, tensor in MODEL.items()}  # nothing is rounded at the end
-    return noisy_mean([update.__getitem__ for update in given], model, CLIP, sigma, secret)
+    return noisy_mean([update.__getitem__ for update in given], model, CLIP, sigma, secret, len(given))
 
 
 def test_equals_flowers_clipping() -> None:

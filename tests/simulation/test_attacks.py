@@ -95,7 +95,7 @@ def test_the_plan_of_the_audit_is_what_the_ledger_was_charged(tmp_path: Path) ->
     ledger = (out / "sites" / "site-1" / "ledger" / "ledger.jsonl").read_text().splitlines()
     charges = [json.loads(line)["charge"] for line in ledger]
     trained = [charge for charge in charges if charge["what"] == "train"]
-    run, plan = whole_plan(target)
+    run, plan, _ = whole_plan(target)
     assert {(charge["sigma"], charge["rate"]) for charge in trained} == {(plan.sigma, plan.rate)}
     assert sum(charge["steps"] for charge in trained) == plan.steps
     assert run.privacy.clip == target.run.privacy.clip
@@ -106,7 +106,7 @@ def test_the_plan_of_the_audit_is_what_the_ledger_was_charged(tmp_path: Path) ->
 
 def test_without_privacy_canaries_are_seen(finished: Path) -> None:
     """Nothing is clipped and there is no noise: all but those never drawn stand out, and a guess is never wrong."""
-    run, plan = whole_plan(open_target(finished, HERE))
+    run, plan, _ = whole_plan(open_target(finished, HERE))
     found = audit(run, replace(plan, steps=3 * plan.steps), 100)
     assert found.scores[~found.inside].max() == 0
     assert found.scores.max() >= 1

@@ -61,6 +61,13 @@ WRONG_USE = {
     ("data.spacing=[1,2]",): ("data.spacing",),
     ("data.modalities=[t1,t1]",): ("data.modalities=t1,t1", "twice"),
     ("data.visits=1",): ("data.visits=1", "data.window=5"),
+    ("privacy.epsilon=3",): ("privacy.epsilon", "privacy=dp_sgd"),  # and not without privacy, in silence
+    ("+privacy.epsilon=3",): ("privacy.epsilon=3", "privacy=dp_sgd"),
+    # Beyond what floating-point noise, or its search, can do.
+    ("privacy=dp_sgd", "privacy.clip=1e-45"): ("privacy.clip=1e-45",),
+    ("privacy=dp_sgd", "privacy.epsilon=1e308"): ("privacy.epsilon=1e+308",),
+    ("privacy=central", "rounds=1000000000"): ("rounds=1000000000",),
+    ("attack=[membership]", "run=full"): ("attack=", "membership"),
 }
 
 

@@ -10,7 +10,6 @@ import pytest
 from client.privacy import default_delta, plan_round
 from shared.accounting import rdp_epsilon
 from shared.messages import CODES
-from shared.site_config import PolicyConfig
 from simulation.settings import parse_settings
 from simulation.simulate import FailedError, simulate
 
@@ -26,12 +25,13 @@ def test_a_spent_budget_stops_one_site_and_not_the_run(values: Callable[..., dic
         "data.validation=0",
         "privacy.patches=1",
         "train.steps=1",
+        "policy.counts=always",  # all follows from an exact number
         f"out={out}",
     ]
     run, _ = parse_settings(values(*words))
-    count = (PolicyConfig().count_noise, 1.0, 1)
-    plan, delta = plan_round(run, 1, PATIENTS, (count,)), default_delta(PATIENTS)
-    one, two = (rdp_epsilon([count, (plan.sigma, plan.rate, rounds * plan.steps)], delta) for rounds in (1, 2))
+    delta = default_delta(PATIENTS)
+    plan = plan_round(run, 1, PATIENTS, delta)
+    one, two = (rdp_epsilon([(plan.sigma, plan.rate, rounds * plan.steps)], delta) for rounds in (1, 2))
     ceiling = (one + two) / 2
     assert one < ceiling < two <= run.privacy.epsilon
     settings = values(*words, f"policies={{site-2:{{max_epsilon:{ceiling}}}}}")
