@@ -13,7 +13,8 @@ from torch.testing import assert_close
 from client.privacy import patient_gradient
 from shared.data.samples import Batch
 from shared.tasks.grading import Grading
-from simulation.attacks.inversion import figures, inversion, invert, privately, update
+from simulation.attacks.found_images import figures
+from simulation.attacks.inversion import inversion, invert, privately, update
 from simulation.attacks.settings import AttackConfig
 from simulation.attacks.target import open_target
 from simulation.simulate import simulate
