@@ -26,8 +26,8 @@ from shared.site_config import PolicyConfig, SiteConfig
 from simulation.mock import MockConfig, write_mock
 
 PATIENTS = 4
-# All patients are in each step: nothing is left to chance, and the accounting is quick.
-PRIVATE = ("privacy=dp_sgd", f"privacy.batch={PATIENTS}", "privacy.patches=1", "data.validation=0", "train.steps=1")
+# All patients are in each step, whatever number is drawn to be told: nothing is left to chance.
+PRIVATE = ("privacy=dp_sgd", "privacy.batch=10000", "privacy.patches=1", "data.validation=0", "train.steps=1")
 Config = Callable[..., RunConfig]
 
 
@@ -83,7 +83,7 @@ def test_what_leaves_follows_from_what_is_told(
 ) -> None:
     """Noise, rate and divisor show in an update: were they of the exact number, that would be told for free."""
     monkeypatch.setattr("client.private_work.patients_to_tell", lambda job, ledger: told)
-    site, config = hospital.site(), run_config(*PRIVATE)
+    site, config = hospital.site(), run_config(*PRIVATE, f"privacy.batch={PATIENTS}")
     train(site, request_of(config))
     (charge,) = charges(site)
     assert charge.rate == min(1.0, PATIENTS / told)
