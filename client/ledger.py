@@ -60,7 +60,7 @@ class Ledger:
 
     folder: Path
     delta: float
-    """Of the study's epsilon: the site's own, or 1 / (10 N) at the first charge."""
+    """Of the study's epsilon: the site's own, or `client.privacy.default_delta` when the ledger is opened."""
     charges: list[Charge]
     head: str
     """SHA-256 of the last line, in hex."""

@@ -29,9 +29,9 @@ class PolicyConfig(Strict):
     """Metrics over fewer validation patients than this stay: those of one patient are that patient's."""
     max_epsilon: PositiveFloat | None = None
     """Ceiling of each patient's epsilon, over all runs of the study: a round that would pass it is declined, and so is
-    a run without dp_sgd. None: no ceiling."""
+    a run whose updates are not private. None: no ceiling."""
     delta: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Delta of that epsilon; None: 1 / (10 N) for the N training patients when the ledger is opened."""
+    """Of that epsilon, fixed when the ledger is opened; None: 0.0001, or 1 / (10 N) where exact numbers may leave."""
     test_mode: bool = False
     """Whether a run with privacy.test_seed, which is not private, may train here."""
 
