@@ -119,9 +119,9 @@ def patient_gradient(model: nn.Module, batch: Batch, task: Task, dtype: torch.dt
         logits = model(*batch.inputs)
     loss = task.loss(logits, batch.target, batch.weight)
     gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
-    finite = torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
-    zero = torch.zeros((), device=loss.device)
-    rows = [torch.where(finite, gradient, zero.to(gradient.dtype))[None] for gradient in gradients]
+    # One pass: a norm over all is finite only where every gradient is. What overflows it would be clipped to zero too.
+    finite = nn.utils.get_total_norm(gradients).isfinite()
+    rows = [torch.where(finite, gradient, gradient.new_zeros(()))[None] for gradient in gradients]
     return loss.detach(), rows
 
 
