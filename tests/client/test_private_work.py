@@ -1,103 +1,19 @@
-"""A private round at one site: what is charged, what is told, and what is refused."""
+"""A private round at one site: what is charged, and what is refused."""
 
 import json
 import math
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import torch
+from private_hospital import PATIENTS, PRIVATE, Config, Hospital, charges, other_weights, refusal, request_of
 from safetensors.torch import load
 from torch import Tensor
 from torch.testing import assert_close
 
 import client.privacy
-from client.ledger import Charge, ledger_folder, read_ledger
-from client.policy import DeclinedError
-from client.privacy import plan_round
+from client.ledger import ledger_folder, read_ledger
 from client.work import evaluate, prepare, train
-from server.rounds import initial_model
-from shared.codec import travelling, weights_to_bytes
-from shared.config import RunConfig
-from shared.messages import Request
-from shared.site_config import PolicyConfig, SiteConfig
-from simulation.mock import MockConfig, write_mock
-
-PATIENTS = 4
-# All patients are in each step, whatever number is drawn to be told: nothing is left to chance.
-PRIVATE = ("privacy=dp_sgd", "privacy.batch=10000", "privacy.patches=1", "data.validation=0", "train.steps=1")
-Config = Callable[..., RunConfig]
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("scans")
-    write_mock(MockConfig(patients=PATIENTS, size=(16, 16, 16), radius_max=6), root, 1)
-    return root
-
-
-@dataclass
-class Hospital:
-    scans: Path
-    folder: Path
-
-    def site(self, name: str = "work", **policy: object) -> SiteConfig:
-        """The hospital with another work folder, or another policy."""
-        accepts = PolicyConfig(**policy)  # type: ignore[arg-type]
-        work = str(self.folder / name)
-        return SiteConfig(name="a", root=str(self.scans), labels="mock", work=work, policy=accepts, device="cpu")
-
-
-@pytest.fixture
-def hospital(scans: Path, tmp_path: Path) -> Hospital:
-    return Hospital(scans, tmp_path)
-
-
-def request_of(config: RunConfig, round: int = 1) -> Request:
-    weights = weights_to_bytes(travelling(initial_model(config)))
-    return Request(run_id="r", round=round, config=config, weights=weights)
-
-
-def other_weights(request: Request) -> Request:
-    """The same round once more, as after the server was restored from a backup."""
-    first = load(request.weights)
-    return replace(request, weights=weights_to_bytes({name: tensor + 0.01 for name, tensor in first.items()}))
-
-
-def charges(site: SiteConfig, what: str = "train") -> list[Charge]:
-    ledger = read_ledger(ledger_folder(site.work))
-    return [charge for charge in ledger.charges if charge.what == what] if ledger else []
-
-
-def refusal(work: Callable[..., object], site: SiteConfig, request: Request) -> tuple[str, str]:
-    with pytest.raises(DeclinedError) as refused:
-        work(site, request)
-    return refused.value.code, str(refused.value)
-
-
-@pytest.mark.parametrize("told", [1, 30])
-def test_what_leaves_follows_from_what_is_told(
-    hospital: Hospital, run_config: Config, monkeypatch: pytest.MonkeyPatch, told: int
-) -> None:
-    """Noise, rate and divisor show in an update: were they of the exact number, that would be told for free."""
-    monkeypatch.setattr("client.private_work.patients_to_tell", lambda job, ledger: told)
-    site, config = hospital.site(), run_config(*PRIVATE, f"privacy.batch={PATIENTS}")
-    train(site, request_of(config))
-    (charge,) = charges(site)
-    assert charge.rate == min(1.0, PATIENTS / told)
-    plan = plan_round(config, 1, told, 1e-4, ((site.policy.count_noise, 1.0, 1),))
-    assert charge.sigma == plan.sigma
-
-
-def test_a_number_is_drawn_once_however_patients_are_parted(hospital: Hospital, run_config: Config) -> None:
-    """Else equal numbers for two splits would tell that both have as many training patients."""
-    site = hospital.site()
-    for seed in range(3):
-        with suppress(DeclinedError):
-            prepare(site, request_of(run_config("privacy=dp_sgd", f"data.split_seed={seed}", "data.validation=0.4")))
-    assert len(charges(site, "count")) == 1
 
 
 def test_another_split_is_declined(hospital: Hospital, run_config: Config) -> None:
@@ -191,43 +107,6 @@ def test_a_round_that_broke_off_stays_charged(
     assert told is not None and told > spent
 
 
-def test_what_a_private_site_tells(hospital: Hospital, run_config: Config, tmp_path: Path) -> None:
-    """No loss, no exact number; one noisy number for a cohort, drawn once; epsilon to a tenth and never too low."""
-    hospital.scans, scans = tmp_path / "scans", hospital.scans
-    hospital.scans.mkdir()
-    for folder in scans.iterdir():
-        (hospital.scans / folder.name).symlink_to(folder)
-    broken = hospital.scans / "Mock-01999-000"
-    broken.mkdir()
-    for kind in ("t1n", "seg"):
-        (broken / f"{broken.name}-{kind}.nii.gz").write_bytes(b"no image")
-    site, config = hospital.site(), run_config(*PRIVATE)
-    replies = [prepare(site, request_of(config)), *(train(site, request_of(config, round)) for round in (1, 2))]
-    (count,) = charges(site, "count")
-    assert count.noisy is not None
-    assert [reply.patients for reply in replies] == [max(1, count.noisy)] * 3
-    assert all(reply.metrics == {} and reply.left_out == {} for reply in replies)
-    assert replies[0].epsilon is None
-    exact = read_ledger(ledger_folder(site.work))
-    assert exact is not None and replies[2].epsilon is not None
-    assert 0 <= replies[2].epsilon - exact.epsilon() < 0.1
-    assert replies[2].epsilon == round(replies[2].epsilon, 1)
-    assert exact.epsilon() <= config.privacy.epsilon  # of four rounds, with the number of patients
-    open_site = hospital.site("open", metrics="always", counts="always")
-    reply = train(open_site, request_of(config))
-    assert reply.patients == PATIENTS and sum(reply.left_out.values()) == 1
-    assert math.isfinite(reply.metrics["loss"])
-    assert charges(open_site, "count") == []  # an exact number has no noise to pay for
-
-
-def test_the_noisy_number_is_noisy(hospital: Hospital, run_config: Config) -> None:
-    """At a deviation of 1e6 the number is not that of the patients; and it is never below one."""
-    request = request_of(run_config(*PRIVATE))
-    told = [prepare(hospital.site(str(number), count_noise=1e6), request).patients for number in range(8)]
-    assert min(told) >= 1 and max(told) > 1000
-    assert len({number for number in told if number > 1}) == sum(number > 1 for number in told)
-
-
 def test_all_rounds_spend_what_the_run_asks_for(hospital: Hospital, run_config: Config) -> None:
     """The number of patients is paid from the same budget; the noise is found to a thousandth."""
     config, site = run_config(*PRIVATE, "rounds=2", "privacy.epsilon=3"), hospital.site()
@@ -236,12 +115,6 @@ def test_all_rounds_spend_what_the_run_asks_for(hospital: Hospital, run_config: 
     assert ledger is not None
     assert 2.98 < ledger.epsilon() <= 3.0
     assert told[0] is not None and told[0] < 3.0 and told[1] == 3.0
-
-
-def test_nothing_is_evaluated_in_private(hospital: Hospital, run_config: Config) -> None:
-    request = request_of(run_config(*PRIVATE))
-    assert refusal(evaluate, hospital.site(), request)[0] == "withheld"
-    assert evaluate(hospital.site(metrics="always"), request).status == "ok"
 
 
 def test_a_ceiling_needs_privacy(hospital: Hospital, run_config: Config) -> None:
@@ -307,10 +180,3 @@ def test_the_studys_delta_is_kept(hospital: Hospital, run_config: Config) -> Non
     assert code == "ledger" and "policy.delta=0.01" in sentence and "0.001" in sentence
     train(hospital.site(), request_of(config, 2))  # no word of its own: the ledger's
     assert len(charges(site)) == 2
-
-
-def test_a_tighter_policy_holds_for_what_is_stored(hospital: Hospital, run_config: Config) -> None:
-    site, request = hospital.site(metrics="always"), request_of(run_config(*PRIVATE))
-    reply = train(site, request)
-    assert reply.metrics.keys() == {"loss"}
-    assert train(hospital.site(), request) == replace(reply, metrics={})
