@@ -1,6 +1,8 @@
 """gliofed-client: the hospital's command."""
 
+import argparse
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_module
@@ -18,11 +20,15 @@ HELP = """gliofed-client: one hospital.
 usage: gliofed-client check data.root=DIR data.labels=SCHEME [key=value ...]
        gliofed-client predict model=DIR data.root=DIR [data.labels=SCHEME] [key=value ...]
        gliofed-client ledger WORK [--json]
+       gliofed-client join KIT.zip [--into DIR]
+       gliofed-client approve DIR [--code FILE.fab] [--hash SHA256]
 
   check    read every scan to its end and say what to mend; status 0 without errors, 1 with
   predict  write a mask, or the grade, of every case; status 0 for all, 1 where one could not be predicted
   ledger   show what each patient was charged for in private runs, also while one trains; status 2 without a ledger,
            or where it is damaged
+  join     unpack a federation's kit, make this hospital's key, and write the request to be admitted
+  approve  show the code that is to run here and what is new in it, and ask; status 1 where it is not approved
 
 SCHEME is what the masks' values mean: brats2018, brats2019, brats2020, brats2021, brats2023, brats2024, msd,
 ucsf_pdgm, lumiere, hd_glio.
@@ -46,6 +52,13 @@ Settings of predict
 Words of ledger
   WORK                                 the site's work folder, or the ledger's own
   --json                               one object: delta, epsilon_rdp, epsilon_prv, private, charges
+
+Words of join and approve
+  KIT.zip                              the file that the aggregator sent
+  --into DIR                           the hospital's new folder; else ./FEDERATION-SITE
+  DIR                                  that folder
+  --code FILE.fab                      new code that the aggregator sent; else the kit's
+  --hash SHA256                        the whole hash of the code that was read, instead of a question
 """
 
 
@@ -64,8 +77,41 @@ def main() -> None:
         from client.ledger_command import ledger_command
 
         sys.exit(ledger_command(words))
+    elif command in ("join", "approve"):
+        sys.exit(_membership(command, words))
     else:
-        _wrong(f"no command {command!r}; there are: check, predict, ledger")
+        _wrong(f"no command {command!r}; there are: check, predict, ledger, join, approve")
+
+
+def _membership(command: str, words: list[str]) -> int:
+    """Do what a hospital does once: join, and approve code."""
+    parser = argparse.ArgumentParser(prog=f"gliofed-client {command}", add_help=False)
+    if command == "join":
+        parser.add_argument("kit", type=Path, metavar="KIT.zip")
+        parser.add_argument("--into", type=Path, metavar="DIR")
+    else:
+        parser.add_argument("folder", type=Path, metavar="DIR")
+        parser.add_argument("--code", type=Path, metavar="FILE.fab")
+        parser.add_argument("--hash", metavar="SHA256")
+    given = parser.parse_args(words)
+    from client.approve import approve
+    from client.join import join
+    from shared.parse import ConfigError
+    from shared.terminal import plain
+
+    try:
+        if command == "approve":
+            return approve(given.folder, given.code, given.hash)
+        print("\n".join(join(given.kit, given.into)))
+        return 0
+    except ConfigError as error:
+        print(f"gliofed-client: {plain(str(error))}", file=sys.stderr)
+    except OSError as error:  # no such kit, or a folder of another user
+        print(f"gliofed-client: {error.filename or command}: {error.strerror}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("gliofed-client: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return WRONG_USE
 
 
 def _check(overrides: list[str]) -> int:

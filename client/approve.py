@@ -1,0 +1,135 @@
+"""gliofed-client approve: a person at the hospital reads the code that is to run there, and agrees to its hash."""
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from difflib import unified_diff
+from pathlib import Path
+
+from shared.code import LIMIT, build_code, files_of
+from shared.files import write_bytes, write_json
+from shared.kit import Sha256
+from shared.parse import ConfigError, Strict, parse
+from shared.terminal import plain
+
+NOT_APPROVED = 1
+TYPED = 8
+"""Characters of the hash that are typed: enough that nobody agrees by pressing Enter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approval(Strict):
+    """A line of approved.json: a bundle that may run at this hospital."""
+
+    sha256: Sha256
+    time: str
+    """ISO 8601."""
+    files: int
+    """How many were shown."""
+
+
+def approve(folder: Path, code: Path | None = None, sha256: str | None = None) -> int:
+    """Show the code and ask; 0 where it is approved, 1 where not. Raises ConfigError over wrong use."""
+    if not (folder / "kit.json").is_file():
+        raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
+    known = approved(folder)
+    path = code or folder / "code.fab"
+    with path.open("rb") as file:
+        bundle = file.read(LIMIT + 1)
+    digest = hashlib.sha256(bundle).hexdigest()
+    try:
+        files = files_of(bundle)
+        proposed = _texts(files)
+    except ConfigError as error:
+        return _not_approved(f"{path}: {error}")
+    _show(proposed, *_reference(folder, known))
+    print(f"hash: {digest}")
+    if any(each.sha256 == digest for each in known):
+        print("approved before")
+        return 0
+    if reason := _refusal(digest, sha256):
+        return _not_approved(reason)
+    # The bundle first: no hash is approved whose code the hospital does not keep.
+    write_bytes(folder / "approved" / f"{digest}.fab", bundle)
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    line = Approval(sha256=digest, time=time, files=len(files))
+    write_json(folder / "approved.json", [asdict(each) for each in (*known, line)])
+    print("approved")
+    return 0
+
+
+def approved(folder: Path) -> tuple[Approval, ...]:
+    """Read what this hospital approved, the oldest first; none where nothing was. ConfigError over a damaged file."""
+    path = folder / "approved.json"
+    if not path.exists():
+        return ()
+    try:
+        # A group around the list: `parse` reads groups.
+        return parse(_Approvals, f'{{"approved": {path.read_text(errors="replace")}}}').approved
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Approvals(Strict):
+    approved: tuple[Approval, ...]
+
+
+def _reference(folder: Path, known: tuple[Approval, ...]) -> tuple[str, dict[str, list[str]]]:
+    """Give what the proposal is compared to, and its name: the last approved code, else the installed."""
+    if not known:
+        return "the code that is installed here", _texts(files_of(build_code()))
+    last = known[-1]
+    kept = folder / "approved" / f"{last.sha256}.fab"
+    content = kept.read_bytes()
+    if hashlib.sha256(content).hexdigest() != last.sha256:
+        raise ConfigError(f"{kept}: not the code that was approved; restore it from a copy")
+    return f"the code approved on {last.time}", _texts(files_of(content))
+
+
+def _texts(files: Mapping[str, bytes]) -> dict[str, list[str]]:
+    """Split each file at its line feeds alone, so that no other byte of a difference is lost."""
+    try:
+        return {path: content.decode().split("\n") for path, content in sorted(files.items())}
+    except UnicodeDecodeError:
+        odd = next(path for path, content in sorted(files.items()) if not _is_text(content))
+        raise ConfigError(f"{odd} is not text, so nobody can read it") from None
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _show(proposed: Mapping[str, list[str]], name: str, reference: Mapping[str, list[str]]) -> None:
+    for path, lines in proposed.items():
+        print(f"{len(lines) - (lines[-1] == ''):6d} lines  {path}")
+    changed = [path for path in sorted({*proposed, *reference}) if proposed.get(path) != reference.get(path)]
+    print(f"{len(proposed)} files; {len(changed)} differ from {name}")
+    for path in changed:
+        old, new = reference.get(path, []), proposed.get(path, [])
+        for line in unified_diff(old, new, f"before/{path}", f"proposed/{path}", lineterm=""):
+            print(plain(line))
+
+
+def _refusal(digest: str, sha256: str | None) -> str | None:
+    """Say why the person does not agree to the hash; None where they do."""
+    if sha256 is not None:
+        return None if sha256.lower() == digest else f"--hash {sha256} is not the hash of this code"
+    if not sys.stdin.isatty():
+        return "nobody to ask; give the hash of the code that was read, with --hash"
+    try:
+        typed = input(f"To approve this code, type the first {TYPED} characters of the hash: ")
+    except EOFError:
+        typed = ""
+    return None if typed.strip().lower() == digest[:TYPED] else "what was typed is not the start of the hash"
+
+
+def _not_approved(reason: str) -> int:
+    print(f"gliofed-client: not approved: {plain(reason)}", file=sys.stderr)
+    return NOT_APPROVED

@@ -1,0 +1,48 @@
+"""gliofed-client join: unpack a kit, make this hospital's key, and ask to be admitted."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import PrivateFormat
+
+from shared.files import new_folder, write_bytes, write_json
+from shared.join_request import sign_request
+from shared.keys import fingerprint, new_key, private_bytes, public_line, read_authority, spoken, write_secret
+from shared.kit import read_kit
+from shared.parse import ConfigError
+
+
+def join(path: Path, into: Path | None = None, now: datetime | None = None) -> list[str]:
+    """Make the hospital's folder, whole or not at all, and say what to do next. Raises ConfigError.
+
+    Nothing that is there is written over: a lost key locks the hospital out.
+    """
+    now = now or datetime.now(UTC)
+    kit, files = read_kit(path)
+    last = read_authority(files["ca.crt"], str(path)).not_valid_after_utc
+    if last <= now:
+        raise ConfigError(f"{path}: its authority ended on {last:%Y-%m-%d}; ask for a kit of a new federation")
+    folder = (into or Path(f"{kit.federation}-{kit.site}")).expanduser().resolve()
+    request = folder / f"{kit.site}.request.json"
+    if (folder / "site.key").exists():
+        raise ConfigError(
+            f"{folder}: joined already, and its key stays; send {request.name} again, or join with another --into"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: not an empty folder; give another with --into")
+    key = new_key()
+    with new_folder(folder) as half:
+        for name, content in files.items():
+            write_bytes(half / name, content)
+        write_secret(half / "site.key", private_bytes(key, PrivateFormat.OpenSSH))
+        comment = f"{kit.site}@{kit.federation}"
+        write_bytes(half / "site.key.pub", f"{public_line(key.public_key())} {comment}\n".encode())
+        write_json(half / request.name, asdict(sign_request(kit, key, now.isoformat(timespec="seconds"))))
+    return [
+        f"{folder}: made; site.key in it must never leave this machine",
+        f"send {request} to the aggregator, and compare by telephone:",
+        f"  this hospital's key  {fingerprint(key.public_key())}",
+        f"  the authority        {spoken(kit.ca_sha256)}",
+        f"then follow {folder / 'README.md'}",
+    ]

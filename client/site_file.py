@@ -1,0 +1,30 @@
+"""The settings of a hospital that has joined: site.yaml in its folder."""
+
+from pathlib import Path
+
+from shared.parse import ConfigError, parse
+from shared.site_config import SiteConfig
+from shared.yaml_file import read_yaml
+
+
+def read_site(folder: Path) -> SiteConfig:
+    """Read site.yaml; its paths become absolute, from the folder on. Raises ConfigError with every fault."""
+    folder = folder.expanduser().resolve()
+    path = folder / "site.yaml"
+    if not path.exists():
+        raise ConfigError(f"{folder}: no site.yaml there; give the folder that gliofed-client join made")
+    values = {"work": "work"} | read_yaml(path)
+    for key in ("root", "work"):
+        if isinstance(values.get(key), str):
+            values[key] = str(_absolute(folder, values[key]))
+    try:
+        return parse(SiteConfig, values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _absolute(folder: Path, given: str) -> Path:
+    try:
+        return folder / Path(given).expanduser()
+    except RuntimeError:  # ~somebody who is not there
+        return folder / given

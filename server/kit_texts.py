@@ -1,0 +1,91 @@
+"""What a kit tells a hospital: instructions, and its settings to fill in."""
+
+from string import Template
+
+from shared.kit import Kit, split_address
+
+SITE_YAML = Template("""\
+# What this hospital keeps to itself: nothing of this file is sent. Replace each ???; the rest may stay.
+# A path is absolute, or relative to this file.
+
+name: "$site"                # as the federation knows this hospital
+root: ???                    # folder of the scans
+labels: ???                  # what the masks' values mean, one of:
+#                              $schemes
+patients: null               # the cohort, as [id, id, ...]; null: every patient under root
+work: work                   # folder for the cache, the ledger and stored replies; keep it for the whole study
+device: auto                 # auto, cpu, cuda or cuda:N
+threads: 1                   # of a CPU
+
+# What this hospital accepts. A request beyond it is declined.
+policy:
+  min_patients: 1            # fewer training patients than this: no training
+  models: null               # names of allowed models, as [unet, lstm_unet]; null: any
+  max_steps: null            # most local steps a round; null: any
+  metrics: unless_private    # whether losses and Dice may leave: always, unless_private, never
+  counts: unless_private     # whether exact numbers of patients may leave: always, unless_private
+  count_noise: 10.0          # deviation of the noise on a private run's number, patients
+  min_validation: 1          # metrics over fewer validation patients than this stay
+  max_epsilon: null          # ceiling of each patient's epsilon over the whole study; null: none, also without privacy
+  delta: null                # of that epsilon; null: 1 / (10 N) for N training patients
+  test_mode: false           # whether a run that only pretends to be private may train here
+
+# What scans must be; gliofed-client check says which are not.
+check:
+  spacing: [0.2, 10.0]       # shortest and longest voxel edge, mm
+  size: [8, 1024]            # fewest and most voxels along an axis
+  thick_slice: 4.0           # mm; thicker ones get a warning
+  tiny_tumour: 0.1           # cm3; a smaller one gets a warning
+  huge_tumour: 400.0         # cm3; a larger one gets a warning
+  outlier: 6.0               # robust standard deviations from the cohort; beyond: a warning
+""")
+
+
+def site_yaml(site: str) -> str:
+    """Write a hospital's settings: what it must say is ???, and the rest is what the software takes by itself."""
+    from shared.data.labels import LABELS
+
+    schemes = ", ".join(name for name in LABELS if name != "mock")
+    return SITE_YAML.substitute(site=site, schemes=schemes)
+
+
+def readme(kit: Kit) -> str:
+    """Write the page of instructions for a hospital."""
+    host, port = split_address(kit.address)
+    folder = f"{kit.federation}-{kit.site}"
+    return f"""\
+# {kit.site} joins {kit.federation}
+
+This kit holds no secret. Scans stay at the hospital; only model updates leave it.
+
+**Network**: one outgoing TCP connection from the training machine, to `{host}` port {port}, encrypted (TLS). Nothing
+needs to come in: no open port, no VPN. The clock must be right (NTP).
+
+1. **Install** gliofed on the training machine, then join:
+
+       gliofed-client join KIT.zip
+
+   This makes the folder `{folder}`. It makes this hospital's key there, `site.key`: it never leaves the machine, nobody
+   else needs it, and it must not be copied to another.
+2. **Send** `{folder}/{kit.site}.request.json` to the aggregator, by e-mail for instance: it holds no secret.
+3. **Compare by telephone**, on a number that you knew before: join showed two fingerprints. Read the hospital's to the
+   aggregator, and let them read the authority's to you. A difference means that somebody stands in between: stop.
+4. **Fill in** `{folder}/site.yaml`: the folder of the scans, the masks' scheme, and what this hospital accepts. It is
+   never sent.
+5. **Check the data**, until it has no errors:
+
+       gliofed-client check data.root=SCANS data.labels=SCHEME work={folder}/work
+
+6. **Read and approve the code** that the federation proposes. Only approved code runs here:
+
+       gliofed-client approve {folder}
+
+   It shows every file, and what differs from the code that is installed or was approved before. New code is sent as a
+   file, and approved the same way: `gliofed-client approve {folder} --code FILE.fab`.
+7. **Start**, once the aggregator says that the hospital is admitted:
+
+       gliofed-client start {folder}
+
+Keep the folder, and `work` in it, for the whole study: the ledger there bounds what each patient gives. If `site.key`
+is lost or somebody else may have seen it, tell the aggregator at once, and join again into another folder.
+"""

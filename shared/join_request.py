@@ -1,0 +1,65 @@
+"""A hospital's request to be admitted: its public key, signed by the private key that stays there."""
+
+import base64
+import binascii
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA384
+
+from shared.keys import public_line, read_public
+from shared.kit import Kit, Sha256
+from shared.parse import ConfigError, SiteName, Strict, parse
+
+LIMIT = 2**16
+"""Most bytes of a request; a real one has about 700."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinRequest(Strict):
+    """What SITE.request.json says."""
+
+    federation: SiteName
+    site: SiteName
+    ca_sha256: Sha256
+    """Of the certificate that the hospital was given: names are free, and two federations may share one."""
+    public_key: str
+    """As in a file .pub."""
+    made: str
+    """Time, ISO 8601."""
+    signature: str = ""
+    """Of all the rest: ECDSA with SHA-384, base64."""
+
+    def signed(self) -> bytes:
+        """Give what the signature covers; its first line keeps it from being taken for anything else."""
+        rest = {key: value for key, value in asdict(self).items() if key != "signature"}
+        return b"gliofed join request\n" + json.dumps(rest, sort_keys=True).encode()
+
+
+def sign_request(kit: Kit, key: ec.EllipticCurvePrivateKey, made: str) -> JoinRequest:
+    """Ask for admission with this key."""
+    names = {"federation": kit.federation, "site": kit.site, "ca_sha256": kit.ca_sha256}
+    rest = {**names, "public_key": public_line(key.public_key()), "made": made}
+    signature = key.sign(JoinRequest(**rest).signed(), ec.ECDSA(SHA384()))
+    return JoinRequest(**rest, signature=base64.b64encode(signature).decode())
+
+
+def read_request(path: Path) -> tuple[JoinRequest, ec.EllipticCurvePublicKey]:
+    """Read a request and the key that signed it, or raise ConfigError: not one, altered, or another kind of key."""
+    with path.open("rb") as file:
+        data = file.read(LIMIT + 1)
+    if len(data) > LIMIT:
+        raise ConfigError(f"{path}: too large for a request")
+    try:
+        request = parse(JoinRequest, data.decode())
+    except (UnicodeDecodeError, ConfigError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    key = read_public(request.public_key, f"{path}: public_key")
+    try:
+        key.verify(base64.b64decode(request.signature, validate=True), request.signed(), ec.ECDSA(SHA384()))
+    except (InvalidSignature, binascii.Error):
+        raise ConfigError(f"{path}: altered: the signature is not of its key; ask the hospital for it again") from None
+    return request, key

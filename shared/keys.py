@@ -1,0 +1,93 @@
+"""Keys and fingerprints. Every key is on the curve P-384, the strongest that Flower's nodes take."""
+
+import base64
+import hashlib
+import os
+from pathlib import Path
+from uuid import uuid4
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_ssh_public_key,
+)
+
+from shared.files import sync
+from shared.parse import ConfigError
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    """Make a key from the operating system's randomness."""
+    return ec.generate_private_key(ec.SECP384R1())
+
+
+def private_bytes(key: ec.EllipticCurvePrivateKey, form: PrivateFormat) -> bytes:
+    """Write a private key as PEM without a password: a service starts unattended. OpenSSH's form is Flower's."""
+    return key.private_bytes(Encoding.PEM, form, NoEncryption())
+
+
+def public_line(key: ec.EllipticCurvePublicKey) -> str:
+    """Write a public key as in a file .pub, without the comment."""
+    return key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def read_public(line: str, where: str) -> ec.EllipticCurvePublicKey:
+    """Read the line of a file .pub, or raise ConfigError where it is no key on P-384."""
+    try:
+        key = load_ssh_public_key(line.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigError(f"{where}: no public key in OpenSSH's form") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        raise ConfigError(f"{where}: the key must be EC P-384, as gliofed-client join makes it")
+    return key
+
+
+def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
+    """Write a key's fingerprint as `ssh-keygen -lf` shows it."""
+    digest = hashlib.sha256(base64.b64decode(public_line(key).split()[1])).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def read_authority(pem: bytes, where: str) -> x509.Certificate:
+    """Read the certificate of an authority, or raise ConfigError."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (ValueError, x509.ExtensionNotFound):
+        raise ConfigError(f"{where}: no certificate of an authority") from None
+    if not is_authority:
+        raise ConfigError(f"{where}: no certificate of an authority")
+    return certificate
+
+
+def certificate_sha256(certificate: x509.Certificate) -> str:
+    """Hash the certificate, in hexadecimal: 64 digits."""
+    return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
+
+
+def spoken(sha256: str) -> str:
+    """Write a hash in pairs, as openssl shows a certificate's fingerprint.
+
+    >>> spoken("0a1b2c")
+    '0A:1B:2C'
+    """
+    return ":".join(sha256[at : at + 2] for at in range(0, len(sha256), 2)).upper()
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a file that no other user could read at any moment; it is whole, or the old one."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
