@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from shared.messages import CODES, MessageError, Reply, Request
+from client.audit import Audit
+from client.policy import counts_leave
+from shared.messages import CODES, MessageError, Reply, Request, leaving
 from shared.site_config import SiteConfig
 
 LOG = logging.getLogger("gliofed.site")
@@ -42,22 +44,35 @@ def _answer(kind: str, message: Message, context: Context, site_of: SiteOf) -> M
     try:
         site = site_of(context)
         with _log(Path(site.work)):
-            reply = _work(kind, site, message)
+            records = _audited(kind, site, message)
     except Exception:  # no configuration or no place for a log: the SuperNode's own output has the reason
         LOG.exception("%s: the site's configuration or its work folder cannot be used", kind)
-        reply = Reply(site="", status="failed", code="config")
-    return Message(reply.to_records(), reply_to=message)
+        records = Reply(site="", status="failed", code="config").to_records()
+    return Message(records, reply_to=message)
 
 
-def _work(kind: str, site: SiteConfig, message: Message) -> Reply:
+def _audited(kind: str, site: SiteConfig, message: Message) -> RecordDict:
+    """Answer, with a receipt of the very records on disk; where that cannot be, nothing but this code leaves."""
+    audit = Audit(site, kind)
+    reply = _work(kind, site, message, audit)
+    try:
+        records = reply.to_records()
+        records.config_records["reply"]["head"] = audit.receipt(reply, leaving(records))
+        return records
+    except Exception as error:
+        LOG.error("%s declined, for its receipt cannot be written: %s", kind, error, exc_info=error)
+        return Reply(site=site.name, status="declined", code="audit").to_records()
+
+
+def _work(kind: str, site: SiteConfig, message: Message, audit: Audit) -> Reply:
     exact = False
     try:
-        # Imported here, where a broken installation is a code as well, and not a stack trace at the server.
-        from client import work
-        from client.policy import counts_leave
-
         request = Request.from_records(message.content)
         exact = counts_leave(site.policy, request.config)
+        audit.admit(request)
+        # Imported here, where a broken installation is a code as well, and not a stack trace at the server.
+        from client import work
+
         reply: Reply = getattr(work, kind)(site, request)
         return reply
     except Exception as error:  # whatever it is must not leave the site

@@ -77,10 +77,14 @@ def main() -> None:
         from client.ledger_command import ledger_command
 
         sys.exit(ledger_command(words))
+    elif command == "audit":
+        from client.audit_command import audit_command
+
+        sys.exit(audit_command(words))
     elif command in ("join", "approve"):
         sys.exit(_membership(command, words))
     else:
-        _wrong(f"no command {command!r}; there are: check, predict, ledger, join, approve")
+        _wrong(f"no command {command!r}; there are: check, predict, ledger, audit, join, approve")
 
 
 def _membership(command: str, words: list[str]) -> int:

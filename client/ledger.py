@@ -1,8 +1,5 @@
 """What each patient has been charged for, on the hospital's disk: one ledger a study, which no crash makes forget."""
 
-import fcntl
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +10,7 @@ from typing import Any, Literal
 
 from client.policy import DeclinedError
 from shared.accounting import Spent, rdp_epsilon
+from shared.chain import BusyError, begun, digest, drop_unfinished, head_file, link, lock, read_chain, read_head
 from shared.files import append_line, write_bytes, write_json
 from shared.parse import ConfigError, parse
 
@@ -101,10 +99,10 @@ class Ledger:
                 f"{charge.what} of round {charge.round} would bring epsilon to {after:.3f}, and "
                 f"policy.max_epsilon={ceiling:g} (spent: {self.epsilon():.3f}, delta={self.delta:.2g})",
             )
-        line = json.dumps(asdict(_Line(charge, self.head)), sort_keys=True)
+        line = link({"charge": asdict(charge)}, self.head)
         append_line(_file(self.folder), line)
         self.charges.append(charge)
-        self.head = _hash(line)
+        self.head = digest(line)
         _write_head(self)
 
     def noisy_count(self, cohort: str) -> int | None:
@@ -123,12 +121,11 @@ def hold(folder: Path, delta: float) -> Iterator[Ledger]:
 
     Raises DeclinedError: ledger_busy where another process holds it, ledger where it cannot be relied on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DeclinedError("ledger_busy", f"{folder}: another run holds this ledger; wait until it ends") from None
+    try:
+        held = lock(folder)
+    except BusyError:
+        raise DeclinedError("ledger_busy", f"{folder}: another run holds this ledger; wait until it ends") from None
+    with held:
         try:
             ledger = read_ledger(folder)
         except ConfigError as error:
@@ -136,7 +133,7 @@ def hold(folder: Path, delta: float) -> Iterator[Ledger]:
         if ledger is None:
             ledger = _open(folder, delta)
         else:
-            _drop_unfinished(folder)
+            drop_unfinished(_file(folder))
             _write_head(ledger)  # a process may have died between a line and its head
         if ledger.charges and (last := _time(ledger.charges[-1])) > _now() + SLACK:
             raise DeclinedError(
@@ -150,37 +147,30 @@ def read_ledger(folder: Path) -> Ledger | None:
 
     Raises ConfigError where lines are missing, changed or cannot be read.
     """
-    file, head_file = _file(folder), folder / "head.json"
-    if not head_file.exists() and not (file.exists() and file.stat().st_size):
-        return None  # or a process died when it opened one
+    file = _file(folder)
+    if not begun(file):
+        return None
+    head = read_head(head_file(file))
     try:
-        known = json.loads(head_file.read_text())  # first: a line that is written meanwhile may come on top
-        text = file.read_text()
-        count, delta, expected = int(known["lines"]), float(known["delta"]), str(known["hash"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        raise ConfigError(f"{folder}: the ledger cannot be read; put ledger.jsonl and head.json back") from None
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    hashes = [_hash(f"delta={delta!r}")]
+        delta = float(head["delta"])
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise ConfigError(f"{folder}: head.json has no delta; put ledger.jsonl and head.json back") from None
+    chain = read_chain(file, _root(delta), head)
     charges = []
-    for number, text in enumerate(lines, start=1):
+    for number, text in enumerate(chain.lines, start=1):
         try:
-            line = parse(_Line, text)
-            _time(line.charge)
+            charge = parse(_Line, text).charge
+            _time(charge)
         except ValueError:  # a ConfigError is one
             raise ConfigError(
                 f"{file}: line {number} is no charge with a time and its zone; put the ledger back from a copy"
             ) from None
-        if line.before != hashes[-1]:
-            raise ConfigError(f"{file}: line {number} does not follow the one before; put the ledger back from a copy")
-        charges.append(line.charge)
-        hashes.append(_hash(text))
-    if len(lines) not in (count, count + 1) or hashes[count] != expected:
-        raise ConfigError(f"{file}: {len(lines)} lines, not the {count} of head.json; put the ledger back from a copy")
-    return Ledger(folder, delta, charges, hashes[-1])
+        charges.append(charge)
+    return Ledger(folder, delta, charges, chain.head)
 
 
 def _open(folder: Path, delta: float) -> Ledger:
-    ledger = Ledger(folder, delta, [], _hash(f"delta={delta!r}"))
+    ledger = Ledger(folder, delta, [], digest(_root(delta)))
     write_bytes(_file(folder), b"")
     _write_head(ledger)
     return ledger
@@ -190,13 +180,6 @@ def _write_head(ledger: Ledger) -> None:
     """Say how many lines there are, so that a cut-off end shows."""
     head: dict[str, Any] = {"lines": len(ledger.charges), "hash": ledger.head, "delta": ledger.delta}
     write_json(ledger.folder / "head.json", head)
-
-
-def _drop_unfinished(folder: Path) -> None:
-    text = _file(folder).read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if whole != text:
-        write_bytes(_file(folder), whole)
 
 
 def _together(charges: list[Charge]) -> Spent:
@@ -218,8 +201,9 @@ def _file(folder: Path) -> Path:
     return folder / "ledger.jsonl"
 
 
-def _hash(line: str) -> str:
-    return hashlib.sha256(line.encode()).hexdigest()
+def _root(delta: float) -> str:
+    """What the first line follows: the whole chain hangs on delta."""
+    return f"delta={delta!r}"
 
 
 def _now() -> datetime:

@@ -1,7 +1,13 @@
 """What this hospital accepts."""
 
+from datetime import time
+from typing import TYPE_CHECKING
+
 from shared.config import RunConfig
 from shared.site_config import PolicyConfig
+
+if TYPE_CHECKING:  # Flower comes with it, and the ledger's command needs none
+    from shared.messages import Request
 
 
 class DeclinedError(Exception):
@@ -15,9 +21,15 @@ class DeclinedError(Exception):
 
 def check_run(policy: PolicyConfig, run: RunConfig) -> None:
     """Decline a run that the hospital did not agree to, before anything is read."""
-    if policy.models is not None and run.model.name not in policy.models:
-        allowed = ", ".join(policy.models)
-        raise DeclinedError("policy", f"model.name={run.model.name}: policy.models allows {allowed}")
+    for key, value, words, allowed in (
+        ("model.name", run.model.name, "models", policy.models),
+        ("task", run.task, "tasks", policy.tasks),
+        ("codec", run.codec, "codecs", policy.codecs),
+        ("privacy", run.privacy.mechanism, "mechanisms", policy.mechanisms),
+    ):
+        if allowed is not None and value not in allowed:
+            sentence = f"{key}={value}: policy.{words} allows {', '.join(allowed) or 'none'}"
+            raise DeclinedError("policy", sentence)
     if policy.max_epsilon is not None and not run.private:
         limit = f"policy.max_epsilon={policy.max_epsilon:g}"
         mechanism = run.privacy.mechanism
@@ -28,6 +40,39 @@ def check_run(policy: PolicyConfig, run: RunConfig) -> None:
     steps = run.train.steps
     if policy.max_steps is not None and steps is not None and steps > policy.max_steps:
         raise DeclinedError("policy", f"train.steps={steps}: policy.max_steps allows {policy.max_steps}")
+
+
+def check_hours(policy: PolicyConfig, clock: time) -> None:
+    """Decline a request that arrives outside the site's hours; they may pass midnight."""
+    if policy.hours is None:
+        return
+    begin, end = (time.fromisoformat(word) for word in policy.hours.split("-"))
+    inside = begin <= clock < end if begin < end else clock >= begin or clock < end
+    if not inside:
+        raise DeclinedError("hours", f"it is {clock:%H:%M}: policy.hours={policy.hours}")
+
+
+def check_rounds(policy: PolicyConfig, rounds: int) -> None:
+    """Decline one round more, after so many in the last 24 hours."""
+    most = policy.max_rounds_a_day
+    if most is not None and rounds >= most:
+        sentence = f"{rounds} rounds in the last 24 hours: policy.max_rounds_a_day={most}"
+        raise DeclinedError("rounds_a_day", sentence)
+
+
+def check_noise(policy: PolicyConfig, sigma: float) -> None:
+    """Decline a private run whose noise multiplier is below the site's least."""
+    if policy.min_noise is not None and sigma < policy.min_noise:
+        sentence = f"noise multiplier {sigma:.3g}: policy.min_noise asks for {policy.min_noise:g}"
+        raise DeclinedError("policy", f"{sentence}; a smaller privacy.epsilon or fewer steps have more")
+
+
+def reply_key(policy: PolicyConfig, request: "Request") -> str:
+    """Name of the stored reply to a request.
+
+    A private reply with an exact number of patients is another one: where the policy was tightened, it stays.
+    """
+    return request.key + "-exact" * (request.config.private and counts_leave(policy, request.config))
 
 
 def metrics_leave(policy: PolicyConfig, run: RunConfig) -> bool:

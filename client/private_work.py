@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from client.job import Job
 from client.ledger import Charge, Ledger, hold, ledger_folder
-from client.policy import DeclinedError, counts_leave
+from client.policy import DeclinedError, check_noise, counts_leave
 from client.privacy import Plan, default_delta, plan_round, train_privately
 from client.training import TrainResult
 from shared.config import DataConfig
@@ -56,6 +56,7 @@ def charge_round(job: Job, ledger: Ledger, told: int) -> Plan:
         plan = plan_round(config, job.request.round, told, ledger.delta, also)
     except ValueError as error:
         raise DeclinedError("budget", f"privacy.{error} (policy.count_noise={policy.count_noise:g})") from None
+    check_noise(policy, plan.sigma)
     charge = _charge(job, "train", plan.sigma, plan.rate, plan.steps)
     if not (after := ledger.epsilon_of_run(charge)) <= config.privacy.epsilon:
         sentence = f"round {charge.round} would bring the run to {after:.3f}; a round that is tried again counts again"

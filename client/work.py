@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from client.job import Job, open_job
 from client.outbox import Outbox
-from client.policy import DeclinedError, check_run, counts_leave, metrics_leave
+from client.policy import DeclinedError, check_run, counts_leave, metrics_leave, reply_key
 from client.training import TrainResult, train_one_round
 from shared.codec import encode, travelling
 from shared.data.samples import batches, whole
@@ -37,8 +37,7 @@ def train(site: SiteConfig, request: Request) -> Reply:
     """Train for a round and reply with the update, or with the stored reply if this request was answered before."""
     check_run(site.policy, request.config)  # first: what was stored under another policy stays as well
     outbox = Outbox(Path(site.work) / "outbox")
-    # A private reply with an exact number of patients is another one: where the policy was tightened, it stays.
-    key = request.key + "-exact" * (request.config.private and counts_leave(site.policy, request.config))
+    key = reply_key(site.policy, request)
     if stored := outbox.find(key):
         return stored if metrics_leave(site.policy, request.config) else replace(stored, metrics={})
     job = open_job(site, request)

@@ -2,17 +2,20 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from server.audit import RunAudit
 from shared.config import RunConfig
 from shared.messages import CODES, LATE, MessageError, Reply, Request
 from shared.parse import is_site_name
 
 Kind = Literal["query", "train", "evaluate"]
+_WORD: dict[str, str] = {"query": "prepare", "train": "train", "evaluate": "evaluate"}
+"""Kinds of message as the audit logs call them: Flower's query is what a site knows as prepare."""
 SLACK = 2.0  # seconds by which the server waits longer: an engine that gives a site up says so first
 POLL = 0.1  # seconds; a grid in this process waits by itself and is not slowed by it
 
@@ -39,9 +42,11 @@ class Absent:
 class Sites:
     """The sites of a federation, by name."""
 
-    def __init__(self, grid: Grid, config: RunConfig, run_id: str, waves: int, names: Mapping[int, str]) -> None:
+    def __init__(
+        self, grid: Grid, config: RunConfig, run_id: str, waves: int, names: Mapping[int, str], audit: RunAudit
+    ) -> None:
         """Ask over `grid`; sites that share a machine take turns, `waves` of them; `names` are known beforehand."""
-        self._grid, self._config, self._run_id = grid, config, run_id
+        self._grid, self._config, self._run_id, self._audit = grid, config, run_id, audit
         self._limit = config.round.deadline * waves + SLACK
         self._known, self._names = dict(names), dict(names)
         self._late: dict[int, tuple[str | None, int]] = {}  # node -> its unanswered message, and of which round
@@ -64,6 +69,7 @@ class Sites:
         request = Request(run_id=self._run_id, round=round, config=self._config)
         for node, answer in self._ask("query", request, new):
             absent |= self._admit(node, answer, nodes)
+            self._note(_WORD["query"], round, node, answer)
         ready: dict[str, int] = {}
         for node in nodes:
             name = self._names.get(node)
@@ -81,10 +87,14 @@ class Sites:
             name = self._names[node]
             if isinstance(answer, Reply) and answer.status == "ok" and answer.site != name:
                 answer = Absent("failed", "it answered under another name")
+            self._note(_WORD[kind], request.round, node, answer)
             yield name, answer
 
     def _ask(self, kind: Kind, request: Request, nodes: Mapping[int, int]) -> Iterator[tuple[int, Reply | Absent]]:
         waiting: dict[str, int] = {}
+        if nodes:
+            names = [self._name(node) for node in nodes]
+            request = replace(request, head=self._audit.asked(_WORD[kind], request, names))
         for node in nodes:
             message = Message(request.to_records(), node, kind, group_id=str(request.round), ttl=self._limit + 60)
             sent = list(self._grid.push_messages([message]))
@@ -126,6 +136,16 @@ class Sites:
         self.cohorts[answer.site] = answer.patients
         return {}
 
+    def _name(self, node: int) -> str:
+        return self._names.get(node, f"node-{node}")
+
+    def _note(self, kind: str, round: int, node: int, answer: Reply | Absent) -> None:
+        """Write an answer into the audit log, before anything is made of it."""
+        if isinstance(answer, Reply):
+            self._audit.answered(kind, round, self._name(node), answer)
+        else:
+            self._audit.absent(kind, round, self._name(node), answer.status, answer.reason)
+
     def _still(self, node: int, round: int) -> Absent:
         """What to say of a node with an unanswered message: late if it is of this round, else not asked again."""
         since = self._late[node][1]
@@ -144,6 +164,9 @@ class Sites:
             if reply.has_error() and reply.error.code == LATE:
                 self._late[node] = (None, self._late[node][1])
             else:
+                # Noted like any other, since the site's log has its receipt.
+                word = _WORD.get(reply.metadata.message_type, "unknown")
+                self._note(word, self._late[node][1], node, _read(reply))
                 del self._late[node]
 
 

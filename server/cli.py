@@ -18,6 +18,10 @@ WRONG_USE = 2
 
 def main() -> None:
     """Run the subcommand that the first word names."""
+    if sys.argv[1:2] == ["audit"] and len(sys.argv) > 2:
+        from server.audit_command import audit_command
+
+        sys.exit(audit_command(sys.argv[2:]))
     given = _parser().parse_args()
     if given.command == "report":
         sys.exit(_report(given.run, given.metric, given.json))
@@ -40,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path, help="the run's folder")
     report.add_argument("--metric", help="such as loss, hd95_et or auc; else Dice, or accuracy of grading")
     report.add_argument("--json", action="store_true", help="the history's events as one JSON list")
+    commands.add_parser("audit", help="verify RUN: check the log of a run, alone or against a site's", add_help=False)
     make = commands.add_parser("provision", help="make a federation's authority, certificates and kits, or what is new")
     make.add_argument("file", type=Path, metavar="federation.yaml", help="name, address, names, sites, days")
     make.add_argument(

@@ -26,8 +26,14 @@ policy:
   counts: unless_private     # whether exact numbers of patients may leave: always, unless_private
   count_noise: 10.0          # deviation of the noise on a private run's number, patients
   min_validation: 1          # metrics over fewer validation patients than this stay
+  tasks: null                # allowed tasks, as [segmentation]; null: any
+  codecs: null               # how an update may travel, as [fp32, fp16]; null: any
+  mechanisms: null           # allowed mechanisms of privacy, as [dp_sgd]; null: any
+  min_noise: null            # least noise multiplier of a private run; null: any
+  max_rounds_a_day: null     # most rounds in 24 hours; null: any
+  hours: null                # when a request may arrive, as "20:00-06:00"; null: always
   max_epsilon: null          # ceiling of each patient's epsilon over the whole study; null: none, also without privacy
-  delta: null                # of that epsilon; null: 1 / (10 N) for N training patients
+  delta: null                # of that epsilon; null: 0.0001, or 1 / (10 N) where exact numbers leave
   test_mode: false           # whether a run that only pretends to be private may train here
 
 # What scans must be; gliofed-client check says which are not.

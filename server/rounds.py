@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from server.asking import Absent, Sites, refusal
+from server.audit import RunAudit, hold_audit
 from server.fold import weighted_mean
 from server.gate import judge
 from server.history import Event, History, as_json, site_line
@@ -54,17 +55,20 @@ def federate(
     start: Event = {"run_id": run_id, "config_hash": config.hash, "versions": versions()}
     if config.privacy.mechanism != "none":
         start["private"] = config.privacy.test_seed is None  # in test mode anybody can compute the noise
-    history.append({"event": "resume" if events else "start", **start})
-    with RoundProgress(config.rounds) as progress:
+    with hold_audit(out) as audit, RoundProgress(config.rounds) as progress:
+        audit.began("resume" if events else "start", run_id, config.hash)
+        history.append({"event": "resume" if events else "start", **start})
+        sites = Sites(grid, config, run_id, waves, names or {}, audit)
+        reason: Event = {}
         try:
-            _Run(config, out, history, Sites(grid, config, run_id, waves, names or {}), progress, run_id).train()
+            _Run(config, out, history, sites, progress, run_id, audit).train()
+            lines = [site for event in history.rounds() for site in event["sites"].values()]
+            status = "done" if all(site["status"] == "counted" for site in lines) else "incomplete"
         except RoundError as error:
             history.append(error.event)
-            history.append({"event": "end", "status": "failed", "reason": str(error)})
-            return "failed"
-    lines = [site for event in history.rounds() for site in event["sites"].values()]
-    status = "done" if all(site["status"] == "counted" for site in lines) else "incomplete"
-    history.append({"event": "end", "status": status})
+            status, reason = "failed", {"reason": str(error)}
+        audit.ended(status)
+        history.append({"event": "end", "status": status, **reason})
     return status
 
 
@@ -83,6 +87,7 @@ class _Run:
     sites: Sites
     progress: RoundProgress
     run_id: str
+    audit: RunAudit
 
     def train(self) -> None:
         """Run the rounds that are left."""
@@ -122,6 +127,7 @@ class _Run:
         usual = median(verdicts.norms.values())
         norms = (*state.norms, usual) if math.isfinite(usual) else state.norms  # the gate may be off
         state = State(round=number, weights=weights, optimizer=optimizer, norms=norms, event=event)
+        self.audit.folded(number, [reply.site for reply in counted], weights)
         save_state(self.out, state)
         spool.clear()
         return state

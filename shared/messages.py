@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
@@ -15,6 +15,8 @@ from shared.parse import is_site_name, parse
 CODES = {
     "ok": "done",
     "policy": "the site's policy does not allow it",
+    "hours": "it is outside the hours in which the site takes part",
+    "rounds_a_day": "the site has trained as many rounds in a day as its policy allows",
     "too_few_patients": "the site has fewer training patients than its policy asks for",
     "data": "the site's data cannot be used",
     "changed_file": "a file of the site's cohort is not what it was when the cohort was frozen",
@@ -28,6 +30,7 @@ CODES = {
     "budget": "the site's privacy budget does not allow it",
     "ledger": "the site's privacy ledger cannot be relied on",
     "ledger_busy": "another run at the site holds its privacy ledger",
+    "audit": "the site cannot write its audit log",
     "withheld": "the site keeps its metrics to itself",
     "device": "the site's device is not there",
     "config": "the site's own configuration is not right",
@@ -61,6 +64,8 @@ class Request:
     config: RunConfig
     weights: bytes = b""
     """safetensors; empty when a site is asked to prepare."""
+    head: str = ""
+    """Of the server's audit log: the hash of the line that notes this request. The site notes it in its own log."""
 
     @property
     def key(self) -> str:
@@ -71,7 +76,7 @@ class Request:
     def to_records(self) -> RecordDict:
         """As Flower's records."""
         head = ConfigRecord({"run_id": self.run_id, "round": self.round})
-        head["config"], head["config_hash"] = self.config.to_json(), self.config.hash
+        head["config"], head["config_hash"], head["head"] = self.config.to_json(), self.config.hash, self.head
         return RecordDict({"request": head, "weights": _array(self.weights)})
 
     @classmethod
@@ -81,7 +86,13 @@ class Request:
             head = records.config_records["request"]
             config = parse(RunConfig, str(head["config"]), "run")
             weights = records.array_records["weights"]["bytes"].data
-            request = cls(run_id=str(head["run_id"]), round=int(str(head["round"])), config=config, weights=weights)
+            request = cls(
+                run_id=str(head["run_id"]),
+                round=int(str(head["round"])),
+                config=config,
+                weights=weights,
+                head=_checked_head(head),
+            )
             sent = head["config_hash"]
         except (KeyError, ValueError) as error:
             raise MessageError(f"no request: {error}") from None
@@ -109,10 +120,14 @@ class Reply:
     epsilon: float | None = None
     """Of each patient at the site so far, over all runs of its study; rounded up. None: not told."""
     update: bytes = b""
+    head: str = ""
+    """Of the site's audit log: the hash of the line that is this reply's receipt. It is the one thing that leaves and
+    is not in the receipt, whose own hash it is; whoever has the line can check it, and the server notes it."""
 
     def to_records(self) -> RecordDict:
         """As Flower's records; the metric record has num-examples, as Flower's own strategies expect."""
         head = {"site": self.site, "status": self.status, "code": self.code, "left_out": json.dumps(self.left_out)}
+        head["head"] = self.head
         numbers: dict[str, int | float | list[int] | list[float]] = {"num-examples": self.patients, "steps": self.steps}
         numbers |= self.metrics | ({} if self.epsilon is None else {"epsilon": self.epsilon})
         return RecordDict(
@@ -140,9 +155,39 @@ class Reply:
                 metrics=numbers,
                 left_out=left_out,
                 update=records.array_records["update"]["bytes"].data,
+                head=_checked_head(head),
             )
         except (KeyError, ValueError, ArithmeticError, AttributeError, TypeError, RecursionError) as error:
             raise MessageError(f"no reply: {error}") from None
+
+
+def leaving(records: RecordDict) -> list[dict[str, Any]]:
+    """Describe all that a reply's records hold, but its head: of each array and each record of values its name, its
+    type and shape, and number and SHA-256 of its bytes. Values are bytes as JSON with sorted keys.
+    """
+    parts: list[dict[str, Any]] = []
+    for name, record in records.items():
+        if isinstance(record, ArrayRecord):
+            for key, array in record.items():
+                about = {"name": f"{name}/{key}", "type": array.dtype, "shape": list(array.shape)}
+                parts.append({**about, **_measure(array.data)})
+        else:
+            values = {key: value for key, value in record.items() if (name, key) != ("reply", "head")}
+            text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+            parts.append({"name": name, "type": type(record).__name__, **_measure(text.encode())})
+    return parts
+
+
+def _measure(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _checked_head(record: ConfigRecord) -> str:
+    """The head that came with a message; it enters a log."""
+    head = str(record.get("head", ""))
+    if re.fullmatch("([0-9a-f]{64})?", head) is None:
+        raise MessageError("a head that is no SHA-256")
+    return head
 
 
 def _check_numbers(numbers: Mapping[str, float], left_out: Mapping[str, int]) -> None:

@@ -16,6 +16,19 @@ class PolicyConfig(Strict):
     """Fewer training patients than this: the site does not train."""
     models: tuple[str, ...] | None = None
     """Names of allowed models."""
+    tasks: tuple[Literal["segmentation", "grading"], ...] | None = None
+    """Allowed tasks."""
+    codecs: tuple[Literal["fp32", "fp16", "int8"], ...] | None = None
+    """Allowed ways in which an update travels."""
+    mechanisms: tuple[Literal["none", "dp_sgd", "local_update", "central"], ...] | None = None
+    """Allowed mechanisms of privacy; [dp_sgd] keeps every other run out."""
+    min_noise: PositiveFloat | None = None
+    """Least noise multiplier of a private run. One without privacy, or with central, has none here: see mechanisms."""
+    max_rounds_a_day: Positive | None = None
+    """Most rounds that the site trains in 24 hours, of all runs together. A stored reply that is sent again is none."""
+    hours: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")] | None = None
+    """When a request may arrive, such as 20:00-06:00, by the site's own clock; the second is no longer in. What was
+    begun in time is finished."""
     max_steps: Positive | None = None
     """Most local steps a round."""
     metrics: Literal["always", "unless_private", "never"] = "unless_private"
@@ -34,6 +47,10 @@ class PolicyConfig(Strict):
     """Of that epsilon, fixed when the ledger is opened; None: 0.0001, or 1 / (10 N) where exact numbers may leave."""
     test_mode: bool = False
     """Whether a run with privacy.test_seed, which is not private, may train here."""
+
+    def __post_init__(self) -> None:
+        if self.hours is not None and self.hours[:5] == self.hours[6:]:
+            raise ValueError(f"policy.hours={self.hours}: begins when it ends; null allows every hour")
 
 
 @dataclass(frozen=True, kw_only=True)

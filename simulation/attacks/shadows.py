@@ -102,7 +102,8 @@ def _admitted(target: Target, site: SiteConfig, half: set[str], folder: Path) ->
     It accepts what the site in the run accepted, over any budget: these models stay here.
     """
     run, work = target.run, folder / "sites" / site.name
-    policy = replace(site.policy, min_patients=1, max_epsilon=None, test_mode=True)
+    free = replace(site.policy, hours=None, max_rounds_a_day=None)
+    policy = replace(free, min_patients=1, max_epsilon=None, min_noise=None, test_mode=True)
     shadow = replace(site, patients=tuple(sorted(half)), work=str(work), policy=policy)
     manifest = json.loads(manifest_path(site, run.data, run.task).read_text(encoding="utf-8"))
     chosen = [entry for entry in manifest["cases"] if entry["case"]["patient"] in half]

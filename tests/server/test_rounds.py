@@ -17,7 +17,7 @@ from shared.messages import Reply
 def test_buffers_take_their_mean_and_a_variance_stays_one(run_config: Callable[..., RunConfig], tmp_path: Path) -> None:
     """int8 codes a tensor with one scale: a small variance beside a large one may come out below zero."""
     nobody: Any = None
-    run = _Run(run_config(), tmp_path, History(tmp_path / "history.jsonl"), nobody, nobody, "run")
+    run = _Run(run_config(), tmp_path, History(tmp_path / "history.jsonl"), nobody, nobody, "run", nobody)
     weights = {"w": torch.ones(1), "norm.running_mean": torch.zeros(2), "norm.running_var": torch.tensor([0.2, 1.0])}
     update = {"w": torch.ones(1), "norm.running_mean": -torch.ones(2), "norm.running_var": torch.tensor([-0.3, 1.0])}
     moved, _ = run.step(State(round=0, weights=weights), update, ["w"])

@@ -1,0 +1,96 @@
+"""What a site notes of every message, in a chain of its own: what was asked, what was decided, and what left.
+
+No line names a patient or a file. `work/audit/audit.jsonl` has, for each message,
+
+    request   what was asked, by which run, and the server's head that came with it
+    decision  accepted by the policy; or declined or failed, with the code
+    receipt   of all that left: of each record its name, type, size and SHA-256, and what was told in numbers
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from client.outbox import Outbox
+from client.policy import DeclinedError, check_hours, check_rounds, check_run, reply_key
+from shared.audit import audit_file
+from shared.chain import BusyError, Chain, hold_chain
+from shared.messages import Reply, Request
+from shared.parse import ConfigError
+from shared.site_config import SiteConfig
+
+WAIT = 10.0  # seconds for another message's line: writing one takes milliseconds
+DAY = timedelta(hours=24)
+
+
+class Audit:
+    """One message at one site. Its methods raise DeclinedError `audit` where the log cannot be written."""
+
+    def __init__(self, site: SiteConfig, kind: str) -> None:
+        """Nothing is written yet; `kind` is prepare, train or evaluate."""
+        self._site, self._noted = site, False
+        self._about: dict[str, Any] = {"kind": kind, "run_id": None, "round": None}
+        self._asked: dict[str, Any] = {"event": "request", **self._about, "config_hash": None, "server_head": None}
+
+    def admit(self, request: Request) -> None:
+        """Note a request and ask the policy, or raise its DeclinedError. Nothing of the site's data is read for it."""
+        policy, now = self._site.policy, _now()
+        self._about |= {"run_id": request.run_id, "round": request.round}
+        told = {"config_hash": request.config.hash, "server_head": request.head or None}
+        self._asked |= {**self._about, **told}
+        trains = self._about["kind"] == "train"
+        outbox = Outbox(Path(self._site.work) / "outbox")
+        stored = trains and outbox.find(reply_key(policy, request)) is not None
+        with self._log() as log:
+            events = [self._asked]
+            try:
+                check_run(policy, request.config)
+                check_hours(policy, now.astimezone().time())
+                if trains and not stored and policy.max_rounds_a_day is not None:
+                    check_rounds(policy, _rounds_since(log, now - DAY))
+                events.append(self._decision("accepted", "ok") | {"stored": stored})
+            finally:
+                log.append(*events)
+                self._noted = True
+
+    def receipt(self, reply: Reply, leaving: list[dict[str, Any]]) -> str:
+        """Note what leaves, before it does; return the hash of that line, which goes with the reply as its head."""
+        told: dict[str, Any] = {"site": reply.site, "status": reply.status, "code": reply.code}
+        told |= {"patients": reply.patients, "left_out": reply.left_out, "epsilon": reply.epsilon}
+        told["metrics"] = sorted(reply.metrics)
+        events = [] if self._noted else [self._asked]  # it could not be read, or not be noted when it came
+        if reply.status != "ok":
+            events.append(self._decision(reply.status, reply.code))
+        with self._log() as log:
+            return log.append(*events, {"event": "receipt", **self._about, **told, "records": leaving})
+
+    def _decision(self, decision: str, code: str) -> dict[str, Any]:
+        return {"event": "decision", **self._about, "decision": decision, "code": code}
+
+    @contextmanager
+    def _log(self) -> Iterator[Chain]:
+        try:
+            with hold_chain(audit_file(Path(self._site.work)), WAIT) as log:
+                yield log
+        except (BusyError, ConfigError) as error:
+            raise DeclinedError("audit", str(error)) from None
+        except OSError as error:
+            file = error.filename or audit_file(Path(self._site.work))
+            raise DeclinedError("audit", f"{file}: {error.strerror}; mend it, nothing leaves until then") from None
+
+
+def _rounds_since(log: Chain, since: datetime) -> int:
+    """Rounds that the policy accepted after `since`, and that were not answered from what was stored."""
+    return sum(
+        event["event"] == "decision"
+        and (event["kind"], event["decision"]) == ("train", "accepted")
+        and not event["stored"]
+        and datetime.fromisoformat(event["time"]) > since
+        for event in log.events()
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
