@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from client.audit import Audit
+from client.memory import ran_out
 from client.policy import counts_leave
 from shared.messages import CODES, MessageError, Reply, Request, leaving
 from shared.site_config import SiteConfig
@@ -20,41 +21,44 @@ SiteOf = Callable[[Context], SiteConfig]
 """Which site a message is for: one in a hospital, several in a simulation."""
 
 
-def make_client_app(site_of: SiteOf, mods: Sequence[Mod] = ()) -> ClientApp:
-    """Make the app that answers every message of a federation; `mods` are Flower's, around every answer."""
+def make_client_app(site_of: SiteOf, mods: Sequence[Mod] = (), watched: bool = False) -> ClientApp:
+    """Make the app that answers every message of a federation; `mods` are Flower's, around every answer.
+
+    `watched`: a request that takes too long is ended; only where the process ends after each answer.
+    """
     app = ClientApp(mods=list(mods))
 
     @app.query()
     def prepare(message: Message, context: Context) -> Message:
-        return _answer("prepare", message, context, site_of)
+        return _answer("prepare", message, context, site_of, watched)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        return _answer("train", message, context, site_of)
+        return _answer("train", message, context, site_of, watched)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        return _answer("evaluate", message, context, site_of)
+        return _answer("evaluate", message, context, site_of, watched)
 
     return app
 
 
-def _answer(kind: str, message: Message, context: Context, site_of: SiteOf) -> Message:
+def _answer(kind: str, message: Message, context: Context, site_of: SiteOf, watched: bool) -> Message:
     """Do the work; every fault becomes a code, its words and its traceback a line of the site's log."""
     try:
         site = site_of(context)
         with _log(Path(site.work)):
-            records = _audited(kind, site, message)
+            records = _audited(kind, site, message, watched)
     except Exception:  # no configuration or no place for a log: the SuperNode's own output has the reason
         LOG.exception("%s: the site's configuration or its work folder cannot be used", kind)
         records = Reply(site="", status="failed", code="config").to_records()
     return Message(records, reply_to=message)
 
 
-def _audited(kind: str, site: SiteConfig, message: Message) -> RecordDict:
+def _audited(kind: str, site: SiteConfig, message: Message, watched: bool) -> RecordDict:
     """Answer, with a receipt of the very records on disk; where that cannot be, nothing but this code leaves."""
     audit = Audit(site, kind)
-    reply = _work(kind, site, message, audit)
+    reply = _work(kind, site, message, audit, watched)
     try:
         records = reply.to_records()
         records.config_records["reply"]["head"] = audit.receipt(reply, leaving(records))
@@ -64,19 +68,32 @@ def _audited(kind: str, site: SiteConfig, message: Message) -> RecordDict:
         return Reply(site=site.name, status="declined", code="audit").to_records()
 
 
-def _work(kind: str, site: SiteConfig, message: Message, audit: Audit) -> Reply:
+def _work(kind: str, site: SiteConfig, message: Message, audit: Audit, watched: bool) -> Reply:
     exact = False
     try:
         request = Request.from_records(message.content)
         exact = counts_leave(site.policy, request.config)
         audit.admit(request)
-        # Imported here, where a broken installation is a code as well, and not a stack trace at the server.
-        from client import work
+        if not watched:
+            return _done(kind, site, request)
+        from client.watchdog import limit_of, within
 
-        reply: Reply = getattr(work, kind)(site, request)
-        return reply
+        return within(limit_of(site.policy, request.config), lambda: _done_in_thread(kind, site, request))
     except Exception as error:  # whatever it is must not leave the site
         return _fault(kind, site, error, exact)
+
+
+def _done(kind: str, site: SiteConfig, request: Request) -> Reply:
+    # Imported here, where a broken installation is a code as well, and not a stack trace at the server.
+    from client import work
+
+    reply: Reply = getattr(work, kind)(site, request)
+    return reply
+
+
+def _done_in_thread(kind: str, site: SiteConfig, request: Request) -> Reply:
+    with _log(Path(site.work)):  # which is for one thread
+        return _done(kind, site, request)
 
 
 def _fault(kind: str, site: SiteConfig, error: Exception, exact: bool) -> Reply:
@@ -86,8 +103,7 @@ def _fault(kind: str, site: SiteConfig, error: Exception, exact: bool) -> Reply:
         left_out = getattr(error, "left_out", {}) if exact else {}
         return Reply(site=site.name, status="declined", code=code if code in CODES else "data", left_out=left_out)
     LOG.error("%s failed", kind, exc_info=error)
-    memory = isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
-    code = "out_of_memory" if memory else "protocol" if isinstance(error, MessageError) else "error"
+    code = "out_of_memory" if ran_out(error) else "protocol" if isinstance(error, MessageError) else "error"
     return Reply(site=site.name, status="failed", code=code)
 
 

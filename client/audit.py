@@ -5,10 +5,13 @@ No line names a patient or a file. `work/audit/audit.jsonl` has, for each messag
     request   what was asked, by which run, and the server's head that came with it
     decision  accepted by the policy; or declined or failed, with the code
     receipt   of all that left: of each record its name, type, size and SHA-256, and what was told in numbers
+
+and besides `code_refused`, with the hash of code that nobody here approved, and `smaller_patch`, where a round was
+trained with less than was asked for.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -69,16 +72,27 @@ class Audit:
     def _decision(self, decision: str, code: str) -> dict[str, Any]:
         return {"event": "decision", **self._about, "decision": decision, "code": code}
 
-    @contextmanager
-    def _log(self) -> Iterator[Chain]:
-        try:
-            with hold_chain(audit_file(Path(self._site.work)), WAIT) as log:
-                yield log
-        except (BusyError, ConfigError) as error:
-            raise DeclinedError("audit", str(error)) from None
-        except OSError as error:
-            file = error.filename or audit_file(Path(self._site.work))
-            raise DeclinedError("audit", f"{file}: {error.strerror}; mend it, nothing leaves until then") from None
+    def _log(self) -> AbstractContextManager[Chain]:
+        return _log_of(self._site)
+
+
+def note(site: SiteConfig, event: Mapping[str, Any]) -> None:
+    """Note something that is no request, decision or receipt. Raises DeclinedError `audit`."""
+    with _log_of(site) as log:
+        log.append(event)
+
+
+@contextmanager
+def _log_of(site: SiteConfig) -> Iterator[Chain]:
+    file = audit_file(Path(site.work))
+    try:
+        with hold_chain(file, WAIT) as log:
+            yield log
+    except (BusyError, ConfigError) as error:
+        raise DeclinedError("audit", str(error)) from None
+    except OSError as error:
+        where = error.filename or file
+        raise DeclinedError("audit", f"{where}: {error.strerror}; mend it, nothing leaves until then") from None
 
 
 def _rounds_since(log: Chain, since: datetime) -> int:

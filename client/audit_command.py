@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shared.audit import compare, find_audit, read_audit
 from shared.parse import ConfigError
+from shared.terminal import plain
 
 FAILED, WRONG_USE = 1, 2
 
@@ -31,12 +32,12 @@ def audit_command(words: list[str]) -> int:
         log = read_audit(file)
         print(f"{file}: {len(log.lines)} lines hold; head {log.head}")
         if other is not None:
-            print(compare(log, read_audit(other, alone=True)))
+            print(plain(compare(log, read_audit(other, alone=True))))
     except ConfigError as error:
         return _say(str(error), FAILED)
     return 0
 
 
 def _say(sentence: str, status: int) -> int:
-    print(f"gliofed-client: {sentence}", file=sys.stderr)
+    print(f"gliofed-client: {plain(sentence)}", file=sys.stderr)
     return status

@@ -30,6 +30,7 @@ from shared.data.layouts import find_cases
 from shared.data.volume import DataError
 from shared.parse import ConfigError, Positive, Strict, parse
 from shared.site_config import CheckConfig, SiteConfig
+from shared.terminal import plain
 
 LONG = 40
 """Most patients of whom the table names also those without findings."""
@@ -170,11 +171,6 @@ def _print(reports: list[CaseReport]) -> None:
         print(f"and {len(sentences) - SENTENCES} more findings")
     counts = summary(reports)
     print(f"{counts['cases']} cases, {counts['error']} with errors, {counts['warning']} with warnings only")
-
-
-def plain(text: str) -> str:
-    """Write what is not printable as its code: a file's name may hold a terminal's commands."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 class _CasesProgress(Progress):

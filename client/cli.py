@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from client.overrides import quoted
+from shared.terminal import plain
 
 WRONG_USE = 2
 PATHS = {key: key for key in ("data.root", "work", "out")}
@@ -20,15 +21,23 @@ HELP = """gliofed-client: one hospital.
 usage: gliofed-client check data.root=DIR data.labels=SCHEME [key=value ...]
        gliofed-client predict model=DIR data.root=DIR [data.labels=SCHEME] [key=value ...]
        gliofed-client ledger WORK [--json]
+       gliofed-client audit verify WORK [--server RUN]
        gliofed-client join KIT.zip [--into DIR]
        gliofed-client approve DIR [--code FILE.fab] [--hash SHA256]
+       gliofed-client start [DIR]
+       gliofed-client status [DIR] [--json]
 
   check    read every scan to its end and say what to mend; status 0 without errors, 1 with
   predict  write a mask, or the grade, of every case; status 0 for all, 1 where one could not be predicted
   ledger   show what each patient was charged for in private runs, also while one trains; status 2 without a ledger,
            or where it is damaged
+  audit    whether the log of all that was asked and left is whole, and agrees with a run's at the server; status 1
+           where a line does not hold, 2 without a log
   join     unpack a federation's kit, make this hospital's key, and write the request to be admitted
   approve  show the code that is to run here and what is new in it, and ask; status 1 where it is not approved
+  start    look at everything, then take part until Ctrl-C or SIGTERM; status 2 with all that must be mended before
+  status   what runs, what went wrong, which code is approved, what left the house, and the privacy spent; also while
+           nothing runs
 
 SCHEME is what the masks' values mean: brats2018, brats2019, brats2020, brats2021, brats2023, brats2024, msd,
 ucsf_pdgm, lumiere, hd_glio.
@@ -53,12 +62,17 @@ Words of ledger
   WORK                                 the site's work folder, or the ledger's own
   --json                               one object: delta, epsilon_rdp, epsilon_prv, private, charges
 
-Words of join and approve
+Words of audit
+  WORK                                 the site's work folder, its audit folder, or a copy of audit.jsonl
+  --server RUN                         a run's folder, or a copy of its audit.jsonl, to hold against it
+
+Words of join, approve, start and status
   KIT.zip                              the file that the aggregator sent
   --into DIR                           the hospital's new folder; else ./FEDERATION-SITE
-  DIR                                  that folder
+  DIR                                  that folder; start and status take the one you are in
   --code FILE.fab                      new code that the aggregator sent; else the kit's
   --hash SHA256                        the whole hash of the code that was read, instead of a question
+  --json                               one object, for a program to read
 """
 
 
@@ -81,41 +95,59 @@ def main() -> None:
         from client.audit_command import audit_command
 
         sys.exit(audit_command(words))
-    elif command in ("join", "approve"):
-        sys.exit(_membership(command, words))
+    elif command in ("join", "approve", "start", "status"):
+        sys.exit(_hospital(command, words))
     else:
-        _wrong(f"no command {command!r}; there are: check, predict, ledger, audit, join, approve")
+        _wrong(f"no command {command!r}; there are: check, predict, ledger, audit, join, approve, start, status")
 
 
-def _membership(command: str, words: list[str]) -> int:
-    """Do what a hospital does once: join, and approve code."""
+def _hospital(command: str, words: list[str]) -> int:
+    """Do what a hospital does across machines."""
     parser = argparse.ArgumentParser(prog=f"gliofed-client {command}", add_help=False)
     if command == "join":
         parser.add_argument("kit", type=Path, metavar="KIT.zip")
         parser.add_argument("--into", type=Path, metavar="DIR")
-    else:
+    elif command == "approve":
         parser.add_argument("folder", type=Path, metavar="DIR")
         parser.add_argument("--code", type=Path, metavar="FILE.fab")
         parser.add_argument("--hash", metavar="SHA256")
+    else:
+        parser.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="DIR")
+    if command == "status":
+        parser.add_argument("--json", action="store_true")
     given = parser.parse_args(words)
-    from client.approve import approve
-    from client.join import join
     from shared.parse import ConfigError
-    from shared.terminal import plain
 
     try:
-        if command == "approve":
-            return approve(given.folder, given.code, given.hash)
-        print("\n".join(join(given.kit, given.into)))
-        return 0
+        return _done(command, given)
     except ConfigError as error:
         print(f"gliofed-client: {plain(str(error))}", file=sys.stderr)
     except OSError as error:  # no such kit, or a folder of another user
-        print(f"gliofed-client: {error.filename or command}: {error.strerror}", file=sys.stderr)
+        print(f"gliofed-client: {plain(str(error.filename or command))}: {error.strerror}", file=sys.stderr)
     except KeyboardInterrupt:
         print("gliofed-client: interrupted", file=sys.stderr)
         return INTERRUPTED
     return WRONG_USE
+
+
+def _done(command: str, given: argparse.Namespace) -> int:
+    """Do it, and return the status. Each command is imported by itself: not all of them need the same."""
+    if command == "join":
+        from client.join import join
+
+        print("\n".join(join(given.kit, given.into)))
+        return 0
+    if command == "approve":
+        from client.approve import approve
+
+        return approve(given.folder, given.code, given.hash)
+    if command == "start":
+        from client.node import start
+
+        return start(given.folder)
+    from client.status_command import status
+
+    return status(given.folder, given.json)
 
 
 def _check(overrides: list[str]) -> int:
@@ -152,5 +184,5 @@ def _composed(name: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def _wrong(sentence: str) -> NoReturn:
-    print(f"gliofed-client: {sentence}; see gliofed-client --help", file=sys.stderr)
+    print(f"gliofed-client: {plain(sentence)}; see gliofed-client --help", file=sys.stderr)
     sys.exit(WRONG_USE)

@@ -14,4 +14,4 @@ def _site(context: Context) -> SiteConfig:
     return read_site(Path(str(context.node_config["folder"])))
 
 
-app = make_client_app(_site)
+app = make_client_app(_site, watched=True)

@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shared.terminal import plain
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -112,5 +114,5 @@ def _cells(ledger: "Ledger", charges: "Sequence[Charge]") -> list[str]:
 
 
 def _say(sentence: str) -> int:
-    print(f"gliofed-client: {sentence}", file=sys.stderr)
+    print(f"gliofed-client: {plain(sentence)}", file=sys.stderr)
     return WRONG_USE

@@ -23,6 +23,7 @@ from shared.data.volume import DataError
 from shared.files import write_json
 from shared.parse import ConfigError, Strict, parse
 from shared.site_config import Device
+from shared.terminal import plain
 from shared.versions import versions
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
@@ -138,7 +139,7 @@ def _predict(
     made = {"run_id": exported.run_id, "round": exported.round, "task": exported.task, "labels": labels}
     write_json(out / "predict.json", made | {"failed": outcome.faults, "versions": versions()})
     for name, sentence in outcome.faults.items():
-        print(f"{name}: {sentence}", file=sys.stderr)
+        print(plain(f"{name}: {sentence}"), file=sys.stderr)
     what = "grades.csv" if exported.task == "grading" else "masks"
     print(f"{len(outcome.predicted)} of {len(cases)} cases predicted; {what} in {out}")
     return FAILED if outcome.faults else 0
@@ -158,11 +159,11 @@ def _progress(cases: int) -> Iterator[Any]:
         def report(line: str) -> None:
             bars.advance(bar)
             if bars.disable:
-                print(line, file=sys.stderr, flush=True)
+                print(plain(line), file=sys.stderr, flush=True)
 
         yield report
 
 
 def _say(sentence: str, status: int) -> int:
-    print(f"gliofed-client: {sentence}", file=sys.stderr)
+    print(f"gliofed-client: {plain(sentence)}", file=sys.stderr)
     return status

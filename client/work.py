@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from client.job import Job, open_job
+from client.memory import with_less_memory
 from client.outbox import Outbox
 from client.policy import DeclinedError, check_run, counts_leave, metrics_leave, reply_key
 from client.training import TrainResult, train_one_round
@@ -41,7 +42,7 @@ def train(site: SiteConfig, request: Request) -> Reply:
     if stored := outbox.find(key):
         return stored if metrics_leave(site.policy, request.config) else replace(stored, metrics={})
     job = open_job(site, request)
-    reply = _train_privately(job) if request.config.private else _train(job, len(job.cohort.train))
+    reply = with_less_memory(job, _train_privately if request.config.private else _train_openly)
     outbox.store(key, reply)
     return reply
 
@@ -60,12 +61,17 @@ def evaluate(site: SiteConfig, request: Request) -> Reply:
     if 0 < len(job.cohort.validation) < (least := site.policy.min_validation):
         sentence = f"{len(job.cohort.validation)} validation patients: policy.min_validation asks for {least}"
         raise DeclinedError("withheld", sentence)
+    return with_less_memory(job, _measure)
+
+
+def _measure(job: Job) -> Reply:
+    config = job.request.config
     task, model = TASKS[config.task], job.model().eval()
     measured = [
         task.measure(model, whole(patient, config.data, job.reading), config.data, job.device)
         for patient in job.cohort.validation
     ]
-    return Reply(site=site.name, patients=len(measured), metrics=task.summarise(measured))
+    return Reply(site=job.site.name, patients=len(measured), metrics=task.summarise(measured))
 
 
 def _steps(job: Job, model: nn.Module) -> TrainResult:
@@ -78,6 +84,10 @@ def _steps(job: Job, model: nn.Module) -> TrainResult:
 
 Steps = Callable[[Job, nn.Module], TrainResult]
 Hide = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+
+
+def _train_openly(job: Job) -> Reply:
+    return _train(job, len(job.cohort.train))
 
 
 def _train(job: Job, patients: int, steps: Steps = _steps, hide: Hide = dict) -> Reply:

@@ -22,6 +22,7 @@ policy:
   min_patients: 1            # fewer training patients than this: no training
   models: null               # names of allowed models, as [unet, lstm_unet]; null: any
   max_steps: null            # most local steps a round; null: any
+  max_minutes: 240.0         # longest that one request may take; then it is ended
   metrics: unless_private    # whether losses and Dice may leave: always, unless_private, never
   counts: unless_private     # whether exact numbers of patients may leave: always, unless_private
   count_noise: 10.0          # deviation of the noise on a private run's number, patients

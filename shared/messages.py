@@ -35,7 +35,8 @@ CODES = {
     "device": "the site's device is not there",
     "config": "the site's own configuration is not right",
     "protocol": "the request could not be read",
-    "out_of_memory": "the site ran out of memory",
+    "out_of_memory": "the site ran out of memory, also with a smaller patch where there is one",
+    "timeout": "the site did not finish in the time that it allows",
     "error": "the site's program failed",
 }
 """Why a site did not do what it was asked. The code alone leaves a site; what went wrong is in the site's log."""

@@ -31,6 +31,9 @@ class PolicyConfig(Strict):
     begun in time is finished."""
     max_steps: Positive | None = None
     """Most local steps a round."""
+    max_minutes: PositiveFloat = 240.0
+    """Longest that one request may take across hospitals, also where the run's round.deadline is longer; then it is
+    ended, and answered with a code."""
     metrics: Literal["always", "unless_private", "never"] = "unless_private"
     """Whether losses and Dice may leave, with the number of validation patients. No epsilon covers them."""
     counts: Literal["always", "unless_private"] = "unless_private"

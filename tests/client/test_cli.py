@@ -15,7 +15,6 @@ from planted import PLANTS, of
 import configs
 import shared.data.prepare
 from client import manifest
-from client.check_command import plain
 from client.cli import main
 from client.doctor.examine import CaseReport
 from client.doctor.findings import Finding
@@ -23,6 +22,7 @@ from client.doctor.page import page
 from shared.config import DataConfig
 from shared.data.dataset import open_cohort
 from shared.site_config import CheckConfig, SiteConfig
+from shared.terminal import plain
 from simulation.phantom import PhantomConfig, write_phantoms
 
 DATA = DataConfig(

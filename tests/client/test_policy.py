@@ -10,9 +10,12 @@ import pytest
 import client.audit
 import shared.chain
 from client.audit import Audit
+from client.ledger import read_ledger
 from client.outbox import Outbox
 from client.policy import DeclinedError, check_hours, check_run, reply_key
-from client.work import prepare
+from client.work import train
+from server.rounds import initial_model
+from shared.codec import travelling, weights_to_bytes
 from shared.config import RunConfig
 from shared.messages import CODES, Reply, Request
 from shared.parse import ConfigError, parse
@@ -144,24 +147,25 @@ def test_a_stored_reply_is_no_new_round(site: SiteConfig, run_config: Config) ->
 
 
 def test_the_least_noise(run_config: Config, tmp_path: Path) -> None:
-    """Declined with the site's own number of patients, before its ledger is opened; more noise is accepted."""
+    """Declined by the site's own number of patients, before anything is charged; more noise is accepted."""
     patients = 4
     write_mock(MockConfig(patients=patients, size=(16, 16, 16), radius_max=6), tmp_path / "scans", 1)
     config = run_config("privacy=dp_sgd", f"privacy.batch={patients}", "data.validation=0", "train.steps=1")
-    from client.privacy import plan_round  # Opacus takes seconds to load
+    from client.privacy import default_delta, plan_round  # Opacus takes seconds to load
 
-    sigma = plan_round(config, 1, patients, ((10.0, 1.0, 1),)).sigma  # the number of patients is told with noise of 10
-    request = Request(run_id="r", round=1, config=config)
+    sigma = plan_round(config, 1, patients, default_delta(patients)).sigma
+    request = Request(run_id="r", round=1, config=config, weights=weights_to_bytes(travelling(initial_model(config))))
 
-    def told(least: float, work: str, overrides: RunConfig = config) -> Reply:
-        policy = PolicyConfig(min_noise=least)
+    def trained(least: float, work: str, request: Request = request) -> Reply:
+        policy = PolicyConfig(min_noise=least, counts="always")
         scans, folder = str(tmp_path / "scans"), str(tmp_path / work)
         site = SiteConfig(name="a", root=scans, labels="mock", work=folder, policy=policy, device="cpu")
-        return prepare(site, replace(request, config=overrides))
+        return train(site, request)
 
     with pytest.raises(DeclinedError, match=r"policy\.min_noise asks for") as refused:
-        told(sigma * 1.001, "strict")
+        trained(sigma * 1.001, "strict")
     assert refused.value.code == "policy"
-    assert not (tmp_path / "strict" / "ledger").exists()
-    assert told(sigma * 0.999, "content").status == "ok"
-    assert told(1e6, "not private", run_config("data.validation=0")).patients == patients
+    ledger = read_ledger(tmp_path / "strict" / "ledger")
+    assert ledger is not None and not ledger.charges
+    assert trained(sigma * 0.999, "content").status == "ok"
+    assert trained(1e6, "not private", replace(request, config=run_config("data.validation=0"))).patients == patients
