@@ -47,7 +47,7 @@ def admit(path: Path, folder: Path, replaces: bool = False, now: datetime | None
     if site not in federation.sites:
         raise ConfigError(f"{path}: {site} is not in federation.yaml; its sites are {', '.join(federation.sites)}")
     mark, time = fingerprint(key), (now or datetime.now(UTC)).isoformat(timespec="seconds")
-    records = _records(folder)
+    records = site_records(folder)
     for other, record in records.items():
         if other != site and mark in (record.fingerprint, *(each.fingerprint for each in record.earlier)):
             raise ConfigError(f"{path}: this key is {other}'s; every hospital makes its own, with its own kit")
@@ -69,7 +69,7 @@ def admit(path: Path, folder: Path, replaces: bool = False, now: datetime | None
 def expel(site: str, folder: Path, now: datetime | None = None) -> list[str]:
     """Shut a hospital out; its record stays. Raises ConfigError."""
     open_federation(folder)
-    record = _records(folder).get(site)
+    record = site_records(folder).get(site)
     if record is None:
         raise ConfigError(f"{site}: was never admitted in {folder}")
     if record.expelled is not None:
@@ -82,7 +82,7 @@ def expel(site: str, folder: Path, now: datetime | None = None) -> list[str]:
 def admitted(folder: Path) -> dict[str, Path]:
     """Find key.pub of each site that may connect, in the order of names; ConfigError over a damaged record."""
     found = {}
-    for site, record in _records(folder).items():
+    for site, record in site_records(folder).items():
         if record.expelled is None:
             path = _key_path(folder, site)
             line = path.read_text(errors="replace") if path.exists() else ""
@@ -106,7 +106,8 @@ def _ended(old: SiteRecord, time: str) -> Earlier:
     return Earlier(fingerprint=old.fingerprint, admitted=old.admitted, ended=old.expelled or time)
 
 
-def _records(folder: Path) -> dict[str, SiteRecord]:
+def site_records(folder: Path) -> dict[str, SiteRecord]:
+    """Read site.json of every site that was ever admitted; ConfigError over a damaged one."""
     records = {}
     for path in sorted((folder / "sites").glob("*/site.json")):
         if is_site_name(path.parent.name):

@@ -1,12 +1,13 @@
 """The ServerApp: it finds its run and hands Flower's grid to the rounds."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from server.asking import Names
 from server.rounds import federate
 from shared.config import RunConfig
 
@@ -21,8 +22,10 @@ class Federation:
     run_id: str
     waves: int = 1
     """Turns that the sites take, where they share a machine."""
-    names: Mapping[int, str] = field(default_factory=dict)
-    """Sites by node, as far as they are known before the nodes say them."""
+    names: Names | None = None
+    """Which site each node is; who is not in there is not asked. None: the nodes say it."""
+    lossy: bool = False
+    """Whether what is on its way may be lost, as it may between machines."""
 
 
 def make_server_app(
@@ -36,10 +39,9 @@ def make_server_app(
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        federation = federation_of(context)
+        run = federation_of(context)
         try:
-            run = federation
-            federate(grid, run.config, run.out, run.run_id, run.waves, run.names)
+            federate(grid, run.config, run.out, run.run_id, waves=run.waves, names=run.names, lossy=run.lossy)
         finally:
             if finished:
                 finished()

@@ -99,8 +99,8 @@ def write_certificate(path: Path, authority: Authority, names: Iterable[str], da
     write_bytes(path, certificate.public_bytes(Encoding.PEM))
 
 
-def stale(path: Path, authority: Authority, names: Iterable[str], now: datetime) -> str | None:
-    """Say why a server's certificate must be made anew; None where it may stay."""
+def stale(path: Path, authority: Authority, names: Iterable[str], now: datetime, days: int = SOON) -> str | None:
+    """Say why a server's certificate must be made anew; None where it may stay, for so many days at least."""
     if not path.exists() or not path.with_suffix(".key").exists():
         return "there was none"
     try:
@@ -114,7 +114,7 @@ def stale(path: Path, authority: Authority, names: Iterable[str], now: datetime)
         return "the old one had another key"
     if set(there) != {_general(name) for name in names}:
         return "the names changed"
-    if certificate.not_valid_after_utc < now + timedelta(days=SOON):
+    if certificate.not_valid_after_utc < now + timedelta(days=days):
         return f"the old one ends on {certificate.not_valid_after_utc:%Y-%m-%d}"
     return None
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from shared.tasks import TASKS
 from shared.terminal import plain
 
 WRONG_USE = 2
+INTERRUPTED = 130
 
 
 def main() -> None:
@@ -22,19 +24,31 @@ def main() -> None:
         from server.audit_command import audit_command
 
         sys.exit(audit_command(sys.argv[2:]))
+    if sys.argv[1:2] == ["run"]:
+        from server.run_command import run_command
+
+        sys.exit(_tried("run", lambda: run_command(sys.argv[2:])))
     given = _parser().parse_args()
     if given.command == "report":
         sys.exit(_report(given.run, given.metric, given.json))
+    sys.exit(_tried(given.command, lambda: _do(given)))
+
+
+def _tried(command: str, work: Callable[[], None]) -> int:
+    """Do the work; what is wrong is one sentence."""
     try:
-        print("\n".join(_provisioning(given)))
+        work()
+        return 0
     except ConfigError as error:
         # It may quote a hospital's request.
         print(f"gliofed-server: {plain(str(error))}", file=sys.stderr)
-        sys.exit(WRONG_USE)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stdout = None  # else it is flushed at the end, and fails again
     except OSError as error:  # no such request, or a folder of another user
-        print(f"gliofed-server: {error.filename or given.command}: {error.strerror}", file=sys.stderr)
-        sys.exit(WRONG_USE)
-    sys.exit(0)
+        print(f"gliofed-server: {error.filename or command}: {error.strerror}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return WRONG_USE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,14 +71,48 @@ def _parser() -> argparse.ArgumentParser:
     admit.add_argument("--replace", action="store_true", help="take a new key for one that is lost, or was expelled")
     expel = commands.add_parser("expel", help="shut a hospital out")
     expel.add_argument("site", metavar="SITE", help="its name")
-    for command in (admit, expel):
+    start = commands.add_parser("start", help="run the federation: sites connect, and runs are trained")
+    commands.add_parser("run", help="submit a run, or go on with one; see gliofed-server run --help", add_help=False)
+    show = commands.add_parser("status", help="show the sites, the runs, and what must be seen to")
+    show.add_argument("--json", action="store_true", help="one object: federation, started, programs, sites, runs, ...")
+    for command in (start, show):
+        command.add_argument(
+            "folder", type=Path, nargs="?", default=Path(), metavar="FED", help="its folder; else here"
+        )
+    stop = commands.add_parser("stop", help="stop a run; it can go on later")
+    logs = commands.add_parser("logs", help="print what a run's server said, or the last lines of the link's logs")
+    logs.add_argument("--follow", action="store_true", help="until the run is over")
+    for command in (stop, logs):
+        command.add_argument("name", nargs="?", metavar="NAME", help="of the run")
+    for command in (admit, expel, stop, logs):
         command.add_argument("--folder", type=Path, default=Path(), metavar="DIR", help="the federation's; else here")
     return parser
 
 
+def _do(given: argparse.Namespace) -> None:
+    # Imported here, for a mistyped word is answered at once.
+    if given.command == "start":
+        from server.start import start
+
+        start(given.folder)
+    elif given.command == "status":
+        from server.status import show, status
+
+        show(status(given.folder), given.json)
+    elif given.command == "logs":
+        from server.logs import logs
+
+        logs(given.folder, given.name, given.follow)
+    elif given.command == "stop":
+        from server.logs import stop
+
+        print("\n".join(stop(given.folder, given.name)))
+    else:
+        print("\n".join(_provisioning(given)))
+
+
 def _provisioning(given: argparse.Namespace) -> list[str]:
     """Do what makes and changes a federation's folder; the sentences to print."""
-    # Imported here, for a mistyped word is answered at once.
     from server.admit import admit, expel
     from server.certificates import ending_soon
     from server.provision import provision, renew

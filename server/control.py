@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from flwr.cli.typing import SuperLinkConnection
-from flwr.cli.utils import init_http_client_from_connection
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -18,20 +18,26 @@ from flwr.proto.control_pb2 import (
     UnregisterNodeRequest,
 )
 from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.error import FlowerError
 from flwr.supercore.fab import Fab
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 
-@dataclass(frozen=True)
+class ControlError(Exception):
+    """The SuperLink is not there, or refuses."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Node:
     """A site as Flower knows it."""
 
     id: int
-    name: str
     public_key: bytes
-    status: str
-    """online, offline or registered."""
-    online_until: float
-    """Seconds since 1970."""
+    """As `key_bytes` writes it."""
+    online: bool
+    ended: str
+    """When it went away last; ISO 8601, empty if it never did."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,16 @@ class Control:
         """Every node that is registered."""
         with self._client() as client:
             found = client.ListNodes(ListNodesRequest()).nodes_info
-        return [Node(n.node_id, n.name, n.public_key, n.status, n.online_until) for n in found if not n.unregistered_at]
+        return [
+            Node(
+                id=node.node_id,
+                public_key=node.public_key,
+                online=node.status == "online",
+                ended=node.last_deactivated_at,
+            )
+            for node in found
+            if not node.unregistered_at
+        ]
 
     def register(self, public_key: bytes, name: str) -> int:
         """Let a key in; return the node's id."""
@@ -62,14 +77,16 @@ class Control:
         fab = Fab(sha256(code).hexdigest(), code, {})
         request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto(dict(config)))
         with self._client() as client:
-            return int(client.StartRun(request).run_id)
+            run = int(client.StartRun(request).run_id)
+        if not run:  # Flower's answer to code that it does not take
+            raise ControlError("the SuperLink does not take the code; its log says why")
+        return run
 
-    def run_status(self, run: int) -> str:
-        """Flower's word for it, such as running or finished:failed."""
+    def unfinished(self) -> dict[int, str]:
+        """Flower's word for each run that has not finished: pending, starting or running."""
         with self._client() as client:
-            found = client.ListRuns(ListRunsRequest(run_id=run)).run_dict
-        status = found[run].status
-        return f"{status.status}:{status.sub_status}".rstrip(":")
+            found = client.ListRuns(ListRunsRequest()).run_dict  # the newest 20: only one runs at a time
+        return {run: found[run].status.status for run in found if found[run].status.status != "finished"}
 
     def stop_run(self, run: int) -> None:
         """End it."""
@@ -78,9 +95,17 @@ class Control:
 
     @contextmanager
     def _client(self) -> Iterator[ControlHttpClient]:
-        connection = SuperLinkConnection("gliofed", self.address, str(self.ca), insecure=False)
-        client = init_http_client_from_connection(connection)
+        """Open a connection; whatever goes wrong on it is a ControlError."""
+        version = RuntimeVersionHttpInterceptor(component_name="gliofed")
+        client = ControlHttpClient.from_server_address(self.address, False, self.ca.read_bytes(), [version])
         try:
             yield client
+        except (httpx.HTTPError, FlowerError, ValueError) as error:
+            raise ControlError(f"the SuperLink at {self.address}: {error}") from None
         finally:
             client.close()
+
+
+def key_bytes(key: ec.EllipticCurvePublicKey) -> bytes:
+    """Write a public key as Flower does."""
+    return public_key_to_bytes(key)

@@ -1,27 +1,40 @@
 """The ServerApp of a federation across machines, as Flower starts it beside the SuperLink."""
 
 import json
+import os
 from pathlib import Path
 
 from flwr.app import Context
 
 from server.app import Federation, make_server_app
+from server.runs import NODES, Run
 from shared.config import RunConfig
 from shared.parse import ConfigError, parse
-
-NODES = "nodes.json"
-"""In a run's folder: which site each of Flower's nodes is, by the key that it was admitted with."""
 
 
 def _federation(context: Context) -> Federation:
     """Read the run whose folder Flower's run config names; a run that is there goes on."""
-    out = Path(str(context.run_config["out"]))
-    saved = json.loads((out / "run.json").read_text())
+    run = Run(Path(str(context.run_config["out"])))
+    _say_into(run.log)
+    saved = run.saved()
     config = parse(RunConfig, saved["run"])
     if config.hash != saved["config_hash"]:
-        raise ConfigError(f"{out}: run.json was changed since the run began; put it back from a copy")
-    names = {int(node): str(site) for node, site in json.loads((out / NODES).read_text()).items()}
-    return Federation(config=config, out=out, run_id=saved["run_id"], names=names)
+        raise ConfigError(f"{run.folder}: run.json was changed since the run began; put it back from a copy")
+    names = lambda: _names(run.folder / NODES)  # noqa: E731
+    return Federation(config=config, out=run.folder, run_id=saved["run_id"], names=names, lossy=True)
+
+
+def _names(path: Path) -> dict[int, str]:
+    """Which site each node is, by the key that it was admitted with; it is written anew while the run goes on."""
+    return {int(node): str(site) for node, site in json.loads(path.read_text()).items()}
+
+
+def _say_into(log: Path) -> None:
+    """Let this process write into the run's own log: Flower gives each run one of its own."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.close(file)
 
 
 app = make_server_app(_federation)

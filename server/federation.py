@@ -31,9 +31,13 @@ class FederationConfig(Strict):
     """Hospitals that may join."""
     days: Annotated[int, Field(gt=SOON, le=3650)] = 825
     """How long a server certificate is valid; the authority's own is ten years."""
+    listen: str | None = None
+    """address:port where the server listens, as "10.1.2.3:8443"; None: the port of `address`, at every address."""
 
     def __post_init__(self) -> None:
         split_address(self.address)
+        if self.listen is not None and not _is_ip(split_address(self.listen)[0]):
+            raise ValueError(f"listen={self.listen}: must be an IP address and a port, as in 0.0.0.0:8443")
         for name in self.hosts:
             if not _is_ip(name) and not re.fullmatch(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*", name):
                 raise ValueError(f"names={name}: must be a host's name or an IP address, without a port")

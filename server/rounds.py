@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -11,7 +10,8 @@ import torch
 from flwr.serverapp import Grid
 from torch import Tensor, nn
 
-from server.asking import Absent, Sites, refusal
+from server.answers import Absent, refusal
+from server.asking import Names, Sites
 from server.audit import RunAudit, hold_audit
 from server.fold import weighted_mean
 from server.gate import judge
@@ -40,12 +40,19 @@ class RoundError(Exception):
 
 
 def federate(
-    grid: Grid, config: RunConfig, out: Path, run_id: str, waves: int = 1, names: Mapping[int, str] | None = None
+    grid: Grid,
+    config: RunConfig,
+    out: Path,
+    run_id: str,
+    *,
+    waves: int = 1,
+    names: Names | None = None,
+    lossy: bool = False,
 ) -> str:
     """Train to the last round, or go on with the run in `out`; return done, incomplete or failed.
 
     Incomplete: a site that was asked, or expected, did not count in some round. `waves` are the turns that sites on one
-    machine take; `names` are those of nodes, as far as they are known before the nodes say them.
+    machine take; for `names` and `lossy` see `Sites`.
     """
     history = History(out / "history.jsonl")
     history.repair()
@@ -58,7 +65,7 @@ def federate(
     with hold_audit(out) as audit, RoundProgress(config.rounds) as progress:
         audit.began("resume" if events else "start", run_id, config.hash)
         history.append({"event": "resume" if events else "start", **start})
-        sites = Sites(grid, config, run_id, waves, names or {}, audit)
+        sites = Sites(grid, config, run_id, audit, waves=waves, names=names, lossy=lossy)
         reason: Event = {}
         try:
             _Run(config, out, history, sites, progress, run_id, audit).train()

@@ -134,6 +134,9 @@ class RoundConfig(Strict):
     """Updates that must count, else the round fails."""
     evaluate_every: NonNegative
     """Sites evaluate the new model every so many rounds, and after the last; 0: never."""
+    retry: PositiveFloat | None = None
+    """Seconds without an answer after which a site, on another machine, is asked whether it is free: then its answer
+    was lost, and it is asked again. None: a tenth of the deadline."""
     expected: tuple[SiteName, ...]
     """Sites that should be there; one that is not is named missing. Empty: whoever comes."""
 

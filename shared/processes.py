@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -16,11 +17,15 @@ CALM = 60.0
 """Seconds after which a program counts as running well: its next pause is the first one again."""
 PATIENCE = 10.0
 """Seconds that a program has to end when it is asked to."""
+MARK = "GLIOFED_PROGRAM"
+"""Name of the mark in the environment of a program's processes."""
+LONGEST_LOG = 32 * 2**20
+"""Bytes from which a log becomes the old log, beside it, and another one begins."""
 
 
 @dataclass
 class Program:
-    """One program, in a process group of its own."""
+    """One program, in a process group of its own, and all that it starts."""
 
     name: str
     command: Sequence[str]
@@ -39,15 +44,20 @@ class Program:
         """Start it where that is due; return what there is to say."""
         now = time.monotonic()
         if self.process is not None and (status := self.process.poll()) is not None:
-            self._end_group(self.process.pid)  # whatever it has started
+            self._end_all(self.process.pid)  # whatever it has started
             self._ends = 1 if now - self._since > CALM else self._ends + 1
             pause = self.pauses[min(self._ends, len(self.pauses)) - 1]
             self._due, self.process = now + pause, None
             self._said.append(f"{self.name} ended ({_words(status)}); again in {pause:g} s, see {self.log}")
         if self.process is None and now >= self._due:
             self._start()
+        self._shorten_log()
         said, self._said = self._said, []
         return said
+
+    def seconds(self) -> float:
+        """How long it has run; 0 where it does not."""
+        return time.monotonic() - self._since if self.process is not None else 0.0
 
     @property
     def log(self) -> Path:
@@ -57,17 +67,21 @@ class Program:
     def end(self) -> None:
         """End it and all that it started."""
         if self.process is not None:
-            self._end_group(self.process.pid)
+            self._end_all(self.process.pid)
             self.process.wait()
             self.process = None
         self._note.unlink(missing_ok=True)
 
     def end_older(self) -> None:
         """End what an earlier supervisor, which was killed, has left running."""
-        with suppress(OSError, ValueError, KeyError):
+        group = None
+        with suppress(OSError, ValueError, KeyError, TypeError):
             known = json.loads(self._note.read_text())
-            if _started(known["pid"]) == known["started"]:
-                self._end_group(known["pid"])
+            # A number alone may be another's by now. Where the first process is gone, the group's stays its own as long
+            # as it has a member.
+            if known["boot"] == _boot() and _started(known["pid"]) in (known["started"], None):
+                group = int(known["pid"])
+        self._end_all(group)
 
     @property
     def _note(self) -> Path:
@@ -81,30 +95,71 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=dict(self.environment),
+                env={**self.environment, MARK: self._mark},
                 start_new_session=True,
             )
         self._since = time.monotonic()
-        write_json(self._note, {"pid": self.process.pid, "started": _started(self.process.pid)})
+        write_json(self._note, {"pid": self.process.pid, "started": _started(self.process.pid), "boot": _boot()})
 
-    def _end_group(self, pid: int) -> None:
+    def _shorten_log(self) -> None:
+        """Begin another log; the program writes at the end of the same file, wherever that is."""
+        if self.log.exists() and self.log.stat().st_size > LONGEST_LOG:
+            shutil.copyfile(self.log, self.log.with_suffix(".old.log"))
+            os.truncate(self.log, 0)
+
+    @property
+    def _mark(self) -> str:
+        """What its processes, and theirs, have in their environment."""
+        return str(self._note.resolve())
+
+    def _end_all(self, group: int | None) -> None:
+        """Ask all its processes to end, and end those that do not."""
         for kind in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(pid, kind)
+            for pid in self._members(group):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, kind)
             end = time.monotonic() + PATIENCE
-            while time.monotonic() < end:
-                if self.process is not None:
-                    self.process.poll()  # reaps it
-                try:
-                    os.killpg(pid, 0)
-                except ProcessLookupError:
-                    return
-                time.sleep(0.05)
+            while self._members(group) and time.monotonic() < end:
+                time.sleep(0.1)
+
+    def _members(self, group: int | None) -> list[int]:
+        """Its processes that run: of its group, and those that left it, as Flower's do, by their environment.
+
+        One that has ended may stay listed until its parent has asked for it.
+        """
+        mark, found = f"{MARK}={self._mark}".encode(), []
+        for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+            stat = _stat(pid)
+            if stat and stat[0] not in "ZX" and (int(stat[2]) == group or mark in _environment(pid)):
+                found.append(pid)
+        return found
 
 
-def _started(pid: int) -> str:
-    """When a process began, in the kernel's ticks: a pid alone may have been given to another."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+def _stat(pid: int) -> list[str]:
+    """What the kernel says of a process, from its state on; empty where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _boot() -> str:
+    """Which start of the machine this is: numbers of processes begin anew with each."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _started(pid: int) -> str | None:
+    """When a process began, in the kernel's ticks since the machine did; None where there is none."""
+    stat = _stat(pid)
+    return stat[19] if stat else None
+
+
+def _environment(pid: int) -> list[bytes]:
+    """The environment that a process began with; empty where it is another user's."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def _words(status: int) -> str:

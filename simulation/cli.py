@@ -13,6 +13,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from shared.hydra_words import sentence
+
 if TYPE_CHECKING:
     from simulation.simulate import Outcome
 
@@ -56,11 +58,11 @@ def main() -> None:
     try:
         job()
     except (HydraException, OmegaConfBaseException) as error:
-        _leave(WRONG_USE, _sentence(error))
+        _leave(WRONG_USE, sentence(error, "gliofed-simulate"))
     except (ValueError, TypeError) as error:  # of Hydra, where a group is given a number, say
         if started:
             raise
-        _leave(WRONG_USE, _sentence(error))
+        _leave(WRONG_USE, sentence(error, "gliofed-simulate"))
     except KeyboardInterrupt as stop:
         print(f"gliofed-simulate: {stop or 'interrupted'}", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)  # sites may be in the middle of a step
@@ -130,16 +132,6 @@ def _name(number: int, overrides: list[str]) -> str:
     """Name one run of a sweep after what was set for it."""
     words = ",".join(word for word in overrides if not word.startswith("out="))
     return f"{number}-" + re.sub(r"[^\w.,=-]", "", words)[:100]
-
-
-def _sentence(error: Exception) -> str:
-    """Hydra's first lines as one sentence."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    useful = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
-    says = " ".join(useful)[:400]
-    if "'privacy." in says:  # Hydra would have the user append it, and then nothing would be private
-        return f"{says.split('. ')[0]}: privacy=none has no settings; give privacy=dp_sgd as well"
-    return says + "; see gliofed-simulate --help"
 
 
 def _leave(status: int, sentence: str) -> NoReturn:

@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 
-from server.strategies import STRATEGIES
-from shared.config import DataConfig, RunConfig
+from server.settings import check_groups, parse_run
+from shared.config import RunConfig
 from shared.parse import ConfigError, Positive, Strict, parse
 from shared.site_config import Device, PolicyConfig
-from shared.tasks import model_of
 from simulation.partition import number_of_sites
 from simulation.sites import site_names
 
@@ -38,17 +36,7 @@ class Settings(Strict):
 
 def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
     """Sort the composed settings into the run's and the simulation's; try out what only building can tell."""
-    for key in ("model", "data", "train", "round", "gate", "strategy", "privacy"):
-        if not isinstance(values[key], Mapping):
-            raise ConfigError(f"{key}={values[key]}: must be a group of settings; see gliofed-simulate --cfg job")
-    if values["privacy"].get("mechanism") == "none" and "epsilon" in values["privacy"]:
-        raise ConfigError(
-            f"privacy.epsilon={values['privacy']['epsilon']}: with privacy=none; give privacy=dp_sgd as well"
-        )
-    keys = {field.name for field in fields(RunConfig)}
-    run_values = {key: value for key, value in values.items() if key in keys}
-    shared = {field.name for field in fields(DataConfig)}
-    run_values["data"] = {key: value for key, value in values["data"].items() if key in shared}
+    check_groups(values, "gliofed-simulate")
     rest = {field.name: values[field.name] for field in fields(Settings) if field.name in values}
     rest["sites"] = _sites(values)
     if not isinstance(values["faults"] or {}, Mapping):
@@ -60,19 +48,7 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
     if unknown := sorted(settings.policies.keys() - set(site_names(settings.sites))):
         known = site_names(settings.sites)
         raise ConfigError(f"policies: {unknown[0]} is no site; they are {known[0]} to {known[-1]}")
-    if not run_values["round"]["expected"]:
-        run_values["round"] = run_values["round"] | {"expected": site_names(settings.sites)}
-    run = parse(RunConfig, run_values)
-    if run.strategy.name not in STRATEGIES:
-        raise ConfigError(f"strategy.name={run.strategy.name}: unknown; known are {', '.join(STRATEGIES)}")
-    if run.round.quorum > settings.sites:
-        raise ConfigError(f"round.quorum={run.round.quorum}: more than sites={settings.sites}")
-    try:
-        with torch.device("meta"):
-            model_of(run)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    return run, settings
+    return parse_run(values, site_names(settings.sites)), settings
 
 
 def _policies(policy: Any, policies: Any) -> Any:

@@ -107,7 +107,8 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
 
 def _run(run: RunConfig, settings: Settings, sites: list[SiteConfig], out: Path, run_id: str, note: str) -> Outcome:
     at_once = settings.at_once or sites_at_once(settings.device, settings.threads)
-    names = {} if settings.engine == "ray" else {node_of(number): site.name for number, site in enumerate(sites)}
+    nodes = {node_of(number): site.name for number, site in enumerate(sites)}
+    names = None if settings.engine == "ray" else lambda: nodes
     federation = Federation(config=run, out=out, run_id=run_id, waves=math.ceil(len(sites) / at_once), names=names)
     finished = threading.Event()
 

@@ -119,7 +119,7 @@ def _federate(run: RunConfig, sites: Sequence[SiteConfig], folder: Path, setting
     at_once = sites_at_once(settings.device, settings.threads)
     names = {node_of(number): site.name for number, site in enumerate(sites)}
     waves = math.ceil(len(sites) / at_once)
-    federation = Federation(config=run, out=folder, run_id=uuid4().hex, waves=waves, names=names)
+    federation = Federation(config=run, out=folder, run_id=uuid4().hex, waves=waves, names=lambda: names)
     client = make_client_app(lambda context: sites[int(context.node_config["partition-id"])])
     server = make_server_app(lambda _: federation, threading.Event().set)
     run_here(server, client, len(sites), at_once, run.round.deadline)

@@ -98,7 +98,7 @@ def test_a_late_reply_is_noted_as_well(
     monkeypatch.setattr(server.asking, "SLACK", 0.0)
     grid = LateGrid()
     with hold_audit(tmp_path) as audit:
-        sites = Sites(grid, run_config("round.deadline=0.01"), "r", 1, {1: "a"}, audit)  # type: ignore[arg-type]
+        sites = Sites(grid, run_config("round.deadline=0.01"), "r", audit, names=lambda: {1: "a"})  # type: ignore[arg-type]
         assert sites.roll(1)[1]["a"].status == "late"
         grid.late = False
         sites.roll(2)

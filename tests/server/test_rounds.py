@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from server.asking import refusal
+from server.answers import refusal
 from server.history import History
 from server.rounds import _Run
 from server.state import State

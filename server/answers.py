@@ -1,0 +1,44 @@
+"""What is made of a site that has no reply that could count."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.messages import CODES, Reply
+
+FLOWER_ERRORS = {
+    1: "the site's app could not be loaded",
+    2: "the site's program failed",
+    3: "its reply did not arrive",
+    4: "its reply was not there any more",
+    5: "the site went away",
+    7: "the site did not approve this code",
+    8: "the site's program was ended",
+}
+"""Flower's error codes in words; the reason that came with one is not repeated: it may quote a file's name."""
+
+LOST = frozenset({3, 4, 5, 8})
+"""Of these, the ones after which the same request may find an answer: the reply, the site's connection or its program
+was lost. 3 is also what Flower says of a reply whose parts were not all there 180 s after the last of them."""
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Why a site has no reply that could count."""
+
+    status: Literal["declined", "failed", "missing", "late", "not_asked"]
+    reason: str
+
+
+NO_REPLY = Absent("failed", FLOWER_ERRORS[3])
+
+
+def flower_error(code: int) -> Absent:
+    """Put Flower's error into words."""
+    return Absent("failed", FLOWER_ERRORS.get(code, f"Flower's error {code}"))
+
+
+def refusal(reply: Reply) -> Absent:
+    """Put a site's code into words, with what its check left out."""
+    counts = ", ".join(f"{count} {code}" for code, count in sorted(reply.left_out.items()))
+    reason = CODES[reply.code] + (f" (left out: {counts})" if counts else "")
+    return Absent("declined" if reply.status == "declined" else "failed", reason)

@@ -1,0 +1,48 @@
+"""A run from composed settings: what gliofed-server run and gliofed-simulate have in common."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from server.strategies import STRATEGIES
+from shared.config import DataConfig, RunConfig
+from shared.parse import ConfigError, parse
+from shared.tasks import model_of
+
+GROUPS = ("model", "data", "train", "round", "gate", "strategy", "privacy")
+
+
+def check_groups(values: Mapping[str, Any], command: str) -> None:
+    """Refuse what Hydra takes and no run can be made of. Raises ConfigError."""
+    for key in GROUPS:
+        if not isinstance(values[key], Mapping):
+            raise ConfigError(f"{key}={values[key]}: must be a group of settings; see {command} --cfg job")
+    if values["privacy"].get("mechanism") == "none" and "epsilon" in values["privacy"]:
+        raise ConfigError(
+            f"privacy.epsilon={values['privacy']['epsilon']}: with privacy=none; give privacy=dp_sgd as well"
+        )
+
+
+def parse_run(values: Mapping[str, Any], sites: Sequence[str]) -> RunConfig:
+    """Take the run out of composed settings and try out what only building can tell; `sites` are there to be expected.
+
+    Raises ConfigError.
+    """
+    given = {field.name: values[field.name] for field in fields(RunConfig) if field.name in values}
+    shared = {field.name for field in fields(DataConfig)}
+    given["data"] = {key: value for key, value in values["data"].items() if key in shared}
+    if not given["round"]["expected"]:
+        given["round"] = given["round"] | {"expected": list(sites)}
+    run = parse(RunConfig, given)
+    if run.strategy.name not in STRATEGIES:
+        raise ConfigError(f"strategy.name={run.strategy.name}: unknown; known are {', '.join(STRATEGIES)}")
+    if run.round.quorum > len(sites):
+        raise ConfigError(f"round.quorum={run.round.quorum}: more than sites={len(sites)}")
+    try:
+        with torch.device("meta"):
+            model_of(run)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return run

@@ -1,0 +1,200 @@
+"""The link as a hospital, and as anybody else, reaches it: a real SuperLink behind a real nginx."""
+
+import http.client
+import os
+import re
+import signal
+import socket
+import ssl
+import subprocess
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import flwr.supercore.control.control_http_client as control
+import flwr.supercore.runtime.runtime_http_client as runtime
+import flwr.supernode.fleet_http_client as fleet
+import pytest
+from cryptography.hazmat.primitives.serialization import PrivateFormat
+from deployed_federation import SITES, Deployed, until
+
+from server.admit import expel
+from server.proxy import CALLS
+from shared.keys import new_key, private_bytes, write_secret
+
+pytestmark = pytest.mark.deploy
+
+METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")
+SOURCES = "".join(Path(each.__file__).read_text() for each in (control, runtime, fleet))
+OTHERS = ["/v1/fleet/register-node", "/v1/fleet/unregister-node", "/", "/docs", "/openapi.json", "/health"]
+PATHS = sorted({*re.findall(r'"(/v1/[\w-]+/[\w-]+)"', SOURCES), *OTHERS})
+"""Every path of Flower's clients."""
+ALLOWED = [f"/v1/fleet/{call}" for call in CALLS]
+
+
+@pytest.fixture
+def line(deployed: Deployed) -> Iterator[http.client.HTTPSConnection]:
+    """A connection as a hospital makes it."""
+    trust = ssl.create_default_context(cafile=str(deployed.hospital(SITES[0]) / "ca.crt"))
+    connection = http.client.HTTPSConnection("127.0.0.1", deployed.port, context=trust, timeout=30)
+    yield connection
+    connection.close()
+
+
+def answer(line: http.client.HTTPSConnection, method: str, path: str, body: bytes = b"") -> int:
+    """The status of an answer; nginx closes a connection now and then."""
+    try:
+        line.request(method, path, body or None)
+        reply = line.getresponse()
+    except (http.client.RemoteDisconnected, ConnectionError, ssl.SSLError):
+        line.close()
+        line.request(method, path, body or None)
+        reply = line.getresponse()
+    reply.read()
+    return reply.status
+
+
+def test_what_a_hospital_does_not_need_is_not_there(line: http.client.HTTPSConnection) -> None:
+    """Flower's Control API has no authentication: whoever reaches it runs code at every hospital."""
+    forbidden = [path for path in PATHS if path not in ALLOWED]
+    assert len([path for path in forbidden if path.startswith("/v1/control/")]) > 20
+    assert len([path for path in forbidden if path.startswith("/v1/runtime/")]) > 5
+    there = [(m, p) for p in forbidden for m in METHODS if answer(line, m, p) != 404]
+    assert not there
+
+
+def test_what_a_hospital_needs_is_there_by_post_alone(line: http.client.HTTPSConnection) -> None:
+    assert not [(m, p) for p in ALLOWED for m in METHODS if m != "POST" and answer(line, m, p) != 404]
+    # Without a signature Flower refuses each, but it is Flower that does.
+    assert {answer(line, "POST", path, b"x") for path in ALLOWED}.isdisjoint({404, 502, 503, 504})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//v1/control/list-nodes",
+        "/v1//control/list-nodes",
+        "/v1/control//list-nodes",
+        "/v1/fleet/../control/list-nodes",
+        "/v1/fleet/%2e%2e/control/list-nodes",
+        "/v1/fleet/pull-messages/../../control/list-nodes",
+        "/v1/fleet/pull-messages/%2e%2e/%2e%2e/control/list-nodes",
+        "/v1/fleet/pull-messages%2f..%2f..%2fcontrol%2flist-nodes",
+        "/v1%2fcontrol%2flist-nodes",
+        "/v1/%63ontrol/list-nodes",
+        "/V1/CONTROL/LIST-NODES",
+        "/v1/control/list-nodes/",
+        "/v1/control/list-nodes?x=/v1/fleet/pull-messages",
+        "/v1/control/list-nodes;/v1/fleet/pull-messages",
+        "/v1/control/list-nodes%00/v1/fleet/pull-messages",
+        "/v1/fleet/register-node%20",
+        "/v1/fleet/pull-messages/register-node",
+        "http://localhost/v1/control/list-nodes",
+        "https://127.0.0.1/v1/fleet/register-node",
+    ],
+)
+def test_no_spelling_reaches_the_rest(deployed: Deployed, path: str) -> None:
+    raw = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+    trust = ssl.create_default_context(cafile=str(deployed.hospital(SITES[0]) / "ca.crt"))
+    with socket.create_connection(("127.0.0.1", deployed.port), 30) as plain:
+        with trust.wrap_socket(plain, server_hostname="127.0.0.1") as line:
+            line.sendall(raw)
+            status = int(line.recv(4096).split()[1])
+    assert status in (400, 404)
+
+
+def test_nothing_goes_without_tls(deployed: Deployed) -> None:
+    with socket.create_connection(("127.0.0.1", deployed.port), 30) as line:
+        line.sendall(b"POST /v1/fleet/activate-node HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+        assert line.recv(4096).split()[1] == b"400"
+
+
+def test_old_tls_is_refused(deployed: Deployed) -> None:
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    old.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the version that is tried
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    with socket.create_connection(("127.0.0.1", deployed.port), 30) as line, pytest.raises(ssl.SSLError):
+        old.wrap_socket(line)
+
+
+def test_another_authority_is_not_trusted(deployed: Deployed) -> None:
+    """Nor is the machine's own list of authorities: a hospital trusts its kit alone."""
+    with socket.create_connection(("127.0.0.1", deployed.port), 30) as line:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            ssl.create_default_context().wrap_socket(line, server_hostname="127.0.0.1")
+
+
+def test_the_superlink_itself_listens_on_loopback_alone(deployed: Deployed) -> None:
+    port = re.findall(r"server 127\.0\.0\.1:(\d+)", (deployed.folder / "link" / "nginx.conf").read_text())[0]
+    table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = [words[1] for words in table if words[3] == "0A"]
+    assert [each for each in listening if each.endswith(f":{int(port):04X}")] == [f"0100007F:{int(port):04X}"]
+
+
+def test_a_second_server_is_refused(deployed: Deployed) -> None:
+    second = deployed.command("start", deployed.folder, stderr=subprocess.PIPE)
+    _, said = second.communicate(timeout=120)
+    assert second.returncode == 2
+    assert b"its server runs already" in said
+    assert b"Traceback" not in said
+
+
+def test_a_node_whose_key_was_not_admitted_is_refused(deployed: Deployed, tmp_path: Path) -> None:
+    write_secret(tmp_path / "other.key", private_bytes(new_key(), PrivateFormat.OpenSSH))
+    node = deployed.node(SITES[1], tmp_path / "other.key")
+    until(lambda: node.poll() is not None, "the node gave up")
+    assert node.returncode != 0
+    assert not deployed.connected(SITES[1])
+
+
+def test_an_admitted_site_connects_survives_restarts_and_is_cut_off(deployed: Deployed) -> None:
+    """In one test, for a node takes long to start."""
+    deployed.node(SITES[0])
+    until(lambda: deployed.connected(SITES[0]), "the site connected")
+    shown = deployed.status()
+    assert shown["programs"] == {"superlink": True, "nginx": True}
+    first, second = shown["sites"]
+    assert (first["name"], first["membership"], first["connected"]) == (SITES[0], "admitted", True)
+    assert (second["name"], second["membership"], second["connected"]) == (SITES[1], "invited", False)
+
+    for program in ("nginx", "superlink"):
+        old = deployed.pid(program)
+        os.kill(old, signal.SIGKILL)
+        until(lambda old=old, program=program: deployed.pid(program) != old, f"{program} was started again")
+    until(lambda: deployed.online()["trouble"] is None and deployed.connected(SITES[0]), "the site is back")
+
+    deployed.admit(SITES[1])
+    until(lambda: SITES[1] in deployed.online()["sites"], "a site was admitted late")
+    deployed.node(SITES[1])
+    until(lambda: deployed.connected(SITES[1]), "the late site connected")
+
+    expel(SITES[0], deployed.folder)
+    until(lambda: SITES[0] not in deployed.online()["sites"], "the site was shut out")
+    log = deployed.hospital(SITES[0]) / "node.log"
+    until(lambda: deployed.others[-2].poll() is not None or "401" in log.read_text(), "the node was cut off")
+    assert deployed.connected(SITES[1])
+
+
+def test_a_killed_server_leaves_nothing_that_keeps_the_next_from_starting(deployed: Deployed) -> None:
+    assert deployed.server is not None
+    left = deployed.pid("superlink"), deployed.pid("nginx")
+    deployed.server.kill()
+    deployed.server.wait()
+    assert all(Path(f"/proc/{pid}").exists() for pid in left)
+    deployed.start()
+    until(lambda: deployed.pid("superlink") != left[0], "the SuperLink was started anew")
+    until(lambda: deployed.connected(SITES[1]), "the site is back")
+
+
+def test_sigterm_ends_everything(deployed: Deployed) -> None:
+    assert deployed.server is not None
+    left = deployed.pid("superlink"), deployed.pid("nginx")
+    deployed.server.send_signal(signal.SIGTERM)
+    assert deployed.server.wait(120) == 0
+    assert not [pid for pid in left if Path(f"/proc/{pid}").exists()]
+    assert not deployed.status()["started"]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", deployed.port), 5)

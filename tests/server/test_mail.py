@@ -1,0 +1,198 @@
+"""Replies that are lost between machines: the same site is asked again, and one answer counts."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from flwr.app import Error, Message
+from flwr.clientapp import ClientApp
+
+import server.asking
+import server.mail
+from server.answers import Absent
+from server.asking import Sites
+from server.audit import RunAudit, hold_audit
+from shared.audit import audit_file
+from shared.chain import read_chain
+from shared.config import RunConfig
+from shared.messages import Reply, Request
+from simulation.grid import LocalGrid
+
+A, B = 1, 2
+NAMES = {A: "a", B: "b"}
+
+
+@dataclass
+class Wire:
+    """Two sites, which take their messages in order, as SuperNodes do, and a wire that loses what a test says.
+
+    `losses` are of trainings, in order: a code is what Flower says in place of the answer, None is silence.
+    """
+
+    losses: list[int | None] = field(default_factory=list)
+    busy: int = 0
+    """Looks for which the sites are busy before they take a message."""
+    away: int = 0
+    """Looks for which site a is not connected after a loss with code 5."""
+    trained: list[int] = field(default_factory=list)
+    probes: int = 0
+    inbox: list[Message] = field(default_factory=list)
+    gone: int = 0
+
+    def __post_init__(self) -> None:
+        LocalGrid(ClientApp(), {}, 1, 1.0)  # a Message needs to know who speaks
+
+    def get_node_ids(self) -> list[int]:
+        self.gone -= 1
+        return [B] if self.gone > 0 else [A, B]
+
+    def push_messages(self, messages: list[Message]) -> list[str]:
+        (message,) = messages
+        message.metadata.__dict__["_message_id"] = f"message-{id(message)}"
+        self.inbox.append(message)
+        return [message.metadata.message_id]
+
+    def pull_messages(self, wanted: list[str]) -> Iterator[Message]:
+        self.busy -= 1
+        if self.busy >= 0:
+            return
+        for message in [each for each in self.inbox if self.gone <= 0 or each.metadata.dst_node_id == B]:
+            self.inbox.remove(message)
+            assert message.metadata.message_id in wanted
+            name = NAMES[message.metadata.dst_node_id]
+            if message.metadata.message_type == "train":
+                self.trained.append(message.metadata.dst_node_id)
+                if name == "a" and self.losses:
+                    if (code := self.losses.pop(0)) is None:
+                        continue
+                    self.gone = self.away if code == 5 else 0
+                    yield Message(Error(code), reply_to=message)
+                    continue
+            else:
+                self.probes += 1
+            yield Message(Reply(site=name, patients=3, head="f" * 64).to_records(), reply_to=message)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.mail, "POLL", 0.001)
+    monkeypatch.setattr(server.asking, "SLACK", 0.0)
+
+
+@pytest.fixture
+def ask(tmp_path: Path, run_config: Callable[..., RunConfig], quick: None) -> Callable[..., dict[str, Reply | Absent]]:
+    """Train at both sites over a wire; the answers by site, of which there is one each."""
+
+    def train(wire: Wire, lossy: bool = True, deadline: float = 5.0) -> dict[str, Reply | Absent]:
+        config = run_config("round.expected=[a,b]", f"round.deadline={deadline}", "round.retry=0.02")
+        with hold_audit(tmp_path) as audit:
+            sites = _sites(wire, config, audit, lossy)
+            nodes, absent = sites.roll(1)
+            assert not absent
+            wire.probes = 0
+            answers = list(sites.ask("train", Request(run_id="r", round=1, config=config, weights=b"w"), nodes))
+        assert len(answers) == 2
+        return dict(answers)
+
+    return train
+
+
+def _sites(wire: Wire, config: RunConfig, audit: RunAudit, lossy: bool) -> Sites:
+    return Sites(wire, config, "r", audit, names=lambda: NAMES, lossy=lossy)  # type: ignore[arg-type]
+
+
+Ask = Callable[..., dict[str, Reply | Absent]]
+
+
+@pytest.mark.parametrize("code", [3, 4, 5, 8])
+def test_a_reply_that_flower_calls_lost_is_asked_for_again(ask: Ask, code: int) -> None:
+    wire = Wire(losses=[code])
+    answers = ask(wire)
+    assert isinstance(answers["a"], Reply)
+    assert sorted(wire.trained) == [A, A, B]
+
+
+def test_a_site_that_went_away_is_asked_when_it_is_back(ask: Ask) -> None:
+    wire = Wire(losses=[5], away=10)
+    answers = ask(wire)
+    assert isinstance(answers["a"], Reply)
+    assert wire.trained.count(A) == 2
+
+
+def test_a_site_that_stays_away_is_not_waited_for_in_later_rounds(ask: Ask) -> None:
+    """It has no unanswered message, so it is no site that hangs: it may come back in any round."""
+    answers = ask(Wire(losses=[5], away=10**9), deadline=0.1)
+    assert answers["a"] == Absent("failed", "the site went away")
+
+
+def test_a_request_is_asked_three_times_at_most(ask: Ask) -> None:
+    wire = Wire(losses=[8] * 9)
+    assert ask(wire)["a"] == Absent("failed", "the site's program was ended")
+    assert wire.trained.count(A) == 3
+
+
+def test_a_reply_that_is_lost_in_silence_shows_when_the_site_answers_something_else(ask: Ask) -> None:
+    """Flower says nothing where a node could not announce its reply: the node is idle, and takes what comes next."""
+    wire = Wire(losses=[None])
+    assert isinstance(ask(wire)["a"], Reply)
+    assert wire.trained.count(A) == 2
+    assert wire.probes == 1
+
+
+def test_a_site_that_works_for_long_is_not_asked_again(ask: Ask) -> None:
+    """A second answer would be sent for nothing, however large it is; a probe is small."""
+    wire = Wire(busy=60)  # three times round.retry
+    answers = ask(wire)
+    assert all(isinstance(answer, Reply) for answer in answers.values())
+    assert sorted(wire.trained) == [A, B]
+
+
+@pytest.mark.parametrize("code", [1, 2, 7])
+def test_a_site_that_failed_is_not_asked_again(ask: Ask, code: int) -> None:
+    wire = Wire(losses=[code])
+    assert isinstance(ask(wire)["a"], Absent)
+    assert wire.trained.count(A) == 1
+
+
+def test_where_nothing_is_lost_nothing_is_asked_again(ask: Ask) -> None:
+    """A simulation asks as it always did: its audit log must not depend on how fast the machine is."""
+    wire = Wire(losses=[5], busy=60)
+    assert ask(wire, lossy=False)["a"] == Absent("failed", "the site went away")
+    assert wire.trained.count(A) == 1
+    assert wire.probes == 0
+
+
+def test_the_audit_log_has_every_time_that_a_site_was_asked(ask: Ask, tmp_path: Path) -> None:
+    """Else a site's log could have requests that the server's knows nothing of."""
+    ask(Wire(losses=[8]))
+    events = read_chain(audit_file(tmp_path), "", None).events()
+    of_a = [(event["event"], event["kind"]) for event in events if event["site"] == "a"]
+    assert of_a[:2] == [("request", "prepare"), ("reply", "prepare")]
+    assert of_a[2:] == [("request", "train"), ("absent", "train"), ("request", "train"), ("reply", "train")]
+
+
+def test_a_node_that_is_no_admitted_sites_is_not_asked(
+    tmp_path: Path, run_config: Callable[..., RunConfig], quick: None
+) -> None:
+    """Across hospitals a node is who its key says, not who it says; a site that is admitted later joins later."""
+    wire, known = Wire(), {A: "a"}
+    with hold_audit(tmp_path) as audit:
+        sites = Sites(wire, run_config("round.join=0.01"), "r", audit, names=lambda: known)  # type: ignore[arg-type]
+        assert sites.roll(1)[0] == {"a": A}
+        assert wire.probes == 1
+        known[B] = "b"
+        assert sites.roll(2)[0] == {"a": A, "b": B}
+        del known[A]
+        assert sites.roll(3)[0] == {"b": B}
+
+
+def test_a_node_cannot_answer_as_another_site(
+    tmp_path: Path, run_config: Callable[..., RunConfig], quick: None
+) -> None:
+    """The node has b's key, and says that it is a."""
+    with hold_audit(tmp_path) as audit:
+        sites = Sites(Wire(), run_config("round.join=0.01"), "r", audit, names=lambda: {A: "b"})  # type: ignore[arg-type]
+        nodes, absent = sites.roll(1)
+    assert nodes == {}
+    assert absent["b"].reason == "it answered under another name"
