@@ -46,6 +46,9 @@ class Deployed:
     port: int = field(default_factory=free_port)
     server: "subprocess.Popen[bytes] | None" = None
     others: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    """Of Flower alone; killed in the end."""
+    starts: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    """Of hospitals; asked to end, since they end what they have started."""
 
     @property
     def folder(self) -> Path:
@@ -74,6 +77,18 @@ class Deployed:
         code = "from server.cli import main; main()"
         return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], cwd=ROOT, **given)
 
+    def client(self, *words: object, **given: Any) -> "subprocess.Popen[bytes]":
+        """Run gliofed-client from this checkout."""
+        code = "from client.cli import main; main()"
+        return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], cwd=ROOT, **given)
+
+    def hospital_start(self, site: str) -> "subprocess.Popen[bytes]":
+        """Start a hospital as its people do."""
+        with (self.hospital(site) / "start.log").open("ab") as log:
+            started = self.client("start", self.hospital(site), stdout=log, stderr=log, start_new_session=True)
+        self.starts.append(started)
+        return started
+
     def status(self) -> dict[str, Any]:
         """What gliofed-server status says."""
         said, _ = self.command("status", self.folder, "--json", stdout=subprocess.PIPE).communicate()
@@ -83,6 +98,11 @@ class Deployed:
         """What the server knows, read without starting a program."""
         path = self.folder / "link" / "state.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def listens(self) -> bool:
+        """Whether nginx is there, which it is once the keys are registered."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def connected(self, site: str) -> bool:
         return bool(self.online().get("sites", {}).get(site, {}).get("online"))
@@ -111,6 +131,11 @@ class Deployed:
 
     def end(self) -> None:
         """End everything that was started, by its process."""
+        for each in self.starts:
+            if each.poll() is None:
+                each.send_signal(signal.SIGTERM)
+        for each in self.starts:
+            each.wait(60)
         for each in self.others:
             if each.poll() is None:
                 os.killpg(each.pid, signal.SIGKILL)

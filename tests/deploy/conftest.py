@@ -18,7 +18,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     made.admit(SITES[0])
     made.start()
     try:
-        until(lambda: SITES[0] in made.online().get("sites", {}), "the SuperLink registered a key")
+        until(made.listens, "the federation can be reached")
         yield made
     finally:
         made.end()

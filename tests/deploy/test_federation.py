@@ -1,0 +1,106 @@
+"""Three hospitals with gliofed at both ends, on phantoms: what comes of a run, and what left a hospital for it."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from deployed_federation import Deployed, until
+from safetensors.torch import load_file
+from small_federation import rewrite
+from small_run import as_given
+from tls_recorder import Recorder
+from torch.testing import assert_close
+
+from client.approve import approve
+from simulation.simulate import simulate
+
+pytestmark = pytest.mark.deploy
+
+SITES = ("site-1", "site-2", "site-3")
+ROUNDS = 900.0
+SETTINGS = (
+    *("model=unet", "data=phantom", "data.resolution=8", "data.patients=4", "data.patch=[16,16,16]"),
+    *("rounds=2", "train.steps=2", "round.join=180", "round.deadline=300"),
+)
+BROKEN = "BraTS20_Training_999"
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run in one process; its folder has the sites' scans as well."""
+    out = tmp_path_factory.mktemp("simulated") / "out"
+    simulate(as_given("sites=3", *SETTINGS, f"out={out}"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def federation(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Deployed, Recorder]]:
+    """Hospitals with the simulation's names and scans, started by their own command; the first one's wire is tapped."""
+    if not shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"):
+        pytest.skip("nginx is not installed")
+    made = Deployed(tmp_path_factory.mktemp("deployed"), SITES)
+    made.provision()
+    broken = simulated / "data" / SITES[0] / BROKEN
+    broken.mkdir()
+    for kind in ("flair", "t1", "t1ce", "t2", "seg"):
+        (broken / f"{BROKEN}_{kind}.nii.gz").write_bytes(b"no image")
+    for site in SITES:
+        made.admit(site)
+        settle(made.hospital(site), simulated / "data" / site)
+    made.start()
+    with Recorder(made.folder, made.port, made.root / "recorder") as tap:
+        rewrite(made.hospital(SITES[0]) / "kit.json", address=f"127.0.0.1:{tap.port}")
+        try:
+            for site in SITES:
+                made.hospital_start(site)
+            for site in SITES:
+                until(lambda site=site: made.connected(site), f"{site} connected")
+            yield made, tap
+        finally:
+            made.end()
+
+
+def settle(folder: Path, scans: Path) -> None:
+    """Fill in what a hospital must say, and approve the code that came with its kit."""
+    file = folder / "site.yaml"
+    text = file.read_text().replace("root: ???", f"root: {scans}").replace("labels: ???", "labels: brats2020")
+    text = text.replace("metrics: unless_private", "metrics: always")
+    file.write_text(text.replace("device: auto", "device: cpu"))
+    with open(os.devnull, "w") as nowhere, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", nowhere)  # it shows all of the code
+        assert approve(folder, sha256=json.loads((folder / "kit.json").read_text())["code_sha256"]) == 0
+
+
+def test_a_run_across_machines(federation: tuple[Deployed, Recorder], simulated: Path) -> None:
+    """The weights are the simulation's, bit for bit; the logs of all ends hold each other; no name has left."""
+    made, tap = federation
+    words = ("run", f"federation={made.folder}", "name=first", *SETTINGS)
+    assert made.command(*words).wait() == 0
+    run = made.folder / "runs" / "first"
+    until(lambda: ended(run), "the run ended", ROUNDS)
+    assert ended(run) == "done", (run / "server.log").read_text()
+    ours, theirs = (load_file(each / "model" / "model.safetensors") for each in (run, simulated))
+    assert_close(ours, theirs, rtol=0, atol=0)
+    for site in SITES:
+        work = made.hospital(site) / "work"
+        assert made.command("audit", "verify", run, "--site", work).wait() == 0
+        assert made.client("audit", "verify", work, "--server", run).wait() == 0
+    left = tap.sent()
+    # What is looked for would be seen: updates are whole in it, and the site's own name is.
+    assert len(left) > 2 * sum(weight.nbytes for weight in ours.values())
+    assert SITES[0].encode() in left
+    scans = simulated / "data" / SITES[0]
+    names = {path.name for path in scans.rglob("*")} | {path.stem for path in scans.rglob("*")} | {BROKEN}
+    told = [name for name in (*names, str(simulated), str(made.hospital(SITES[0]))) if name.encode() in left]
+    assert len(names) > 20 and told == []
+
+
+def ended(run: Path) -> str | None:
+    """The status of the last event, if that is an end."""
+    file = run / "history.jsonl"
+    last = json.loads(file.read_text().splitlines()[-1]) if file.exists() and file.read_text() else {}
+    return last["status"] if last.get("event") == "end" else None
