@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
@@ -20,7 +21,7 @@ def _federation(context: Context) -> Federation:
     config = parse(RunConfig, saved["run"])
     if config.hash != saved["config_hash"]:
         raise ConfigError(f"{run.folder}: run.json was changed since the run began; put it back from a copy")
-    names = lambda: _names(run.folder / NODES)  # noqa: E731
+    names = partial(_names, run.folder / NODES)
     return Federation(config=config, out=run.folder, run_id=saved["run_id"], names=names, lossy=True)
 
 

@@ -10,12 +10,15 @@ from typing import Any
 from uuid import uuid4
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, also after a power cut."""
+def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Write a file so that a reader sees the old one or the new one, also after a power cut.
+
+    It has these rights, less the umask's, from its first moment on.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

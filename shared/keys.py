@@ -2,9 +2,7 @@
 
 import base64
 import hashlib
-import os
 from pathlib import Path
-from uuid import uuid4
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from shared.files import sync
+from shared.files import write_bytes
 from shared.parse import ConfigError
 
 
@@ -81,13 +79,4 @@ def spoken(sha256: str) -> str:
 
 def write_secret(path: Path, data: bytes) -> None:
     """Write a file that no other user could read at any moment; it is whole, or the old one."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    write_bytes(path, data, mode=0o600)
