@@ -16,6 +16,7 @@ FLOWER_ERRORS = {
 }
 """Flower's error codes in words; the reason that came with one is not repeated: it may quote a file's name."""
 
+AWAY = 5
 LOST = frozenset({3, 4, 5, 8})
 """Of these, the ones after which the same request may find an answer: the reply, the site's connection or its program
 was lost. 3 is also what Flower says of a reply whose parts were not all there 180 s after the last of them."""

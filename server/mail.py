@@ -15,8 +15,9 @@ from typing import Literal
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from server.answers import LOST, NO_REPLY, Absent, flower_error
+from server.answers import AWAY, LOST, NO_REPLY, Absent, flower_error
 from server.audit import RunAudit
+from server.pulling import UNREADABLE, SeparatePulls, TogetherPulls
 from shared.messages import LATE, MessageError, Reply, Request
 
 Kind = Literal["query", "train", "evaluate"]
@@ -68,6 +69,7 @@ class Mail:
         nothing is lost on this grid.
         """
         self._grid, self._audit, self._limit, self._retry, self._name_of = grid, audit, limit, retry, name_of
+        self._pull = TogetherPulls(grid) if retry is None else SeparatePulls(grid)
 
     def ask(
         self, kind: Kind, request: Request, nodes: Sequence[int], present: Callable[[], Collection[int]]
@@ -75,16 +77,20 @@ class Mail:
         """Ask nodes and yield each answer as it arrives; `present` tells who may be asked at a moment."""
         questions = {node: _Question(node) for node in nodes}
         began = time.monotonic()
+        end = began + self._limit
         if questions:
-            yield from self._send(kind, request, questions, nodes)
-        while questions and time.monotonic() < began + self._limit:
-            replies = list(self._grid.pull_messages(_awaited(questions)))
-            for reply in replies:
-                yield from self._take(kind, request, questions, reply)
+            yield from self._send(kind, request, questions, nodes, end)
+        while questions:
+            over = time.monotonic() >= end  # looked at first: what came in time counts
+            replies = self._pull(_awaited(questions))
+            for message, reply in replies:
+                yield from self._take(kind, request, questions, message, reply)
+            if over:
+                break
             if self._retry is not None:
                 again = [node for node, question in questions.items() if question.again]
                 here = present() if again else ()
-                yield from self._send(kind, request, questions, [node for node in again if node in here])
+                yield from self._send(kind, request, questions, [node for node in again if node in here], end)
                 self._probe(request, questions, self._retry)
             if questions and not replies:
                 time.sleep(min(LONGEST_POLL, max(POLL, (time.monotonic() - began) / 50)))
@@ -99,12 +105,12 @@ class Mail:
 
         An error of ours is no answer: the engine has given the site up.
         """
-        for reply in self._grid.pull_messages(list(messages)) if messages else ():
-            node = messages[reply.metadata.reply_to_message_id]
-            given_up = reply.has_error() and reply.error.code == LATE
-            if not given_up:  # noted like any other, since the site's log has its receipt
-                self.note(WORD.get(reply.metadata.message_type, "unknown"), round_of(node), node, _read(reply))
-            yield node, not given_up
+        for message, reply in self._pull(list(messages)) if messages else ():
+            node = messages[message]
+            answered = not _given_up(reply)
+            if answered:  # noted like any other, since the site's log has its receipt
+                self.note(_word(reply), round_of(node), node, _read(reply))
+            yield node, answered
 
     def note(self, word: str, round: int, node: int, answer: Reply | Absent) -> None:
         """Write an answer into the audit log, before anything is made of it."""
@@ -114,13 +120,15 @@ class Mail:
             self._audit.absent(word, round, self._name_of(node), answer.status, answer.reason)
 
     def _send(
-        self, kind: Kind, request: Request, questions: dict[int, _Question], nodes: Sequence[int]
+        self, kind: Kind, request: Request, questions: dict[int, _Question], nodes: Sequence[int], end: float
     ) -> Iterator[tuple[int, Answer]]:
         if nodes:
             names = [self._name_of(node) for node in nodes]
             request = replace(request, head=self._audit.asked(WORD[kind], request, names))
         for node in nodes:
-            question, sent = questions[node], self._push(kind, request, node, self._limit + 60)
+            question = questions[node]
+            # Who comes back after the end must not train a round that is closed.
+            sent = self._push(kind, request, node, end - time.monotonic() + 60)
             if sent is None:
                 del questions[node]
                 yield node, Absent("failed", "the request could not be sent")
@@ -135,28 +143,28 @@ class Mail:
         return sent[0] if sent and sent[0] else None
 
     def _take(
-        self, kind: Kind, request: Request, questions: dict[int, _Question], reply: Message
+        self, kind: Kind, request: Request, questions: dict[int, _Question], message: str, reply: Message | Absent
     ) -> Iterator[tuple[int, Answer]]:
         """Read one message that came; yield the answer, if it is one."""
-        message = reply.metadata.reply_to_message_id
         question = next((each for each in questions.values() if message in (*each.open, each.probe)), None)
         if question is None:  # the second answer to one request
             return
+        error = reply.error.code if isinstance(reply, Message) and reply.has_error() else None
         if message == question.probe:
             question.probe, question.since = "", time.monotonic()
             self.note(WORD["query"], request.round, question.node, _read(reply))
-            if not reply.has_error():  # it is free, though what was sent before has no answer
+            if error is None:  # it is free, though what was sent before has no answer
                 self._lose(kind, request, question, NO_REPLY)
             return
         question.open.discard(message)
-        if reply.has_error() and self._retry is not None and reply.error.code in LOST:
+        if self._retry is not None and error in LOST:
+            question.asks -= error == AWAY  # a cable that is pulled often is not its fault; the deadline ends it
             if question.asks < MOST_ASKS and not question.open:
-                self._lose(kind, request, question, flower_error(reply.error.code))
+                self._lose(kind, request, question, flower_error(error))
             if question.asks < MOST_ASKS or question.open:
                 return
         del questions[question.node]
-        given_up = reply.has_error() and reply.error.code == LATE
-        yield question.node, Unanswered(None) if given_up else _read(reply)
+        yield question.node, Unanswered(None) if _given_up(reply) else _read(reply)
 
     def _lose(self, kind: Kind, request: Request, question: _Question, why: Absent) -> None:
         self.note(WORD[kind], request.round, question.node, why)
@@ -178,10 +186,20 @@ def _awaited(questions: Mapping[int, _Question]) -> list[str]:
     return [message for each in questions.values() for message in (*sorted(each.open), each.probe) if message]
 
 
-def _read(message: Message) -> Reply | Absent:
-    if message.has_error():
-        return flower_error(message.error.code)
+def _given_up(reply: Message | Absent) -> bool:
+    return isinstance(reply, Message) and reply.has_error() and reply.error.code == LATE
+
+
+def _word(reply: Message | Absent) -> str:
+    return WORD.get(reply.metadata.message_type, "unknown") if isinstance(reply, Message) else "unknown"
+
+
+def _read(reply: Message | Absent) -> Reply | Absent:
+    if isinstance(reply, Absent):
+        return reply
+    if reply.has_error():
+        return flower_error(reply.error.code)
     try:
-        return Reply.from_records(message.content)
+        return Reply.from_records(reply.content)
     except MessageError:
-        return Absent("failed", "its reply could not be read")
+        return UNREADABLE

@@ -1,8 +1,11 @@
 """Replies that are lost between machines: the same site is asked again, and one answer counts."""
 
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 import pytest
 from flwr.app import Error, Message
@@ -37,8 +40,15 @@ class Wire:
     """Looks for which site a is not connected after a loss with code 5."""
     trained: list[int] = field(default_factory=list)
     probes: int = 0
+    sent: list[Message] = field(default_factory=list)
     inbox: list[Message] = field(default_factory=list)
+    answered: dict[str, Message] = field(default_factory=dict)
+    """By the message that was sent."""
+    spoilt: Callable[[list[Message]], list[Message]] | None = None
+    """What becomes of a's trained replies on their way to the server."""
     gone: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Each message is pulled by a thread of its own."""
 
     def __post_init__(self) -> None:
         LocalGrid(ClientApp(), {}, 1, 1.0)  # a Message needs to know who speaks
@@ -51,27 +61,33 @@ class Wire:
         (message,) = messages
         message.metadata.__dict__["_message_id"] = f"message-{id(message)}"
         self.inbox.append(message)
+        self.sent.append(message)
         return [message.metadata.message_id]
 
-    def pull_messages(self, wanted: list[str]) -> Iterator[Message]:
-        self.busy -= 1
-        if self.busy >= 0:
-            return
-        for message in [each for each in self.inbox if self.gone <= 0 or each.metadata.dst_node_id == B]:
-            self.inbox.remove(message)
-            assert message.metadata.message_id in wanted
-            name = NAMES[message.metadata.dst_node_id]
-            if message.metadata.message_type == "train":
-                self.trained.append(message.metadata.dst_node_id)
-                if name == "a" and self.losses:
-                    if (code := self.losses.pop(0)) is None:
-                        continue
-                    self.gone = self.away if code == 5 else 0
-                    yield Message(Error(code), reply_to=message)
-                    continue
-            else:
-                self.probes += 1
-            yield Message(Reply(site=name, patients=3, head="f" * 64).to_records(), reply_to=message)
+    def pull_messages(self, wanted: list[str]) -> list[Message]:
+        with self.lock:
+            self.busy -= 1
+            if self.busy < 0:
+                for message in [each for each in self.inbox if self.gone <= 0 or each.metadata.dst_node_id == B]:
+                    self.inbox.remove(message)
+                    self._work(message)
+            replies = [self.answered.pop(message) for message in wanted if message in self.answered]
+        trained = [each for each in replies if (each.metadata.message_type, each.metadata.src_node_id) == ("train", A)]
+        return self.spoilt(replies) if self.spoilt and trained else replies
+
+    def _work(self, message: Message) -> None:
+        name = NAMES[message.metadata.dst_node_id]
+        answer = Message(Reply(site=name, patients=3, head="f" * 64).to_records(), reply_to=message)
+        if message.metadata.message_type == "train":
+            self.trained.append(message.metadata.dst_node_id)
+            if name == "a" and self.losses:
+                if (code := self.losses.pop(0)) is None:
+                    return
+                self.gone = self.away if code == 5 else 0
+                answer = Message(Error(code), reply_to=message)
+        else:
+            self.probes += 1
+        self.answered[message.metadata.message_id] = answer
 
 
 @pytest.fixture
@@ -120,6 +136,11 @@ def test_a_site_that_went_away_is_asked_when_it_is_back(ask: Ask) -> None:
     assert wire.trained.count(A) == 2
 
 
+def test_a_cable_that_is_pulled_often_uses_up_no_ask(ask: Ask) -> None:
+    """The deadline ends that; a site that fails by itself is asked three times."""
+    assert isinstance(ask(Wire(losses=[5] * 5, away=2))["a"], Reply)
+
+
 def test_a_site_that_stays_away_is_not_waited_for_in_later_rounds(ask: Ask) -> None:
     """It has no unanswered message, so it is no site that hangs: it may come back in any round."""
     answers = ask(Wire(losses=[5], away=10**9), deadline=0.1)
@@ -142,10 +163,55 @@ def test_a_reply_that_is_lost_in_silence_shows_when_the_site_answers_something_e
 
 def test_a_site_that_works_for_long_is_not_asked_again(ask: Ask) -> None:
     """A second answer would be sent for nothing, however large it is; a probe is small."""
-    wire = Wire(busy=60)  # three times round.retry
+    wire = Wire(busy=120)  # longer than round.retry
     answers = ask(wire)
     assert all(isinstance(answer, Reply) for answer in answers.values())
     assert sorted(wire.trained) == [A, B]
+
+
+def test_a_reply_that_flower_cannot_read_costs_its_own_site_alone(ask: Ask) -> None:
+    """A site can send parts that are no message; Flower raises while it puts them together."""
+
+    def spoil(replies: list[Message]) -> list[Message]:
+        raise IndexError("list index out of range")
+
+    answers = ask(Wire(spoilt=spoil))
+    assert answers["a"] == Absent("failed", "its reply could not be read")
+    assert isinstance(answers["b"], Reply)
+
+
+def test_a_reply_whose_parts_do_not_come_costs_no_other_site_and_not_more_than_the_deadline(ask: Ask) -> None:
+    """Flower's pull waits for them, for hours if a site sends one now and then."""
+    wire = Wire(spoilt=lambda replies: Event().wait(20) and replies)  # longer than all below
+    began = time.monotonic()
+    answers = ask(wire, deadline=0.5)
+    assert time.monotonic() - began < 10
+    assert isinstance(answers["b"], Reply)
+    assert isinstance(answers["a"], Absent)
+
+
+@pytest.mark.parametrize("forged", ["", "message-of-another", "question-of-b"])
+def test_what_a_reply_says_of_itself_is_not_believed(ask: Ask, tmp_path: Path, forged: str) -> None:
+    """Which message it answers, which kind it is and where it is from are its sender's words."""
+    wire = Wire()
+
+    def forge(replies: list[Message]) -> list[Message]:
+        (reply,) = replies
+        of_b = next(each.metadata.message_id for each in wire.sent if each.metadata.dst_node_id == B)
+        reply.metadata.__dict__["_reply_to_message_id"] = of_b if forged == "question-of-b" else forged
+        reply.metadata.__dict__["_src_node_id"] = B
+        return replies
+
+    wire.spoilt = forge
+    assert {name: answer.site for name, answer in ask(wire).items() if isinstance(answer, Reply)} == {
+        "a": "a",
+        "b": "b",
+    }
+    events = read_chain(audit_file(tmp_path), "", None).events()
+    assert sorted(event["site"] for event in events if (event["event"], event["kind"]) == ("reply", "train")) == [
+        "a",
+        "b",
+    ]
 
 
 @pytest.mark.parametrize("code", [1, 2, 7])
