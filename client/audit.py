@@ -2,11 +2,12 @@
 
 No line names a patient or a file. `work/audit/audit.jsonl` has, for each message,
 
-    request   what was asked, by which run, and the server's head that came with it
+    request   what was asked, by which run, SHA-256 of the weights and the server's head that came with it
     decision  accepted by the policy; or declined or failed, with the code
     receipt   of all that left: of each record its name, type, size and SHA-256, and what was told in numbers
 
-and besides `code_refused`, with the hash of code that nobody here approved, and `smaller_patch`, where a round was
+and besides `code_refused`, with the hash of code that nobody here approved, `error_sent`, with the number by which
+Flower says that the program of a request ended without a reply, and `smaller_patch`, where a round was
 trained with less than was asked for.
 """
 
@@ -20,7 +21,7 @@ from client.outbox import Outbox
 from client.policy import DeclinedError, check_hours, check_rounds, check_run, reply_key
 from shared.audit import audit_file
 from shared.chain import BusyError, Chain, hold_chain
-from shared.messages import Reply, Request
+from shared.messages import MessageError, Reply, Request
 from shared.parse import ConfigError
 from shared.site_config import SiteConfig
 
@@ -35,22 +36,29 @@ class Audit:
         """Nothing is written yet; `kind` is prepare, train or evaluate."""
         self._site, self._noted = site, False
         self._about: dict[str, Any] = {"kind": kind, "run_id": None, "round": None}
-        self._asked: dict[str, Any] = {"event": "request", **self._about, "config_hash": None, "server_head": None}
+        self._asked: dict[str, Any] = {"event": "request", **self._about}
+        self._asked |= {"config_hash": None, "weights": None, "server_head": None}
 
     def admit(self, request: Request) -> None:
-        """Note a request and ask the policy, or raise its DeclinedError. Nothing of the site's data is read for it."""
+        """Note a request and ask the policy, or raise its DeclinedError. Nothing of the site's data is read for it.
+
+        Raises MessageError where the request names no line of the server's log: such a server could write it anew.
+        """
         policy, now = self._site.policy, _now()
         self._about |= {"run_id": request.run_id, "round": request.round}
-        told = {"config_hash": request.config.hash, "server_head": request.head or None}
-        self._asked |= {**self._about, **told}
+        told = {"config_hash": request.config.hash, "weights": request.weights_sha256}
+        self._asked |= {**self._about, **told, "server_head": request.head or None}
         trains = self._about["kind"] == "train"
         outbox = Outbox(Path(self._site.work) / "outbox")
         stored = trains and outbox.find(reply_key(policy, request)) is not None
         with self._log() as log:
             events = [self._asked]
             try:
+                if not request.head:
+                    raise MessageError("the request names no line of the server's audit log")
                 check_run(policy, request.config)
-                check_hours(policy, now.astimezone().time())
+                if not stored:  # the work is done already
+                    check_hours(policy, now.astimezone().time())
                 if trains and not stored and policy.max_rounds_a_day is not None:
                     check_rounds(policy, _rounds_since(log, now - DAY))
                 events.append(self._decision("accepted", "ok") | {"stored": stored})

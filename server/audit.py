@@ -26,8 +26,9 @@ class RunAudit:
         self._log.append({"event": event, "run_id": run_id, "config_hash": config_hash})
 
     def asked(self, kind: str, request: Request, sites: Sequence[str]) -> str:
-        """Note who is about to be asked; return the head that goes with the requests."""
+        """Note who is about to be asked, from which weights; return the head that goes with the requests."""
         about = {"event": "request", "kind": kind, "round": request.round, "config_hash": request.config.hash}
+        about["weights"] = request.weights_sha256
         return self._log.append(*({**about, "site": site} for site in sites))
 
     def answered(self, kind: str, round: int, site: str, reply: Reply) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shared.audit import compare, find_audit, noted_head, read_audit
 from shared.parse import ConfigError
+from shared.terminal import plain
 
 FAILED, WRONG_USE = 1, 2
 
@@ -32,12 +33,13 @@ def audit_command(words: list[str]) -> int:
         log = read_audit(file)
         print(f"{file}: {len(log.lines)} lines hold; head {log.head}")
         for other in filter(None, others):
-            print(noted_head(other, log) if other.suffix == ".json" else compare(read_audit(other, alone=True), log))
+            says = noted_head(other, log) if other.suffix == ".json" else compare(read_audit(other, alone=True), log)
+            print(plain(says))
     except ConfigError as error:
         return _say(str(error), FAILED)
     return 0
 
 
 def _say(sentence: str, status: int) -> int:
-    print(f"gliofed-server: {sentence}", file=sys.stderr)
+    print(f"gliofed-server: {plain(sentence)}", file=sys.stderr)
     return status

@@ -1,10 +1,15 @@
 """Where audit logs are, and whether a site's and a server's agree: each notes the other's head in its own chain."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from shared.chain import Chain, begun, head_file, read_chain, read_head
 from shared.parse import ConfigError
+
+Event = dict[str, Any]
+NO_RECEIPT = ("audit", "config")
+"""Codes of replies that have no receipt: the site could not write its log, or does not know where it is."""
 
 
 def audit_file(folder: Path) -> Path:
@@ -31,23 +36,22 @@ def read_audit(file: Path, alone: bool = False) -> Chain:
 def compare(site: Chain, server: Chain) -> str:
     """Hold a site's log and a server's, both verified, against each other.
 
-    Every head that one noted of the other must be a line there; a log that was cut off, or written anew, lacks it. A
-    reply must have arrived as its receipt says. Returns how much agrees, or raises ConfigError with the first line that
-    does not.
+    Every line must name one of the other log; one that was cut off, or written anew, lacks it. A request must have
+    come as it was sent, and a reply as its receipt says; of a reply that the server does not note it must say that
+    none came. Returns how much agrees and what did not come, or raises ConfigError with the first line that does not.
     """
-    runs = {event["run_id"] for event in server.events() if event["event"] in ("start", "resume")}
+    lines = server.events()
+    runs = {event["run_id"] for event in lines if event["event"] in ("start", "resume")}
     asked = [(number, event) for number, event in _numbered(site) if event.get("run_id") in runs]
     names = {event["site"] for _, event in asked if event["event"] == "receipt"}
     if not names:
         raise ConfigError(f"{site.file}: no reply to the run of {server.file}")
-    replies = sum(_replies(name, site, server) for name in sorted(names))
-    lines, requests = set(server.hashes[1:]), 0
-    for number, event in asked:
-        if event["event"] == "request" and event["server_head"] is not None:
-            requests += 1
-            if event["server_head"] not in lines:
-                raise ConfigError(f"{site.file}: line {number} notes a line that {server.file} does not have")
-    return f"{', '.join(sorted(names))}: {replies} replies and {requests} requests agree with {server.file}"
+    replies, bare = _replies(names, site, server)
+    requests = _requests(names, asked, site, server)
+    lost = _lost(asked, site, server)
+    agree = f"{', '.join(sorted(names))}: {replies} replies and {requests} requests agree with {server.file}"
+    gone = f"; {lost} more left the site, of which the server notes no answer" if lost else ""
+    return agree + gone + (f"; {bare} came without a receipt, for the site could not write its log" if bare else "")
 
 
 def noted_head(path: Path, server: Chain) -> str:
@@ -60,28 +64,102 @@ def noted_head(path: Path, server: Chain) -> str:
     raise ConfigError(f"{path}: its last line is none that {server.file} notes; ask for the site's audit.jsonl")
 
 
-def _replies(name: str, site: Chain, server: Chain) -> int:
-    """Replies of the site that the server noted; each must be as its receipt says."""
-    places, receipts, replies = {hash: place for place, hash in enumerate(site.hashes)}, site.events(), 0
+def _replies(names: set[str], site: Chain, server: Chain) -> tuple[int, int]:
+    """Replies of the site that the server noted, each as its receipt says; and those that can have no receipt."""
+    places, receipts, replies, bare = _places(site), site.events(), 0, 0
     for number, event in _numbered(server):
-        if event["event"] != "reply" or event["site"] != name or not event["head"]:
+        if event["event"] != "reply" or event["site"] not in names:
+            continue
+        if not event["head"] and event["code"] in NO_RECEIPT:
+            bare += 1
             continue
         replies += 1
+        if not event["head"]:
+            raise ConfigError(f"{server.file}: line {number} is a reply that names no line of {site.file}")
         place = places.get(event["head"])
         if not place:  # unknown, or the root, which is no line
             raise ConfigError(f"{server.file}: line {number} notes a line that {site.file} does not have")
         receipt = receipts[place - 1]
         if receipt["event"] != "receipt" or _told(receipt) != {key: event[key] for key in _told(receipt)}:
             raise ConfigError(f"{server.file}: line {number} is not the reply of line {place} of {site.file}")
-    return replies
+    return replies, bare
 
 
-def _told(receipt: dict[str, Any]) -> dict[str, Any]:
+def _told(receipt: Event) -> Event:
     """What the server's line of the same reply must say as well."""
     update = next(record for record in receipt["records"] if record["name"] == "update/bytes")
-    told = {key: receipt[key] for key in ("status", "code", "patients")}
+    told = {key: receipt[key] for key in ("site", "status", "code", "patients")}
+    if receipt["round"] is not None:  # else the request could not be read
+        told |= {key: receipt[key] for key in ("kind", "round")}
     return told | {"bytes": update["bytes"], "sha256": update["sha256"]}
 
 
-def _numbered(chain: Chain) -> list[tuple[int, dict[str, Any]]]:
+def _requests(names: set[str], asked: Iterable[tuple[int, Event]], site: Chain, server: Chain) -> int:
+    """Requests that the site noted; each must be one that the server noted for it, with the same weights."""
+    places, lines, requests = _places(server), server.events(), 0
+    for number, event in asked:
+        if event["event"] != "request":
+            continue
+        requests += 1
+        if not event["server_head"]:
+            raise ConfigError(f"{site.file}: line {number} is a request that names no line of {server.file}")
+        place = places.get(event["server_head"])
+        if not place:
+            raise ConfigError(f"{site.file}: line {number} notes a line that {server.file} does not have")
+        if not any(_same(event, line, names) for line in _sent_together(lines, place)):
+            raise ConfigError(f"{site.file}: line {number} is not the request of line {place} of {server.file}")
+    return requests
+
+
+def _sent_together(lines: list[Event], place: int) -> Iterable[Event]:
+    """The server's lines of requests up to this place; sites that are asked together get the head of the last one."""
+    while place and lines[place - 1]["event"] == "request":
+        yield lines[place - 1]
+        place -= 1
+
+
+def _same(asked: Event, line: Event, names: set[str]) -> bool:
+    """Whether a site's line and a server's are of one request; a node is asked to prepare before it has a name."""
+    named = line["site"] in names or (line["kind"] == "prepare" and line["site"].startswith("node-"))
+    return named and all(asked.get(key) == line.get(key) for key in ("kind", "round", "config_hash", "weights"))
+
+
+def _lost(asked: Iterable[tuple[int, Event]], site: Chain, server: Chain) -> int:
+    """Receipts of which the server has no reply; it must say that none came, or not have gone on since."""
+    places, lines, place, lost = _places(server), server.events(), 0, 0
+    heads = {line["head"] for line in lines if line["event"] == "reply"}
+    for number, event in asked:
+        if event["event"] == "request":
+            place = places[event["server_head"]]
+        if event["event"] != "receipt" or site.hashes[number] in heads:
+            continue
+        lost += 1
+        if not _excused(event, place, lines):
+            raise ConfigError(f"{site.file}: line {number} is a reply that {server.file} lacks, and it went on without")
+    return lost
+
+
+def _excused(receipt: Event, place: int, lines: list[Event]) -> bool:
+    """Whether an honest server, which asked at this place of its log, may not have noted the reply of a receipt."""
+    of = {key: receipt[key] for key in ("kind", "round", "site")}
+    if any(line["event"] == "absent" and of.items() <= line.items() for line in lines):
+        return True  # it says that none came, or came too late
+    again = {"event": "request", "round": of["round"], "site": of["site"]}
+    if of["kind"] == "prepare" and sum(again.items() <= line.items() for line in lines[:place]) > 1:
+        return True  # it asked whether the site is free, and then had the answer that it waited for
+    for line in lines[place:]:
+        if line["event"] == "resume":
+            return True  # it died before it could
+        other = line["event"] == "request" and (line["kind"], line["round"]) != (of["kind"], of["round"])
+        if line["event"] in ("fold", "end") or (other and line["kind"] != "prepare"):
+            return False
+    return True  # it may yet
+
+
+def _places(chain: Chain) -> dict[str, int]:
+    """Number of the line with each hash; 0 is the root."""
+    return {hash: place for place, hash in enumerate(chain.hashes)}
+
+
+def _numbered(chain: Chain) -> list[tuple[int, Event]]:
     return list(enumerate(chain.events(), start=1))

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -68,10 +69,15 @@ class Request:
     head: str = ""
     """Of the server's audit log: the hash of the line that notes this request. The site notes it in its own log."""
 
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Of the weights, in hex, for the audit logs of both ends; computed once, however many sites are asked."""
+        return hashlib.sha256(self.weights).hexdigest()
+
     @property
     def key(self) -> str:
         """Name of the site's answer: the same request gets the same bytes."""
-        what = hashlib.sha256(self.config.hash.encode() + self.weights)
+        what = hashlib.sha256(f"{self.config.hash}{self.weights_sha256}".encode())
         return f"{self.run_id}-{self.round:04d}-{what.hexdigest()[:16]}"
 
     def to_records(self) -> RecordDict:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def test_a_receipt_is_of_the_very_message(site: SiteConfig, request_: Request, k
     assert (receipt["patients"], receipt["metrics"], receipt["epsilon"]) == (3, sorted(reply.metrics), None)
     assert receipt["records"][2]["shape"] == [len(reply.update)] and (kind == "query" or len(reply.update) > 1000)
     assert (asked["config_hash"], asked["server_head"]) == (request_.config.hash, SERVER)
+    assert asked["weights"] == sha256(request_.weights).hexdigest()
     assert (decision["decision"], decision["code"]) == ("accepted", "ok")
     word = "prepare" if kind == "query" else kind
     assert all((event["kind"], event["run_id"], event["round"]) == (word, "r", 1) for event in events(site))
@@ -110,7 +112,7 @@ def test_the_receipt_is_there_before_the_reply_leaves(
 
 def test_a_stored_reply_has_a_receipt_of_its_own(site: SiteConfig, request_: Request) -> None:
     first, again = (Reply.from_records(send(site, request_.to_records())) for _ in range(2))
-    other = Request(**{**vars(request_), "head": "f" * 64})
+    other = replace(request_, head="f" * 64)
     third = Reply.from_records(send(site, other.to_records()))  # another head is no other request
     assert first.update == again.update == third.update
     assert len({first.head, again.head, third.head}) == 3
@@ -160,11 +162,12 @@ def test_an_unreadable_request_is_noted(site: SiteConfig) -> None:
 
 
 @pytest.mark.parametrize("head", ["", "0" * 63, "G" * 64, "0" * 64 + "\n", "../../etc"])
-def test_a_head_from_the_network_is_one_or_none(site: SiteConfig, request_: Request, head: str) -> None:
-    """It enters the log."""
+def test_a_request_without_a_head_is_refused(site: SiteConfig, request_: Request, head: str) -> None:
+    """It enters the log; a server that sends none could write its own log anew, and nobody could tell."""
     records = request_.to_records()
     records.config_records["request"]["head"] = head
-    assert Reply.from_records(send(site, records)).code == ("protocol" if head else "ok")
+    assert Reply.from_records(send(site, records)).code == "protocol"
+    assert [event["event"] for event in events(site)] == ["request", "decision", "receipt"]
 
 
 def block(folder: Path) -> None:

@@ -117,7 +117,7 @@ def test_rounds_of_a_day(site: SiteConfig, run_config: Config, at: Callable[[tim
 
     def asks(round: int, kind: str = "train", run: str = "r", site: SiteConfig = site) -> str:
         try:
-            Audit(site, kind).admit(Request(run_id=run, round=round, config=run_config(), weights=b"w"))
+            Audit(site, kind).admit(Request(run_id=run, round=round, config=run_config(), weights=b"w", head="0" * 64))
         except DeclinedError as error:
             return error.code
         return "ok"
@@ -135,7 +135,8 @@ def test_rounds_of_a_day(site: SiteConfig, run_config: Config, at: Callable[[tim
 
 def test_a_stored_reply_is_no_new_round(site: SiteConfig, run_config: Config) -> None:
     """A server that was restarted may ask again on a day that is full, and what it gets counts for nothing."""
-    requests = [Request(run_id="r", round=number, config=run_config(), weights=b"w") for number in (1, 2, 3)]
+    first = Request(run_id="r", round=1, config=run_config(), weights=b"w", head="0" * 64)
+    requests = [replace(first, round=number) for number in (1, 2, 3)]
     for request in requests[:2]:
         Audit(site, "train").admit(request)
     Outbox(Path(site.work) / "outbox").store(reply_key(site.policy, requests[1]), Reply(site="a", update=b"u"))
@@ -144,6 +145,23 @@ def test_a_stored_reply_is_no_new_round(site: SiteConfig, run_config: Config) ->
     for request in (requests[0], requests[2]):  # the first was killed before its reply was stored: it trains anew
         with pytest.raises(DeclinedError, match=r"2 rounds in the last 24 hours: policy\.max_rounds_a_day=2"):
             Audit(site, "train").admit(request)
+
+
+def test_a_stored_reply_is_sent_at_any_hour(
+    site: SiteConfig, run_config: Config, at: Callable[[timedelta], None]
+) -> None:
+    """Its training is done; without it the round would lose the site for nothing."""
+    clock = datetime(2026, 3, 1, 12, tzinfo=UTC).astimezone()
+    until = (clock + timedelta(hours=1)).strftime("%H:%M")
+    site = replace(site, policy=PolicyConfig(hours=f"{clock:%H:%M}-{until}"))
+    request = Request(run_id="r", round=1, config=run_config(), weights=b"w", head="0" * 64)
+    at(timedelta(minutes=30))
+    Audit(site, "train").admit(request)
+    at(timedelta(hours=2))
+    with pytest.raises(DeclinedError, match=r"policy\.hours"):
+        Audit(site, "train").admit(request)
+    Outbox(Path(site.work) / "outbox").store(reply_key(site.policy, request), Reply(site="a", update=b"u"))
+    Audit(site, "train").admit(request)
 
 
 def test_the_least_noise(run_config: Config, tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ def test_what_is_noted(finished: Path) -> None:
     ours = {("prepare", 1, "site-1"), ("train", 1, "site-1"), ("train", 2, "site-1"), ("evaluate", 2, "site-1")}
     assert ours <= requests
     assert {line["config_hash"] for line in of(finished, "request")} == {saved["config_hash"]}
+    sent = {(line["kind"], line["round"]): line["weights"] for line in of(finished, "request")}
+    assert [sent["train", 2], sent["evaluate", 2]] == [line["weights"] for line in folds]
     update = (finished / "refused" / "round-0001" / "site-3.safetensors").read_bytes()
     (reply,) = (
         line for line in of(finished, "reply") if (line["kind"], line["round"], line["site"]) == ("train", 1, "site-3")
@@ -107,12 +109,26 @@ def test_a_late_reply_is_noted_as_well(
     assert [line["kind"] for line in events(tmp_path)[:3]] == ["prepare"] * 3
 
 
+@pytest.mark.parametrize(("head", "ready"), [("f" * 64, ["a"]), ("", [])])
+def test_a_reply_without_a_head_does_not_count(
+    tmp_path: Path, run_config: Callable[..., RunConfig], head: str, ready: list[str]
+) -> None:
+    """A site that names no line of its log could write it anew."""
+    with hold_audit(tmp_path) as audit:
+        grid = LateGrid(late=False, head=head)
+        sites = Sites(grid, run_config(), "r", audit, names=lambda: {1: "a"})  # type: ignore[arg-type]
+        nodes, absent = sites.roll(1)
+    assert sorted(nodes) == ready
+    if not ready:
+        assert absent["a"].reason == events(tmp_path)[-1]["reason"] == "its reply names no line of its audit log"
+
+
 class LateGrid:
     """One site, whose answers come when nobody waits for them any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, late: bool = True, head: str = "f" * 64) -> None:
         LocalGrid(ClientApp(), {}, 1, 1.0)  # a Message needs to know who speaks
-        self.late, self.asked = True, {}
+        self.late, self.head, self.asked = late, head, {}
 
     def get_node_ids(self) -> list[int]:
         return [1]
@@ -124,7 +140,7 @@ class LateGrid:
         return [name]
 
     def pull_messages(self, names: list[str]) -> list[Message]:
-        reply = Reply(site="a", patients=3, head="f" * 64)
+        reply = Reply(site="a", patients=3, head=self.head)
         return [] if self.late else [Message(reply.to_records(), reply_to=self.asked[name]) for name in names]
 
 

@@ -1,0 +1,174 @@
+"""A server's and a site's log against each other: what either leaves out, or notes otherwise, shows."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import shared.messages
+from client.audit import Audit
+from client.policy import reply_key
+from server.audit import RunAudit, hold_audit
+from shared.audit import audit_file, compare, read_audit
+from shared.config import RunConfig
+from shared.messages import MessageError, Reply, Request, leaving
+from shared.parse import ConfigError
+from shared.site_config import SiteConfig
+
+WEIGHTS = b"weights"
+
+
+@dataclass
+class Both:
+    """The two ends of a run, each with the log that it writes in truth; a test says what is lost or forged."""
+
+    server: RunAudit
+    site: SiteConfig
+    config: RunConfig
+
+    def ask(self, kind: str = "train", round: int = 1, site: str = "a", **other: Any) -> Reply:
+        """Ask, let the site note and answer it, and return the reply as it leaves; `other` than noted comes there."""
+        weights = b"" if kind == "prepare" else WEIGHTS
+        request = Request(run_id="r", round=round, config=self.config, weights=weights)
+        request = replace(request, head=self.server.asked(kind, request, [site, "z"]))
+        audit = Audit(self.site, kind)
+        audit.admit(replace(request, **other))
+        reply = Reply(site="a", patients=3, update=b"update" if kind == "train" else b"")
+        return replace(reply, head=audit.receipt(reply, leaving(reply.to_records())))
+
+    def agree(self) -> str:
+        """What is said of both logs, without what they are called."""
+        logs = (read_audit(audit_file(Path(self.site.work))), read_audit(audit_file(Path(self.site.work).parent)))
+        return compare(*logs).replace(str(logs[1].file), "LOG")
+
+
+@pytest.fixture
+def both(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Iterator[Both]:
+    site = SiteConfig(name="a", root=str(tmp_path), labels="mock", work=str(tmp_path / "work"))
+    with hold_audit(tmp_path) as server:
+        made = Both(server, site, run_config())
+        server.began("start", "r", made.config.hash)
+        server.answered("prepare", 1, "a", made.ask("prepare"))
+        yield made
+
+
+def test_an_undisturbed_round(both: Both) -> None:
+    both.server.answered("train", 1, "a", both.ask())
+    both.server.folded(1, ["a"], {"w": torch.zeros(1)})
+    both.server.answered("evaluate", 1, "a", both.ask("evaluate"))
+    both.server.ended("done")
+    assert both.agree() == "a: 3 replies and 3 requests agree with LOG"
+
+
+@pytest.mark.parametrize(
+    "go_on",
+    [
+        lambda both: both.server.folded(1, [], {"w": torch.zeros(1)}),
+        lambda both: both.server.ended("done"),
+        lambda both: both.server.answered("train", 2, "a", both.ask(round=2)),
+        lambda both: both.server.answered("evaluate", 1, "a", both.ask("evaluate")),
+    ],
+)
+def test_a_server_that_leaves_a_reply_out(both: Both, go_on: Callable[[Both], None]) -> None:
+    """The site's receipt is of a reply that the server must have waited for, and it has gone on without a word."""
+    both.ask()
+    assert "1 more left the site, of which the server notes no answer" in both.agree()  # it may be on its way
+    go_on(both)
+    with pytest.raises(ConfigError, match=r"line 6 is a reply that .* lacks"):
+        both.agree()
+
+
+@pytest.mark.parametrize(
+    "excuse",
+    [
+        lambda server: server.absent("train", 1, "a", "failed", "its reply did not arrive"),
+        lambda server: server.began("resume", "r", "hash"),
+    ],
+)
+def test_a_reply_that_was_lost_is_counted(both: Both, excuse: Callable[[RunAudit], None]) -> None:
+    """The network lost it, or the server was killed; it is asked for again, and the second one has a receipt too."""
+    both.ask()
+    excuse(both.server)
+    both.server.answered("train", 1, "a", both.ask())
+    both.server.ended("done")
+    assert both.agree().startswith("a: 2 replies and 3 requests agree with LOG; 1 more left the site")
+
+
+@pytest.mark.parametrize("kind", ["prepare", "train"])
+def test_whether_a_site_is_free_is_asked_and_not_waited_for(both: Both, kind: str) -> None:
+    """The answer that was waited for comes first, and nobody looks for the other one."""
+    slow = both.ask(kind, round=2)
+    both.ask("prepare", round=2)
+    both.server.answered(kind, 2, "a", slow)
+    both.server.ended("done")
+    assert both.agree().startswith("a: 2 replies and 3 requests agree with LOG; 1 more left the site")
+
+
+def test_another_sites_absence_is_no_excuse(both: Both) -> None:
+    both.ask()
+    both.server.absent("train", 1, "z", "late", "")
+    both.server.absent("evaluate", 1, "a", "late", "")
+    both.server.ended("done")
+    with pytest.raises(ConfigError, match="lacks"):
+        both.agree()
+
+
+def test_heads_that_are_missing(both: Both) -> None:
+    """Either end notes what it got, and the comparison does not hold."""
+    reply = both.ask()
+    both.server.answered("train", 1, "a", replace(reply, head=""))
+    with pytest.raises(ConfigError, match="line 7 is a reply that names no line"):
+        both.agree()
+
+
+def test_a_request_without_a_head(both: Both) -> None:
+    with pytest.raises(MessageError):
+        both.ask(head="")
+    with pytest.raises(ConfigError, match="line 4 is a request that names no line"):
+        both.agree()
+
+
+def test_a_site_that_cannot_write_its_log_is_said(both: Both) -> None:
+    """It has no receipt to name, and nothing left but the code."""
+    both.server.answered("train", 1, "a", Reply(site="a", status="declined", code="audit"))
+    both.server.ended("incomplete")
+    assert both.agree().endswith("; 1 came without a receipt, for the site could not write its log")
+
+
+def test_weights_that_came_otherwise(both: Both) -> None:
+    """What a site trained from is what the server says that it sent."""
+    both.ask(weights=b"others")
+    with pytest.raises(ConfigError, match=r"line 4 is not the request of line 6"):
+        both.agree()
+
+
+def test_a_request_that_the_server_notes_of_others_alone(both: Both) -> None:
+    both.ask(site="b")
+    with pytest.raises(ConfigError, match="is not the request of line"):
+        both.agree()
+
+
+@pytest.mark.parametrize("place", [("train", 2), ("evaluate", 1)])
+def test_a_reply_noted_in_another_place(both: Both, place: tuple[str, int]) -> None:
+    """Its head alone does not say of which round it is."""
+    both.server.answered(*place, "a", both.ask())
+    with pytest.raises(ConfigError, match="is not the reply of line"):
+        both.agree()
+
+
+def test_weights_are_hashed_once_at_each_end(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are large; sites are many, and some are asked again."""
+    hashed: list[bytes] = []
+    monkeypatch.setattr(shared.messages.hashlib, "sha256", lambda data: (hashed.append(data), sha256(data))[1])
+    sent = Request(run_id="r", round=1, config=both.config, weights=WEIGHTS)
+    for names in (["a", "b", "c"], ["b"]):
+        both.server.asked("train", sent, names)
+    assert hashed.count(WEIGHTS) == 1
+    came = replace(sent, head="0" * 64)
+    Audit(both.site, "train").admit(came)
+    reply_key(both.site.policy, came)
+    assert hashed.count(WEIGHTS) == 2
