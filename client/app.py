@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -15,8 +15,13 @@ from client.memory import ran_out
 from client.policy import counts_leave
 from shared.messages import CODES, MessageError, Reply, Request, leaving
 from shared.site_config import SiteConfig
+from shared.terminal import plain
 
 LOG = logging.getLogger("gliofed.site")
+LONGEST_LOG = 32 * 2**20
+"""Bytes from which site.log becomes site.old.log."""
+LONGEST_LINE, MOST_LINES = 2000, 200
+"""Characters of a line of it, and lines of a traceback."""
 SiteOf = Callable[[Context], SiteConfig]
 """Which site a message is for: one in a hospital, several in a simulation."""
 
@@ -111,9 +116,12 @@ def _fault(kind: str, site: SiteConfig, error: Exception, exact: bool) -> Reply:
 def _log(work: Path) -> Iterator[None]:
     """Write what this thread logs to the site's own log: in a simulation other sites run beside it."""
     work.mkdir(parents=True, exist_ok=True)
-    thread = threading.get_ident()
-    handler = logging.FileHandler(work / "site.log", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    thread, file = threading.get_ident(), work / "site.log"
+    with suppress(OSError):  # there is none yet
+        if file.stat().st_size > LONGEST_LOG:
+            file.replace(work / "site.old.log")
+    handler = logging.FileHandler(file, delay=True)
+    handler.setFormatter(_OneLine())
     handler.addFilter(lambda record: record.thread == thread)
     LOG.addHandler(handler)
     LOG.propagate = False
@@ -121,4 +129,15 @@ def _log(work: Path) -> Iterator[None]:
         yield
     finally:
         LOG.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # a full disk
+            handler.close()
+
+
+class _OneLine(logging.Formatter):
+    """A line for a message, and indented ones for a traceback: both may hold words of the server's, line feeds too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format without what other handlers left in the record."""
+        line = plain(f"{self.formatTime(record)} {record.levelname} {record.getMessage()}")
+        trace = self.formatException(record.exc_info).split("\n")[-MOST_LINES:] if record.exc_info else []
+        return "\n".join([line[:LONGEST_LINE], *(f"    {plain(each)[:LONGEST_LINE]}" for each in trace)])

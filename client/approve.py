@@ -2,10 +2,12 @@
 
 import hashlib
 import sys
+import tokenize
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from difflib import unified_diff
+from io import BytesIO
 from pathlib import Path
 
 from shared.code import LIMIT, build_code, files_of
@@ -91,19 +93,20 @@ def _reference(folder: Path, known: tuple[Approval, ...]) -> tuple[str, dict[str
 
 def _texts(files: Mapping[str, bytes]) -> dict[str, list[str]]:
     """Split each file at its line feeds alone, so that no other byte of a difference is lost."""
-    try:
-        return {path: content.decode().split("\n") for path, content in sorted(files.items())}
-    except UnicodeDecodeError:
-        odd = next(path for path, content in sorted(files.items()) if not _is_text(content))
-        raise ConfigError(f"{odd} is not text, so nobody can read it") from None
+    if odd := next((path for path, content in sorted(files.items()) if not _is_text(content)), None):
+        raise ConfigError(f"{odd} is not text, or of another coding, so nobody can read it")
+    return {path: content.decode().split("\n") for path, content in sorted(files.items())}
 
 
 def _is_text(content: bytes) -> bool:
+    """Whether Python reads it as it is shown here; `# coding: utf-7` makes it read letters that are not there."""
+    # Python takes a carriage return for a line's end when it looks for that comment, and tokenize does not.
+    lines = BytesIO(content.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
     try:
         content.decode()
-    except UnicodeDecodeError:
+        return tokenize.detect_encoding(lines.readline)[0] == "utf-8"
+    except (UnicodeDecodeError, SyntaxError):
         return False
-    return True
 
 
 def _show(proposed: Mapping[str, list[str]], name: str, reference: Mapping[str, list[str]]) -> None:

@@ -1,6 +1,7 @@
 """gliofed-client: the hospital's command."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -78,6 +79,7 @@ Words of join, approve, start and status
 
 def main() -> None:
     """Run the subcommand that the first word names."""
+    os.umask(0o077)  # what it writes is of a hospital, and of patients
     command, *words = sys.argv[1:] or ["--help"]
     if command in ("--help", "-h") or "--help" in words:
         print(HELP)

@@ -11,11 +11,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic, sleep
 from typing import IO, Any
 
 from client.preflight import environment, own_folder, preflight, read_own_kit
 from client.reach import reach
-from client.site_file import read_site
+from client.site_file import read_site, temporary
 from shared.files import write_json
 from shared.kit import Kit
 from shared.parse import ConfigError
@@ -34,6 +35,8 @@ MORE = 300.0
 HELD = 70.0
 """Seconds since the last contact in which a refusal may be for the earlier connection."""
 LOCK, PROBLEM = "start.lock", "problem.json"
+ASKS = 5
+"""Times that a lock that is held is asked for again."""
 UNKNOWN_KEY = (
     "the aggregator does not know this hospital's key: it is not admitted yet, or was expelled; "
     "trying on, for it may be admitted any time"
@@ -50,13 +53,15 @@ class Node:
 
     folder: Path
     kit: Kit
-    longest: float
-    """Seconds that a request may take."""
     program: Program
+    longest: float = 0.0
+    """Seconds that the request that is worked on may take."""
     _said: dict[str, object] = field(default_factory=dict)
     """Of each subject, what was said last: nothing is said twice in a row."""
-    _contact: datetime | None = None
-    _begun: datetime = field(default_factory=lambda: _now())
+    _seen: dict[str, tuple[object, float]] = field(default_factory=dict)
+    """Of what it tells, the last value, and when that was seen first. No clock is compared: it may be set meanwhile."""
+    _contact: float | None = None
+    _begun: float = field(default_factory=lambda: monotonic())
 
     def tend(self) -> list[str]:
         """Start it, or start it again, where that is due; return what there is to say."""
@@ -64,30 +69,35 @@ class Node:
         said = self.program.tend()
         state = read_state(self.folder)
         if (process := self.program.process) is not before:
-            self._begun = _now()
+            self._begun = monotonic()
         if process is None:
             known = before is not None and state.get("pid") == before.pid
             return said + (self._explain(state.get("problem")) if known else self._last_words() if said else [])
         if state.get("pid") != process.pid:  # it is loading; the state is of an earlier one
-            return said + self._restart_if(self._since(None) > QUIET, "it did not start")
+            return said + self._restart_if(monotonic() - self._begun > QUIET, "it did not start")
         return said + self._look(state)
 
     def _look(self, state: dict[str, Any]) -> list[str]:
         """Say what is new in what a SuperNode that runs tells of itself."""
-        self._contact = max(filter(None, (self._contact, _time(state["contact"]))), default=None)
+        if self._is_new("contact", state["contact"]) and state["contact"]:
+            self._contact = monotonic()
         said = self._once("doing", words_of(state), words_of(state))
         if sha256 := state["refused"]:
             said += self._once(
                 "refused", sha256, f"code {sha256} refused: not approved here; ask for it and approve it"
             )
+        if self._is_new("since", state["since"]):  # it does something else; the limit may have been changed
+            with suppress(ConfigError, OSError):
+                self.longest = 60 * read_site(self.folder).policy.max_minutes
         if state["state"] == "working":
-            late = self._since(state["since"]) > self.longest + MORE
+            late = self._for("since") > self.longest + MORE
             return said + self._restart_if(late, "its request outlived every limit")
         if state["problem"]:
             said += self._explain(state["problem"])
         elif state["contact"]:
             self._said.pop("problem", None)
-        quiet = max(self._since(state["contact"]), self._since(state["pulled"])) > QUIET
+        self._is_new("pulled", state["pulled"])
+        quiet = max(self._for("contact"), self._for("pulled")) > QUIET
         return said + self._restart_if(quiet, f"no answer of the aggregator for {QUIET:g} s")
 
     def _restart_if(self, due: bool, why: str) -> list[str]:
@@ -98,7 +108,7 @@ class Node:
 
     def _explain(self, problem: str | None) -> list[str]:
         """Say once, as a sentence, why the server cannot be worked with, and note it for `status`."""
-        recent = self._contact is not None and (_now() - self._contact).total_seconds() < HELD
+        recent = self._contact is not None and monotonic() - self._contact < HELD
         if not problem or self._said.get("problem") == (problem, recent):
             return []
         if "code 2004" in problem:
@@ -128,9 +138,15 @@ class Node:
         self._said[subject] = what
         return [sentence]
 
-    def _since(self, time: str | None) -> float:
-        """Seconds since a time, or since this start."""
-        return (_now() - max(_time(time) or self._begun, self._begun)).total_seconds()
+    def _is_new(self, key: str, value: object) -> bool:
+        if key in self._seen and self._seen[key][0] == value:
+            return False
+        self._seen[key] = value, monotonic()
+        return True
+
+    def _for(self, key: str) -> float:
+        """Seconds since it began to tell this, or since this start."""
+        return monotonic() - max(self._seen[key][1], self._begun)
 
 
 def start(folder: Path) -> int:
@@ -149,15 +165,14 @@ def start(folder: Path) -> int:
             print(f"gliofed-client: {plain(fault)}", file=sys.stderr, flush=True)
         if found.faults:
             return WRONG_USE
-        longest = 60 * read_site(folder).policy.max_minutes
-        node = Node(folder, read_own_kit(folder), longest, program)
-        return _keep(node, _signalled())
+        return _keep(Node(folder, read_own_kit(folder), program), _signalled())
 
 
 def supernode(folder: Path) -> Program:
     """The SuperNode as a program; its own files are in `flower`."""
     home = folder / "flower"
     own = {"FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    own["TMPDIR"] = str(temporary(folder))  # Flower unpacks code there; /tmp may be full, or not to be written
     command = [sys.executable, "-P", "-m", "client.supernode", str(folder)]
     return Program("supernode", command, home, {**environment(), **own}, PAUSES)
 
@@ -193,12 +208,14 @@ def words_of(state: dict[str, Any]) -> str:
 
 def _keep(node: Node, stop: threading.Event) -> int:
     _say(f"{node.kit.site} of {node.kit.federation}: connecting to {node.kit.address}; end with Ctrl-C")
+    failing: str | None = None
     try:
         while not stop.wait(STEP):
             try:
-                said = node.tend()
+                said, failing = node.tend(), None
             except OSError as error:  # a full disk, say: what runs goes on
-                said = [f"{error.filename}: {error.strerror}; make room or mend it"]
+                sentence = f"{error.filename}: {error.strerror}; make room or mend it"
+                said, failing = [sentence] * (sentence != failing), sentence
             for sentence in said:
                 _say(sentence)
     finally:
@@ -218,12 +235,16 @@ def _signalled() -> threading.Event:
 def _alone(folder: Path) -> Iterator[IO[str]]:
     """Hold the folder: two SuperNodes with one key would push each other out. A killed process gives it back."""
     with (folder / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            pid = file.read().strip()
-            raise ConfigError(f"{folder}: started already, by process {pid}; end that one first") from None
+        for left in range(ASKS, -1, -1):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                sleep(0.1)  # `status` holds it for a moment
+                if not left:
+                    file.seek(0)
+                    pid = file.read().strip()
+                    raise ConfigError(f"{folder}: started already, by process {pid}; end that one first") from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
@@ -231,11 +252,8 @@ def _alone(folder: Path) -> Iterator[IO[str]]:
 
 
 def _say(sentence: str) -> None:
-    print(f"{_now().astimezone():%Y-%m-%d %H:%M:%S} {plain(sentence)}", flush=True)
-
-
-def _time(text: Any) -> datetime | None:
-    return datetime.fromisoformat(text) if isinstance(text, str) else None
+    with suppress(OSError):  # a full disk: what runs goes on
+        print(f"{_now().astimezone():%Y-%m-%d %H:%M:%S} {plain(sentence)}", flush=True)
 
 
 def _now() -> datetime:

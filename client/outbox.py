@@ -1,6 +1,7 @@
 """Replies on disk before they leave: the same request gets the same bytes, without training again."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +10,10 @@ from shared.messages import Reply
 
 KEEP = 2
 """The newest, and the one before it: a server that was restored from a backup may ask one round back."""
+
+
+ROOM = ".room.tmp"
+"""Set aside for a reply; `store` removes it with all that is half."""
 
 
 class Outbox:
@@ -25,9 +30,15 @@ class Outbox:
             return None
         return Reply(**json.loads(head.read_text()), update=head.with_suffix(".safetensors").read_bytes())
 
+    def make_room(self, size: int) -> None:
+        """Set so many bytes of the disk aside for the next reply, or raise OSError; `store` takes them."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / ROOM).open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
     def store(self, key: str, reply: Reply) -> None:
         """Store a reply, the JSON last since it makes it count; then drop the oldest."""
-        for half in self._folder.glob(".*.tmp"):  # a killed process left it; a site answers one message at a time
+        for half in self._folder.glob(".*.tmp"):  # ROOM, and what a killed process left: one message at a time
             half.unlink(missing_ok=True)
         head = asdict(reply)
         write_bytes(self._folder / f"{key}.safetensors", head.pop("update"))

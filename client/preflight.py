@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 import client
 from client.approve import approved
 from client.reach import Findings, reach
-from client.site_file import read_site
+from client.site_file import read_site, temporary
 from shared.data.volume import DataError
 from shared.keys import certificate_sha256, public_line, read_authority, read_public
 from shared.kit import Kit, parse_kit
@@ -29,8 +29,6 @@ LEAST_FREE = 10**9
 """Bytes that the work folder's disk must have."""
 CASE = 10**8
 """Bytes in the cache for a case: four modalities of 240 x 240 x 155 voxels in fp16, and its mask, are 0.9e8."""
-PROGRAMS = ("flower-superexec", "flwr-clientapp")
-"""Of the environment, which a SuperNode starts by these names."""
 LOADS = """
 import sys
 import flwr.supernode.start_client_internal
@@ -51,6 +49,7 @@ def preflight(folder: Path) -> Findings:
     kit = _tried(lambda: read_own_kit(folder), found)
     _tried(lambda: _look_at_key(folder), found)
     _tried(lambda: _look_at_approval(folder), found)
+    _tried(lambda: _look_at_temporary(folder), found)
     if site := _tried(lambda: read_site(folder), found):
         if kit and site.name != kit.site:
             found.faults.append(
@@ -94,7 +93,8 @@ def _tried(look: Callable[[], T], found: Findings) -> T | None:
     except (ConfigError, DataError) as error:
         found.faults.append(str(error))
     except OSError as error:
-        found.faults.append(f"{error.filename}: {error.strerror}; look at the file and its rights")
+        about = f"{error.filename}: {error.strerror}; look at the file and its rights"
+        found.faults.append(about if error.filename else str(error))
     return None
 
 
@@ -123,6 +123,17 @@ def _look_at_key(folder: Path) -> None:
 def _look_at_approval(folder: Path) -> None:
     if not approved(folder):
         raise ConfigError(f"{folder}: no code is approved; read and approve it: gliofed-client approve {folder}")
+
+
+def _look_at_temporary(folder: Path) -> None:
+    """Flower unpacks code there, before each request."""
+    place = temporary(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{place}: {error.strerror}; it must be a folder that can be written") from None
 
 
 def _look_at_data(site: SiteConfig) -> None:
@@ -167,8 +178,6 @@ def _passed(manifest: Path) -> int:
 def _look_at_environment(site: SiteConfig) -> None:
     """Load PyTorch and Flower, and take the device, in a process of its own: a broken library may end it."""
     programs = Path(sys.executable).parent
-    if lost := [name for name in PROGRAMS if not (programs / name).exists()]:
-        raise ConfigError(f"{programs}: {', '.join(lost)} missing; install gliofed anew, in an environment of its own")
     try:
         command = [sys.executable, "-P", "-c", LOADS, site.device]
         done = subprocess.run(command, capture_output=True, env=environment(), timeout=PATIENCE)  # noqa: S603  # ours
@@ -185,10 +194,6 @@ def _look_at_environment(site: SiteConfig) -> None:
 
 
 def environment() -> dict[str, str]:
-    """What the programs of this hospital are started with: this very code, and the environment's programs by name."""
-    code, programs = Path(client.__file__).resolve().parents[1], Path(sys.executable).parent
-    return {
-        **{name: value for name, value in os.environ.items() if not name.startswith("FLWR_")},
-        "PYTHONPATH": str(code),
-        "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-    }
+    """What the programs of this hospital are started with: this very code."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
+    return {**own, "PYTHONPATH": str(Path(client.__file__).resolve().parents[1])}

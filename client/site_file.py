@@ -1,4 +1,4 @@
-"""The settings of a hospital that has joined: site.yaml in its folder."""
+"""The folder of a hospital that has joined: its settings, site.yaml, and where its programs write."""
 
 from pathlib import Path
 
@@ -21,6 +21,11 @@ def read_site(folder: Path) -> SiteConfig:
         return parse(SiteConfig, values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def temporary(folder: Path) -> Path:
+    """Where the hospital's programs write what they need for a moment."""
+    return folder / "flower" / "tmp"
 
 
 def _absolute(folder: Path, given: str) -> Path:

@@ -2,84 +2,45 @@
 
 Flower 1.41 can ask for code that is signed, by entities that a central service knows; a hospital approves a hash. So
 private names of it are replaced, all in this file, which refuses to run with another Flower. tests/deploy try it.
+
+What runs a request talks to the SuperNode over a port of loopback, which every user of the machine reaches: so it asks
+for a secret, over TLS, for the port is anybody's once the SuperNode has ended.
 """
 
 import hashlib
 import json
 import os
+import secrets
+import shutil
 import socket
 import sys
-import threading
-import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import flwr.supernode.start_client_internal as internal
+from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat
 from flwr import __version__
-from flwr.supercore.error import FlowerError
+from flwr.app import Message
+from flwr.common.config import get_fab_config, get_metadata_from_config
+from flwr.supercore.constant import TaskType
+from flwr.supercore.fab import Fab
+from flwr.supercore.run import Run
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from client.approve import approved
 from client.audit import note
-from client.site_file import read_site
-from shared.files import write_json
+from client.execute import Executor
+from client.life import Life, complain
+from client.site_file import read_site, temporary
+from shared.files import write_bytes
+from shared.keys import new_key, own_certificate, private_bytes, write_secret
 from shared.kit import parse_kit
 from shared.parse import ConfigError
 
 TESTED = "1.41.0"
-STATE = "state.json"
-EVERY = 10.0
-"""Seconds between two writings of state.json while nothing changes but the time of contact."""
-
-
-class Life:
-    """What the SuperNode does, on disk for its supervisor and for `status`. Two threads of Flower tell of it."""
-
-    def __init__(self, folder: Path) -> None:
-        """Begin: a new process, which has had no contact yet."""
-        self._file, self._lock, self._written = folder / STATE, threading.Lock(), 0.0
-        self._says: dict[str, Any] = {"pid": os.getpid(), "contact": None, "pulled": None}
-        self._says |= {"problem": None, "refused": None}
-        self.say("connecting")
-
-    def say(self, state: str, kind: str | None = None, round: str | None = None) -> None:
-        """Tell of a state that lasts: connecting, idle, or working on a request of this kind and round."""
-        with self._lock:
-            about = {"state": state, "kind": kind, "round": round}
-            if any(self._says.get(key) != value for key, value in about.items()):
-                self._says |= {**about, "since": _now()}
-                self._write()
-
-    def reached(self, call: str) -> None:
-        """Tell that the server has answered; a pull counts by itself, for heartbeats go on without it."""
-        with self._lock:
-            self._says["pulled" if call == "PullMessages" else "contact"] = _now()
-            mended, self._says["problem"] = self._says["problem"] is not None, None
-            if mended or time.monotonic() - self._written > EVERY:
-                self._write()
-
-    def failed(self, error: Exception) -> None:
-        """Tell why a call had no answer."""
-        with self._lock:
-            if self._says["problem"] != (problem := _words(error)):
-                self._says["problem"] = problem
-                self._write()
-
-    def refused(self, sha256: str) -> None:
-        """Tell of code that came and was not approved."""
-        with self._lock:
-            self._says["refused"] = sha256
-            self._write()
-
-    def _write(self) -> None:
-        try:
-            write_json(self._file, self._says)
-            self._written = time.monotonic()
-        except OSError as error:  # a full disk must not end a training
-            print(f"{self._file}: {error.strerror}", file=sys.stderr, flush=True)
+HOST = "127.0.0.1"
 
 
 def run_supernode(folder: Path) -> None:
@@ -88,64 +49,120 @@ def run_supernode(folder: Path) -> None:
         # What is replaced here might not be what checks the code there.
         sys.exit(f"flwr {__version__}: approval of code is known to hold with {TESTED}; install that")
     folder = folder.resolve()
-    replace_names(folder, Life(folder))
-    sys.argv = ["flower-supernode", *words_for(folder)]
+    os.umask(0o077)
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    home = folder / "flower"
+    shutil.rmtree(temporary(folder), ignore_errors=True)  # what killed processes left
+    temporary(folder).mkdir(parents=True, exist_ok=True)
+    _write_secrets(home)
+    program = str(Path(__file__).with_name("clientapp.py"))  # by its path, so that no package of ours is imported
+    words = (f"{HOST}:{port}", str(home / "runtime.crt"), str(os.getpid()))
+    replace_names(folder, Life(folder), (sys.executable, "-P", program, *words))
+    sys.argv = ["flower-supernode", *words_for(folder, port)]
     flower_supernode()
     # Flower logs a failed call, ends its loop and leaves the process: offline for ever, with its port.
     os._exit(1)
 
 
-def words_for(folder: Path) -> list[str]:
-    """Flower's own options; the port of its Runtime API is one that is free."""
+def words_for(folder: Path, port: int) -> list[str]:
+    """Flower's own options; its Runtime API listens on this port."""
     kit = parse_kit((folder / "kit.json").read_bytes(), str(folder / "kit.json"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     # A quote as TOML's escape, for Flower looks for the closing one before it reads TOML.
     quoted = '"' + json.dumps(str(folder), ensure_ascii=False)[1:-1].replace('\\"', "\\u0022") + '"'
+    home = folder / "flower"
     return [
         *("--superlink", kit.address),
         *("--root-certificates", str(folder / "ca.crt")),
         *("--auth-supernode-private-key", str(folder / "site.key")),
-        *("--host", "127.0.0.1", "--port", str(port)),
-        *("--isolation", "subprocess"),
+        *("--host", HOST, "--port", str(port)),
+        *("--ssl-certfile", str(home / "runtime.crt"), "--ssl-keyfile", str(home / "runtime.key")),
+        *("--ssl-ca-certfile", str(home / "runtime.crt")),
+        *("--isolation", "process", "--superexec-auth-secret-file", str(home / "runtime.secret")),
         *("--node-config", f"folder={quoted}"),
     ]
 
 
-def replace_names(folder: Path, life: Life) -> None:
-    """Put our check of the code, and our notes, around Flower's own."""
-    pull_and_store = internal._pull_and_store_message
+def _write_secrets(home: Path) -> None:
+    """For this process alone: nobody has the last one's."""
+    key = new_key()
+    write_secret(home / "runtime.key", private_bytes(key, PrivateFormat.PKCS8))
+    write_bytes(home / "runtime.crt", own_certificate(key, HOST).public_bytes(Encoding.PEM))
+    write_secret(home / "runtime.secret", secrets.token_bytes(32))  # nobody asks with it; without one, anybody could
 
-    def verify(fab: Any, _: object) -> bool:
-        if is_approved(folder, fab.content):
+
+def replace_names(folder: Path, life: Life, command: Sequence[str]) -> None:
+    """Put our check of the code, our processes, and our notes around Flower's own."""
+    asked: list[Message] = []
+
+    def allowed(code: bytes) -> bool:
+        if is_approved(folder, code):
             return True
-        life.refused(hashlib.sha256(fab.content).hexdigest())
+        life.refused(hashlib.sha256(code).hexdigest())
         return False
 
-    def pull(**given: Any) -> int | None:
-        get_fab, receive = given["get_fab"], given["receive"]
+    def heard(message: Message | None) -> None:
+        if message is None:
+            life.say("idle")
+        else:
+            asked[:] = [message]
+            life.say("working", message.metadata.message_type, message.metadata.group_id)
 
-        def checked(fab_hash: str, run_id: int) -> Any:
-            fab = get_fab(fab_hash, run_id)
+    executor = Executor(command, allowed, folder / "flower" / "apps")
+    push_messages = internal._push_messages
+
+    def push(**given: Any) -> None:
+        def send(message: Message, *rest: Any) -> Any:
+            if message.has_error():
+                _note(folder, {"event": "error_sent", "code": message.error.code, "round": message.metadata.group_id})
+            return given["send"](message, *rest)
+
+        executor.answer(asked[0], given["state"], given["object_store"])
+        push_messages(**{**given, "send": send})
+
+    internal._pull_and_store_message = _pulling(internal._pull_and_store_message, allowed, heard)
+    internal._push_messages = push  # type: ignore[assignment]  # other names of the same
+    for call in ("ActivateNode", "SendNodeHeartbeat", "PullMessages"):
+        setattr(FleetHttpClient, call, _told(call, getattr(FleetHttpClient, call), life))
+
+
+def _pulling(
+    pull_and_store: Callable[..., int | None], allowed: Callable[[bytes], bool], heard: Callable[[Message | None], None]
+) -> Callable[..., int | None]:
+    """Flower's own, which asks for all code whether it is allowed, and tells of each message, or of none."""
+
+    def pull(**given: Any) -> int | None:
+        runs: list[Run] = []
+
+        def get_run(run_id: int) -> Run:
+            runs.append(given["get_run"](run_id))
+            return runs[-1]
+
+        def get_fab(fab_hash: str, run_id: int) -> Fab:
+            fab: Fab = given["get_fab"](fab_hash, run_id)
             fab.verifications = {"valid_license": "-"}  # without it Flower does not ask `verify`
             return fab
 
-        def heard() -> Any:
-            received = receive()
-            if received is None:
-                life.say("idle")
-            else:
-                about = received[0].metadata
-                life.say("working", about.message_type, about.group_id)
+        def verify(fab: Fab, _: object) -> bool:
+            if not allowed(fab.content):
+                return False
+            # By these the code is found when it is run: the server's words could lead elsewhere.
+            runs[-1].fab_id, runs[-1].fab_version = get_metadata_from_config(get_fab_config(fab.content))
+            runs[-1].fab_hash = fab.hash_str = hashlib.sha256(fab.content).hexdigest()
+            runs[-1].primary_task_type = TaskType.SERVER_APP  # else it could be for another program of Flower's
+            return True
+
+        def receive() -> Any:
+            received = given["receive"]()
+            heard(received and received[0])
             return received
 
-        return pull_and_store(**{**given, "get_fab": checked, "receive": heard, "trusted_entities": {"approved": "-"}})
+        internal._verify_fab = verify  # type: ignore[assignment]  # other names of the same
+        ours = {"get_run": get_run, "get_fab": get_fab, "receive": receive, "trusted_entities": {"approved": "-"}}
+        return pull_and_store(**{**given, **ours})
 
-    internal._verify_fab = verify  # type: ignore[assignment]  # other names of the same
-    internal._pull_and_store_message = pull  # type: ignore[assignment]
-    for call in ("ActivateNode", "SendNodeHeartbeat", "PullMessages"):
-        setattr(FleetHttpClient, call, _told(call, getattr(FleetHttpClient, call), life))
+    return pull
 
 
 def is_approved(folder: Path, code: bytes) -> bool:
@@ -155,13 +172,18 @@ def is_approved(folder: Path, code: bytes) -> bool:
         if any(each.sha256 == sha256 for each in approved(folder)):
             return True
     except (ConfigError, OSError) as error:
-        print(f"approved.json: {error}; no code runs until it is mended", file=sys.stderr, flush=True)
-    print(f"code {sha256} refused: not approved", file=sys.stderr, flush=True)
-    try:
-        note(read_site(folder), {"event": "code_refused", "sha256": sha256})
-    except Exception as error:  # whatever it is, the code stays refused
-        print(f"code_refused could not be noted: {error}", file=sys.stderr, flush=True)
+        complain(f"approved.json: {error}; no code runs until it is mended")
+    complain(f"code {sha256} refused: not approved")
+    _note(folder, {"event": "code_refused", "sha256": sha256})
     return False
+
+
+def _note(folder: Path, event: dict[str, Any]) -> None:
+    """Note in the hospital's audit log what no ClientApp can note."""
+    try:
+        note(read_site(folder), event)
+    except Exception as error:  # whatever it is, code stays refused, and an error tells nothing
+        complain(f"{event['event']} could not be noted: {error}")
 
 
 def _told(name: str, call: Callable[..., Any], life: Life) -> Callable[..., Any]:
@@ -178,19 +200,6 @@ def _told(name: str, call: Callable[..., Any], life: Life) -> Callable[..., Any]
         return answer
 
     return told
-
-
-def _words(error: Exception) -> str:
-    """A refusal's number of HTTP and Flower's own, as HTTP 403 code 2004, or what the connection failed of."""
-    response = getattr(error, "response", None)
-    if response is None:
-        return f"{type(error).__name__}: {error}"
-    known = FlowerError.from_json(response.text)
-    return f"HTTP {response.status_code}" + (f" code {known.code}" if known else "")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 if __name__ == "__main__":

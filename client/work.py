@@ -22,6 +22,9 @@ from shared.tasks import TASKS
 
 # client.private_work is imported where it is used: Opacus takes seconds to load, and each message may be a process.
 
+ROOM_FOR_LOGS = 2**20
+"""Bytes."""
+
 
 def prepare(site: SiteConfig, request: Request) -> Reply:
     """Say who the site is and how many patients it would train on; its cache is filled on the way."""
@@ -115,6 +118,9 @@ def _train_privately(job: Job) -> Reply:
     from client.private_work import charge_round, hide, ledger_of, patients_to_tell, private_steps
 
     with ledger_of(job) as ledger:
+        # Before the charge: nobody is charged for an update that there is no room for. It is not larger than the
+        # weights; the rest is for the lines of the logs.
+        Outbox(Path(job.site.work) / "outbox").make_room(len(job.request.weights) + ROOM_FOR_LOGS)
         patients = patients_to_tell(job, ledger)
         plan = charge_round(job, ledger, patients)
         if job.request.config.privacy.mechanism == "local_update":

@@ -2,11 +2,14 @@
 
 import base64
 import hashlib
+from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -66,6 +69,26 @@ def read_authority(pem: bytes, where: str) -> x509.Certificate:
 def certificate_sha256(certificate: x509.Certificate) -> str:
     """Hash the certificate, in hexadecimal: 64 digits."""
     return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
+
+
+def own_certificate(key: ec.EllipticCurvePrivateKey, address: str) -> x509.Certificate:
+    """Sign a certificate of this key with itself, for the IP address of a server whose clients are given it.
+
+    It holds for good: a machine's clock may be set meanwhile.
+    """
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, address)])
+    public = key.public_key()
+    signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(public)
+    return (
+        x509.CertificateBuilder(name, name, public, x509.random_serial_number())
+        .not_valid_before(datetime(2000, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2100, 1, 1, tzinfo=UTC))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(signer, critical=False)
+        .sign(key, SHA384())
+    )
 
 
 def spoken(sha256: str) -> str:

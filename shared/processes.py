@@ -99,12 +99,14 @@ class Program:
                 start_new_session=True,
             )
         self._since = time.monotonic()
-        write_json(self._note, {"pid": self.process.pid, "started": _started(self.process.pid), "boot": _boot()})
+        with suppress(OSError):  # a full disk: without the note, its processes are known by their mark
+            write_json(self._note, {"pid": self.process.pid, "started": _started(self.process.pid), "boot": _boot()})
 
     def _shorten_log(self) -> None:
         """Begin another log; the program writes at the end of the same file, wherever that is."""
         if self.log.exists() and self.log.stat().st_size > LONGEST_LOG:
-            shutil.copyfile(self.log, self.log.with_suffix(".old.log"))
+            with suppress(OSError):  # a full disk: the log is what can be done without
+                shutil.copyfile(self.log, self.log.with_suffix(".old.log"))
             os.truncate(self.log, 0)
 
     @property

@@ -1,4 +1,7 @@
-"""A real SuperLink with TLS and node keys on loopback, a hospital beside it, and a tiny app that runs on both."""
+"""A real SuperLink with TLS and node keys on loopback, a hospital beside it, and a tiny app that runs on both.
+
+At the hospital it does what the file `do` in the hospital's folder says.
+"""
 
 import hashlib
 import io
@@ -40,6 +43,7 @@ out = ""
 """
 APP = """
 import json, time
+from pathlib import Path
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
@@ -48,6 +52,8 @@ client, server = ClientApp(), ServerApp()
 
 @client.query()
 def query(message, context):
+    do = Path(context.node_config["folder"], "do")
+    exec(do.read_text() if do.exists() else "")
     return Message(RecordDict({"said": ConfigRecord({"folder": context.node_config["folder"]})}), reply_to=message)
 
 @server.main()
@@ -58,6 +64,7 @@ def main(grid, context):
     messages = [Message(RecordDict(), node, "query", group_id="1") for node in nodes]
     found = [
         {"error": reply.error.code if reply.has_error() else None,
+         "reason": reply.error.reason if reply.has_error() else None,
          "said": None if reply.has_error() else reply.content["said"]["folder"]}
         for reply in grid.send_and_receive(messages, timeout=100)
     ]
@@ -160,6 +167,11 @@ def started(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
 def ask(control: Control, code: bytes, out: Path) -> list[dict[str, object]]:
     """Run the app; return what each node answered."""
     control.start_run(code, {"out": str(out)})
+    return answer_in(out)
+
+
+def answer_in(out: Path) -> list[dict[str, object]]:
+    """Wait for what each node answered."""
     until(out.exists, 120, "an answer")
     until(lambda: out.read_text(), 5, "the whole answer")
     found: list[dict[str, object]] = json.loads(out.read_text())

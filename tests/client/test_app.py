@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from flwr.app import Context, Message, RecordDict
 
+import client.app
 import client.work
 from client.app import make_client_app
 from client.manifest import NonePassedError
@@ -36,11 +37,11 @@ def ask(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Callable[..., t
         )
         app = make_client_app(lambda _: site)
         LocalGrid(app, {}, 1, 1.0)  # a Message needs to know who speaks
-        request = Request(run_id="r", round=1, config=run_config())
+        request = Request(run_id="r", round=1, config=run_config(), head="0" * 64)
         answer = app(Message(request.to_records(), 1, kind), Context(1, 1, {}, RecordDict(), {}))
         log = tmp_path / "work" / "site.log"
         assert NAME not in repr(answer.content)
-        return Reply.from_records(answer.content), log.read_text() if log.exists() else ""
+        return Reply.from_records(answer.content), log.read_text() if log.is_file() else ""
 
     return send
 
@@ -116,3 +117,45 @@ def test_a_site_whose_own_configuration_fails_says_only_that(caplog: pytest.LogC
     answer = app(Message(RecordDict(), 1, "train"), Context(1, 1, {}, RecordDict(), {}))
     assert Reply.from_records(answer.content).code == "config"
     assert NAME not in repr(answer.content)
+
+
+def test_words_of_the_server_make_no_lines_of_their_own_in_the_log(
+    ask: Callable[..., tuple[Reply, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be read is quoted, and could look like the site's own lines, or move a terminal's cursor."""
+    forged = "2026-01-01 00:00:00,000 INFO all is well"
+
+    def fail(*_: object) -> Reply:
+        raise RuntimeError(f"x\n{forged}\x1b[2K\r\u2028{'y' * 5000}")
+
+    monkeypatch.setattr(client.work, "train", fail)
+    _, log = ask()
+    assert forged in log and "\x1b" not in log and "\u2028" not in log and max(map(len, log.splitlines())) < 2100
+    ours = [line for line in log.split("\n") if line and not line.startswith("    ")]
+    assert len(ours) == 1 and ours[0].endswith("ERROR train failed")
+
+    def decline(*_: object) -> Reply:
+        raise DeclinedError("data", f"x\n{forged}")
+
+    monkeypatch.setattr(client.work, "train", decline)
+    _, log = ask()
+    assert log.split("\n")[-2].endswith(f"train declined: x\\n{forged}")
+
+
+def test_a_long_log_becomes_the_old_one(
+    ask: Callable[..., tuple[Reply, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client.app, "LONGEST_LOG", 10)
+    _, first = ask()
+    _, second = ask()
+    assert (tmp_path / "work/site.old.log").read_text() == first and len(second) == len(first)
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(
+    ask: Callable[..., tuple[Reply, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk: the answer is what it would have been."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/site.log").symlink_to("/dev/full")
+    reply, _ = ask()
+    assert (reply.status, reply.code) == ("declined", "no_cases")

@@ -140,3 +140,20 @@ def test_wrong_use(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     ):
         assert status(monkeypatch, main, "approve", *words) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["# coding: utf-7\n", "\n# -*- coding: raw_unicode_escape -*-\n", "\r# coding: utf-7\r", "#\r\n#coding=utf-7\r\n"],
+)
+def test_what_python_reads_otherwise_than_it_is_shown(
+    folder: Path, capsys: pytest.CaptureFixture[str], head: str
+) -> None:
+    """Python itself is the oracle: a comment in one coding is a line of code in another."""
+    hidden = "\\u000aharm = True" if "escape" in head else "+AAo-harm +AD0- True"
+    source = f"{head}harm = False\n# {hidden}\n".encode()
+    exec(compile(source, "odd.py", "exec"), ran := {"harm": None})
+    assert ran["harm"] is True
+    path, digest = changed(folder, "odd.fab", {"client/odd.py": source})
+    assert approve(folder, path, digest) == 1
+    assert "client/odd.py is not text" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """gliofed-client check, as a hospital meets it."""
 
 import json
+import os
 import shutil
 import sys
 from dataclasses import asdict
@@ -233,3 +234,11 @@ def test_a_work_folder_that_is_a_file_is_refused_before_the_work(
     words = (f"data.root={cases}", "data.labels=brats2020", f"work={tmp_path / 'file'}", f"out={tmp_path / 'o'}")
     assert check(monkeypatch, *words) == 2
     assert capsys.readouterr().err.startswith("gliofed-client: work=")
+
+
+def test_what_it_writes_is_for_nobody_else(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Scans that were prepared, masks and updates; a hospital's machine has other users."""
+    before = os.umask(0o022)
+    monkeypatch.setattr(sys, "argv", ["gliofed-client", "--help"])
+    main()
+    assert os.umask(before) == 0o077

@@ -1,13 +1,15 @@
 """What start does with a SuperNode that ends, hangs or is refused; here programs that only sleep stand for it."""
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from small_federation import status
 
 import client.node
 from client.cli import main
-from client.node import PROBLEM, STILL_HELD, UNKNOWN_KEY, UNSIGNED, Node, running, start
+from client.node import PROBLEM, STILL_HELD, UNKNOWN_KEY, UNSIGNED, Node, running, start, supernode
 from client.reach import Findings
 from shared.files import write_json
 from shared.kit import Kit
@@ -25,6 +27,7 @@ from shared.processes import Program
 ROOT = Path(__file__).parents[2]
 KIT = Kit(federation="study", site="a", address="127.0.0.1:1", ca_sha256="a" * 64, code_sha256="b" * 64, made="now")
 Tell = Callable[..., list[str]]
+Later = Callable[[float], None]
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     there = Findings(warnings=["server: nothing answers; trying on"])
     monkeypatch.setattr(client.node, "reach", lambda address, ca: there)
     program = Program("supernode", ["sleep", "60"], tmp_path / "flower", os.environ, pauses=(60,))
-    made = Node(tmp_path, KIT, 60.0, program)
+    made = Node(tmp_path, KIT, program, longest=60.0)
     made.tend()
     yield made
     program.end()
@@ -40,17 +43,31 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
 
 @pytest.fixture
 def tell(node: Node) -> Tell:
-    """What is said when the SuperNode has told this of itself, so many seconds ago."""
+    """What is said when the SuperNode has told this of itself: of another moment, or of the same as before."""
+    moments = [0]
 
-    def told(state: str = "idle", ago: float = 0, **also: Any) -> list[str]:
+    def told(state: str = "idle", new: bool = True, **also: Any) -> list[str]:
         assert node.program.process is not None
-        then = (datetime.now(UTC) - timedelta(seconds=ago)).isoformat()
+        moments[0] += new
+        then = f"2001-01-01T00:00:{moments[0]:02d}+00:00"  # a clock that is wrong tells as much
         says = {"pid": node.program.process.pid, "state": state, "kind": None, "round": None, "since": then}
         says |= {"contact": then, "pulled": then, "problem": None, "refused": None, **also}
         write_json(node.folder / "state.json", says)
         return node.tend()
 
     return told
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Later:
+    """So many seconds go by."""
+    gone = [0.0]
+    monkeypatch.setattr(client.node, "monotonic", lambda: time.monotonic() + gone[0])
+
+    def go(seconds: float) -> None:
+        gone[0] += seconds
+
+    return go
 
 
 def kill(node: Node) -> None:
@@ -79,9 +96,10 @@ def test_what_it_does_is_said_once(tell: Tell) -> None:
         ("ConnectError: refused", 30.0, "server: nothing answers; trying on"),
     ],
 )
-def test_why_it_ended(node: Node, tell: Tell, problem: str, ago: float, sentence: str) -> None:
+def test_why_it_ended(node: Node, tell: Tell, later: Later, problem: str, ago: float, sentence: str) -> None:
     """Said once, and noted for status."""
-    tell(ago=ago)
+    tell()
+    later(ago)
     # As the SuperNode does just before it ends.
     says = json.loads((node.folder / "state.json").read_text())
     write_json(node.folder / "state.json", says | {"problem": problem})
@@ -106,38 +124,77 @@ def test_a_problem_that_is_over_is_said_again_when_it_comes_back(tell: Tell) -> 
     assert tell(problem="ConnectError: refused") == ["server: nothing answers; trying on"]
 
 
-def test_silence(node: Node, tell: Tell) -> None:
+def test_silence(node: Node, tell: Tell, later: Later) -> None:
     """A node may be offline at the server while its process stays, so the process alone proves nothing."""
-    node._begun -= timedelta(hours=1)
     assert node.program.process is not None
     first = node.program.process.pid
-    tell(ago=client.node.QUIET - 10)
-    tell("working", ago=client.node.QUIET + 10, kind="train", round="1")  # a training is not lost to a silent network
+    tell()
+    later(client.node.QUIET - 10)
+    assert tell(new=False) == []
+    training = {"kind": "train", "round": "1"}
+    tell("working", **training)
+    later(client.node.QUIET + 10)
+    assert tell("working", new=False, **training) == []  # a training is not lost to a silent network
     assert node.program.process.pid == first
-    assert "no answer of the aggregator for 120 s" in tell(ago=client.node.QUIET + 10)[-1]
+    tell()
+    later(client.node.QUIET + 10)
+    assert "no answer of the aggregator for 120 s" in tell(new=False)[-1]
     node.tend()
     assert node.program.process is not None and node.program.process.pid != first
-    assert tell(ago=client.node.QUIET + 10) == []  # of before this start
+    assert tell(new=False) == []  # of before this start
 
 
 @pytest.mark.parametrize("state", [{"pulled": None}, {"contact": None}])
-def test_half_a_silence(node: Node, tell: Tell, state: dict[str, None]) -> None:
+def test_half_a_silence(tell: Tell, later: Later, state: dict[str, None]) -> None:
     """Heartbeats go on where the pulls have ended, and the other way round."""
-    node._begun -= timedelta(hours=1)
+    tell(**state)
+    later(client.node.QUIET + 10)
     assert "no answer" in tell(**state)[-1]
 
 
-def test_a_request_without_end(node: Node, tell: Tell) -> None:
+def test_a_request_without_end(node: Node, tell: Tell, later: Later) -> None:
     """The work ends itself at its limit; should all of that fail, the SuperNode is started again."""
-    node._begun -= timedelta(hours=1)
-    limit = node.longest + client.node.MORE
-    assert tell("working", ago=limit - 10, kind="train", round="1") == ["training round 1"]
-    assert "outlived" in tell("working", ago=limit + 10, kind="train", round="1")[-1]
+    assert tell("working", kind="train", round="1") == ["training round 1"]
+    later(node.longest + client.node.MORE - 10)
+    assert tell("working", new=False, kind="train", round="1") == []
+    later(20)
+    assert "outlived" in tell("working", new=False, kind="train", round="1")[-1]
 
 
-def test_one_that_does_not_start(node: Node) -> None:
-    node._begun -= timedelta(seconds=client.node.QUIET + 1)
+def test_a_limit_that_is_changed_holds_from_the_next_request_on(node: Node, tell: Tell) -> None:
+    (node.folder / "site.yaml").write_text("name: a\nroot: .\nlabels: msd\npolicy: {max_minutes: 10}\n")
+    tell("working", kind="train", round="1")
+    assert node.longest == 600
+    (node.folder / "site.yaml").write_text("{")  # being written
+    tell("working", kind="train", round="2")
+    assert node.longest == 600
+
+
+def test_a_full_disk_is_said_once_and_ends_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = iter([OSError(28, "No space left on device", "state.json")] * 3 + [KeyboardInterrupt()])
+    monkeypatch.setattr(client.node, "STEP", 0.0)
+    monkeypatch.setattr(Node, "tend", lambda self: (_ for _ in ()).throw(next(looks)))
+    with pytest.raises(KeyboardInterrupt):
+        client.node._keep(node, threading.Event())
+    assert capsys.readouterr().out.count("state.json: No space left on device; make room") == 1
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        client.node._say("anything")
+        monkeypatch.undo()
+        with suppress(OSError):  # what it could not write
+            full.close()
+
+
+def test_one_that_does_not_start(node: Node, later: Later) -> None:
+    later(client.node.QUIET + 1)
     assert "did not start" in node.tend()[0]
+
+
+def test_where_its_programs_write(tmp_path: Path) -> None:
+    """Flower unpacks code in a temporary folder, and /tmp may be full, or not to be written in a service."""
+    assert supernode(tmp_path).environment["TMPDIR"] == str(tmp_path / "flower/tmp")
 
 
 @pytest.fixture
@@ -156,6 +213,17 @@ def test_faults_end_it(joined: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert status(monkeypatch, main, "start") == 2
     assert status(monkeypatch, main, "start", joined / "nowhere") == 2
     assert "nowhere: no hospital's folder" in capsys.readouterr().err
+
+
+def test_status_holds_a_folder_for_a_moment_only(tmp_path: Path) -> None:
+    """It takes the same lock to see who runs; a start of that moment would end for good, as a service."""
+    with (tmp_path / client.node.LOCK).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        over = threading.Timer(0.15, fcntl.flock, (held, fcntl.LOCK_UN))
+        over.start()
+        with client.node._alone(tmp_path):
+            over.join()
+            assert running(tmp_path) == os.getpid()
 
 
 HOSPITAL = """

@@ -41,3 +41,14 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".r-0001.safetensors.0123.tmp").write_bytes(b"half")
     Outbox(tmp_path).store("r-0001", REPLY)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r-0001.json", "r-0001.safetensors"]
+
+
+def test_room_is_held_until_it_is_taken(tmp_path: Path) -> None:
+    """The system's own count of blocks is the oracle; what a file merely says of its length holds no room."""
+    outbox = Outbox(tmp_path)
+    for _ in range(2):  # a round is tried again with less memory
+        outbox.make_room(2**20)
+    (room,) = tmp_path.iterdir()
+    assert room.stat().st_blocks * 512 >= 2**20
+    outbox.store("r-0001", REPLY)
+    assert not room.exists() and outbox.find("r-0001") == REPLY

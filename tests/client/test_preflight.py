@@ -3,7 +3,6 @@
 import json
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -256,8 +255,11 @@ def test_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch, error: s
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     (fault,) = preflight(folder).faults
     assert sentence in fault
-    monkeypatch.setattr(sys, "executable", str(folder / "python"))
-    assert any("flower-superexec, flwr-clientapp missing" in fault for fault in preflight(folder).faults)
+
+
+def test_where_code_is_unpacked(folder: Path) -> None:
+    (folder / "flower").write_text("in the way")
+    assert [fault for fault in preflight(folder).faults if "flower/tmp: " in fault]
 
 
 def test_no_hospital(tmp_path: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 
 import pytest
@@ -79,6 +80,25 @@ def test_noise_at_the_server_is_no_privacy_of_the_update(hospital: Hospital, run
     """A site with a ceiling cannot see that the noise is added."""
     code, sentence = refusal(train, hospital.site(max_epsilon=5.0), request_of(run_config("privacy=central")))
     assert code == "budget" and "central" in sentence
+
+
+def test_nobody_is_charged_for_an_update_that_there_is_no_room_for(
+    hospital: Hospital, run_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not be stored, and what is trained but not stored is trained, and charged, again."""
+    site, request = hospital.site(), request_of(run_config(*PRIVATE))
+    asked = []
+
+    def full(descriptor: int, offset: int, size: int) -> None:
+        asked.append(size)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(site, request)
+    assert charges(site) == []
+    monkeypatch.undo()
+    assert len(train(site, request).update) < asked[0]
 
 
 def test_a_round_that_broke_off_stays_charged(

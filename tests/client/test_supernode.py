@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import ssl
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,16 +16,19 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.config import parse_config_args
+from flwr.supercore.constant import TaskType
 from flwr.supercore.fab import Fab
-from flwr.supercore.inflatable.inflatable_object import get_object_tree
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate import NodeStateFactory
 from real_superlink import tiny_app
 
+import client.life
 import client.supernode
-from client.supernode import Life, is_approved, replace_names, run_supernode, words_for
+from client.life import Life
+from client.supernode import is_approved, replace_names, run_supernode, words_for
 from shared.files import write_json
 from shared.kit import Kit
 from simulation.grid import LocalGrid
@@ -54,12 +60,13 @@ def told(folder: Path) -> dict[str, Any]:
 @pytest.fixture
 def life(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Life:
     """Flower with our names in place, for one test."""
-    for place, names in ((internal, ("_verify_fab", "_pull_and_store_message")), (FleetHttpClient, CALLS)):
+    ours = ("_verify_fab", "_pull_and_store_message", "_push_messages")
+    for place, names in ((internal, ours), (FleetHttpClient, CALLS)):
         for name in names:
             monkeypatch.setattr(place, name, getattr(place, name))
-    monkeypatch.setattr(client.supernode, "EVERY", 0.0)
+    monkeypatch.setattr(client.life, "EVERY", 0.0)
     made = Life(folder)
-    replace_names(folder, made)
+    replace_names(folder, made, ["false"])
     return made
 
 
@@ -75,6 +82,7 @@ def receive(life: Life) -> Callable[[bytes], Any]:
         state = NodeStateFactory(objectstore_factory=stores).state()
         state.set_node_id(1)
         run = Run.create_empty(run_id=message.metadata.run_id)
+        run.fab_id, run.fab_version, run.primary_task_type = "../../tmp/evil", "/../1", TaskType.AGENT_APP
         run.fab_hash = hashlib.sha256(code).hexdigest()
         internal._pull_and_store_message(
             state=state,
@@ -83,11 +91,11 @@ def receive(life: Life) -> Callable[[bytes], Any]:
             receive=lambda: (message, get_object_tree(message)),
             get_run=lambda run_id: run,
             get_fab=lambda sha256, run_id: Fab(sha256, code, {}),
-            pull_object=lambda run_id, object_id: message.deflate(),
+            pull_object=lambda run_id, object_id: get_all_nested_objects(message)[object_id].deflate(),
             confirm_message_received=lambda run_id, object_id: None,
             trusted_entities=None,
         )
-        return SimpleNamespace(state=state, run=message.metadata.run_id)
+        return SimpleNamespace(state=state, run=message.metadata.run_id, store=stores.store())
 
     return once
 
@@ -101,13 +109,48 @@ def test_approved_code_is_kept_to_be_run(folder: Path, receive: Callable[[bytes]
     )
 
 
+def test_the_servers_words_do_not_say_which_code_is_run(receive: Callable[[bytes], Any]) -> None:
+    """Flower looks for it in a folder of these names, which could be somebody else's, and could run another program."""
+    found = receive(tiny_app())
+    run = found.state.get_run(found.run)
+    assert (run.fab_id, run.fab_version, run.fab_hash) == ("test/tiny", "1.0.0", hashlib.sha256(tiny_app()).hexdigest())
+    assert [task.type for task in found.state.get_tasks()] == [TaskType.CLIENT_APP]
+
+
+def send(found: Any) -> list[Message]:
+    """What Flower sends of it."""
+    sent: list[Message] = []
+
+    def take(message: Message, *_: object) -> tuple[set[str], str]:
+        sent.append(message)
+        return set(), ""
+
+    internal._push_messages(state=found.state, object_store=found.store, send=take, push_object=lambda *_: None)
+    return sent
+
+
+def test_an_error_that_leaves_is_noted(folder: Path, receive: Callable[[bytes], Any]) -> None:
+    """Its process here ends without a reply; no ClientApp wrote a receipt of what leaves in its place."""
+    (error,) = send(receive(tiny_app()))
+    assert error.error.code == 8
+    (line,) = audited(folder)
+    assert {key: line[key] for key in ("event", "code", "round")} == {"event": "error_sent", "code": 8, "round": "4"}
+
+
+def test_an_approval_that_was_withdrawn(folder: Path, receive: Callable[[bytes], Any]) -> None:
+    """Flower asks when it gets to know a run, and not again."""
+    found = receive(tiny_app())
+    approve(folder, tiny_app("other"))
+    assert [each.error.code for each in send(found)] == [7]
+
+
 def test_altered_code_is_answered_with_an_error(folder: Path, receive: Callable[[bytes], Any]) -> None:
     """Flower's own answer: nothing of the code is kept, so nothing can run."""
     other = tiny_app("one line more")
     found = receive(other)
-    (reply,) = found.state.get_messages_legacy(is_reply=True)
-    assert reply.error.code == 7 and found.state.get_run(found.run) is None
-    (line,) = audited(folder)
+    assert found.state.get_run(found.run) is None
+    assert [each.error.code for each in send(found)] == [7]
+    line = audited(folder)[0]
     sha256 = hashlib.sha256(other).hexdigest()
     assert (line["event"], line["sha256"], told(folder)["refused"]) == ("code_refused", sha256, sha256)
 
@@ -164,6 +207,21 @@ def test_contact(folder: Path, life: Life, monkeypatch: pytest.MonkeyPatch) -> N
     client.close()
 
 
+def test_a_full_disk_does_not_end_it(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does cannot be noted, and not even that can be said: a training goes on."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(client.life, "write_json", full)
+    with open("/dev/full", "w", buffering=1) as device:
+        monkeypatch.setattr(sys, "stderr", device)
+        life.say("working", "train", "1")
+        monkeypatch.undo()
+        with suppress(OSError):  # what it could not write
+            device.close()
+
+
 @pytest.mark.parametrize("name", ["plain", "o'hara", 'two "words"', "back\\slash\\", "klinik-köln 🧠", "a=b"])
 def test_the_folder_arrives_as_it_is(tmp_path: Path, name: str) -> None:
     """Flower takes its node's settings apart by quotes, and then as TOML."""
@@ -171,8 +229,35 @@ def test_the_folder_arrives_as_it_is(tmp_path: Path, name: str) -> None:
     folder.mkdir()
     kit = Kit(federation="study", site="a", address="here:1", ca_sha256="a" * 64, code_sha256="b" * 64, made="now")
     write_json(folder / "kit.json", kit.__dict__)
-    words = words_for(folder)
+    words = words_for(folder, 1)
     assert parse_config_args([words[words.index("--node-config") + 1]]) == {"folder": str(folder)}
+
+
+def test_who_may_talk_to_it(tmp_path: Path) -> None:
+    """Flower's port is anybody's on the machine, also to listen on once a SuperNode has ended."""
+    client.supernode._write_secrets(tmp_path)
+    for name in ("runtime.key", "runtime.secret"):
+        assert (tmp_path / name).stat().st_mode & 0o077 == 0
+    assert len((tmp_path / "runtime.secret").read_bytes()) == 32
+    ours = ssl.create_default_context(cafile=str(tmp_path / "runtime.crt"))
+    ours.verify_flags |= ssl.VERIFY_X509_STRICT
+    assert shaken(tmp_path, ours)
+    (tmp_path / "other").mkdir()
+    client.supernode._write_secrets(tmp_path / "other")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shaken(tmp_path / "other", ours)
+
+
+def shaken(home: Path, ours: ssl.SSLContext) -> bool:
+    """Whether a client speaks TLS with a server of these files."""
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(home / "runtime.crt", home / "runtime.key")
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = ours.wrap_bio(back, there, server_hostname="127.0.0.1"), served.wrap_bio(there, back, server_side=True)
+    for each in ends * 3:
+        with suppress(ssl.SSLWantReadError):
+            each.do_handshake()
+    return ends[0].version() == "TLSv1.3" == ends[1].version()
 
 
 def test_another_flower(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

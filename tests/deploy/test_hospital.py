@@ -4,12 +4,19 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
-from real_superlink import ask, hospital, link, registered, started, tiny_app, until
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
+from real_superlink import answer_in, ask, hospital, link, registered, started, tiny_app, until
 
+from client.clientapp import REASON
 from client.node import UNKNOWN_KEY
 from client.status_command import status
 from server.control import Control
@@ -42,8 +49,8 @@ def test_a_hospital(
         until(lambda: UNKNOWN_KEY in said.read_text(), 60, "the sentence of an unknown key")
         registered(control, folder)
         until(lambda: "waiting for requests" in said.read_text(), 90, "connected")
-        assert ask(control, tiny_app(), tmp_path / "approved.json") == [{"error": None, "said": str(folder)}]
-        assert ask(control, tiny_app("altered"), tmp_path / "altered.json") == [{"error": 7, "said": None}]
+        assert ask(control, tiny_app(), tmp_path / "approved.json") == answered(folder)
+        assert ask(control, tiny_app("altered"), tmp_path / "altered.json")[0]["error"] == 7
         until(lambda: "refused: not approved here" in said.read_text(), 5, "the refusal")
         status(folder, as_json=True)
         found = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -51,10 +58,60 @@ def test_a_hospital(
         # Killed, with its session still open at the server.
         os.kill(pid := supernode_of(folder), signal.SIGKILL)
         until(lambda: supernode_of(folder) != pid and state(folder)["contact"], 90, "back after a kill")
-        assert ask(control, tiny_app(), tmp_path / "again.json") == [{"error": None, "said": str(folder)}]
+        assert ask(control, tiny_app(), tmp_path / "again.json") == answered(folder)
         process.terminate()
         assert process.wait(30) == 0
     assert not alive(supernode_of(folder))
+
+
+def test_requests_that_go_wrong(link: tuple[Path, Control], folder: Path, said: Path, tmp_path: Path) -> None:
+    """What an exception says stays here; a program that is killed is missed at once; what lies about is not run."""
+    control, do = link[1], folder / "do"
+    with started(folder):
+        until(lambda: said.exists() and "waiting for requests" in said.read_text(), 150, "connected")
+        do.write_text("raise ValueError('Erika Mustermann')")
+        (found,) = ask(control, tiny_app(), tmp_path / "raised.json")
+        assert (found["error"], found["reason"]) == (2, REASON)
+        assert '"event": "error_sent"' in (folder / "work/audit/audit.jsonl").read_text().splitlines()[-1]
+        do.unlink()
+        (installed,) = (folder / "flower/apps").glob("*/tiny/app.py")
+        installed.write_text("raise ValueError('other code')")
+        assert ask(control, tiny_app(), tmp_path / "installed.json") == answered(folder)
+        for kind in (signal.SIGTERM, signal.SIGKILL):
+            do.write_text("time.sleep(100)")
+            control.start_run(tiny_app(), {"out": str(tmp_path / f"{kind}.json")})
+            until(lambda: clientapp_of(folder), 90, "its process")
+            until(lambda: state(folder)["state"] == "working", 5, "working")
+            pid, words = clientapp_of(folder)
+            nobody_else_is_let_in(words[-3], folder)
+            os.kill(pid, kind)
+            before = time.monotonic()
+            assert answer_in(tmp_path / f"{kind}.json")[0]["error"] == 8
+            assert time.monotonic() - before < 60
+        do.unlink()
+        assert ask(control, tiny_app(), tmp_path / "after.json") == answered(folder)
+
+
+def nobody_else_is_let_in(address: str, folder: Path) -> None:
+    """Another user of the machine can call the port, and see the command; the secret alone makes the difference."""
+    home = folder / "flower"
+    for secret, expected in ((None, 401), (b"guessed", 401), ((home / "runtime.secret").read_bytes(), 200)):
+        method = {"/flwr.proto.Runtime/AcquireTask"}
+        ours = [SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=method)] if secret else []
+        caller = RuntimeHttpClient.from_server_address(
+            server_address=address,
+            insecure=False,
+            root_certificates=(home / "runtime.crt").read_bytes(),
+            interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec"), *ours],
+        )
+        try:
+            caller.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-agentapp"]))
+            found = 200
+        except httpx.HTTPStatusError as error:
+            found = error.response.status_code
+        finally:
+            caller.close()
+        assert found == expected
 
 
 def test_a_killed_start(link: tuple[Path, Control], folder: Path, said: Path) -> None:
@@ -85,6 +142,21 @@ def test_another_authority(link: tuple[Path, Control], folder: Path, tmp_path: P
     with started(other) as process:
         assert process.wait(120) == 2
     assert "is not of the authority of" in (other / "start.log").read_text()
+
+
+def answered(folder: Path) -> list[dict[str, object]]:
+    """What a hospital answers where all is well."""
+    return [{"error": None, "reason": None, "said": str(folder)}]
+
+
+def clientapp_of(folder: Path) -> tuple[int, list[str]] | None:
+    """The process of a request, and the words of its command, as every user of the machine sees them."""
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes().decode().split("\0")[:-1]
+            if entry.name.isdigit() and str(folder / "flower/runtime.crt") in words:
+                return int(entry.name), words
+    return None
 
 
 def state(folder: Path) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,3 +155,20 @@ def test_a_long_log_becomes_the_old_one(
     assert (tmp_path / "it.old.log").read_text() == "0123456789\n"
     (tmp_path / "more").touch()
     until(lambda: it.log.read_text() == "after\n")
+
+
+def test_a_full_disk_keeps_no_program_from_running(
+    program: Callable[..., Program], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its note nor the copy of its log can be written: it runs, and the log gives room."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shared.processes, "write_json", full)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(shared.processes, "LONGEST_LOG", 10)
+    it = program("sh", "-c", "echo 0123456789; echo > ready; sleep 60")
+    it.tend()
+    until((tmp_path / "ready").exists)
+    assert it.tend() == [] and it.process is not None and it.log.stat().st_size == 0
