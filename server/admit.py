@@ -11,6 +11,10 @@ from shared.join_request import read_request
 from shared.keys import certificate_sha256, fingerprint, public_line, read_public
 from shared.parse import ConfigError, Strict, is_site_name, parse
 
+TOLD = 12
+"""Characters of a fingerprint that are compared at least: 72 bits, more than anybody can look for another key with."""
+KIND = "SHA256:"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Earlier(Strict):
@@ -35,8 +39,11 @@ class SiteRecord(Strict):
     earlier: tuple[Earlier, ...] = ()
 
 
-def admit(path: Path, folder: Path, replaces: bool = False, now: datetime | None = None) -> list[str]:
-    """Admit the hospital whose request this is, and say the fingerprint to compare. Raises ConfigError."""
+def admit(path: Path, folder: Path, told: str, replaces: bool = False, now: datetime | None = None) -> list[str]:
+    """Admit the hospital whose request this is, if its key has the fingerprint that the hospital `told`.
+
+    The fingerprint's beginning will do: TOLD characters. Raises ConfigError.
+    """
     federation, authority = open_federation(folder), load_authority(folder)
     request, key = read_request(path)
     if request.federation != federation.name:
@@ -51,16 +58,16 @@ def admit(path: Path, folder: Path, replaces: bool = False, now: datetime | None
     for other, record in records.items():
         if other != site and mark in (record.fingerprint, *(each.fingerprint for each in record.earlier)):
             raise ConfigError(f"{path}: this key is {other}'s; every hospital makes its own, with its own kit")
-    compare = f"{site}: {mark}; compare it with the hospital's by telephone, before you start"
+    _compare(path, mark, told)
     old = records.get(site)
     if old and old.fingerprint == mark and old.expelled is None:
-        said = [f"{site}: admitted before, on {old.admitted}", compare]
+        said = [f"{site}: admitted before, on {old.admitted}"]
     else:
         _refuse_key(path, old, mark, replaces)
         earlier = (*old.earlier, _ended(old, time)) if old else ()
         record = SiteRecord(fingerprint=mark, admitted=time, earlier=earlier)
         write_json(_record_path(folder, site), asdict(record))
-        said = [f"{site}: admitted", compare]
+        said = [f"{site}: admitted, with the key {mark}"]
     # Last, and each time: after a crash between the two files, admitting again mends it.
     write_bytes(_key_path(folder, site), f"{public_line(key)} {site}\n".encode())
     return said
@@ -81,15 +88,37 @@ def expel(site: str, folder: Path, now: datetime | None = None) -> list[str]:
 
 def admitted(folder: Path) -> dict[str, Path]:
     """Find key.pub of each site that may connect, in the order of names; ConfigError over a damaged record."""
-    found = {}
-    for site, record in site_records(folder).items():
-        if record.expelled is None:
-            path = _key_path(folder, site)
-            line = path.read_text(errors="replace") if path.exists() else ""
-            if fingerprint(read_public(line, str(path))) != record.fingerprint:
-                raise ConfigError(f"{path}: not the key of site.json; admit the site's request again")
-            found[site] = path
+    found, faults = readable_keys(folder)
+    if faults:
+        raise ConfigError(faults[0])
     return found
+
+
+def readable_keys(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """Find key.pub of each site that may connect, as far as that can be told, and what is wrong with other records."""
+    found, faults = {}, []
+    for path in _record_paths(folder):
+        site, key = path.parent.name, _key_path(folder, path.parent.name)
+        try:
+            record = _read_record(path)
+            if record.expelled is None:
+                line = key.read_text(errors="replace") if key.exists() else ""
+                if fingerprint(read_public(line, str(key))) != record.fingerprint:
+                    raise ConfigError(f"{key}: not the key of site.json; admit the site's request again")
+                found[site] = key
+        except ConfigError as error:
+            faults.append(str(error))
+    return found, faults
+
+
+def _compare(path: Path, mark: str, told: str) -> None:
+    """Before the key is let in, for whoever can change e-mails can change the request as well."""
+    said = "".join(told.split()).removeprefix(KIND)
+    if len(said) < TOLD:
+        raise ConfigError(f"the fingerprint: give {TOLD} characters or more of what follows {KIND}")
+    if not mark.removeprefix(KIND).startswith(said):
+        cure = "do not admit it, but ask the hospital for its request on another way"
+        raise ConfigError(f"{path}: its key has not the fingerprint that the hospital told; {cure}")
 
 
 def _refuse_key(path: Path, old: SiteRecord | None, mark: str, replaces: bool) -> None:
@@ -108,14 +137,18 @@ def _ended(old: SiteRecord, time: str) -> Earlier:
 
 def site_records(folder: Path) -> dict[str, SiteRecord]:
     """Read site.json of every site that was ever admitted; ConfigError over a damaged one."""
-    records = {}
-    for path in sorted((folder / "sites").glob("*/site.json")):
-        if is_site_name(path.parent.name):
-            try:
-                records[path.parent.name] = parse(SiteRecord, path.read_text(errors="replace"))
-            except ConfigError as error:
-                raise ConfigError(f"{path}: {error}") from None
-    return records
+    return {path.parent.name: _read_record(path) for path in _record_paths(folder)}
+
+
+def _record_paths(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / "sites").glob("*/site.json") if is_site_name(path.parent.name))
+
+
+def _read_record(path: Path) -> SiteRecord:
+    try:
+        return parse(SiteRecord, path.read_text(errors="replace"))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _record_path(folder: Path, site: str) -> Path:

@@ -29,9 +29,10 @@ SERVER_CERTIFICATES = ("server", "link")
 
 @dataclass(frozen=True)
 class Authority:
-    """Who signs; its key never leaves the aggregator."""
+    """Who signs."""
 
-    key: ec.EllipticCurvePrivateKey
+    key: ec.EllipticCurvePrivateKey | None
+    """None: it is kept elsewhere, as it should be; only a new certificate needs it."""
     certificate: x509.Certificate
 
 
@@ -54,15 +55,19 @@ def make_authority(folder: Path, federation: str, now: datetime) -> Authority:
 
 
 def load_authority(folder: Path) -> Authority | None:
-    """Load the authority; None before there is one. Raises ConfigError over half of it: it is never made anew."""
+    """Load the authority, its key where that is here; None before there is one.
+
+    Raises ConfigError over a key alone, or another's: the authority is never made anew.
+    """
     key_path, path = folder / "ca" / "ca.key", folder / "ca" / "ca.crt"
     cure = "restore it from a copy, or make a new federation in another folder, which every hospital joins anew"
     if not key_path.exists() and not path.exists():
         return None
-    for each in (key_path, path):
-        if not each.exists():
-            raise ConfigError(f"{each}: missing, while its other half is there; {cure}")
+    if not path.exists():
+        raise ConfigError(f"{path}: missing, while its other half is there; {cure}")
     certificate = read_authority(path.read_bytes(), str(path))
+    if not key_path.exists():
+        return Authority(None, certificate)
     key = _private(key_path)
     if key is None or key.public_key() != certificate.public_key():
         raise ConfigError(f"{key_path}: not the key of ca.crt; {cure}")
@@ -72,8 +77,10 @@ def load_authority(folder: Path) -> Authority | None:
 def write_certificate(path: Path, authority: Authority, names: Iterable[str], days: int, now: datetime) -> None:
     """Make a server's new key and certificate; it ends with the authority's at the latest.
 
-    Raises ConfigError where the authority's has ended: the hospitals would refuse it.
+    Raises ConfigError where the authority's has ended, for the hospitals would refuse it, or its key is not here.
     """
+    if authority.key is None:
+        raise ConfigError(f"ca/ca.key: needed for a new {path.name}; put it back from where it is kept, for so long")
     last = authority.certificate.not_valid_after_utc
     if last <= now:
         raise ConfigError(f"ca/ca.crt ended on {last:%Y-%m-%d}; make a new federation in another folder")

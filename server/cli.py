@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,8 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the subcommand that the first word names."""
+    """Run the subcommand that the first word names; what it writes is its user's alone."""
+    os.umask(0o077)
     if sys.argv[1:2] == ["audit"] and len(sys.argv) > 2:
         from server.audit_command import audit_command
 
@@ -45,7 +47,7 @@ def _tried(command: str, work: Callable[[], None]) -> int:
     except BrokenPipeError:  # whoever read our output has seen enough
         sys.stdout = None  # else it is flushed at the end, and fails again
     except OSError as error:  # no such request, or a folder of another user
-        print(f"gliofed-server: {error.filename or command}: {error.strerror}", file=sys.stderr)
+        print(f"gliofed-server: {plain(str(error.filename or command))}: {error.strerror}", file=sys.stderr)
     except KeyboardInterrupt:
         return INTERRUPTED
     return WRONG_USE
@@ -68,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     renew.add_argument("folder", type=Path, metavar="DIR", help="the federation's folder")
     admit = commands.add_parser("admit", help="let a hospital in whose request came")
     admit.add_argument("request", type=Path, metavar="REQUEST.json", help="what gliofed-client join wrote")
+    admit.add_argument("--fingerprint", metavar="SHA256:...", help="of its key, as it said by telephone; else it asks")
     admit.add_argument("--replace", action="store_true", help="take a new key for one that is lost, or was expelled")
     expel = commands.add_parser("expel", help="shut a hospital out")
     expel.add_argument("site", metavar="SITE", help="its name")
@@ -106,9 +109,14 @@ def _do(given: argparse.Namespace) -> None:
     elif given.command == "stop":
         from server.logs import stop
 
-        print("\n".join(stop(given.folder, given.name)))
+        _print(stop(given.folder, given.name))
     else:
-        print("\n".join(_provisioning(given)))
+        _print(_provisioning(given))
+
+
+def _print(sentences: list[str]) -> None:
+    for sentence in sentences:
+        print(plain(sentence))
 
 
 def _provisioning(given: argparse.Namespace) -> list[str]:
@@ -123,7 +131,19 @@ def _provisioning(given: argparse.Namespace) -> list[str]:
         return renew(given.folder)
     if given.command == "expel":
         return expel(given.site, given.folder)
-    return admit(given.request, given.folder, given.replace) + ending_soon(given.folder)
+    told = given.fingerprint or _ask_fingerprint()
+    return admit(given.request, given.folder, told, given.replace) + ending_soon(given.folder)
+
+
+def _ask_fingerprint() -> str:
+    """Ask for what the hospital says, without showing what the request says: nobody can agree by pressing Enter."""
+    if not sys.stdin.isatty():
+        raise ConfigError("nobody to ask; give the fingerprint that the hospital said by telephone, with --fingerprint")
+    print("Call the hospital, on a number that you knew before, for the fingerprint of its key: all, or 12 characters.")
+    try:
+        return input("SHA256:")
+    except EOFError:
+        return ""
 
 
 def _report(run: Path, metric: str | None, as_json: bool) -> int:
@@ -134,7 +154,7 @@ def _report(run: Path, metric: str | None, as_json: bool) -> int:
     try:
         events = History(path).events()
     except ConfigError as error:
-        print(f"gliofed-server: {error}", file=sys.stderr)
+        print(f"gliofed-server: {plain(str(error))}", file=sys.stderr)
         return WRONG_USE
     if as_json:
         print(json.dumps(events))
@@ -149,6 +169,6 @@ def _report(run: Path, metric: str | None, as_json: bool) -> int:
     for event in events:
         for site, line in event.get("sites", {}).items():
             if line["reason"]:
-                print(f"round {event['round']}: {site} {line['status']}: {line['reason']}")
+                print(plain(f"round {event['round']}: {site} {line['status']}: {line['reason']}"))
     print(f"status: {events[-1]['status'] if events and events[-1]['event'] == 'end' else 'not ended'}")
     return 0

@@ -5,6 +5,8 @@ import sys
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from shared.terminal import plain
+
 
 class RoundProgress:
     """One bar a round, a tick for each answer that is in."""
@@ -46,5 +48,5 @@ class RoundProgress:
         self.say(summary)
 
     def say(self, line: str) -> None:
-        """Print one line; never wrapped, for a pipe's reader."""
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        """Print one line; never wrapped, for a pipe's reader. A site's words are no command for the terminal."""
+        self._console.print(plain(line), highlight=False, markup=False, soft_wrap=True)

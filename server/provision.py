@@ -71,7 +71,7 @@ def _authority(folder: Path, federation: FederationConfig, now: datetime) -> tup
         # A new one in its place would lock out every hospital that has joined.
         raise ConfigError(f"{folder}/ca: missing, though it was made before; restore it from a copy")
     authority = make_authority(folder, federation.name, now)
-    return authority, [f"ca: made, ends on {authority.certificate.not_valid_after_utc:%Y-%m-%d}; keep a copy offline"]
+    return authority, [f"ca: made, ends on {authority.certificate.not_valid_after_utc:%Y-%m-%d}; take ca.key offline"]
 
 
 def _server_certificates(

@@ -1,12 +1,14 @@
 """gliofed-server status: the sites, the runs and the programs of a federation."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from server.admit import site_records
 from server.certificates import ending_soon
@@ -15,8 +17,9 @@ from server.history import Event
 from server.online import read_online
 from server.runs import Run, runs_of
 from shared.config import RunConfig
-from shared.parse import parse
+from shared.parse import ConfigError, parse
 from shared.tasks import TASKS
+from shared.terminal import plain
 
 KEPT = ("patients", "epsilon")
 """What a site told last, while a newer round may have nothing of it."""
@@ -108,25 +111,33 @@ def show(status: Status, as_json: bool, console: Console | None = None) -> None:
     console = console or Console()
     programs = ", ".join(f"{name} {'runs' if runs else 'does not run'}" for name, runs in status.programs.items())
     known = programs if status.started else "gliofed-server start does not run; who is connected is not known"
-    console.print(f"{status.federation}: {known}", highlight=False, soft_wrap=True)
+    console.print(_cell(f"{status.federation}: {known}"), soft_wrap=True)
     sites = Table(Column("site", no_wrap=True), "", "connected", "last seen", "patients", "last round", "epsilon")
     for site in status.sites:
         connected = "?" if site.connected is None else "yes" if site.connected else "no"
         last = f"{site.round}: {site.reason}" if site.reason else site.round
         seen = site.seen and f"{datetime.fromisoformat(site.seen).astimezone():%Y-%m-%d %H:%M}"
-        sites.add_row(site.name, site.membership, connected, *map(_cell, (seen, site.patients, last, site.epsilon)))
+        sites.add_row(*map(_cell, (site.name, site.membership, connected, seen, site.patients, last, site.epsilon)))
     console.print(sites)
     runs = Table(Column("run", no_wrap=True), "state", "round", "score")
     for run in status.runs:
         state = f"{run.state}: {run.reason}" if run.reason else run.state
         score = "" if run.value is None else f"{run.metric} {run.value:.3f}"
-        runs.add_row(run.name, state, f"{run.round} of {run.rounds}", score)
+        runs.add_row(*map(_cell, (run.name, state, f"{run.round} of {run.rounds}", score)))
     console.print(runs if status.runs else "no run yet; gliofed-server run --help")
     for warning in status.warnings:
-        console.print(warning, highlight=False, soft_wrap=True)
+        console.print(_cell(warning), soft_wrap=True)
 
 
 def _run_status(run: Run) -> RunStatus:
+    """Say where a run stands; one of which a file is damaged must not hide the others."""
+    try:
+        return _known_status(run)
+    except ConfigError as error:
+        return RunStatus(name=run.name, state="damaged", reason=str(error), round=0, rounds=0, metric="", value=None)
+
+
+def _known_status(run: Run) -> RunStatus:
     config = parse(RunConfig, run.saved()["run"])
     state, reason = run.state()
     rounds = [event for event in run.events() if event["event"] == "round"]
@@ -146,7 +157,10 @@ def _run_status(run: Run) -> RunStatus:
 def _last_lines(runs: list[Run]) -> dict[str, Event]:
     """What the newest round says of each site; patients and epsilon of the newest that tells them."""
     lines: dict[str, Event] = {}
-    events = [event for run in runs for event in run.events() if event["event"] in ("round", "round_failed")]
+    events: list[Event] = []
+    for run in runs:
+        with suppress(ConfigError):  # said with the run
+            events += [event for event in run.events() if event["event"] in ("round", "round_failed")]
     for event in events:
         for site, line in event["sites"].items():
             told = {key: value for key, value in line.items() if value is not None or key not in KEPT}
@@ -154,5 +168,6 @@ def _last_lines(runs: list[Run]) -> dict[str, Event]:
     return lines
 
 
-def _cell(value: object) -> str:
-    return "" if value is None else str(value)
+def _cell(value: object) -> Text:
+    """Text as it is: a reason may quote a hospital, whose words must be no markup and no command for the terminal."""
+    return Text("" if value is None else plain(str(value)))

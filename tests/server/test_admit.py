@@ -8,9 +8,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.cli.supernode.register import try_load_public_key
 from small_federation import TEXT, provisioned, rewrite, status
+from telephone import admit_told, told
 
 from client.join import join
-from server.admit import admit, admitted
+from server.admit import TOLD, admit, admitted
 from server.cli import main
 from shared import keys
 from shared.kit import read_kit
@@ -41,10 +42,11 @@ def test_admit(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     request = asked(folder, tmp_path / "a")
-    for words in ("hospital-a: admitted\n", "admitted before"):
-        assert status(monkeypatch, main, "admit", request, "--folder", folder) == 0
+    for words in ("hospital-a: admitted, with the key SHA256:", "admitted before"):
+        words_of = ("admit", request, "--folder", folder, "--fingerprint", told(request))
+        assert status(monkeypatch, main, *words_of) == 0
         said = capsys.readouterr().out
-        assert words in said and str(record(folder)["fingerprint"]) in said
+        assert words in said
     assert admitted(folder) == {"hospital-a": folder / "sites/hospital-a/key.pub"}
     # Flower's own reader takes the key, and it is the one that stays at the hospital.
     assert try_load_public_key(folder / "sites/hospital-a/key.pub") == try_load_public_key(tmp_path / "a/site.key.pub")
@@ -54,22 +56,23 @@ def test_a_certificate_that_ends_is_announced(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "server/link.crt").write_text("damaged")
-    assert status(monkeypatch, main, "admit", asked(folder, tmp_path / "a"), "--folder", folder) == 0
+    request = asked(folder, tmp_path / "a")
+    assert status(monkeypatch, main, "admit", request, "--folder", folder, "--fingerprint", told(request)) == 0
     assert "link.crt: no certificate; run gliofed-server renew" in capsys.readouterr().out
 
 
 def test_another_key_needs_replace_and_the_old_one_is_gone(folder: Path, tmp_path: Path) -> None:
     first, second = asked(folder, tmp_path / "first"), asked(folder, tmp_path / "second")
-    admit(first, folder)
+    admit_told(first, folder)
     old = record(folder)
     with pytest.raises(ConfigError, match=r"admitted with another key.*--replace"):
-        admit(second, folder)
+        admit_told(second, folder)
     assert record(folder) == old
-    admit(second, folder, replaces=True)
+    admit_told(second, folder, replaces=True)
     assert [each["fingerprint"] for each in record(folder)["earlier"]] == [old["fingerprint"]]  # type: ignore[attr-defined]
     assert (tmp_path / "second/site.key.pub").read_text().split()[1] in admitted(folder)["hospital-a"].read_text()
     with pytest.raises(ConfigError, match="expelled or replaced"):  # whoever found the lost key
-        admit(first, folder, replaces=True)
+        admit_told(first, folder, replaces=True)
 
 
 def test_expel(
@@ -78,27 +81,27 @@ def test_expel(
     assert status(monkeypatch, main, "expel", "hospital-a", "--folder", folder) == 2
     assert "never admitted" in capsys.readouterr().err
     request = asked(folder, tmp_path / "a")
-    admit(request, folder)
+    admit_told(request, folder)
     for words in ("hospital-a: expelled;", "expelled before"):
         assert status(monkeypatch, main, "expel", "hospital-a", "--folder", folder) == 0
         assert words in capsys.readouterr().out
     assert admitted(folder) == {} and record(folder)["expelled"]
     with pytest.raises(ConfigError, match="expelled or replaced"):
-        admit(request, folder, replaces=True)
+        admit_told(request, folder, replaces=True)
     again = asked(folder, tmp_path / "again")
     with pytest.raises(ConfigError, match="was expelled"):
-        admit(again, folder)
-    admit(again, folder, replaces=True)
+        admit_told(again, folder)
+    admit_told(again, folder, replaces=True)
     assert list(admitted(folder)) == ["hospital-a"]
 
 
 def test_a_key_is_one_site_s(folder: Path, tmp_path: Path) -> None:
     """Flower knows a node by its key: two sites with one key would be one."""
     request = asked(folder, tmp_path / "a")
-    admit(request, folder)
+    admit_told(request, folder)
     (folder / "sites/hospital-a").rename(folder / "sites/hospital-b")
     with pytest.raises(ConfigError, match="this key is hospital-b's"):
-        admit(request, folder)
+        admit_told(request, folder)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,7 @@ def test_a_key_is_one_site_s(folder: Path, tmp_path: Path) -> None:
 def test_altered_request(folder: Path, tmp_path: Path, change: dict[str, object], words: str) -> None:
     request = asked(folder, tmp_path / "a")
     with pytest.raises(ConfigError, match=words):
-        admit(rewrite(request, **change), folder)
+        admit_told(rewrite(request, **change), folder)
     assert not (folder / "sites").exists()
 
 
@@ -128,13 +131,13 @@ def test_a_thief_of_the_request_cannot_sign(folder: Path, tmp_path: Path) -> Non
     request = tmp_path / "request.json"
     request.write_text(json.dumps(mine | {"public_key": theirs["public_key"]}))
     with pytest.raises(ConfigError, match="altered"):
-        admit(request, folder)
+        admit(request, folder, "any")
 
 
 def test_other_curve(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("client.join.new_key", lambda: ec.generate_private_key(ec.SECP256R1()))
     with pytest.raises(ConfigError, match="must be EC P-384"):
-        admit(asked(folder, tmp_path / "a"), folder)
+        admit(asked(folder, tmp_path / "a"), folder, "any")
 
 
 @pytest.mark.parametrize(
@@ -148,27 +151,72 @@ def test_other_federation(folder: Path, tmp_path: Path, text: str, words: str) -
     """A name alone proves nothing: anybody may call a federation study."""
     other = provisioned(tmp_path / "elsewhere", text)
     with pytest.raises(ConfigError, match=words):
-        admit(asked(other, tmp_path / "a"), folder)
+        request = asked(other, tmp_path / "a")
+        admit_told(request, folder)
 
 
 def test_unlisted_site(folder: Path, tmp_path: Path) -> None:
     request = asked(folder, tmp_path / "a")
     (folder / "federation.yaml").write_text(TEXT.replace("hospital-a, ", ""))
     with pytest.raises(ConfigError, match=r"hospital-a is not in federation\.yaml; its sites are hospital-b"):
-        admit(request, folder)
+        admit_told(request, folder)
 
 
 def test_killed_between_record_and_key(folder: Path, tmp_path: Path) -> None:
     """Admitting again mends it; until then no key is given out."""
     first, second = asked(folder, tmp_path / "first"), asked(folder, tmp_path / "second")
-    admit(first, folder)
+    admit_told(first, folder)
     old = (folder / "sites/hospital-a/key.pub").read_bytes()
-    admit(second, folder, replaces=True)
+    admit_told(second, folder, replaces=True)
     (folder / "sites/hospital-a/key.pub").write_bytes(old)
     with pytest.raises(ConfigError, match="admit the site's request again"):
         admitted(folder)
-    admit(second, folder)
+    admit_told(second, folder)
     assert list(admitted(folder)) == ["hospital-a"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "why"),
+    [
+        ("SHA256:AAAAAAAAAAAA", "has not the fingerprint"),
+        ("{}X", "has not the fingerprint"),
+        ("SHA256:{:.7}", "give 12 characters"),
+        ("", "give 12 characters"),
+        ("SHA256:", "give 12 characters"),
+    ],
+)
+def test_another_fingerprint_is_not_admitted(folder: Path, tmp_path: Path, typed: str, why: str) -> None:
+    """A key that is admitted connects within two seconds where `start` runs: the comparison comes first."""
+    request = asked(folder, tmp_path / "a")
+    with pytest.raises(ConfigError, match=why):
+        admit(request, folder, typed.format(told(request)))
+    assert not (folder / "sites").exists()
+
+
+@pytest.mark.parametrize("form", ["{}", "SHA256:{}", " {} ", "SHA256: {}"])
+def test_the_fingerprints_beginning_will_do(folder: Path, tmp_path: Path, form: str) -> None:
+    request = asked(folder, tmp_path / "a")
+    admit(request, folder, form.format(told(request)[7 : 7 + TOLD]))
+    assert list(admitted(folder)) == ["hospital-a"]
+
+
+def test_the_person_is_asked_and_not_shown_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever sees it agrees to it without a call."""
+    request = asked(folder, tmp_path / "a")
+    capsys.readouterr()
+    words = ("admit", request, "--folder", folder)
+    assert status(monkeypatch, main, *words) == 2
+    assert "nobody to ask" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda prompt: "wrong-wrong-wrong")
+    assert status(monkeypatch, main, *words) == 2
+    shown = capsys.readouterr()
+    assert told(request)[7:15] not in shown.out + shown.err
+    assert not (folder / "sites").exists()
+    monkeypatch.setattr("builtins.input", lambda prompt: told(request)[7:])
+    assert status(monkeypatch, main, *words) == 0
 
 
 def test_wrong_use(
@@ -180,19 +228,19 @@ def test_wrong_use(
         ((folder / "kits/hospital-a.zip", "--folder", folder), "too large"),
         ((request, "--folder", tmp_path), "no federation's folder"),
     ):
-        assert status(monkeypatch, main, "admit", *words) == 2
+        assert status(monkeypatch, main, "admit", *words, "--fingerprint", told(request)) == 2
         assert said in capsys.readouterr().err
     rewrite(request, site="\x1b[2K")
-    assert status(monkeypatch, main, "admit", request, "--folder", folder) == 2
+    assert status(monkeypatch, main, "admit", request, "--folder", folder, "--fingerprint", told(request)) == 2
     assert "site=\\x1b[2K" in capsys.readouterr().err  # no command for the terminal
     request = asked(folder, tmp_path / "b")
     (folder / "sites/hospital-a").mkdir(parents=True)
     (folder / "sites/hospital-a/site.json").write_text("{}")
-    assert status(monkeypatch, main, "admit", request, "--folder", folder) == 2
+    assert status(monkeypatch, main, "admit", request, "--folder", folder, "--fingerprint", told(request)) == 2
     assert "site.json: fingerprint: missing" in capsys.readouterr().err
     monkeypatch.setattr("server.admit.write_bytes", no_permission)
     (folder / "sites/hospital-a/site.json").unlink()
-    assert status(monkeypatch, main, "admit", request, "--folder", folder) == 2
+    assert status(monkeypatch, main, "admit", request, "--folder", folder, "--fingerprint", told(request)) == 2
     assert "key.pub: Permission denied" in capsys.readouterr().err
 
 

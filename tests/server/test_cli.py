@@ -1,6 +1,8 @@
 """gliofed-server report, on a run that is done, that failed, and that is not there."""
 
 import json
+import os
+import stat
 import sys
 from pathlib import Path
 
@@ -37,3 +39,26 @@ def test_rounds_and_reasons(
 def test_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert report(monkeypatch, str(tmp_path)) == 2
     assert "history.jsonl" in capsys.readouterr().err
+
+
+def test_what_it_writes_is_its_users_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Updates and logs lie in runs/ and link/, and a login gives most people a umask of 022."""
+    before = os.umask(0o022)
+    try:
+        report(monkeypatch, str(tmp_path))
+        (tmp_path / "file").touch()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
+def test_a_hospitals_words_are_no_command_for_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = {"a": site_line(status="refused", reason="codec=[/x]\x1b[2K")}
+    event = {"event": "round", "round": 1, "seconds": 2.0, "sites": lines, "global": None}
+    History(tmp_path / "history.jsonl").append(event)
+    assert report(monkeypatch, str(tmp_path)) == 0
+    assert "a refused: codec=[/x]\\x1b[2K\n" in capsys.readouterr().out

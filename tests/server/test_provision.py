@@ -155,7 +155,20 @@ def test_killed_between_key_and_certificate(folder: Path) -> None:
     handshake(folder / "server/server.crt", folder / "ca/ca.crt", "localhost")
 
 
-@pytest.mark.parametrize("lost", [["ca.key"], ["ca.crt"], ["ca.key", "ca.crt"]])
+def test_the_authoritys_key_may_be_elsewhere(folder: Path) -> None:
+    """Only a new certificate needs it; new code, or a new site, does not."""
+    (folder / "ca/ca.key").rename(folder / "taken.key")
+    said = again(folder, TEXT.replace("-b]", "-b, new]"))
+    assert "ca: kept" in said and any("kits/new.zip: made" in line for line in said)
+    before = (folder / "server/server.crt").read_bytes()
+    with pytest.raises(ConfigError, match=r"ca/ca\.key: needed for a new server\.crt"):
+        renew(folder)
+    assert (folder / "server/server.crt").read_bytes() == before
+    (folder / "taken.key").rename(folder / "ca/ca.key")
+    renew(folder)
+
+
+@pytest.mark.parametrize("lost", [["ca.crt"], ["ca.key", "ca.crt"]])
 def test_authority_is_never_made_anew(folder: Path, lost: list[str]) -> None:
     for name in lost:
         (folder / "ca" / name).unlink()

@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console
 from small_federation import provisioned
 from small_federation import status as exit_status
+from telephone import admit_told
 
 import server.online
 from client.join import join
-from server.admit import admit, expel
+from server.admit import expel
 from server.cli import main
 from server.history import History
 from server.logs import logs, stop
@@ -30,7 +31,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = provisioned(root)
     for site in ("hospital-a", "hospital-b"):
         join(folder / "kits" / f"{site}.zip", root / site)
-        admit(root / site / f"{site}.request.json", folder)
+        admit_told(root / site / f"{site}.request.json", folder)
     expel("hospital-b", folder)
     return folder
 
@@ -146,3 +147,30 @@ def test_without_a_name_the_links_logs_are_shown(folder: Path) -> None:
     logs(folder, None, False, said.append)
     assert said[0].startswith("== ")
     assert said[1:] == [str(number) for number in range(60, 100)]
+
+
+def test_a_hospitals_words_are_no_markup_and_no_command(folder: Path, run: Run) -> None:
+    """A closing tag ended `status` with an error, and a control sequence could hide lines."""
+    hostile = line("refused", reason="codec=[/x][red]\x1b[2K: unknown")
+    event = {"event": "round", "round": 1, "sites": {"hospital-a": hostile}, "global": None}
+    History(run.folder / "history.jsonl").append(event)
+    write_online(folder, {"programs": {}, "sites": {}, "trouble": "[/y]\x07"})
+    console = Console(record=True, width=300)
+    show(status(folder), False, console)
+    shown = console.export_text()
+    assert "refused: codec=[/x][red]\\x1b[2K: unknown" in shown
+    assert "[/y]\\x07" in shown
+    assert not set("\x1b\x07") & set(shown)
+
+
+@pytest.mark.parametrize("file", ["run.json", "wanted.json", "history.jsonl"])
+def test_a_damaged_file_of_a_run_hides_no_other(
+    folder: Path, run: Run, run_config: Callable[..., RunConfig], file: str
+) -> None:
+    new_run(folder, "other", run_config(), [])
+    (run.folder / file).write_text("{half\n")
+    found = {each.name: each for each in status(folder).runs}
+    assert found["one"].state == "damaged"
+    assert file in str(found["one"].reason)
+    assert found["other"].state == "waiting"
+    stop(folder, None)
