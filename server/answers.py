@@ -30,6 +30,7 @@ class Absent:
     reason: str
 
 
+EXPELLED = Absent("missing", "expelled")
 NO_REPLY = Absent("failed", FLOWER_ERRORS[3])
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from flwr.serverapp import Grid
 
-from server.answers import Absent, refusal
+from server.answers import EXPELLED, Absent, refusal
 from server.audit import RunAudit
 from server.mail import POLL, WORD, Kind, Mail, Unanswered
 from shared.config import RunConfig
@@ -42,21 +42,23 @@ class Sites:
         self._known: dict[int, str] = {}
         self._names: dict[int, str] = {}
         self._late: dict[int, tuple[str | None, int]] = {}  # node -> its unanswered message, and of which round
-        self.cohorts: dict[str, int] = {}
-        """Training patients that each prepared site was admitted with."""
-
-    def wait(self) -> None:
-        """Wait until the expected sites, or else a quorum, are connected; `round.join` seconds at most."""
-        wanted = len(self._config.round.expected) or self._config.round.quorum
-        end = time.monotonic() + self._config.round.join
-        while len(self._nodes()) < wanted and time.monotonic() < end:
-            time.sleep(POLL)
+        self._there: set[int] | None = None
+        """Nodes that were connected at the last roll; None: there was none yet."""
+        self.cohorts: dict[int, int] = {}
+        """Training patients that each prepared node was admitted with."""
 
     def roll(self, round: int) -> tuple[dict[str, int], dict[str, Absent]]:
-        """Return the nodes of the sites that can be asked, and why the others can not; new nodes are prepared first."""
+        """Return the nodes of the sites that can be asked, and why the others can not; new nodes are prepared first.
+
+        It waits for who is not connected, for `round.join` seconds at most.
+        """
+        end = time.monotonic() + self._config.round.join
+        while self._some_are_away() and time.monotonic() < end:
+            time.sleep(POLL)
         self._forgive()
         nodes = self._nodes()
-        new = [node for node in nodes if self._names.get(node) not in self.cohorts and node not in self._late]
+        self._there = set(nodes)
+        new = [node for node in nodes if node not in self.cohorts and node not in self._late]
         absent: dict[str, Absent] = {}
         request = Request(run_id=self._run_id, round=round, config=self._config)
         for node, answer in self._ask("query", request, new):
@@ -67,10 +69,11 @@ class Sites:
             name = self._names.get(node)
             if node in self._late:
                 absent.setdefault(name or f"node-{node}", self._still(node, round))
-            elif name in self.cohorts:
+            elif name and node in self.cohorts:
                 ready[name] = node
-        for name in {*self._config.round.expected, *self.cohorts} - ready.keys() - absent.keys():
-            absent[name] = Absent("missing", "not connected")
+        prepared = {self._names[node] for node in self.cohorts}
+        for name in {*self._config.round.expected, *prepared} - ready.keys() - absent.keys():
+            absent[name] = Absent("missing", "not connected") if self._is_admitted(name) else EXPELLED
         return dict(sorted(ready.items())), absent
 
     def ask(self, kind: Kind, request: Request, nodes: Mapping[str, int]) -> Iterator[tuple[str, Reply | Absent]]:
@@ -82,6 +85,24 @@ class Sites:
             self._mail.note(WORD[kind], request.round, node, answer)
             yield name, answer
 
+    def admitted(self, node: int) -> bool:
+        """Whether a node may take part still: its key may be shut out after it has answered."""
+        return self._listed is None or node in self._listed()
+
+    def _is_admitted(self, name: str) -> bool:
+        return self._listed is None or name in self._known.values()
+
+    def _some_are_away(self) -> bool:
+        """Whether to wait: at first for the expected sites, or else a quorum; then for who was there at the last roll.
+
+        So a site that does not come back holds the run up once. Nobody waits for who was expelled.
+        """
+        nodes = self._nodes()
+        if self._there is None:
+            wanted = [name for name in self._config.round.expected if self._is_admitted(name)]
+            return len(nodes) < (len(wanted) or self._config.round.quorum)
+        return any(self._listed is None or node in self._known for node in self._there.difference(nodes))
+
     def _nodes(self) -> list[int]:
         """The nodes that are connected and may be asked."""
         nodes = sorted(self._grid.get_node_ids())
@@ -92,10 +113,12 @@ class Sites:
         return [node for node in nodes if node in self._known]
 
     def _ask(self, kind: Kind, request: Request, nodes: Collection[int]) -> Iterator[tuple[int, Reply | Absent]]:
-        for node, answer in self._mail.ask(kind, request, list(nodes), self._nodes):
+        for node, answer in self._mail.ask(kind, request, list(nodes), self._nodes, self.admitted):
             if isinstance(answer, Unanswered):
                 self._late[node] = (answer.message, request.round)
                 yield node, self._still(node, request.round)
+            elif isinstance(answer, Reply) and answer.status == "ok" and not answer.head:
+                yield node, Absent("failed", "its reply names no line of its audit log")
             else:
                 yield node, answer
 
@@ -114,7 +137,7 @@ class Sites:
         self._names[node] = answer.site
         if answer.status != "ok":
             return {answer.site: refusal(answer)}
-        self.cohorts[answer.site] = answer.patients
+        self.cohorts[node] = answer.patients
         return {}
 
     def _name(self, node: int) -> str:

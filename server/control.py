@@ -28,6 +28,10 @@ class ControlError(Exception):
     """The SuperLink is not there, or refuses."""
 
 
+class SilentError(ControlError):
+    """It does not answer at all."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Node:
     """A site as Flower knows it."""
@@ -100,6 +104,9 @@ class Control:
         client = ControlHttpClient.from_server_address(self.address, False, self.ca.read_bytes(), [version])
         try:
             yield client
+        except httpx.TransportError as error:
+            # A timeout that is Python's own has no words.
+            raise SilentError(f"the SuperLink at {self.address}: {error or type(error).__name__}") from None
         except (httpx.HTTPError, FlowerError, ValueError) as error:
             raise ControlError(f"the SuperLink at {self.address}: {error}") from None
         finally:

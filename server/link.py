@@ -4,8 +4,9 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +42,11 @@ def link_folder(folder: Path) -> Path:
     return folder / "link"
 
 
+def installed_code(folder: Path) -> Path:
+    """Where Flower unpacks the code that runs beside the SuperLink."""
+    return link_folder(folder) / "flower" / "apps"
+
+
 def open_link(folder: Path) -> Link:
     """Check a federation's folder and this machine, and write the programs' settings. Raises ConfigError.
 
@@ -57,6 +63,7 @@ def open_link(folder: Path) -> Link:
     superlink = Program("superlink", (), home, environment)
     for program in (proxy, superlink):
         program.end_older()
+    _shrink(_database(folder))
     listen = _addresses(federation)
     for address in listen:
         _check_free(address)
@@ -73,16 +80,31 @@ def _superlink(folder: Path, port: int) -> tuple[str, ...]:
         *("--host", LOOPBACK, "--port", str(port)),
         *("--ssl-ca-certfile", str(folder / "ca" / "ca.crt")),
         *("--ssl-certfile", f"{keys}.crt", "--ssl-keyfile", f"{keys}.key"),
-        *("--database", str(link_folder(folder) / "state.db")),
+        *("--database", str(_database(folder))),
         "--enable-supernode-auth",
         "--disable-runtime-dependency-installation",  # else it would fetch packages
     )
 
 
+def _database(folder: Path) -> Path:
+    return link_folder(folder) / "state.db"
+
+
+def _shrink(database: Path) -> None:
+    """Give back the room of messages that are gone, which Flower never does; where that fails, the file stays."""
+    if database.exists():
+        with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as connection:
+            connection.execute("VACUUM")
+
+
 def _environment(home: Path) -> dict[str, str]:
-    """Flower starts its other programs by name, from the path; and tells its makers nothing."""
+    """Flower starts its other programs by name, from the path; and tells its makers nothing.
+
+    Of Flower's own variables none but these: some open other ports, as FLWR_INTERNAL_GRPC_CONTROL_API does.
+    """
+    others = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
     flower = {"FLWR_HOME": str(home / "flower"), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    return {**os.environ, **flower, "PATH": f"{_bin()}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    return {**others, **flower, "PATH": f"{_bin()}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
 def _bin() -> Path:

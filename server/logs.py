@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from server.federation import open_federation
@@ -61,8 +62,9 @@ def logs(
 def _current(folder: Path) -> Run:
     for state in ("running", "waiting"):
         for run in runs_of(folder):
-            if run.state()[0] == state:
-                return run
+            with suppress(ConfigError):  # of another run, of which a file is damaged
+                if run.state()[0] == state:
+                    return run
     raise ConfigError(f"{folder}: no run waits or runs")
 
 

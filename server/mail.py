@@ -15,7 +15,7 @@ from typing import Literal
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from server.answers import AWAY, LOST, NO_REPLY, Absent, flower_error
+from server.answers import AWAY, EXPELLED, LOST, NO_REPLY, Absent, flower_error
 from server.audit import RunAudit
 from server.pulling import UNREADABLE, SeparatePulls, TogetherPulls
 from shared.messages import LATE, MessageError, Reply, Request
@@ -72,9 +72,17 @@ class Mail:
         self._pull = TogetherPulls(grid) if retry is None else SeparatePulls(grid)
 
     def ask(
-        self, kind: Kind, request: Request, nodes: Sequence[int], present: Callable[[], Collection[int]]
+        self,
+        kind: Kind,
+        request: Request,
+        nodes: Sequence[int],
+        present: Callable[[], Collection[int]],
+        admitted: Callable[[int], bool],
     ) -> Iterator[tuple[int, Answer]]:
-        """Ask nodes and yield each answer as it arrives; `present` tells who may be asked at a moment."""
+        """Ask nodes and yield each answer as it arrives.
+
+        `present` tells who may be asked at a moment. Nobody waits for one that is not `admitted` any more.
+        """
         questions = {node: _Question(node) for node in nodes}
         began = time.monotonic()
         end = began + self._limit
@@ -85,6 +93,9 @@ class Mail:
             replies = self._pull(_awaited(questions))
             for message, reply in replies:
                 yield from self._take(kind, request, questions, message, reply)
+            for node in [node for node in questions if not admitted(node)]:
+                del questions[node]
+                yield node, EXPELLED
             if over:
                 break
             if self._retry is not None:

@@ -9,8 +9,10 @@ from typing import Any
 from server.link import link_folder
 from shared.files import write_json
 
-OLDEST = 15.0
-"""Seconds after which it is not trusted any more: `start` was killed, or hangs."""
+OLDEST = 60.0
+"""Seconds after which it is not trusted any more: `start` was killed. It waits 30 for a SuperLink that does not answer,
+and up to 20 for a program to end.
+"""
 
 
 def write_online(folder: Path, known: Mapping[str, Any]) -> None:

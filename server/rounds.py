@@ -55,7 +55,6 @@ def federate(
     machine take; for `names` and `lossy` see `Sites`.
     """
     history = History(out / "history.jsonl")
-    history.repair()
     events = history.events()
     if events and events[-1] == {"event": "end", "status": events[-1].get("status")}:
         return str(events[-1]["status"])  # it ended, and not for want of a quorum
@@ -63,6 +62,7 @@ def federate(
     if config.privacy.mechanism != "none":
         start["private"] = config.privacy.test_seed is None  # in test mode anybody can compute the noise
     with hold_audit(out) as audit, RoundProgress(config.rounds) as progress:
+        history.repair()  # held by now: another server of this run may have been writing that line
         audit.began("resume" if events else "start", run_id, config.hash)
         history.append({"event": "resume" if events else "start", **start})
         sites = Sites(grid, config, run_id, audit, waves=waves, names=names, lossy=lossy)
@@ -101,7 +101,6 @@ class _Run:
         model = initial_model(self.config)
         parameters = sorted(name for name, _ in model.named_parameters())
         state = load_state(self.out, self.history) or State(round=0, weights=travelling(model))
-        self.sites.wait()
         if state.event is not None:  # killed after the model was saved, before its line was written
             state = self.finish(state)
         while state.round < self.config.rounds:
@@ -115,12 +114,15 @@ class _Run:
         spool = Spool(self.out / "spool", number, self.config.codec)
         absent = self.collect(request, spool)
         replies = spool.replies()
-        verdicts = judge(replies, state.weights, state.norms, self.config)
-        counted = [reply for reply in replies if reply.site not in verdicts.refused]
-        sites = absent | {reply.site: _line(reply, verdicts.refused, len(request.weights)) for reply in replies}
+        expelled = {reply.site: "expelled" for reply in replies if not self.sites.admitted(reply.node)}
+        inside = [reply for reply in replies if reply.site not in expelled]
+        verdicts = judge(inside, state.weights, state.norms, self.config)
+        refused = verdicts.refused | expelled
+        counted = [reply for reply in replies if reply.site not in refused]
+        sites = absent | {reply.site: _line(reply, refused, len(request.weights)) for reply in replies}
         event: Event = {"event": "round", "round": number, "seconds": 0.0, "sites": dict(sorted(sites.items()))}
         for reply in replies:
-            if reply.site in verdicts.refused:
+            if reply.site in refused:
                 spool.set_aside(reply, self.out / "refused")
         if len(counted) < self.config.round.quorum:
             reason = f"{len(counted)} updates counted, fewer than round.quorum={self.config.round.quorum}"
@@ -147,7 +149,7 @@ class _Run:
     def collect(self, request: Request, spool: Spool) -> dict[str, Event]:
         """Ask every site that is there and not in the spool yet; spool the updates, return lines of the others."""
         nodes, absent = self.sites.roll(request.round)
-        answered = {reply.site for reply in spool.replies()}
+        answered = {reply.site for reply in spool.replies() if self.sites.admitted(reply.node)}
         nodes = {site: node for site, node in nodes.items() if site not in answered}
         lines = {s: site_line(status=why.status, reason=why.reason) for s, why in absent.items() if s not in answered}
         self.progress.start(request.round, len(nodes) * (2 if self.evaluates(request.round) else 1))
@@ -158,7 +160,7 @@ class _Run:
                 lines[site] = site_line(status=answer.status, reason=answer.reason, bytes_down=len(request.weights))
                 self.progress.tick(f"round {request.round}: {site} {answer.status}: {answer.reason}")
             else:
-                spool.add(site, answer, self.sites.cohorts[site])
+                spool.add(site, answer, self.sites.cohorts[nodes[site]], nodes[site])
                 self.progress.tick(f"round {request.round}: {site} trained")
         return lines
 

@@ -7,8 +7,10 @@ nodes.json       which site each of Flower's nodes is; `start` writes it
 history.jsonl    what happened, and whether it ended; the rounds write it
 """
 
+import fcntl
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -129,9 +131,15 @@ class Run:
 
 
 def runs_of(folder: Path) -> list[Run]:
-    """Every run of a federation's folder, in the order in which they are wanted. Raises ConfigError."""
+    """Every run of a federation's folder, in the order in which they are wanted; one that cannot tell comes first."""
+
+    def since(run: Run) -> str:
+        with suppress(ConfigError):
+            return run.wanted().since
+        return ""
+
     runs = [Run(path.parent) for path in (folder / "runs").glob("*/wanted.json") if is_site_name(path.parent.name)]
-    return sorted(runs, key=lambda run: (run.wanted().since, run.name))
+    return sorted(runs, key=lambda run: (since(run), run.name))
 
 
 def find_run(folder: Path, name: str) -> Run:
@@ -148,12 +156,15 @@ def new_run(folder: Path, name: str, config: RunConfig, overrides: Sequence[str]
     run = Run(folder / "runs" / name)
     if not is_site_name(name):
         raise ConfigError(f"name={name}: must be letters, digits, dots, dashes or underscores, at most 64")
-    if run.folder.exists():
-        raise ConfigError(f"name={name}: there is a run of this name; give another, or resume={name}")
     saved = {"run_id": uuid4().hex, "config_hash": config.hash, "versions": versions(), "run": asdict(config)}
-    with new_folder(run.folder) as half:
-        write_json(half / "run.json", saved | {"overrides": list(overrides)})
-        Run(half).want("run")
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    with (run.folder.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two commands may give one name
+        if run.folder.exists():
+            raise ConfigError(f"name={name}: there is a run of this name; give another, or resume={name}")
+        with new_folder(run.folder) as half:
+            write_json(half / "run.json", saved | {"overrides": list(overrides)})
+            Run(half).want("run")
     return run
 
 

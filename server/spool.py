@@ -9,12 +9,17 @@ from shared.codec import CodedUpdate
 from shared.files import write_bytes, write_json
 from shared.messages import Reply
 
+KEPT = 5
+"""Rounds whose refused replies are kept: a site that is refused in every round must not fill the disk."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spooled:
     """One site's reply to one round, its update still on disk."""
 
     site: str
+    node: int
+    """Flower's name for the key that the site had then."""
     patients: int
     cohort: int
     """Training patients that the site was admitted with."""
@@ -40,7 +45,7 @@ class Spool:
         self.folder, self._codec = root / f"round-{round:04d}", codec
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, site: str, reply: Reply, cohort: int) -> None:
+    def add(self, site: str, reply: Reply, cohort: int, node: int) -> None:
         """Store a reply: the update first, then the JSON that makes it count."""
         write_bytes(self.folder / f"{site}.safetensors", reply.update)
         head = {
@@ -48,9 +53,8 @@ class Spool:
         }
         # NaN is no JSON; repr keeps every bit of a float.
         metrics = {name: repr(value) for name, value in reply.metrics.items()}
-        write_json(
-            self.folder / f"{site}.json", head | {"cohort": cohort, "metrics": metrics, "size": len(reply.update)}
-        )
+        head |= {"cohort": cohort, "node": node, "metrics": metrics, "size": len(reply.update)}
+        write_json(self.folder / f"{site}.json", head)
 
     def replies(self) -> list[Spooled]:
         """Everything stored, in the order of site names: the result must not depend on who answered first."""
@@ -66,12 +70,14 @@ class Spool:
         return found
 
     def set_aside(self, reply: Spooled, refused: Path) -> None:
-        """Move a refused reply to `refused/round-NNNN`, to be looked at."""
+        """Move a refused reply to `refused/round-NNNN`, to be looked at; those of the newest rounds are kept."""
         target = refused / self.folder.name
         target.mkdir(parents=True, exist_ok=True)
         # The JSON first: a reply without it has not arrived, so a round that dies here asks the site again.
         for suffix in (".json", ".safetensors"):
             (self.folder / f"{reply.site}{suffix}").replace(target / f"{reply.site}{suffix}")
+        for old in sorted(refused.glob("round-*"))[:-KEPT]:
+            rmtree(old)
 
     def clear(self) -> None:
         """Drop the round's replies, once the model that they made is saved."""

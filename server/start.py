@@ -4,25 +4,32 @@ import fcntl
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from server.certificates import ending_soon
-from server.control import ControlError
+from server.control import ControlError, SilentError
 from server.federation import open_federation
 from server.link import Link, link_folder, open_link
 from server.members import Member, tend_members
 from server.online import forget_online, write_online
 from server.runner import Runner
 from shared.parse import ConfigError
+from shared.terminal import plain
 
 TICK = 2.0
 """Seconds between two looks at everything."""
 STARTS = 120.0
 """Seconds that a SuperLink may take before it answers."""
+HANGS = 240.0
+"""Seconds without any answer after which it is ended, and so started again."""
+PENDING = 120.0
+"""Seconds that a run may wait for its server: Flower starts one within seconds, by a program of its own, a superexec,
+that nobody starts again once it ended."""
 
 
 def start(folder: Path) -> None:
@@ -55,33 +62,59 @@ class Service:
     link: Link
     runner: Runner
     members: dict[str, Member] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
     trouble: str | None = None
-    """Why the last look was not finished."""
+    """What is not as it should be."""
     _known: int | None = None
     """Process of the SuperLink that answered last."""
+    _registered: bool = False
+    """Whether the SuperLink knows the keys, so that nodes may come."""
+    _answered: float = 0.0
+    """When a SuperLink answered last, by the clock."""
 
     def tend(self) -> list[str]:
-        """Look after everything once; return what there is to say."""
-        # nginx comes second: a node that finds its key not registered yet ends for good.
-        said = self.link.superlink.tend() + (self.link.proxy.tend() if self._known is not None else [])
+        """Look after everything once; return what there is to say. What is wrong now, as a full disk, ends nothing."""
+        said: list[str] = []
+        troubles = [*self._programs(said), *self._federation(said), *self.runner.troubles]
+        before, self.trouble = self.trouble, "; ".join(troubles) or None
+        try:
+            self.write()
+        except OSError as error:
+            self.trouble = "; ".join([*troubles, _sentence(error)])
+        return [*said, *([self.trouble] if self.trouble and self.trouble != before else [])]
+
+    def _programs(self, said: list[str]) -> Iterator[str]:
+        """Start what has ended; yield what is wrong."""
+        for program in self.link.programs:
+            # nginx comes second: a node that finds its key not registered yet ends for good.
+            if program is self.link.superlink or self._registered:
+                try:
+                    said += program.tend()
+                except OSError as error:
+                    yield _sentence(error)
+
+    def _federation(self, said: list[str]) -> Iterator[str]:
+        """Look after sites and runs, as far as the SuperLink answers; yield what is wrong."""
         process = self.link.superlink.process
         try:
             self.members, done = tend_members(self.link.control, self.folder)
+            self._answered, self._registered = self.clock(), True
             said += done
             if process is not None and process.pid != self._known:
                 self.runner.forget()
                 self._known = process.pid
             said += self.runner.tend(self.members)
-            trouble = None
-        except ControlError as error:
-            trouble = str(error) if self.link.superlink.seconds() > STARTS else "the SuperLink starts"
-        except (ConfigError, OSError) as error:
-            trouble = str(error)
-        if trouble and trouble != self.trouble:
-            said.append(trouble)
-        self.trouble = trouble
-        self.write()
-        return said
+            if self.runner.pending() > PENDING:
+                said.append(f"a run has had no server for {PENDING:g} s; the SuperLink is started again")
+                self.link.superlink.end()
+        except SilentError as error:
+            if min(self.link.superlink.seconds(), self.clock() - self._answered) > HANGS:
+                said.append(f"the SuperLink has not answered for {HANGS:g} s; it is started again")
+                self.link.superlink.end()
+            yield "the SuperLink starts" if self.link.superlink.seconds() <= STARTS else str(error)
+        except (ControlError, ConfigError, OSError) as error:
+            self._registered |= isinstance(error, ConfigError)  # a record is damaged; the other sites are let in
+            yield _sentence(error)
 
     def write(self) -> None:
         """Tell gliofed-server status what is known."""
@@ -105,4 +138,9 @@ def only_one(folder: Path) -> Iterator[None]:
 def say(sentences: list[str]) -> None:
     """Print with the time; whoever runs this as a service has it in a log."""
     for sentence in sentences:
-        print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {sentence}", file=sys.stdout, flush=True)
+        with suppress(OSError):  # a full disk under the log
+            print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {plain(sentence)}", file=sys.stdout, flush=True)
+
+
+def _sentence(error: Exception) -> str:
+    return f"{error.filename or 'start'}: {error.strerror or error}" if isinstance(error, OSError) else str(error)

@@ -31,7 +31,7 @@ def judged(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Judge:
     def make(*replies: Reply, earlier: Sequence[float] = (), overrides: Sequence[str] = ()) -> Verdicts:
         spool = Spool(tmp_path, 1, "fp32")
         for name, reply in zip("abcdefgh", replies, strict=False):
-            spool.add(name, reply, cohort=5)
+            spool.add(name, reply, cohort=5, node=1)
         return judge(spool.replies(), MODEL, earlier, run_config(*overrides))
 
     return make

@@ -214,6 +214,20 @@ def test_what_a_reply_says_of_itself_is_not_believed(ask: Ask, tmp_path: Path, f
     ]
 
 
+def test_nobody_waits_for_a_site_that_is_expelled_while_it_works(
+    tmp_path: Path, run_config: Callable[..., RunConfig], quick: None
+) -> None:
+    wire, known = Wire(), dict(NAMES)
+    config = run_config("round.expected=[a,b]", "round.deadline=60")
+    with hold_audit(tmp_path) as audit:
+        sites = Sites(wire, config, "r", audit, names=lambda: known, lossy=True)  # type: ignore[arg-type]
+        nodes, _ = sites.roll(1)
+        wire.busy = 10**9
+        answers = sites.ask("train", Request(run_id="r", round=1, config=config, weights=b"w"), nodes)
+        del known[A]
+        assert next(answers) == ("a", Absent("missing", "expelled"))
+
+
 @pytest.mark.parametrize("code", [1, 2, 7])
 def test_a_site_that_failed_is_not_asked_again(ask: Ask, code: int) -> None:
     wire = Wire(losses=[code])

@@ -4,14 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from server.answers import refusal
+from server.audit import hold_audit
 from server.history import History
-from server.rounds import _Run
+from server.rounds import _Run, federate
 from server.state import State
 from shared.config import RunConfig
 from shared.messages import Reply
+from shared.parse import ConfigError
 
 
 def test_buffers_take_their_mean_and_a_variance_stays_one(run_config: Callable[..., RunConfig], tmp_path: Path) -> None:
@@ -30,3 +33,15 @@ def test_what_a_site_left_out_is_part_of_the_reason() -> None:
     """Where no case passed there is no update that could carry the counts."""
     reply = Reply(site="a", status="declined", code="data", left_out={"truncated": 2, "bad_crc": 1})
     assert refusal(reply).reason == "the site's data cannot be used (left out: 1 bad_crc, 2 truncated)"
+
+
+def test_a_history_that_another_server_writes_is_left_alone(
+    run_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    """What looks like a line that was cut off may be one that is being written."""
+    nobody: Any = None
+    history = tmp_path / "history.jsonl"
+    history.write_text('{"event":"start"}\n{"event":"ro')
+    with hold_audit(tmp_path), pytest.raises(ConfigError, match="wait until it ends"):
+        federate(nobody, run_config(), tmp_path, "run")
+    assert history.read_text().endswith('{"event":"ro')

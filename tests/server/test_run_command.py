@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from small_federation import provisioned, status
+from telephone import admit_told
 
 from client.join import join
-from server.admit import admit
 from server.cli import main
 from shared.config import RunConfig
 from shared.parse import parse
@@ -20,7 +20,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("a=b,c")
     folder = provisioned(root)
     join(folder / "kits" / "hospital-a.zip", root / "hospital-a")
-    admit(root / "hospital-a" / "hospital-a.request.json", folder)
+    admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
     return folder
 
 

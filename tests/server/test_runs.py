@@ -1,6 +1,7 @@
 """A federation's runs on disk, and how `start` takes them to Flower and back, one at a time."""
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import server.runner
+import server.runs
 from server.history import Event, History
 from server.members import Member
 from server.runner import MOST_TRIES, PAUSES, Runner
@@ -27,6 +30,7 @@ class Flower:
 
     going: dict[int, str] = field(default_factory=dict)
     started: list[dict[str, str]] = field(default_factory=list)
+    word: str = "running"
 
     def unfinished(self) -> dict[int, str]:
         return dict(self.going)
@@ -34,7 +38,7 @@ class Flower:
     def start_run(self, code: bytes, config: dict[str, str]) -> int:
         assert code == b"code"
         self.started.append(config)
-        self.going[len(self.started)] = "running"
+        self.going[len(self.started)] = self.word
         return len(self.started)
 
     def stop_run(self, run: int) -> None:
@@ -127,7 +131,9 @@ def test_a_run_whose_server_died_is_submitted_again_after_growing_pauses(
         it.tend(MEMBERS)
         submitted = len(flower.started)
         flower.going.clear()
-        it.tend(MEMBERS)
+        said = it.tend(MEMBERS)
+        # It has no log of its own, for it ended before it could say a word.
+        assert said == [f"run one: its server ended, see {folder}/link/superlink.log; again in {pause} s"]
         clock.now += pause - 0.1
         it.tend(MEMBERS)
         assert len(flower.started) == submitted
@@ -207,3 +213,114 @@ def test_what_a_superlink_that_is_new_remembers_is_stopped(make: Callable[[str],
     it.tend(MEMBERS)
     clock.now += 100
     assert it.tend(MEMBERS) == ["run one: submitted"]
+
+
+def test_a_run_that_nobody_noted_is_stopped(make: Callable[[str], Run], folder: Path) -> None:
+    """Else its server would hold the run's log, and the one that is noted would fail ten times."""
+    run, (it, flower, _) = make("one"), runner(folder)
+    flower.going[99] = "running"  # as where the answer to a submission was lost
+    assert it.tend(MEMBERS) == []
+    assert flower.going == {}
+    assert it.tend(MEMBERS) == ["run one: submitted"]
+    assert run.submission().flower in flower.going
+
+
+def test_no_server_starts_that_cannot_be_noted(
+    make: Callable[[str], Run], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("one")
+    it, flower, _ = runner(folder)
+    with monkeypatch.context() as full:
+        full.setattr(server.runs, "write_json", disk_full)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space left"):
+                it.tend(MEMBERS)
+    assert flower.started == []
+    assert it.tend(MEMBERS) == ["run one: submitted"]
+
+
+def disk_full(path: Path, value: object) -> None:
+    raise OSError(28, "No space left on device", str(path))
+
+
+def test_a_full_disk_uses_no_tries_up(
+    make: Callable[[str], Run], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight minutes of it were ten tries, and the run had failed."""
+    run, (it, flower, clock) = make("one"), runner(folder)
+    with monkeypatch.context() as full:
+        full.setattr(server.runner, "SPARE", 2**80)
+        for _ in range(2 * MOST_TRIES):
+            assert it.tend(MEMBERS) == []
+            clock.now += 100
+        assert len(it.troubles) == 1 and "GiB is free" in it.troubles[0]
+    assert (flower.started, run.state()) == ([], ("waiting", None))
+    assert it.tend(MEMBERS) == ["run one: submitted"]
+    assert it.troubles == []
+
+
+def test_code_that_flower_has_unpacked_before_is_not_trusted(make: Callable[[str], Run], folder: Path) -> None:
+    """Flower takes what is there for the whole, also what a full disk or a kill has left."""
+    half = folder / "link" / "flower" / "apps" / "gliofed.gliofed.1.0.0.00000000"
+    half.mkdir(parents=True)
+    make("one")
+    it, _, _ = runner(folder)
+    it.tend(MEMBERS)
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("file", ["wanted.json", "submission.json", "history.jsonl", "nodes.json"])
+def test_a_damaged_file_stops_its_own_run_alone(make: Callable[[str], Run], folder: Path, file: str) -> None:
+    damaged, whole = make("a"), make("b")
+    it, flower, _ = runner(folder)
+    it.tend(MEMBERS)
+    (damaged.folder / file).write_text("{half\n")
+    said = it.tend(MEMBERS)
+    if file == "nodes.json":  # `start` knows what belongs there
+        assert json.loads((damaged.folder / file).read_text()) == {"7": "a"}
+        return
+    assert len(it.troubles) == 1 and f"a/{file}" in it.troubles[0]
+    flower.going.clear()  # the server of the damaged one ends over it
+    said += it.tend(MEMBERS) + it.tend(MEMBERS)
+    assert said.count("run b: submitted") == 1
+    assert whole.state() == ("running", None)
+
+
+def test_how_long_a_run_waits_for_its_server_is_known(make: Callable[[str], Run], folder: Path) -> None:
+    """What starts the servers may have died, and nobody starts it again but with the SuperLink."""
+    make("one")
+    it, flower, clock = runner(folder)
+    flower.word = "pending"
+    it.tend(MEMBERS)
+    assert it.pending() == 0
+    it.tend(MEMBERS)
+    clock.now += 50
+    it.tend(MEMBERS)
+    assert it.pending() == 50
+    flower.going[1] = "running"
+    it.tend(MEMBERS)
+    assert it.pending() == 0
+
+
+def test_two_commands_of_one_name_make_one_run(make: Callable[[str], Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one took the first one's folder away."""
+    faults: list[str] = []
+
+    def second() -> None:
+        try:
+            make("one")
+        except ConfigError as error:
+            faults.append(str(error))
+
+    other, want = threading.Thread(target=second), Run.want
+
+    def wants(run: Run, word: str) -> None:  # in the midst of the first
+        if other.ident is None:
+            other.start()
+            other.join(0.2)
+        want(run, "run")
+
+    monkeypatch.setattr(Run, "want", wants)
+    make("one")
+    other.join()
+    assert len(faults) == 1 and "there is a run of this name" in faults[0]

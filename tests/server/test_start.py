@@ -2,25 +2,29 @@
 
 import shutil
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from small_federation import provisioned
+from telephone import admit_told
 
 import server.link
 from client.join import join
-from server.admit import admit, expel
+from server.admit import expel
 from server.certificates import load_authority, write_certificate
-from server.control import ControlError, Node, key_bytes
+from server.control import Node, SilentError, key_bytes
 from server.federation import read_federation
 from server.link import Link, open_link
 from server.members import tend_members
 from server.online import read_online
 from server.runner import Runner
-from server.start import Service, only_one
+from server.start import HANGS, PENDING, TICK, Service, only_one, say
 from shared.keys import new_key, read_public
 from shared.parse import ConfigError
 
@@ -102,6 +106,12 @@ def test_what_is_missing_is_said(folder: Path, lost: str) -> None:
         open_link(folder)
 
 
+def test_it_starts_without_the_authoritys_key(folder: Path) -> None:
+    """Whoever has it can pretend to be the server: it belongs on no machine that hospitals reach."""
+    (folder / "ca" / "ca.key").unlink()
+    open_link(folder)
+
+
 def test_without_nginx_it_says_where_to_get_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
@@ -157,25 +167,25 @@ def tend(folder: Path) -> Callable[[], dict[str, int]]:
 
 def test_admitted_keys_are_let_in_and_no_others(root: Path, folder: Path, tend: Callable[[], dict[str, int]]) -> None:
     assert tend() == {}
-    admit(root / "hospital-a" / "hospital-a.request.json", folder)
+    admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
     assert tend() == {"hospital-a": 1}
-    admit(root / "hospital-b" / "hospital-b.request.json", folder)
+    admit_told(root / "hospital-b" / "hospital-b.request.json", folder)
     assert tend() == tend() == {"hospital-a": 1, "hospital-b": 2}
     expel("hospital-a", folder)
     assert tend() == {"hospital-b": 2}
 
 
 def test_a_replaced_key_is_another_node(root: Path, folder: Path, tend: Callable[[], dict[str, int]]) -> None:
-    admit(root / "hospital-a" / "hospital-a.request.json", folder)
+    admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
     tend()
     join(folder / "kits" / "hospital-a.zip", root / "again")
-    admit(root / "again" / "hospital-a.request.json", folder, replaces=True)
+    admit_told(root / "again" / "hospital-a.request.json", folder, replaces=True)
     assert tend() == {"hospital-a": 2}
 
 
 def test_a_damaged_record_shuts_nobody_out(root: Path, folder: Path, tend: Callable[[], dict[str, int]]) -> None:
     """The operator mends it; until then those who are in stay, and nobody else enters."""
-    admit(root / "hospital-a" / "hospital-a.request.json", folder)
+    admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
     before = tend()
     other = read_public((root / "hospital-b" / "site.key.pub").read_text(), "b")
     record = folder / "sites" / "hospital-a" / "key.pub"
@@ -188,14 +198,26 @@ def test_a_damaged_record_shuts_nobody_out(root: Path, folder: Path, tend: Calla
     assert key_bytes(other)
 
 
+@pytest.mark.parametrize("file", ["site.json", "key.pub"])
+def test_a_damaged_record_keeps_no_other_site_out(root: Path, folder: Path, file: str) -> None:
+    """After a restart of the machine nginx would never have come back."""
+    for site in SITES:
+        admit_told(root / site / f"{site}.request.json", folder)
+    (folder / "sites" / "hospital-a" / file).write_text("{half")
+    service, superlink, _, proxy = served(folder)
+    (said,) = service.tend()
+    assert f"hospital-a/{file}" in said
+    assert len(superlink.keys) == 1
+    service.tend()
+    assert proxy.tended == 1
+
+
 def test_nobody_can_connect_before_the_keys_are_registered(root: Path, folder: Path) -> None:
     """Flower's node ends for good where its key is not known, as it is not in a database that is new."""
-    admit(root / "hospital-a" / "hospital-a.request.json", folder)
-    programs, superlink = [FakeProgram("superlink"), FakeProgram("nginx")], SuperLink()
-    control = SimpleNamespace(**{name: getattr(superlink, name) for name in ("nodes", "register", "unregister")})
-    control.unfinished = dict
-    control.nodes = refuse
-    service = Service(folder, Link(control, *programs), Runner(folder, control))  # type: ignore[arg-type]
+    admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
+    service, superlink, *programs = served(folder)
+    control: Any = service.link.control
+    control.nodes, programs[0].runs_for = refuse, 1.0
     assert service.tend() == ["the SuperLink starts"]
     assert (programs[0].tended, programs[1].tended) == (1, 0)
     control.nodes = superlink.nodes
@@ -211,8 +233,111 @@ def test_nobody_can_connect_before_the_keys_are_registered(root: Path, folder: P
     assert known["sites"]["hospital-a"]["node"] == 1
 
 
+def served(folder: Path) -> tuple[Service, SuperLink, "FakeProgram", "FakeProgram"]:
+    """What `start` looks after, with programs that only count."""
+    programs, superlink = (FakeProgram("superlink"), FakeProgram("nginx")), SuperLink()
+    control = SimpleNamespace(**{name: getattr(superlink, name) for name in ("nodes", "register", "unregister")})
+    control.unfinished = dict
+    service = Service(folder, Link(control, *programs), Runner(folder, control), clock=Clock())  # type: ignore[arg-type]
+    return service, superlink, *programs
+
+
+def test_a_superlink_that_hangs_is_ended_and_so_started_again(folder: Path) -> None:
+    """A process that does not answer has not ended, and nobody else would end it."""
+    service, superlink, program, _ = served(folder)
+    control, clock = cast(Any, service.link.control), cast(Clock, service.clock)
+    service.tend()
+    control.nodes = refuse
+    said = []
+    while not program.ended and clock.now < 2 * HANGS:
+        clock.now += 30
+        said += service.tend()
+    assert (program.ended, clock.now) == (1, HANGS + 30)
+    assert said == ["Connection refused", "the SuperLink has not answered for 240 s; it is started again"]
+    clock.now += HANGS
+    program.runs_for = 1.0
+    service.tend()
+    assert program.ended == 1  # the new one has its time
+    program.runs_for, control.nodes = 2 * HANGS, superlink.nodes
+    service.tend()
+    assert program.ended == 1
+
+
+def test_a_superlink_that_starts_no_servers_is_ended_and_so_started_again(folder: Path) -> None:
+    """Flower's superexec does it, and nobody starts that again."""
+    service, _, program, _ = served(folder)
+    cast(Any, service.link.control).unfinished = lambda: {}
+    service.tend()
+    service.runner.pending = lambda: PENDING + TICK  # type: ignore[method-assign]
+    assert service.tend() == ["a run has had no server for 120 s; the SuperLink is started again"]
+    assert program.ended == 1
+
+
+@pytest.mark.parametrize("broken", ["program", "state.json"])
+def test_a_full_disk_does_not_end_the_service(folder: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    service, _, program, proxy = served(folder)
+    service.tend()
+    with monkeypatch.context() as full:
+        if broken == "program":
+            full.setattr(program, "tend", disk_full)
+        else:
+            full.setattr("server.start.write_online", disk_full)
+        assert service.tend() == ["/x: No space left on device"]
+        assert service.tend() == []  # said once
+        assert proxy.tended == 2
+    assert (service.tend(), service.trouble) == ([], None)
+
+
+def disk_full(*_: object) -> list[str]:
+    raise OSError(28, "No space left on device", "/x")
+
+
+def test_a_log_on_a_full_disk_does_not_end_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        say(["a", "b"])
+        with suppress(OSError):
+            full.close()
+
+
+def test_what_is_said_is_no_command_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A sentence may quote a file's name, or a SuperLink's words."""
+    say(["a\x1b[2Kb"])
+    assert capsys.readouterr().out.endswith(" a\\x1b[2Kb\n")
+
+
+def test_flower_gets_no_variable_of_its_own_from_outside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them opens another port for the Control API."""
+    monkeypatch.setenv("FLWR_INTERNAL_GRPC_CONTROL_API", "1")
+    known = {name for name in open_link(folder).superlink.environment if name.startswith("FLWR_")}
+    assert known == {"FLWR_HOME", "FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK"}
+
+
+def test_the_superlinks_file_gives_its_room_back(folder: Path) -> None:
+    """Flower deletes what was sent, a model for each site and round, and never shrinks the file."""
+    (folder / "link").mkdir()
+    file = folder / "link" / "state.db"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE sent (object BLOB)")
+        connection.execute("INSERT INTO sent VALUES (zeroblob(1000000))")
+        connection.execute("DELETE FROM sent")
+        connection.commit()
+    assert file.stat().st_size > 10**6
+    open_link(folder)
+    assert file.stat().st_size < 10**5
+    file.write_bytes(b"no database" * 1000)  # Flower will say so; `start` goes on
+    open_link(folder)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def refuse() -> None:
-    raise ControlError("Connection refused")
+    raise SilentError("Connection refused")
 
 
 class FakeProgram:
@@ -220,10 +345,14 @@ class FakeProgram:
 
     def __init__(self, name: str) -> None:
         self.name, self.tended, self.process = name, 0, SimpleNamespace(pid=7)
+        self.ended, self.runs_for = 0, 1000.0
 
     def tend(self) -> list[str]:
         self.tended += 1
         return []
 
+    def end(self) -> None:
+        self.ended += 1
+
     def seconds(self) -> float:
-        return 1.0
+        return self.runs_for
