@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: simulate test lint bench results clean
+.PHONY: simulate test lint bench results faults clean
 
 simulate: $(READY)
 	$(BIN)/gliofed-simulate $(ARGS)
@@ -23,6 +23,9 @@ bench: $(READY)
 
 results: $(READY)
 	$(BIN)/python -m tests.benchmarks.results $(ARGS)
+
+faults: $(READY)
+	$(BIN)/python -m tests.faults $(ARGS)
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gliofed needs Python 3.11 or newer; set PYTHON=")'

@@ -1,5 +1,6 @@
 """A federation in a temporary folder, with its server as a real process on free ports of loopback."""
 
+import io
 import json
 import os
 import signal
@@ -8,12 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from telephone import admit_told
+
+from client.approve import approve
 from client.join import join
-from server.admit import admit
 from server.provision import provision
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +48,9 @@ class Deployed:
     root: Path
     sites: tuple[str, ...] = SITES
     port: int = field(default_factory=free_port)
+    host: str = "127.0.0.1"
+    apart: str | None = None
+    """A site in a network namespace of its own, which is called site."""
     server: "subprocess.Popen[bytes] | None" = None
     others: list["subprocess.Popen[bytes]"] = field(default_factory=list)
     """Of Flower alone; killed in the end."""
@@ -58,7 +65,7 @@ class Deployed:
         return self.root / site
 
     def provision(self) -> None:
-        here = f"127.0.0.1:{self.port}"
+        here = f"{self.host}:{self.port}"
         text = f"name: study\naddress: {here}\nlisten: {here}\nsites: [{', '.join(self.sites)}]\n"
         (self.root / "federation.yaml").write_text(text)
         provision(self.root / "federation.yaml", self.folder)
@@ -66,7 +73,7 @@ class Deployed:
             join(self.folder / "kits" / f"{site}.zip", self.hospital(site))
 
     def admit(self, site: str) -> None:
-        admit(self.hospital(site) / f"{site}.request.json", self.folder)
+        admit_told(self.hospital(site) / f"{site}.request.json", self.folder)
 
     def start(self) -> None:
         with (self.root / "start.log").open("ab") as log:
@@ -82,12 +89,23 @@ class Deployed:
         code = "from client.cli import main; main()"
         return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], cwd=ROOT, **given)
 
-    def hospital_start(self, site: str) -> "subprocess.Popen[bytes]":
+    def hospital_start(self, site: str, **environment: str) -> "subprocess.Popen[bytes]":
         """Start a hospital as its people do."""
         with (self.hospital(site) / "start.log").open("ab") as log:
-            started = self.client("start", self.hospital(site), stdout=log, stderr=log, start_new_session=True)
+            apart = ("ip", "netns", "exec", "site") if site == self.apart else ()
+            words = [*apart, sys.executable, "-c", "from client.cli import main; main()", "start", self.hospital(site)]
+            given: dict[str, Any] = {"env": os.environ | environment, "stdout": log, "stderr": log}
+            started = subprocess.Popen(list(map(str, words)), cwd=ROOT, start_new_session=True, **given)
         self.starts.append(started)
         return started
+
+    def hospital_end(self, site: str) -> None:
+        """End a hospital's programs as its people do."""
+        words = str(self.hospital(site))
+        for each in [each for each in self.starts if words in list(map(str, each.args))]:
+            each.send_signal(signal.SIGTERM)
+            each.wait(60)
+            self.starts.remove(each)
 
     def status(self) -> dict[str, Any]:
         """What gliofed-server status says."""
@@ -102,7 +120,7 @@ class Deployed:
     def listens(self) -> bool:
         """Whether nginx is there, which it is once the keys are registered."""
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return probe.connect_ex((self.host, self.port)) == 0
 
     def connected(self, site: str) -> bool:
         return bool(self.online().get("sites", {}).get(site, {}).get("online"))
@@ -120,7 +138,7 @@ class Deployed:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }
-        words = ["--superlink", f"127.0.0.1:{self.port}", "--root-certificates", str(home / "ca.crt")]
+        words = ["--superlink", f"{self.host}:{self.port}", "--root-certificates", str(home / "ca.crt")]
         words += ["--auth-supernode-private-key", str(key or home / "site.key"), "--port", str(free_port())]
         words += ["--node-config", f"folder='{home}'"]
         with (home / "node.log").open("ab") as log:
@@ -144,3 +162,13 @@ class Deployed:
             self.server.send_signal(signal.SIGTERM)
         if self.server is not None:
             self.server.wait(60)
+
+
+def settle(folder: Path, scans: Path) -> None:
+    """Fill in what a hospital must say, and approve the code that came with its kit."""
+    file = folder / "site.yaml"
+    text = file.read_text().replace("root: ???", f"root: {scans}").replace("labels: ???", "labels: brats2020")
+    text = text.replace("metrics: unless_private", "metrics: always")
+    file.write_text(text.replace("device: auto", "device: cpu"))
+    with redirect_stdout(io.StringIO()):  # it shows all of the code
+        assert approve(folder, sha256=json.loads((folder / "kit.json").read_text())["code_sha256"]) == 0

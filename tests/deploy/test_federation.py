@@ -3,19 +3,17 @@
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deployed_federation import Deployed, until
+from deployed_federation import Deployed, settle, until
 from safetensors.torch import load_file
 from small_federation import rewrite
 from small_run import as_given
 from tls_recorder import Recorder
 from torch.testing import assert_close
 
-from client.approve import approve
 from simulation.simulate import simulate
 
 pytestmark = pytest.mark.deploy
@@ -62,17 +60,6 @@ def federation(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
             yield made, tap
         finally:
             made.end()
-
-
-def settle(folder: Path, scans: Path) -> None:
-    """Fill in what a hospital must say, and approve the code that came with its kit."""
-    file = folder / "site.yaml"
-    text = file.read_text().replace("root: ???", f"root: {scans}").replace("labels: ???", "labels: brats2020")
-    text = text.replace("metrics: unless_private", "metrics: always")
-    file.write_text(text.replace("device: auto", "device: cpu"))
-    with open(os.devnull, "w") as nowhere, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "stdout", nowhere)  # it shows all of the code
-        assert approve(folder, sha256=json.loads((folder / "kit.json").read_text())["code_sha256"]) == 0
 
 
 def test_a_run_across_machines(federation: tuple[Deployed, Recorder], simulated: Path) -> None:

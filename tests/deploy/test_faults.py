@@ -1,0 +1,37 @@
+"""A named subset of `make faults`, which takes an hour: what is killed and cut must end in a finished run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.deploy
+ROOT = Path(__file__).parents[2]
+NAMES = {
+    "undisturbed",
+    "kill -9 of the ClientApp, training",
+    "kill -9 of the ServerApp, transferring",
+    "link cut for 10 s, transferring",
+}
+
+
+def test_a_federation_survives_what_is_done_to_it(tmp_path: Path) -> None:
+    """In namespaces of its own; without the rights for them the test is skipped, by name."""
+    tried = subprocess.run(
+        ["unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "tc", "qdisc"], check=False
+    )
+    if tried.returncode:
+        pytest.skip("needs root, Linux' namespaces and iproute2")
+    words = [sys.executable, "-m", "tests.faults", "--out", tmp_path, *(f"={name}" for name in NAMES)]
+    subprocess.run(list(map(str, words)), cwd=ROOT, check=True, timeout=1500)
+    results = {result["name"]: result for result in map(_read, tmp_path.glob("*.json"))}
+    assert results.keys() == NAMES
+    for name, result in results.items():
+        assert (name, result["status"], result["wrong"], result["missed"]) == (name, "done", [], None)
+    assert not results["undisturbed"]["uncounted"]
+
+
+def _read(path: Path) -> dict[str, object]:
+    return dict(json.loads(path.read_text()))
