@@ -69,6 +69,7 @@ def test_gradient_reaches_every_parameter(reference):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in reference.parameters())
 
 
+@pytest.mark.slow
 def test_export(reference):
     model = reference.eval()
     program = torch.export.export(model, (image(8, 8, 8, batch=2),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))

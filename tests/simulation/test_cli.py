@@ -6,9 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_run import as_given
 
 import configs
+from shared.data.volume import DataError
+from shared.parse import ConfigError
 from simulation.cli import main
+from simulation.simulate import simulate
 
 GROUPS = sorted(
     path.relative_to(Path(configs.__file__).parent) for path in Path(configs.__file__).parent.glob("*/*.yaml")
@@ -27,21 +31,29 @@ WRONG_USE = {
     (*FOLDER, "data.root=maskless"): ("maskless", "mask"),
     ("data=folder", "data.root=maskless", "data.labels=x"): ("data.labels=x", "brats2020"),
     ("device=cuda:99",): ("device=cuda:99",),
-    ("faults={site-9:nan}",): ("site-9", "site-1"),
-    ("faults={site-1:typo}",): ("typo", "nan"),
     ("resume=empty",): ("resume=", "run.json"),
     ("resume=empty", "rounds=3"): ("rounds=3",),
     ("out=full",): ("out=", "resume="),
+    ("round=null",): ("round=None",),
+    ("model=5",): ("must be a string",),
+    ("out=afile",): ("out=", "afile"),
+    ("model=unet", "+model.iterations=2"): ("model.iterations=2", "unet has no options"),
+    ("model=cnn_lstm", *FOLDER, "data.root=maskless"): ("maskless", "grade", "name_mapping.csv"),
+    ("experiment=seed9",): ("seed9", "seed1_mock"),
+    ("privacy.epsilon=3",): ("privacy.epsilon", "privacy=dp_sgd"),  # and not without privacy, in silence
+    ("+privacy.epsilon=3",): ("privacy.epsilon=3", "privacy=dp_sgd"),
+    ("attack=[membership]", "run=full"): ("attack=", "membership"),
+}
+WRONG_SETTINGS = {
+    ("faults={site-9:nan}",): ("site-9", "site-1"),
+    ("faults={site-1:typo}",): ("typo", "nan"),
     ("train.epochs=1",): ("train.steps=8", "train.epochs=1"),
     ("round.quorum=9",): ("round.quorum=9", "sites=4"),
     ("data.radius_max=20",): ("radius_max=20",),
     ("data=phantom", "data.resolution=0"): ("data.resolution=0",),
     ("faults=nan",): ("faults=nan",),
     ("faults=[a]",): ("faults=",),
-    ("round=null",): ("round=None",),
     ("data.source=x",): ("data.source=x", "mock"),
-    ("model=5",): ("must be a string",),
-    ("out=afile",): ("out=", "afile"),
     ("gate.max_norm_ratio=inf",): ("gate.max_norm_ratio=inf",),
     ("train.weight_decay=inf",): ("train.weight_decay=inf",),
     ("seed=5000000000",): ("seed=5000000000",),
@@ -52,22 +64,16 @@ WRONG_USE = {
     ("model=cnn_lstm",): ("data=mock", "no grades", "phantom"),
     ("task=grading",): ("model.name=clstm_unet3d", "task=segmentation", "task=grading"),
     ("task=surgery",): ("task=surgery", "grading"),
-    ("model=unet", "+model.iterations=2"): ("model.iterations=2", "unet has no options"),
     ("model=lstm_unet", "model.iterations=0"): ("model.iterations=0",),
     ("model=cnn_lstm", "data=phantom", "model.encoder=cnn4"): ("model.encoder=cnn4", "cnn3"),
-    ("model=cnn_lstm", *FOLDER, "data.root=maskless"): ("maskless", "grade", "name_mapping.csv"),
-    ("experiment=seed9",): ("seed9", "seed1_mock"),
     ("train.class_weights=[1]",): ("train.class_weights",),
     ("data.spacing=[1,2]",): ("data.spacing",),
     ("data.modalities=[t1,t1]",): ("data.modalities=t1,t1", "twice"),
     ("data.visits=1",): ("data.visits=1", "data.window=5"),
-    ("privacy.epsilon=3",): ("privacy.epsilon", "privacy=dp_sgd"),  # and not without privacy, in silence
-    ("+privacy.epsilon=3",): ("privacy.epsilon=3", "privacy=dp_sgd"),
     # Beyond what floating-point noise, or its search, can do.
     ("privacy=dp_sgd", "privacy.clip=1e-45"): ("privacy.clip=1e-45",),
     ("privacy=dp_sgd", "privacy.epsilon=1e308"): ("privacy.epsilon=1e+308",),
     ("privacy=central", "rounds=1000000000"): ("rounds=1000000000",),
-    ("attack=[membership]", "run=full"): ("attack=", "membership"),
 }
 
 
@@ -99,6 +105,17 @@ def test_wrong_use_is_one_sentence_with_status_2(
     assert status_of(monkeypatch, *words) == 2
     (sentence,) = capsys.readouterr().err.strip().splitlines()
     for word in WRONG_USE[words]:
+        assert word in sentence
+    assert not list(here.rglob("history.jsonl"))
+
+
+@pytest.mark.parametrize("words", WRONG_SETTINGS, ids=" ".join)
+def test_wrong_settings_are_one_sentence(here: Path, words: tuple[str, ...]) -> None:
+    """As wrong use is, without the command, which composes twice: these errors are its status 2, as with sites=0."""
+    with pytest.raises((ConfigError, DataError)) as told:
+        simulate(as_given(*words))
+    (sentence,) = str(told.value).splitlines()
+    for word in WRONG_SETTINGS[words]:
         assert word in sentence
     assert not list(here.rglob("history.jsonl"))
 

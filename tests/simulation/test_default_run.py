@@ -11,7 +11,7 @@ from small_run import as_given
 from simulation.simulate import simulate
 
 COMMAND = str(Path(sys.executable).with_name("gliofed-simulate"))
-TINY = ("data.resolution=8", "data.patch=[16,16,16]", "data.patients=3", "train.steps=1", "rounds=1", "sites=2")
+TINY = ("data.resolution=8", "data.patch=[16,16,16]", "data.patients=3", "train.steps=1", "rounds=1")
 
 
 def events(out: Path) -> list[dict[str, object]]:
@@ -32,8 +32,8 @@ def test_phantoms_are_read_back_as_a_folder(tmp_path: Path) -> None:
     for model, labels in (("unet", "brats2020"), ("clstm_unet3d", "brats2023")):
         written, read = tmp_path / model / "written", tmp_path / model / "read"
         common = (*TINY, f"model={model}", "data.window=2")
-        assert simulate(as_given("data=phantom", *common, f"out={written}")).status == "done"
+        assert simulate(as_given("data=phantom", "sites=1", *common, f"out={written}")).status == "done"
         root = f"data.root={written / 'data' / 'site-1'}"
         folder = [word for word in common if not word.startswith(("data.resolution", "data.patients"))]
-        words = ("data=folder", root, f"data.labels={labels}", "data.spacing=null", *folder, f"out={read}")
+        words = ("data=folder", root, f"data.labels={labels}", "data.spacing=null", "sites=2", *folder, f"out={read}")
         assert simulate(as_given(*words)).status == "done"
