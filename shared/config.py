@@ -182,14 +182,14 @@ class PrivacyConfig(Strict):
     delta: Annotated[float, Field(gt=0, lt=1)] | None = None
     """None: 1 / (10 N), for N patients of a site that tells exact numbers; 0.0001 where it does not, since delta shows
     in the noise; of central, for N sites of round.expected."""
-    clip: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.25
-    """Largest L2 norm of one patient's gradient, which is about the usual one of a new U-Net here; of local_update and
-    central, of a site's update."""
+    clip: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.1
+    """Largest L2 norm of one patient's gradient, which falls to about that before a U-Net finds its first voxel; of
+    local_update and central, of a site's update."""
     batch: Annotated[float, Field(ge=1e-3, le=1e6)] = 8.0
     """Patients in a step, on average; each is drawn by itself (Poisson sampling). This and the next four: of dp_sgd."""
     patches: Annotated[int, Field(gt=0, le=256)] = 2
     """Samples of each drawn patient; their mean loss is the patient's. A single one is slow on a CPU."""
-    lr: Annotated[float, Field(gt=0, le=1e6)] = 0.8
+    lr: Annotated[float, Field(gt=0, le=1e6)] = 2.0
     """SGD's learning rate; what counts is its product with the clip."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """SGD's momentum; it starts anew every round."""
