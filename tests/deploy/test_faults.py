@@ -10,7 +10,6 @@ import pytest
 pytestmark = pytest.mark.deploy
 ROOT = Path(__file__).parents[2]
 NAMES = {
-    "undisturbed",
     "kill -9 of the ClientApp, training",
     "kill -9 of the ServerApp, transferring",
     "link cut for 10 s, transferring",
@@ -30,7 +29,6 @@ def test_a_federation_survives_what_is_done_to_it(tmp_path: Path) -> None:
     assert results.keys() == NAMES
     for name, result in results.items():
         assert (name, result["status"], result["wrong"], result["missed"]) == (name, "done", [], None)
-    assert not results["undisturbed"]["uncounted"]
 
 
 def _read(path: Path) -> dict[str, object]:

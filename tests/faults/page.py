@@ -11,8 +11,8 @@ INTRODUCTION = """# Reliability
 What was done to a federation of three hospitals on one machine, with real processes, TLS, nginx and keys, and what came
 of it. `make faults` does it again, in network, mount and process namespaces of its own (Linux, root), and writes this
 page. Each line is a run of two rounds on phantoms (**synthetic**) that was disturbed once, in its first round: at the
-server, or at the hospital `site-1`, whose link has 200 Mbit/s each way and whose disk and the server's are of 6 GB. The
-model is the U-Net with 21 million weights, 85 MB an update; large updates are the CLSTM-UNet3D's, 311 MB.
+server, or at the hospital `site-1`, whose link has 50 Mbit/s each way and whose disk and the server's are of 6 GB. The
+model is the U-Net with 5.3 million weights, 21 MB an update; large updates are the CLSTM-UNet3D's, 311 MB.
 
 - **more**: seconds that the run took beyond one that was not disturbed, and the bound that was set before.
 - **did not count**: in which round which site's update is not in the weights, and what the history says of it.

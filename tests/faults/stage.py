@@ -51,13 +51,17 @@ class Stage:
             time.sleep(POLL)
 
     def pid(self, program: str) -> int:
-        """The newest process of a program, of the site or of the server."""
+        """The newest process of a program, of the site or of the server; it may be about to start."""
         if program in ("SuperLink", "nginx"):
             return self.made.pid(program.lower())
         home = self.made.folder if program == "ServerApp" else self.made.hospital(self.site)
-        found = [pid for pid in _marked(home) if WORDS[program] in _read(pid, "cmdline")]
-        if not found:
-            raise LookupError(f"{program}: no such process now")
+        found: list[int] = []
+
+        def look() -> list[int]:
+            found[:] = [pid for pid in _marked(home) if WORDS[program] in _read(pid, "cmdline")]
+            return found
+
+        self.until(look, f"a process of the {program}", 30.0)
         return max(found)
 
     def end(self) -> str | None:
