@@ -35,7 +35,7 @@ def page(results: Mapping[str, Result]) -> str:
     lines += [_line(name, result, results) for name, result in results.items() if name not in REFERENCES]
     lines += ["", TRANSFER, *(_cost(results[name]) for name in REFERENCES if name in results), ""]
     missing = [name for name in SCENARIOS if name not in results]
-    lines += [f"Not done: {name}." for name in missing]
+    lines += ["Not done yet: " + "; ".join(missing) + ".\n"] if missing else []
     lines += [f"Machine: {each}." for each in sorted({f"{_['machine']}, {_['date']}" for _ in results.values()})]
     return "\n".join([*lines, ""])
 
