@@ -34,7 +34,10 @@ class Outbox:
         """Set so many bytes of the disk aside for the next reply, or raise OSError; `store` takes them."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / ROOM).open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:  # macOS, on which a simulation may run
+                file.write(bytes(size))
 
     def store(self, key: str, reply: Reply) -> None:
         """Store a reply, the JSON last since it makes it count; then drop the oldest."""

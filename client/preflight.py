@@ -128,12 +128,16 @@ def _look_at_approval(folder: Path) -> None:
 def _look_at_temporary(folder: Path) -> None:
     """Flower unpacks code there, before each request."""
     place = temporary(folder)
+    _write_into(place, str(place))
+
+
+def _write_into(place: Path, named: str) -> None:
     try:
         place.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise ConfigError(f"{place}: {error.strerror}; it must be a folder that can be written") from None
+        raise ConfigError(f"{named}: {error.strerror}; give a folder that can be written") from None
 
 
 def _look_at_data(site: SiteConfig) -> None:
@@ -149,12 +153,7 @@ def _look_at_data(site: SiteConfig) -> None:
 def _look_at_work(site: SiteConfig, found: Findings) -> None:
     """The work folder must be writable, and hold what the cohort's cache still needs."""
     work = Path(site.work)
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=work):
-            pass
-    except OSError as error:
-        raise ConfigError(f"site.yaml: work={work}: {error.strerror}; give a folder that can be written") from None
+    _write_into(work, f"site.yaml: work={work}")
     cohort = max((_passed(path) for path in work.glob("cohort/*.json")), default=None)
     if cohort is None:
         found.warnings.append(
