@@ -10,9 +10,9 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from client.audit import Audit
-from client.memory import ran_out
-from client.policy import counts_leave
+from client.round.audit import Audit
+from client.round.memory import ran_out
+from client.round.policy import counts_leave
 from shared.messages import CODES, MessageError, Reply, Request, leaving
 from shared.site_config import SiteConfig
 from shared.terminal import plain
@@ -81,7 +81,7 @@ def _work(kind: str, site: SiteConfig, message: Message, audit: Audit, watched: 
         audit.admit(request)
         if not watched:
             return _done(kind, site, request)
-        from client.watchdog import limit_of, within
+        from client.round.watchdog import limit_of, within
 
         return within(limit_of(site.policy, request.config), lambda: _done_in_thread(kind, site, request))
     except Exception as error:  # whatever it is must not leave the site
@@ -90,7 +90,7 @@ def _work(kind: str, site: SiteConfig, message: Message, audit: Audit, watched: 
 
 def _done(kind: str, site: SiteConfig, request: Request) -> Reply:
     # Imported here, where a broken installation is a code as well, and not a stack trace at the server.
-    from client import work
+    from client.round import work
 
     reply: Reply = getattr(work, kind)(site, request)
     return reply

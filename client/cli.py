@@ -86,15 +86,15 @@ def main() -> None:
     elif command == "check":
         sys.exit(_check(words))
     elif command == "predict":
-        from client.predict_command import predict_command
+        from client.prediction.predict_command import predict_command
 
         sys.exit(predict_command(words))
     elif command == "ledger":
-        from client.ledger_command import ledger_command
+        from client.round.ledger_command import ledger_command
 
         sys.exit(ledger_command(words))
     elif command == "audit":
-        from client.audit_command import audit_command
+        from client.round.audit_command import audit_command
 
         sys.exit(audit_command(words))
     elif command in ("join", "approve", "start", "status"):
@@ -135,19 +135,19 @@ def _hospital(command: str, words: list[str]) -> int:
 def _done(command: str, given: argparse.Namespace) -> int:
     """Do it, and return the status. Each command is imported by itself: not all of them need the same."""
     if command == "join":
-        from client.join import join
+        from client.link.join import join
 
         print("\n".join(join(given.kit, given.into)))
         return 0
     if command == "approve":
-        from client.approve import approve
+        from client.link.approve import approve
 
         return approve(given.folder, given.code, given.hash)
     if command == "start":
-        from client.node import start
+        from client.link.node import start
 
         return start(given.folder)
-    from client.status_command import status
+    from client.link.status_command import status
 
     return status(given.folder, given.json)
 
@@ -155,7 +155,7 @@ def _done(command: str, given: argparse.Namespace) -> int:
 def _check(overrides: list[str]) -> int:
     values = _composed("check", overrides)
     # Imported here, so that a mistyped key is answered at once.
-    from client.check_command import check
+    from client.doctor.check_command import check
     from shared.data.volume import DataError
     from shared.parse import ConfigError
 

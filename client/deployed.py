@@ -5,7 +5,7 @@ from pathlib import Path
 from flwr.app import Context
 
 from client.app import make_client_app
-from client.site_file import read_site
+from client.link.site_file import read_site
 from shared.site_config import SiteConfig
 
 

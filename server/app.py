@@ -7,8 +7,8 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.asking import Names
-from server.rounds import federate
+from server.round.asking import Names
+from server.round.rounds import federate
 from shared.config import RunConfig
 
 

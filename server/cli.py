@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from server.history import History
 from server.report.table import results_table
+from server.round.history import History
 from shared.parse import ConfigError
 from shared.tasks import TASKS
 from shared.terminal import plain
@@ -23,11 +23,11 @@ def main() -> None:
     """Run the subcommand that the first word names; what it writes is its user's alone."""
     os.umask(0o077)
     if sys.argv[1:2] == ["audit"] and len(sys.argv) > 2:
-        from server.audit_command import audit_command
+        from server.round.audit_command import audit_command
 
         sys.exit(audit_command(sys.argv[2:]))
     if sys.argv[1:2] == ["run"]:
-        from server.run_command import run_command
+        from server.link.run_command import run_command
 
         sys.exit(_tried("run", lambda: run_command(sys.argv[2:])))
     given = _parser().parse_args()
@@ -95,19 +95,19 @@ def _parser() -> argparse.ArgumentParser:
 def _do(given: argparse.Namespace) -> None:
     # Imported here, for a mistyped word is answered at once.
     if given.command == "start":
-        from server.start import start
+        from server.link.start import start
 
         start(given.folder)
     elif given.command == "status":
-        from server.status import show, status
+        from server.link.status import show, status
 
         show(status(given.folder), given.json)
     elif given.command == "logs":
-        from server.logs import logs
+        from server.link.logs import logs
 
         logs(given.folder, given.name, given.follow)
     elif given.command == "stop":
-        from server.logs import stop
+        from server.link.logs import stop
 
         _print(stop(given.folder, given.name))
     else:
@@ -121,9 +121,9 @@ def _print(sentences: list[str]) -> None:
 
 def _provisioning(given: argparse.Namespace) -> list[str]:
     """Do what makes and changes a federation's folder; the sentences to print."""
-    from server.admit import admit, expel
-    from server.certificates import ending_soon
-    from server.provision import provision, renew
+    from server.provisioning.admit import admit, expel
+    from server.provisioning.certificates import ending_soon
+    from server.provisioning.provision import provision, renew
 
     if given.command == "provision":
         return provision(given.file, given.into)

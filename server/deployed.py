@@ -8,7 +8,7 @@ from pathlib import Path
 from flwr.app import Context
 
 from server.app import Federation, make_server_app
-from server.runs import NODES, Run
+from server.link.runs import NODES, Run
 from shared.config import RunConfig
 from shared.parse import ConfigError, parse
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from server.strategies import STRATEGIES
+from server.round.strategies import STRATEGIES
 from shared.config import DataConfig, RunConfig
 from shared.parse import ConfigError, parse
 from shared.tasks import model_of

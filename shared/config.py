@@ -156,7 +156,7 @@ class StrategyConfig(Strict):
     """The server's optimiser on the folded update (Reddi et al. 2021, arXiv:2003.00295)."""
 
     name: str
-    """A key of `server.strategies.STRATEGIES`."""
+    """A key of `server.round.strategies.STRATEGIES`."""
     lr: PositiveFloat
     """1 with fedavg is plain averaging."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0

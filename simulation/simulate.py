@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from client.app import SiteOf, make_client_app
-from client.training import pick_device
+from client.round.training import pick_device
 from server.app import Federation, make_server_app
-from server.history import History
 from server.report.curves import draw_run, draw_runs
 from server.report.table import results_table
+from server.round.history import History
 from shared.config import RunConfig
 from shared.data.volume import DataError
 from shared.files import write_json

@@ -16,9 +16,9 @@ from typing import Any
 
 from telephone import admit_told
 
-from client.approve import approve
-from client.join import join
-from server.provision import provision
+from client.link.approve import approve
+from client.link.join import join
+from server.provisioning.provision import provision
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 180.0

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from client.ledger import Charge, hold, read_ledger
+from client.round.ledger import Charge, hold, read_ledger
 from shared.accounting import rdp_epsilon
 
 DELTA = 0.01

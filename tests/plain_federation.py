@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from client.work import train
-from server.rounds import initial_model
+from client.round.work import train
+from server.round.rounds import initial_model
 from shared.codec import load_weights, travelling, weights_to_bytes
 from shared.config import RunConfig
 from shared.messages import Request

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load
 
-from client.ledger import Charge, ledger_folder, read_ledger
-from client.policy import DeclinedError
-from server.rounds import initial_model
+from client.round.ledger import Charge, ledger_folder, read_ledger
+from client.round.policy import DeclinedError
+from server.round.rounds import initial_model
 from shared.codec import travelling, weights_to_bytes
 from shared.config import RunConfig
 from shared.messages import Request

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client import privacy
-from client.privacy import (
+from client.round import privacy
+from client.round.privacy import (
     Plan,
     train_privately,
 )
-from client.training import TrainResult
+from client.round.training import TrainResult
 from shared.config import RunConfig
 from shared.data.dataset import Patient
 from shared.data.samples import Batch

@@ -19,9 +19,9 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from small_federation import provisioned
 
-from client.approve import approve
-from client.join import join
-from server.control import Control
+from client.link.approve import approve
+from client.link.join import join
+from server.link.control import Control
 from shared.keys import read_public
 from simulation.mock import MockConfig, write_mock
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from server.admit import admit
+from server.provisioning.admit import admit
 from shared.keys import fingerprint, read_public
 
 

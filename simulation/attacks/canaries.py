@@ -19,7 +19,7 @@ from scipy.stats import binom
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from client.privacy import Plan, train_privately
+from client.round.privacy import Plan, train_privately
 from server.report.curves import COLOURS, new_figure, save_figure
 from shared.accounting import rdp_epsilon
 from shared.config import PrivacyConfig, RunConfig

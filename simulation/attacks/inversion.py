@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from client.privacy import patient_gradient
-from client.training import train_one_round
-from server.rounds import initial_model
+from client.round.privacy import patient_gradient
+from client.round.training import train_one_round
+from server.round.rounds import initial_model
 from shared.config import RunConfig
 from shared.data.dataset import Patient
 from shared.data.samples import Batch, batches, of_one

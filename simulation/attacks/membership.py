@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from client.training import pick_device
+from client.round.training import pick_device
 from server.report.curves import COLOURS, GREY, new_figure, save_figure
 from shared.config import RunConfig
 from shared.data.dataset import Patient

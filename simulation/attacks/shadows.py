@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from client.app import make_client_app
-from client.manifest import manifest_path
+from client.doctor.manifest import manifest_path
 from server.app import Federation, make_server_app
-from server.history import History
+from server.round.history import History
 from shared.config import RunConfig
 from shared.files import write_json
 from shared.parse import ConfigError

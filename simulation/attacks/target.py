@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from client.ledger import ledger_folder, read_ledger
-from client.manifest import admit
-from client.privacy import Plan, default_delta, plan_round
-from server.history import History
+from client.doctor.manifest import admit
+from client.round.ledger import ledger_folder, read_ledger
+from client.round.privacy import Plan, default_delta, plan_round
+from server.round.history import History
 from shared.codec import CodecError, load_weights, weights_from_bytes
 from shared.config import RunConfig
 from shared.data.dataset import Cohort, Patient, open_cohort

@@ -10,7 +10,7 @@ import numpy as np
 
 from client.doctor.examine import CaseReport
 from client.doctor.findings import FileState
-from client.manifest import admit, freeze, manifest_path
+from client.doctor.manifest import admit, freeze, manifest_path
 from shared.data.cases import Case
 from shared.data.layouts import find_cases
 from shared.site_config import SiteConfig

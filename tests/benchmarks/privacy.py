@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from client.privacy import Plan, train_privately
-from client.training import train_one_round
+from client.round.privacy import Plan, train_privately
+from client.round.training import train_one_round
 from shared.config import RunConfig
 from shared.data.dataset import Patient
 from shared.data.samples import Batch

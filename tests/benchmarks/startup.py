@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from client.work import prepare, train
+from client.round.work import prepare, train
 from shared.codec import travelling, weights_to_bytes
 from shared.config import RunConfig
 from shared.messages import Request

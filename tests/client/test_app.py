@@ -8,11 +8,11 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 
 import client.app
-import client.work
+import client.round.work
 from client.app import make_client_app
-from client.manifest import NonePassedError
-from client.outbox import Outbox
-from client.policy import DeclinedError
+from client.doctor.manifest import NonePassedError
+from client.round.outbox import Outbox
+from client.round.policy import DeclinedError
 from shared.config import RunConfig
 from shared.data.volume import DataError
 from shared.messages import Reply, Request
@@ -74,7 +74,7 @@ def test_every_exception_becomes_a_code(
     def fail(*_: object) -> Reply:
         raise error
 
-    monkeypatch.setattr(client.work, "train", fail)
+    monkeypatch.setattr(client.round.work, "train", fail)
     reply, log = ask()
     assert (reply.status, reply.code) == (status, code)
     assert NAME in log
@@ -92,10 +92,10 @@ def test_what_was_stored_under_another_policy_stays(tmp_path: Path, run_config: 
     site = SiteConfig(name="a", root=str(tmp_path), labels="mock", work=str(tmp_path / "work"))
     request = Request(run_id="r", round=1, config=run_config(), weights=b"w")
     Outbox(tmp_path / "work" / "outbox").store(request.key, Reply(site="a", metrics={"loss": 1.0}, update=b"u"))
-    assert client.work.train(site, request).metrics == {"loss": 1.0}
-    assert client.work.train(replace(site, policy=PolicyConfig(metrics="never")), request).metrics == {}
+    assert client.round.work.train(site, request).metrics == {"loss": 1.0}
+    assert client.round.work.train(replace(site, policy=PolicyConfig(metrics="never")), request).metrics == {}
     with pytest.raises(DeclinedError):
-        client.work.train(replace(site, policy=PolicyConfig(models=())), request)
+        client.round.work.train(replace(site, policy=PolicyConfig(models=())), request)
 
 
 def test_more_steps_than_allowed(ask: Callable[..., tuple[Reply, str]]) -> None:
@@ -128,7 +128,7 @@ def test_words_of_the_server_make_no_lines_of_their_own_in_the_log(
     def fail(*_: object) -> Reply:
         raise RuntimeError(f"x\n{forged}\x1b[2K\r\u2028{'y' * 5000}")
 
-    monkeypatch.setattr(client.work, "train", fail)
+    monkeypatch.setattr(client.round.work, "train", fail)
     _, log = ask()
     assert forged in log and "\x1b" not in log and "\u2028" not in log and max(map(len, log.splitlines())) < 2100
     ours = [line for line in log.split("\n") if line and not line.startswith("    ")]
@@ -137,7 +137,7 @@ def test_words_of_the_server_make_no_lines_of_their_own_in_the_log(
     def decline(*_: object) -> Reply:
         raise DeclinedError("data", f"x\n{forged}")
 
-    monkeypatch.setattr(client.work, "train", decline)
+    monkeypatch.setattr(client.round.work, "train", decline)
     _, log = ask()
     assert log.split("\n")[-2].endswith(f"train declined: x\\n{forged}")
 

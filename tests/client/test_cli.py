@@ -15,8 +15,8 @@ from planted import PLANTS, of
 
 import configs
 import shared.data.prepare
-from client import manifest
 from client.cli import main
+from client.doctor import manifest
 from client.doctor.examine import CaseReport
 from client.doctor.findings import Finding
 from client.doctor.page import page

@@ -16,11 +16,11 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExec
 from flwr.supercore.runtime import RuntimeHttpClient
 from real_superlink import answer_in, ask, hospital, link, registered, started, tiny_app, until
 
-from client.clientapp import REASON
-from client.node import UNKNOWN_KEY
-from client.status_command import status
-from server.control import Control
-from server.provision import provision
+from client.link.clientapp import REASON
+from client.link.node import UNKNOWN_KEY
+from client.link.status_command import status
+from server.link.control import Control
+from server.provisioning.provision import provision
 from shared.kit import read_kit
 
 __all__ = ["link"]

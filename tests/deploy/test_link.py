@@ -18,8 +18,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 from deployed_federation import SITES, Deployed, until
 
-from server.admit import expel
-from server.proxy import CALLS
+from server.link.proxy import CALLS
+from server.provisioning.admit import expel
 from shared.keys import new_key, private_bytes, write_secret
 
 pytestmark = pytest.mark.deploy

@@ -19,11 +19,11 @@ import pytest
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 from deployed_federation import PATIENCE, SITES, Deployed, until
 
-from client.approve import approve
-from client.join import join
-from client.node import PROBLEM, UNKNOWN_KEY, UNSIGNED
-from server.admit import expel
-from server.certificates import load_authority, write_certificate
+from client.link.approve import approve
+from client.link.join import join
+from client.link.node import PROBLEM, UNKNOWN_KEY, UNSIGNED
+from server.provisioning.admit import expel
+from server.provisioning.certificates import load_authority, write_certificate
 from shared.keys import new_key, private_bytes, write_secret
 from simulation.mock import MockConfig, write_mock
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.cli import main
-from server.history import History, site_line
+from server.round.history import History, site_line
 
 
 def report(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:

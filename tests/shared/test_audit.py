@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import shared.messages
-from client.audit import Audit
-from client.policy import reply_key
-from server.audit import RunAudit, hold_audit
+from client.round.audit import Audit
+from client.round.policy import reply_key
+from server.round.audit import RunAudit, hold_audit
 from shared.audit import audit_file, compare, read_audit
 from shared.config import RunConfig
 from shared.messages import MessageError, Reply, Request, leaving

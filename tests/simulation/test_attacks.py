@@ -12,7 +12,7 @@ import pytest
 import torch
 from small_run import as_given
 
-from client.policy import counts_leave
+from client.round.policy import counts_leave
 from shared.data.samples import whole
 from shared.parse import ConfigError
 from shared.tasks import TASKS, reading_of

@@ -11,7 +11,7 @@ from small_run import composed
 from torch import Tensor
 from torch.testing import assert_close
 
-import client.work
+import client.round.work
 from shared.messages import Reply, Request
 from shared.site_config import SiteConfig
 from simulation.simulate import simulate
@@ -74,7 +74,7 @@ def test_a_site_that_hangs_elsewhere_is_named_and_asked_once(
     values: Values, out: Path, monkeypatch: pytest.MonkeyPatch, work: str, at_once: int
 ) -> None:
     """Loading is where a real site is likeliest to hang."""
-    original, release = getattr(client.work, work), threading.Event()
+    original, release = getattr(client.round.work, work), threading.Event()
 
     def hang(site: SiteConfig, request: Request) -> Reply:
         if site.name == "site-2":
@@ -82,7 +82,7 @@ def test_a_site_that_hangs_elsewhere_is_named_and_asked_once(
         reply: Reply = original(site, request)
         return reply
 
-    monkeypatch.setattr(client.work, work, hang)
+    monkeypatch.setattr(client.round.work, work, hang)
     outcome = simulate(values("sites=4", "rounds=2", "round.deadline=2", f"at_once={at_once}", f"out={out}"))
     release.set()
     assert outcome.hung

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from client.privacy import patient_gradient
+from client.round.privacy import patient_gradient
 from shared.data.samples import Batch
 from shared.tasks.grading import Grading
 from simulation.attacks.found_images import figures

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from client.privacy import default_delta, plan_round
+from client.round.privacy import default_delta, plan_round
 from shared.accounting import rdp_epsilon
 from shared.messages import CODES
 from simulation.settings import parse_settings
@@ -56,7 +56,7 @@ def test_noise_at_the_server_is_charged_and_ends_with_the_budget(
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("server.rounds.save_state", die)
+        patch.setattr("server.round.rounds.save_state", die)
         with pytest.raises(FailedError):
             simulate(values(*words))
     outcome = simulate(values(f"resume={out}"))

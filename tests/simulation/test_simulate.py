@@ -12,8 +12,8 @@ import torch
 from plain_federation import mean_without_flower, model_of, rounds_of, sites_of
 from torch.testing import assert_close
 
-from client.training import train_one_round
-from server.rounds import initial_model
+from client.round.training import train_one_round
+from server.round.rounds import initial_model
 from shared.codec import load_weights, travelling
 from shared.data.dataset import open_cohort
 from shared.data.samples import batches

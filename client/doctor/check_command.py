@@ -1,0 +1,193 @@
+"""gliofed-client check: settings, progress, table, files and status."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from client.doctor.examine import CaseReport, examine, spread
+from client.doctor.inspection import Task
+from client.doctor.manifest import admit, freeze, manifest_path
+from client.doctor.page import by_patient, summary, write_reports
+from shared.config import DataConfig
+from shared.data.cases import Case
+from shared.data.dataset import Reading, open_cohort
+from shared.data.labels import LABELS
+from shared.data.layouts import find_cases
+from shared.data.volume import DataError
+from shared.parse import ConfigError, Positive, Strict, parse
+from shared.site_config import CheckConfig, SiteConfig
+from shared.terminal import plain
+
+LONG = 40
+"""Most patients of whom the table names also those without findings."""
+SENTENCES = 100
+"""Most findings that are printed; all of them are in the files."""
+EVERY = 10.0
+"""Seconds between two lines of progress in a pipe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Strict):
+    """The settings of configs/check.yaml."""
+
+    root: str
+    """Folder of the scans."""
+    labels: str
+    """Label scheme of the masks."""
+    data: DataConfig
+    """The run's; only its modalities and its split matter where nothing is prepared."""
+    task: Task
+    series: bool
+    """Whether the run's model reads series of visits."""
+    check: CheckConfig
+    workers: Positive | None
+    """Processes; None: one for each core."""
+    work: str | None
+    """The site's work folder, to freeze the cohort and prepare its scans; None: neither."""
+    out: str | None
+    """Folder of check.json and check.html; None: outputs/DATE/TIME."""
+
+
+def check(values: Mapping[str, Any]) -> int:
+    """Check the folder, print and write what was found; 0, or 1 where there is an error.
+
+    Raises ConfigError or DataError over wrong use: settings, no cases, no place for the results.
+    """
+    settings = _settings(values)
+    if settings.labels not in LABELS:
+        raise ConfigError(f"data.labels={settings.labels}: unknown scheme; known are {', '.join(LABELS)}")
+    root = Path(settings.root).expanduser().resolve()
+    cases, data = find_cases(root, settings.labels), settings.data
+    now = datetime.now().astimezone()
+    out = _folder("out", settings.out or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")
+    work = str(_folder("work", settings.work)) if settings.work else None
+    workers = settings.workers or _cores()
+    with _CasesProgress("reading") as progress:
+        reports = examine(
+            cases,
+            settings.check,
+            data.modalities,
+            settings.task,
+            workers,
+            progress.report,
+            data.validation,
+            data.split_seed,
+        )
+    write_reports(reports, {"root": str(root), "labels": settings.labels, "task": settings.task}, out)
+    _print(reports)
+    print(f"{out}: check.html has pictures, check.json all of it")
+    if work and any(report.status != "error" for report in reports):
+        site = SiteConfig(name="check", root=str(root), labels=settings.labels, work=work, check=settings.check)
+        freeze(manifest_path(site, data, settings.task), root, cases, reports)
+        _prepare(site, settings, workers)
+    return 1 if any(report.status == "error" for report in reports) else 0
+
+
+def _settings(values: Mapping[str, Any]) -> Settings:
+    """Sort what Hydra composed: root and labels are the site's, the rest of data the run's."""
+    if not isinstance(values["data"], Mapping):
+        raise ConfigError(f"data={values['data']}: must be a group of settings, as in data.root=DIR")
+    data = {key: value for key, value in values["data"].items() if key not in ("source", "root", "labels")}
+    own = {"root": values["data"]["root"], "labels": values["data"]["labels"]}
+    return parse(Settings, {**values, **own, "data": data})
+
+
+def _prepare(site: SiteConfig, settings: Settings, workers: int) -> None:
+    """Fill the site's cache with the cohort that was frozen, a patient a job."""
+    data = settings.data
+    reading: Reading = "graded" if settings.task == "grading" else "series" if settings.series else "visits"
+    admitted = admit(site, data, settings.task).cases
+    patients = [list(visits) for _, visits in groupby(admitted, key=lambda case: case.patient)]
+    done = 0
+    with _CasesProgress("preparing") as progress:
+
+        def count(*_: object) -> None:
+            nonlocal done
+            done += 1
+            progress.report(done, len(patients))
+
+        spread(partial(_prepare_patient, site=site, data=data, reading=reading), patients, workers, count)
+    cohort = open_cohort(site, data, reading, admitted)
+    left_out = "".join(f", {count} left out ({code})" for code, count in sorted(cohort.left_out.items()))
+    print(
+        f"{site.work}: the cohort is frozen and prepared: {len(cohort.train)} patients to train, "
+        f"{len(cohort.validation)} to validate{left_out}"
+    )
+
+
+def _prepare_patient(cases: Sequence[Case], site: SiteConfig, data: DataConfig, reading: Reading) -> None:
+    with suppress(DataError):  # named when the whole cohort is opened
+        open_cohort(site, data, reading, cases)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _folder(key: str, given: str) -> Path:
+    """Make the folder before anything is read."""
+    folder = Path(given).expanduser().resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{key}={folder}: {error.strerror}; give a folder that can be written") from None
+    return folder
+
+
+def _print(reports: list[CaseReport]) -> None:
+    """A table by patient, a sentence for each finding, and the counts."""
+    rows = by_patient(reports)
+    shown = rows if len(rows) <= LONG else [row for row in rows if row[3]]
+    table = Table("patient", "visits", "findings")
+    for patient, visits, status, codes in shown:
+        style = {"ok": "green", "warning": "yellow", "error": "red"}[status]
+        # Text, for a name may hold what rich takes for markup.
+        table.add_row(Text(plain(patient)), str(len(visits)), Text(" ".join(codes) or "ok", style))
+    if shown:
+        Console().print(table)
+    if len(shown) < len(rows):
+        print(f"and {len(rows) - len(shown)} patients without findings")
+    sentences = [f"{each.severity}: {each.code}: {each.message}" for report in reports for each in report.findings]
+    for sentence in sentences[:SENTENCES]:
+        print(plain(sentence))
+    if len(sentences) > SENTENCES:
+        print(f"and {len(sentences) - SENTENCES} more findings")
+    counts = summary(reports)
+    print(f"{counts['cases']} cases, {counts['error']} with errors, {counts['warning']} with warnings only")
+
+
+class _CasesProgress(Progress):
+    """A bar on a terminal, and in a pipe a line now and then."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._live = what, sys.stderr.isatty()
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        super().__init__(*columns, console=Console(stderr=True), transient=True, disable=not self._live)
+        self._bar = self.add_task(what, total=None)
+        self._start = self._said = time.monotonic()
+
+    def report(self, done: int, total: int) -> None:
+        """Show `done` of `total`."""
+        self.update(self._bar, completed=done, total=total)
+        now = time.monotonic()
+        if not self._live and now - self._said > EVERY:
+            self._said = now
+            left = (now - self._start) / done * (total - done)
+            print(f"{self._what}: {done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True)

@@ -1,0 +1,260 @@
+"""gliofed-client start: keeps one SuperNode of a hospital running, and says what it does and why it does not."""
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic, sleep
+from typing import IO, Any
+
+from client.link.preflight import environment, own_folder, preflight, read_own_kit
+from client.link.reach import reach
+from client.link.site_file import read_site, temporary
+from shared.files import write_json
+from shared.kit import Kit
+from shared.parse import ConfigError
+from shared.processes import Program
+from shared.terminal import plain
+
+WRONG_USE = 2
+STEP = 1.0
+"""Seconds between two looks."""
+PAUSES = (15, 20, 20, 30, 60)
+"""Seconds before each start: the server holds a killed SuperNode's connection for 38 to 60 s, and lets none in."""
+QUIET = 120.0
+"""Seconds without an answer of the server after which a SuperNode that waits is started again."""
+MORE = 300.0
+"""Seconds beyond the longest request after which one that works is."""
+HELD = 70.0
+"""Seconds since the last contact in which a refusal may be for the earlier connection."""
+LOCK, PROBLEM = "start.lock", "problem.json"
+ASKS = 5
+"""Times that a lock that is held is asked for again."""
+UNKNOWN_KEY = (
+    "the aggregator does not know this hospital's key: it is not admitted yet, or was expelled; "
+    "trying on, for it may be admitted any time"
+)
+UNSIGNED = (
+    "the aggregator takes no signature of this hospital: it was expelled, or this machine's clock is wrong; trying on"
+)
+STILL_HELD = "the aggregator still holds the connection of before; it lets go of it within a minute"
+
+
+@dataclass
+class Node:
+    """The SuperNode of one hospital, and what was said of it last."""
+
+    folder: Path
+    kit: Kit
+    program: Program
+    longest: float = 0.0
+    """Seconds that the request that is worked on may take."""
+    _said: dict[str, object] = field(default_factory=dict)
+    """Of each subject, what was said last: nothing is said twice in a row."""
+    _seen: dict[str, tuple[object, float]] = field(default_factory=dict)
+    """Of what it tells, the last value, and when that was seen first. No clock is compared: it may be set meanwhile."""
+    _contact: float | None = None
+    _begun: float = field(default_factory=lambda: monotonic())
+
+    def tend(self) -> list[str]:
+        """Start it, or start it again, where that is due; return what there is to say."""
+        before = self.program.process
+        said = self.program.tend()
+        state = read_state(self.folder)
+        if (process := self.program.process) is not before:
+            self._begun = monotonic()
+        if process is None:
+            known = before is not None and state.get("pid") == before.pid
+            return said + (self._explain(state.get("problem")) if known else self._last_words() if said else [])
+        if state.get("pid") != process.pid:  # it is loading; the state is of an earlier one
+            return said + self._restart_if(monotonic() - self._begun > QUIET, "it did not start")
+        return said + self._look(state)
+
+    def _look(self, state: dict[str, Any]) -> list[str]:
+        """Say what is new in what a SuperNode that runs tells of itself."""
+        if self._is_new("contact", state["contact"]) and state["contact"]:
+            self._contact = monotonic()
+        said = self._once("doing", words_of(state), words_of(state))
+        if sha256 := state["refused"]:
+            said += self._once(
+                "refused", sha256, f"code {sha256} refused: not approved here; ask for it and approve it"
+            )
+        if self._is_new("since", state["since"]):  # it does something else; the limit may have been changed
+            with suppress(ConfigError, OSError):
+                self.longest = 60 * read_site(self.folder).policy.max_minutes
+        if state["state"] == "working":
+            late = self._for("since") > self.longest + MORE
+            return said + self._restart_if(late, "its request outlived every limit")
+        if state["problem"]:
+            said += self._explain(state["problem"])
+        elif state["contact"]:
+            self._said.pop("problem", None)
+        self._is_new("pulled", state["pulled"])
+        quiet = max(self._for("contact"), self._for("pulled")) > QUIET
+        return said + self._restart_if(quiet, f"no answer of the aggregator for {QUIET:g} s")
+
+    def _restart_if(self, due: bool, why: str) -> list[str]:
+        if not due:
+            return []
+        self.program.end()
+        return [f"{why}; the SuperNode is started again"]
+
+    def _explain(self, problem: str | None) -> list[str]:
+        """Say once, as a sentence, why the server cannot be worked with, and note it for `status`."""
+        recent = self._contact is not None and monotonic() - self._contact < HELD
+        if not problem or self._said.get("problem") == (problem, recent):
+            return []
+        if "code 2004" in problem:
+            sentence = STILL_HELD if recent else UNKNOWN_KEY
+        elif "HTTP 401" in problem:
+            sentence = UNSIGNED
+        else:
+            there = reach(self.kit.address, self.folder / "ca.crt")
+            sentence = "; ".join(there.faults + there.warnings) or f"the aggregator's server failed: {problem}"
+        return self._once("problem", (problem, recent), self._noted(sentence))
+
+    def _last_words(self) -> list[str]:
+        """The end of the log of one that did not come so far as to tell anything."""
+        with self.program.log.open("rb") as log:
+            log.seek(max(0, self.program.log.stat().st_size - 2000))
+            lines = log.read().decode(errors="replace").strip().splitlines()
+        return [self._noted(f"it said: {lines[-1][:300]}")] if lines else []
+
+    def _noted(self, sentence: str) -> str:
+        with suppress(OSError):  # a full disk: it is said at least
+            write_json(self.folder / PROBLEM, {"time": _now().isoformat(timespec="seconds"), "sentence": sentence})
+        return sentence
+
+    def _once(self, subject: str, what: object, sentence: str) -> list[str]:
+        if self._said.get(subject) == what:
+            return []
+        self._said[subject] = what
+        return [sentence]
+
+    def _is_new(self, key: str, value: object) -> bool:
+        if key in self._seen and self._seen[key][0] == value:
+            return False
+        self._seen[key] = value, monotonic()
+        return True
+
+    def _for(self, key: str) -> float:
+        """Seconds since it began to tell this, or since this start."""
+        return monotonic() - max(self._seen[key][1], self._begun)
+
+
+def start(folder: Path) -> int:
+    """Look at everything, then keep the SuperNode running until a signal ends it: 0; 2 where something must be mended.
+
+    Raises ConfigError where the folder is no hospital's, or is started already.
+    """
+    folder = own_folder(folder)
+    with _alone(folder):
+        program = supernode(folder)
+        program.end_older()  # of a start that was killed
+        found = preflight(folder)
+        for warning in found.warnings:
+            _say(f"warning: {warning}")
+        for fault in found.faults:
+            print(f"gliofed-client: {plain(fault)}", file=sys.stderr, flush=True)
+        if found.faults:
+            return WRONG_USE
+        return _keep(Node(folder, read_own_kit(folder), program), _signalled())
+
+
+def supernode(folder: Path) -> Program:
+    """The SuperNode as a program; its own files are in `flower`."""
+    home = folder / "flower"
+    own = {"FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    own["TMPDIR"] = str(temporary(folder))  # Flower unpacks code there; /tmp may be full, or not to be written
+    command = [sys.executable, "-P", "-m", "client.link.supernode", str(folder)]
+    return Program("supernode", command, home, {**environment(), **own}, PAUSES)
+
+
+def running(folder: Path) -> int | None:
+    """The process that runs `start` for this folder; None where there is none."""
+    try:
+        with (folder / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        text = (folder / LOCK).read_text().strip()
+        return int(text) if text.isdigit() else 0
+    return None
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What the SuperNode last noted of itself; empty before it has."""
+    try:
+        return dict(json.loads((folder / "state.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def words_of(state: dict[str, Any]) -> str:
+    """What a SuperNode does, in words."""
+    if state["state"] != "working":
+        return {"connecting": "connecting", "idle": "connected, waiting for requests"}.get(state["state"], "")
+    kind = {"query": "preparing", "train": "training", "evaluate": "evaluating"}.get(str(state["kind"]), "working on")
+    return f"{kind} round {state['round']}"
+
+
+def _keep(node: Node, stop: threading.Event) -> int:
+    _say(f"{node.kit.site} of {node.kit.federation}: connecting to {node.kit.address}; end with Ctrl-C")
+    failing: str | None = None
+    try:
+        while not stop.wait(STEP):
+            try:
+                said, failing = node.tend(), None
+            except OSError as error:  # a full disk, say: what runs goes on
+                sentence = f"{error.filename}: {error.strerror}; make room or mend it"
+                said, failing = [sentence] * (sentence != failing), sentence
+            for sentence in said:
+                _say(sentence)
+    finally:
+        node.program.end()
+    _say("ended")
+    return 0
+
+
+def _signalled() -> threading.Event:
+    stop = threading.Event()
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, lambda *_: stop.set())
+    return stop
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[IO[str]]:
+    """Hold the folder: two SuperNodes with one key would push each other out. A killed process gives it back."""
+    with (folder / LOCK).open("a+") as file:
+        for left in range(ASKS, -1, -1):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                sleep(0.1)  # `status` holds it for a moment
+                if not left:
+                    file.seek(0)
+                    pid = file.read().strip()
+                    raise ConfigError(f"{folder}: started already, by process {pid}; end that one first") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield file
+
+
+def _say(sentence: str) -> None:
+    with suppress(OSError):  # a full disk: what runs goes on
+        print(f"{_now().astimezone():%Y-%m-%d %H:%M:%S} {plain(sentence)}", flush=True)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

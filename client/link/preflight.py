@@ -1,0 +1,198 @@
+"""Before a SuperNode is started: everything that can be looked at, and every fault at once, a sentence each."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import TypeVar
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+import client
+from client.link.approve import approved
+from client.link.reach import Findings, reach
+from client.link.site_file import read_site, temporary
+from shared.data.volume import DataError
+from shared.keys import certificate_sha256, public_line, read_authority, read_public
+from shared.kit import Kit, parse_kit
+from shared.parse import ConfigError
+from shared.site_config import SiteConfig
+
+LEAST_FREE = 10**9
+"""Bytes that the work folder's disk must have."""
+CASE = 10**8
+"""Bytes in the cache for a case: four modalities of 240 x 240 x 155 voxels in fp16, and its mask, are 0.9e8."""
+LOADS = """
+import sys
+import flwr.supernode.start_client_internal
+from client.round.training import pick_device
+try:
+    pick_device(sys.argv[1])
+except (ValueError, RuntimeError) as error:
+    sys.exit(f"site.yaml: {error}")
+"""
+T = TypeVar("T")
+PATIENCE = 120.0
+"""Seconds that loading all of it may take, from a slow disk for the first time."""
+
+
+def preflight(folder: Path) -> Findings:
+    """Look at a hospital's folder, its data, this machine and the server."""
+    found = Findings()
+    kit = _tried(lambda: read_own_kit(folder), found)
+    _tried(lambda: _look_at_key(folder), found)
+    _tried(lambda: _look_at_approval(folder), found)
+    _tried(lambda: _look_at_temporary(folder), found)
+    if site := _tried(lambda: read_site(folder), found):
+        if kit and site.name != kit.site:
+            found.faults.append(
+                f"{folder / 'site.yaml'}: name={site.name}: this hospital joined as {kit.site}; write that"
+            )
+        _tried(lambda: _look_at_data(site), found)
+        _tried(lambda: _look_at_work(site, found), found)
+        _tried(lambda: _look_at_environment(site), found)
+    if kit:
+        there = reach(kit.address, folder / "ca.crt")
+        found.faults += there.faults
+        found.warnings += there.warnings
+    return found
+
+
+def own_folder(folder: Path) -> Path:
+    """The hospital's folder, from the root on; ConfigError where it is none."""
+    folder = folder.expanduser().resolve()
+    if not (folder / "kit.json").is_file():
+        raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
+    return folder
+
+
+def read_own_kit(folder: Path) -> Kit:
+    """Read the kit that this hospital joined with, or raise ConfigError where its parts do not fit."""
+    path, ca = folder / "kit.json", folder / "ca.crt"
+    kit = parse_kit(path.read_bytes(), str(path))
+    if not ca.is_file():
+        raise ConfigError(f"{ca}: missing; take it from the kit, or restore it from a copy")
+    if certificate_sha256(read_authority(ca.read_bytes(), str(ca))) != kit.ca_sha256:
+        raise ConfigError(
+            f"{ca}: not the certificate that kit.json names; take it from the kit, or restore it from a copy"
+        )
+    return kit
+
+
+def _tried(look: Callable[[], T], found: Findings) -> T | None:
+    """What is found, or None and a fault."""
+    try:
+        return look()
+    except (ConfigError, DataError) as error:
+        found.faults.append(str(error))
+    except OSError as error:
+        about = f"{error.filename}: {error.strerror}; look at the file and its rights"
+        found.faults.append(about if error.filename else str(error))
+    return None
+
+
+def _look_at_key(folder: Path) -> None:
+    """The private key must be there, be nobody else's to read, and belong to the public one that was admitted."""
+    path, public = folder / "site.key", folder / "site.key.pub"
+    lost = "restore it from a copy, or join again into another folder and tell the aggregator"
+    if not path.exists():
+        raise ConfigError(f"{path}: missing; {lost}")
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise ConfigError(f"{path}: mode {mode:o}, so others may read it; chmod 600 it if nobody did, else join again")
+    try:
+        key = load_ssh_private_key(path.read_bytes(), None)
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError(f"{path}: no private key as join makes it; {lost}")
+    if not public.is_file():
+        raise ConfigError(f"{public}: missing; {lost}")
+    line = public.read_text(errors="replace")
+    if public_line(read_public(line, str(public))) != public_line(key.public_key()):
+        raise ConfigError(f"{path}: does not belong to {public.name}; {lost}")
+
+
+def _look_at_approval(folder: Path) -> None:
+    if not approved(folder):
+        raise ConfigError(f"{folder}: no code is approved; read and approve it: gliofed-client approve {folder}")
+
+
+def _look_at_temporary(folder: Path) -> None:
+    """Flower unpacks code there, before each request."""
+    place = temporary(folder)
+    _write_into(place, str(place))
+
+
+def _write_into(place: Path, named: str) -> None:
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{named}: {error.strerror}; give a folder that can be written") from None
+
+
+def _look_at_data(site: SiteConfig) -> None:
+    """Find the cohort's cases by their names; gliofed-client check reads them."""
+    from shared.data.dataset import site_cases
+    from shared.data.labels import LABELS
+
+    if site.labels not in LABELS:
+        raise ConfigError(f"site.yaml: labels={site.labels}: unknown scheme; known are {', '.join(LABELS)}")
+    site_cases(site)
+
+
+def _look_at_work(site: SiteConfig, found: Findings) -> None:
+    """The work folder must be writable, and hold what the cohort's cache still needs."""
+    work = Path(site.work)
+    _write_into(work, f"site.yaml: work={work}")
+    cohort = max((_passed(path) for path in work.glob("cohort/*.json")), default=None)
+    if cohort is None:
+        found.warnings.append(
+            f"{work}: no cohort is frozen, so the first request checks all scans, on one core; "
+            f"before that: gliofed-client check data.root={site.root} data.labels={site.labels} work={work}"
+        )
+    prepared = sum(1 for entry in work.glob("cache/*") if not entry.name.startswith("."))
+    needed = max(LEAST_FREE, CASE * ((cohort or 0) - prepared))
+    if (free := shutil.disk_usage(work).free) < needed:
+        raise ConfigError(f"{work}: {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed; make room or move work")
+
+
+def _passed(manifest: Path) -> int:
+    """Cases of a frozen cohort."""
+    try:
+        return sum(not entry["errors"] for entry in json.loads(manifest.read_text())["cases"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return 0  # said when it is used
+
+
+def _look_at_environment(site: SiteConfig) -> None:
+    """Load PyTorch and Flower, and take the device, in a process of its own: a broken library may end it."""
+    programs = Path(sys.executable).parent
+    try:
+        command = [sys.executable, "-P", "-c", LOADS, site.device]
+        done = subprocess.run(command, capture_output=True, env=environment(), timeout=PATIENCE)  # noqa: S603  # ours
+    except subprocess.TimeoutExpired:
+        raise ConfigError(
+            f"{programs}: PyTorch or Flower did not load within {PATIENCE:g} s; look at the disk"
+        ) from None
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        if lines and lines[-1].startswith("site.yaml: "):
+            raise ConfigError(lines[-1])
+        why = lines[-1] if lines else f"status {done.returncode}"
+        raise ConfigError(f"{programs}: PyTorch or Flower cannot be loaded ({why}); install gliofed anew")
+
+
+def environment() -> dict[str, str]:
+    """What the programs of this hospital are started with: this very code."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
+    return {**own, "PYTHONPATH": str(Path(client.__file__).resolve().parents[1])}

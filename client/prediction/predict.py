@@ -1,0 +1,232 @@
+"""Prediction: an exported model on cases; masks are written in each case's own space and labels."""
+
+import csv
+import gzip
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import groupby
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import torch
+from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+from torch import nn
+
+from client.prediction.exported import WEIGHTS, Exported
+from shared.codec import load_weights, travelling, weights_from_bytes
+from shared.data.cases import Case
+from shared.data.labels import labels_of, region_values
+from shared.data.prepare import Images, graded_entry, images_of, prepare_images
+from shared.data.volume import DataError, Scan
+from shared.files import write_bytes
+from shared.models import build_model, reads_series, task_of
+from shared.parse import ConfigError
+from shared.tasks import TASKS
+from shared.tasks.segmentation import Segmentation
+
+GRADES = "grades.csv"
+COLUMNS = ("patient", "visit", "grade", "probability_hgg", "modalities")
+
+LONGEST = 200
+"""Bytes of a case's name in a file's name; file systems take 255 in all, a letter has four at most."""
+
+_SPACE = (
+    *("qform_code", "sform_code", "xyzt_units", "srow_x", "srow_y", "srow_z"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+)
+_RAS = np.array([[0, 1], [1, 1], [2, 1]])
+
+Report = Callable[[str], None]
+"""Hears a line about each case that is done."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model, ready to predict."""
+
+    network: nn.Module
+    """In evaluation mode, on `device`."""
+    exported: Exported
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the cases."""
+
+    report: Report
+    predicted: list[str] = field(default_factory=list)
+    """Names of cases."""
+    faults: dict[str, str] = field(default_factory=dict)
+    """Name of a case that could not be predicted -> what to mend."""
+
+    def succeed(self, case: Case, what: str) -> None:
+        """Note a prediction."""
+        self.predicted.append(case_name(case))
+        self.report(f"{case_name(case)}: {what}")
+
+    def fail(self, cases: Sequence[Case], sentence: str) -> None:
+        """Note a fault of those of the cases of which nothing is known yet."""
+        for name in map(case_name, cases):
+            if name not in self.predicted and name not in self.faults:
+                self.faults[name] = sentence
+                self.report(f"{name}: failed")
+
+
+def load(folder: Path, exported: Exported, device: torch.device) -> Predictor:
+    """Build the model and put the weights of `folder` into it.
+
+    Raises ConfigError: weights that are damaged or of another shape; ValueError: an option that the model has not.
+    """
+    config, data, path = exported.model, exported.data, folder / WEIGHTS
+    if (task := task_of(config.name)) != exported.task:
+        raise ConfigError(f"{folder}: {config.name} is for task={task}, and task={exported.task} is given")
+    network = build_model(config, len(data.modalities), TASKS[exported.task].outputs(data))
+    try:
+        weights = weights_from_bytes(path.read_bytes())
+        for name, tensor in travelling(network).items():
+            if name in weights and weights[name].shape != tensor.shape:
+                raise ConfigError(f"{name} is {tuple(weights[name].shape)}, in the model {tuple(tensor.shape)}")
+        load_weights(network, weights)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}; copy both files of the model/ of one run") from None
+    return Predictor(network.to(device).eval(), exported, device)
+
+
+def predict(predictor: Predictor, cases: Sequence[Case], labels: str | None, out: Path, report: Report) -> Outcome:
+    """Predict each of the `cases`, which are in order of patients and visits, into the folder `out`.
+
+    Segmentation: PATIENT-VISIT-seg.nii.gz of each case, in the label scheme `labels`. Grading: grades.csv.
+    Raises DataError: same_name, unknown_labels, unknown_regions; and OSError where nothing can be written. What is
+    wrong with a case is in the outcome.
+    """
+    twice = [name for name, count in Counter(map(case_name, cases)).items() if count > 1]
+    if twice:
+        raise DataError("same_name", f"{twice[0]}: two cases have this name; give one another folder or name")
+    outcome = Outcome(report)
+    if predictor.exported.task == "grading":
+        _predict_grades(predictor, cases, out, outcome)
+        return outcome
+    assert labels is not None, "masks have a label scheme"
+    region_values(labels, predictor.exported.data.regions)
+    series = reads_series(predictor.exported.model.name)
+    groups = [list(visits) for _, visits in groupby(cases, key=lambda case: case.patient)]
+    for group in groups if series else [[case] for case in cases]:
+        try:
+            _predict_masks(predictor, group, labels, out, outcome)
+        except DataError as fault:
+            outcome.fail(group, str(fault))
+        except (MemoryError, RuntimeError) as error:
+            outcome.fail(group, _memory(error, predictor.device))
+    return outcome
+
+
+def case_name(case: Case) -> str:
+    """Name what is written of a case: PATIENT-VISIT, with nothing in it that would lead out of the folder."""
+    name = re.sub(r"[^\w.-]", "_", f"{case.patient}-{case.visit}")
+    if len(name.encode(errors="replace")) <= LONGEST:
+        return name
+    return f"{name[: LONGEST // 5]}-{sha256(name.encode(errors='replace')).hexdigest()[:16]}"
+
+
+def write_mask(labels: npt.NDArray[np.uint8], like: Scan, path: Path) -> None:
+    """Write labels (X, Y, Z), RAS, in the orientation of the scan `like` and with its place in space.
+
+    Nothing else of its header is copied: texts in it may name the patient.
+    """
+    scan = nib.load(like.path)
+    turned = apply_orientation(labels, ornt_transform(_RAS, io_orientation(scan.affine)))
+    kind = nib.Nifti2Image if isinstance(scan.header, nib.Nifti2Header) else nib.Nifti1Image
+    header = kind.header_class()
+    header.set_data_dtype(np.uint8)
+    for name in _SPACE:
+        header[name] = scan.header[name]
+    header["pixdim"][:4] = scan.header["pixdim"][:4]
+    image = kind(np.ascontiguousarray(turned), None, header)
+    write_bytes(path, gzip.compress(image.to_bytes(), mtime=0))
+
+
+def _predict_masks(predictor: Predictor, cases: list[Case], labels: str, out: Path, outcome: Outcome) -> None:
+    """Predict visits that the model reads together; those that cannot be read by themselves are left out."""
+    data = predictor.exported.data
+    try:
+        images = prepare_images(cases, data)
+    except DataError:
+        good = [case for case in cases if _readable(case, predictor, outcome)] if len(cases) > 1 else cases
+        if len(good) == len(cases):
+            raise
+        if good:
+            _predict_masks(predictor, good, labels, out, outcome)
+        return
+    for case, regions in zip(cases, _regions(predictor, images), strict=True):
+        path = out / f"{case_name(case)}-seg.nii.gz"
+        write_mask(labels_of(regions, labels, data.regions), images_of(case, data)[0], path)
+        outcome.succeed(case, path.name)
+
+
+def _readable(case: Case, predictor: Predictor, outcome: Outcome) -> bool:
+    try:
+        prepare_images([case], predictor.exported.data)
+    except DataError as fault:
+        outcome.fail([case], str(fault))
+        return False
+    return True
+
+
+def _regions(predictor: Predictor, images: Images) -> Iterator[npt.NDArray[np.bool_]]:
+    """Yield each visit's regions (R, X, Y, Z) on the grid of the scans, RAS; in windows as `samples.whole` has them."""
+    data, series = predictor.exported.data, reads_series(predictor.exported.model.name)
+    length = data.window if series else 1
+    for start in range(0, len(images.array), length):
+        visits = torch.from_numpy(images.array[start : start + length]).float().to(predictor.device)
+        logits = Segmentation.infer(predictor.network, visits[None] if series else visits, data.patch)
+        _check(logits, images.first[0])
+        for probability in logits.float().sigmoid().cpu().numpy().reshape(-1, *logits.shape[-4:]):
+            # Probabilities, not logits: there is no number for the certain background outside the box.
+            yield np.stack([images.restored(region) > 0.5 for region in probability])
+
+
+@torch.no_grad()
+def _predict_grades(predictor: Predictor, cases: Sequence[Case], out: Path, outcome: Outcome) -> None:
+    """Write grades.csv, one line a visit."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for case in cases:
+        data = predictor.exported.data
+        try:
+            entry = graded_entry(case, data)
+            image, present = torch.from_numpy(entry.image).float(), torch.tensor([entry.present])
+            logit = predictor.network(image.to(predictor.device), present.to(predictor.device))
+            _check(logit, next(iter(case.images.values())))
+        except DataError as fault:
+            outcome.fail([case], str(fault))
+            continue
+        except (MemoryError, RuntimeError) as error:
+            outcome.fail([case], _memory(error, predictor.device))
+            continue
+        grade, there = "HGG" if logit.item() > 0 else "LGG", zip(data.modalities, entry.present, strict=True)
+        used = " ".join(modality for modality, is_there in there if is_there)
+        table.writerow((case.patient, case.visit, grade, f"{logit.sigmoid().item():.4f}", used))
+        outcome.succeed(case, grade)
+    write_bytes(out / GRADES, text.getvalue().encode())
+
+
+def _check(logits: torch.Tensor, scan: Scan) -> None:
+    """A model whose training diverged says NaN, which would pass for an empty mask, or for LGG."""
+    if not torch.isfinite(logits).all():
+        raise DataError("not_finite", f"{scan}: the model says NaN or infinite; take the model of another round or run")
+
+
+def _memory(error: Exception, device: torch.device) -> str:
+    """Say that the memory was not enough; any other error is ours, and is raised again."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
+        cure = "a machine with more memory" if device.type == "cpu" else "device=cpu, or a GPU with more memory"
+        return f"out of memory on {device}; take {cure}, or a model of a smaller data.patch"
+    raise error

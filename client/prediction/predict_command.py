@@ -1,0 +1,169 @@
+"""gliofed-client predict: what was asked for is checked before PyTorch is loaded and scans are read."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from client.overrides import quoted
+from client.prediction.exported import Exported, find_export, read_export
+from shared.data.cases import Case
+from shared.data.labels import LABELS, region_values
+from shared.data.layouts import find_cases
+from shared.data.volume import DataError
+from shared.files import write_json
+from shared.parse import ConfigError, Strict, parse
+from shared.site_config import Device
+from shared.terminal import plain
+from shared.versions import versions
+
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+_PATHS = {"model": "model.folder", "data.root": "data.root", "out": "out"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Model(Strict):
+    folder: str
+    iterations: int | None
+    stop_when_stable: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data(Strict):
+    root: str
+    labels: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings(Strict):
+    model: _Model
+    data: _Data
+    out: str | None
+    device: Device
+
+
+def predict_command(words: list[str]) -> int:
+    """Do what the words after `predict` ask for; return 0, 1 where a case failed, or 2 for wrong use."""
+    try:
+        settings = _settings(words)
+        given = Path(settings.model.folder).expanduser()
+        options = {"iterations": settings.model.iterations, "stop_when_stable": settings.model.stop_when_stable}
+        folder = find_export(given)
+        exported = read_export(folder, options)
+        labels = _labels(exported, settings.data.labels)
+        cases = cases_under(Path(settings.data.root).expanduser().resolve(), labels or "")
+        out = Path(settings.out or f"outputs/{datetime.now().astimezone():%Y-%m-%d/%H-%M-%S}").expanduser()
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError(f"out={out}: is there and not empty; give a new folder, or remove it")
+        return _predict(settings, folder, exported, labels, cases, out)
+    except (ConfigError, DataError) as error:
+        return _say(f"{error}; see gliofed-client --help", WRONG_USE)
+    except OSError as error:
+        return _say(f"{error.filename or 'out'}: {error.strerror}; make room or mend it, then start again", FAILED)
+    except KeyboardInterrupt:
+        return _say("interrupted; masks that are written are whole", INTERRUPTED)
+
+
+def cases_under(root: Path, labels: str) -> list[Case]:
+    """All cases under `root`, or the one case that `root` is the folder of.
+
+    Raises DataError as `find_cases` does.
+    """
+    try:
+        return find_cases(root, labels)
+    except DataError as fault:
+        if fault.code != "no_cases" or not root.is_dir():
+            raise
+        # A layout is a folder of cases. The parent may hold other things, so the case is seen in a folder of its own.
+        with TemporaryDirectory() as above:
+            (link := Path(above) / root.name).symlink_to(root)
+            try:
+                found = find_cases(Path(above), labels)
+            except DataError:
+                raise fault from None
+        return [replace(case, images=_moved(case, link, root), mask=None) for case in found]
+
+
+def _moved(case: Case, link: Path, root: Path) -> dict[str, Any]:
+    return {
+        name: replace(scan, path=root / scan.path.relative_to(link)) if scan.path.is_relative_to(link) else scan
+        for name, scan in case.images.items()
+    }
+
+
+def _settings(words: list[str]) -> _Settings:
+    try:
+        with initialize_config_module("configs", version_base="1.3"):
+            composed = compose("predict", [quoted(word, _PATHS) for word in words])
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:  # the last two where data=5, say
+        raise ConfigError(" ".join(str(error).split())[:300]) from None
+    if missing := sorted(OmegaConf.missing_keys(composed)):
+        names = ", ".join("model" if key == "model.folder" else key for key in missing)
+        raise ConfigError(f"{names}: must be given")
+    values: Any = OmegaConf.to_container(composed, resolve=True)
+    return parse(_Settings, values)
+
+
+def _labels(exported: Exported, scheme: str | None) -> str | None:
+    """The label scheme that masks are written in; grading needs none."""
+    if exported.task == "segmentation":
+        if scheme is None:
+            raise ConfigError(f"data.labels: must be given, the scheme of the masks; known are {', '.join(LABELS)}")
+        region_values(scheme, exported.data.regions)
+    return scheme
+
+
+def _predict(
+    settings: _Settings, folder: Path, exported: Exported, labels: str | None, cases: list[Case], out: Path
+) -> int:
+    # Imported here, so that a mistyped word is answered at once.
+    from client.prediction.predict import load, predict
+    from client.round.training import pick_device
+
+    try:
+        predictor = load(folder, exported, pick_device(settings.device))
+    except ValueError as error:  # names the key, the value and the cure
+        raise ConfigError(str(error)) from None
+    out.mkdir(parents=True, exist_ok=True)
+    with _progress(len(cases)) as report:
+        outcome = predict(predictor, cases, labels, out, report)
+    made = {"run_id": exported.run_id, "round": exported.round, "task": exported.task, "labels": labels}
+    write_json(out / "predict.json", made | {"failed": outcome.faults, "versions": versions()})
+    for name, sentence in outcome.faults.items():
+        print(plain(f"{name}: {sentence}"), file=sys.stderr)
+    what = "grades.csv" if exported.task == "grading" else "masks"
+    print(f"{len(outcome.predicted)} of {len(cases)} cases predicted; {what} in {out}")
+    return FAILED if outcome.faults else 0
+
+
+@contextmanager
+def _progress(cases: int) -> Iterator[Any]:
+    """A bar on a terminal, a plain line a case in a pipe."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bars:
+        bar = bars.add_task("", total=cases)
+
+        def report(line: str) -> None:
+            bars.advance(bar)
+            if bars.disable:
+                print(plain(line), file=sys.stderr, flush=True)
+
+        yield report
+
+
+def _say(sentence: str, status: int) -> int:
+    print(f"gliofed-client: {plain(sentence)}", file=sys.stderr)
+    return status

@@ -1,0 +1,118 @@
+"""What a site notes of every message, in a chain of its own: what was asked, what was decided, and what left.
+
+No line names a patient or a file. `work/audit/audit.jsonl` has, for each message,
+
+    request   what was asked, by which run, SHA-256 of the weights and the server's head that came with it
+    decision  accepted by the policy; or declined or failed, with the code
+    receipt   of all that left: of each record its name, type, size and SHA-256, and what was told in numbers
+
+and besides `code_refused`, with the hash of code that nobody here approved, `error_sent`, with the number by which
+Flower says that the program of a request ended without a reply, and `smaller_patch`, where a round was
+trained with less than was asked for.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from client.round.outbox import Outbox
+from client.round.policy import DeclinedError, check_hours, check_rounds, check_run, reply_key
+from shared.audit import audit_file
+from shared.chain import BusyError, Chain, hold_chain
+from shared.messages import MessageError, Reply, Request
+from shared.parse import ConfigError
+from shared.site_config import SiteConfig
+
+WAIT = 10.0  # seconds for another message's line: writing one takes milliseconds
+DAY = timedelta(hours=24)
+
+
+class Audit:
+    """One message at one site. Its methods raise DeclinedError `audit` where the log cannot be written."""
+
+    def __init__(self, site: SiteConfig, kind: str) -> None:
+        """Nothing is written yet; `kind` is prepare, train or evaluate."""
+        self._site, self._noted = site, False
+        self._about: dict[str, Any] = {"kind": kind, "run_id": None, "round": None}
+        self._asked: dict[str, Any] = {"event": "request", **self._about}
+        self._asked |= {"config_hash": None, "weights": None, "server_head": None}
+
+    def admit(self, request: Request) -> None:
+        """Note a request and ask the policy, or raise its DeclinedError. Nothing of the site's data is read for it.
+
+        Raises MessageError where the request names no line of the server's log: such a server could write it anew.
+        """
+        policy, now = self._site.policy, _now()
+        self._about |= {"run_id": request.run_id, "round": request.round}
+        told = {"config_hash": request.config.hash, "weights": request.weights_sha256}
+        self._asked |= {**self._about, **told, "server_head": request.head or None}
+        trains = self._about["kind"] == "train"
+        outbox = Outbox(Path(self._site.work) / "outbox")
+        stored = trains and outbox.find(reply_key(policy, request)) is not None
+        with self._log() as log:
+            events = [self._asked]
+            try:
+                if not request.head:
+                    raise MessageError("the request names no line of the server's audit log")
+                check_run(policy, request.config)
+                if not stored:  # the work is done already
+                    check_hours(policy, now.astimezone().time())
+                if trains and not stored and policy.max_rounds_a_day is not None:
+                    check_rounds(policy, _rounds_since(log, now - DAY))
+                events.append(self._decision("accepted", "ok") | {"stored": stored})
+            finally:
+                log.append(*events)
+                self._noted = True
+
+    def receipt(self, reply: Reply, leaving: list[dict[str, Any]]) -> str:
+        """Note what leaves, before it does; return the hash of that line, which goes with the reply as its head."""
+        told: dict[str, Any] = {"site": reply.site, "status": reply.status, "code": reply.code}
+        told |= {"patients": reply.patients, "left_out": reply.left_out, "epsilon": reply.epsilon}
+        told["metrics"] = sorted(reply.metrics)
+        events = [] if self._noted else [self._asked]  # it could not be read, or not be noted when it came
+        if reply.status != "ok":
+            events.append(self._decision(reply.status, reply.code))
+        with self._log() as log:
+            return log.append(*events, {"event": "receipt", **self._about, **told, "records": leaving})
+
+    def _decision(self, decision: str, code: str) -> dict[str, Any]:
+        return {"event": "decision", **self._about, "decision": decision, "code": code}
+
+    def _log(self) -> AbstractContextManager[Chain]:
+        return _log_of(self._site)
+
+
+def note(site: SiteConfig, event: Mapping[str, Any]) -> None:
+    """Note something that is no request, decision or receipt. Raises DeclinedError `audit`."""
+    with _log_of(site) as log:
+        log.append(event)
+
+
+@contextmanager
+def _log_of(site: SiteConfig) -> Iterator[Chain]:
+    file = audit_file(Path(site.work))
+    try:
+        with hold_chain(file, WAIT) as log:
+            yield log
+    except (BusyError, ConfigError) as error:
+        raise DeclinedError("audit", str(error)) from None
+    except OSError as error:
+        where = error.filename or file
+        raise DeclinedError("audit", f"{where}: {error.strerror}; mend it, nothing leaves until then") from None
+
+
+def _rounds_since(log: Chain, since: datetime) -> int:
+    """Rounds that the policy accepted after `since`, and that were not answered from what was stored."""
+    return sum(
+        event["event"] == "decision"
+        and (event["kind"], event["decision"]) == ("train", "accepted")
+        and not event["stored"]
+        and datetime.fromisoformat(event["time"]) > since
+        for event in log.events()
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

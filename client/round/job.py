@@ -1,0 +1,55 @@
+"""One request at one site, agreed to and with its data open."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from client.doctor.manifest import admit
+from client.round.policy import DeclinedError, check_cohort, check_run
+from client.round.training import pick_device
+from shared.codec import load_weights, weights_from_bytes
+from shared.data.dataset import Cohort, Reading, open_cohort
+from shared.messages import Request
+from shared.site_config import SiteConfig
+from shared.tasks import model_of, reading_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every answer needs."""
+
+    site: SiteConfig
+    request: Request
+    cohort: Cohort
+    device: torch.device
+    reading: Reading
+
+    @property
+    def words(self) -> tuple[int, str, int]:
+        """Where the round's randomness comes from, but for noise and sampling of a private run."""
+        return self.request.config.seed, self.site.name, self.request.round
+
+    def model(self) -> nn.Module:
+        """Build the model with the weights that were sent, on the site's device."""
+        model = model_of(self.request.config)
+        load_weights(model, weights_from_bytes(self.request.weights))
+        return model.to(self.device)
+
+
+def open_job(site: SiteConfig, request: Request) -> Job:
+    """Ask the policy, take the device and open the data, in this order: refusing is cheap."""
+    check_run(site.policy, request.config)
+    try:
+        device = pick_device(site.device)
+    except ValueError as error:
+        raise DeclinedError("device", str(error)) from None
+    torch.set_num_threads(site.threads)  # holds for this thread
+    reading = reading_of(request.config)
+    admitted = admit(site, request.config.data, request.config.task)
+    cohort = open_cohort(site, request.config.data, reading, admitted.cases)
+    left_out = Counter(admitted.left_out) + Counter(cohort.left_out)
+    cohort = replace(cohort, left_out=dict(left_out))
+    check_cohort(site.policy, request.config, len(cohort.train))
+    return Job(site, request, cohort, device, reading)

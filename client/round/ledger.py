@@ -1,0 +1,210 @@
+"""What each patient has been charged for, on the hospital's disk: one ledger a study, which no crash makes forget."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from client.round.policy import DeclinedError
+from shared.accounting import Spent, rdp_epsilon
+from shared.chain import BusyError, begun, digest, drop_unfinished, head_file, link, lock, read_chain, read_head
+from shared.files import append_line, write_bytes, write_json
+from shared.parse import ConfigError, parse
+
+SLACK = timedelta(minutes=5)
+"""A clock may be set back by so much: time servers do it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charge:
+    """Gaussian mechanisms, written down before they run, that every patient is charged for."""
+
+    what: Literal["train", "count"]
+    """Steps of a round, or the noisy number of patients."""
+    run_id: str
+    round: int
+    sigma: float
+    """Noise multiplier."""
+    rate: float
+    """Chance of each patient to be in a step."""
+    steps: int
+    patients: int
+    """Training patients: exact, and no part of what leaves."""
+    private: bool = True
+    """False in test mode, whose noise can be computed by anybody."""
+    noisy: int | None = None
+    """What was drawn for `count`, of all patients."""
+    cohort: str = ""
+    """Of `count`: SHA-256 of the patients' names, in hex."""
+    split: str = ""
+    """How patients are parted for validation."""
+    time: str = ""
+    """UTC, ISO 8601; of the line."""
+
+
+@dataclass(frozen=True)
+class _Line:
+    charge: Charge
+    before: str
+    """SHA-256 of the line before it, in hex."""
+
+
+@dataclass
+class Ledger:
+    """The charges of one study, in `folder`. Only `hold` gives one that may be written to."""
+
+    folder: Path
+    delta: float
+    """Of the study's epsilon: the site's own, or `client.round.privacy.default_delta` when the ledger is opened."""
+    charges: list[Charge]
+    head: str
+    """SHA-256 of the last line, in hex."""
+
+    @property
+    def spent(self) -> Spent:
+        """Every charge, equal mechanisms together."""
+        return _together(self.charges)
+
+    @property
+    def private(self) -> bool:
+        """Whether nothing was trained in test mode."""
+        return all(charge.private for charge in self.charges)
+
+    @property
+    def split(self) -> str:
+        """How the study parts its patients; empty before the first charge."""
+        return next((charge.split for charge in self.charges if charge.split), "")
+
+    def epsilon_of_run(self, more: Charge) -> float:
+        """Epsilon of the run of `more`, with it."""
+        of_run = [charge for charge in self.charges if charge.run_id == more.run_id]
+        return rdp_epsilon(_together([*of_run, more]), self.delta)
+
+    def epsilon(self) -> float:
+        """Epsilon of each patient so far, by RDP."""
+        return rdp_epsilon(self.spent, self.delta)
+
+    def charge(self, charge: Charge, ceiling: float | None) -> None:
+        """Write a charge, or raise DeclinedError where epsilon would pass the `ceiling`; it is on disk on return."""
+        charge = replace(charge, time=_now().isoformat(timespec="seconds"))
+        after = rdp_epsilon(_together([*self.charges, charge]), self.delta)
+        if ceiling is not None and not (self.private and charge.private):
+            raise DeclinedError("budget", "policy.max_epsilon cannot be kept: a run in test mode is not private")
+        if ceiling is not None and not after <= ceiling:  # NaN is over it
+            raise DeclinedError(
+                "budget",
+                f"{charge.what} of round {charge.round} would bring epsilon to {after:.3f}, and "
+                f"policy.max_epsilon={ceiling:g} (spent: {self.epsilon():.3f}, delta={self.delta:.2g})",
+            )
+        line = link({"charge": asdict(charge)}, self.head)
+        append_line(_file(self.folder), line)
+        self.charges.append(charge)
+        self.head = digest(line)
+        _write_head(self)
+
+    def noisy_count(self, cohort: str) -> int | None:
+        """The number of patients that was drawn for these patients, if one was."""
+        return next((c.noisy for c in self.charges if c.what == "count" and c.cohort == cohort), None)
+
+
+def ledger_folder(work: str) -> Path:
+    """Where the ledger of a site with this work folder is."""
+    return Path(work) / "ledger"
+
+
+@contextmanager
+def hold(folder: Path, delta: float) -> Iterator[Ledger]:
+    """Hold the ledger in `folder` for writing, a new one with `delta` where there is none.
+
+    Raises DeclinedError: ledger_busy where another process holds it, ledger where it cannot be relied on.
+    """
+    try:
+        held = lock(folder)
+    except BusyError:
+        raise DeclinedError("ledger_busy", f"{folder}: another run holds this ledger; wait until it ends") from None
+    with held:
+        try:
+            ledger = read_ledger(folder)
+        except ConfigError as error:
+            raise DeclinedError("ledger", str(error)) from None
+        if ledger is None:
+            ledger = _open(folder, delta)
+        else:
+            drop_unfinished(_file(folder))
+            _write_head(ledger)  # a process may have died between a line and its head
+        if ledger.charges and (last := _time(ledger.charges[-1])) > _now() + SLACK:
+            raise DeclinedError(
+                "ledger", f"{_file(folder)}: its last line is of {last}, which is yet to come; set the clock right"
+            )
+        yield ledger
+
+
+def read_ledger(folder: Path) -> Ledger | None:
+    """Read and verify a ledger; None where there is none. A line that a killed process left unfinished is no charge.
+
+    Raises ConfigError where lines are missing, changed or cannot be read.
+    """
+    file = _file(folder)
+    if not begun(file):
+        return None
+    head = read_head(head_file(file))
+    try:
+        delta = float(head["delta"])
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise ConfigError(f"{folder}: head.json has no delta; put ledger.jsonl and head.json back") from None
+    chain = read_chain(file, _root(delta), head)
+    charges = []
+    for number, text in enumerate(chain.lines, start=1):
+        try:
+            charge = parse(_Line, text).charge
+            _time(charge)
+        except ValueError:  # a ConfigError is one
+            raise ConfigError(
+                f"{file}: line {number} is no charge with a time and its zone; put the ledger back from a copy"
+            ) from None
+        charges.append(charge)
+    return Ledger(folder, delta, charges, chain.head)
+
+
+def _open(folder: Path, delta: float) -> Ledger:
+    ledger = Ledger(folder, delta, [], digest(_root(delta)))
+    write_bytes(_file(folder), b"")
+    _write_head(ledger)
+    return ledger
+
+
+def _write_head(ledger: Ledger) -> None:
+    """Say how many lines there are, so that a cut-off end shows."""
+    head: dict[str, Any] = {"lines": len(ledger.charges), "hash": ledger.head, "delta": ledger.delta}
+    write_json(ledger.folder / "head.json", head)
+
+
+def _together(charges: list[Charge]) -> Spent:
+    steps: Counter[tuple[float, float]] = Counter()
+    for charge in charges:
+        steps[charge.sigma, charge.rate] += charge.steps
+    return [(sigma, rate, count) for (sigma, rate), count in steps.items()]
+
+
+def _time(charge: Charge) -> datetime:
+    """When it was written. Raises ValueError where nobody can tell."""
+    time = datetime.fromisoformat(charge.time)
+    if time.tzinfo is None:
+        raise ValueError(f"time={charge.time}: has no time zone")
+    return time
+
+
+def _file(folder: Path) -> Path:
+    return folder / "ledger.jsonl"
+
+
+def _root(delta: float) -> str:
+    """What the first line follows: the whole chain hangs on delta."""
+    return f"delta={delta!r}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,118 @@
+"""gliofed-client ledger: what a hospital's patients have been charged for, from the file alone."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shared.terminal import plain
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from client.round.ledger import Charge, Ledger
+
+# The ledger is imported where it is used: Opacus takes seconds to load, and a mistyped word is answered at once.
+
+WRONG_USE = 2
+
+
+def ledger_command(words: list[str]) -> int:
+    """Do what the words after `ledger` ask for; return 0, or 2 where there is no ledger or it cannot be relied on."""
+    parser = argparse.ArgumentParser(prog="gliofed-client ledger", add_help=False)
+    parser.add_argument("work", type=Path, metavar="WORK")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args(words)
+    from shared.parse import ConfigError
+
+    try:
+        ledger = _find(arguments.work.expanduser())
+        if ledger is None:
+            raise ConfigError(f"{arguments.work}: no ledger there; give a site's work folder in which it trained")
+    except ConfigError as error:
+        return _say(str(error))
+    except OSError as error:  # of another user, say
+        return _say(f"{error.filename or arguments.work}: {error.strerror}; mend it, then start again")
+    if arguments.json:
+        print(json.dumps(_as_json(ledger)))
+    else:
+        _show(ledger)
+    return 0
+
+
+def _find(work: Path) -> "Ledger | None":
+    """Read the ledger of a work folder, or the one in this folder; no lock is taken, so that a run is not disturbed."""
+    from client.round.ledger import ledger_folder, read_ledger
+
+    for folder in (ledger_folder(str(work)), work):
+        if (ledger := read_ledger(folder)) is not None:
+            return ledger
+    return None
+
+
+def _as_json(ledger: "Ledger") -> dict[str, object]:
+    """The epsilons hold only where `private` is true."""
+    from shared.accounting import prv_epsilon
+
+    return {
+        "delta": ledger.delta,
+        "epsilon_rdp": ledger.epsilon(),
+        "epsilon_prv": prv_epsilon(ledger.spent, ledger.delta),
+        "private": ledger.private,
+        "charges": [asdict(charge) for charge in ledger.charges],
+    }
+
+
+def _show(ledger: "Ledger") -> None:
+    from rich.console import Console
+
+    from shared.accounting import prv_epsilon
+
+    if not ledger.charges:
+        print(f"nothing was charged yet (delta={ledger.delta:.3g})")
+        return
+    Console().print(_table(ledger))
+    rdp, prv = ledger.epsilon(), prv_epsilon(ledger.spent, ledger.delta)
+    print(f"spent: epsilon {rdp:.3f} by RDP, {prv:.3f} by PRV, at delta={ledger.delta:.3g}")
+    if not ledger.private:
+        print("not private: no epsilon holds, since anybody can compute the noise of a run in test mode")
+    print(f"training patients: {ledger.charges[-1].patients}")
+    print(f"last charge: {ledger.charges[-1].time}")
+
+
+def _table(ledger: "Ledger") -> "Table":
+    """A row for each run, in order of its first charge, and one for the noisy numbers of patients."""
+    from rich.table import Table
+
+    table = Table("run", "rounds", title="Charged to each patient")
+    for heading in ("charges", "steps", "noise", "rate", "epsilon (RDP)"):
+        table.add_column(heading, justify="right")
+    steps = [charge for charge in ledger.charges if charge.what == "train"]
+    for run_id in dict.fromkeys(charge.run_id for charge in steps):
+        of_run = [charge for charge in steps if charge.run_id == run_id]
+        table.add_row(run_id[:12], *_cells(ledger, of_run))
+    if counts := [charge for charge in ledger.charges if charge.what == "count"]:
+        table.add_row("patients told", *_cells(ledger, counts))
+    return table
+
+
+def _cells(ledger: "Ledger", charges: "Sequence[Charge]") -> list[str]:
+    """A row behind its name: what these charges were, and what they would have spent alone."""
+    alone = replace(ledger, charges=list(charges))
+    rounds = sorted({charge.round for charge in charges})
+    return [
+        str(rounds[0]) if len(rounds) == 1 else f"{rounds[0]}-{rounds[-1]}",
+        str(len(charges)),
+        str(sum(charge.steps for charge in charges)),
+        ", ".join(f"{sigma:.3g}" for sigma in dict.fromkeys(charge.sigma for charge in charges)),
+        ", ".join(f"{rate:.3g}" for rate in dict.fromkeys(charge.rate for charge in charges)),
+        f"{alone.epsilon():.3f}" if alone.private else "not private",
+    ]
+
+
+def _say(sentence: str) -> int:
+    print(f"gliofed-client: {plain(sentence)}", file=sys.stderr)
+    return WRONG_USE

@@ -1,0 +1,132 @@
+"""What a private run does otherwise: it is charged first; its steps or update, and numbers of patients, are noisy."""
+
+import hashlib
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from torch import Tensor, nn
+
+from client.round.job import Job
+from client.round.ledger import Charge, Ledger, hold, ledger_folder
+from client.round.policy import DeclinedError, check_noise, counts_leave
+from client.round.privacy import Plan, default_delta, plan_round, train_privately
+from client.round.training import TrainResult
+from shared.config import DataConfig
+from shared.data.dataset import Patient
+from shared.data.samples import Batch, of_one
+from shared.noise import new_secret, noisy_mean
+from shared.seeding import seed_of
+from shared.tasks import TASKS
+
+
+@contextmanager
+def ledger_of(job: Job) -> Iterator[Ledger]:
+    """Hold the site's ledger, in its work folder: until the end of a round, so that no second run trains meanwhile."""
+    policy, data = job.site.policy, job.request.config.data
+    everybody = len(job.cohort.train) + len(job.cohort.validation)
+    exact = everybody if counts_leave(policy, job.request.config) else None
+    with hold(ledger_folder(job.site.work), policy.delta or default_delta(exact)) as ledger:
+        if policy.delta not in (None, ledger.delta):
+            sentence = f"policy.delta={policy.delta:g}: the study's ledger was opened with {ledger.delta:g}; keep that"
+            raise DeclinedError("ledger", sentence)
+        if ledger.split not in ("", split_of(data)):
+            raise DeclinedError("ledger", f"{split_of(data)}: the study's patients were parted by {ledger.split}")
+        yield ledger
+
+
+def split_of(data: DataConfig) -> str:
+    """How patients are parted for validation; another way would put some of them on the other side."""
+    return f"data.validation={data.validation:g} data.split_seed={data.split_seed}"
+
+
+def charge_round(job: Job, ledger: Ledger, told: int) -> Plan:
+    """Plan the round of a site that tells of so many patients, and write its charge.
+
+    Raises DeclinedError where the run's budget, or the site's ceiling, does not hold it.
+    """
+    policy, config = job.site.policy, job.request.config
+    if not 0 < job.request.round <= config.rounds:  # its learning rate might be below zero
+        raise DeclinedError("policy", f"round {job.request.round}: the run has {config.rounds}")
+    also = () if counts_leave(policy, config) or not _tells(job) else (_count_mechanism(job),)
+    try:
+        plan = plan_round(config, job.request.round, told, ledger.delta, also)
+    except ValueError as error:
+        raise DeclinedError("budget", f"privacy.{error} (policy.count_noise={policy.count_noise:g})") from None
+    check_noise(policy, plan.sigma)
+    charge = _charge(job, "train", plan.sigma, plan.rate, plan.steps)
+    if not (after := ledger.epsilon_of_run(charge)) <= config.privacy.epsilon:
+        sentence = f"round {charge.round} would bring the run to {after:.3f}; a round that is tried again counts again"
+        raise DeclinedError("budget", f"privacy.epsilon={config.privacy.epsilon:g}: {sentence}")
+    ledger.charge(charge, policy.max_epsilon)
+    return plan
+
+
+def private_steps(job: Job, model: nn.Module, plan: Plan) -> TrainResult:
+    """Take the private steps that were charged."""
+    config = job.request.config
+
+    def sample(patient: Patient, rng: np.random.Generator) -> Batch:
+        return of_one(patient, config.data, config.train, rng, job.reading, config.privacy.patches)
+
+    return train_privately(model, job.cohort.train, sample, TASKS[config.task], config, plan, job.device, _secret(job))
+
+
+def hide(job: Job, update: dict[str, Tensor], plan: Plan) -> dict[str, Tensor]:
+    """Clip a whole update and add the noise that was charged."""
+    return noisy_mean([update.__getitem__], update, job.request.config.privacy.clip, plan.sigma, _secret(job))
+
+
+def patients_to_tell(job: Job, ledger: Ledger) -> int:
+    """The number of training patients as it may leave: a noisy one is drawn once for all patients, and charged.
+
+    The noise is on the number of all patients of the site, whichever of them a request has for validation. With
+    local_update, whose unit is the whole site, every site says 1.
+    """
+    config = job.request.config
+    if counts_leave(job.site.policy, config):
+        return len(job.cohort.train)
+    if not _tells(job):
+        return 1
+    everybody = sorted(patient.name for patient in (*job.cohort.train, *job.cohort.validation))
+    cohort = hashlib.sha256("\x1f".join(everybody).encode()).hexdigest()
+    noisy = ledger.noisy_count(cohort)
+    if noisy is None:
+        sigma, rate, steps = _count_mechanism(job)
+        test_seed = config.privacy.test_seed
+        seed = secrets.randbits(256) if test_seed is None else seed_of(test_seed, *job.words, "count")
+        noisy = round(len(everybody) + np.random.default_rng(seed).normal(scale=sigma))
+        charge = replace(_charge(job, "count", sigma, rate, steps), noisy=noisy, cohort=cohort)
+        ledger.charge(charge, job.site.policy.max_epsilon)
+    return max(1, round(noisy * (1 - config.data.validation)))
+
+
+def _tells(job: Job) -> bool:
+    """Whether a number of patients leaves at all."""
+    return job.request.config.privacy.mechanism != "local_update"
+
+
+def _count_mechanism(job: Job) -> tuple[float, float, int]:
+    """One patient more or less changes the number by one: the noise's deviation is its multiplier."""
+    return job.site.policy.count_noise, 1.0, 1
+
+
+def _charge(job: Job, what: Literal["train", "count"], sigma: float, rate: float, steps: int) -> Charge:
+    return Charge(
+        what=what,
+        run_id=job.request.run_id,
+        round=job.request.round,
+        sigma=sigma,
+        rate=rate,
+        steps=steps,
+        patients=len(job.cohort.train),
+        private=job.request.config.privacy.test_seed is None,
+        split=split_of(job.request.config.data),
+    )
+
+
+def _secret(job: Job) -> int:
+    return new_secret(job.request.config.privacy.test_seed, job.site.name, job.request.round, "private")

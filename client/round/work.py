@@ -1,0 +1,134 @@
+"""What a site does with a request: prepare its cohort, train, or evaluate."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from client.round.job import Job, open_job
+from client.round.memory import with_less_memory
+from client.round.outbox import Outbox
+from client.round.policy import DeclinedError, check_run, counts_leave, metrics_leave, reply_key
+from client.round.training import TrainResult, train_one_round
+from shared.codec import encode, travelling
+from shared.data.samples import batches, whole
+from shared.messages import Reply, Request
+from shared.seeding import generator, seed_of
+from shared.site_config import SiteConfig
+from shared.tasks import TASKS
+
+# private_work is imported where it is used: Opacus takes seconds to load, and each message may be a process.
+
+ROOM_FOR_LOGS = 2**20
+"""Bytes."""
+
+
+def prepare(site: SiteConfig, request: Request) -> Reply:
+    """Say who the site is and how many patients it would train on; its cache is filled on the way."""
+    job = open_job(site, request)
+    if not request.config.private:
+        return Reply(site=site.name, patients=len(job.cohort.train), left_out=_left_out(job))
+    from client.round.private_work import ledger_of, patients_to_tell
+
+    with ledger_of(job) as ledger:
+        return Reply(site=site.name, patients=patients_to_tell(job, ledger), left_out=_left_out(job))
+
+
+def train(site: SiteConfig, request: Request) -> Reply:
+    """Train for a round and reply with the update, or with the stored reply if this request was answered before."""
+    check_run(site.policy, request.config)  # first: what was stored under another policy stays as well
+    outbox = Outbox(Path(site.work) / "outbox")
+    key = reply_key(site.policy, request)
+    if stored := outbox.find(key):
+        return stored if metrics_leave(site.policy, request.config) else replace(stored, metrics={})
+    job = open_job(site, request)
+    reply = with_less_memory(job, _train_privately if request.config.private else _train_openly)
+    outbox.store(key, reply)
+    return reply
+
+
+@torch.no_grad()
+def evaluate(site: SiteConfig, request: Request) -> Reply:
+    """Measure the weights that were sent on the site's validation patients, each patient once."""
+    if not metrics_leave(site.policy, request.config):
+        raise DeclinedError("withheld", f"policy.metrics={site.policy.metrics}: nothing is evaluated for others")
+    job, config = open_job(site, request), request.config
+    if config.private:
+        from client.round.private_work import ledger_of
+
+        with ledger_of(job):  # declines a split that would measure training patients
+            pass
+    if 0 < len(job.cohort.validation) < (least := site.policy.min_validation):
+        sentence = f"{len(job.cohort.validation)} validation patients: policy.min_validation asks for {least}"
+        raise DeclinedError("withheld", sentence)
+    return with_less_memory(job, _measure)
+
+
+def _measure(job: Job) -> Reply:
+    config = job.request.config
+    task, model = TASKS[config.task], job.model().eval()
+    measured = [
+        task.measure(model, whole(patient, config.data, job.reading), config.data, job.device)
+        for patient in job.cohort.validation
+    ]
+    return Reply(site=job.site.name, patients=len(measured), metrics=task.summarise(measured))
+
+
+def _steps(job: Job, model: nn.Module) -> TrainResult:
+    """The round's steps, without privacy."""
+    config, patients = job.request.config, job.cohort.train
+    drawn = batches(patients, config.data, config.train, generator(*job.words, "patches"), job.reading)
+    steps = config.train.local_steps(len(patients))
+    return train_one_round(model, drawn, TASKS[config.task], config.train, steps, job.device)
+
+
+Steps = Callable[[Job, nn.Module], TrainResult]
+Hide = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+
+
+def _train_openly(job: Job) -> Reply:
+    return _train(job, len(job.cohort.train))
+
+
+def _train(job: Job, patients: int, steps: Steps = _steps, hide: Hide = dict) -> Reply:
+    """Take the round's steps from the weights that were sent; the reply tells of so many patients."""
+    config = job.request.config
+    # For layers that draw from PyTorch's own generator, as dropout would; no model here has one. The generator is the
+    # process's: with such a layer, sites in one process must take turns (at_once=1). Patches have their own.
+    torch.manual_seed(seed_of(*job.words, "layers"))
+    model = job.model()
+    before = {name: tensor.detach().cpu().clone() for name, tensor in travelling(model).items()}
+    result = steps(job, model)
+    update = {name: tensor.detach().cpu() - before[name] for name, tensor in travelling(model).items()}
+    return Reply(
+        site=job.site.name,
+        patients=patients,
+        steps=result.steps,
+        metrics={"loss": result.loss} if metrics_leave(job.site.policy, config) else {},
+        left_out=_left_out(job),
+        update=encode(hide(update), config.codec),
+    )
+
+
+def _train_privately(job: Job) -> Reply:
+    """The same with private steps, or with an update that is made private; charged before the first step."""
+    from client.round.private_work import charge_round, hide, ledger_of, patients_to_tell, private_steps
+
+    with ledger_of(job) as ledger:
+        # Before the charge: nobody is charged for an update that there is no room for. It is not larger than the
+        # weights; the rest is for the lines of the logs.
+        Outbox(Path(job.site.work) / "outbox").make_room(len(job.request.weights) + ROOM_FOR_LOGS)
+        patients = patients_to_tell(job, ledger)
+        plan = charge_round(job, ledger, patients)
+        if job.request.config.privacy.mechanism == "local_update":
+            reply = _train(job, patients, hide=lambda update: hide(job, update, plan))
+        else:
+            reply = _train(job, patients, lambda job, model: private_steps(job, model, plan))
+        return replace(reply, epsilon=math.ceil(10 * ledger.epsilon()) / 10)
+
+
+def _left_out(job: Job) -> dict[str, int]:
+    return job.cohort.left_out if counts_leave(job.site.policy, job.request.config) else {}

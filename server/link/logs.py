@@ -1,0 +1,73 @@
+"""gliofed-server stop and logs."""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from server.link.runs import Run, find_run, runs_of
+from server.link.superlink import link_folder
+from server.provisioning.federation import open_federation
+from shared.parse import ConfigError
+from shared.terminal import plain
+
+LINES = 40
+"""Last lines of each of the link's logs."""
+POLL = 0.5  # seconds between two looks at a log that grows
+
+
+def stop(folder: Path, name: str | None) -> list[str]:
+    """Let a run end where it is, the one that runs unless it is named; say so. Raises ConfigError."""
+    open_federation(folder)
+    run = find_run(folder, name) if name else _current(folder)
+    state, _ = run.state()
+    if state not in ("waiting", "running"):
+        raise ConfigError(f"{run.name}: it is {state}; only a run that waits or runs can be stopped")
+    run.want("stop")
+    return [f"{run.name}: will stop; go on with gliofed-server run resume={run.name}"]
+
+
+def logs(
+    folder: Path,
+    name: str | None,
+    follow: bool,
+    say: Callable[[str], None] = print,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Print a run's server log, to its end and, to `follow`, until the run is over; without a name the link's last
+    lines. Raises ConfigError.
+    """
+    open_federation(folder)
+    if name is None:
+        for log in sorted(link_folder(folder).glob("*.log")):
+            _print([f"== {log}", *log.read_text(errors="replace").splitlines()[-LINES:]], say)
+        return
+    run, place, half = find_run(folder, name), 0, ""
+    while True:
+        state, _ = run.state()  # before the log is read: what is written until it ends is read as well
+        if run.log.exists():
+            with run.log.open("rb") as file:
+                file.seek(place)
+                new = file.read()
+            place += len(new)
+            *whole, half = (half + new.decode(errors="replace")).split("\n")
+            _print(whole, say)
+        if not follow or state not in ("waiting", "running"):
+            _print([half] if half else [], say)
+            return
+        sleep(POLL)
+
+
+def _current(folder: Path) -> Run:
+    for state in ("running", "waiting"):
+        for run in runs_of(folder):
+            with suppress(ConfigError):  # of another run, of which a file is damaged
+                if run.state()[0] == state:
+                    return run
+    raise ConfigError(f"{folder}: no run waits or runs")
+
+
+def _print(lines: Sequence[str], say: Callable[[str], None]) -> None:
+    for line in lines:
+        say(plain(re.sub(r"\x1b\[[0-9;]*m", "", line)))  # Flower's colours go; and a line may quote a hospital

@@ -1,0 +1,34 @@
+"""What `start` knows at this moment, for `status`: link/state.json, written anew every few seconds."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from server.link.superlink import link_folder
+from shared.files import write_json
+
+OLDEST = 60.0
+"""Seconds after which it is not trusted any more: `start` was killed. It waits 30 for a SuperLink that does not answer,
+and up to 20 for a program to end.
+"""
+
+
+def write_online(folder: Path, known: Mapping[str, Any]) -> None:
+    """Write what is known now."""
+    write_json(link_folder(folder) / "state.json", {"time": time.time(), **known})
+
+
+def forget_online(folder: Path) -> None:
+    """Tell that `start` ended."""
+    (link_folder(folder) / "state.json").unlink(missing_ok=True)
+
+
+def read_online(folder: Path) -> dict[str, Any] | None:
+    """Read what is known; None where `start` does not run."""
+    try:
+        known = dict(json.loads((link_folder(folder) / "state.json").read_text()))
+        return known if abs(time.time() - known["time"]) <= OLDEST else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

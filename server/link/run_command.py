@@ -1,0 +1,96 @@
+"""gliofed-server run: submit a run, or go on with one."""
+
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from shared.hydra_words import sentence
+from shared.parse import ConfigError
+
+COMMAND = "gliofed-server run"
+OWN = ("federation", "name", "resume")
+"""Words that say which run; the others are its settings."""
+
+
+def run_command(words: Sequence[str]) -> None:
+    """Do what the words after `run` ask for. Raises ConfigError."""
+    os.environ |= {"HYDRA_FULL_ERROR": "1"}
+    # Taken out before Hydra reads the others: its grammar has a meaning for the = and , in a folder's name.
+    own = dict(word.split("=", 1) for word in words if word.split("=", 1)[0] in OWN and "=" in word)
+    settings = [word for word in words if word.split("=", 1)[0] not in OWN or "=" not in word]
+    folder = Path(own.get("federation", ".")).expanduser()
+    if "resume" in own:
+        if others := [*settings, *(f"name={own['name']}" for _ in range("name" in own))]:
+            raise ConfigError(f"resume={own['resume']}: goes alone, since the run keeps its settings; drop {others[0]}")
+        print(_resume(folder, own["resume"]))
+        return
+
+    if values := _composed(settings):
+        print(_submit(folder, own.get("name"), values, settings))
+
+
+def _composed(words: list[str]) -> Any:
+    """The settings that Hydra makes of the words; None where it only showed something, as --help does."""
+    if {"-m", "--multirun"} & set(words):
+        raise ConfigError("-m: submit runs one by one")
+    composed: list[Any] = []
+
+    @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="federation")
+    def job(config: DictConfig) -> None:
+        composed.append(OmegaConf.to_container(config, resolve=True))
+
+    sys.argv = [COMMAND, *words]
+    try:
+        job()
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
+        raise ConfigError(sentence(error, COMMAND)) from None
+    return composed[0] if composed else None
+
+
+def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Sequence[str]) -> str:
+    # Imported here, so that --help and a mistyped key answer at once.
+    from server.link.runs import new_run
+    from server.provisioning.admit import admitted
+    from server.provisioning.federation import open_federation
+    from server.settings import check_groups, parse_run
+    from shared.code import build_code
+
+    federation, sites = open_federation(folder), list(admitted(folder))
+    if not sites:
+        raise ConfigError(f"{folder}: no site is admitted yet; {federation.name} has {', '.join(federation.sites)}")
+    check_groups(values, COMMAND)
+    for key in ("root", "labels"):
+        if any(word.lstrip("+~").startswith(f"data.{key}=") for word in words):
+            raise ConfigError(f"data.{key}: each hospital's own, and in its site.yaml; leave it out")
+    run = parse_run(values, sites)
+    if unknown := sorted(set(run.round.expected) - set(sites)):
+        raise ConfigError(f"round.expected: {unknown[0]} is not admitted; {', '.join(sites)} are")
+    if (folder / "code.fab").read_bytes() != build_code():
+        cure = f"run gliofed-server provision {folder / 'federation.yaml'}, and let the hospitals approve it"
+        raise ConfigError(f"{folder / 'code.fab'}: not the code that is installed here; {cure}")
+    made = new_run(folder, name or f"{datetime.now().astimezone():%Y-%m-%d-%H-%M-%S}", run, words)
+    return f"submitted as {made.name}; gliofed-server status"
+
+
+def _resume(folder: Path, name: str) -> str:
+    from server.link.runs import find_run
+    from server.provisioning.federation import open_federation
+
+    open_federation(folder)
+    run = find_run(folder, name)
+    state, _ = run.state()
+    if state in ("waiting", "running"):
+        raise ConfigError(f"resume={name}: it is {state} already")
+    if state in ("done", "incomplete"):
+        raise ConfigError(f"resume={name}: it has trained to its last round; submit a new run")
+    run.saved()
+    run.want("run")
+    return f"goes on as {name}; gliofed-server status"

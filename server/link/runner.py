@@ -1,0 +1,126 @@
+"""Runs, one at a time in the order in which they are wanted: submitted to Flower, and again where its run broke."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from server.link.control import Control
+from server.link.members import Member
+from server.link.runs import NODES, Run, Submission, runs_of
+from server.link.superlink import installed_code, link_folder
+from shared.files import write_json
+from shared.parse import ConfigError
+
+PAUSES = (2, 5, 15, 30, 60)
+"""Seconds before each further submission; the last stays."""
+MOST_TRIES = 10
+"""Submissions without one new round, after which a run is given up."""
+SPARE = 2**30
+"""Bytes that must be free on the disk, or no run is submitted: it would use up its tries."""
+
+
+@dataclass
+class Runner:
+    """What `start` does for the runs of a federation's `folder`."""
+
+    folder: Path
+    control: Control
+    clock: Callable[[], float] = time.monotonic
+    troubles: list[str] = field(default_factory=list)
+    """What is wrong with runs, as of the last look."""
+    _due: dict[str, float] = field(default_factory=dict)
+    _pending: float | None = None
+    """Since when Flower has had a run without a server."""
+
+    def forget(self) -> None:
+        """Stop what a SuperLink that is new remembers: the servers of those runs died with the one before."""
+        for run in self.control.unfinished():
+            self.control.stop_run(run)
+
+    def pending(self) -> float:
+        """Seconds that a run has waited at Flower for its server."""
+        return 0.0 if self._pending is None else self.clock() - self._pending
+
+    def tend(self, members: Mapping[str, Member]) -> list[str]:
+        """Go on with every run as is wanted; return what was done. Raises ControlError, and OSError.
+
+        A run of which a file is damaged is left alone, and is among the troubles.
+        """
+        going, said = self.control.unfinished(), []
+        waits = "pending" in going.values()
+        self._pending = (self.clock() if self._pending is None else self._pending) if waits else None
+        self.troubles = []
+        runs, named = [], set()
+        for run in runs_of(self.folder):
+            try:
+                named.add(run.submission().flower)
+                said += self._look(run, going)
+                runs.append((run, run.submission().flower, run.state()[0]))
+            except (ConfigError, OSError) as error:
+                self.troubles.append(f"run {run.name}: {error}")
+        for unknown in going.keys() - named:
+            self.control.stop_run(unknown)  # started just before this program was killed, say, and not noted
+        current = [run for run, flower, _ in runs if flower is not None]
+        if not going and (first := next((run for run, _, state in runs if state == "waiting"), None)):
+            said += self._submit(first, members)
+        for run in current:
+            write_nodes(run, members)  # a site that was admitted meanwhile is asked from the next round on
+        return said
+
+    def _look(self, run: Run, going: Mapping[int, str]) -> list[str]:
+        """Note that Flower's run ended; stop one that is not wanted any more."""
+        submission = run.submission()
+        if submission.flower is None:
+            return []
+        if submission.flower in going:
+            if run.wanted().wanted == "stop":
+                self.control.stop_run(submission.flower)
+            return []
+        run.submitted(replace(submission, flower=None))
+        if end := run.ended():
+            return [f"run {run.name}: {end['status']}"]
+        if run.wanted().wanted == "stop":
+            return [f"run {run.name}: stopped"]
+        pause = PAUSES[min(max(submission.tries, 1), len(PAUSES)) - 1]
+        self._due[run.name] = self.clock() + pause
+        return [f"run {run.name}: its server ended, see {self._log(run)}; again in {pause} s"]
+
+    def _submit(self, run: Run, members: Mapping[str, Member]) -> list[str]:
+        submission, rounds = run.submission(), run.finished_rounds()
+        if self.clock() < self._due.get(run.name, 0.0):
+            return []
+        tries = 0 if rounds > submission.rounds else submission.tries
+        if tries >= MOST_TRIES:
+            log = self._log(run)
+            reason = f"its server ended {tries} times without a new round; see {log}, then run resume={run.name}"
+            run.submitted(replace(submission, gave_up=reason))
+            return [f"run {run.name}: {reason}"]
+        if shutil.disk_usage(self.folder).free < SPARE:
+            self.troubles.append(f"{self.folder}: less than {SPARE / 2**30:g} GiB is free; make room, and runs go on")
+            return []
+        write_nodes(run, members)
+        # Flower trusts what it has unpacked, also where a full disk or a kill left half of it.
+        if (code := installed_code(self.folder)).exists():
+            shutil.rmtree(code)
+        run.submitted(submission)  # where nothing can be noted, no server may start that nobody knows of
+        flower = self.control.start_run((self.folder / "code.fab").read_bytes(), {"out": str(run.folder)})
+        since = run.wanted().since
+        run.submitted(Submission(since=since, flower=flower, tries=tries + 1, rounds=rounds))
+        return [f"run {run.name}: submitted"]
+
+    def _log(self, run: Run) -> Path:
+        """What its server said; the SuperLink's where it ended before it had a log of its own."""
+        return run.log if run.log.exists() else link_folder(self.folder) / "superlink.log"
+
+
+def write_nodes(run: Run, members: Mapping[str, Member]) -> None:
+    """Write which site each node is, where that has changed."""
+    nodes, file, known = {str(member.node): site for site, member in members.items()}, run.folder / NODES, None
+    with suppress(OSError, ValueError):
+        known = json.loads(file.read_text())
+    if known != nodes:
+        write_json(file, nodes)

@@ -1,0 +1,181 @@
+"""A federation's runs on disk: runs/NAME is a run's folder, with what the operator wants of it beside.
+
+run.json         what it is, and never changes
+wanted.json      run or stop; the commands write it
+submission.json  what became of it at Flower; `start` writes it
+nodes.json       which site each of Flower's nodes is; `start` writes it
+history.jsonl    what happened, and whether it ended; the rounds write it
+"""
+
+import fcntl
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from uuid import uuid4
+
+from server.round.history import Event, History
+from shared.config import RunConfig
+from shared.files import new_folder, write_json
+from shared.parse import ConfigError, Strict, is_site_name, parse
+from shared.versions import versions
+
+T = TypeVar("T")
+NODES = "nodes.json"
+State = Literal["waiting", "running", "stopped", "done", "incomplete", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted(Strict):
+    """What the operator wants of a run."""
+
+    wanted: Literal["run", "stop"]
+    since: str
+    """Time, ISO 8601, of that word; runs take their turn in this order."""
+    events: int
+    """Events of its history then: an end among them is an earlier one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission(Strict):
+    """What became of a run at Flower."""
+
+    since: str
+    """Of the word that it answers; another word, another submission."""
+    flower: int | None = None
+    """Flower's id of the run that goes on; None: there is none now."""
+    tries: int = 0
+    """Submissions since the last round that was new."""
+    rounds: int = 0
+    """Finished rounds when it was submitted last."""
+    gave_up: str | None = None
+    """Why it is not submitted again."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """As the operator calls it."""
+        return self.folder.name
+
+    @property
+    def log(self) -> Path:
+        """What its server said."""
+        return self.folder / "server.log"
+
+    def saved(self) -> dict[str, Any]:
+        """What run.json says, or ConfigError."""
+        try:
+            saved = json.loads((self.folder / "run.json").read_text())
+            return {**saved, "run": dict(saved["run"]), "run_id": str(saved["run_id"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ConfigError(f"{self.folder}/run.json: damaged; put it back from a copy") from None
+
+    def wanted(self) -> Wanted:
+        """What the operator wants, or ConfigError."""
+        return _read(Wanted, self.folder / "wanted.json")
+
+    def want(self, word: Literal["run", "stop"], now: datetime | None = None) -> None:
+        """Note what the operator wants from now on."""
+        since = (now or datetime.now(UTC)).isoformat(timespec="microseconds")
+        write_json(self.folder / "wanted.json", asdict(Wanted(wanted=word, since=since, events=len(self.events()))))
+
+    def submission(self) -> Submission:
+        """What became of it, as far as that answers the operator's last word; a run at Flower is never forgotten."""
+        since, file = self.wanted().since, self.folder / "submission.json"
+        last = _read(Submission, file) if file.exists() else Submission(since=since)
+        return last if last.since == since else Submission(since=since, flower=last.flower)
+
+    def submitted(self, submission: Submission) -> None:
+        """Note what became of it."""
+        write_json(self.folder / "submission.json", asdict(submission))
+
+    def events(self) -> list[Event]:
+        """Its history so far, or ConfigError."""
+        file = self.folder / "history.jsonl"
+        if not file.exists():
+            return []
+        stat = file.stat()
+        return list(_events(file, stat.st_mtime_ns, stat.st_size))
+
+    def ended(self) -> Event | None:
+        """The end of its history; None: it goes on, as one does that failed and is wanted again since."""
+        events = self.events()
+        if not events or events[-1]["event"] != "end":
+            return None
+        return events[-1] if events[-1]["status"] != "failed" or len(events) > self.wanted().events else None
+
+    def finished_rounds(self) -> int:
+        """How many rounds its history has."""
+        return sum(event["event"] == "round" for event in self.events())
+
+    def state(self) -> tuple[State, str | None]:
+        """Where it stands, and why, where it failed."""
+        end, submission = self.ended(), self.submission()
+        if end is not None:
+            return end["status"], end.get("reason")
+        if submission.flower is not None:
+            return "running", None
+        if self.wanted().wanted == "stop":
+            return "stopped", None
+        return ("failed", submission.gave_up) if submission.gave_up else ("waiting", None)
+
+
+def runs_of(folder: Path) -> list[Run]:
+    """Every run of a federation's folder, in the order in which they are wanted; one that cannot tell comes first."""
+
+    def since(run: Run) -> str:
+        with suppress(ConfigError):
+            return run.wanted().since
+        return ""
+
+    runs = [Run(path.parent) for path in (folder / "runs").glob("*/wanted.json") if is_site_name(path.parent.name)]
+    return sorted(runs, key=lambda run: (since(run), run.name))
+
+
+def find_run(folder: Path, name: str) -> Run:
+    """Find a run by its name, or raise ConfigError."""
+    run = Run(folder / "runs" / name)
+    if not is_site_name(name) or not (run.folder / "wanted.json").exists():
+        known = ", ".join(each.name for each in runs_of(folder)) or "none yet"
+        raise ConfigError(f"{name}: no such run; there are: {known}")
+    return run
+
+
+def new_run(folder: Path, name: str, config: RunConfig, overrides: Sequence[str]) -> Run:
+    """Make a run's folder, whole or not at all; it is wanted from then on. Raises ConfigError."""
+    run = Run(folder / "runs" / name)
+    if not is_site_name(name):
+        raise ConfigError(f"name={name}: must be letters, digits, dots, dashes or underscores, at most 64")
+    saved = {"run_id": uuid4().hex, "config_hash": config.hash, "versions": versions(), "run": asdict(config)}
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    with (run.folder.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two commands may give one name
+        if run.folder.exists():
+            raise ConfigError(f"name={name}: there is a run of this name; give another, or resume={name}")
+        with new_folder(run.folder) as half:
+            write_json(half / "run.json", saved | {"overrides": list(overrides)})
+            Run(half).want("run")
+    return run
+
+
+@lru_cache(maxsize=256)
+def _events(file: Path, *_: int) -> tuple[Event, ...]:
+    """A history as it was at one moment; kept, since `start` looks at every run every two seconds."""
+    return tuple(History(file).events())
+
+
+def _read(kind: type[T], path: Path) -> T:
+    try:
+        return parse(kind, path.read_text())
+    except (OSError, ConfigError) as error:
+        raise ConfigError(f"{path}: {error}") from None

@@ -1,0 +1,146 @@
+"""gliofed-server start: the SuperLink, nginx, the members and the runs, for as long as nobody ends it."""
+
+import fcntl
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from server.link.control import ControlError, SilentError
+from server.link.members import Member, tend_members
+from server.link.online import forget_online, write_online
+from server.link.runner import Runner
+from server.link.superlink import Link, link_folder, open_link
+from server.provisioning.certificates import ending_soon
+from server.provisioning.federation import open_federation
+from shared.parse import ConfigError
+from shared.terminal import plain
+
+TICK = 2.0
+"""Seconds between two looks at everything."""
+STARTS = 120.0
+"""Seconds that a SuperLink may take before it answers."""
+HANGS = 240.0
+"""Seconds without any answer after which it is ended, and so started again."""
+PENDING = 120.0
+"""Seconds that a run may wait for its server: Flower starts one within seconds, by a program of its own, a superexec,
+that nobody starts again once it ended."""
+
+
+def start(folder: Path) -> None:
+    """Run a federation until SIGTERM or SIGINT. Raises ConfigError, before anything is started."""
+    folder = folder.expanduser().resolve()
+    federation = open_federation(folder)
+    stop = threading.Event()
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, lambda *_: stop.set())
+    with only_one(folder):
+        link = open_link(folder)
+        service = Service(folder, link, Runner(folder, link.control))
+        try:
+            say([*ending_soon(folder), f"{federation.name}: starts, for {federation.address}; logs in {folder}/link"])
+            while not stop.is_set():
+                say(service.tend())
+                stop.wait(TICK)
+        finally:
+            say([f"{federation.name}: ends"])
+            for program in reversed(link.programs):
+                program.end()
+            forget_online(folder)
+
+
+@dataclass
+class Service:
+    """Everything that `start` looks after."""
+
+    folder: Path
+    link: Link
+    runner: Runner
+    members: dict[str, Member] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+    trouble: str | None = None
+    """What is not as it should be."""
+    _known: int | None = None
+    """Process of the SuperLink that answered last."""
+    _registered: bool = False
+    """Whether the SuperLink knows the keys, so that nodes may come."""
+    _answered: float = 0.0
+    """When a SuperLink answered last, by the clock."""
+
+    def tend(self) -> list[str]:
+        """Look after everything once; return what there is to say. What is wrong now, as a full disk, ends nothing."""
+        said: list[str] = []
+        troubles = [*self._programs(said), *self._federation(said), *self.runner.troubles]
+        before, self.trouble = self.trouble, "; ".join(troubles) or None
+        try:
+            self.write()
+        except OSError as error:
+            self.trouble = "; ".join([*troubles, _sentence(error)])
+        return [*said, *([self.trouble] if self.trouble and self.trouble != before else [])]
+
+    def _programs(self, said: list[str]) -> Iterator[str]:
+        """Start what has ended; yield what is wrong."""
+        for program in self.link.programs:
+            # nginx comes second: a node that finds its key not registered yet ends for good.
+            if program is self.link.superlink or self._registered:
+                try:
+                    said += program.tend()
+                except OSError as error:
+                    yield _sentence(error)
+
+    def _federation(self, said: list[str]) -> Iterator[str]:
+        """Look after sites and runs, as far as the SuperLink answers; yield what is wrong."""
+        process = self.link.superlink.process
+        try:
+            self.members, done = tend_members(self.link.control, self.folder)
+            self._answered, self._registered = self.clock(), True
+            said += done
+            if process is not None and process.pid != self._known:
+                self.runner.forget()
+                self._known = process.pid
+            said += self.runner.tend(self.members)
+            if self.runner.pending() > PENDING:
+                said.append(f"a run has had no server for {PENDING:g} s; the SuperLink is started again")
+                self.link.superlink.end()
+        except SilentError as error:
+            if min(self.link.superlink.seconds(), self.clock() - self._answered) > HANGS:
+                said.append(f"the SuperLink has not answered for {HANGS:g} s; it is started again")
+                self.link.superlink.end()
+            yield "the SuperLink starts" if self.link.superlink.seconds() <= STARTS else str(error)
+        except (ControlError, ConfigError, OSError) as error:
+            self._registered |= isinstance(error, ConfigError)  # a record is damaged; the other sites are let in
+            yield _sentence(error)
+
+    def write(self) -> None:
+        """Tell gliofed-server status what is known."""
+        programs = {program.name: program.process is not None for program in self.link.programs}
+        members = {site: asdict(member) for site, member in self.members.items()}
+        write_online(self.folder, {"programs": programs, "sites": members, "trouble": self.trouble})
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold a federation's folder: two servers would end each other's programs. Raises ConfigError."""
+    link_folder(folder).mkdir(mode=0o700, exist_ok=True)
+    with (link_folder(folder) / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"{folder}: its server runs already; see gliofed-server status {folder}") from None
+        yield
+
+
+def say(sentences: list[str]) -> None:
+    """Print with the time; whoever runs this as a service has it in a log."""
+    for sentence in sentences:
+        with suppress(OSError):  # a full disk under the log
+            print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {plain(sentence)}", file=sys.stdout, flush=True)
+
+
+def _sentence(error: Exception) -> str:
+    return f"{error.filename or 'start'}: {error.strerror or error}" if isinstance(error, OSError) else str(error)

@@ -1,0 +1,178 @@
+"""The SuperLink, on loopback, and nginx in front of it: what they need to run, and how they are started."""
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import sys
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from server.link.control import Control
+from server.link.proxy import nginx_conf
+from server.provisioning.certificates import LINK_NAMES, SERVER_CERTIFICATES, load_authority, stale
+from server.provisioning.federation import FederationConfig, open_federation
+from shared.files import write_bytes, write_json
+from shared.kit import split_address
+from shared.parse import ConfigError
+from shared.processes import Program
+
+LOOPBACK = LINK_NAMES[0]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A federation's two programs, not started yet."""
+
+    control: Control
+    superlink: Program
+    proxy: Program
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """Both, in the order in which they start."""
+        return self.superlink, self.proxy
+
+
+def link_folder(folder: Path) -> Path:
+    """Where a federation's folder keeps what its programs write."""
+    return folder / "link"
+
+
+def installed_code(folder: Path) -> Path:
+    """Where Flower unpacks the code that runs beside the SuperLink."""
+    return link_folder(folder) / "flower" / "apps"
+
+
+def open_link(folder: Path) -> Link:
+    """Check a federation's folder and this machine, and write the programs' settings. Raises ConfigError.
+
+    `folder` is absolute. What an earlier supervisor left running is ended first.
+    """
+    federation = open_federation(folder)
+    _check_certificates(folder, federation)
+    nginx, home = _nginx(), link_folder(folder)
+    home.mkdir(mode=0o700, exist_ok=True)
+    environment = _environment(home)
+    proxy = Program(
+        "nginx", (nginx, "-c", str(home / "nginx.conf"), "-p", str(home), "-e", "stderr"), home, environment
+    )
+    superlink = Program("superlink", (), home, environment)
+    for program in (proxy, superlink):
+        program.end_older()
+    _shrink(_database(folder))
+    listen = _addresses(federation)
+    for address in listen:
+        _check_free(address)
+    port = _loopback_port(home)
+    superlink.command = _superlink(folder, port)
+    write_bytes(home / "nginx.conf", nginx_conf(listen, f"{LOOPBACK}:{port}").encode())
+    return Link(Control(f"{LOOPBACK}:{port}", folder / "ca" / "ca.crt"), superlink, proxy)
+
+
+def _superlink(folder: Path, port: int) -> tuple[str, ...]:
+    keys = folder / "server" / "link"
+    return (
+        str(_bin() / "flower-superlink"),
+        *("--host", LOOPBACK, "--port", str(port)),
+        *("--ssl-ca-certfile", str(folder / "ca" / "ca.crt")),
+        *("--ssl-certfile", f"{keys}.crt", "--ssl-keyfile", f"{keys}.key"),
+        *("--database", str(_database(folder))),
+        "--enable-supernode-auth",
+        "--disable-runtime-dependency-installation",  # else it would fetch packages
+    )
+
+
+def _database(folder: Path) -> Path:
+    return link_folder(folder) / "state.db"
+
+
+def _shrink(database: Path) -> None:
+    """Give back the room of messages that are gone, which Flower never does; where that fails, the file stays."""
+    if database.exists():
+        with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as connection:
+            connection.execute("VACUUM")
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Flower starts its other programs by name, from the path; and tells its makers nothing.
+
+    Of Flower's own variables none but these: some open other ports, as FLWR_INTERNAL_GRPC_CONTROL_API does.
+    """
+    others = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
+    flower = {"FLWR_HOME": str(home / "flower"), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    return {**others, **flower, "PATH": f"{_bin()}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+
+
+def _bin() -> Path:
+    """Where the programs of this Python are; not resolved, for it is a link in a virtual environment."""
+    return Path(sys.executable).parent
+
+
+def _nginx() -> str:
+    # Debian has it where only root's path leads.
+    found = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
+    if found is None:
+        raise ConfigError("nginx: not found on this machine; apt install nginx-light")
+    return found
+
+
+def _check_certificates(folder: Path, federation: FederationConfig) -> None:
+    authority = load_authority(folder)
+    if authority is None:
+        raise ConfigError(f"{folder}/ca: missing; restore it from a copy")
+    now = datetime.now(UTC)
+    if authority.certificate.not_valid_after_utc <= now:
+        last = authority.certificate.not_valid_after_utc
+        raise ConfigError(f"{folder}/ca/ca.crt ended on {last:%Y-%m-%d}; make a new federation in another folder")
+    for name, hosts in zip(SERVER_CERTIFICATES, (federation.hosts, LINK_NAMES), strict=True):
+        path = folder / "server" / f"{name}.crt"
+        if why := stale(path, authority, hosts, now, days=0):  # one that ends soon still serves, and status says so
+            raise ConfigError(f"{path}: cannot be used ({why}); run gliofed-server renew {folder}")
+
+
+def _addresses(federation: FederationConfig) -> list[str]:
+    """Where nginx listens."""
+    if federation.listen is not None:
+        return [federation.listen]
+    port = split_address(federation.address)[1]
+    return [f"0.0.0.0:{port}", *([f"[::]:{port}"] if _has_ipv6() else [])]
+
+
+def _has_ipv6() -> bool:
+    with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
+def _check_free(address: str) -> None:
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # As nginx does: a port whose last connections are still closing is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            cure = "end the program that has it, or give another with listen in federation.yaml"
+            raise ConfigError(f"{address}: cannot be listened on ({error.strerror}); {cure}") from None
+
+
+def _loopback_port(home: Path) -> int:
+    """The SuperLink's port: the one of last time if it is still free, so that logs and habits agree."""
+    file = home / "link.json"
+    with suppress(OSError, ValueError, KeyError, TypeError, ConfigError):
+        port = int(json.loads(file.read_text())["port"])
+        _check_free(f"{LOOPBACK}:{port}")
+        return port
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port = int(probe.getsockname()[1])
+    write_json(file, {"port": port})
+    return port

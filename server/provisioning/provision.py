@@ -1,0 +1,115 @@
+"""gliofed-server provision and renew: a federation's authority, certificates and kits."""
+
+import hashlib
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from server.provisioning.certificates import (
+    LINK_NAMES,
+    Authority,
+    ending_soon,
+    load_authority,
+    make_authority,
+    stale,
+    write_certificate,
+)
+from server.provisioning.federation import FILE, FederationConfig, open_federation, read_federation
+from server.provisioning.kit_texts import readme, site_yaml
+from shared.code import build_code
+from shared.files import write_bytes
+from shared.keys import certificate_sha256, spoken
+from shared.kit import Kit, pack, read_kit
+from shared.parse import ConfigError
+
+
+def provision(file: Path, into: Path | None = None, now: datetime | None = None) -> list[str]:
+    """Make what is missing of a federation's folder, and say what was done.
+
+    Run again, it keeps the authority for ever and everything else that still fits. Raises ConfigError.
+    """
+    now = now or datetime.now(UTC)
+    federation = read_federation(file)
+    folder = into or _folder_of(file, federation.name)
+    authority, said = _authority(folder, federation, now)
+    write_bytes(folder / FILE, file.read_bytes())
+    said += _server_certificates(folder, federation, authority, now)
+    code = build_code()
+    write_bytes(folder / "code.fab", code)
+    for site in federation.sites:
+        said.append(_kit(folder, federation, site, authority, code, now))
+    for site in sorted(path.name for path in (folder / "sites").glob("*") if path.name not in federation.sites):
+        said.append(f"sites/{site}: no longer in {FILE}; to shut it out, run gliofed-server expel {site}")
+    said.append(f"authority: {spoken(certificate_sha256(authority.certificate))}")
+    return said + ending_soon(folder, now)
+
+
+def renew(folder: Path, now: datetime | None = None) -> list[str]:
+    """Make new server certificates with the same authority, whatever the old ones are. Raises ConfigError."""
+    federation = open_federation(folder)
+    authority = load_authority(folder)
+    if authority is None:
+        raise ConfigError(f"{folder}/ca: missing; restore it from a copy")
+    return _server_certificates(folder, federation, authority, now or datetime.now(UTC), reason="as asked")
+
+
+def _folder_of(file: Path, name: str) -> Path:
+    """Name the folder beside the file; for the copy in a federation's folder that folder, not one inside."""
+    parent = file.resolve().parent
+    return parent if (parent / "ca").exists() and file.name == FILE else parent / name
+
+
+def _authority(folder: Path, federation: FederationConfig, now: datetime) -> tuple[Authority, list[str]]:
+    known = open_federation(folder).name if (folder / FILE).exists() else None
+    if known not in (None, federation.name):
+        raise ConfigError(f"name={federation.name}: {folder} is the folder of {known}; give another with --into")
+    if authority := load_authority(folder):
+        return authority, ["ca: kept"]
+    if known is not None:
+        # A new one in its place would lock out every hospital that has joined.
+        raise ConfigError(f"{folder}/ca: missing, though it was made before; restore it from a copy")
+    authority = make_authority(folder, federation.name, now)
+    return authority, [f"ca: made, ends on {authority.certificate.not_valid_after_utc:%Y-%m-%d}; take ca.key offline"]
+
+
+def _server_certificates(
+    folder: Path, federation: FederationConfig, authority: Authority, now: datetime, reason: str | None = None
+) -> list[str]:
+    said = []
+    for name, hosts in (("server", federation.hosts), ("link", LINK_NAMES)):
+        path = folder / "server" / f"{name}.crt"
+        why = reason or stale(path, authority, hosts, now)
+        if why:
+            write_certificate(path, authority, hosts, federation.days, now)
+        said.append(f"server/{name}.crt: made for {', '.join(hosts)} ({why})" if why else f"server/{name}.crt: kept")
+    return said
+
+
+def _kit(
+    folder: Path, federation: FederationConfig, site: str, authority: Authority, code: bytes, now: datetime
+) -> str:
+    """Make a site's kit, unless the one that is there says the same."""
+    path = folder / "kits" / f"{site}.zip"
+    kit = Kit(
+        federation=federation.name,
+        site=site,
+        address=federation.address,
+        ca_sha256=certificate_sha256(authority.certificate),
+        code_sha256=hashlib.sha256(code).hexdigest(),
+        made=now.isoformat(timespec="seconds"),
+    )
+    texts = authority.certificate.public_bytes(Encoding.PEM), code, site_yaml(site), readme(kit)
+    try:
+        old = read_kit(path)[0] if path.exists() else None
+    except ConfigError:
+        old = None
+    if old and path.read_bytes() == pack(replace(kit, made=old.made), *texts):
+        return f"kits/{site}.zip: kept"
+    write_bytes(path, pack(kit, *texts))
+    if not (folder / "sites" / site).exists():
+        return f"kits/{site}.zip: made; send it to the hospital"
+    if old and old.code_sha256 != kit.code_sha256:
+        return f"kits/{site}.zip: made anew; the site has joined: send it code.fab, to be approved"
+    return f"kits/{site}.zip: made anew; the site has joined and needs it only to join again"

@@ -1,0 +1,160 @@
+"""Who is there, by name; what they answer, and what is said when they do not."""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+from flwr.serverapp import Grid
+
+from server.round.answers import EXPELLED, Absent, refusal
+from server.round.audit import RunAudit
+from server.round.mail import POLL, WORD, Kind, Mail, Unanswered
+from shared.config import RunConfig
+from shared.messages import Reply, Request
+from shared.parse import is_site_name
+
+Names = Callable[[], Mapping[int, str]]
+"""Which site each node is, as is known at this moment."""
+SLACK = 2.0  # seconds by which the server waits longer: an engine that gives a site up says so first
+
+
+class Sites:
+    """The sites of a federation, by name."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        config: RunConfig,
+        run_id: str,
+        audit: RunAudit,
+        *,
+        waves: int = 1,
+        names: Names | None = None,
+        lossy: bool = False,
+    ) -> None:
+        """Ask over `grid`; sites that share a machine take turns, `waves` of them.
+
+        `names`: what each node is, and whoever is not in there is not asked; None: the nodes say it. `lossy`: what is
+        on its way may be lost, and is then asked for again.
+        """
+        self._grid, self._config, self._run_id, self._listed = grid, config, run_id, names
+        retry = config.round.retry or config.round.deadline / 10
+        self._mail = Mail(grid, audit, config.round.deadline * waves + SLACK, retry if lossy else None, self._name)
+        self._known: dict[int, str] = {}
+        self._names: dict[int, str] = {}
+        self._late: dict[int, tuple[str | None, int]] = {}  # node -> its unanswered message, and of which round
+        self._there: set[int] | None = None
+        """Nodes that were connected at the last roll; None: there was none yet."""
+        self.cohorts: dict[int, int] = {}
+        """Training patients that each prepared node was admitted with."""
+
+    def roll(self, round: int) -> tuple[dict[str, int], dict[str, Absent]]:
+        """Return the nodes of the sites that can be asked, and why the others can not; new nodes are prepared first.
+
+        It waits for who is not connected, for `round.join` seconds at most.
+        """
+        end = time.monotonic() + self._config.round.join
+        while self._some_are_away() and time.monotonic() < end:
+            time.sleep(POLL)
+        self._forgive()
+        nodes = self._nodes()
+        self._there = set(nodes)
+        new = [node for node in nodes if node not in self.cohorts and node not in self._late]
+        absent: dict[str, Absent] = {}
+        request = Request(run_id=self._run_id, round=round, config=self._config)
+        for node, answer in self._ask("query", request, new):
+            absent |= self._admit(node, answer, nodes)
+            self._mail.note(WORD["query"], round, node, answer)
+        ready: dict[str, int] = {}
+        for node in nodes:
+            name = self._names.get(node)
+            if node in self._late:
+                absent.setdefault(name or f"node-{node}", self._still(node, round))
+            elif name and node in self.cohorts:
+                ready[name] = node
+        prepared = {self._names[node] for node in self.cohorts}
+        for name in {*self._config.round.expected, *prepared} - ready.keys() - absent.keys():
+            absent[name] = Absent("missing", "not connected") if self._is_admitted(name) else EXPELLED
+        return dict(sorted(ready.items())), absent
+
+    def ask(self, kind: Kind, request: Request, nodes: Mapping[str, int]) -> Iterator[tuple[str, Reply | Absent]]:
+        """Ask sites and yield each answer as it arrives; who has not answered at the deadline is late."""
+        for node, answer in self._ask(kind, request, nodes.values()):
+            name = self._names[node]
+            if isinstance(answer, Reply) and answer.status == "ok" and answer.site != name:
+                answer = Absent("failed", "it answered under another name")
+            self._mail.note(WORD[kind], request.round, node, answer)
+            yield name, answer
+
+    def admitted(self, node: int) -> bool:
+        """Whether a node may take part still: its key may be shut out after it has answered."""
+        return self._listed is None or node in self._listed()
+
+    def _is_admitted(self, name: str) -> bool:
+        return self._listed is None or name in self._known.values()
+
+    def _some_are_away(self) -> bool:
+        """Whether to wait: at first for the expected sites, or else a quorum; then for who was there at the last roll.
+
+        So a site that does not come back holds the run up once. Nobody waits for who was expelled.
+        """
+        nodes = self._nodes()
+        if self._there is None:
+            wanted = [name for name in self._config.round.expected if self._is_admitted(name)]
+            return len(nodes) < (len(wanted) or self._config.round.quorum)
+        return any(self._listed is None or node in self._known for node in self._there.difference(nodes))
+
+    def _nodes(self) -> list[int]:
+        """The nodes that are connected and may be asked."""
+        nodes = sorted(self._grid.get_node_ids())
+        if self._listed is None:
+            return nodes
+        self._known = dict(self._listed())
+        self._names |= self._known
+        return [node for node in nodes if node in self._known]
+
+    def _ask(self, kind: Kind, request: Request, nodes: Collection[int]) -> Iterator[tuple[int, Reply | Absent]]:
+        for node, answer in self._mail.ask(kind, request, list(nodes), self._nodes, self.admitted):
+            if isinstance(answer, Unanswered):
+                self._late[node] = (answer.message, request.round)
+                yield node, self._still(node, request.round)
+            elif isinstance(answer, Reply) and answer.status == "ok" and not answer.head:
+                yield node, Absent("failed", "its reply names no line of its audit log")
+            else:
+                yield node, answer
+
+    def _admit(self, node: int, answer: Reply | Absent, nodes: list[int]) -> dict[str, Absent]:
+        """Learn a node's name and cohort from its first answer; return why it cannot take part, if so."""
+        if isinstance(answer, Absent):
+            return {self._names.get(node, f"node-{node}"): answer}
+        if node in self._known and (answer.status != "ok" or answer.site != self._known[node]):
+            other = Absent("failed", "it answered under another name")
+            return {self._known[node]: other if answer.status == "ok" else refusal(answer)}
+        if not is_site_name(answer.site):
+            nameless = Absent("failed", "its name is not letters, digits, dots, dashes or underscores")
+            return {f"node-{node}": nameless if answer.status == "ok" else refusal(answer)}
+        if any(self._names.get(other) == answer.site for other in nodes if other != node):
+            return {f"node-{node}": Absent("failed", f"another node already answers as {answer.site}")}
+        self._names[node] = answer.site
+        if answer.status != "ok":
+            return {answer.site: refusal(answer)}
+        self.cohorts[node] = answer.patients
+        return {}
+
+    def _name(self, node: int) -> str:
+        return self._names.get(node, f"node-{node}")
+
+    def _still(self, node: int, round: int) -> Absent:
+        """What to say of a node with an unanswered message: late if it is of this round, else not asked again."""
+        since = self._late[node][1]
+        if since == round:
+            return Absent("late", f"no answer within round.deadline={self._config.round.deadline:g} s")
+        return Absent("not_asked", f"has not answered since round {since}")
+
+    def _forgive(self) -> None:
+        """Ask again whom a late answer has come from; the answer itself is too late to count."""
+        asked = {message: node for node, (message, _) in self._late.items() if message}
+        for node, answered in list(self._mail.late(asked, lambda node: self._late[node][1])):
+            if answered:
+                del self._late[node]
+            else:
+                self._late[node] = (None, self._late[node][1])

@@ -1,0 +1,250 @@
+"""The round: ask, spool, gate, fold, step, save; then the sites evaluate what came of it."""
+
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from flwr.serverapp import Grid
+from torch import Tensor, nn
+
+from server.round.answers import Absent, refusal
+from server.round.asking import Names, Sites
+from server.round.audit import RunAudit, hold_audit
+from server.round.fold import weighted_mean
+from server.round.gate import judge
+from server.round.history import Event, History, as_json, site_line
+from server.round.progress import RoundProgress
+from server.round.spool import Spool, Spooled
+from server.round.state import State, load_state, save_state
+from server.round.strategies import ServerStep
+from shared.codec import travelling, weights_to_bytes
+from shared.config import RunConfig
+from shared.files import new_folder, write_bytes, write_json
+from shared.messages import Reply, Request
+from shared.noise import new_secret, noisy_mean
+from shared.seeding import seed_of
+from shared.tasks import TASKS, model_of
+from shared.versions import versions
+
+
+class RoundError(Exception):
+    """A round without a result: too few updates counted, or a budget is spent."""
+
+    def __init__(self, event: Event) -> None:
+        """Keep the round's `event` for the history."""
+        super().__init__(f"round {event['round']}: {event['reason']}")
+        self.event = event
+
+
+def federate(
+    grid: Grid,
+    config: RunConfig,
+    out: Path,
+    run_id: str,
+    *,
+    waves: int = 1,
+    names: Names | None = None,
+    lossy: bool = False,
+) -> str:
+    """Train to the last round, or go on with the run in `out`; return done, incomplete or failed.
+
+    Incomplete: a site that was asked, or expected, did not count in some round. `waves` are the turns that sites on one
+    machine take; for `names` and `lossy` see `Sites`.
+    """
+    history = History(out / "history.jsonl")
+    events = history.events()
+    if events and events[-1] == {"event": "end", "status": events[-1].get("status")}:
+        return str(events[-1]["status"])  # it ended, and not for want of a quorum
+    start: Event = {"run_id": run_id, "config_hash": config.hash, "versions": versions()}
+    if config.privacy.mechanism != "none":
+        start["private"] = config.privacy.test_seed is None  # in test mode anybody can compute the noise
+    with hold_audit(out) as audit, RoundProgress(config.rounds) as progress:
+        history.repair()  # held by now: another server of this run may have been writing that line
+        audit.began("resume" if events else "start", run_id, config.hash)
+        history.append({"event": "resume" if events else "start", **start})
+        sites = Sites(grid, config, run_id, audit, waves=waves, names=names, lossy=lossy)
+        reason: Event = {}
+        try:
+            _Run(config, out, history, sites, progress, run_id, audit).train()
+            lines = [site for event in history.rounds() for site in event["sites"].values()]
+            status = "done" if all(site["status"] == "counted" for site in lines) else "incomplete"
+        except RoundError as error:
+            history.append(error.event)
+            status, reason = "failed", {"reason": str(error)}
+        audit.ended(status)
+        history.append({"event": "end", "status": status, **reason})
+    return status
+
+
+def initial_model(config: RunConfig) -> nn.Module:
+    """Build the model with the first weights, which follow from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(config.seed, "weights"))
+        return model_of(config)
+
+
+@dataclass(frozen=True)
+class _Run:
+    config: RunConfig
+    out: Path
+    history: History
+    sites: Sites
+    progress: RoundProgress
+    run_id: str
+    audit: RunAudit
+
+    def train(self) -> None:
+        """Run the rounds that are left."""
+        model = initial_model(self.config)
+        parameters = sorted(name for name, _ in model.named_parameters())
+        state = load_state(self.out, self.history) or State(round=0, weights=travelling(model))
+        if state.event is not None:  # killed after the model was saved, before its line was written
+            state = self.finish(state)
+        while state.round < self.config.rounds:
+            state = self.finish(self.round(state, parameters))
+        self.export(state)
+
+    def round(self, state: State, parameters: list[str]) -> State:
+        """One round of training: the next state, saved, its event still without evaluations."""
+        started, number = time.monotonic(), state.round + 1
+        request = self.request(number, state)
+        spool = Spool(self.out / "spool", number, self.config.codec)
+        absent = self.collect(request, spool)
+        replies = spool.replies()
+        expelled = {reply.site: "expelled" for reply in replies if not self.sites.admitted(reply.node)}
+        inside = [reply for reply in replies if reply.site not in expelled]
+        verdicts = judge(inside, state.weights, state.norms, self.config)
+        refused = verdicts.refused | expelled
+        counted = [reply for reply in replies if reply.site not in refused]
+        sites = absent | {reply.site: _line(reply, refused, len(request.weights)) for reply in replies}
+        event: Event = {"event": "round", "round": number, "seconds": 0.0, "sites": dict(sorted(sites.items()))}
+        for reply in replies:
+            if reply.site in refused:
+                spool.set_aside(reply, self.out / "refused")
+        if len(counted) < self.config.round.quorum:
+            reason = f"{len(counted)} updates counted, fewer than round.quorum={self.config.round.quorum}"
+            raise RoundError(event | {"event": "round_failed", "reason": reason})
+        if self.config.privacy.mechanism == "central":
+            mean = self.private_mean(counted, state, event)
+        else:
+            mean = weighted_mean([(reply.update(), max(reply.patients, 1)) for reply in counted], state.weights)
+        weights, optimizer = self.step(state, mean, parameters)
+        event["seconds"] = time.monotonic() - started
+        usual = median(verdicts.norms.values())
+        norms = (*state.norms, usual) if math.isfinite(usual) else state.norms  # the gate may be off
+        state = State(round=number, weights=weights, optimizer=optimizer, norms=norms, event=event)
+        self.audit.folded(number, [reply.site for reply in counted], weights)
+        save_state(self.out, state)
+        spool.clear()
+        return state
+
+    def request(self, number: int, state: State) -> Request:
+        """Ask for training from, or evaluation of, the state's weights."""
+        weights = weights_to_bytes(state.weights)
+        return Request(run_id=self.run_id, round=number, config=self.config, weights=weights)
+
+    def collect(self, request: Request, spool: Spool) -> dict[str, Event]:
+        """Ask every site that is there and not in the spool yet; spool the updates, return lines of the others."""
+        nodes, absent = self.sites.roll(request.round)
+        answered = {reply.site for reply in spool.replies() if self.sites.admitted(reply.node)}
+        nodes = {site: node for site, node in nodes.items() if site not in answered}
+        lines = {s: site_line(status=why.status, reason=why.reason) for s, why in absent.items() if s not in answered}
+        self.progress.start(request.round, len(nodes) * (2 if self.evaluates(request.round) else 1))
+        for site, answer in self.sites.ask("train", request, nodes):
+            if isinstance(answer, Reply) and answer.status != "ok":
+                answer = refusal(answer)
+            if isinstance(answer, Absent):
+                lines[site] = site_line(status=answer.status, reason=answer.reason, bytes_down=len(request.weights))
+                self.progress.tick(f"round {request.round}: {site} {answer.status}: {answer.reason}")
+            else:
+                spool.add(site, answer, self.sites.cohorts[nodes[site]], nodes[site])
+                self.progress.tick(f"round {request.round}: {site} trained")
+        return lines
+
+    def private_mean(self, counted: list[Spooled], state: State, event: Event) -> dict[str, Tensor]:
+        """Clip, add noise and note epsilon in the round's `event`."""
+        from server.round.budget import BudgetError, charge_sum  # Opacus takes seconds to load
+
+        privacy, number = self.config.privacy, state.round + 1
+        try:
+            sigma, event["epsilon"] = charge_sum(self.history, self.config, number)
+        except BudgetError as error:
+            self.export(state)  # it will not be trained any further
+            raise RoundError(event | {"event": "round_failed", "reason": str(error)}) from None
+        updates = [reply.update().tensor for reply in counted]
+        secret, sites = new_secret(privacy.test_seed, "sum", number), len(self.config.round.expected)
+        return noisy_mean(updates, state.weights, privacy.clip, sigma, secret, sites)
+
+    def step(
+        self, state: State, mean: dict[str, Tensor], parameters: list[str]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Move the parameters by the optimiser, the floating buffers by their mean."""
+        server = ServerStep({n: state.weights[n] for n in parameters}, self.config.strategy, state.optimizer)
+        moved = server.step(mean)
+        weights = {name: moved[name] if name in moved else old + mean[name] for name, old in state.weights.items()}
+        for name in weights:
+            if name.endswith("running_var"):  # of BatchNorm: a coded update may take it below zero, which has no root
+                weights[name] = weights[name].clamp(min=0)
+        return weights, server.state()
+
+    def evaluates(self, number: int) -> bool:
+        """Whether the sites evaluate after this round."""
+        every = self.config.round.evaluate_every
+        return every > 0 and (number % every == 0 or number == self.config.rounds)
+
+    def finish(self, state: State) -> State:
+        """Let the sites evaluate the new model, write the round's line, and forget it."""
+        event, started = dict(state.event or {}), time.monotonic()
+        event["global"] = self.evaluate(state, event["sites"]) if self.evaluates(state.round) else None
+        event["seconds"] = round(event["seconds"] + time.monotonic() - started, 3)
+        self.history.append(event)
+        counted = sum(site["status"] == "counted" for site in event["sites"].values())
+        score = (event["global"] or {}).get(headline := TASKS[self.config.task].headline)
+        self.progress.finish(
+            f"round {state.round}/{self.config.rounds}: {counted} of {len(event['sites'])} sites counted"
+            f"{'' if score is None else f', {headline} {score:.3f}'}, {event['seconds']:.1f} s"
+        )
+        return replace(state, event=None)
+
+    def evaluate(self, state: State, lines: dict[str, Event]) -> dict[str, float | None] | None:
+        """Ask for metrics on the sites' own validation patients; note them in their lines and pool them."""
+        request = self.request(state.round, state)
+        nodes, _ = self.sites.roll(state.round)
+        scores: dict[str, Reply] = {}
+        for site, answer in self.sites.ask("evaluate", request, {s: node for s, node in nodes.items() if s in lines}):
+            self.progress.tick(f"round {state.round}: {site} evaluated")
+            line = lines[site]
+            line["bytes_down"] += len(request.weights)
+            if isinstance(answer, Reply) and answer.status != "ok":
+                answer = refusal(answer)
+            if isinstance(answer, Absent):
+                line["reason"] = line["reason"] or f"evaluation {answer.status}: {answer.reason}"
+                continue
+            line["evaluate"] = as_json(answer.metrics)
+            if line["status"] == "counted":  # who was refused has no say in the mean either
+                scores[site] = answer
+            if not answer.patients:
+                line["reason"] = line["reason"] or "no validation patients"
+        pooled = TASKS[self.config.task].pool(
+            [(scores[site].metrics, scores[site].patients) for site in sorted(scores)]
+        )
+        return as_json(pooled)
+
+    def export(self, state: State) -> None:
+        """Write the last round's model for use elsewhere: weights, and what is needed to feed them."""
+        with new_folder(self.out / "model") as folder:
+            write_bytes(folder / "model.safetensors", weights_to_bytes(state.weights))
+            facts = {"task": self.config.task, "model": asdict(self.config.model), "data": asdict(self.config.data)}
+            write_json(folder / "model.json", facts | {"run_id": self.run_id, "round": state.round})
+
+
+def _line(reply: Spooled, refused: dict[str, str], down: int) -> Event:
+    """The line of a site that sent an update."""
+    reason = refused.get(reply.site)
+    line = site_line(status="refused" if reason else "counted", reason=reason, patients=reply.patients)
+    line |= {"train": as_json(reply.metrics), "bytes_down": down, "bytes_up": reply.size}
+    line |= {"left_out": reply.left_out} if reply.left_out else {}
+    return line | ({"epsilon": reply.epsilon} if reply.epsilon is not None else {})

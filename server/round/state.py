@@ -1,0 +1,48 @@
+"""What a run that was killed goes on from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import rmtree
+
+from torch import Tensor
+
+from server.round.history import Event, History
+from shared.checkpoint import load_checkpoint, save_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Everything that a resumed run needs."""
+
+    round: int
+    """The last finished round; 0 before the first."""
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+    norms: tuple[float, ...] = ()
+    """Each round's median update norm for a local step."""
+    event: Event | None = None
+    """The round's line for the history, until the sites have evaluated and it is written."""
+
+
+def save_state(out: Path, state: State) -> None:
+    """Save the state, whole or not at all."""
+    rest = {"round": state.round, "norms": state.norms, "event": state.event}
+    tensors = {"model": state.weights, "optimizer": state.optimizer}
+    save_checkpoint(out / "checkpoints", state.round, tensors, rest)
+
+
+def load_state(out: Path, history: History) -> State | None:
+    """Return the newest saved state; the history forgets what came after it, and a spool that it has used up goes."""
+    found = load_checkpoint(out / "checkpoints")
+    history.forget_after(found[1]["round"] if found else 0)
+    if found is None:
+        return None
+    tensors, rest = found
+    for folder in (out / "spool").glob("round-*"):
+        if int(folder.name.removeprefix("round-")) <= rest["round"]:
+            rmtree(folder)
+    event = rest["event"] if rest["round"] > len(history.rounds()) else None
+    norms = tuple(rest["norms"])
+    return State(
+        round=rest["round"], weights=tensors["model"], optimizer=tensors["optimizer"], norms=norms, event=event
+    )

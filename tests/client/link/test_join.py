@@ -1,0 +1,142 @@
+"""gliofed-client join: a key that stays and is never lost, and no kit that somebody altered."""
+
+import json
+import shutil
+import stat
+import subprocess
+from argparse import Namespace
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from flwr.supernode.cli.flower_supernode import _try_setup_client_authentication
+from small_federation import altered, provisioned, status
+
+from client.cli import main
+from client.link.join import join
+from shared.archive import write_zip
+from shared.keys import fingerprint, public_line
+from shared.kit import FILES
+from shared.parse import ConfigError
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return provisioned(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def kit(made: Path) -> Path:
+    return made / "kits/hospital-a.zip"
+
+
+def test_join(kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Flower's SuperNode is the oracle of the key: it reads the file by itself."""
+    monkeypatch.chdir(tmp_path)
+    assert status(monkeypatch, main, "join", kit) == 0
+    folder = tmp_path / "study-hospital-a"
+    own = {"site.key", "site.key.pub", "hospital-a.request.json"}
+    assert {path.name for path in folder.iterdir()} == FILES | own
+    assert stat.S_IMODE((folder / "site.key").stat().st_mode) == 0o600
+    keys = _try_setup_client_authentication(
+        Namespace(auth_supernode_private_key=str(folder / "site.key"), auth_supernode_public_key=None)
+    )
+    assert keys is not None
+    assert public_line(keys[1]) == json.loads((folder / "hospital-a.request.json").read_text())["public_key"]
+    assert fingerprint(keys[1]) in capsys.readouterr().out
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
+def test_fingerprint_is_ssh_keygen_s(kit: Path, tmp_path: Path) -> None:
+    said = "\n".join(join(kit, tmp_path / "a"))
+    for name in ("site.key", "site.key.pub"):
+        words = ["ssh-keygen", "-lf", str(tmp_path / "a" / name)]
+        bits, mark, comment, kind = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+        assert mark in said and (bits, comment, kind) == ("384", "hospital-a@study", "(ECDSA)")
+
+
+def test_a_key_is_never_written_over(
+    kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    join(kit, tmp_path / "a")
+    before = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert status(monkeypatch, main, "join", kit, "--into", tmp_path / "a") == 2
+    assert "joined already" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+
+
+def test_folder_in_use(kit: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/thesis.txt").write_text("mine")
+    for place in ("a", "a/thesis.txt"):
+        with pytest.raises(ConfigError, match="not an empty folder"):
+            join(kit, tmp_path / place)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["thesis.txt"]
+    (tmp_path / "empty").mkdir()
+    join(kit, tmp_path / "empty")
+
+
+def test_nothing_is_left_of_a_join_that_fails(kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.link.join.sign_request", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        join(kit, tmp_path / "in/a")
+    assert list((tmp_path / "in").iterdir()) == []
+
+
+ALTERED: dict[str, tuple[Callable[[dict[str, bytes]], object], str]] = {
+    "code": (lambda files: files.update({"code.fab": b"evil"}), r"code\.fab is not the one"),
+    "key inside": (lambda files: files.update({"site.key": b"evil"}), r"look at site\.key"),
+    "traversal": (lambda files: files.update({"../site.key": b"evil"}), "does not belong"),
+    "no certificate": (lambda files: files.update({"ca.crt": b"evil"}), "no certificate of an authority"),
+    "file missing": (lambda files: files.pop("README.md"), r"look at README\.md"),
+    "another's folder": (lambda files: edit(files, b"hospital-a", b"../../etc"), r"kit\.json: site="),
+    "no address": (lambda files: edit(files, b"localhost:8443", b"localhost"), "address=localhost"),
+    "not JSON": (lambda files: files.update({"kit.json": b"\xff"}), r"kit\.json"),
+}
+
+
+def edit(files: dict[str, bytes], old: bytes, new: bytes) -> None:
+    files["kit.json"] = files["kit.json"].replace(old, new)
+
+
+@pytest.mark.parametrize("name", ALTERED)
+def test_altered_kit(kit: Path, tmp_path: Path, name: str) -> None:
+    change, words = ALTERED[name]
+    wrong = altered(kit, tmp_path / "wrong.zip", change)
+    with pytest.raises(ConfigError, match=words):
+        join(wrong, tmp_path / "a/b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["wrong.zip"]
+
+
+def test_certificate_of_a_server_is_no_authority(made: Path, kit: Path, tmp_path: Path) -> None:
+    server = (made / "server/server.crt").read_bytes()
+    wrong = altered(kit, tmp_path / "wrong.zip", lambda files: files.update({"ca.crt": server}))
+    with pytest.raises(ConfigError, match="no certificate of an authority"):
+        join(wrong, tmp_path / "a")
+
+
+def test_authority_that_ended(kit: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="its authority ended on"):
+        join(kit, tmp_path / "a", datetime.now(UTC) + timedelta(days=3651))
+    assert not (tmp_path / "a").exists()
+
+
+def test_wrong_use(
+    kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text").write_text("no zip")
+    (tmp_path / "other.zip").write_bytes(write_zip({"a": b""}))
+    with (tmp_path / "huge.zip").open("wb") as file:
+        file.truncate(2**25)
+    for words, said in (
+        ((tmp_path / "none.zip",), "No such file"),
+        ((tmp_path,), "Is a directory"),
+        ((tmp_path / "text",), "no zip archive"),
+        ((tmp_path / "other.zip",), "not a kit"),
+        ((tmp_path / "huge.zip",), "too large"),
+        ((kit, "--into", tmp_path / "text/a"), "File exists"),
+        ((), "KIT.zip"),
+    ):
+        assert status(monkeypatch, main, "join", *words) == 2
+        assert said in capsys.readouterr().err

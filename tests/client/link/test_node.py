@@ -1,0 +1,300 @@
+"""What start does with a SuperNode that ends, hangs or is refused; here programs that only sleep stand for it."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_federation import status
+
+import client.link.node
+from client.cli import main
+from client.link.node import PROBLEM, STILL_HELD, UNKNOWN_KEY, UNSIGNED, Node, running, start, supernode
+from client.link.reach import Findings
+from shared.files import write_json
+from shared.kit import Kit
+from shared.processes import Program
+
+ROOT = Path(__file__).parents[2]
+KIT = Kit(federation="study", site="a", address="127.0.0.1:1", ca_sha256="a" * 64, code_sha256="b" * 64, made="now")
+Tell = Callable[..., list[str]]
+Later = Callable[[float], None]
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+    there = Findings(warnings=["server: nothing answers; trying on"])
+    monkeypatch.setattr(client.link.node, "reach", lambda address, ca: there)
+    program = Program("supernode", ["sleep", "60"], tmp_path / "flower", os.environ, pauses=(60,))
+    made = Node(tmp_path, KIT, program, longest=60.0)
+    made.tend()
+    yield made
+    program.end()
+
+
+@pytest.fixture
+def tell(node: Node) -> Tell:
+    """What is said when the SuperNode has told this of itself: of another moment, or of the same as before."""
+    moments = [0]
+
+    def told(state: str = "idle", new: bool = True, **also: Any) -> list[str]:
+        assert node.program.process is not None
+        moments[0] += new
+        then = f"2001-01-01T00:00:{moments[0]:02d}+00:00"  # a clock that is wrong tells as much
+        says = {"pid": node.program.process.pid, "state": state, "kind": None, "round": None, "since": then}
+        says |= {"contact": then, "pulled": then, "problem": None, "refused": None, **also}
+        write_json(node.folder / "state.json", says)
+        return node.tend()
+
+    return told
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Later:
+    """So many seconds go by."""
+    gone = [0.0]
+    monkeypatch.setattr(client.link.node, "monotonic", lambda: time.monotonic() + gone[0])
+
+    def go(seconds: float) -> None:
+        gone[0] += seconds
+
+    return go
+
+
+def kill(node: Node) -> None:
+    assert node.program.process is not None
+    node.program.process.kill()
+    node.program.process.wait()
+
+
+def test_what_it_does_is_said_once(tell: Tell) -> None:
+    assert tell("connecting", contact=None) == ["connecting"]
+    assert tell() == ["connected, waiting for requests"]
+    assert tell() == []
+    assert tell("working", kind="train", round="3") == ["training round 3"]
+    (refused,) = tell("working", kind="train", round="3", refused="c" * 64)
+    assert "c" * 64 in refused and "approve" in refused
+    assert tell("working", kind="train", round="3", refused="c" * 64) == []
+
+
+@pytest.mark.parametrize(
+    ("problem", "ago", "sentence"),
+    [
+        ("HTTP 412 code 2004", 100.0, UNKNOWN_KEY),
+        # Flower says the same of a key whose earlier connection it still holds, as after a kill.
+        ("HTTP 412 code 2004", 30.0, STILL_HELD),
+        ("HTTP 401 code 2001", 30.0, UNSIGNED),
+        ("ConnectError: refused", 30.0, "server: nothing answers; trying on"),
+    ],
+)
+def test_why_it_ended(node: Node, tell: Tell, later: Later, problem: str, ago: float, sentence: str) -> None:
+    """Said once, and noted for status."""
+    tell()
+    later(ago)
+    # As the SuperNode does just before it ends.
+    says = json.loads((node.folder / "state.json").read_text())
+    write_json(node.folder / "state.json", says | {"problem": problem})
+    kill(node)
+    ended, why = node.tend()
+    assert "killed by SIGKILL" in ended and why == sentence
+    assert json.loads((node.folder / PROBLEM).read_text())["sentence"] == sentence
+    assert node.tend() == []
+
+
+def test_one_that_could_not_say_anything(node: Node) -> None:
+    """A broken installation ends before there is a state: then the end of its log is all there is."""
+    node.program.log.write_text("Traceback\nflwr 1.42.0: approval of code is known to hold with 1.41.0\n")
+    kill(node)
+    assert node.tend()[1] == "it said: flwr 1.42.0: approval of code is known to hold with 1.41.0"
+
+
+def test_a_problem_that_is_over_is_said_again_when_it_comes_back(tell: Tell) -> None:
+    tell()
+    assert tell(problem="ConnectError: refused") == ["server: nothing answers; trying on"]
+    assert tell(problem="ConnectError: refused") == [] and tell() == []
+    assert tell(problem="ConnectError: refused") == ["server: nothing answers; trying on"]
+
+
+def test_silence(node: Node, tell: Tell, later: Later) -> None:
+    """A node may be offline at the server while its process stays, so the process alone proves nothing."""
+    assert node.program.process is not None
+    first = node.program.process.pid
+    tell()
+    later(client.link.node.QUIET - 10)
+    assert tell(new=False) == []
+    training = {"kind": "train", "round": "1"}
+    tell("working", **training)
+    later(client.link.node.QUIET + 10)
+    assert tell("working", new=False, **training) == []  # a training is not lost to a silent network
+    assert node.program.process.pid == first
+    tell()
+    later(client.link.node.QUIET + 10)
+    assert "no answer of the aggregator for 120 s" in tell(new=False)[-1]
+    node.tend()
+    assert node.program.process is not None and node.program.process.pid != first
+    assert tell(new=False) == []  # of before this start
+
+
+@pytest.mark.parametrize("state", [{"pulled": None}, {"contact": None}])
+def test_half_a_silence(tell: Tell, later: Later, state: dict[str, None]) -> None:
+    """Heartbeats go on where the pulls have ended, and the other way round."""
+    tell(**state)
+    later(client.link.node.QUIET + 10)
+    assert "no answer" in tell(**state)[-1]
+
+
+def test_a_request_without_end(node: Node, tell: Tell, later: Later) -> None:
+    """The work ends itself at its limit; should all of that fail, the SuperNode is started again."""
+    assert tell("working", kind="train", round="1") == ["training round 1"]
+    later(node.longest + client.link.node.MORE - 10)
+    assert tell("working", new=False, kind="train", round="1") == []
+    later(20)
+    assert "outlived" in tell("working", new=False, kind="train", round="1")[-1]
+
+
+def test_a_limit_that_is_changed_holds_from_the_next_request_on(node: Node, tell: Tell) -> None:
+    (node.folder / "site.yaml").write_text("name: a\nroot: .\nlabels: msd\npolicy: {max_minutes: 10}\n")
+    tell("working", kind="train", round="1")
+    assert node.longest == 600
+    (node.folder / "site.yaml").write_text("{")  # being written
+    tell("working", kind="train", round="2")
+    assert node.longest == 600
+
+
+def test_a_full_disk_is_said_once_and_ends_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = iter([OSError(28, "No space left on device", "state.json")] * 3 + [KeyboardInterrupt()])
+    monkeypatch.setattr(client.link.node, "STEP", 0.0)
+    monkeypatch.setattr(Node, "tend", lambda self: (_ for _ in ()).throw(next(looks)))
+    with pytest.raises(KeyboardInterrupt):
+        client.link.node._keep(node, threading.Event())
+    assert capsys.readouterr().out.count("state.json: No space left on device; make room") == 1
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        client.link.node._say("anything")
+        monkeypatch.undo()
+        with suppress(OSError):  # what it could not write
+            full.close()
+
+
+def test_one_that_does_not_start(node: Node, later: Later) -> None:
+    later(client.link.node.QUIET + 1)
+    assert "did not start" in node.tend()[0]
+
+
+def test_where_its_programs_write(tmp_path: Path) -> None:
+    """Flower unpacks code in a temporary folder, and /tmp may be full, or not to be written in a service."""
+    assert supernode(tmp_path).environment["TMPDIR"] == str(tmp_path / "flower/tmp")
+
+
+@pytest.fixture
+def joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "kit.json").write_text("{}")
+    monkeypatch.setattr(
+        client.link.node, "preflight", lambda folder: Findings(["site.key: a fault\x1b[2K"], ["a warning"])
+    )
+    return tmp_path
+
+
+def test_faults_end_it(joined: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a file says is not let loose on a terminal."""
+    assert status(monkeypatch, main, "start", joined) == 2
+    said = capsys.readouterr()
+    assert "warning: a warning" in said.out and said.err == "gliofed-client: site.key: a fault\\x1b[2K\n"
+    monkeypatch.chdir(joined)
+    assert status(monkeypatch, main, "start") == 2
+    assert status(monkeypatch, main, "start", joined / "nowhere") == 2
+    assert "nowhere: no hospital's folder" in capsys.readouterr().err
+
+
+def test_status_holds_a_folder_for_a_moment_only(tmp_path: Path) -> None:
+    """It takes the same lock to see who runs; a start of that moment would end for good, as a service."""
+    with (tmp_path / client.link.node.LOCK).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        over = threading.Timer(0.15, fcntl.flock, (held, fcntl.LOCK_UN))
+        over.start()
+        with client.link.node._alone(tmp_path):
+            over.join()
+            assert running(tmp_path) == os.getpid()
+
+
+HOSPITAL = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+import client.link.node as node
+from client.link.reach import Findings
+from shared.processes import Program
+folder = Path(sys.argv[1])
+node.preflight = lambda folder: Findings()
+node.read_own_kit = lambda folder: SimpleNamespace(site="a", federation="study", address="here:1")
+node.read_site = lambda folder: SimpleNamespace(policy=SimpleNamespace(max_minutes=1))
+node.STEP = 0.05
+child = "sleep 61 & echo $! > child; sleep 61"
+node.supernode = lambda folder: Program("supernode", ["sh", "-c", child], folder / "flower", {})
+sys.exit(node.start(folder))
+"""
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: signal.Signals) -> None:
+    """One start at a time; after a signal nothing is left that it started, and not after a kill and another start."""
+    (tmp_path / "kit.json").write_text("{}")
+    own = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def begun() -> "tuple[subprocess.Popen[bytes], int]":
+        (tmp_path / "child").unlink(missing_ok=True)
+        command = [sys.executable, "-c", HOSPITAL, str(tmp_path)]
+        process = subprocess.Popen(command, env=own, cwd=tmp_path, stdout=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        while not (pid := _noted(tmp_path)):
+            assert time.monotonic() < end and process.poll() is None
+            time.sleep(0.02)
+        return process, pid
+
+    first, child = begun()
+    try:
+        assert running(tmp_path) == first.pid
+        with pytest.raises(client.link.node.ConfigError, match=f"started already, by process {first.pid}"):
+            start(tmp_path)
+        first.kill()
+        first.wait()
+        assert alive(child) and running(tmp_path) is None
+    finally:
+        first.kill()
+    second, other = begun()
+    try:
+        assert not alive(child) and alive(other)
+        second.send_signal(kind)
+        assert second.wait(30) == 0
+        assert not alive(other) and running(tmp_path) is None
+    finally:
+        second.kill()
+
+
+def _noted(folder: Path) -> int | None:
+    """What the program has started, once the note of the program itself is on disk too."""
+    try:
+        pid = int((folder / "child").read_text())
+        leader = json.loads((folder / "flower/supernode.process.json").read_text())["pid"]
+        return pid if os.getpgid(pid) == leader else None
+    except (OSError, ValueError):
+        return None
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs; one that ended may stay listed until its parent has asked for it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

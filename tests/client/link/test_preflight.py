@@ -1,0 +1,270 @@
+"""Before a SuperNode is started: each fault is a sentence with its cure, and all of them come at once."""
+
+import json
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import PrivateFormat
+from small_federation import rewrite
+
+import client.link.preflight
+import client.link.reach
+from client.link.preflight import own_folder, preflight
+from client.link.reach import reach
+from server.provisioning.certificates import make_authority, write_certificate
+from server.provisioning.kit_texts import site_yaml
+from shared.files import write_bytes, write_json
+from shared.keys import certificate_sha256, new_key, private_bytes, public_line, write_secret
+from shared.kit import Kit
+from shared.parse import ConfigError
+
+NOW = datetime.now(UTC)
+CODE = "a" * 64
+EMPTY = "gliofed-client check data.root="
+
+
+@contextmanager
+def server(folder: Path, ahead: timedelta = timedelta(0), **made: Any) -> Iterator[str]:
+    """An HTTPS server of a new authority in `folder`, with a clock `ahead` of ours; its address."""
+    authority = make_authority(folder, "study", made.get("began", NOW))
+    path, names = folder / "server/server.crt", made.get("names", ("localhost", "127.0.0.1"))
+    write_certificate(path, authority, names, made.get("days", 825), made.get("began", NOW))
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return format_datetime(datetime.now(UTC) + ahead, usegmt=True)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Quiet(HTTPServer):
+        def handle_error(self, *_: object) -> None:
+            """A client that trusts nobody hangs up."""
+
+    with Quiet(("127.0.0.1", 0), Answer) as httpd:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path, path.with_suffix(".key"))
+        httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
+        threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        try:
+            yield f"localhost:{httpd.server_port}"
+        finally:
+            httpd.shutdown()
+
+
+def test_the_right_server(tmp_path: Path) -> None:
+    with server(tmp_path) as address:
+        found = reach(address, tmp_path / "ca/ca.crt")
+    assert (found.faults, found.warnings) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("made", "sentence"),
+    [
+        ({"names": ("example.org",)}, "its certificate is for another name"),
+        (
+            {"began": NOW - timedelta(days=100), "days": 40},
+            "its certificate has ended, or this machine's clock is wrong",
+        ),
+        ({"began": NOW + timedelta(days=2)}, "not valid yet, or this machine's clock is behind"),
+        ({"ahead": timedelta(seconds=90)}, "this machine's clock is 90 s behind the aggregator's; set it right (NTP)"),
+        ({"ahead": timedelta(seconds=-200)}, "this machine's clock is 200 s ahead of the aggregator's"),
+        ({"began": NOW - timedelta(days=3651)}, "ca.crt: the authority ended on"),
+    ],
+)
+def test_the_wrong_server(tmp_path: Path, made: dict[str, Any], sentence: str) -> None:
+    with server(tmp_path, **made) as address:
+        found = reach(address, tmp_path / "ca/ca.crt")
+    # A second more or less, as the Date is cut off and a loaded machine takes its time.
+    near = [sentence.replace(f" {s} s ", f" {s + more} s ") for s in (90, 200) for more in (-1, 0, 1)]
+    assert any(each in fault for fault in found.faults for each in near), found
+
+
+@pytest.mark.parametrize(
+    ("made", "sentence"),
+    [
+        ({"ahead": timedelta(seconds=30)}, "s behind the aggregator's"),
+        (
+            {"began": NOW - timedelta(days=20), "days": 40},
+            f"its certificate ends on {NOW + timedelta(days=20):%Y-%m-%d}",
+        ),
+        ({"began": NOW - timedelta(days=3640), "days": 3650}, "ca.crt: the authority ends on"),
+    ],
+)
+def test_what_can_wait(tmp_path: Path, made: dict[str, Any], sentence: str) -> None:
+    with server(tmp_path, **made) as address:
+        found = reach(address, tmp_path / "ca/ca.crt")
+    assert not found.faults and any(sentence in warning for warning in found.warnings), found
+
+
+def test_somebody_between(tmp_path: Path) -> None:
+    """A hospital's proxy that opens TLS has a certificate of its own."""
+    make_authority(tmp_path / "ours", "study", NOW)
+    with server(tmp_path / "theirs") as address:
+        found = reach(address, tmp_path / "ours/ca/ca.crt")
+    assert "is not of the authority of" in found.faults[0] and "somebody in between" in found.faults[0]
+
+
+def test_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be started later: no fault."""
+    monkeypatch.setattr(client.link.reach, "PATIENCE", 0.3)
+    make_authority(tmp_path, "study", NOW)
+    ca = tmp_path / "ca/ca.crt"
+    import socket
+
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        port = deaf.getsockname()[1]
+        said = [reach(f"127.0.0.1:{port}", ca)]  # bound, and nobody listens
+        deaf.listen()
+        said += [reach(f"127.0.0.1:{port}", ca)]  # the kernel takes the connection, and nobody answers
+    said += [reach("no-such-host.invalid:443", ca)]
+    assert not any(found.faults for found in said)
+    for found, words in zip(
+        said, ("nothing answers at this port", "no answer within 0.3 s", "no such name"), strict=True
+    ):
+        assert words in found.warnings[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hospital's folder without a fault; PyTorch is not loaded, and the server is not there."""
+    authority = make_authority(tmp_path / "made", "study", NOW)
+    place = tmp_path / "a"
+    place.mkdir()
+    sha256 = certificate_sha256(authority.certificate)
+    kit = Kit(federation="study", site="a", address="127.0.0.1:1", ca_sha256=sha256, code_sha256=CODE, made="now")
+    write_json(place / "kit.json", kit.__dict__)
+    write_bytes(place / "ca.crt", (tmp_path / "made/ca/ca.crt").read_bytes())
+    key = new_key()
+    write_secret(place / "site.key", private_bytes(key, PrivateFormat.OpenSSH))
+    (place / "site.key.pub").write_text(public_line(key.public_key()) + " a@study\n")
+    write_json(place / "approved.json", [{"sha256": CODE, "time": "now", "files": 1}])
+    (place / "site.yaml").write_text(
+        site_yaml("a").replace("root: ???", "root: scans").replace("labels: ???", "labels: mock")
+    )
+    case = place / "scans/patient-001/visit-1"
+    monkeypatch.setattr("shared.data.dataset.find_cases", lambda root, labels: [SimpleNamespace(patient="p")])
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, b"", b""))
+    case.mkdir(parents=True)
+    return place
+
+
+def test_a_hospital_without_fault(folder: Path) -> None:
+    """It says what comes later than it should: the check of all scans, with its command."""
+    found = preflight(folder)
+    assert found.faults == [] and [EMPTY in each for each in found.warnings] == [True, False]
+    assert "nothing answers" in found.warnings[1]
+
+
+def other_key(folder: Path) -> None:
+    (folder / "site.key.pub").write_text(public_line(new_key().public_key()) + "\n")
+
+
+def other_authority(folder: Path) -> None:
+    make_authority(folder / "other", "study", NOW)
+    (folder / "ca.crt").write_bytes((folder / "other/ca/ca.crt").read_bytes())
+
+
+def settings(old: str, new: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "site.yaml").write_text((folder / "site.yaml").read_text().replace(old, new))
+
+
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "ca.crt: not the certificate that kit.json names": other_authority,
+    "ca.crt: missing; take it from the kit": lambda folder: (folder / "ca.crt").unlink(),
+    "kit.json: federation: missing": lambda folder: (folder / "kit.json").write_text("{}"),
+    "site.key: missing; restore it": lambda folder: (folder / "site.key").unlink(),
+    "site.key: mode 644, so others may read it": lambda folder: (folder / "site.key").chmod(0o644),
+    "site.key: no private key": lambda folder: (folder / "site.key").write_text("x"),
+    "site.key: does not belong to site.key.pub": other_key,
+    "site.key.pub: missing": lambda folder: (folder / "site.key.pub").unlink(),
+    "no code is approved; read and approve it": lambda folder: (folder / "approved.json").unlink(),
+    "approved.json: ": lambda folder: (folder / "approved.json").write_text("[1]"),
+    "site.yaml: root: still ???": settings("root: scans", "root: ???"),
+    "name=b: this hospital joined as a": settings('name: "a"', 'name: "b"'),
+    "labels=brats: unknown scheme": settings("labels: mock", "labels: brats"),
+    "work=": lambda folder: (folder / "work").write_text("a file"),
+}
+
+
+@pytest.mark.parametrize("sentence", FAULTS)
+def test_each_fault(folder: Path, sentence: str) -> None:
+    FAULTS[sentence](folder)
+    found = preflight(folder)
+    assert [sentence in fault for fault in found.faults] == [True], found.faults
+
+
+def test_all_at_once(folder: Path) -> None:
+    """A person who mends one fault a day gives up."""
+    sentences = [
+        "kit.json: federation: missing",
+        "site.key: mode 644, so others may read it",
+        "no code is approved; read and approve it",
+        "labels=brats: unknown scheme",
+        "work=",
+    ]
+    for sentence in sentences:
+        FAULTS[sentence](folder)
+    assert all(any(sentence in fault for fault in preflight(folder).faults) for sentence in sentences)
+
+
+def test_no_cases(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from shared.data.layouts import find_cases
+
+    monkeypatch.setattr("shared.data.dataset.find_cases", find_cases)
+    assert len(preflight(folder).faults) == 1 and "scans" in preflight(folder).faults[0]
+
+
+def test_the_room_that_a_cohort_needs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is prepared already needs none, and a disk that is nearly full is a fault before any cohort."""
+    cases = [{"errors": []}] * 50 + [{"errors": ["x"]}] * 9
+    write_json(folder / "work/cohort/1.json", {"cases": cases})
+    for free, prepared, faults in ((4.9e9, 0, 1), (5.1e9, 0, 0), (2e9, 30, 0), (0.9e9, 50, 1)):
+        for number in range(prepared):
+            (folder / f"work/cache/{number}").mkdir(parents=True, exist_ok=True)
+        monkeypatch.setattr(client.link.preflight.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        found = preflight(folder)
+        assert len(found.faults) == faults and not any(EMPTY in each for each in found.warnings)
+    assert "0.9 GB free, 1.0 GB needed" in found.faults[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        ("Traceback\nsite.yaml: device=cuda:99: this machine has 0 CUDA devices", "site.yaml: device=cuda:99"),
+        ("Traceback\nOSError: libcudart.so: cannot open", "cannot be loaded (OSError: libcudart.so"),
+        ("", "cannot be loaded (status -11)"),
+    ],
+)
+def test_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch, error: str, sentence: str) -> None:
+    done = subprocess.CompletedProcess([], -11, b"", error.encode())
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    (fault,) = preflight(folder).faults
+    assert sentence in fault
+
+
+def test_where_code_is_unpacked(folder: Path) -> None:
+    (folder / "flower").write_text("in the way")
+    assert [fault for fault in preflight(folder).faults if "flower/tmp: " in fault]
+
+
+def test_no_hospital(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(ConfigError, match="no hospital's folder"):
+        own_folder(tmp_path)
+    rewrite(folder / "kit.json", address="nowhere")
+    assert "address=nowhere" in preflight(folder).faults[0]
+    assert json.loads((folder / "kit.json").read_text())["site"] == "a"

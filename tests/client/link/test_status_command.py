@@ -1,0 +1,175 @@
+"""gliofed-client status: what runs, what went wrong and what left, also from a folder in which much is broken."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_federation import status
+
+from client.cli import main
+from client.link.node import LOCK, PROBLEM
+from client.link.site_file import read_site
+from client.round.audit import Audit, note
+from client.round.ledger import Charge, hold, ledger_folder
+from server.provisioning.certificates import make_authority
+from server.provisioning.kit_texts import site_yaml
+from shared.audit import audit_file
+from shared.chain import hold_chain
+from shared.files import write_bytes, write_json
+from shared.keys import certificate_sha256
+from shared.kit import Kit
+from shared.messages import Reply, leaving
+from shared.site_config import SiteConfig
+
+THEN = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    authority = make_authority(tmp_path / "made", "study", datetime.now(UTC))
+    place, sha256 = tmp_path / "a", certificate_sha256(authority.certificate)
+    kit = Kit(federation="study", site="a", address="here:1", ca_sha256=sha256, code_sha256="a" * 64, made="now")
+    write_json(place / "kit.json", kit.__dict__)
+    write_bytes(place / "ca.crt", (tmp_path / "made/ca/ca.crt").read_bytes())
+    text = site_yaml("a").replace("root: ???", "root: scans").replace("labels: ???", "labels: mock")
+    (place / "site.yaml").write_text(text.replace("max_epsilon: null", "max_epsilon: 3"))
+    return place
+
+
+@pytest.fixture
+def started(folder: Path) -> Iterator[None]:
+    """As if start ran."""
+    with (folder / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+@pytest.fixture
+def shown(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """What the command says, as text or as an object."""
+
+    def show(as_json: bool = False) -> Any:
+        monkeypatch.setenv("COLUMNS", "200")
+        assert status(monkeypatch, main, "status", folder, *["--json"] * as_json) == 0
+        said = capsys.readouterr().out
+        return json.loads(said) if as_json else said
+
+    return show
+
+
+def state(folder: Path, **says: Any) -> None:
+    at = THEN.isoformat()
+    whole = {"pid": 1, "state": "idle", "kind": None, "round": None, "since": at, "contact": at, "pulled": at, **says}
+    write_json(folder / "state.json", whole)
+
+
+def leave(site: SiteConfig, round: int, **reply: Any) -> None:
+    """Note a reply that leaves."""
+    audit = Audit(site, "train")
+    audit._about |= {"run_id": "run-1", "round": round}
+    audit._noted = True
+    gone = Reply(site="a", **reply)
+    audit.receipt(gone, leaving(gone.to_records()))
+
+
+def test_before_anything_ran(shown: Any) -> None:
+    assert shown().splitlines() == ["a of study: not running", "last contact: none yet", "approved code: none"]
+    assert shown(as_json=True)["faults"] == []
+
+
+def test_no_hospital(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(monkeypatch, main, "status", tmp_path) == 2
+    assert "no hospital's folder" in capsys.readouterr().err
+
+
+def test_after_a_while(folder: Path, shown: Any) -> None:
+    """What an earlier start left is no sign that one runs; problems and refused code stay in sight."""
+    state(folder)
+    site = read_site(folder)
+    write_json(folder / "approved.json", [{"sha256": "a" * 64, "time": "yesterday", "files": 3}])
+    write_json(folder / PROBLEM, {"time": "today", "sentence": "the server\x1b[2K is away"})
+    for round in range(12):
+        leave(site, round, patients=7, update=b"u" * 1000, metrics={"loss": 0.5})
+    leave(site, 12, status="declined", code="policy")
+    note(site, {"event": "code_refused", "sha256": "c" * 64})
+    with hold(ledger_folder(site.work), 1e-4) as ledger:
+        charge = Charge(what="train", run_id="run-1", round=1, sigma=2.0, rate=1.0, steps=1, patients=7)
+        ledger.charge(charge, None)
+        spent = ledger.epsilon()
+    text = shown()
+    assert "a of study: not running\n" in text and THEN.isoformat() in text
+    assert "today the server\\x1b[2K is away" in text and f"approved code: {'a' * 16} (yesterday)" in text
+    assert (
+        f"refused code: {'c' * 64}" in text
+        and f"epsilon of each patient: {spent:.3f} at delta=0.0001; ceiling: 3" in text
+    )
+    found = shown(as_json=True)
+    assert [each["round"] for each in found["receipts"]] == list(range(3, 13))
+    first, last = found["receipts"][0], found["receipts"][-1]
+    assert (
+        first["bytes"] > 1000 and len(first["sha256"]) == 64 and first["metrics"] == ["loss"] and first["patients"] == 7
+    )
+    assert (last["code"], last["sha256"]) == ("policy", None)
+    assert found["privacy"]["epsilon"] == spent
+
+
+def test_a_supernode_that_was_left(folder: Path, shown: Any) -> None:
+    """A killed start leaves it connected: not running would be untrue."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "client.link.supernode"]) as process:
+        state(folder, pid=process.pid)
+        assert "goes on unwatched" in shown(as_json=True)["doing"]
+        process.kill()
+    assert shown(as_json=True)["doing"] == "not running"
+
+
+def test_what_a_request_is_about(folder: Path, shown: Any, started: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run's own name is in the site's log; Flower's message has only the round."""
+    assert shown(as_json=True)["doing"] == "starting"
+    site = read_site(folder)
+    with hold_chain(audit_file(Path(site.work))) as log:
+        log.append({"event": "request", "kind": "train", "run_id": "run-1", "round": 3})
+    now = datetime.now(UTC)
+    state(folder, state="working", kind="train", round="3", since=(now - timedelta(seconds=20)).isoformat())
+    found = shown(as_json=True)
+    assert (found["doing"], found["run"], found["pid"]) == ("training round 3", "run-1", os.getpid())
+    # The line is of the round before: the process of this one is still loading.
+    state(folder, state="working", kind="train", round="4", since=(now + timedelta(seconds=20)).isoformat())
+    found = shown(as_json=True)
+    assert (found["doing"], found["run"], found["round"]) == ("training round 4", None, "4")
+
+
+def test_what_is_damaged_is_said_beside_the_rest(folder: Path, shown: Any, started: None) -> None:
+    """A person looks because something is wrong."""
+    state(folder)
+    (folder / "approved.json").write_text("[")
+    (folder / "ca.crt").unlink()
+    write_bytes(folder / "work/audit/audit.jsonl", b"no line\n")
+    write_json(folder / "work/audit/head.json", {"lines": 1, "hash": "x"})
+    found = shown(as_json=True)
+    assert found["doing"] == "connected, waiting for requests"
+    assert [
+        word for fault in found["faults"] for word in ("ca.crt", "approved.json", "audit.jsonl") if word in fault
+    ] == [
+        "ca.crt",
+        "approved.json",
+        "audit.jsonl",
+    ]
+    (folder / "site.yaml").write_text("name: ???\n")
+    assert "fault: " in shown() and "still ???" in shown()
+
+
+def test_a_run_in_test_mode_has_no_epsilon(folder: Path, shown: Any) -> None:
+    with hold(ledger_folder(read_site(folder).work), 1e-4) as ledger:
+        charge = Charge(what="train", run_id="r", round=1, sigma=2.0, rate=1.0, steps=1, patients=7)
+        ledger.charge(replace(charge, private=False), None)
+    assert "cannot be told" in shown() and shown(as_json=True)["privacy"]["epsilon"] is None

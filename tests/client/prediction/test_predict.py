@@ -1,0 +1,251 @@
+"""What is predicted comes back in the space and the labels of the scans.
+
+The oracle: an image whose grey values are the mask, and a network that only compares values: it predicts the mask.
+"""
+
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+from numpy.testing import assert_array_equal
+from torch import nn
+
+from client.prediction.exported import Exported
+from client.prediction.predict import Predictor, case_name, predict, write_mask
+from client.prediction.predict_command import cases_under
+from shared.config import DataConfig, ModelConfig
+from shared.data.cases import Case
+from shared.data.volume import DataError, Scan
+
+BRAIN = {0: 100, 2: 200, 1: 300, 4: 400}
+"""Grey value of each label of BraTS 2020, from outside to inside."""
+CPU = torch.device("cpu")
+
+
+class Compare(nn.Module):
+    """Logits of ET, TC, WT from the first modality alone: whether a value is above each region's threshold."""
+
+    def __init__(self, thresholds, most_visits=1):
+        super().__init__()
+        self.thresholds, self.most_visits = torch.tensor(thresholds).view(-1, 1, 1, 1), most_visits
+
+    def forward(self, x):
+        if x.dim() == 6:
+            assert x.shape[1] <= self.most_visits
+        return 50 * (x[..., :1, :, :, :] - self.thresholds)
+
+
+def balls(shape, spacing, centre=(0.4, 0.55, 0.45)):
+    """Labels of nested balls of 8, 5.5 and 3 mm, off the centre, so that a turned volume is another."""
+    grid = np.indices(shape).astype(float)
+    away = [(axis - place * size) * mm for axis, place, size, mm in zip(grid, centre, shape, spacing, strict=True)]
+    distance = np.sqrt(np.sum(np.square(away), axis=0))
+    return np.select([distance < 3, distance < 5.5, distance < 8], [4, 1, 2], 0).astype(np.uint8)
+
+
+def picture(labels):
+    """Grey values of labels in a brain that leaves a margin of 2 voxels on one side and 1 on the other."""
+    image = np.zeros(labels.shape, np.int16)
+    inside = (slice(2, -1),) * 3
+    image[inside] = np.vectorize(BRAIN.get)(labels[inside])
+    return image
+
+
+def thresholds(image):
+    """Thresholds of ET, TC and WT, half way between grey values, as z-scores of the image."""
+    brain = image[image != 0].astype(float)
+    return [(value - brain.mean()) / brain.std() for value in (350.0, 250.0, 150.0)]
+
+
+def save(path, voxels, affine, codes=(1, 1)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(voxels, affine)
+    image.set_qform(affine, code=codes[0])
+    image.set_sform(affine, code=codes[1])
+    nib.save(image, path)
+
+
+def config(**changes):
+    data = {"modalities": ("t1",), "regions": ("et", "tc", "wt"), "window": 1, "spacing": None}
+    return DataConfig(**data | {"patch": (64, 64, 64), "validation": 0.25, "split_seed": 0} | changes)
+
+
+def predictor(network, data, name="unet", task="segmentation"):
+    exported = Exported(task=task, model=ModelConfig(name=name, preset="demo"), data=data, run_id="run", round=1)
+    return Predictor(network.eval(), exported, CPU)
+
+
+def run(network, data, root, out, name="unet", labels="brats2020", task="segmentation"):
+    return predict(predictor(network, data, name, task), cases_under(root, labels), labels, out, lambda line: None)
+
+
+def dice(one, other):
+    return 2 * (one & other).sum() / (one.sum() + other.sum())
+
+
+def oblique(degrees):
+    """Axes to the back, head and left, turned around the first: an MR scanner's sagittal series."""
+    angle = np.deg2rad(degrees)
+    turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    return turn @ np.array([[0, 0, -1.0], [-1, 0, 0], [0, 1, 0]])
+
+
+PLACES = {
+    "LPS": (np.diag([-1.0, -1, 1]), (1, 1)),
+    "RAS": (np.eye(3), (0, 2)),
+    "permuted": (oblique(0), (1, 0)),
+    "oblique": (oblique(20), (1, 1)),
+    "no place": (np.diag([-1.0, 1, 1]), (0, 0)),  # an affine is invented; the mask's must be the same
+}
+
+
+@pytest.mark.parametrize("end", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("place", PLACES)
+def test_the_mask_comes_back_voxel_for_voxel(place, end, tmp_path, out):
+    """In the file's own axes, whatever they are, so that it overlays in a viewer without any header magic."""
+    (axes, codes), shape, spacing = PLACES[place], (26, 24, 22), (1.0, 1.25, 1.5)
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = axes * spacing, (17, -40.5, 3)
+    labels = balls(shape, spacing)
+    path = tmp_path / "cases" / "P1" / f"P1_t1{end}"
+    save(path, picture(labels), affine, codes)
+    outcome = run(Compare(thresholds(picture(labels))), config(), tmp_path / "cases", out)
+    assert outcome.predicted == ["P1-000"] and not outcome.faults
+    scan, mask = nib.load(path), nib.load(out / "P1-000-seg.nii.gz")
+    assert_array_equal(np.asanyarray(mask.dataobj), labels)
+    assert mask.get_data_dtype() == np.uint8
+    assert_array_equal(mask.affine, scan.affine)
+    for key in ("qform_code", "sform_code", "pixdim", "xyzt_units"):
+        assert_array_equal(mask.header[key], scan.header[key])
+    gzip.decompress((out / "P1-000-seg.nii.gz").read_bytes())  # to its checksum
+
+
+@pytest.mark.parametrize("target", [1.0, 2.0, (2.0, 1.0, 1.5)])
+def test_resampling_there_and_back(target, tmp_path, out):
+    """Thick slices are the rule in hospitals, and models are trained at one spacing."""
+    spacing = (1.0, 1.0, 2.5)
+    labels = balls((34, 37, 16), spacing)
+    save(tmp_path / "cases" / "P1" / "P1_t1.nii.gz", picture(labels), np.diag([-1.0, -1, 2.5, 1]))
+    run(Compare(thresholds(picture(labels))), config(spacing=target), tmp_path / "cases", out)
+    mask = np.asanyarray(nib.load(out / "P1-000-seg.nii.gz").dataobj)
+    assert mask.shape == labels.shape and set(np.unique(mask)) == {0, 1, 2, 4}
+    assert dice(mask > 0, labels > 0) > 0.9
+    # Between ET and brain lie all grey values, so the core alone is not asked for; where it is must be right.
+    assert dice(np.isin(mask, (1, 4)), np.isin(labels, (1, 4))) > 0.85
+
+
+def test_windows_that_slide_give_the_same(tmp_path, out):
+    labels = balls((30, 26, 24), (1, 1, 1))
+    save(tmp_path / "cases" / "P1" / "P1_t1.nii.gz", picture(labels), np.eye(4))
+    run(Compare(thresholds(picture(labels))), config(patch=(12, 12, 12)), tmp_path / "cases", out)
+    assert_array_equal(np.asanyarray(nib.load(out / "P1-000-seg.nii.gz").dataobj), labels)
+
+
+def test_the_first_modality_gives_the_axes(tmp_path, out):
+    """Scans of a case may lie the same and be stored differently."""
+    labels = balls((26, 24, 22), (1, 1, 1))
+    affine, folder = np.diag([1.0, 1, 1, 1]), tmp_path / "cases" / "P1"
+    save(folder / "P1_t2.nii.gz", picture(labels), affine)
+    turn = ornt_transform(io_orientation(affine), axcodes2ornt("LIP"))
+    turned = nib.Nifti1Image(picture(labels), affine).as_reoriented(turn)
+    save(folder / "P1_t1.nii.gz", np.asanyarray(turned.dataobj), turned.affine)
+    run(Compare(thresholds(picture(labels))), config(modalities=("t1", "t2")), tmp_path / "cases", out)
+    mask = nib.load(out / "P1-000-seg.nii.gz")
+    assert_array_equal(mask.affine, turned.affine)
+    assert_array_equal(np.asanyarray(mask.dataobj), apply_orientation(labels, turn))
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_mask_beside_a_4d_file(kind, tmp_path):
+    """MSD keeps modalities in one file; its mask has three axes, and none of its texts, which may name a patient."""
+    affine, labels = np.diag([1.0, 1, 3, 1]), balls((4, 5, 6), (1, 1, 1))
+    image = kind(np.zeros((4, 5, 6, 2), np.float32), affine)
+    image.header["descrip"] = b"SMITH^JOHN"
+    nib.save(image, tmp_path / "four.nii.gz")
+    write_mask(labels, Scan(tmp_path / "four.nii.gz", 1), tmp_path / "mask.nii.gz")
+    mask = nib.load(tmp_path / "mask.nii.gz")
+    assert type(mask) is kind
+    assert mask.shape == (4, 5, 6) and mask.header["descrip"] == b""
+    assert_array_equal(mask.affine, affine)
+
+
+def series(root):
+    """A patient with three visits, whose tumour moves."""
+    moved = [balls((26, 24, 22), (1, 1, 1), (place, 0.5, 0.5)) for place in (0.4, 0.5, 0.6)]
+    for visit, labels in enumerate(moved):
+        save(root / f"P1-00{visit}" / f"P1-00{visit}-t1n.nii.gz", picture(labels), np.eye(4))
+    return moved
+
+
+def test_every_visit_of_a_series(tmp_path, out):
+    """Windows of two: the third visit is read alone, as in evaluation."""
+    moved = series(tmp_path / "cases")
+    network = Compare(thresholds(picture(moved[0])), most_visits=2)
+    outcome = run(network, config(window=2), tmp_path / "cases", out, "clstm_unet3d")
+    assert outcome.predicted == ["P1-000", "P1-001", "P1-002"]
+    for visit, labels in enumerate(moved):
+        assert_array_equal(np.asanyarray(nib.load(out / f"P1-00{visit}-seg.nii.gz").dataobj), labels)
+
+
+def test_a_damaged_visit_is_left_out_of_a_series(tmp_path, out):
+    moved = series(tmp_path / "cases")
+    path = tmp_path / "cases" / "P1-001" / "P1-001-t1n.nii.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    network = Compare(thresholds(picture(moved[0])), most_visits=2)
+    outcome = run(network, config(window=2), tmp_path / "cases", out, "clstm_unet3d")
+    assert outcome.predicted == ["P1-000", "P1-002"]
+    assert list(outcome.faults) == ["P1-001"] and str(path) in outcome.faults["P1-001"]
+    assert_array_equal(np.asanyarray(nib.load(out / "P1-002-seg.nii.gz").dataobj), moved[2])
+
+
+class Fails(nn.Module):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def forward(self, x):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_too_little_memory_is_said(error, tmp_path, out):
+    save(tmp_path / "cases" / "P1" / "P1_t1.nii.gz", picture(balls((26, 24, 22), (1, 1, 1))), np.eye(4))
+    outcome = run(Fails(error), config(), tmp_path / "cases", out)
+    assert outcome.faults["P1-000"].startswith("out of memory on cpu; take a machine with more memory")
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        run(Fails(RuntimeError("a bug of ours")), config(), tmp_path / "cases", out)
+
+
+def test_a_model_that_diverged_writes_no_empty_mask(tmp_path, out):
+    save(tmp_path / "cases" / "P1" / "P1_t1.nii.gz", picture(balls((26, 24, 22), (1, 1, 1))), np.eye(4))
+    outcome = run(Compare([float("nan")] * 3), config(), tmp_path / "cases", out)
+    assert "NaN" in outcome.faults["P1-000"] and not list(out.glob("*.nii.gz"))
+
+
+def test_names_lead_nowhere_else_and_are_different(tmp_path, out):
+    """A table may name a patient anything."""
+    path = tmp_path / "t1.nii.gz"
+    labels = balls((26, 24, 22), (1, 1, 1))
+    save(path, picture(labels), np.eye(4))
+    one, other = (Case(name, "1", {"t1": Scan(path)}, None, None, "brats2020") for name in ("../a b", ".._a/b"))
+    ready = predictor(Compare(thresholds(picture(labels))), config())
+    predict(ready, [one], "brats2020", out, lambda line: None)
+    assert [file.name for file in out.iterdir()] == [".._a_b-1-seg.nii.gz"]
+    with pytest.raises(DataError, match="two cases have this name"):
+        predict(ready, [one, other], "brats2020", out, lambda line: None)
+
+
+def test_a_name_too_long_for_a_file_is_shortened() -> None:
+    """Else one patient's name would end the prediction of all; two that begin alike stay two."""
+    names = {case_name(Case("x" * 300 + end, "000", {}, None, None, "")) for end in "ab"}
+    assert len(names) == 2 and all(len(name) < 200 for name in names)

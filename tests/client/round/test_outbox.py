@@ -1,0 +1,60 @@
+"""The same request gets the same bytes."""
+
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from client.round.outbox import Outbox
+from shared.messages import Reply
+
+REPLY = Reply(site="a", patients=3, steps=2, metrics={"loss": 1 / 3}, update=b"\x00\xff")
+
+
+def test_a_stored_reply_comes_back_whole(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox")
+    assert outbox.find("r-0001-abc") is None
+    outbox.store("r-0001-abc", REPLY)
+    assert outbox.find("r-0001-abc") == REPLY
+    assert outbox.find("r-0001-other") is None
+
+
+def test_a_loss_that_is_not_a_number_is_kept(tmp_path: Path) -> None:
+    """A site whose training diverged says so; it must not fail for it."""
+    outbox = Outbox(tmp_path)
+    outbox.store("r", replace(REPLY, metrics={"loss": float("nan")}))
+    found = outbox.find("r")
+    assert found is not None
+    assert math.isnan(found.metrics["loss"])
+
+
+def test_two_replies_are_kept(tmp_path: Path) -> None:
+    """A year of rounds of a large model would fill the disk."""
+    outbox = Outbox(tmp_path)
+    for number in range(4):
+        outbox.store(f"r-{number}", REPLY)
+    assert [outbox.find(f"r-{number}") is not None for number in range(4)] == [False, False, True, True]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """Half an update, under its temporary name."""
+    (tmp_path / ".r-0001.safetensors.0123.tmp").write_bytes(b"half")
+    Outbox(tmp_path).store("r-0001", REPLY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r-0001.json", "r-0001.safetensors"]
+
+
+@pytest.mark.parametrize("system", ["linux", "macos"])
+def test_room_is_held_until_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str) -> None:
+    """The system's own count of blocks is the oracle; what a file merely says of its length holds no room."""
+    if system == "macos":  # which has no such call
+        monkeypatch.delattr(os, "posix_fallocate")
+    outbox = Outbox(tmp_path)
+    for _ in range(2):  # a round is tried again with less memory
+        outbox.make_room(2**20)
+    (room,) = tmp_path.iterdir()
+    assert room.stat().st_blocks * 512 >= 2**20
+    outbox.store("r-0001", REPLY)
+    assert not room.exists() and outbox.find("r-0001") == REPLY

@@ -1,0 +1,87 @@
+"""What a site tells in a private run: noisy numbers, and nothing that no budget covers."""
+
+import math
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from private_hospital import PATIENTS, PRIVATE, Config, Hospital, charges, refusal, request_of
+
+from client.round.ledger import ledger_folder, read_ledger
+from client.round.policy import DeclinedError
+from client.round.privacy import plan_round
+from client.round.work import evaluate, prepare, train
+
+
+@pytest.mark.parametrize("told", [1, 30])
+def test_what_leaves_follows_from_what_is_told(
+    hospital: Hospital, run_config: Config, monkeypatch: pytest.MonkeyPatch, told: int
+) -> None:
+    """Noise, rate and divisor show in an update: were they of the exact number, that would be told for free."""
+    monkeypatch.setattr("client.round.private_work.patients_to_tell", lambda job, ledger: told)
+    site, config = hospital.site(), run_config(*PRIVATE, f"privacy.batch={PATIENTS}")
+    train(site, request_of(config))
+    (charge,) = charges(site)
+    assert charge.rate == min(1.0, PATIENTS / told)
+    plan = plan_round(config, 1, told, 1e-4, ((site.policy.count_noise, 1.0, 1),))
+    assert charge.sigma == plan.sigma
+
+
+def test_a_number_is_drawn_once_however_patients_are_parted(hospital: Hospital, run_config: Config) -> None:
+    """Else equal numbers for two splits would tell that both have as many training patients."""
+    site = hospital.site()
+    for seed in range(3):
+        with suppress(DeclinedError):
+            prepare(site, request_of(run_config("privacy=dp_sgd", f"data.split_seed={seed}", "data.validation=0.4")))
+    assert len(charges(site, "count")) == 1
+
+
+def test_what_a_private_site_tells(hospital: Hospital, run_config: Config, tmp_path: Path) -> None:
+    """No loss, no exact number; one noisy number for a cohort, drawn once; epsilon to a tenth and never too low."""
+    hospital.scans, scans = tmp_path / "scans", hospital.scans
+    hospital.scans.mkdir()
+    for folder in scans.iterdir():
+        (hospital.scans / folder.name).symlink_to(folder)
+    broken = hospital.scans / "Mock-01999-000"
+    broken.mkdir()
+    for kind in ("t1n", "seg"):
+        (broken / f"{broken.name}-{kind}.nii.gz").write_bytes(b"no image")
+    site, config = hospital.site(), run_config(*PRIVATE)
+    replies = [prepare(site, request_of(config)), *(train(site, request_of(config, round)) for round in (1, 2))]
+    (count,) = charges(site, "count")
+    assert count.noisy is not None
+    assert [reply.patients for reply in replies] == [max(1, count.noisy)] * 3
+    assert all(reply.metrics == {} and reply.left_out == {} for reply in replies)
+    assert replies[0].epsilon is None
+    exact = read_ledger(ledger_folder(site.work))
+    assert exact is not None and replies[2].epsilon is not None
+    assert 0 <= replies[2].epsilon - exact.epsilon() < 0.1
+    assert replies[2].epsilon == round(replies[2].epsilon, 1)
+    assert exact.epsilon() <= config.privacy.epsilon  # of four rounds, with the number of patients
+    open_site = hospital.site("open", metrics="always", counts="always")
+    reply = train(open_site, request_of(config))
+    assert reply.patients == PATIENTS and sum(reply.left_out.values()) == 1
+    assert math.isfinite(reply.metrics["loss"])
+    assert charges(open_site, "count") == []  # an exact number has no noise to pay for
+
+
+def test_the_noisy_number_is_noisy(hospital: Hospital, run_config: Config) -> None:
+    """At a deviation of 1e6 the number is not that of the patients; and it is never below one."""
+    request = request_of(run_config(*PRIVATE))
+    told = [prepare(hospital.site(str(number), count_noise=1e6), request).patients for number in range(8)]
+    assert min(told) >= 1 and max(told) > 1000
+    assert len({number for number in told if number > 1}) == sum(number > 1 for number in told)
+
+
+def test_nothing_is_evaluated_in_private(hospital: Hospital, run_config: Config) -> None:
+    request = request_of(run_config(*PRIVATE))
+    assert refusal(evaluate, hospital.site(), request)[0] == "withheld"
+    assert evaluate(hospital.site(metrics="always"), request).status == "ok"
+
+
+def test_a_tighter_policy_holds_for_what_is_stored(hospital: Hospital, run_config: Config) -> None:
+    site, request = hospital.site(metrics="always"), request_of(run_config(*PRIVATE))
+    reply = train(site, request)
+    assert reply.metrics.keys() == {"loss"}
+    assert train(hospital.site(), request) == replace(reply, metrics={})

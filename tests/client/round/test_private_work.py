@@ -1,0 +1,202 @@
+"""A private round at one site: what is charged, and what is refused."""
+
+import json
+import math
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from private_hospital import PATIENTS, PRIVATE, Config, Hospital, charges, other_weights, refusal, request_of
+from safetensors.torch import load
+from torch import Tensor
+from torch.testing import assert_close
+
+import client.round.privacy
+from client.round.ledger import ledger_folder, read_ledger
+from client.round.work import evaluate, prepare, train
+
+
+def test_another_split_is_declined(hospital: Hospital, run_config: Config) -> None:
+    """It would put training patients on the other side, where metrics might be told of them."""
+    site = hospital.site(metrics="always")
+    prepare(site, request_of(run_config("privacy=dp_sgd", "data.validation=0.4")))
+    for work in (train, evaluate):
+        code, sentence = refusal(work, site, request_of(run_config("privacy=dp_sgd", "data.validation=0.2")))
+        assert code == "ledger" and "data.validation=0.2" in sentence and "data.validation=0.4" in sentence
+
+
+def test_a_run_stays_within_its_own_epsilon(hospital: Hospital, run_config: Config) -> None:
+    """Whatever it asks for: here the same last round three times, each with other weights. No ceiling is set."""
+    site, config = hospital.site(), run_config(*PRIVATE, "rounds=1", "privacy.epsilon=2")
+    first = request_of(config)
+    train(site, first)
+    code, sentence = refusal(train, site, other_weights(first))
+    assert code == "budget" and "privacy.epsilon=2" in sentence
+    assert len(charges(site)) == 1
+
+
+def test_a_round_that_the_run_has_not_is_declined(hospital: Hospital, run_config: Config) -> None:
+    site = hospital.site()
+    code, _ = refusal(train, site, request_of(run_config(*PRIVATE, "rounds=2"), 3))
+    assert code == "policy" and charges(site) == []
+
+
+def test_the_same_request_is_charged_once(hospital: Hospital, run_config: Config) -> None:
+    """A second look at the same bytes tells nothing more; other weights are another round's worth."""
+    site, request = hospital.site(), request_of(run_config(*PRIVATE))
+    reply = train(site, request)
+    assert reply.status == "ok" and reply.steps == 1
+    assert train(site, request) == reply
+    assert len(charges(site)) == 1
+    assert train(site, other_weights(request)).update != reply.update
+    assert len(charges(site)) == 2
+
+
+def test_a_whole_update_is_clipped_and_gets_noise(hospital: Hospital, run_config: Config) -> None:
+    """privacy=local_update trains as ever: the update without privacy is the oracle. Its steps are one charge."""
+    words = ("data.validation=0", "train.steps=2")
+    plain = load(train(hospital.site("plain"), request_of(run_config(*words))).update)
+    config = run_config(*words, "privacy=local_update", "privacy.clip=0.1", "privacy.test_seed=3")
+    site = hospital.site(test_mode=True)
+    reply = train(site, request_of(config))
+    (charge,) = charges(site)
+    assert (charge.rate, charge.steps, reply.metrics, reply.steps) == (1.0, 1, {}, 2)
+    norm = math.sqrt(sum(tensor.double().square().sum().item() for tensor in plain.values()))
+    assert norm > 0.1
+    noise = torch.cat([(t.double() - plain[name] * 0.1 / norm).flatten() for name, t in load(reply.update).items()])
+    assert noise.std().item() == pytest.approx(2 * 0.1 * charge.sigma, rel=0.02)
+    ledger = read_ledger(ledger_folder(site.work))
+    assert ledger is not None and ledger.epsilon() < config.privacy.epsilon
+
+
+def test_a_whole_update_over_the_ceiling_stays(hospital: Hospital, run_config: Config) -> None:
+    site = hospital.site(max_epsilon=1.0, count_noise=100.0)
+    code, sentence = refusal(train, site, request_of(run_config("privacy=local_update", "data.validation=0")))
+    assert code == "budget" and "policy.max_epsilon=1" in sentence
+
+
+def test_noise_at_the_server_is_no_privacy_of_the_update(hospital: Hospital, run_config: Config) -> None:
+    """A site with a ceiling cannot see that the noise is added."""
+    code, sentence = refusal(train, hospital.site(max_epsilon=5.0), request_of(run_config("privacy=central")))
+    assert code == "budget" and "central" in sentence
+
+
+def test_nobody_is_charged_for_an_update_that_there_is_no_room_for(
+    hospital: Hospital, run_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not be stored, and what is trained but not stored is trained, and charged, again."""
+    site, request = hospital.site(), request_of(run_config(*PRIVATE))
+    asked = []
+
+    def full(descriptor: int, offset: int, size: int) -> None:
+        asked.append(size)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(site, request)
+    assert charges(site) == []
+    monkeypatch.undo()
+    assert len(train(site, request).update) < asked[0]
+
+
+def test_a_round_that_broke_off_stays_charged(
+    hospital: Hospital, run_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what of it had left the process; the next try has noise of its own."""
+    site, request, seen = hospital.site(), request_of(run_config(*PRIVATE)), []
+    original = client.round.privacy.patient_gradient
+
+    def fail(*given: object) -> object:
+        seen.append(given)
+        if len(seen) == PATIENTS // 2:
+            raise InterruptedError
+        return original(*given)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client.round.privacy, "patient_gradient", fail)
+        with pytest.raises(InterruptedError):
+            train(site, request)
+    assert len(charges(site)) == 1
+    ledger = read_ledger(ledger_folder(site.work))
+    assert ledger is not None
+    spent = ledger.epsilon()
+    told = train(site, request).epsilon
+    assert len(charges(site)) == 2
+    assert told is not None and told > spent
+
+
+def test_all_rounds_spend_what_the_run_asks_for(hospital: Hospital, run_config: Config) -> None:
+    """The number of patients is paid from the same budget; the noise is found to a thousandth."""
+    config, site = run_config(*PRIVATE, "rounds=2", "privacy.epsilon=3"), hospital.site()
+    told = [train(site, request_of(config, round)).epsilon for round in (1, 2)]
+    ledger = read_ledger(ledger_folder(site.work))
+    assert ledger is not None
+    assert 2.98 < ledger.epsilon() <= 3.0
+    assert told[0] is not None and told[0] < 3.0 and told[1] == 3.0
+
+
+def test_a_ceiling_needs_privacy(hospital: Hospital, run_config: Config) -> None:
+    """Before anything is read: the site need not even have data."""
+    site = replace(hospital.site(max_epsilon=5.0), root="/nowhere")
+    code, sentence = refusal(train, site, request_of(run_config("data.validation=0")))
+    assert code == "budget" and "policy.max_epsilon=5" in sentence
+
+
+def test_a_round_over_the_ceiling_takes_no_step(
+    hospital: Hospital, run_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client.round.privacy, "patient_gradient", None)  # a step would raise
+    site = hospital.site(max_epsilon=0.6, count_noise=100.0)
+    code, sentence = refusal(train, site, request_of(run_config(*PRIVATE)))
+    assert code == "budget" and "train of round 1" in sentence
+    assert charges(site) == [] and len(charges(site, "count")) == 1
+
+
+def test_a_budget_that_the_number_of_patients_spends(hospital: Hospital, run_config: Config) -> None:
+    """No noise of the steps can mend it; the site's log says which two settings are at odds."""
+    site = hospital.site(count_noise=0.1)
+    code, sentence = refusal(train, site, request_of(run_config(*PRIVATE, "privacy.epsilon=1")))
+    assert code == "budget" and "privacy.epsilon=1" in sentence and "policy.count_noise=0.1" in sentence
+
+
+def test_test_mode_must_be_allowed(hospital: Hospital, run_config: Config) -> None:
+    request = request_of(run_config(*PRIVATE, "privacy.test_seed=7"))
+    code, sentence = refusal(train, hospital.site(), request)
+    assert code == "policy" and "policy.test_mode" in sentence
+    site = hospital.site(test_mode=True)
+    train(site, request)
+    ledger = read_ledger(ledger_folder(site.work))
+    assert ledger is not None and not ledger.private
+    # What is left of the ledger is no budget.
+    private = replace(site, policy=replace(site.policy, max_epsilon=1000.0))
+    assert refusal(train, private, request_of(run_config(*PRIVATE), 2))[0] == "budget"
+
+
+@pytest.mark.parametrize("test_seed", ["7", "null"])
+def test_only_test_mode_can_be_repeated(hospital: Hospital, run_config: Config, test_seed: str) -> None:
+    """Noise that follows from the run's seed could be subtracted by the server and by every other site."""
+    request = request_of(run_config(*PRIVATE, f"privacy.test_seed={test_seed}"))
+    updates: list[dict[str, Tensor]] = [
+        load(train(hospital.site(name, test_mode=True), request).update) for name in ("one", "two")
+    ]
+    if test_seed == "7":
+        assert_close(updates[0], updates[1], rtol=0, atol=0)
+    else:
+        # Noise as large as the clip: about half of the signs are other ones.
+        differ = [(updates[0][name].sign() != updates[1][name].sign()).flatten() for name in updates[0]]
+        assert torch.cat(differ).float().mean() > 0.1
+
+
+def test_the_studys_delta_is_kept(hospital: Hospital, run_config: Config) -> None:
+    """An epsilon means nothing without its delta: one ledger has one."""
+    config = run_config(*PRIVATE)
+    site = hospital.site(delta=1e-3)
+    train(site, request_of(config))
+    head = json.loads((ledger_folder(site.work) / "head.json").read_text())
+    assert head["delta"] == 1e-3
+    code, sentence = refusal(train, hospital.site(delta=1e-2), request_of(config, 2))
+    assert code == "ledger" and "policy.delta=0.01" in sentence and "0.001" in sentence
+    train(hospital.site(), request_of(config, 2))  # no word of its own: the ledger's
+    assert len(charges(site)) == 2

@@ -1,0 +1,104 @@
+"""A request that takes too long is answered with a code, and its process ends: also where Python no longer runs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from client.round.policy import DeclinedError
+from client.round.watchdog import limit_of, within
+from shared.config import RunConfig
+from shared.messages import CODES, Reply
+from shared.site_config import PolicyConfig
+
+ROOT = Path(__file__).parents[2]
+HOSPITAL = """
+import sys, time, types
+import client.round.watchdog
+from flwr.app import Context, Message, RecordDict
+from client.app import make_client_app
+from shared.config import RunConfig
+from shared.messages import Reply, Request
+from shared.parse import parse
+from shared.site_config import PolicyConfig, SiteConfig
+from simulation.grid import LocalGrid
+
+client.round.watchdog.GRACE = {grace}
+# In place of the real one, which loads PyTorch.
+sys.modules["client.round.work"] = types.SimpleNamespace(train=lambda site, request: ({work}))
+site = SiteConfig(name="a", root="scans", labels="mock", work=sys.argv[1], policy=PolicyConfig(max_minutes=0.02))
+app = make_client_app(lambda _: site, watched=True)
+LocalGrid(app, {{}}, 1, 1.0)
+request = Request(run_id="r", round=1, config=parse(RunConfig, sys.argv[2]), head="0" * 64)
+answer = app(Message(request.to_records(), 1, "train"), Context(1, 1, {{}}, RecordDict(), {{}}))
+print(Reply.from_records(answer.content).code, flush=True)
+sys.exit(0)
+"""
+Ended = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def ended(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Ended:
+    """A hospital's process whose training is a Python expression, and how it ended; its limit is 1.2 s."""
+
+    def run(work: str, grace: float = 30) -> "subprocess.CompletedProcess[str]":
+        words = [sys.executable, "-c", HOSPITAL.format(work=work, grace=grace), str(tmp_path), run_config().to_json()]
+        own = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(words, capture_output=True, text=True, timeout=60, env=own)
+
+    return run
+
+
+def test_a_training_that_hangs(ended: Ended, tmp_path: Path) -> None:
+    """It is answered, its receipt is there, and the process does not wait for it."""
+    done = ended("time.sleep(1000)")
+    assert (done.returncode, done.stdout.strip()) == (0, "timeout"), done.stderr
+    assert "not done after 1 s" in (tmp_path / "site.log").read_text()
+    assert '"code": "timeout"' in (tmp_path / "audit/audit.jsonl").read_text().splitlines()[-1]
+
+
+def test_a_training_that_keeps_the_interpreter(ended: Ended) -> None:
+    """PyDLL keeps the interpreter's lock during the call: nothing of Python can answer, so the kernel ends it."""
+    begin = time.monotonic()
+    done = ended("__import__('ctypes').PyDLL(None).sleep(40)", grace=1)
+    assert (done.returncode, done.stdout) == (-signal.SIGALRM, ""), done.stderr
+    assert time.monotonic() - begin < 40
+
+
+def test_what_is_done_in_time_leaves_nothing_behind() -> None:
+    """An alarm that stayed would end the process while its reply is on the way."""
+    assert within(5, lambda: Reply(site="a", patients=3)).patients == 3
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    with pytest.raises(ZeroDivisionError):
+        within(5, lambda: Reply(site="a", patients=1 // 0))
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_the_smaller_limit_counts(run_config: Callable[..., RunConfig]) -> None:
+    """The hospital's own is in minutes, the run's in seconds."""
+    assert limit_of(PolicyConfig(max_minutes=2), run_config("round.deadline=300")) == 120
+    assert limit_of(PolicyConfig(max_minutes=2), run_config("round.deadline=30")) == 30
+    assert "timeout" in CODES
+
+
+def test_the_log_of_the_thread(ended: Ended, tmp_path: Path) -> None:
+    """What the work itself says must be in the site's log, though it is said in another thread."""
+    work = "__import__('logging').getLogger('gliofed.site').warning('half way') or Reply(site='a')"
+    assert ended(work).stdout.strip() == "ok"
+    assert (tmp_path / "site.log").read_text().count("half way") == 1
+
+
+def test_late() -> None:
+    """A refusal, with words for the site's log alone."""
+    try:
+        with pytest.raises(DeclinedError, match=r"policy\.max_minutes") as refused:
+            within(0.05, lambda: time.sleep(1) or Reply(site="a"))  # type: ignore[func-returns-value]
+        assert refused.value.code == "timeout"
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0, "should the process not end, the kernel ends it"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,0 +1,121 @@
+"""gliofed-server run: what it submits, and what it refuses in one sentence."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from small_federation import provisioned, status
+from telephone import admit_told
+
+from client.link.join import join
+from server.cli import main
+from shared.config import RunConfig
+from shared.parse import parse
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A federation of two, of which one is admitted; its folder's name has what Hydra's grammar would read."""
+    root = tmp_path_factory.mktemp("a=b,c")
+    folder = provisioned(root)
+    join(folder / "kits" / "hospital-a.zip", root / "hospital-a")
+    admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
+    return folder
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "study,x=1"))
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> object:
+    return status(monkeypatch, main, "run", *words)
+
+
+def test_a_run_is_what_the_words_say_and_waits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("name=first", "experiment=seed2_unet", "rounds=3", "model.preset=tiny")
+    assert run(monkeypatch, f"federation={folder}", *words) == 0
+    assert capsys.readouterr().out == "submitted as first; gliofed-server status\n"
+    saved = json.loads((folder / "runs" / "first" / "run.json").read_text())
+    config = parse(RunConfig, saved["run"])
+    assert (config.rounds, config.model.name, config.model.preset) == (3, "unet", "tiny")
+    assert config.train.steps == 40  # of the experiment
+    assert config.round.expected == ("hospital-a",)  # who is admitted
+    assert json.loads((folder / "runs" / "first" / "wanted.json").read_text())["wanted"] == "run"
+
+
+def test_a_run_without_a_name_is_called_by_its_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert run(monkeypatch) == 0
+    (made,) = (folder / "runs").glob("20*")
+    assert made.name.count("-") == 5
+
+
+def test_a_stopped_run_goes_on_with_resume(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert run(monkeypatch, "name=first") == 0
+    assert status(monkeypatch, main, "stop") == 0
+    assert run(monkeypatch, "resume=first") == 0
+    assert json.loads((folder / "runs" / "first" / "wanted.json").read_text())["wanted"] == "run"
+
+
+WRONG = {
+    ("model=resnet",): "resnet",
+    ("rounds=0",): "rounds=0",
+    ("round=5",): "round",
+    ("sites=3",): "sites",
+    ("data.root=/scans",): "data.root: each hospital's own",
+    ("round.expected=[hospital-b]",): "hospital-b is not admitted",
+    ("round.quorum=2",): "round.quorum=2",
+    ("privacy.epsilon=3",): "privacy=dp_sgd",
+    ("name=../x",): "name=../x",
+    ("resume=none",): "none: no such run",
+    ("resume=none", "rounds=3"): "drop rounds=3",
+    ("resume=none", "name=x"): "drop name=x",
+    ("-m", "seed=1,2"): "one by one",
+    ("rounds",): "rounds",
+}
+
+
+@pytest.mark.parametrize("words", WRONG, ids=" ".join)
+def test_wrong_use_is_one_sentence_with_status_2(
+    words: tuple[str, ...], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    assert run(monkeypatch, *words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("gliofed-server: ")
+    assert WRONG[words] in said
+    assert said.count("\n") == 1
+    assert not (folder / "runs").exists()
+
+
+def test_other_code_than_the_hospitals_approved_is_not_submitted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server would read a run with code that the sites do not have."""
+    (folder / "code.fab").write_bytes(b"older")
+    assert run(monkeypatch, f"federation={folder}") == 2
+    assert "provision" in capsys.readouterr().err
+
+
+def test_a_federation_of_nobody_has_no_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, f"federation={provisioned(tmp_path)}") == 2
+    assert "no site is admitted yet" in capsys.readouterr().err
+
+
+def test_help_and_cfg_do_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (["--help"], ["--cfg", "job"]):
+        assert run(monkeypatch, *words) == 0
+    said = capsys.readouterr().out
+    assert "federation=DIR" in said
+    assert "evaluate_every: 1" in said
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,176 @@
+"""What gliofed-server status and logs show, with and without a server that runs."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from small_federation import provisioned
+from small_federation import status as exit_status
+from telephone import admit_told
+
+import server.link.online
+from client.link.join import join
+from server.cli import main
+from server.link.logs import logs, stop
+from server.link.online import read_online, write_online
+from server.link.runs import Run, new_run
+from server.link.status import show, status
+from server.provisioning.admit import expel
+from server.round.history import History
+from shared.config import RunConfig
+from shared.parse import ConfigError
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A federation with both hospitals admitted, one of them expelled since."""
+    root = tmp_path_factory.mktemp("federation")
+    folder = provisioned(root)
+    for site in ("hospital-a", "hospital-b"):
+        join(folder / "kits" / f"{site}.zip", root / site)
+        admit_told(root / site / f"{site}.request.json", folder)
+    expel("hospital-b", folder)
+    return folder
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "study"))
+
+
+@pytest.fixture
+def run(folder: Path, run_config: Callable[..., RunConfig]) -> Run:
+    return new_run(folder, "one", run_config(), [])
+
+
+def line(status: str, **known: object) -> dict[str, object]:
+    return {"status": status, "reason": None, "patients": None, **known}
+
+
+def test_without_a_server_it_says_so(folder: Path) -> None:
+    found = status(folder)
+    assert not found.started
+    assert [(site.name, site.membership, site.connected) for site in found.sites] == [
+        ("hospital-a", "admitted", None),
+        ("hospital-b", "expelled", None),
+    ]
+    console = Console(record=True, width=120)
+    show(found, False, console)
+    assert "gliofed-server start does not run" in console.export_text()
+
+
+def test_what_the_server_knows_is_shown_while_it_is_new(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that was killed leaves its last words behind; they say nothing of now."""
+    about = {"node": 1, "online": True, "seen": "2026-01-02T03:04:05+00:00"}
+    known = {"programs": {"superlink": True, "nginx": False}, "sites": {"hospital-a": about}, "trouble": "a fault"}
+    write_online(folder, known)
+    found = status(folder)
+    assert (found.started, found.programs, found.warnings) == (True, known["programs"], ["a fault"])
+    assert [site.connected for site in found.sites] == [True, False]
+    monkeypatch.setattr(server.link.online, "OLDEST", -1.0)
+    assert not status(folder).started
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"time": "x"}', "nonsense"])
+def test_words_that_cannot_be_read_are_none(folder: Path, text: str) -> None:
+    write_online(folder, {})
+    (folder / "link" / "state.json").write_text(text)
+    assert read_online(folder) is None
+
+
+def test_a_site_shows_its_last_round_and_what_it_told_before(folder: Path, run: Run) -> None:
+    """A round that a site missed has no number of patients, and spends nothing."""
+    history = History(run.folder / "history.jsonl")
+    first = {"hospital-a": line("counted", patients=7, epsilon=1.5), "hospital-b": line("counted", patients=2)}
+    second = {"hospital-a": line("missing", reason="not connected"), "hospital-b": line("counted", patients=3)}
+    history.append({"event": "round", "round": 1, "sites": first, "global": {"dice": 0.5}})
+    history.append({"event": "round", "round": 2, "sites": second, "global": None})
+    found = status(folder)
+    a, b = found.sites
+    assert (a.patients, a.epsilon, a.round, a.reason) == (7, 1.5, "missing", "not connected")
+    assert (b.patients, b.epsilon, b.round) == (3, None, "counted")
+    (one,) = found.runs
+    assert (one.name, one.state, one.round, one.rounds, one.metric, one.value) == ("one", "waiting", 2, 2, "dice", 0.5)
+
+
+def test_json_is_one_object(folder: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    show(status(folder), True)
+    found = json.loads(capsys.readouterr().out)
+    assert {"federation", "started", "programs", "sites", "runs", "warnings"} == found.keys()
+    assert found["runs"][0]["state"] == "waiting"
+
+
+@pytest.mark.parametrize(
+    "words", [["status", "nowhere"], ["start", "nowhere"], ["stop"], ["logs", "one"], ["run", "federation=nowhere"]]
+)
+def test_a_wrong_folder_is_one_sentence_with_status_2(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert exit_status(monkeypatch, main, *words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("gliofed-server: ")
+    assert "provision" in said
+    assert said.count("\n") == 1
+
+
+def test_stop_takes_the_run_that_goes_on(folder: Path, run: Run) -> None:
+    assert stop(folder, None)[0].startswith("one: will stop")
+    assert run.wanted().wanted == "stop"
+    with pytest.raises(ConfigError, match="no run waits or runs"):
+        stop(folder, None)
+    with pytest.raises(ConfigError, match="one: it is stopped"):
+        stop(folder, "one")
+
+
+def test_a_log_is_followed_until_the_run_is_over(folder: Path, run: Run) -> None:
+    """Whole lines, without what a terminal would obey."""
+    said: list[str] = []
+    run.log.write_text("first\n\x1b[92mINFO\x1b[0m second \x1b]0;x\x07\nhal")
+
+    def sleep(seconds: float) -> None:
+        with run.log.open("a") as log:
+            log.write("f\nlast\n")
+        run.want("stop")
+
+    logs(folder, "one", True, said.append, sleep)
+    assert said == ["first", "INFO second \\x1b]0;x\\x07", "half", "last"]
+
+
+def test_without_a_name_the_links_logs_are_shown(folder: Path) -> None:
+    said: list[str] = []
+    (folder / "link").mkdir()
+    (folder / "link" / "nginx.log").write_text("\n".join(map(str, range(100))))
+    logs(folder, None, False, said.append)
+    assert said[0].startswith("== ")
+    assert said[1:] == [str(number) for number in range(60, 100)]
+
+
+def test_a_hospitals_words_are_no_markup_and_no_command(folder: Path, run: Run) -> None:
+    """A closing tag ended `status` with an error, and a control sequence could hide lines."""
+    hostile = line("refused", reason="codec=[/x][red]\x1b[2K: unknown")
+    event = {"event": "round", "round": 1, "sites": {"hospital-a": hostile}, "global": None}
+    History(run.folder / "history.jsonl").append(event)
+    write_online(folder, {"programs": {}, "sites": {}, "trouble": "[/y]\x07"})
+    console = Console(record=True, width=300)
+    show(status(folder), False, console)
+    shown = console.export_text()
+    assert "refused: codec=[/x][red]\\x1b[2K: unknown" in shown
+    assert "[/y]\\x07" in shown
+    assert not set("\x1b\x07") & set(shown)
+
+
+@pytest.mark.parametrize("file", ["run.json", "wanted.json", "history.jsonl"])
+def test_a_damaged_file_of_a_run_hides_no_other(
+    folder: Path, run: Run, run_config: Callable[..., RunConfig], file: str
+) -> None:
+    new_run(folder, "other", run_config(), [])
+    (run.folder / file).write_text("{half\n")
+    found = {each.name: each for each in status(folder).runs}
+    assert found["one"].state == "damaged"
+    assert file in str(found["one"].reason)
+    assert found["other"].state == "waiting"
+    stop(folder, None)

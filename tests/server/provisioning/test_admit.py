@@ -1,0 +1,254 @@
+"""gliofed-server admit and expel: only the hospital that holds the key, of this federation, and each key once."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.cli.supernode.register import try_load_public_key
+from small_federation import TEXT, provisioned, rewrite, status
+from telephone import admit_told, told
+
+from client.link.join import join
+from server.cli import main
+from server.provisioning.admit import TOLD, admit, admitted
+from shared import keys
+from shared.kit import read_kit
+from shared.parse import ConfigError
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return provisioned(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "study"))
+
+
+def asked(folder: Path, into: Path, site: str = "hospital-a") -> Path:
+    """The request of a hospital that joins."""
+    join(folder / f"kits/{site}.zip", into)
+    return into / f"{site}.request.json"
+
+
+def record(folder: Path) -> dict[str, object]:
+    return dict(json.loads((folder / "sites/hospital-a/site.json").read_text()))
+
+
+def test_admit(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = asked(folder, tmp_path / "a")
+    for words in ("hospital-a: admitted, with the key SHA256:", "admitted before"):
+        words_of = ("admit", request, "--folder", folder, "--fingerprint", told(request))
+        assert status(monkeypatch, main, *words_of) == 0
+        said = capsys.readouterr().out
+        assert words in said
+    assert admitted(folder) == {"hospital-a": folder / "sites/hospital-a/key.pub"}
+    # Flower's own reader takes the key, and it is the one that stays at the hospital.
+    assert try_load_public_key(folder / "sites/hospital-a/key.pub") == try_load_public_key(tmp_path / "a/site.key.pub")
+
+
+def test_a_certificate_that_ends_is_announced(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "server/link.crt").write_text("damaged")
+    request = asked(folder, tmp_path / "a")
+    assert status(monkeypatch, main, "admit", request, "--folder", folder, "--fingerprint", told(request)) == 0
+    assert "link.crt: no certificate; run gliofed-server renew" in capsys.readouterr().out
+
+
+def test_another_key_needs_replace_and_the_old_one_is_gone(folder: Path, tmp_path: Path) -> None:
+    first, second = asked(folder, tmp_path / "first"), asked(folder, tmp_path / "second")
+    admit_told(first, folder)
+    old = record(folder)
+    with pytest.raises(ConfigError, match=r"admitted with another key.*--replace"):
+        admit_told(second, folder)
+    assert record(folder) == old
+    admit_told(second, folder, replaces=True)
+    assert [each["fingerprint"] for each in record(folder)["earlier"]] == [old["fingerprint"]]  # type: ignore[attr-defined]
+    assert (tmp_path / "second/site.key.pub").read_text().split()[1] in admitted(folder)["hospital-a"].read_text()
+    with pytest.raises(ConfigError, match="expelled or replaced"):  # whoever found the lost key
+        admit_told(first, folder, replaces=True)
+
+
+def test_expel(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(monkeypatch, main, "expel", "hospital-a", "--folder", folder) == 2
+    assert "never admitted" in capsys.readouterr().err
+    request = asked(folder, tmp_path / "a")
+    admit_told(request, folder)
+    for words in ("hospital-a: expelled;", "expelled before"):
+        assert status(monkeypatch, main, "expel", "hospital-a", "--folder", folder) == 0
+        assert words in capsys.readouterr().out
+    assert admitted(folder) == {} and record(folder)["expelled"]
+    with pytest.raises(ConfigError, match="expelled or replaced"):
+        admit_told(request, folder, replaces=True)
+    again = asked(folder, tmp_path / "again")
+    with pytest.raises(ConfigError, match="was expelled"):
+        admit_told(again, folder)
+    admit_told(again, folder, replaces=True)
+    assert list(admitted(folder)) == ["hospital-a"]
+
+
+def test_a_key_is_one_site_s(folder: Path, tmp_path: Path) -> None:
+    """Flower knows a node by its key: two sites with one key would be one."""
+    request = asked(folder, tmp_path / "a")
+    admit_told(request, folder)
+    (folder / "sites/hospital-a").rename(folder / "sites/hospital-b")
+    with pytest.raises(ConfigError, match="this key is hospital-b's"):
+        admit_told(request, folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"site": "hospital-b"}, "altered"),
+        ({"made": "2020-01-01T00:00:00+00:00"}, "altered"),
+        ({"signature": ""}, "altered"),
+        ({"signature": "no base64"}, "altered"),
+        ({"public_key": "ssh-ed25519 AAAA"}, "no public key"),
+        ({"public_key": "two\nlines"}, "no public key"),
+        ({"site": "../b"}, "site=../b"),
+        ({"more": 1}, "more"),
+        ({"made": "x" * 2**16}, "too large"),
+    ],
+)
+def test_altered_request(folder: Path, tmp_path: Path, change: dict[str, object], words: str) -> None:
+    request = asked(folder, tmp_path / "a")
+    with pytest.raises(ConfigError, match=words):
+        admit_told(rewrite(request, **change), folder)
+    assert not (folder / "sites").exists()
+
+
+def test_a_thief_of_the_request_cannot_sign(folder: Path, tmp_path: Path) -> None:
+    """Another's public key with one's own signature: the proof of possession fails."""
+    mine, theirs = (json.loads(asked(folder, tmp_path / name).read_text()) for name in ("mine", "theirs"))
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps(mine | {"public_key": theirs["public_key"]}))
+    with pytest.raises(ConfigError, match="altered"):
+        admit(request, folder, "any")
+
+
+def test_other_curve(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.link.join.new_key", lambda: ec.generate_private_key(ec.SECP256R1()))
+    with pytest.raises(ConfigError, match="must be EC P-384"):
+        admit(asked(folder, tmp_path / "a"), folder, "any")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (TEXT.replace("name: study", "name: other"), "for the federation other"),
+        (TEXT, "another authority"),
+    ],
+)
+def test_other_federation(folder: Path, tmp_path: Path, text: str, words: str) -> None:
+    """A name alone proves nothing: anybody may call a federation study."""
+    other = provisioned(tmp_path / "elsewhere", text)
+    with pytest.raises(ConfigError, match=words):
+        request = asked(other, tmp_path / "a")
+        admit_told(request, folder)
+
+
+def test_unlisted_site(folder: Path, tmp_path: Path) -> None:
+    request = asked(folder, tmp_path / "a")
+    (folder / "federation.yaml").write_text(TEXT.replace("hospital-a, ", ""))
+    with pytest.raises(ConfigError, match=r"hospital-a is not in federation\.yaml; its sites are hospital-b"):
+        admit_told(request, folder)
+
+
+def test_killed_between_record_and_key(folder: Path, tmp_path: Path) -> None:
+    """Admitting again mends it; until then no key is given out."""
+    first, second = asked(folder, tmp_path / "first"), asked(folder, tmp_path / "second")
+    admit_told(first, folder)
+    old = (folder / "sites/hospital-a/key.pub").read_bytes()
+    admit_told(second, folder, replaces=True)
+    (folder / "sites/hospital-a/key.pub").write_bytes(old)
+    with pytest.raises(ConfigError, match="admit the site's request again"):
+        admitted(folder)
+    admit_told(second, folder)
+    assert list(admitted(folder)) == ["hospital-a"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "why"),
+    [
+        ("SHA256:AAAAAAAAAAAA", "has not the fingerprint"),
+        ("{}X", "has not the fingerprint"),
+        ("SHA256:{:.7}", "give 12 characters"),
+        ("", "give 12 characters"),
+        ("SHA256:", "give 12 characters"),
+    ],
+)
+def test_another_fingerprint_is_not_admitted(folder: Path, tmp_path: Path, typed: str, why: str) -> None:
+    """A key that is admitted connects within two seconds where `start` runs: the comparison comes first."""
+    request = asked(folder, tmp_path / "a")
+    with pytest.raises(ConfigError, match=why):
+        admit(request, folder, typed.format(told(request)))
+    assert not (folder / "sites").exists()
+
+
+@pytest.mark.parametrize("form", ["{}", "SHA256:{}", " {} ", "SHA256: {}"])
+def test_the_fingerprints_beginning_will_do(folder: Path, tmp_path: Path, form: str) -> None:
+    request = asked(folder, tmp_path / "a")
+    admit(request, folder, form.format(told(request)[7 : 7 + TOLD]))
+    assert list(admitted(folder)) == ["hospital-a"]
+
+
+def test_the_person_is_asked_and_not_shown_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever sees it agrees to it without a call."""
+    request = asked(folder, tmp_path / "a")
+    capsys.readouterr()
+    words = ("admit", request, "--folder", folder)
+    assert status(monkeypatch, main, *words) == 2
+    assert "nobody to ask" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda prompt: "wrong-wrong-wrong")
+    assert status(monkeypatch, main, *words) == 2
+    shown = capsys.readouterr()
+    assert told(request)[7:15] not in shown.out + shown.err
+    assert not (folder / "sites").exists()
+    monkeypatch.setattr("builtins.input", lambda prompt: told(request)[7:])
+    assert status(monkeypatch, main, *words) == 0
+
+
+def test_wrong_use(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = asked(folder, tmp_path / "a")
+    for words, said in (
+        ((tmp_path / "none.json", "--folder", folder), "No such file"),
+        ((folder / "kits/hospital-a.zip", "--folder", folder), "too large"),
+        ((request, "--folder", tmp_path), "no federation's folder"),
+    ):
+        assert status(monkeypatch, main, "admit", *words, "--fingerprint", told(request)) == 2
+        assert said in capsys.readouterr().err
+    rewrite(request, site="\x1b[2K")
+    assert status(monkeypatch, main, "admit", request, "--folder", folder, "--fingerprint", told(request)) == 2
+    assert "site=\\x1b[2K" in capsys.readouterr().err  # no command for the terminal
+    request = asked(folder, tmp_path / "b")
+    (folder / "sites/hospital-a").mkdir(parents=True)
+    (folder / "sites/hospital-a/site.json").write_text("{}")
+    assert status(monkeypatch, main, "admit", request, "--folder", folder, "--fingerprint", told(request)) == 2
+    assert "site.json: fingerprint: missing" in capsys.readouterr().err
+    monkeypatch.setattr("server.provisioning.admit.write_bytes", no_permission)
+    (folder / "sites/hospital-a/site.json").unlink()
+    assert status(monkeypatch, main, "admit", request, "--folder", folder, "--fingerprint", told(request)) == 2
+    assert "key.pub: Permission denied" in capsys.readouterr().err
+
+
+def no_permission(path: Path, content: bytes) -> None:
+    raise PermissionError(13, "Permission denied", str(path))
+
+
+def test_kit_names_the_authority(made: Path) -> None:
+    kit, files = read_kit(made / "kits/hospital-a.zip")
+    assert kit.ca_sha256 == keys.certificate_sha256(keys.read_authority((made / "ca/ca.crt").read_bytes(), "ca"))
+    assert files["ca.crt"] == (made / "ca/ca.crt").read_bytes()

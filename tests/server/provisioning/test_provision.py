@@ -1,0 +1,268 @@
+"""gliofed-server provision: an authority that stays, certificates that a TLS client believes, and kits."""
+
+import shutil
+import ssl
+import stat
+import subprocess
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from small_federation import TEXT, provisioned, status
+
+from client.link.site_file import read_site
+from server.cli import main
+from server.provisioning.certificates import ending_soon, load_authority, stale, write_certificate
+from server.provisioning.provision import provision, renew
+from shared.kit import read_kit
+from shared.parse import ConfigError
+from shared.site_config import SiteConfig
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return provisioned(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(made, tmp_path / "study"))
+
+
+def again(folder: Path, text: str = TEXT, now: datetime = NOW) -> list[str]:
+    (folder.parent / "new.yaml").write_text(text)
+    return provision(folder.parent / "new.yaml", folder, now)
+
+
+def handshake(certificate: Path, authority: Path, name: str) -> None:
+    """Both ends of a TLS handshake, without a network; strict, as Python is from 3.13 on."""
+    client = ssl.create_default_context(cafile=authority)
+    client.verify_flags |= ssl.VERIFY_X509_STRICT
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate, certificate.with_suffix(".key"))
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = client.wrap_bio(back, there, server_hostname=name), server.wrap_bio(there, back, server_side=True)
+    for _ in range(4):
+        for end in ends:
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+    assert ends[0].version() == ends[1].version() == "TLSv1.3"
+
+
+@pytest.mark.parametrize("name", ["localhost", "fl.example.org", "10.1.2.3"])
+def test_tls_believes_the_right_names(made: Path, name: str) -> None:
+    handshake(made / "server/server.crt", made / "ca/ca.crt", name)
+
+
+def test_tls_refuses_wrong_name_and_wrong_authority(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
+        handshake(made / "server/server.crt", made / "ca/ca.crt", "evil.example.org")
+    handshake(made / "server/link.crt", made / "ca/ca.crt", "127.0.0.1")
+    with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):  # the proxy's names are not the SuperLink's
+        handshake(made / "server/link.crt", made / "ca/ca.crt", "fl.example.org")
+    other = provisioned(tmp_path)
+    with pytest.raises(ssl.SSLCertVerificationError, match="verify failed"):
+        handshake(made / "server/server.crt", other / "ca/ca.crt", "localhost")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_openssl_agrees(made: Path) -> None:
+    paths = [str(made / name) for name in ("ca/ca.crt", "server/server.crt", "server/link.crt")]
+    words = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", *paths]
+    subprocess.run(words, check=True, capture_output=True)
+    words = ["openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", paths[0]]
+    shown = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    assert f"authority: {shown.strip().split('=')[1]}" in again(made)
+
+
+def test_secrets_are_the_owners(made: Path) -> None:
+    """And none is in a kit, nor its name."""
+    keys = sorted(made.rglob("*.key"))
+    assert [path.name for path in keys] == ["ca.key", "link.key", "server.key"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {0o600}
+    for site in ("hospital-a", "hospital-b"):
+        kit, files = read_kit(made / f"kits/{site}.zip")
+        assert (kit.site, kit.federation, kit.address) == (site, "study", "localhost:8443")
+        assert not any(b"PRIVATE KEY" in content for content in files.values())
+
+
+def test_again_keeps_everything(folder: Path) -> None:
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    said = again(folder, now=NOW + timedelta(days=700))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert sum("kept" in line for line in said) == 5 and not any("made" in line for line in said)
+
+
+def test_again_with_new_names_and_sites(folder: Path) -> None:
+    authority, kit = (folder / "ca/ca.crt").read_bytes(), (folder / "kits/hospital-a.zip").read_bytes()
+    said = "\n".join(again(folder, TEXT.replace("10.1.2.3", "10.9.9.9").replace("-b]", "-b, new]")))
+    assert "ca: kept" in said and "the names changed" in said and "link.crt: kept" in said
+    assert "kits/new.zip: made" in said and "kits/hospital-a.zip: kept" in said
+    assert ((folder / "ca/ca.crt").read_bytes(), (folder / "kits/hospital-a.zip").read_bytes()) == (authority, kit)
+    handshake(folder / "server/server.crt", folder / "ca/ca.crt", "10.9.9.9")
+
+
+def test_the_copy_inside_means_the_same_folder(folder: Path) -> None:
+    """Else a second authority would come to be, in study/study."""
+    assert "ca: kept" in provision(folder / "federation.yaml")
+    assert not (folder / "study").exists()
+
+
+def test_ends_soon(folder: Path) -> None:
+    assert ending_soon(folder, NOW + timedelta(days=794)) == []
+    soon, late = NOW + timedelta(days=800), NOW + timedelta(days=830)
+    assert [" ends on " in line for line in ending_soon(folder, soon)] == [True, True]
+    assert all(" ended on " in line and "gliofed-server renew" in line for line in ending_soon(folder, late))
+    assert sum("the old one ends on" in line for line in again(folder, now=soon)) == 2
+    assert ending_soon(folder, soon) == []
+
+
+def test_authority_that_ends(folder: Path) -> None:
+    """No certificate outlasts it, and afterwards none is made."""
+    renew(folder, NOW + timedelta(days=3640))
+    last = x509.load_pem_x509_certificate((folder / "server/server.crt").read_bytes()).not_valid_after_utc
+    authority = load_authority(folder)
+    assert authority is not None and last == authority.certificate.not_valid_after_utc
+    assert "ca/ca.crt ends on" in ending_soon(folder, NOW + timedelta(days=3640))[0]
+    with pytest.raises(ConfigError, match="ended on"):
+        renew(folder, NOW + timedelta(days=3660))
+
+
+def test_renew(folder: Path) -> None:
+    before, authority = (folder / "server/server.crt").read_bytes(), (folder / "ca/ca.crt").read_bytes()
+    assert len(renew(folder)) == 2
+    assert (folder / "server/server.crt").read_bytes() != before
+    assert (folder / "ca/ca.crt").read_bytes() == authority
+    handshake(folder / "server/server.crt", folder / "ca/ca.crt", "localhost")
+
+
+def test_killed_between_key_and_certificate(folder: Path) -> None:
+    """The pair does not fit then, and the next provision mends it."""
+    authority = load_authority(folder)
+    assert authority is not None
+    old = (folder / "server/server.crt").read_bytes()
+    write_certificate(folder / "server/server.crt", authority, ["localhost"], 31, NOW)
+    (folder / "server/server.crt").write_bytes(old)
+    assert stale(folder / "server/server.crt", authority, ("x",), NOW) == "the old one had another key"
+    assert any("another key" in line for line in again(folder))
+    handshake(folder / "server/server.crt", folder / "ca/ca.crt", "localhost")
+
+
+def test_the_authoritys_key_may_be_elsewhere(folder: Path) -> None:
+    """Only a new certificate needs it; new code, or a new site, does not."""
+    (folder / "ca/ca.key").rename(folder / "taken.key")
+    said = again(folder, TEXT.replace("-b]", "-b, new]"))
+    assert "ca: kept" in said and any("kits/new.zip: made" in line for line in said)
+    before = (folder / "server/server.crt").read_bytes()
+    with pytest.raises(ConfigError, match=r"ca/ca\.key: needed for a new server\.crt"):
+        renew(folder)
+    assert (folder / "server/server.crt").read_bytes() == before
+    (folder / "taken.key").rename(folder / "ca/ca.key")
+    renew(folder)
+
+
+@pytest.mark.parametrize("lost", [["ca.crt"], ["ca.key", "ca.crt"]])
+def test_authority_is_never_made_anew(folder: Path, lost: list[str]) -> None:
+    for name in lost:
+        (folder / "ca" / name).unlink()
+    left = sorted(path.name for path in (folder / "ca").iterdir())
+    with pytest.raises(ConfigError, match=r"missing.*restore it from a copy"):
+        again(folder)
+    assert sorted(path.name for path in (folder / "ca").iterdir()) == left
+
+
+def test_authority_of_another_key(folder: Path) -> None:
+    (folder / "ca/ca.key").write_bytes((folder / "server/server.key").read_bytes())
+    with pytest.raises(ConfigError, match=r"not the key of ca\.crt"):
+        again(folder)
+
+
+def test_joined_site_is_told_of_new_code(folder: Path) -> None:
+    """Its kit is of no use to it any more, and the new code is not approved by itself."""
+    (folder / "sites/hospital-a").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("server.provisioning.provision.build_code", lambda: b"newer")
+        said = "\n".join(again(folder))
+    assert "kits/hospital-a.zip: made anew; the site has joined: send it code.fab" in said
+    assert "kits/hospital-b.zip: made; send it" in said
+    assert (folder / "code.fab").read_bytes() == b"newer"
+
+
+def test_damaged_kit_is_made_anew(folder: Path) -> None:
+    before = (folder / "kits/hospital-a.zip").read_bytes()
+    (folder / "kits/hospital-a.zip").write_bytes(before[:99])
+    assert "kits/hospital-a.zip: made; send it to the hospital" in again(folder)
+    assert read_kit(folder / "kits/hospital-a.zip")[0].site == "hospital-a"
+
+
+def test_site_yaml_says_every_setting_and_its_default(made: Path, tmp_path: Path) -> None:
+    """A setting that the kit forgets would be one that no hospital knows of."""
+    text = read_kit(made / "kits/hospital-a.zip")[1]["site.yaml"].decode()
+    (tmp_path / "site.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"site\.yaml: labels, root: still \?\?\?; fill in"):
+        read_site(tmp_path)
+    (tmp_path / "site.yaml").write_text(text.replace("root: ???", "root: scans").replace("labels: ???", "labels: msd"))
+    plain = SiteConfig(name="hospital-a", root=str(tmp_path / "scans"), labels="msd", work=str(tmp_path / "work"))
+    assert read_site(tmp_path) == plain
+    for name in (*asdict(plain), *asdict(plain.policy), *asdict(plain.check)):
+        assert f"{name}:" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (TEXT + "port: 8443\n", ("port", "no such key")),
+        (TEXT.replace("localhost:8443", "localhost"), ("address=localhost", "host:port")),
+        (TEXT.replace(":8443", ":70000"), ("address=localhost:70000",)),
+        (TEXT.replace("fl.example.org", "https://fl"), ("names=https://fl", "without a port")),
+        (TEXT.replace("hospital-b", "../b"), ("sites.1=../b",)),
+        (TEXT.replace("hospital-b", "Hospital-A"), ("sites=hospital-a,Hospital-A", "twice")),
+        (TEXT.replace("[hospital-a, hospital-b]", "[]"), ("sites",)),
+        (TEXT.replace("[hospital-a, hospital-b]", "[1]"), ("sites.0=1",)),
+        (TEXT + "days: 30\n", ("days=30", "greater than 30")),
+        (TEXT.replace("name: study", "name: ???"), ("name", "fill in")),
+        (TEXT.replace("name: study\n", ""), ("name: missing",)),
+        ("name: [", ("not YAML",)),
+        ("- a", ("must be settings",)),
+        ("3", ("must be settings",)),
+        ("", ("address: missing",)),
+        ("name: ${x}", ("not YAML", "x")),
+        (None, ("no such file",)),
+    ],
+)
+def test_wrong_file(
+    text: str | None,
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "federation.yaml"
+    if text is not None:
+        path.write_text(text)
+    assert status(monkeypatch, main, "provision", path) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("gliofed-server: ") and said.count("\n") == 1
+    for word in ("federation.yaml", *words):
+        assert word in said
+    assert sorted(tmp_path.iterdir()) == [path] * (text is not None)
+
+
+def test_wrong_folders(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(TEXT.replace("name: study", "name: other"))
+    assert status(monkeypatch, main, "provision", other, "--into", folder) == 2
+    assert "is the folder of study" in capsys.readouterr().err
+    assert status(monkeypatch, main, "provision", other, "--into", other / "in") == 2  # a file is in the way
+    assert "Not a directory" in capsys.readouterr().err
+    assert status(monkeypatch, main, "renew", tmp_path) == 2
+    assert "no federation's folder" in capsys.readouterr().err

@@ -1,0 +1,126 @@
+"""Who is waited for, and whose answer counts, while sites come, go and are expelled."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Message
+from flwr.clientapp import ClientApp
+
+import server.round.asking
+from server.round.answers import Absent
+from server.round.asking import Sites
+from server.round.audit import hold_audit
+from server.round.history import History
+from server.round.rounds import RoundError, _Run, initial_model
+from server.round.state import State
+from shared.codec import encode, travelling
+from shared.config import RunConfig
+from shared.messages import Reply, Request
+from simulation.grid import LocalGrid
+
+A, B = 1, 2
+
+
+class Line:
+    """Sites that answer at once, where they are connected; a test may look in before an answer."""
+
+    def __init__(self) -> None:
+        LocalGrid(ClientApp(), {}, 1, 1.0)  # a Message needs to know who speaks
+        self.names, self.here, self.looks = {A: "a", B: "b"}, {A, B}, 0
+        self.asked: list[Message] = []
+        self.on_look: Callable[[], object] = lambda: None
+        self.update = b""
+
+    def get_node_ids(self) -> list[int]:
+        self.looks += 1
+        self.on_look()
+        return sorted(self.here)
+
+    def push_messages(self, messages: list[Message]) -> list[str]:
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = f"message-{id(message)}"
+            self.asked.append(message)
+        return [message.metadata.message_id for message in messages]
+
+    def pull_messages(self, wanted: list[str]) -> Iterator[Message]:
+        for message in [each for each in self.asked if each.metadata.message_id in wanted]:
+            self.asked.remove(message)
+            site = self.names[message.metadata.dst_node_id]
+            update = self.update if message.metadata.message_type == "train" else b""
+            reply = Reply(site=site, patients=message.metadata.dst_node_id, steps=1, update=update, head="f" * 64)
+            yield Message(reply.to_records(), reply_to=message)
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Line:
+    monkeypatch.setattr(server.round.asking, "POLL", 0.001)
+    return Line()
+
+
+@pytest.fixture
+def sites(line: Line, tmp_path: Path, run_config: Callable[..., RunConfig]) -> Iterator[Sites]:
+    config = run_config("round.expected=[a,b]", "round.join=0.05")
+    with hold_audit(tmp_path) as audit:
+        yield Sites(line, config, "r", audit, names=lambda: line.names)  # type: ignore[arg-type]
+
+
+def test_a_site_that_went_away_is_waited_for_in_any_round(line: Line, sites: Sites) -> None:
+    """Else a restart of its program between two rounds costs it one."""
+    assert set(sites.roll(1)[0]) == {"a", "b"}
+    line.here.remove(A)
+    back = line.looks + 3
+    line.on_look = lambda: line.here.add(A) if line.looks >= back else None
+    assert set(sites.roll(2)[0]) == {"a", "b"}
+
+
+def test_a_site_that_stays_away_is_waited_for_once(line: Line, sites: Sites) -> None:
+    """A hospital that is down for a week must not cost each round `round.join` seconds."""
+    sites.roll(1)
+    line.here.remove(A)
+    assert sites.roll(2)[1] == {"a": Absent("missing", "not connected")}
+    looks = line.looks
+    assert sites.roll(3)[1] == {"a": Absent("missing", "not connected")}
+    assert line.looks == looks + 2
+
+
+def test_nobody_waits_for_a_site_that_was_expelled(line: Line, sites: Sites) -> None:
+    line.here.remove(A)
+    del line.names[A]
+    assert sites.roll(1)[1] == {"a": Absent("missing", "expelled")}
+    assert line.looks == 2
+
+
+def test_a_site_with_a_new_key_is_prepared_anew(line: Line, sites: Sites) -> None:
+    """It may have another cohort, and the gate compares with that."""
+    sites.roll(1)
+    line.names, line.here = {B: "b", 9: "a"}, {B, 9}
+    assert sites.roll(2)[0] == {"a": 9, "b": B}
+    assert sites.cohorts[9] == 9
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_update_does_not_count_once_its_site_is_expelled(
+    line: Line, tmp_path: Path, run_config: Callable[..., RunConfig], again: bool
+) -> None:
+    """Nor where the site is there again with another key: the lost one may have sent it."""
+    config = run_config("round.expected=[a,b]", "round.join=0.01", "round.quorum=2", "round.evaluate_every=0")
+    weights = travelling(initial_model(config))
+    line.update = encode({name: value * 0 for name, value in weights.items()}, config.codec)
+    shown: Any = type("Progress", (), {"start": lambda *_: None, "tick": lambda *_: None})()
+    with hold_audit(tmp_path) as audit:
+        sites = Sites(line, config, "r", audit, names=lambda: line.names)  # type: ignore[arg-type]
+        run = _Run(config, tmp_path, History(tmp_path / "history.jsonl"), sites, shown, "r", audit)
+        ask = sites.ask
+
+        def expelling(kind: Any, request: Request, nodes: dict[str, int]) -> Iterator[Any]:
+            yield from ask(kind, request, nodes)
+            line.names = {B: "b"} | ({9: "a"} if again else {})
+
+        sites.ask = expelling  # type: ignore[method-assign]
+        with pytest.raises(RoundError, match="1 updates counted") as failed:
+            run.round(State(round=0, weights=weights), [])
+    told = {site: (line["status"], line["reason"]) for site, line in failed.value.event["sites"].items()}
+    assert told == {"a": ("refused", "expelled"), "b": ("counted", None)}
+    assert (tmp_path / "refused" / "round-0001" / "a.json").exists()

@@ -1,0 +1,278 @@
+"""Replies that are lost between machines: the same site is asked again, and one answer counts."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+import pytest
+from flwr.app import Error, Message
+from flwr.clientapp import ClientApp
+
+import server.round.asking
+import server.round.mail
+from server.round.answers import Absent
+from server.round.asking import Sites
+from server.round.audit import RunAudit, hold_audit
+from shared.audit import audit_file
+from shared.chain import read_chain
+from shared.config import RunConfig
+from shared.messages import Reply, Request
+from simulation.grid import LocalGrid
+
+A, B = 1, 2
+NAMES = {A: "a", B: "b"}
+
+
+@dataclass
+class Wire:
+    """Two sites, which take their messages in order, as SuperNodes do, and a wire that loses what a test says.
+
+    `losses` are of trainings, in order: a code is what Flower says in place of the answer, None is silence.
+    """
+
+    losses: list[int | None] = field(default_factory=list)
+    busy: int = 0
+    """Looks for which the sites are busy before they take a message."""
+    away: int = 0
+    """Looks for which site a is not connected after a loss with code 5."""
+    trained: list[int] = field(default_factory=list)
+    probes: int = 0
+    sent: list[Message] = field(default_factory=list)
+    inbox: list[Message] = field(default_factory=list)
+    answered: dict[str, Message] = field(default_factory=dict)
+    """By the message that was sent."""
+    spoilt: Callable[[list[Message]], list[Message]] | None = None
+    """What becomes of a's trained replies on their way to the server."""
+    gone: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Each message is pulled by a thread of its own."""
+
+    def __post_init__(self) -> None:
+        LocalGrid(ClientApp(), {}, 1, 1.0)  # a Message needs to know who speaks
+
+    def get_node_ids(self) -> list[int]:
+        self.gone -= 1
+        return [B] if self.gone > 0 else [A, B]
+
+    def push_messages(self, messages: list[Message]) -> list[str]:
+        (message,) = messages
+        message.metadata.__dict__["_message_id"] = f"message-{id(message)}"
+        self.inbox.append(message)
+        self.sent.append(message)
+        return [message.metadata.message_id]
+
+    def pull_messages(self, wanted: list[str]) -> list[Message]:
+        with self.lock:
+            self.busy -= 1
+            if self.busy < 0:
+                for message in [each for each in self.inbox if self.gone <= 0 or each.metadata.dst_node_id == B]:
+                    self.inbox.remove(message)
+                    self._work(message)
+            replies = [self.answered.pop(message) for message in wanted if message in self.answered]
+        trained = [each for each in replies if (each.metadata.message_type, each.metadata.src_node_id) == ("train", A)]
+        return self.spoilt(replies) if self.spoilt and trained else replies
+
+    def _work(self, message: Message) -> None:
+        name = NAMES[message.metadata.dst_node_id]
+        answer = Message(Reply(site=name, patients=3, head="f" * 64).to_records(), reply_to=message)
+        if message.metadata.message_type == "train":
+            self.trained.append(message.metadata.dst_node_id)
+            if name == "a" and self.losses:
+                if (code := self.losses.pop(0)) is None:
+                    return
+                self.gone = self.away if code == 5 else 0
+                answer = Message(Error(code), reply_to=message)
+        else:
+            self.probes += 1
+        self.answered[message.metadata.message_id] = answer
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server.round.mail, "POLL", 0.001)
+    monkeypatch.setattr(server.round.asking, "SLACK", 0.0)
+
+
+@pytest.fixture
+def ask(tmp_path: Path, run_config: Callable[..., RunConfig], quick: None) -> Callable[..., dict[str, Reply | Absent]]:
+    """Train at both sites over a wire; the answers by site, of which there is one each."""
+
+    def train(wire: Wire, lossy: bool = True, deadline: float = 5.0) -> dict[str, Reply | Absent]:
+        config = run_config("round.expected=[a,b]", f"round.deadline={deadline}", "round.retry=0.02")
+        with hold_audit(tmp_path) as audit:
+            sites = _sites(wire, config, audit, lossy)
+            nodes, absent = sites.roll(1)
+            assert not absent
+            wire.probes = 0
+            answers = list(sites.ask("train", Request(run_id="r", round=1, config=config, weights=b"w"), nodes))
+        assert len(answers) == 2
+        return dict(answers)
+
+    return train
+
+
+def _sites(wire: Wire, config: RunConfig, audit: RunAudit, lossy: bool) -> Sites:
+    return Sites(wire, config, "r", audit, names=lambda: NAMES, lossy=lossy)  # type: ignore[arg-type]
+
+
+Ask = Callable[..., dict[str, Reply | Absent]]
+
+
+@pytest.mark.parametrize("code", [3, 4, 5, 8])
+def test_a_reply_that_flower_calls_lost_is_asked_for_again(ask: Ask, code: int) -> None:
+    wire = Wire(losses=[code])
+    answers = ask(wire)
+    assert isinstance(answers["a"], Reply)
+    assert sorted(wire.trained) == [A, A, B]
+
+
+def test_a_site_that_went_away_is_asked_when_it_is_back(ask: Ask) -> None:
+    wire = Wire(losses=[5], away=10)
+    answers = ask(wire)
+    assert isinstance(answers["a"], Reply)
+    assert wire.trained.count(A) == 2
+
+
+def test_a_cable_that_is_pulled_often_uses_up_no_ask(ask: Ask) -> None:
+    """The deadline ends that; a site that fails by itself is asked three times."""
+    assert isinstance(ask(Wire(losses=[5] * 5, away=2))["a"], Reply)
+
+
+def test_a_site_that_stays_away_is_not_waited_for_in_later_rounds(ask: Ask) -> None:
+    """It has no unanswered message, so it is no site that hangs: it may come back in any round."""
+    answers = ask(Wire(losses=[5], away=10**9), deadline=0.1)
+    assert answers["a"] == Absent("failed", "the site went away")
+
+
+def test_a_request_is_asked_three_times_at_most(ask: Ask) -> None:
+    wire = Wire(losses=[8] * 9)
+    assert ask(wire)["a"] == Absent("failed", "the site's program was ended")
+    assert wire.trained.count(A) == 3
+
+
+def test_a_reply_that_is_lost_in_silence_shows_when_the_site_answers_something_else(ask: Ask) -> None:
+    """Flower says nothing where a node could not announce its reply: the node is idle, and takes what comes next."""
+    wire = Wire(losses=[None])
+    assert isinstance(ask(wire)["a"], Reply)
+    assert wire.trained.count(A) == 2
+    assert wire.probes == 1
+
+
+def test_a_site_that_works_for_long_is_not_asked_again(ask: Ask) -> None:
+    """A second answer would be sent for nothing, however large it is; a probe is small."""
+    wire = Wire(busy=120)  # longer than round.retry
+    answers = ask(wire)
+    assert all(isinstance(answer, Reply) for answer in answers.values())
+    assert sorted(wire.trained) == [A, B]
+
+
+def test_a_reply_that_flower_cannot_read_costs_its_own_site_alone(ask: Ask) -> None:
+    """A site can send parts that are no message; Flower raises while it puts them together."""
+
+    def spoil(replies: list[Message]) -> list[Message]:
+        raise IndexError("list index out of range")
+
+    answers = ask(Wire(spoilt=spoil))
+    assert answers["a"] == Absent("failed", "its reply could not be read")
+    assert isinstance(answers["b"], Reply)
+
+
+def test_a_reply_whose_parts_do_not_come_costs_no_other_site_and_not_more_than_the_deadline(ask: Ask) -> None:
+    """Flower's pull waits for them, for hours if a site sends one now and then."""
+    wire = Wire(spoilt=lambda replies: Event().wait(20) and replies)  # longer than all below
+    began = time.monotonic()
+    answers = ask(wire, deadline=0.5)
+    assert time.monotonic() - began < 10
+    assert isinstance(answers["b"], Reply)
+    assert isinstance(answers["a"], Absent)
+
+
+@pytest.mark.parametrize("forged", ["", "message-of-another", "question-of-b"])
+def test_what_a_reply_says_of_itself_is_not_believed(ask: Ask, tmp_path: Path, forged: str) -> None:
+    """Which message it answers, which kind it is and where it is from are its sender's words."""
+    wire = Wire()
+
+    def forge(replies: list[Message]) -> list[Message]:
+        (reply,) = replies
+        of_b = next(each.metadata.message_id for each in wire.sent if each.metadata.dst_node_id == B)
+        reply.metadata.__dict__["_reply_to_message_id"] = of_b if forged == "question-of-b" else forged
+        reply.metadata.__dict__["_src_node_id"] = B
+        return replies
+
+    wire.spoilt = forge
+    assert {name: answer.site for name, answer in ask(wire).items() if isinstance(answer, Reply)} == {
+        "a": "a",
+        "b": "b",
+    }
+    events = read_chain(audit_file(tmp_path), "", None).events()
+    assert sorted(event["site"] for event in events if (event["event"], event["kind"]) == ("reply", "train")) == [
+        "a",
+        "b",
+    ]
+
+
+def test_nobody_waits_for_a_site_that_is_expelled_while_it_works(
+    tmp_path: Path, run_config: Callable[..., RunConfig], quick: None
+) -> None:
+    wire, known = Wire(), dict(NAMES)
+    config = run_config("round.expected=[a,b]", "round.deadline=60")
+    with hold_audit(tmp_path) as audit:
+        sites = Sites(wire, config, "r", audit, names=lambda: known, lossy=True)  # type: ignore[arg-type]
+        nodes, _ = sites.roll(1)
+        wire.busy = 10**9
+        answers = sites.ask("train", Request(run_id="r", round=1, config=config, weights=b"w"), nodes)
+        del known[A]
+        assert next(answers) == ("a", Absent("missing", "expelled"))
+
+
+@pytest.mark.parametrize("code", [1, 2, 7])
+def test_a_site_that_failed_is_not_asked_again(ask: Ask, code: int) -> None:
+    wire = Wire(losses=[code])
+    assert isinstance(ask(wire)["a"], Absent)
+    assert wire.trained.count(A) == 1
+
+
+def test_where_nothing_is_lost_nothing_is_asked_again(ask: Ask) -> None:
+    """A simulation asks as it always did: its audit log must not depend on how fast the machine is."""
+    wire = Wire(losses=[5], busy=60)
+    assert ask(wire, lossy=False)["a"] == Absent("failed", "the site went away")
+    assert wire.trained.count(A) == 1
+    assert wire.probes == 0
+
+
+def test_the_audit_log_has_every_time_that_a_site_was_asked(ask: Ask, tmp_path: Path) -> None:
+    """Else a site's log could have requests that the server's knows nothing of."""
+    ask(Wire(losses=[8]))
+    events = read_chain(audit_file(tmp_path), "", None).events()
+    of_a = [(event["event"], event["kind"]) for event in events if event["site"] == "a"]
+    assert of_a[:2] == [("request", "prepare"), ("reply", "prepare")]
+    assert of_a[2:] == [("request", "train"), ("absent", "train"), ("request", "train"), ("reply", "train")]
+
+
+def test_a_node_that_is_no_admitted_sites_is_not_asked(
+    tmp_path: Path, run_config: Callable[..., RunConfig], quick: None
+) -> None:
+    """Across hospitals a node is who its key says, not who it says; a site that is admitted later joins later."""
+    wire, known = Wire(), {A: "a"}
+    with hold_audit(tmp_path) as audit:
+        sites = Sites(wire, run_config("round.join=0.01"), "r", audit, names=lambda: known)  # type: ignore[arg-type]
+        assert sites.roll(1)[0] == {"a": A}
+        assert wire.probes == 1
+        known[B] = "b"
+        assert sites.roll(2)[0] == {"a": A, "b": B}
+        del known[A]
+        assert sites.roll(3)[0] == {"b": B}
+
+
+def test_a_node_cannot_answer_as_another_site(
+    tmp_path: Path, run_config: Callable[..., RunConfig], quick: None
+) -> None:
+    """The node has b's key, and says that it is a."""
+    with hold_audit(tmp_path) as audit:
+        sites = Sites(Wire(), run_config("round.join=0.01"), "r", audit, names=lambda: {A: "b"})  # type: ignore[arg-type]
+        nodes, absent = sites.roll(1)
+    assert nodes == {}
+    assert absent["b"].reason == "it answered under another name"
