@@ -1,0 +1,52 @@
+"""A federation of two hospitals before its first start, and one with runs."""
+
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from small_federation import provisioned
+
+import server.link.superlink
+from client.link.join import join
+from server.link.runs import Run, new_run
+from shared.config import RunConfig
+
+SITES = ("hospital-a", "hospital-b")
+HERE = "name: study\naddress: localhost:8443\nlisten: 127.0.0.1:{port}\nsites: [hospital-a, hospital-b]\n"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A federation with both hospitals' requests."""
+    root = tmp_path_factory.mktemp("federation")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        folder = provisioned(root, HERE.format(port=probe.getsockname()[1]))
+    for site in SITES:
+        join(folder / "kits" / f"{site}.zip", root / site)
+    return root
+
+
+@pytest.fixture
+def root(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "root"))
+
+
+@pytest.fixture
+def folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(server.link.superlink, "_nginx", lambda: "nginx")
+    yield root / "study"
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A federation of whom only runs are asked."""
+    (tmp_path / "code.fab").write_bytes(b"code")
+    return tmp_path
+
+
+@pytest.fixture
+def make(study: Path, run_config: Callable[..., RunConfig]) -> Callable[[str], Run]:
+    return lambda name: new_run(study, name, run_config(), ["rounds=2"])

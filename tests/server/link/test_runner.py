@@ -1,0 +1,258 @@
+"""How `start` takes runs to Flower and back, one at a time."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import server.link.runner
+import server.link.runs
+from server.link.members import Member
+from server.link.runner import MOST_TRIES, PAUSES, Runner
+from server.link.runs import Run
+from server.round.history import Event, History
+
+MEMBERS = {"a": Member(node=7, online=True, seen=None)}
+END = {"event": "end", "status": "done"}
+FAILED = {"event": "end", "status": "failed", "reason": "round 1: 0 updates counted"}
+ROUND = {"event": "round", "round": 1, "sites": {}, "global": None}
+
+
+@dataclass
+class Flower:
+    """A SuperLink that remembers what it was asked for."""
+
+    going: dict[int, str] = field(default_factory=dict)
+    started: list[dict[str, str]] = field(default_factory=list)
+    word: str = "running"
+
+    def unfinished(self) -> dict[int, str]:
+        return dict(self.going)
+
+    def start_run(self, code: bytes, config: dict[str, str]) -> int:
+        assert code == b"code"
+        self.started.append(config)
+        self.going[len(self.started)] = self.word
+        return len(self.started)
+
+    def stop_run(self, run: int) -> None:
+        del self.going[run]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def runner(study: Path) -> tuple[Runner, Flower, Clock]:
+    flower, clock = Flower(), Clock()
+    return Runner(study, flower, clock), flower, clock  # type: ignore[arg-type]
+
+
+def write(run: Run, *events: Event) -> None:
+    for event in events:
+        History(run.folder / "history.jsonl").append(event)
+
+
+def test_runs_take_turns_in_the_order_in_which_they_are_wanted(make: Callable[[str], Run], study: Path) -> None:
+    later, first = make("a"), make("b")
+    later.want("run", datetime.now(UTC) + timedelta(seconds=1))
+    it, flower, _ = runner(study)
+    it.tend(MEMBERS)
+    it.tend(MEMBERS)
+    assert [Path(config["out"]).name for config in flower.started] == ["b"]
+    assert json.loads((first.folder / "nodes.json").read_text()) == {"7": "a"}
+    assert (first.state(), later.state()) == (("running", None), ("waiting", None))
+    write(first, {"event": "start"}, END)
+    flower.going.clear()
+    assert it.tend(MEMBERS) == ["run b: done", "run a: submitted"]
+    assert first.state() == ("done", None)
+
+
+def test_a_site_that_is_admitted_meanwhile_enters_a_run_that_goes_on(make: Callable[[str], Run], study: Path) -> None:
+    run, (it, _, _) = make("one"), runner(study)
+    it.tend(MEMBERS)
+    it.tend({**MEMBERS, "b": Member(node=9, online=True, seen=None)})
+    assert json.loads((run.folder / "nodes.json").read_text()) == {"7": "a", "9": "b"}
+
+
+def test_a_run_whose_server_died_is_submitted_again_after_growing_pauses(
+    make: Callable[[str], Run], study: Path
+) -> None:
+    run, (it, flower, clock) = make("one"), runner(study)
+    for pause in PAUSES[:3]:
+        it.tend(MEMBERS)
+        submitted = len(flower.started)
+        flower.going.clear()
+        said = it.tend(MEMBERS)
+        # It has no log of its own, for it ended before it could say a word.
+        assert said == [f"run one: its server ended, see {study}/link/superlink.log; again in {pause} s"]
+        clock.now += pause - 0.1
+        it.tend(MEMBERS)
+        assert len(flower.started) == submitted
+        assert run.state() == ("waiting", None)
+        clock.now += 0.2
+    it.tend(MEMBERS)
+    assert len(flower.started) == 4
+
+
+def test_a_run_is_given_up_after_ten_submissions_without_a_new_round(make: Callable[[str], Run], study: Path) -> None:
+    """A round is progress, and the count begins anew."""
+    run, (it, flower, clock) = make("one"), runner(study)
+    for number in range(40):
+        if number == 10:
+            write(run, {"event": "start"}, ROUND)
+        it.tend(MEMBERS)
+        flower.going.clear()
+        clock.now += 100
+    state, reason = run.state()
+    assert len(flower.started) == 5 + MOST_TRIES
+    assert state == "failed"
+    assert reason is not None
+    assert "run resume=one" in reason
+    run.want("run")
+    it.tend(MEMBERS)
+    assert run.state() == ("running", None)
+
+
+def test_a_run_that_is_stopped_can_go_on(make: Callable[[str], Run], study: Path) -> None:
+    run, (it, flower, _) = make("one"), runner(study)
+    it.tend(MEMBERS)
+    run.want("stop")
+    assert run.state() == ("running", None)  # until it has ended
+    it.tend(MEMBERS)
+    assert it.tend(MEMBERS) == ["run one: stopped"]
+    assert flower.going == {}
+    assert run.state() == ("stopped", None)
+    assert it.tend(MEMBERS) == []
+    run.want("run")
+    assert it.tend(MEMBERS) == ["run one: submitted"]
+
+
+def test_a_failed_run_is_tried_again_only_when_it_is_wanted(make: Callable[[str], Run], study: Path) -> None:
+    """For want of sites, say; the old end is still in its history."""
+    run, (it, flower, _) = make("one"), runner(study)
+    it.tend(MEMBERS)
+    write(run, {"event": "start"}, FAILED)
+    flower.going.clear()
+    it.tend(MEMBERS)
+    assert run.state() == ("failed", FAILED["reason"])
+    assert len(flower.started) == 1
+    run.want("run")
+    it.tend(MEMBERS)
+    assert run.state() == ("running", None)
+    write(run, {"event": "resume"}, FAILED)
+    flower.going.clear()
+    it.tend(MEMBERS)
+    assert run.state() == ("failed", FAILED["reason"])
+
+
+def test_a_run_that_ended_stays_ended_whatever_is_wanted(make: Callable[[str], Run], study: Path) -> None:
+    run, (it, flower, _) = make("one"), runner(study)
+    write(run, {"event": "start"}, END)
+    run.want("run")
+    it.tend(MEMBERS)
+    assert flower.started == []
+    assert run.state() == ("done", None)
+
+
+def test_what_a_superlink_that_is_new_remembers_is_stopped(make: Callable[[str], Run], study: Path) -> None:
+    """Flower waits a minute before it gives a dead server up; and the next one would find the folder's log held."""
+    make("one")
+    it, flower, clock = runner(study)
+    it.tend(MEMBERS)
+    it.forget()
+    assert flower.going == {}
+    it.tend(MEMBERS)
+    clock.now += 100
+    assert it.tend(MEMBERS) == ["run one: submitted"]
+
+
+def test_a_run_that_nobody_noted_is_stopped(make: Callable[[str], Run], study: Path) -> None:
+    """Else its server would hold the run's log, and the one that is noted would fail ten times."""
+    run, (it, flower, _) = make("one"), runner(study)
+    flower.going[99] = "running"  # as where the answer to a submission was lost
+    assert it.tend(MEMBERS) == []
+    assert flower.going == {}
+    assert it.tend(MEMBERS) == ["run one: submitted"]
+    assert run.submission().flower in flower.going
+
+
+def test_no_server_starts_that_cannot_be_noted(
+    make: Callable[[str], Run], study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("one")
+    it, flower, _ = runner(study)
+    with monkeypatch.context() as full:
+        full.setattr(server.link.runs, "write_json", disk_full)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space left"):
+                it.tend(MEMBERS)
+    assert flower.started == []
+    assert it.tend(MEMBERS) == ["run one: submitted"]
+
+
+def disk_full(path: Path, value: object) -> None:
+    raise OSError(28, "No space left on device", str(path))
+
+
+def test_a_full_disk_uses_no_tries_up(make: Callable[[str], Run], study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight minutes of it were ten tries, and the run had failed."""
+    run, (it, flower, clock) = make("one"), runner(study)
+    with monkeypatch.context() as full:
+        full.setattr(server.link.runner, "SPARE", 2**80)
+        for _ in range(2 * MOST_TRIES):
+            assert it.tend(MEMBERS) == []
+            clock.now += 100
+        assert len(it.troubles) == 1 and "GiB is free" in it.troubles[0]
+    assert (flower.started, run.state()) == ([], ("waiting", None))
+    assert it.tend(MEMBERS) == ["run one: submitted"]
+    assert it.troubles == []
+
+
+def test_code_that_flower_has_unpacked_before_is_not_trusted(make: Callable[[str], Run], study: Path) -> None:
+    """Flower takes what is there for the whole, also what a full disk or a kill has left."""
+    half = study / "link" / "flower" / "apps" / "gliofed.gliofed.1.0.0.00000000"
+    half.mkdir(parents=True)
+    make("one")
+    it, _, _ = runner(study)
+    it.tend(MEMBERS)
+    assert not half.exists()
+
+
+@pytest.mark.parametrize("file", ["wanted.json", "submission.json", "history.jsonl", "nodes.json"])
+def test_a_damaged_file_stops_its_own_run_alone(make: Callable[[str], Run], study: Path, file: str) -> None:
+    damaged, whole = make("a"), make("b")
+    it, flower, _ = runner(study)
+    it.tend(MEMBERS)
+    (damaged.folder / file).write_text("{half\n")
+    said = it.tend(MEMBERS)
+    if file == "nodes.json":  # `start` knows what belongs there
+        assert json.loads((damaged.folder / file).read_text()) == {"7": "a"}
+        return
+    assert len(it.troubles) == 1 and f"a/{file}" in it.troubles[0]
+    flower.going.clear()  # the server of the damaged one ends over it
+    said += it.tend(MEMBERS) + it.tend(MEMBERS)
+    assert said.count("run b: submitted") == 1
+    assert whole.state() == ("running", None)
+
+
+def test_how_long_a_run_waits_for_its_server_is_known(make: Callable[[str], Run], study: Path) -> None:
+    """What starts the servers may have died, and nobody starts it again but with the SuperLink."""
+    make("one")
+    it, flower, clock = runner(study)
+    flower.word = "pending"
+    it.tend(MEMBERS)
+    assert it.pending() == 0
+    it.tend(MEMBERS)
+    clock.now += 50
+    it.tend(MEMBERS)
+    assert it.pending() == 50
+    flower.going[1] = "running"
+    it.tend(MEMBERS)
+    assert it.pending() == 0
