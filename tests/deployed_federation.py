@@ -24,6 +24,15 @@ ROOT = Path(__file__).parents[1]
 PATIENCE = 180.0
 """Seconds for anything to happen: a SuperLink starts in four on an idle machine, and in fifty on a busy one."""
 SITES = ("hospital-a", "hospital-b")
+FAKETIME = next(
+    (
+        str(path)
+        for root in (os.environ.get("GLIOFED_FAKETIME", "/"), "/")
+        for path in Path(root).glob("usr/lib/*/faketime/libfaketimeMT.so.1")
+    ),
+    "",
+)
+"""The library that gives a program another time (Debian: libfaketime), also where it is only unpacked."""
 
 
 def until(true: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 NAMES = {
     "kill -9 of the ClientApp, training",
     "kill -9 of the ServerApp, transferring",
-    "link cut for 10 s, transferring",
+    "large updates, kill -9 of the nginx, transferring",
 }
 
 
@@ -27,8 +27,9 @@ def test_a_federation_survives_what_is_done_to_it(tmp_path: Path) -> None:
     subprocess.run(list(map(str, words)), cwd=ROOT, check=True, timeout=1500)
     results = {result["name"]: result for result in map(_read, tmp_path.glob("*.json"))}
     assert results.keys() == NAMES
-    for name, result in results.items():
+    for name, result in results.items():  # a reply that was lost is asked for again, within the round
         assert (name, result["status"], result["wrong"], result["missed"]) == (name, "done", [], None)
+        assert result["uncounted"] == []
 
 
 def _read(path: Path) -> dict[str, object]:

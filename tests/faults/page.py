@@ -12,9 +12,11 @@ What was done to a federation of three hospitals on one machine, with real proce
 of it. `make faults` does it again, in network, mount and process namespaces of its own (Linux, root), and writes this
 page. Each line is a run of two rounds on phantoms (**synthetic**) that was disturbed once, in its first round: at the
 server, or at the hospital `site-1`, whose link has 50 Mbit/s each way and whose disk and the server's are of 6 GB. The
-model is the U-Net with 5.3 million weights, 21 MB an update; large updates are the CLSTM-UNet3D's, 311 MB.
+model is the U-Net with 5.3 million weights, 21 MB an update; large updates are the CLSTM-UNet3D's with 33.6
+million, 134 MB.
 
-- **more**: seconds that the run took beyond one that was not disturbed, and the bound that was set before.
+- **more**: seconds that the run took beyond one that was not disturbed, and the bound that was set before. One run
+  each, so whatever else the machine did meanwhile is in them.
 - **did not count**: in which round which site's update is not in the weights, and what the history says of it.
 - **books**: whether every round is in the history once, each site's audit log and the server's hold each other, and,
   where all sites counted, the weights are bit for bit those of a simulation.
@@ -22,8 +24,9 @@ model is the U-Net with 5.3 million weights, 21 MB an update; large updates are 
 TRANSFER = """## The price of the transport
 
 Rounds of a run that was not disturbed, against the time that the bytes of one update take over the bare link of
-`site-1` (TCP without TLS, measured in the same run). In a round they travel twice, down and up. The rest is programs
-that start (each message starts one at each hospital), training and evaluation, of three hospitals on one machine.
+`site-1` (TCP without TLS, measured in the same run). In the first round they travel twice, down and up; in the second
+once more down, for evaluation. The rest is programs that start (each message starts one at each hospital), training
+and evaluation, of three hospitals on one machine.
 
 | update | weights | first round, s | second round, s | bare transfer, s | second round in transfers |
 |---|---|---|---|---|---|"""

@@ -16,7 +16,11 @@ from shared.processes import MARK
 
 POLL = 0.02
 """Seconds between two looks: a transfer may last half a second."""
-WORDS = {"SuperNode": b"client.link.supernode", "ClientApp": b"client/clientapp.py", "ServerApp": b"flwr-serverapp"}
+WORDS = {
+    "SuperNode": b"client.link.supernode",
+    "ClientApp": b"client/link/clientapp.py",
+    "ServerApp": b"flwr-serverapp",
+}
 """In the command of each program that is found by it."""
 
 
