@@ -1,6 +1,6 @@
 """Run a federation, kill it at a point, resume it; in forks of one process, since importing takes seconds.
 
-usage: kill_and_resume.py FOLDER   (prints a line of JSON: point -> how the killed process ended)
+usage: kill_and_resume.py FOLDER POINT...   (prints a line of JSON: point -> how the killed process ended)
 """
 
 import json
@@ -26,15 +26,15 @@ from simulation.simulate import simulate
 
 Original = Callable[..., Any]
 OVERRIDES = (
-    "sites=4",
+    "sites=3",
     "rounds=3",
     "train.steps=1",
     "data.patients=2",
     "strategy=fedavgm",
     "codec=int8",
-    "faults={site-4:zero_patients}",
+    "faults={site-3:zero_patients}",
 )
-"""Three honest sites, and one that is refused each round."""
+"""Two honest sites, so that the gate asks earlier rounds, and one that is refused each round."""
 
 
 def die() -> None:
@@ -75,14 +75,14 @@ def die_in_set_aside() -> None:
     Spool.set_aside = patched  # type: ignore[method-assign]
 
 
-# Round 1 is whole, round 2 is killed. Messages go out one by one: 4 to prepare, 4 to train, 4 to evaluate, 4 to train.
+# Round 1 is whole, round 2 is killed. Messages go out one by one: 3 to prepare, 3 to train, 3 to evaluate, 3 to train.
 POINTS = {
-    "asking": on_call(LocalGrid, "push_messages", 16, after=True),
-    "first-reply-spooled": on_call(Spool, "add", 5, after=True),
+    "asking": on_call(LocalGrid, "push_messages", 12, after=True),
+    "first-reply-spooled": on_call(Spool, "add", 4, after=True),
     "folding": on_call(server.round.rounds, "weighted_mean", 2, after=False),
     "half-written-checkpoint": on_call(shared.checkpoint, "write_json", 2, after=False),
     "checkpoint-saved": on_call(Spool, "clear", 2, after=False),
-    "evaluating": on_call(LocalGrid, "push_messages", 19, after=True),
+    "evaluating": on_call(LocalGrid, "push_messages", 14, after=True),
     "history-half-written": on_call(History, "append", 3, after=False),  # start, round 1, round 2
     "refused-half-set-aside": die_in_set_aside,
     "last-model-exported": on_call(server.round.rounds, "write_json", 1, after=True),
@@ -118,12 +118,11 @@ def resume(out: Path) -> None:
     simulate(composed(*OVERRIDES, f"resume={out}"))
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     os.fsync = lambda descriptor: None  # as in conftest.py: the system still has what a killed process wrote
     composed(*OVERRIDES)
     ends = {"undisturbed": end_of(in_fork(lambda: run(folder, "undisturbed")))}  # writes the data of all
-    names = list(POINTS)
     for pair in (names[start : start + 2] for start in range(0, len(names), 2)):  # two cores
         pids = [in_fork(lambda name=name: run(folder, name)) for name in pair]  # type: ignore[misc]
         ends |= dict(zip(pair, map(end_of, pids), strict=True))
@@ -134,4 +133,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

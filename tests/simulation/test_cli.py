@@ -20,10 +20,10 @@ GROUPS = sorted(
 FOLDER = ("data=folder", "data.labels=brats2020")
 
 WRONG_USE = {
-    ("model=resnet",): ("resnet", "clstm_unet3d"),
+    ("model=resnet",): ("model=resnet: unknown; there are clstm_unet3d, ",),
     ("sites=0",): ("sites=0", "greater than 0"),
     ("sites=many",): ("sites=many",),
-    ("train.stepz=3",): ("train.stepz",),
+    ("train.stepz=3",): ("train.stepz: no such setting (did you mean train.steps?)",),
     ("rounds=2", "rounds"): ("rounds",),
     ("data=folder",): ("data.labels, data.root: must be given",),
     (*FOLDER, "data.root=empty"): ("empty",),

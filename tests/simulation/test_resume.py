@@ -12,25 +12,24 @@ import pytest
 
 HERE = Path(__file__).parent
 POINTS = (
-    "asking",
     "first-reply-spooled",
-    "folding",
     "half-written-checkpoint",
-    "checkpoint-saved",
     "evaluating",
     "refused-half-set-aside",
     "history-half-written",
-    "last-model-exported",
 )
+MORE = ("asking", "folding", "checkpoint-saved", "last-model-exported")
+"""Each beside one of those above, with the same on disk but for a file."""
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
-    """Kill and resume at every point, in one go."""
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """Kill and resume at every point that is asked for, in one go."""
     folder = tmp_path_factory.mktemp("runs")
+    chosen = {str(word) for word in (*POINTS, *MORE) for item in request.session.items if f"[{word}]" in item.name}
     path = os.pathsep.join([str(HERE.parent), str(HERE.parent.parent)])
     done = subprocess.run(
-        [sys.executable, str(HERE / "kill_and_resume.py"), str(folder)],
+        [sys.executable, str(HERE / "kill_and_resume.py"), str(folder), *sorted(chosen)],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": path},
@@ -47,7 +46,7 @@ def rounds_of(out: Path) -> list[dict[str, Any]]:
     return [{**event, "seconds": None} for event in events if event["event"] == "round"]
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", [*POINTS, *(pytest.param(point, marks=pytest.mark.slow) for point in MORE)])
 def test_killed_and_resumed_is_the_same(runs: tuple[Path, dict[str, int]], point: str) -> None:
     folder, ends = runs
     assert ends["undisturbed"] == 0
