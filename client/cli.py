@@ -6,13 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hydra import compose, initialize_config_module
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from client.overrides import quoted
 from shared.terminal import plain
+
+# All else is imported where it is used: Ctrl-C is answered meanwhile, and no command waits for what it does not need.
 
 WRONG_USE = 2
 PATHS = {key: key for key in ("data.root", "work", "out")}
@@ -80,6 +76,14 @@ Words of join, approve, start and status
 def main() -> None:
     """Run the subcommand that the first word names."""
     os.umask(0o077)  # what it writes is of a hospital, and of patients
+    try:
+        _run()
+    except KeyboardInterrupt:
+        print("gliofed-client: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _run() -> None:
     command, *words = sys.argv[1:] or ["--help"]
     if command in ("--help", "-h") or "--help" in words:
         print(HELP)
@@ -126,14 +130,11 @@ def _hospital(command: str, words: list[str]) -> int:
         print(f"gliofed-client: {plain(str(error))}", file=sys.stderr)
     except OSError as error:  # no such kit, or a folder of another user
         print(f"gliofed-client: {plain(str(error.filename or command))}: {error.strerror}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("gliofed-client: interrupted", file=sys.stderr)
-        return INTERRUPTED
     return WRONG_USE
 
 
 def _done(command: str, given: argparse.Namespace) -> int:
-    """Do it, and return the status. Each command is imported by itself: not all of them need the same."""
+    """Do it, and return the status."""
     if command == "join":
         from client.link.join import join
 
@@ -154,7 +155,7 @@ def _done(command: str, given: argparse.Namespace) -> int:
 
 def _check(overrides: list[str]) -> int:
     values = _composed("check", overrides)
-    # Imported here, so that a mistyped key is answered at once.
+    # Only now, so that a mistyped key is answered at once.
     from client.doctor.check_command import check
     from shared.data.volume import DataError
     from shared.parse import ConfigError
@@ -165,23 +166,26 @@ def _check(overrides: list[str]) -> int:
         _wrong(str(error))
     except OSError as error:  # a full disk, say
         _wrong(f"{error.filename or 'out or work'}: {error.strerror}; make room or mend it, then start again")
-    except KeyboardInterrupt:
-        print("gliofed-client: interrupted", file=sys.stderr)
-        return INTERRUPTED
 
 
 def _composed(name: str, overrides: list[str]) -> dict[str, Any]:
     """The settings of configs/NAME.yaml with what the command line overrides."""
+    from hydra import compose, initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from client.overrides import quoted
+    from shared.hydra_words import words
+
     try:
         with initialize_config_module("configs", version_base="1.3"):
             config = compose(name, [quoted(word, PATHS) for word in overrides])
             if missing := sorted(OmegaConf.missing_keys(config)):
                 _wrong(f"{', '.join(missing)}: must be given")
             values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    except (HydraException, OmegaConfBaseException) as error:
-        _wrong(" ".join(str(error).split())[:300])
-    except (ValueError, TypeError) as error:  # of Hydra, where a group is given a number, say
-        _wrong(" ".join(str(error).split())[:300])
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:  # the last two where data=5, say
+        _wrong(words(error))
     return values
 
 

@@ -7,12 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
-
-from server.report.table import results_table
-from server.round.history import History
 from shared.parse import ConfigError
-from shared.tasks import TASKS
 from shared.terminal import plain
 
 WRONG_USE = 2
@@ -124,6 +119,7 @@ def _provisioning(given: argparse.Namespace) -> list[str]:
     from server.provisioning.admit import admit, expel
     from server.provisioning.certificates import ending_soon
     from server.provisioning.provision import provision, renew
+    from shared.join_request import read_request
 
     if given.command == "provision":
         return provision(given.file, given.into)
@@ -131,6 +127,7 @@ def _provisioning(given: argparse.Namespace) -> list[str]:
         return renew(given.folder)
     if given.command == "expel":
         return expel(given.site, given.folder)
+    read_request(given.request)  # nobody telephones about a file that is none
     told = given.fingerprint or _ask_fingerprint()
     return admit(given.request, given.folder, told, given.replace) + ending_soon(given.folder)
 
@@ -147,6 +144,12 @@ def _ask_fingerprint() -> str:
 
 
 def _report(run: Path, metric: str | None, as_json: bool) -> int:
+    from rich.console import Console
+
+    from server.report.table import results_table
+    from server.round.history import History
+    from shared.tasks import TASKS
+
     path = run / "history.jsonl"
     if not path.exists():
         print(f"gliofed-server: {run}: no history.jsonl there, so no run; give a run's folder", file=sys.stderr)

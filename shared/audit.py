@@ -51,6 +51,7 @@ def compare(site: Chain, server: Chain) -> str:
     lost = _lost(asked, site, server)
     agree = f"{', '.join(sorted(names))}: {replies} replies and {requests} requests agree with {server.file}"
     gone = f"; {lost} more left the site, of which the server notes no answer" if lost else ""
+    gone += ", as is usual after a stop or a lost connection" if lost else ""
     return agree + gone + (f"; {bare} came without a receipt, for the site could not write its log" if bare else "")
 
 

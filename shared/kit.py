@@ -7,17 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
-
 from shared.archive import read_zip, write_zip
 from shared.keys import certificate_sha256, read_authority
-from shared.parse import ConfigError, SiteName, Strict, parse
+from shared.parse import ConfigError, SiteName, Strict, matching, parse
 
 FILES = frozenset({"README.md", "ca.crt", "code.fab", "kit.json", "site.yaml"})
 LIMIT = 16 * 2**20
 """Most bytes of a kit, packed and unpacked; Flower allows 10 MB of code."""
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, matching(r"[0-9a-f]{64}", "must be a SHA-256, 64 digits of 0-9 and a-f")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -13,9 +14,23 @@ NonNegative = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """NumPy's older generators take no larger one."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
-SITE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-SiteName = Annotated[str, Field(pattern=SITE_NAME)]
-"""A site's name becomes a file's name at the server: letters, digits, dot, dash and underscore."""
+
+
+def matching(pattern: str, words: str) -> AfterValidator:
+    """Take only text that matches as a whole; `words` say what it must be, with an example."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise PydanticCustomError("matching", words)
+        return text
+
+    return AfterValidator(check)
+
+
+SITE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_NAME_WORDS = "must be 1 to 64 letters, digits, dots, dashes and underscores, with a letter or digit first, as site-1"
+SiteName = Annotated[str, matching(SITE_NAME, _NAME_WORDS)]
+"""A site's name becomes a file's name at the server."""
 
 T = TypeVar("T")
 
@@ -36,7 +51,8 @@ def parse(kind: type[T], values: Mapping[str, Any] | str, where: str = "") -> T:
     try:
         return adapter.validate_json(values) if isinstance(values, str) else adapter.validate_python(values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_fault(fault, where) for fault in error.errors(include_url=False))) from None
+        faults = [fault for fault in error.errors(include_url=False) if not _follows(fault)]
+        raise ConfigError("; ".join(_fault(fault, where) for fault in faults)) from None
 
 
 @lru_cache
@@ -48,6 +64,11 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
 def is_site_name(name: str) -> bool:
     """Whether a name from the network may become a file's name."""
     return re.fullmatch(SITE_NAME, name) is not None
+
+
+def _follows(fault: Any) -> bool:
+    """Whether a list is too short only because its items are wrong, which are faults of their own."""
+    return bool(fault["type"] == "too_short" and len(fault["input"]) >= fault["ctx"]["min_length"])
 
 
 def _fault(fault: Any, where: str) -> str:
@@ -64,5 +85,8 @@ def _fault(fault: Any, where: str) -> str:
         return f"{key}: no such key"
     if fault["type"] == "dataclass_type":
         return f"{key}={fault['input']}: must be a group of settings"
-    message = fault["msg"].removeprefix("Input ").replace("should", "must")
+    if fault["type"] == "tuple_type":
+        return f"{key}={fault['input']}: must be a list, as [a, b]"
+    # "Tuple should have at least 1 item after validation, not 0", say
+    message = re.sub(r"^\w+ should (.*?)( after validation.*)?$", r"must \1", fault["msg"])
     return f"{key}={fault['input']}: {message}"

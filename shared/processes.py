@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -166,3 +167,12 @@ def _environment(pid: int) -> list[bytes]:
 
 def _words(status: int) -> str:
     return f"status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
+
+
+def asked_to_end() -> threading.Event:
+    """Watch for SIGTERM, Ctrl-C and a closed terminal: the programs have sessions of their own, and would stay."""
+    stop = threading.Event()
+    closed = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN  # else nohup asked to outlive the terminal
+    for kind in (signal.SIGTERM, signal.SIGINT, *[signal.SIGHUP] * closed):
+        signal.signal(kind, lambda *_: stop.set())
+    return stop

@@ -5,7 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from shared.parse import Positive, PositiveFloat, SiteName, Strict
+from shared.parse import Positive, PositiveFloat, SiteName, Strict, matching
+
+_TIME = r"([01]\d|2[0-3]):[0-5]\d"
+Hours = Annotated[str, matching(f"{_TIME}-{_TIME}", "must be two times of day, as 20:00-06:00")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,7 @@ class PolicyConfig(Strict):
     """Least noise multiplier of a private run. One without privacy, or with central, has none here: see mechanisms."""
     max_rounds_a_day: Positive | None = None
     """Most rounds that the site trains in 24 hours, of all runs together. A stored reply that is sent again is none."""
-    hours: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")] | None = None
+    hours: Hours | None = None
     """When a request may arrive, such as 20:00-06:00, by the site's own clock; the second is no longer in. What was
     begun in time is finished."""
     max_steps: Positive | None = None
@@ -79,7 +82,7 @@ class CheckConfig(Strict):
                 raise ValueError(f"check.{key}={low},{high}: the first must not be above the second")
 
 
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")]
+Device = Annotated[str, matching(r"auto|cpu|cuda(:\d{1,2})?", "must be auto, cpu, cuda or cuda:N, as cuda:0")]
 
 
 @dataclass(frozen=True, kw_only=True)

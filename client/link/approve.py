@@ -1,6 +1,7 @@
 """gliofed-client approve: a person at the hospital reads the code that is to run there, and agrees to its hash."""
 
 import hashlib
+import shlex
 import sys
 import tokenize
 from collections.abc import Mapping
@@ -47,6 +48,8 @@ def approve(folder: Path, code: Path | None = None, sha256: str | None = None) -
     except ConfigError as error:
         return _not_approved(f"{path}: {error}")
     _show(proposed, *_reference(folder, known))
+    if not known:  # what does not differ was not shown
+        print(f"to read all of it: unzip {shlex.quote(str(path))} -d DIR")
     print(f"hash: {digest}")
     if any(each.sha256 == digest for each in known):
         print("approved before")
@@ -130,7 +133,7 @@ def _refusal(digest: str, sha256: str | None) -> str | None:
         typed = input(f"To approve this code, type the first {TYPED} characters of the hash: ")
     except EOFError:
         typed = ""
-    return None if typed.strip().lower() == digest[:TYPED] else "what was typed is not the start of the hash"
+    return None if typed.strip().lower() == digest[:TYPED] else f"type the first {TYPED} characters of the hash"
 
 
 def _not_approved(reason: str) -> int:

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,11 +15,12 @@ from typing import IO, Any
 
 from client.link.preflight import environment, own_folder, preflight, read_own_kit
 from client.link.reach import reach
+from client.link.receipts import events_of, refusal
 from client.link.site_file import read_site, temporary
 from shared.files import write_json
 from shared.kit import Kit
 from shared.parse import ConfigError
-from shared.processes import Program
+from shared.processes import Program, asked_to_end
 from shared.terminal import plain
 
 WRONG_USE = 2
@@ -44,7 +44,10 @@ UNKNOWN_KEY = (
 UNSIGNED = (
     "the aggregator takes no signature of this hospital: it was expelled, or this machine's clock is wrong; trying on"
 )
-STILL_HELD = "the aggregator still holds the connection of before; it lets go of it within a minute"
+STILL_HELD = (
+    "the aggregator still holds the connection of before, and lets go of it within a minute; "
+    "or this hospital was expelled"
+)
 
 
 @dataclass
@@ -87,8 +90,7 @@ class Node:
                 "refused", sha256, f"code {sha256} refused: not approved here; ask for it and approve it"
             )
         if self._is_new("since", state["since"]):  # it does something else; the limit may have been changed
-            with suppress(ConfigError, OSError):
-                self.longest = 60 * read_site(self.folder).policy.max_minutes
+            said += self._last_answer()
         if state["state"] == "working":
             late = self._for("since") > self.longest + MORE
             return said + self._restart_if(late, "its request outlived every limit")
@@ -99,6 +101,19 @@ class Node:
         self._is_new("pulled", state["pulled"])
         quiet = max(self._for("contact"), self._for("pulled")) > QUIET
         return said + self._restart_if(quiet, f"no answer of the aggregator for {QUIET:g} s")
+
+    def _last_answer(self) -> list[str]:
+        """Say why the site did not do what it was asked last; read its settings anew, for they may be changed."""
+        known = "receipt" in self._seen  # else the last one is of before this start
+        try:
+            site = read_site(self.folder)
+            self.longest = 60 * site.policy.max_minutes
+            receipt = next((event for event in reversed(events_of(site)) if event["event"] == "receipt"), None)
+        except (ConfigError, OSError) as error:  # so it is answered with a code alone
+            return self._once("settings", str(error), str(error))
+        new = self._is_new("receipt", receipt) and known
+        sentence = refusal(site, receipt) if receipt and new else None
+        return [sentence] if sentence else []
 
     def _restart_if(self, due: bool, why: str) -> list[str]:
         if not due:
@@ -165,7 +180,7 @@ def start(folder: Path) -> int:
             print(f"gliofed-client: {plain(fault)}", file=sys.stderr, flush=True)
         if found.faults:
             return WRONG_USE
-        return _keep(Node(folder, read_own_kit(folder), program), _signalled())
+        return _keep(Node(folder, read_own_kit(folder), program), asked_to_end())
 
 
 def supernode(folder: Path) -> Program:
@@ -222,13 +237,6 @@ def _keep(node: Node, stop: threading.Event) -> int:
         node.program.end()
     _say("ended")
     return 0
-
-
-def _signalled() -> threading.Event:
-    stop = threading.Event()
-    for kind in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(kind, lambda *_: stop.set())
-    return stop
 
 
 @contextmanager

@@ -7,18 +7,22 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TypeVar
 
+import yaml
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from yaml import YAMLError
 
 import client
 from client.link.approve import approved
 from client.link.reach import Findings, reach
 from client.link.site_file import read_site, temporary
+from shared.data.labels import LABELS
 from shared.data.volume import DataError
 from shared.keys import certificate_sha256, public_line, read_authority, read_public
 from shared.kit import Kit, parse_kit
@@ -33,11 +37,17 @@ LOADS = """
 import sys
 import flwr.supernode.start_client_internal
 from client.round.training import pick_device
+from shared.models import MODELS
+device, *models = sys.argv[1:]
+for name in models:
+    if name not in MODELS:
+        print(f"fault: policy.models={name}: unknown model; known are {', '.join(MODELS)}")
 try:
-    pick_device(sys.argv[1])
+    pick_device(device)
 except (ValueError, RuntimeError) as error:
-    sys.exit(f"site.yaml: {error}")
+    print(f"fault: {error}")
 """
+"""Each line `fault: ` that it prints is one of site.yaml; the words are its device and the models that are allowed."""
 T = TypeVar("T")
 PATIENCE = 120.0
 """Seconds that loading all of it may take, from a slow disk for the first time."""
@@ -46,18 +56,18 @@ PATIENCE = 120.0
 def preflight(folder: Path) -> Findings:
     """Look at a hospital's folder, its data, this machine and the server."""
     found = Findings()
-    kit = _tried(lambda: read_own_kit(folder), found)
-    _tried(lambda: _look_at_key(folder), found)
-    _tried(lambda: _look_at_approval(folder), found)
-    _tried(lambda: _look_at_temporary(folder), found)
-    if site := _tried(lambda: read_site(folder), found):
+    path = folder / "site.yaml"
+    kit = tried(lambda: read_own_kit(folder), found)
+    tried(lambda: _look_at_key(folder), found)
+    tried(lambda: _look_at_approval(folder), found)
+    tried(lambda: _look_at_temporary(folder), found)
+    tried(lambda: _look_at_labels(path), found)
+    if site := tried(lambda: read_site(folder), found):
         if kit and site.name != kit.site:
-            found.faults.append(
-                f"{folder / 'site.yaml'}: name={site.name}: this hospital joined as {kit.site}; write that"
-            )
-        _tried(lambda: _look_at_data(site), found)
-        _tried(lambda: _look_at_work(site, found), found)
-        _tried(lambda: _look_at_environment(site), found)
+            found.faults.append(f"{path}: name={site.name}: this hospital joined as {kit.site}; write that")
+        tried(lambda: _look_at_data(site, path), found)
+        tried(lambda: _look_at_work(site, path, found), found)
+        tried(lambda: _look_at_environment(site, path, found), found)
     if kit:
         there = reach(kit.address, folder / "ca.crt")
         found.faults += there.faults
@@ -86,7 +96,7 @@ def read_own_kit(folder: Path) -> Kit:
     return kit
 
 
-def _tried(look: Callable[[], T], found: Findings) -> T | None:
+def tried(look: Callable[[], T], found: Findings) -> T | None:
     """What is found, or None and a fault."""
     try:
         return look()
@@ -140,20 +150,30 @@ def _write_into(place: Path, named: str) -> None:
         raise ConfigError(f"{named}: {error.strerror}; give a folder that can be written") from None
 
 
-def _look_at_data(site: SiteConfig) -> None:
+def _look_at_labels(path: Path) -> None:
+    """By themselves: as long as another setting is wrong, there is no SiteConfig."""
+    labels: object = None
+    with suppress(OSError, ValueError, TypeError, KeyError, YAMLError):  # said where all of it is read
+        labels = yaml.safe_load(path.read_text())["labels"]
+    if isinstance(labels, str) and labels not in (*LABELS, "???"):
+        raise ConfigError(f"{path}: labels={labels}: unknown scheme; known are {', '.join(LABELS)}")
+
+
+def _look_at_data(site: SiteConfig, path: Path) -> None:
     """Find the cohort's cases by their names; gliofed-client check reads them."""
     from shared.data.dataset import site_cases
-    from shared.data.labels import LABELS
 
-    if site.labels not in LABELS:
-        raise ConfigError(f"site.yaml: labels={site.labels}: unknown scheme; known are {', '.join(LABELS)}")
-    site_cases(site)
+    try:
+        if site.labels in LABELS or not Path(site.root).is_dir():
+            site_cases(site)
+    except DataError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
-def _look_at_work(site: SiteConfig, found: Findings) -> None:
+def _look_at_work(site: SiteConfig, path: Path, found: Findings) -> None:
     """The work folder must be writable, and hold what the cohort's cache still needs."""
     work = Path(site.work)
-    _write_into(work, f"site.yaml: work={work}")
+    _write_into(work, f"{path}: work={work}")
     cohort = max((_passed(path) for path in work.glob("cohort/*.json")), default=None)
     if cohort is None:
         found.warnings.append(
@@ -174,11 +194,11 @@ def _passed(manifest: Path) -> int:
         return 0  # said when it is used
 
 
-def _look_at_environment(site: SiteConfig) -> None:
-    """Load PyTorch and Flower, and take the device, in a process of its own: a broken library may end it."""
+def _look_at_environment(site: SiteConfig, path: Path, found: Findings) -> None:
+    """Load PyTorch and Flower, know the models, take the device: in a process that a broken library may end."""
     programs = Path(sys.executable).parent
     try:
-        command = [sys.executable, "-P", "-c", LOADS, site.device]
+        command = [sys.executable, "-P", "-c", LOADS, site.device, *(site.policy.models or ())]
         done = subprocess.run(command, capture_output=True, env=environment(), timeout=PATIENCE)  # noqa: S603  # ours
     except subprocess.TimeoutExpired:
         raise ConfigError(
@@ -186,10 +206,10 @@ def _look_at_environment(site: SiteConfig) -> None:
         ) from None
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        if lines and lines[-1].startswith("site.yaml: "):
-            raise ConfigError(lines[-1])
         why = lines[-1] if lines else f"status {done.returncode}"
         raise ConfigError(f"{programs}: PyTorch or Flower cannot be loaded ({why}); install gliofed anew")
+    said = done.stdout.decode(errors="replace").splitlines()
+    found.faults += [f"{path}: {line.removeprefix('fault: ')}" for line in said if line.startswith("fault: ")]
 
 
 def environment() -> dict[str, str]:

@@ -7,17 +7,20 @@ from typing import Any
 
 from client.link.approve import approved
 from client.link.node import PROBLEM, read_state, running, words_of
-from client.link.preflight import own_folder, read_own_kit
+from client.link.preflight import own_folder, read_own_kit, tried
+from client.link.reach import Findings
+from client.link.receipts import events_of, reason_of
 from client.link.site_file import read_site
-from shared.audit import audit_file
-from shared.chain import begun, read_chain, read_head
-from shared.parse import ConfigError
 from shared.site_config import SiteConfig
 from shared.terminal import plain
 
 LEFT_OVER = "start was killed, and its SuperNode goes on unwatched; start again, which ends that one"
 RECEIPTS = 10
 """The newest of the audit log that are shown."""
+WIDE = 110
+"""Columns of a terminal from which the table has all of its own; less wide ones show a reply in a line."""
+LONGEST_RESULT = 9
+"""Characters of a code in a line of the others."""
 
 
 def status(folder: Path, as_json: bool = False) -> int:
@@ -32,34 +35,23 @@ def status(folder: Path, as_json: bool = False) -> int:
 
 
 def _gather(folder: Path) -> dict[str, Any]:
-    faults: list[str] = []
-    found: dict[str, Any] = {"folder": str(folder), "faults": faults, "site": None, "federation": None}
-    found |= {"receipts": [], "refused_code": None, "privacy": None, "approved": []}
-    site: SiteConfig | None = None
-    try:
-        kit = read_own_kit(folder)
-        found |= {"site": kit.site, "federation": kit.federation, "address": kit.address}
-    except (ConfigError, OSError) as error:
-        faults.append(str(error))
-    try:
-        found["approved"] = [{"sha256": each.sha256, "time": each.time} for each in approved(folder)]
-    except (ConfigError, OSError) as error:
-        faults.append(str(error))
-    try:
-        site = read_site(folder)
-    except (ConfigError, OSError) as error:
-        faults.append(str(error))
+    said = Findings()
+    found: dict[str, Any] = {"folder": str(folder), "faults": said.faults, "site": None, "federation": None}
+    found |= {"refused_code": None, "privacy": None, "log": None}
     events: list[dict[str, Any]] = []
-    if site:
-        try:
-            events = _events(site)
-            found["privacy"] = _privacy(site)
-        except (ConfigError, OSError) as error:
-            faults.append(str(error))
+    if site := tried(lambda: read_site(folder), said):
+        found["privacy"] = tried(lambda: _privacy(site), said)  # first, for it takes seconds: the rest is of one moment
+        events = tried(lambda: events_of(site), said) or []
+        found["log"] = str(Path(site.work) / "site.log")
+    if kit := tried(lambda: read_own_kit(folder), said):
+        found |= {"site": kit.site, "federation": kit.federation, "address": kit.address}
+    known = tried(lambda: approved(folder), said) or ()
+    found["approved"] = [{"sha256": each.sha256, "time": each.time} for each in known]
     receipts = [event for event in events if event["event"] == "receipt"]
     found["receipts"] = [_receipt(event) for event in receipts[-RECEIPTS:]]
     refused = [event for event in events if event["event"] == "code_refused"]
-    found["refused_code"] = {key: refused[-1][key] for key in ("time", "sha256")} if refused else None
+    if refused and refused[-1]["sha256"] not in {each.sha256 for each in known}:
+        found["refused_code"] = {key: refused[-1][key] for key in ("time", "sha256")}
     return found | _now_running(folder, events) | {"problem": _problem(folder)}
 
 
@@ -88,20 +80,13 @@ def _is_supernode(pid: Any) -> bool:
         return False
 
 
-def _events(site: SiteConfig) -> list[dict[str, Any]]:
-    file = audit_file(Path(site.work))
-    if not begun(file):
-        return []
-    head = read_head(file.parent / "head.json")
-    return read_chain(file, "", head).events()
-
-
 def _receipt(event: dict[str, Any]) -> dict[str, Any]:
     """What left with one reply."""
     update = next((record for record in event["records"] if record["name"] == "update/bytes"), None)
     told = {"patients": event["patients"], "left_out": event["left_out"], "metrics": event["metrics"]}
     return {
         **{key: event[key] for key in ("time", "run_id", "round", "kind", "status", "code", "epsilon")},
+        "reason": reason_of(event),
         **told,
         "bytes": sum(record["bytes"] for record in event["records"]),
         "tensors": sum("shape" in record and record["bytes"] > 0 for record in event["records"]),
@@ -111,10 +96,12 @@ def _receipt(event: dict[str, Any]) -> dict[str, Any]:
 
 def _privacy(site: SiteConfig) -> dict[str, Any] | None:
     """Epsilon of each patient so far, and its ceiling; None where the site has no ledger."""
-    from client.round.ledger import ledger_folder, read_ledger  # Opacus takes seconds to load
+    folder = Path(site.work) / "ledger"
+    if not folder.exists():
+        return None
+    from client.round.ledger import read_ledger  # Opacus takes seconds to load
 
-    folder = ledger_folder(site.work)
-    if not folder.exists() or (ledger := read_ledger(folder)) is None:
+    if (ledger := read_ledger(folder)) is None:
         return None
     spent = ledger.epsilon() if ledger.private else None
     return {"epsilon": spent, "delta": ledger.delta, "ceiling": site.policy.max_epsilon, "private": ledger.private}
@@ -148,6 +135,9 @@ def _show(found: dict[str, Any]) -> None:
         print(plain(line))
     if found["receipts"]:
         _table(found["receipts"])
+    why = {each["code"]: each["reason"] for each in found["receipts"] if each["reason"]}
+    for code, reason in why.items():
+        print(plain(f"{code}: {reason}; the detail is in {found['log']}"))
 
 
 def _doing(found: dict[str, Any]) -> str:
@@ -162,14 +152,23 @@ def _table(receipts: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("time", "run", "round", "kind", "result", title="What left, newest last")
-    for heading in ("bytes", "tensors", "hash", "told"):
-        table.add_column(heading)
+    console = Console()
+    wide = console.width >= WIDE
+    table = Table(title="What left, newest last", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("local time", "run", "round", "kind", "result", "bytes", *["tensors", "hash"] * wide, "told"):
+        table.add_column(heading, no_wrap=heading not in ("result", "told"), overflow="fold")
+    table.columns[4].max_width = None if wide else LONGEST_RESULT
     for each in receipts:
-        told = [f"patients {each['patients']}"] * bool(each["patients"])
-        told += [f"{code} {count}" for code, count in each["left_out"].items()] + list(each["metrics"])
-        told += [f"epsilon {each['epsilon']}"] * (each["epsilon"] is not None)
-        cells = (each["time"], str(each["run_id"])[:12], each["round"], each["kind"], each["code"], each["bytes"])
-        row = [*cells, each["tensors"], (each["sha256"] or "")[:12], ", ".join(told)]
+        time = f"{datetime.fromisoformat(each['time']).astimezone():%m-%d %H:%M}"
+        row = [time, str(each["run_id"])[: 12 if wide else 8], each["round"], each["kind"], each["code"], each["bytes"]]
+        row += [each["tensors"], (each["sha256"] or "")[:12]] * wide + [_told(each)]
         table.add_row(*(Text(plain(str(cell))) for cell in row))
-    Console().print(table)
+    console.print(table)
+
+
+def _told(receipt: dict[str, Any]) -> str:
+    """What a reply told in numbers, shortened: --json names each."""
+    numbers = {"patients": receipt["patients"], "left out": sum(receipt["left_out"].values())}
+    numbers["metrics"] = len(receipt["metrics"])
+    told = [f"{name} {count}" for name, count in numbers.items() if count]
+    return ", ".join(told + [f"epsilon {receipt['epsilon']}"] * (receipt["epsilon"] is not None))

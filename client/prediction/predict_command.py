@@ -21,6 +21,7 @@ from shared.data.labels import LABELS, region_values
 from shared.data.layouts import find_cases
 from shared.data.volume import DataError
 from shared.files import write_json
+from shared.hydra_words import words as hydra_words
 from shared.parse import ConfigError, Strict, parse
 from shared.site_config import Device
 from shared.terminal import plain
@@ -105,7 +106,7 @@ def _settings(words: list[str]) -> _Settings:
         with initialize_config_module("configs", version_base="1.3"):
             composed = compose("predict", [quoted(word, _PATHS) for word in words])
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:  # the last two where data=5, say
-        raise ConfigError(" ".join(str(error).split())[:300]) from None
+        raise ConfigError(hydra_words(error)) from None
     if missing := sorted(OmegaConf.missing_keys(composed)):
         names = ", ".join("model" if key == "model.folder" else key for key in missing)
         raise ConfigError(f"{names}: must be given")

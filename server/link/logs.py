@@ -40,7 +40,10 @@ def logs(
     """
     open_federation(folder)
     if name is None:
-        for log in sorted(link_folder(folder).glob("*.log")):
+        found = sorted(link_folder(folder).glob("*.log"))
+        if not found:
+            raise ConfigError(f"{link_folder(folder)}: no logs yet, since gliofed-server start has not run")
+        for log in found:
             _print([f"== {log}", *log.read_text(errors="replace").splitlines()[-LINES:]], say)
         return
     run, place, half = find_run(folder, name), 0, ""

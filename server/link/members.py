@@ -35,7 +35,7 @@ def tend_members(control: Control, folder: Path) -> tuple[dict[str, Member], lis
             members[site] = Member(node=node.id, online=node.online, seen=_seen(node))
         elif not faults:
             control.unregister(node.id)
-            said.append(f"node {node.id}: shut out, for its key is no admitted site's")
+            said.append(f"node {node.id}: shut out, for its key is no admitted site's; it was expelled or replaced")
     for key, site in keys.items():
         if site not in members:
             members[site] = Member(node=control.register(key, site), online=False, seen=None)

@@ -77,7 +77,7 @@ def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Seque
         cure = f"run gliofed-server provision {folder / 'federation.yaml'}, and let the hospitals approve it"
         raise ConfigError(f"{folder / 'code.fab'}: not the code that is installed here; {cure}")
     made = new_run(folder, name or f"{datetime.now().astimezone():%Y-%m-%d-%H-%M-%S}", run, words)
-    return f"submitted as {made.name}; gliofed-server status"
+    return f"submitted as {made.name}; {_next(folder)}"
 
 
 def _resume(folder: Path, name: str) -> str:
@@ -87,10 +87,17 @@ def _resume(folder: Path, name: str) -> str:
     open_federation(folder)
     run = find_run(folder, name)
     state, _ = run.state()
-    if state in ("waiting", "running"):
+    if state in ("waiting", "running") and run.wanted().wanted == "run":
         raise ConfigError(f"resume={name}: it is {state} already")
     if state in ("done", "incomplete"):
         raise ConfigError(f"resume={name}: it has trained to its last round; submit a new run")
     run.saved()
     run.want("run")
-    return f"goes on as {name}; gliofed-server status"
+    return f"goes on as {name}; {_next(folder)}"
+
+
+def _next(folder: Path) -> str:
+    from server.link.online import read_online
+
+    waits = "gliofed-server start does not run, so it waits until then; "
+    return f"{waits if read_online(folder) is None else ''}gliofed-server status"

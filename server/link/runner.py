@@ -110,7 +110,7 @@ class Runner:
         flower = self.control.start_run((self.folder / "code.fab").read_bytes(), {"out": str(run.folder)})
         since = run.wanted().since
         run.submitted(Submission(since=since, flower=flower, tries=tries + 1, rounds=rounds))
-        return [f"run {run.name}: submitted"]
+        return [f"run {run.name}: {'goes on' if run.events() else 'submitted'}"]
 
     def _log(self, run: Run) -> Path:
         """What its server said; the SuperLink's where it ended before it had a log of its own."""

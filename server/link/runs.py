@@ -35,7 +35,7 @@ class Wanted(Strict):
 
     wanted: Literal["run", "stop"]
     since: str
-    """Time, ISO 8601, of that word; runs take their turn in this order."""
+    """Time, ISO 8601, of the last word to run; runs take their turn in this order."""
     events: int
     """Events of its history then: an end among them is an earlier one."""
 
@@ -87,6 +87,8 @@ class Run:
     def want(self, word: Literal["run", "stop"], now: datetime | None = None) -> None:
         """Note what the operator wants from now on."""
         since = (now or datetime.now(UTC)).isoformat(timespec="microseconds")
+        if word == "stop":  # its turn, and what became of it, stay
+            since = self.wanted().since
         write_json(self.folder / "wanted.json", asdict(Wanted(wanted=word, since=since, events=len(self.events()))))
 
     def submission(self) -> Submission:
@@ -106,6 +108,11 @@ class Run:
             return []
         stat = file.stat()
         return list(_events(file, stat.st_mtime_ns, stat.st_size))
+
+    def last_written(self) -> float:
+        """When its history changed last, in seconds since 1970; 0: it has none."""
+        file = self.folder / "history.jsonl"
+        return file.stat().st_mtime if file.exists() else 0.0
 
     def ended(self) -> Event | None:
         """The end of its history; None: it goes on, as one does that failed and is wanted again since."""

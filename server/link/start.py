@@ -1,9 +1,7 @@
 """gliofed-server start: the SuperLink, nginx, the members and the runs, for as long as nobody ends it."""
 
 import fcntl
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +17,7 @@ from server.link.superlink import Link, link_folder, open_link
 from server.provisioning.certificates import ending_soon
 from server.provisioning.federation import open_federation
 from shared.parse import ConfigError
+from shared.processes import asked_to_end
 from shared.terminal import plain
 
 TICK = 2.0
@@ -33,12 +32,10 @@ that nobody starts again once it ended."""
 
 
 def start(folder: Path) -> None:
-    """Run a federation until SIGTERM or SIGINT. Raises ConfigError, before anything is started."""
+    """Run a federation until a signal, or its terminal, ends it. Raises ConfigError, before anything is started."""
     folder = folder.expanduser().resolve()
     federation = open_federation(folder)
-    stop = threading.Event()
-    for kind in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(kind, lambda *_: stop.set())
+    stop = asked_to_end()
     with only_one(folder):
         link = open_link(folder)
         service = Service(folder, link, Runner(folder, link.control))

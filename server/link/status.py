@@ -158,7 +158,7 @@ def _last_lines(runs: list[Run]) -> dict[str, Event]:
     """What the newest round says of each site; patients and epsilon of the newest that tells them."""
     lines: dict[str, Event] = {}
     events: list[Event] = []
-    for run in runs:
+    for run in sorted(runs, key=Run.last_written):
         with suppress(ConfigError):  # said with the run
             events += [event for event in run.events() if event["event"] in ("round", "round_failed")]
     for event in events:

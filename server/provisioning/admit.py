@@ -78,7 +78,7 @@ def expel(site: str, folder: Path, now: datetime | None = None) -> list[str]:
     open_federation(folder)
     record = site_records(folder).get(site)
     if record is None:
-        raise ConfigError(f"{site}: was never admitted in {folder}")
+        raise ConfigError(f"{site}: was never admitted in {folder.resolve()}")
     if record.expelled is not None:
         return [f"{site}: expelled before, on {record.expelled}"]
     time = (now or datetime.now(UTC)).isoformat(timespec="seconds")

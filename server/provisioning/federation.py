@@ -61,6 +61,7 @@ def read_federation(path: Path) -> FederationConfig:
 
 def open_federation(folder: Path) -> FederationConfig:
     """Read the federation of a folder that provision made, or raise ConfigError."""
+    folder = folder.resolve()  # "." says nothing
     if not (folder / FILE).is_file():
         raise ConfigError(f"{folder}: no federation's folder; give the one that gliofed-server provision made")
     return read_federation(folder / FILE)

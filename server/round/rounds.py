@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -125,7 +126,8 @@ class _Run:
             if reply.site in refused:
                 spool.set_aside(reply, self.out / "refused")
         if len(counted) < self.config.round.quorum:
-            reason = f"{len(counted)} updates counted, fewer than round.quorum={self.config.round.quorum}"
+            few = f"{len(counted)} updates counted, fewer than round.quorum={self.config.round.quorum}"
+            reason = "; ".join([few, *_why(event["sites"])])
             raise RoundError(event | {"event": "round_failed", "reason": reason})
         if self.config.privacy.mechanism == "central":
             mean = self.private_mean(counted, state, event)
@@ -239,6 +241,12 @@ class _Run:
             write_bytes(folder / "model.safetensors", weights_to_bytes(state.weights))
             facts = {"task": self.config.task, "model": asdict(self.config.model), "data": asdict(self.config.data)}
             write_json(folder / "model.json", facts | {"run_id": self.run_id, "round": state.round})
+
+
+def _why(sites: dict[str, Event]) -> list[str]:
+    """Why the sites that did not count did not, by the reason that most of them have."""
+    reasons = Counter(line["reason"] for line in sites.values() if line["status"] != "counted" and line["reason"])
+    return [f"of {sum(reasons.values())} sites {number}: {reason}" for reason, number in reasons.most_common(1)]
 
 
 def _line(reply: Spooled, refused: dict[str, str], down: int) -> Event:

@@ -96,15 +96,16 @@ def lumiere(root: Path, labels: str) -> list[Case]:
 
 
 LAYOUTS: dict[str, Callable[[Path, str], list[Case]]] = {
-    "manifest": manifest,
-    "datalist": datalist,
-    "brats2018": brats2018,
-    "brats2020": brats2020,
-    "brats2023": brats2023,
-    "ucsf_pdgm": ucsf_pdgm,
-    "lumiere": lumiere,
+    MANIFEST: manifest,
+    DATALIST: datalist,
+    "BraTS 2018-2019": brats2018,
+    "BraTS 2020-2021": brats2020,
+    "BraTS 2023-2024": brats2023,
+    "UCSF-PDGM": ucsf_pdgm,
+    "LUMIERE": lumiere,
 }
-"""A new layout is a function here: (root, labels) -> cases, a patient's in order of time; none if it is another's."""
+"""A new layout is a function here, by the name that users know: (root, labels) -> cases, a patient's in order of time;
+none if it is another's."""
 
 
 def find_cases(root: Path, labels: str) -> list[Case]:
@@ -127,7 +128,7 @@ def find_cases(root: Path, labels: str) -> list[Case]:
 
 def _found(root: Path, labels: str) -> dict[str, list[Case]]:
     """The layouts that have cases in a folder; only those of tables, where there are any."""
-    for group in (("manifest", "datalist"), LAYOUTS):
+    for group in ((MANIFEST, DATALIST), LAYOUTS):
         if found := {name: cases for name in group if (cases := LAYOUTS[name](root, labels))}:
             return found
     return {}
@@ -144,7 +145,7 @@ def _nothing(root: Path, labels: str) -> str:
         return f"{DATALIST} has no list `training` or `validation`; add the entries, or name the scans in {MANIFEST}"
     if (root / "imagesTr").is_dir():
         return f"imagesTr without {DATALIST}, which names channels and cases; copy it from the data set"
-    return f"no cases found; the layouts known are {', '.join(LAYOUTS)}; name scans of another in {MANIFEST}"
+    return f"no cases found; known are {', '.join(LAYOUTS)}; name scans of another layout in {MANIFEST}"
 
 
 def _flat(folder: Path, labels: str, grade: Grade | None, scanner: str | None = None) -> Case | None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -168,6 +169,12 @@ def test_wrong_use(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, caps
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
+def test_a_mistyped_setting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hydra would have the user append it, which ends in the next error."""
+    assert check(monkeypatch, "data.rot=x") == 2
+    assert "data.rot: no such setting (did you mean data.root?); see" in capsys.readouterr().err
+
+
 def test_results_that_cannot_be_written_are_refused_before_the_work(
     cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,6 +241,26 @@ def test_a_work_folder_that_is_a_file_is_refused_before_the_work(
     words = (f"data.root={cases}", "data.labels=brats2020", f"work={tmp_path / 'file'}", f"out={tmp_path / 'o'}")
     assert check(monkeypatch, *words) == 2
     assert capsys.readouterr().err.startswith("gliofed-client: work=")
+
+
+def test_an_interruption_while_a_command_is_loading(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PyTorch and Hydra take seconds; Ctrl-C in them is no fault with a traceback."""
+
+    class Interrupted:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "client.round.audit_command":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "client.round.audit_command", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    monkeypatch.setattr(sys, "argv", ["gliofed-client", "audit", "verify", "work"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130 and capsys.readouterr().err == "gliofed-client: interrupted\n"
+    heavy = "import client.cli, sys; print({'hydra', 'omegaconf', 'torch', 'pydantic'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True).stdout == b"set()\n"
 
 
 def test_what_it_writes_is_for_nobody_else(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

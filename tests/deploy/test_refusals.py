@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import PrivateFormat
-from deployed_federation import PATIENCE, SITES, Deployed, until
+from deployed_federation import FAKETIME, PATIENCE, SITES, Deployed, until
 
 from client.link.approve import approve
 from client.link.join import join
@@ -28,8 +28,6 @@ from shared.keys import new_key, private_bytes, write_secret
 from simulation.mock import MockConfig, write_mock
 
 pytestmark = pytest.mark.deploy
-
-FAKETIME = next((str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), "")
 
 
 @pytest.fixture(scope="module")

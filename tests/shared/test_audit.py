@@ -96,6 +96,7 @@ def test_a_reply_that_was_lost_is_counted(both: Both, excuse: Callable[[RunAudit
     both.server.answered("train", 1, "a", both.ask())
     both.server.ended("done")
     assert both.agree().startswith("a: 2 replies and 3 requests agree with LOG; 1 more left the site")
+    assert both.agree().endswith("no answer, as is usual after a stop or a lost connection")
 
 
 @pytest.mark.parametrize("kind", ["prepare", "train"])

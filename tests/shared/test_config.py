@@ -30,11 +30,14 @@ def test_hash_does_not_depend_on_the_order_of_keys(run_config: Callable[..., Run
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"device": "gpu"}, "site.device=gpu"),
-        ({"name": "../etc"}, "site.name=../etc"),
+        ({"device": "gpu"}, "site.device=gpu: must be auto, cpu, cuda or cuda:N"),
+        ({"policy": {"hours": "8-10"}}, "site.policy.hours=8-10: must be two times of day, as 20:00-06:00"),
+        ({"name": "../etc"}, "site.name=../etc: must be 1 to 64 letters, digits"),
         ({"colour": 1}, "site.colour: no such key"),
         ({"threads": 0}, "site.threads=0: must be greater than 0"),
         ({"policy": {"min_patients": "many"}}, "site.policy.min_patients=many"),
+        ({"patients": "P7"}, r"site.patients=P7: must be a list, as \[a, b\]$"),
+        ({"check": {"size": [1, 2, 3]}}, "must have at most 2 items$"),
     ],
 )
 def test_a_fault_names_key_and_value(change: dict[str, object], words: str) -> None:

@@ -217,7 +217,8 @@ def test_a_root_without_cases_says_what_to_do(tmp_path):
     touch(tmp_path, "site-1/notes.txt", "site-2/B_001/B_001_t1.nii.gz")
     assert f"set root={tmp_path / 'site-2'}" in str(fault(tmp_path))
     assert fault(tmp_path / "site-1").code == "no_cases"
-    assert "brats2023" in str(fault(tmp_path / "site-1"))
+    for known in ("cases.csv, dataset.json", "BraTS 2023-2024", "UCSF-PDGM"):  # as docs/data.md names them
+        assert known in str(fault(tmp_path / "site-1"))
 
 
 def test_two_layouts_in_one_root_are_refused(tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import shared.processes
-from shared.processes import Program
+from shared.processes import Program, asked_to_end
 
 SLEEP = ("sh", "-c", "sleep 60 & echo $! > child; echo ready > ready; wait")
 """A program with a child of its own."""
@@ -172,3 +172,19 @@ def test_a_full_disk_keeps_no_program_from_running(
     it.tend()
     until((tmp_path / "ready").exists)
     assert it.tend() == [] and it.process is not None and it.log.stat().st_size == 0
+
+
+@pytest.mark.parametrize(("before", "ends"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_closed_terminal_ends_it_but_under_nohup(before: signal.Handlers, ends: bool) -> None:
+    """What was started has a session of its own, so that it would stay."""
+    kinds = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    kept = [signal.getsignal(kind) for kind in kinds]
+    try:
+        signal.signal(signal.SIGHUP, before)
+        stop = asked_to_end()
+        assert callable(signal.getsignal(signal.SIGHUP)) is ends  # else raising it would end the tests
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.is_set() is ends
+    finally:
+        for kind, handler in zip(kinds, kept, strict=True):
+            signal.signal(kind, handler)

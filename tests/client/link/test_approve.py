@@ -53,6 +53,7 @@ def test_first_code(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     lines = len((Path(main.__code__.co_filename)).read_text().splitlines())
     for words in (f"{lines:6d} lines  client/cli.py", "0 differ from the code that is installed here", digest):
         assert words in said
+    assert f"unzip {folder / 'code.fab'} -d" in said  # no line of it was shown
     assert [each.sha256 for each in approved(folder)] == [digest]
     assert (folder / f"approved/{digest}.fab").read_bytes() == (folder / "code.fab").read_bytes()
     before = (folder / "approved.json").read_bytes()
@@ -88,7 +89,7 @@ def test_what_is_not_the_hash_is_a_no(
     digest = hashlib.sha256((folder / "code.fab").read_bytes()).hexdigest()
     answer(monkeypatch, digest[:7] if typed == "short" else typed)
     assert status(monkeypatch, main, "approve", folder) == 1
-    assert "not approved" in capsys.readouterr().err
+    assert "not approved: type the first 8 characters of the hash" in capsys.readouterr().err
     assert not (folder / "approved.json").exists() and not (folder / "approved").exists()
 
 

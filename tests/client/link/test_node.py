@@ -20,11 +20,13 @@ import client.link.node
 from client.cli import main
 from client.link.node import PROBLEM, STILL_HELD, UNKNOWN_KEY, UNSIGNED, Node, running, start, supernode
 from client.link.reach import Findings
+from client.link.site_file import read_site
+from client.round.audit import note
 from shared.files import write_json
 from shared.kit import Kit
 from shared.processes import Program
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KIT = Kit(federation="study", site="a", address="127.0.0.1:1", ca_sha256="a" * 64, code_sha256="b" * 64, made="now")
 Tell = Callable[..., list[str]]
 Later = Callable[[float], None]
@@ -34,6 +36,7 @@ Later = Callable[[float], None]
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     there = Findings(warnings=["server: nothing answers; trying on"])
     monkeypatch.setattr(client.link.node, "reach", lambda address, ca: there)
+    (tmp_path / "site.yaml").write_text("name: a\nroot: .\nlabels: msd\n")
     program = Program("supernode", ["sleep", "60"], tmp_path / "flower", os.environ, pauses=(60,))
     made = Node(tmp_path, KIT, program, longest=60.0)
     made.tend()
@@ -92,6 +95,7 @@ def test_what_it_does_is_said_once(tell: Tell) -> None:
         ("HTTP 412 code 2004", 100.0, UNKNOWN_KEY),
         # Flower says the same of a key whose earlier connection it still holds, as after a kill.
         ("HTTP 412 code 2004", 30.0, STILL_HELD),
+        # And of an expelled one, after it took no signature of it.
         ("HTTP 401 code 2001", 30.0, UNSIGNED),
         ("ConnectError: refused", 30.0, "server: nothing answers; trying on"),
     ],
@@ -108,6 +112,7 @@ def test_why_it_ended(node: Node, tell: Tell, later: Later, problem: str, ago: f
     assert "killed by SIGKILL" in ended and why == sentence
     assert json.loads((node.folder / PROBLEM).read_text())["sentence"] == sentence
     assert node.tend() == []
+    assert "or this hospital was expelled" in STILL_HELD
 
 
 def test_one_that_could_not_say_anything(node: Node) -> None:
@@ -165,9 +170,25 @@ def test_a_limit_that_is_changed_holds_from_the_next_request_on(node: Node, tell
     (node.folder / "site.yaml").write_text("name: a\nroot: .\nlabels: msd\npolicy: {max_minutes: 10}\n")
     tell("working", kind="train", round="1")
     assert node.longest == 600
-    (node.folder / "site.yaml").write_text("{")  # being written
-    tell("working", kind="train", round="2")
-    assert node.longest == 600
+    (node.folder / "site.yaml").write_text("{")  # until it is mended, requests are answered with a code alone
+    assert "not YAML" in tell("working", kind="train", round="2")[-1]
+    assert node.longest == 600 and tell("working", kind="train", round="3") == ["training round 3"]
+
+
+def test_what_was_not_done_is_said_in_words(node: Node, tell: Tell) -> None:
+    """A request that the policy declines leaves no other trace on the screen; one of before this start is old."""
+    site = read_site(node.folder)
+
+    def answer(code: str) -> None:
+        note(site, {"event": "receipt", "kind": "train", "round": 3, "status": "declined", "code": code})
+
+    answer("hours")
+    assert tell() == ["connected, waiting for requests"]
+    tell("working", kind="train", round="3")
+    answer("policy")
+    why = f"train of round 3 declined: the site's policy does not allow it; the detail is in {site.work}/site.log"
+    assert tell() == ["connected, waiting for requests", why]
+    assert tell() == []
 
 
 def test_a_full_disk_is_said_once_and_ends_nothing(

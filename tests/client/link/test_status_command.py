@@ -58,8 +58,8 @@ def started(folder: Path) -> Iterator[None]:
 def shown(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """What the command says, as text or as an object."""
 
-    def show(as_json: bool = False) -> Any:
-        monkeypatch.setenv("COLUMNS", "200")
+    def show(as_json: bool = False, columns: int = 200) -> Any:
+        monkeypatch.setenv("COLUMNS", str(columns))
         assert status(monkeypatch, main, "status", folder, *["--json"] * as_json) == 0
         said = capsys.readouterr().out
         return json.loads(said) if as_json else said
@@ -120,7 +120,44 @@ def test_after_a_while(folder: Path, shown: Any) -> None:
         first["bytes"] > 1000 and len(first["sha256"]) == 64 and first["metrics"] == ["loss"] and first["patients"] == 7
     )
     assert (last["code"], last["sha256"]) == ("policy", None)
+    why = "the site's policy does not allow it"
+    assert first["reason"] is None and last["reason"] == why
+    assert text.splitlines()[-1] == f"policy: {why}; the detail is in {site.work}/site.log"
     assert found["privacy"]["epsilon"] == spent
+
+
+def test_a_reply_is_a_line_of_80_columns(folder: Path, shown: Any) -> None:
+    """Cells that wrap cannot be told from the next row's."""
+    site = read_site(folder)
+    metrics = {f"dice_{number}": 0.5 for number in range(20)}
+    leave(site, 17, patients=2, update=b"u" * 138_000_000, metrics=metrics)
+    local = datetime.now().astimezone()  # a second ago at most, or two
+    rows = {f"{local - timedelta(minutes=ago):%m-%d %H:%M} run-1 17    train ok     " for ago in (0, 1)}
+    (line,) = (line for line in shown(columns=80).splitlines() if " run-1 " in line)
+    assert any(line.startswith(row) for row in rows) and line.rstrip().endswith("patients 2, metrics 20")
+    assert "tensors" not in shown(columns=109) and "tensors" in shown(columns=110)
+
+
+def test_code_that_was_approved_since_is_not_asked_for(folder: Path, shown: Any) -> None:
+    note(read_site(folder), {"event": "code_refused", "sha256": "c" * 64})
+    assert shown(as_json=True)["refused_code"]["sha256"] == "c" * 64
+    write_json(folder / "approved.json", [{"sha256": "c" * 64, "time": "now", "files": 3}])
+    assert shown(as_json=True)["refused_code"] is None and "refused" not in shown()
+
+
+def test_all_is_of_one_moment(folder: Path, shown: Any, started: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading Opacus takes seconds, in which a request may come; without a ledger nothing is loaded."""
+    site = read_site(folder)
+
+    def slow(place: Path) -> None:
+        state(folder, state="working", kind="train", round="3", since=datetime.now(UTC).isoformat(timespec="seconds"))
+        note(site, {"event": "request", "kind": "train", "run_id": "run-1", "round": 3})
+
+    state(folder)
+    monkeypatch.setattr("client.round.ledger.read_ledger", slow)
+    assert shown(as_json=True)["run"] is None
+    ledger_folder(site.work).mkdir(parents=True)
+    assert shown(as_json=True)["run"] == "run-1"
 
 
 def test_a_supernode_that_was_left(folder: Path, shown: Any) -> None:
@@ -157,13 +194,8 @@ def test_what_is_damaged_is_said_beside_the_rest(folder: Path, shown: Any, start
     write_json(folder / "work/audit/head.json", {"lines": 1, "hash": "x"})
     found = shown(as_json=True)
     assert found["doing"] == "connected, waiting for requests"
-    assert [
-        word for fault in found["faults"] for word in ("ca.crt", "approved.json", "audit.jsonl") if word in fault
-    ] == [
-        "ca.crt",
-        "approved.json",
-        "audit.jsonl",
-    ]
+    words = ("audit.jsonl", "ca.crt", "approved.json")
+    assert [word for fault in found["faults"] for word in words if word in fault] == list(words)
     (folder / "site.yaml").write_text("name: ???\n")
     assert "fault: " in shown() and "still ???" in shown()
 

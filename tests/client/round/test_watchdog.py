@@ -16,7 +16,7 @@ from shared.config import RunConfig
 from shared.messages import CODES, Reply
 from shared.site_config import PolicyConfig
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOSPITAL = """
 import sys, time, types
 import client.round.watchdog

@@ -10,6 +10,7 @@ from telephone import admit_told
 
 from client.link.join import join
 from server.cli import main
+from server.link.runs import Submission, find_run
 from shared.config import RunConfig
 from shared.parse import parse
 
@@ -38,7 +39,8 @@ def test_a_run_is_what_the_words_say_and_waits(
 ) -> None:
     words = ("name=first", "experiment=seed2_unet", "rounds=3", "model.preset=tiny")
     assert run(monkeypatch, f"federation={folder}", *words) == 0
-    assert capsys.readouterr().out == "submitted as first; gliofed-server status\n"
+    waits = "gliofed-server start does not run, so it waits until then; gliofed-server status"
+    assert capsys.readouterr().out == f"submitted as first; {waits}\n"
     saved = json.loads((folder / "runs" / "first" / "run.json").read_text())
     config = parse(RunConfig, saved["run"])
     assert (config.rounds, config.model.name, config.model.preset) == (3, "unet", "tiny")
@@ -60,6 +62,19 @@ def test_a_stopped_run_goes_on_with_resume(folder: Path, monkeypatch: pytest.Mon
     assert status(monkeypatch, main, "stop") == 0
     assert run(monkeypatch, "resume=first") == 0
     assert json.loads((folder / "runs" / "first" / "wanted.json").read_text())["wanted"] == "run"
+
+
+def test_a_run_that_is_still_being_stopped_goes_on_with_resume(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower takes a while: stop and resume may be one line of a shell."""
+    monkeypatch.chdir(folder)
+    assert run(monkeypatch, "name=first") == 0
+    made = find_run(folder, "first")
+    made.submitted(Submission(since=made.wanted().since, flower=7))
+    assert run(monkeypatch, "resume=first") == 2  # it runs
+    assert status(monkeypatch, main, "stop") == 0
+    assert made.state() == ("running", None)
+    assert run(monkeypatch, "resume=first") == 0
+    assert (made.wanted().wanted, made.submission().flower) == ("run", 7)
 
 
 WRONG = {

@@ -1,6 +1,7 @@
 """What gliofed-server status and logs show, with and without a server that runs."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,24 @@ def test_a_site_shows_its_last_round_and_what_it_told_before(folder: Path, run: 
     assert (one.name, one.state, one.round, one.rounds, one.metric, one.value) == ("one", "waiting", 2, 2, "dice", 0.5)
 
 
+def test_the_newest_round_is_that_of_the_run_that_was_written_last(
+    folder: Path, run: Run, run_config: Callable[..., RunConfig]
+) -> None:
+    """A later run may be trained, and why nobody counted in it be seen, while an earlier one is stopped."""
+    later = new_run(folder, "two", run_config(), [])
+    for number, (each, site) in enumerate(
+        {run: line("counted"), later: line("declined", reason="not approved")}.items()
+    ):
+        History(each.folder / "history.jsonl").append(
+            {"event": "round_failed", "round": 1, "sites": {"hospital-a": site}}
+        )
+        os.utime(each.folder / "history.jsonl", (number, number))
+    run.want("stop")
+    found = status(folder)
+    assert [each.name for each in found.runs] == ["one", "two"]
+    assert found.sites[0].reason == "not approved"
+
+
 def test_json_is_one_object(folder: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     show(status(folder), True)
     found = json.loads(capsys.readouterr().out)
@@ -142,6 +161,8 @@ def test_a_log_is_followed_until_the_run_is_over(folder: Path, run: Run) -> None
 
 def test_without_a_name_the_links_logs_are_shown(folder: Path) -> None:
     said: list[str] = []
+    with pytest.raises(ConfigError, match="no logs yet, since gliofed-server start has not run"):
+        logs(folder, None, False, said.append)
     (folder / "link").mkdir()
     (folder / "link" / "nginx.log").write_text("\n".join(map(str, range(100))))
     logs(folder, None, False, said.append)

@@ -78,8 +78,9 @@ def test_another_key_needs_replace_and_the_old_one_is_gone(folder: Path, tmp_pat
 def test_expel(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert status(monkeypatch, main, "expel", "hospital-a", "--folder", folder) == 2
-    assert "never admitted" in capsys.readouterr().err
+    monkeypatch.chdir(folder)
+    assert status(monkeypatch, main, "expel", "hospital-a") == 2
+    assert f"never admitted in {folder}\n" in capsys.readouterr().err  # and not in "."
     request = asked(folder, tmp_path / "a")
     admit_told(request, folder)
     for words in ("hospital-a: expelled;", "expelled before"):
@@ -209,6 +210,8 @@ def test_the_person_is_asked_and_not_shown_it(
     words = ("admit", request, "--folder", folder)
     assert status(monkeypatch, main, *words) == 2
     assert "nobody to ask" in capsys.readouterr().err
+    assert status(monkeypatch, main, "admit", tmp_path / "none.json", "--folder", folder) == 2
+    assert "none.json: No such file" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda prompt: "wrong-wrong-wrong")
     assert status(monkeypatch, main, *words) == 2

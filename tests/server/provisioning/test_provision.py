@@ -224,8 +224,9 @@ def test_site_yaml_says_every_setting_and_its_default(made: Path, tmp_path: Path
         (TEXT.replace("fl.example.org", "https://fl"), ("names=https://fl", "without a port")),
         (TEXT.replace("hospital-b", "../b"), ("sites.1=../b",)),
         (TEXT.replace("hospital-b", "Hospital-A"), ("sites=hospital-a,Hospital-A", "twice")),
-        (TEXT.replace("[hospital-a, hospital-b]", "[]"), ("sites",)),
-        (TEXT.replace("[hospital-a, hospital-b]", "[1]"), ("sites.0=1",)),
+        (TEXT.replace("[hospital-a, hospital-b]", "[]"), ("sites=[]: must have at least 1 item\n",)),
+        (TEXT.replace("[hospital-a, hospital-b]", "[1]"), ("sites.0=1: must be a valid string\n",)),  # and no more
+        (TEXT.replace("[hospital-a, hospital-b]", "charite"), ("sites=charite: must be a list, as [a, b]",)),
         (TEXT + "days: 30\n", ("days=30", "greater than 30")),
         (TEXT.replace("name: study", "name: ???"), ("name", "fill in")),
         (TEXT.replace("name: study\n", ""), ("name: missing",)),
@@ -266,3 +267,6 @@ def test_wrong_folders(
     assert "Not a directory" in capsys.readouterr().err
     assert status(monkeypatch, main, "renew", tmp_path) == 2
     assert "no federation's folder" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert status(monkeypatch, main, "renew", ".") == 2
+    assert f"{tmp_path}: no federation's folder" in capsys.readouterr().err

@@ -1,0 +1,33 @@
+"""What the site's audit log tells the hospital's own people of its answers."""
+
+from pathlib import Path
+from typing import Any
+
+from shared.audit import audit_file
+from shared.chain import begun, read_chain, read_head
+from shared.site_config import SiteConfig
+
+
+def events_of(site: SiteConfig) -> list[dict[str, Any]]:
+    """All events of the site's audit log, the oldest first. Raises ConfigError where a line does not hold."""
+    file = audit_file(Path(site.work))
+    if not begun(file):
+        return []
+    head = read_head(file.parent / "head.json")
+    return read_chain(file, "", head).events()
+
+
+def reason_of(receipt: dict[str, Any]) -> str | None:
+    """Say why the site did not do what it was asked, and None where it did."""
+    if receipt["status"] == "ok":
+        return None
+    from shared.messages import CODES  # Flower takes a second to load
+
+    return CODES.get(str(receipt["code"]), str(receipt["code"]))  # of a later version, perhaps
+
+
+def refusal(site: SiteConfig, receipt: dict[str, Any]) -> str | None:
+    """One sentence of a receipt's request that the site did not do; None where it did."""
+    reason = reason_of(receipt)
+    about = receipt["kind"] + (f" of round {receipt['round']}" if receipt["round"] is not None else "")
+    return reason and f"{about} {receipt['status']}: {reason}; the detail is in {Path(site.work) / 'site.log'}"
