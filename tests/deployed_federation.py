@@ -7,8 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +19,6 @@ from client.link.join import join
 from server.provisioning.provision import provision
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 180.0
-"""Seconds for anything to happen: a SuperLink starts in four on an idle machine, and in fifty on a busy one."""
 SITES = ("hospital-a", "hospital-b")
 FAKETIME = next(
     (
@@ -33,15 +29,6 @@ FAKETIME = next(
     "",
 )
 """The library that gives a program another time (Debian: libfaketime), also where it is only unpacked."""
-
-
-def until(true: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """Wait until something is so, and return it."""
-    end = time.monotonic() + patience
-    while not (value := true()):
-        assert time.monotonic() < end, f"not within {patience:g} s: {what}"
-        time.sleep(0.5)
-    return value
 
 
 def free_port() -> int:

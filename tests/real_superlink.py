@@ -10,14 +10,14 @@ import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from small_federation import provisioned
+from waiting import until
 
 from client.link.approve import approve
 from client.link.join import join
@@ -91,13 +91,6 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def until(holds: Callable[[], object], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"{what}: not within {seconds:g} s"
-        time.sleep(0.3)
-
-
 @contextmanager
 def program(words: list[str], log: Path, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
     """A program in a group of its own, which is ended with all that it started."""
@@ -128,7 +121,7 @@ def superlink(folder: Path) -> Iterator[tuple[Path, Control]]:
     words += ["--ssl-keyfile", str(study / "server/server.key"), "--enable-supernode-auth"]
     words += ["--disable-runtime-dependency-installation", "--database", str(folder / "state.db")]
     with program(words, folder / "superlink.log", FLWR_HOME=str(folder / "flower")):
-        until(lambda: answers(port), 60, "the SuperLink's port")
+        until(lambda: answers(port), "the SuperLink's port")
         yield study, Control(f"localhost:{port}", study / "ca/ca.crt")
 
 
@@ -172,8 +165,8 @@ def ask(control: Control, code: bytes, out: Path) -> list[dict[str, object]]:
 
 def answer_in(out: Path) -> list[dict[str, object]]:
     """Wait for what each node answered."""
-    until(out.exists, 120, "an answer")
-    until(lambda: out.read_text(), 5, "the whole answer")
+    until(out.exists, "an answer")
+    until(lambda: out.read_text(), "the whole answer")
     found: list[dict[str, object]] = json.loads(out.read_text())
     return found
 

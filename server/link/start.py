@@ -41,6 +41,8 @@ def start(folder: Path) -> None:
         service = Service(folder, link, Runner(folder, link.control))
         try:
             say([*ending_soon(folder), f"{federation.name}: starts, for {federation.address}; logs in {folder}/link"])
+            with suppress(OSError):  # a full disk is said in the loop
+                service.write()  # in the place of what a start that was killed knew
             while not stop.is_set():
                 say(service.tend())
                 stop.wait(TICK)

@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from deployed_federation import SITES, Deployed, until
+from deployed_federation import SITES, Deployed
+from waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deployed_federation import Deployed, settle, until
+from deployed_federation import Deployed, settle
 from safetensors.torch import load_file
 from small_federation import rewrite
 from small_run import as_given
 from tls_recorder import Recorder
 from torch.testing import assert_close
+from waiting import until
 
 from simulation.simulate import simulate
 

@@ -16,7 +16,8 @@ import flwr.supercore.runtime.runtime_http_client as runtime
 import flwr.supernode.fleet_http_client as fleet
 import pytest
 from cryptography.hazmat.primitives.serialization import PrivateFormat
-from deployed_federation import SITES, Deployed, until
+from deployed_federation import SITES, Deployed
+from waiting import alive, until
 
 from server.link.proxy import CALLS
 from server.provisioning.admit import expel
@@ -183,9 +184,10 @@ def test_a_killed_server_leaves_nothing_that_keeps_the_next_from_starting(deploy
     left = deployed.pid("superlink"), deployed.pid("nginx")
     deployed.server.kill()
     deployed.server.wait()
-    assert all(Path(f"/proc/{pid}").exists() for pid in left)
-    deployed.start()
-    until(lambda: deployed.pid("superlink") != left[0], "the SuperLink was started anew")
+    assert all(alive(pid) for pid in left)
+    deployed.start()  # which writes what it knows before it starts a program
+    for program, old in zip(("superlink", "nginx"), left, strict=True):
+        until(lambda old=old, program=program: deployed.pid(program) != old, f"{program} was started anew")
     until(lambda: deployed.connected(SITES[1]), "the site is back")
 
 
@@ -194,7 +196,7 @@ def test_sigterm_ends_everything(deployed: Deployed) -> None:
     left = deployed.pid("superlink"), deployed.pid("nginx")
     deployed.server.send_signal(signal.SIGTERM)
     assert deployed.server.wait(120) == 0
-    assert not [pid for pid in left if Path(f"/proc/{pid}").exists()]
+    assert not [pid for pid in left if alive(pid)]
     assert not deployed.status()["started"]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", deployed.port), 5)

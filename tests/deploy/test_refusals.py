@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import PrivateFormat
-from deployed_federation import FAKETIME, PATIENCE, SITES, Deployed, until
+from deployed_federation import FAKETIME, SITES, Deployed
+from waiting import PATIENCE, until
 
 from client.link.approve import approve
 from client.link.join import join

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployed_federation import Deployed, until
+from deployed_federation import Deployed
 from safetensors.torch import load_file
 from small_run import SMALL, composed
 from torch.testing import assert_close
+from waiting import until
 
 from simulation.simulate import simulate
 

@@ -6,11 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import alive, until
 
 import shared.processes
 from shared.processes import Program, asked_to_end
@@ -33,24 +33,11 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         each.end()
 
 
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def runs(pid: int) -> bool:
-    """A process that nobody asked for after its end is listed still, as a zombie."""
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 def test_a_program_that_ends_is_started_again_after_growing_pauses(program: Callable[..., Program]) -> None:
     """A pause too short would fill the log; one that is never reset would leave a site away for long."""
     it = program("sh", "-c", "exit 3", pauses=(0.01, 0.02, 60.0))
     said: list[str] = []
-    until(lambda: said.extend(it.tend()) or len(said) == 3)
+    until(lambda: said.extend(it.tend()) or len(said) == 3, "three ends")
     assert [sentence.split(";")[1].split(",")[0] for sentence in said] == [f" again in {p} s" for p in (0.01, 0.02, 60)]
     assert said[0].startswith("it ended (status 3)")
     assert it.tend() == []
@@ -61,30 +48,30 @@ def test_a_killed_program_takes_its_children_along(program: Callable[..., Progra
     """The SuperLink's children hold its run's files, nginx' hold its port."""
     it = program(*SLEEP)
     it.tend()
-    until((tmp_path / "ready").exists)
+    until((tmp_path / "ready").exists, "it runs")
     child = int((tmp_path / "child").read_text())
     assert it.process is not None
     os.kill(it.process.pid, signal.SIGKILL)
-    until(it.tend)
-    assert not runs(child)
+    until(it.tend, "its end is said")
+    assert not alive(child)
 
 
 def test_what_left_the_group_is_ended_as_well(program: Callable[..., Program], tmp_path: Path) -> None:
     """Flower's SuperExec has a session of its own, and would go on serving a run for some time."""
     it = program("sh", "-c", "setsid sleep 60 & echo $! > child; echo ready > ready; exit 1")
     it.tend()
-    until((tmp_path / "ready").exists)
+    until((tmp_path / "ready").exists, "it runs")
     child = int((tmp_path / "child").read_text())
-    until(it.tend)
-    assert not runs(child)
+    until(it.tend, "its end is said")
+    assert not alive(child)
 
 
 def test_end_ends_all(program: Callable[..., Program], tmp_path: Path) -> None:
     it = program(*SLEEP)
     it.tend()
-    until((tmp_path / "ready").exists)
+    until((tmp_path / "ready").exists, "it runs")
     it.end()
-    assert not runs(int((tmp_path / "child").read_text()))
+    assert not alive(int((tmp_path / "child").read_text()))
     assert it.process is None
 
 
@@ -94,7 +81,7 @@ def test_a_program_that_does_not_listen_is_killed(
     monkeypatch.setattr(shared.processes, "PATIENCE", 0.1)
     it = program("sh", "-c", "trap '' TERM; echo > ready; while true; do sleep 0.05; done")
     it.tend()
-    until((tmp_path / "ready").exists)
+    until((tmp_path / "ready").exists, "it runs")
     it.end()
     assert it.process is None
 
@@ -112,12 +99,12 @@ def test_what_a_killed_supervisor_left_is_ended(program: Callable[..., Program],
     """Else two SuperLinks would write one database, and the port would never be free."""
     root = Path(shared.processes.__file__).parent.parent
     subprocess.run([sys.executable, "-c", ORPHAN, *SLEEP], check=True, env={**os.environ, "PYTHONPATH": str(root)})
-    until((tmp_path / "ready").exists)
+    until((tmp_path / "ready").exists, "it runs")
     left = json.loads((tmp_path / "it.process.json").read_text())["pid"]
-    assert runs(left)
+    assert alive(left)
     program(*SLEEP).end_older()
-    assert not runs(left)
-    assert not runs(int((tmp_path / "child").read_text()))
+    assert not alive(left)
+    assert not alive(int((tmp_path / "child").read_text()))
 
 
 @pytest.mark.parametrize("change", [{"started": "1"}, {"boot": "another"}])
@@ -136,7 +123,7 @@ def test_another_process_of_the_same_number_is_left_alone(
     ):
         (tmp_path / "it.process.json").write_text(json.dumps(known))
         program(*SLEEP).end_older()
-        assert runs(other.pid) == (set(change.items()) <= set(known.items()))
+        assert alive(other.pid) == (set(change.items()) <= set(known.items()))
     other.wait()
 
 
@@ -151,10 +138,10 @@ def test_a_long_log_becomes_the_old_one(
     """It grows for months; and the program keeps its file open."""
     monkeypatch.setattr(shared.processes, "LONGEST_LOG", 10)
     it = program("sh", "-c", "echo 0123456789; while [ ! -e more ]; do sleep 0.01; done; echo after; sleep 60")
-    until(lambda: it.tend() or (tmp_path / "it.old.log").exists())
+    until(lambda: it.tend() or (tmp_path / "it.old.log").exists(), "another log")
     assert (tmp_path / "it.old.log").read_text() == "0123456789\n"
     (tmp_path / "more").touch()
-    until(lambda: it.log.read_text() == "after\n")
+    until(lambda: it.log.read_text() == "after\n", "it writes on")
 
 
 def test_a_full_disk_keeps_no_program_from_running(
@@ -170,7 +157,7 @@ def test_a_full_disk_keeps_no_program_from_running(
     monkeypatch.setattr(shared.processes, "LONGEST_LOG", 10)
     it = program("sh", "-c", "echo 0123456789; echo > ready; sleep 60")
     it.tend()
-    until((tmp_path / "ready").exists)
+    until((tmp_path / "ready").exists, "it runs")
     assert it.tend() == [] and it.process is not None and it.log.stat().st_size == 0
 
 

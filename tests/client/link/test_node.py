@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from small_federation import status
+from waiting import alive
 
 import client.link.node
 from client.cli import main
@@ -311,11 +312,3 @@ def _noted(folder: Path) -> int | None:
         return pid if os.getpgid(pid) == leader else None
     except (OSError, ValueError):
         return None
-
-
-def alive(pid: int) -> bool:
-    """Whether it runs; one that ended may stay listed until its parent has asked for it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False

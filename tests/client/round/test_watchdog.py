@@ -64,10 +64,8 @@ def test_a_training_that_hangs(ended: Ended, tmp_path: Path) -> None:
 
 def test_a_training_that_keeps_the_interpreter(ended: Ended) -> None:
     """PyDLL keeps the interpreter's lock during the call: nothing of Python can answer, so the kernel ends it."""
-    begin = time.monotonic()
-    done = ended("__import__('ctypes').PyDLL(None).sleep(40)", grace=1)
+    done = ended("__import__('ctypes').PyDLL(None).sleep(1000)", grace=1)
     assert (done.returncode, done.stdout) == (-signal.SIGALRM, ""), done.stderr
-    assert time.monotonic() - begin < 40
 
 
 def test_what_is_done_in_time_leaves_nothing_behind() -> None:
