@@ -145,7 +145,7 @@ def _done(command: str, given: argparse.Namespace) -> int:
 
         return approve(given.folder, given.code, given.hash)
     if command == "start":
-        from client.link.node import start
+        from client.link.start import start
 
         return start(given.folder)
     from client.link.status_command import status

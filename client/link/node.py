@@ -1,42 +1,28 @@
-"""gliofed-client start: keeps one SuperNode of a hospital running, and says what it does and why it does not."""
+"""One SuperNode of a hospital: started again where it ends or hangs; says what it does, and why it does not."""
 
-import fcntl
 import json
-import os
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic, sleep
-from typing import IO, Any
+from time import monotonic
+from typing import Any
 
-from client.link.preflight import environment, own_folder, preflight, read_own_kit
 from client.link.reach import reach
 from client.link.receipts import events_of, refusal
-from client.link.site_file import read_site, temporary
+from client.link.site_file import read_site
 from shared.files import write_json
 from shared.kit import Kit
 from shared.parse import ConfigError
-from shared.processes import Program, asked_to_end
-from shared.terminal import plain
+from shared.processes import Program
 
-WRONG_USE = 2
-STEP = 1.0
-"""Seconds between two looks."""
-PAUSES = (15, 20, 20, 30, 60)
-"""Seconds before each start: the server holds a killed SuperNode's connection for 38 to 60 s, and lets none in."""
 QUIET = 120.0
 """Seconds without an answer of the server after which a SuperNode that waits is started again."""
 MORE = 300.0
 """Seconds beyond the longest request after which one that works is."""
 HELD = 70.0
 """Seconds since the last contact in which a refusal may be for the earlier connection."""
-LOCK, PROBLEM = "start.lock", "problem.json"
-ASKS = 5
-"""Times that a lock that is held is asked for again."""
+PROBLEM = "problem.json"
 UNKNOWN_KEY = (
     "the aggregator does not know this hospital's key: it is not admitted yet, or was expelled; "
     "trying on, for it may be admitted any time"
@@ -164,47 +150,6 @@ class Node:
         return monotonic() - max(self._seen[key][1], self._begun)
 
 
-def start(folder: Path) -> int:
-    """Look at everything, then keep the SuperNode running until a signal ends it: 0; 2 where something must be mended.
-
-    Raises ConfigError where the folder is no hospital's, or is started already.
-    """
-    folder = own_folder(folder)
-    with _alone(folder):
-        program = supernode(folder)
-        program.end_older()  # of a start that was killed
-        found = preflight(folder)
-        for warning in found.warnings:
-            _say(f"warning: {warning}")
-        for fault in found.faults:
-            print(f"gliofed-client: {plain(fault)}", file=sys.stderr, flush=True)
-        if found.faults:
-            return WRONG_USE
-        return _keep(Node(folder, read_own_kit(folder), program), asked_to_end())
-
-
-def supernode(folder: Path) -> Program:
-    """The SuperNode as a program; its own files are in `flower`."""
-    home = folder / "flower"
-    own = {"FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    own["TMPDIR"] = str(temporary(folder))  # Flower unpacks code there; /tmp may be full, or not to be written
-    command = [sys.executable, "-P", "-m", "client.link.supernode", str(folder)]
-    return Program("supernode", command, home, {**environment(), **own}, PAUSES)
-
-
-def running(folder: Path) -> int | None:
-    """The process that runs `start` for this folder; None where there is none."""
-    try:
-        with (folder / LOCK).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return None
-    except BlockingIOError:
-        text = (folder / LOCK).read_text().strip()
-        return int(text) if text.isdigit() else 0
-    return None
-
-
 def read_state(folder: Path) -> dict[str, Any]:
     """What the SuperNode last noted of itself; empty before it has."""
     try:
@@ -219,49 +164,6 @@ def words_of(state: dict[str, Any]) -> str:
         return {"connecting": "connecting", "idle": "connected, waiting for requests"}.get(state["state"], "")
     kind = {"query": "preparing", "train": "training", "evaluate": "evaluating"}.get(str(state["kind"]), "working on")
     return f"{kind} round {state['round']}"
-
-
-def _keep(node: Node, stop: threading.Event) -> int:
-    _say(f"{node.kit.site} of {node.kit.federation}: connecting to {node.kit.address}; end with Ctrl-C")
-    failing: str | None = None
-    try:
-        while not stop.wait(STEP):
-            try:
-                said, failing = node.tend(), None
-            except OSError as error:  # a full disk, say: what runs goes on
-                sentence = f"{error.filename}: {error.strerror}; make room or mend it"
-                said, failing = [sentence] * (sentence != failing), sentence
-            for sentence in said:
-                _say(sentence)
-    finally:
-        node.program.end()
-    _say("ended")
-    return 0
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[IO[str]]:
-    """Hold the folder: two SuperNodes with one key would push each other out. A killed process gives it back."""
-    with (folder / LOCK).open("a+") as file:
-        for left in range(ASKS, -1, -1):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                sleep(0.1)  # `status` holds it for a moment
-                if not left:
-                    file.seek(0)
-                    pid = file.read().strip()
-                    raise ConfigError(f"{folder}: started already, by process {pid}; end that one first") from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield file
-
-
-def _say(sentence: str) -> None:
-    with suppress(OSError):  # a full disk: what runs goes on
-        print(f"{_now().astimezone():%Y-%m-%d %H:%M:%S} {plain(sentence)}", flush=True)
 
 
 def _now() -> datetime:

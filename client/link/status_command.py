@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from client.link.approve import approved
-from client.link.node import PROBLEM, read_state, running, words_of
+from client.link.node import PROBLEM, read_state, words_of
 from client.link.preflight import own_folder, read_own_kit, tried
 from client.link.reach import Findings
 from client.link.receipts import events_of, reason_of
 from client.link.site_file import read_site
+from client.link.start import running
 from shared.site_config import SiteConfig
 from shared.terminal import plain
 

@@ -1,25 +1,16 @@
 """What start does with a SuperNode that ends, hangs or is refused; here programs that only sleep stand for it."""
 
-import fcntl
 import json
 import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_federation import status
-from waiting import alive
 
 import client.link.node
-from client.cli import main
-from client.link.node import PROBLEM, STILL_HELD, UNKNOWN_KEY, UNSIGNED, Node, running, start, supernode
+from client.link.node import PROBLEM, STILL_HELD, UNKNOWN_KEY, UNSIGNED, Node
 from client.link.reach import Findings
 from client.link.site_file import read_site
 from client.round.audit import note
@@ -192,123 +183,6 @@ def test_what_was_not_done_is_said_in_words(node: Node, tell: Tell) -> None:
     assert tell() == []
 
 
-def test_a_full_disk_is_said_once_and_ends_nothing(
-    node: Node, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    looks = iter([OSError(28, "No space left on device", "state.json")] * 3 + [KeyboardInterrupt()])
-    monkeypatch.setattr(client.link.node, "STEP", 0.0)
-    monkeypatch.setattr(Node, "tend", lambda self: (_ for _ in ()).throw(next(looks)))
-    with pytest.raises(KeyboardInterrupt):
-        client.link.node._keep(node, threading.Event())
-    assert capsys.readouterr().out.count("state.json: No space left on device; make room") == 1
-    with open("/dev/full", "w") as full:
-        monkeypatch.setattr(sys, "stdout", full)
-        client.link.node._say("anything")
-        monkeypatch.undo()
-        with suppress(OSError):  # what it could not write
-            full.close()
-
-
 def test_one_that_does_not_start(node: Node, later: Later) -> None:
     later(client.link.node.QUIET + 1)
     assert "did not start" in node.tend()[0]
-
-
-def test_where_its_programs_write(tmp_path: Path) -> None:
-    """Flower unpacks code in a temporary folder, and /tmp may be full, or not to be written in a service."""
-    assert supernode(tmp_path).environment["TMPDIR"] == str(tmp_path / "flower/tmp")
-
-
-@pytest.fixture
-def joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "kit.json").write_text("{}")
-    monkeypatch.setattr(
-        client.link.node, "preflight", lambda folder: Findings(["site.key: a fault\x1b[2K"], ["a warning"])
-    )
-    return tmp_path
-
-
-def test_faults_end_it(joined: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """What a file says is not let loose on a terminal."""
-    assert status(monkeypatch, main, "start", joined) == 2
-    said = capsys.readouterr()
-    assert "warning: a warning" in said.out and said.err == "gliofed-client: site.key: a fault\\x1b[2K\n"
-    monkeypatch.chdir(joined)
-    assert status(monkeypatch, main, "start") == 2
-    assert status(monkeypatch, main, "start", joined / "nowhere") == 2
-    assert "nowhere: no hospital's folder" in capsys.readouterr().err
-
-
-def test_status_holds_a_folder_for_a_moment_only(tmp_path: Path) -> None:
-    """It takes the same lock to see who runs; a start of that moment would end for good, as a service."""
-    with (tmp_path / client.link.node.LOCK).open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_SH)
-        over = threading.Timer(0.15, fcntl.flock, (held, fcntl.LOCK_UN))
-        over.start()
-        with client.link.node._alone(tmp_path):
-            over.join()
-            assert running(tmp_path) == os.getpid()
-
-
-HOSPITAL = """
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-import client.link.node as node
-from client.link.reach import Findings
-from shared.processes import Program
-folder = Path(sys.argv[1])
-node.preflight = lambda folder: Findings()
-node.read_own_kit = lambda folder: SimpleNamespace(site="a", federation="study", address="here:1")
-node.read_site = lambda folder: SimpleNamespace(policy=SimpleNamespace(max_minutes=1))
-node.STEP = 0.05
-child = "sleep 61 & echo $! > child; sleep 61"
-node.supernode = lambda folder: Program("supernode", ["sh", "-c", child], folder / "flower", {})
-sys.exit(node.start(folder))
-"""
-
-
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
-def test_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: signal.Signals) -> None:
-    """One start at a time; after a signal nothing is left that it started, and not after a kill and another start."""
-    (tmp_path / "kit.json").write_text("{}")
-    own = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-    def begun() -> "tuple[subprocess.Popen[bytes], int]":
-        (tmp_path / "child").unlink(missing_ok=True)
-        command = [sys.executable, "-c", HOSPITAL, str(tmp_path)]
-        process = subprocess.Popen(command, env=own, cwd=tmp_path, stdout=subprocess.DEVNULL)
-        end = time.monotonic() + 60
-        while not (pid := _noted(tmp_path)):
-            assert time.monotonic() < end and process.poll() is None
-            time.sleep(0.02)
-        return process, pid
-
-    first, child = begun()
-    try:
-        assert running(tmp_path) == first.pid
-        with pytest.raises(client.link.node.ConfigError, match=f"started already, by process {first.pid}"):
-            start(tmp_path)
-        first.kill()
-        first.wait()
-        assert alive(child) and running(tmp_path) is None
-    finally:
-        first.kill()
-    second, other = begun()
-    try:
-        assert not alive(child) and alive(other)
-        second.send_signal(kind)
-        assert second.wait(30) == 0
-        assert not alive(other) and running(tmp_path) is None
-    finally:
-        second.kill()
-
-
-def _noted(folder: Path) -> int | None:
-    """What the program has started, once the note of the program itself is on disk too."""
-    try:
-        pid = int((folder / "child").read_text())
-        leader = json.loads((folder / "flower/supernode.process.json").read_text())["pid"]
-        return pid if os.getpgid(pid) == leader else None
-    except (OSError, ValueError):
-        return None

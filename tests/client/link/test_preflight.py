@@ -1,18 +1,12 @@
 """Before a SuperNode is started: each fault is a sentence with its cure, and all of them come at once."""
 
 import json
-import ssl
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import PrivateFormat
@@ -21,8 +15,7 @@ from small_federation import rewrite
 import client.link.preflight
 import client.link.reach
 from client.link.preflight import own_folder, preflight
-from client.link.reach import reach
-from server.provisioning.certificates import make_authority, write_certificate
+from server.provisioning.certificates import make_authority
 from server.provisioning.kit_texts import site_yaml
 from shared.data.layouts import find_cases
 from shared.files import write_bytes, write_json
@@ -33,112 +26,6 @@ from shared.parse import ConfigError
 NOW = datetime.now(UTC)
 CODE = "a" * 64
 EMPTY = "gliofed-client check data.root="
-
-
-@contextmanager
-def server(folder: Path, ahead: timedelta = timedelta(0), **made: Any) -> Iterator[str]:
-    """An HTTPS server of a new authority in `folder`, with a clock `ahead` of ours; its address."""
-    authority = make_authority(folder, "study", made.get("began", NOW))
-    path, names = folder / "server/server.crt", made.get("names", ("localhost", "127.0.0.1"))
-    write_certificate(path, authority, names, made.get("days", 825), made.get("began", NOW))
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_error(404)
-
-        def date_time_string(self, timestamp: float | None = None) -> str:
-            return format_datetime(datetime.now(UTC) + ahead, usegmt=True)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Quiet(HTTPServer):
-        def handle_error(self, *_: object) -> None:
-            """A client that trusts nobody hangs up."""
-
-    with Quiet(("127.0.0.1", 0), Answer) as httpd:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path, path.with_suffix(".key"))
-        httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
-        threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        try:
-            yield f"localhost:{httpd.server_port}"
-        finally:
-            httpd.shutdown()
-
-
-def test_the_right_server(tmp_path: Path) -> None:
-    with server(tmp_path) as address:
-        found = reach(address, tmp_path / "ca/ca.crt")
-    assert (found.faults, found.warnings) == ([], [])
-
-
-@pytest.mark.parametrize(
-    ("made", "sentence"),
-    [
-        ({"names": ("example.org",)}, "its certificate is for another name"),
-        (
-            {"began": NOW - timedelta(days=100), "days": 40},
-            "its certificate has ended, or this machine's clock is wrong",
-        ),
-        ({"began": NOW + timedelta(days=2)}, "not valid yet, or this machine's clock is behind"),
-        ({"ahead": timedelta(seconds=90)}, "this machine's clock is 90 s behind the aggregator's; set it right (NTP)"),
-        ({"ahead": timedelta(seconds=-200)}, "this machine's clock is 200 s ahead of the aggregator's"),
-        ({"began": NOW - timedelta(days=3651)}, "ca.crt: the authority ended on"),
-    ],
-)
-def test_the_wrong_server(tmp_path: Path, made: dict[str, Any], sentence: str) -> None:
-    with server(tmp_path, **made) as address:
-        found = reach(address, tmp_path / "ca/ca.crt")
-    # A second more or less, as the Date is cut off and a loaded machine takes its time.
-    near = [sentence.replace(f" {s} s ", f" {s + more} s ") for s in (90, 200) for more in (-1, 0, 1)]
-    assert any(each in fault for fault in found.faults for each in near), found
-
-
-@pytest.mark.parametrize(
-    ("made", "sentence"),
-    [
-        ({"ahead": timedelta(seconds=30)}, "s behind the aggregator's"),
-        (
-            {"began": NOW - timedelta(days=20), "days": 40},
-            f"its certificate ends on {NOW + timedelta(days=20):%Y-%m-%d}",
-        ),
-        ({"began": NOW - timedelta(days=3640), "days": 3650}, "ca.crt: the authority ends on"),
-    ],
-)
-def test_what_can_wait(tmp_path: Path, made: dict[str, Any], sentence: str) -> None:
-    with server(tmp_path, **made) as address:
-        found = reach(address, tmp_path / "ca/ca.crt")
-    assert not found.faults and any(sentence in warning for warning in found.warnings), found
-
-
-def test_somebody_between(tmp_path: Path) -> None:
-    """A hospital's proxy that opens TLS has a certificate of its own."""
-    make_authority(tmp_path / "ours", "study", NOW)
-    with server(tmp_path / "theirs") as address:
-        found = reach(address, tmp_path / "ours/ca/ca.crt")
-    assert "is not of the authority of" in found.faults[0] and "somebody in between" in found.faults[0]
-
-
-def test_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be started later: no fault."""
-    monkeypatch.setattr(client.link.reach, "PATIENCE", 0.3)
-    make_authority(tmp_path, "study", NOW)
-    ca = tmp_path / "ca/ca.crt"
-    import socket
-
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        port = deaf.getsockname()[1]
-        said = [reach(f"127.0.0.1:{port}", ca)]  # bound, and nobody listens
-        deaf.listen()
-        said += [reach(f"127.0.0.1:{port}", ca)]  # the kernel takes the connection, and nobody answers
-    said += [reach("no-such-host.invalid:443", ca)]
-    assert not any(found.faults for found in said)
-    for found, words in zip(
-        said, ("nothing answers at this port", "no answer within 0.3 s", "no such name"), strict=True
-    ):
-        assert words in found.warnings[0]
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ import pytest
 from small_federation import status
 
 from client.cli import main
-from client.link.node import LOCK, PROBLEM
+from client.link.node import PROBLEM
 from client.link.site_file import read_site
+from client.link.start import LOCK
 from client.round.audit import Audit, note
 from client.round.ledger import Charge, hold, ledger_folder
 from server.provisioning.certificates import make_authority

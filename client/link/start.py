@@ -1,0 +1,112 @@
+"""gliofed-client start: looks at everything, then keeps one SuperNode of a hospital running until a signal ends it."""
+
+import fcntl
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from time import sleep
+from typing import IO
+
+from client.link.node import Node
+from client.link.preflight import environment, own_folder, preflight, read_own_kit
+from client.link.site_file import temporary
+from shared.parse import ConfigError
+from shared.processes import Program, asked_to_end
+from shared.terminal import plain
+
+WRONG_USE = 2
+STEP = 1.0
+"""Seconds between two looks."""
+PAUSES = (15, 20, 20, 30, 60)
+"""Seconds before each start: the server holds a killed SuperNode's connection for 38 to 60 s, and lets none in."""
+LOCK = "start.lock"
+ASKS = 5
+"""Times that a lock that is held is asked for again."""
+
+
+def start(folder: Path) -> int:
+    """Look at everything, then keep the SuperNode running until a signal ends it: 0; 2 where something must be mended.
+
+    Raises ConfigError where the folder is no hospital's, or is started already.
+    """
+    folder = own_folder(folder)
+    with _alone(folder):
+        program = supernode(folder)
+        program.end_older()  # of a start that was killed
+        found = preflight(folder)
+        for warning in found.warnings:
+            _say(f"warning: {warning}")
+        for fault in found.faults:
+            print(f"gliofed-client: {plain(fault)}", file=sys.stderr, flush=True)
+        if found.faults:
+            return WRONG_USE
+        return _keep(Node(folder, read_own_kit(folder), program), asked_to_end())
+
+
+def supernode(folder: Path) -> Program:
+    """The SuperNode as a program; its own files are in `flower`."""
+    home = folder / "flower"
+    own = {"FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    own["TMPDIR"] = str(temporary(folder))  # Flower unpacks code there; /tmp may be full, or not to be written
+    command = [sys.executable, "-P", "-m", "client.link.supernode", str(folder)]
+    return Program("supernode", command, home, {**environment(), **own}, PAUSES)
+
+
+def running(folder: Path) -> int | None:
+    """The process that runs `start` for this folder; None where there is none."""
+    try:
+        with (folder / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        text = (folder / LOCK).read_text().strip()
+        return int(text) if text.isdigit() else 0
+    return None
+
+
+def _keep(node: Node, stop: threading.Event) -> int:
+    _say(f"{node.kit.site} of {node.kit.federation}: connecting to {node.kit.address}; end with Ctrl-C")
+    failing: str | None = None
+    try:
+        while not stop.wait(STEP):
+            try:
+                said, failing = node.tend(), None
+            except OSError as error:  # a full disk, say: what runs goes on
+                sentence = f"{error.filename}: {error.strerror}; make room or mend it"
+                said, failing = [sentence] * (sentence != failing), sentence
+            for sentence in said:
+                _say(sentence)
+    finally:
+        node.program.end()
+    _say("ended")
+    return 0
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[IO[str]]:
+    """Hold the folder: two SuperNodes with one key would push each other out. A killed process gives it back."""
+    with (folder / LOCK).open("a+") as file:
+        for left in range(ASKS, -1, -1):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                sleep(0.1)  # `status` holds it for a moment
+                if not left:
+                    file.seek(0)
+                    pid = file.read().strip()
+                    raise ConfigError(f"{folder}: started already, by process {pid}; end that one first") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield file
+
+
+def _say(sentence: str) -> None:
+    with suppress(OSError):  # a full disk: what runs goes on
+        print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {plain(sentence)}", flush=True)
