@@ -8,6 +8,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from client.link.preflight import lacking_room
 from client.link.reach import reach
 from client.link.receipts import events_of, refusal
 from client.link.site_file import read_site
@@ -15,6 +16,7 @@ from shared.files import write_json
 from shared.kit import Kit
 from shared.parse import ConfigError
 from shared.processes import Program
+from shared.site_config import SiteConfig
 
 QUIET = 120.0
 """Seconds without an answer of the server after which a SuperNode that waits is started again."""
@@ -43,9 +45,11 @@ class Node:
     folder: Path
     kit: Kit
     program: Program
+    site: SiteConfig | None = None
+    """As its settings were when it was asked last."""
     longest: float = 0.0
     """Seconds that the request that is worked on may take."""
-    _said: dict[str, object] = field(default_factory=dict)
+    _said: dict[str, object] = field(default_factory=lambda: {"room": None})
     """Of each subject, what was said last: nothing is said twice in a row."""
     _seen: dict[str, tuple[object, float]] = field(default_factory=dict)
     """Of what it tells, the last value, and when that was seen first. No clock is compared: it may be set meanwhile."""
@@ -54,6 +58,14 @@ class Node:
 
     def tend(self) -> list[str]:
         """Start it, or start it again, where that is due; return what there is to say."""
+        return [*self._lacking_room(), *self._tend()]
+
+    def _lacking_room(self) -> list[str]:
+        """Say that a disk is nearly full, once for as long as it is: requests would fail one after the other."""
+        sentence = lacking_room(self.folder, self.site) if self.site else None
+        return self._once("room", sentence, sentence or f"{self.folder}: there is room again")
+
+    def _tend(self) -> list[str]:
         before = self.program.process
         said = self.program.tend()
         state = read_state(self.folder)
@@ -92,7 +104,7 @@ class Node:
         """Say why the site did not do what it was asked last; read its settings anew, for they may be changed."""
         known = "receipt" in self._seen  # else the last one is of before this start
         try:
-            site = read_site(self.folder)
+            self.site = site = read_site(self.folder)
             self.longest = 60 * site.policy.max_minutes
             receipt = next((event for event in reversed(events_of(site)) if event["event"] == "receipt"), None)
         except (ConfigError, OSError) as error:  # so it is answered with a code alone

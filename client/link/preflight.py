@@ -186,6 +186,15 @@ def _look_at_work(site: SiteConfig, path: Path, found: Findings) -> None:
         raise ConfigError(f"{work}: {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed; make room or move work")
 
 
+def lacking_room(folder: Path, site: SiteConfig) -> str | None:
+    """Say where too little room is left for a request; None where there is enough."""
+    for place in (folder, Path(site.work)):
+        with suppress(OSError):  # it is not there, which is said elsewhere
+            if shutil.disk_usage(place).free < LEAST_FREE:
+                return f"{place}: less than {LEAST_FREE / 1e9:g} GB is free; make room, for requests may fail"
+    return None
+
+
 def _passed(manifest: Path) -> int:
     """Cases of a frozen cohort."""
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from client.link.approve import approved
 from client.link.node import PROBLEM, read_state, words_of
-from client.link.preflight import own_folder, read_own_kit, tried
+from client.link.preflight import lacking_room, own_folder, read_own_kit, tried
 from client.link.reach import Findings
 from client.link.receipts import events_of, reason_of
 from client.link.site_file import read_site
@@ -44,6 +44,7 @@ def _gather(folder: Path) -> dict[str, Any]:
         found["privacy"] = tried(lambda: _privacy(site), said)  # first, for it takes seconds: the rest is of one moment
         events = tried(lambda: events_of(site), said) or []
         found["log"] = str(Path(site.work) / "site.log")
+        said.faults += filter(None, [lacking_room(folder, site)])
     if kit := tried(lambda: read_own_kit(folder), said):
         found |= {"site": kit.site, "federation": kit.federation, "address": kit.address}
     known = tried(lambda: approved(folder), said) or ()

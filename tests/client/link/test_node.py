@@ -5,11 +5,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import client.link.node
+import client.link.preflight
 from client.link.node import PROBLEM, STILL_HELD, UNKNOWN_KEY, UNSIGNED, Node
 from client.link.reach import Findings
 from client.link.site_file import read_site
@@ -181,6 +183,23 @@ def test_what_was_not_done_is_said_in_words(node: Node, tell: Tell) -> None:
     why = f"train of round 3 declined: the site's policy does not allow it; the detail is in {site.work}/site.log"
     assert tell() == ["connected, waiting for requests", why]
     assert tell() == []
+
+
+def test_a_disk_that_fills_is_said_before_it_is_full(node: Node, tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process of a request ends on a full disk without a word of why."""
+    full = [False]
+    work = Path(read_site(node.folder).work)
+
+    def usage(place: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=1e8 if full[0] and place == work else 1e12)
+
+    monkeypatch.setattr(client.link.preflight.shutil, "disk_usage", usage)
+    tell()
+    full[0] = True
+    assert tell(new=False) == [f"{work}: less than 1 GB is free; make room, for requests may fail"]
+    assert tell() == []
+    full[0] = False
+    assert tell() == [f"{node.folder}: there is room again"]
 
 
 def test_one_that_does_not_start(node: Node, later: Later) -> None:

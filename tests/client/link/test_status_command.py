@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from small_federation import status
 
+import client.link.preflight
 from client.cli import main
 from client.link.node import PROBLEM
 from client.link.site_file import read_site
@@ -199,6 +201,11 @@ def test_what_is_damaged_is_said_beside_the_rest(folder: Path, shown: Any, start
     assert [word for fault in found["faults"] for word in words if word in fault] == list(words)
     (folder / "site.yaml").write_text("name: ???\n")
     assert "fault: " in shown() and "still ???" in shown()
+
+
+def test_a_disk_that_is_nearly_full(folder: Path, shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client.link.preflight.shutil, "disk_usage", lambda place: SimpleNamespace(free=1e8))
+    assert f"fault: {folder}: less than 1 GB is free; make room" in shown()
 
 
 def test_a_run_in_test_mode_has_no_epsilon(folder: Path, shown: Any) -> None:
