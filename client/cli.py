@@ -20,7 +20,7 @@ usage: gliofed-client check data.root=DIR data.labels=SCHEME [key=value ...]
        gliofed-client ledger WORK [--json]
        gliofed-client audit verify WORK [--server RUN]
        gliofed-client join KIT.zip [--into DIR]
-       gliofed-client approve DIR [--code FILE.fab] [--hash SHA256]
+       gliofed-client approve DIR [--code FILE.fab] [--hash SHA256 | --unpack DIR | --withdraw SHA256]
        gliofed-client start [DIR]
        gliofed-client status [DIR] [--json]
 
@@ -32,7 +32,8 @@ usage: gliofed-client check data.root=DIR data.labels=SCHEME [key=value ...]
            where a line does not hold, 2 without a log
   join     unpack a federation's kit, make this hospital's key, and write the request to be admitted
   approve  show the code that is to run here and what is new in it, and ask; status 1 where it is not approved
-  start    look at everything, then take part until Ctrl-C or SIGTERM; status 2 with all that must be mended before
+  start    look at everything, then take part until Ctrl-C or SIGTERM; status 2 with all that must be mended before,
+           1 with what will pass: a wrong clock, or a certificate of the server that ended
   status   what runs, what went wrong, which code is approved, what left the house, and the privacy spent; also while
            nothing runs
 
@@ -68,7 +69,9 @@ Words of join, approve, start and status
   --into DIR                           the hospital's new folder; else ./FEDERATION-SITE
   DIR                                  that folder; start and status take the one you are in
   --code FILE.fab                      new code that the aggregator sent; else the kit's
+  --unpack DIR                         only write the code's files into this new folder, to read them
   --hash SHA256                        the whole hash of the code that was read, instead of a question
+  --withdraw SHA256                    take back an approval; its first 8 characters will do
   --json                               one object, for a program to read
 """
 
@@ -117,6 +120,8 @@ def _hospital(command: str, words: list[str]) -> int:
         parser.add_argument("folder", type=Path, metavar="DIR")
         parser.add_argument("--code", type=Path, metavar="FILE.fab")
         parser.add_argument("--hash", metavar="SHA256")
+        parser.add_argument("--withdraw", metavar="SHA256")
+        parser.add_argument("--unpack", type=Path, metavar="DIR")
     else:
         parser.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="DIR")
     if command == "status":
@@ -141,8 +146,12 @@ def _done(command: str, given: argparse.Namespace) -> int:
         print("\n".join(join(given.kit, given.into)))
         return 0
     if command == "approve":
-        from client.link.approve import approve
+        from client.link.approve import approve, unpack, withdraw
 
+        if given.withdraw:
+            return withdraw(given.folder, given.withdraw)
+        if given.unpack:
+            return unpack(given.folder, given.code, given.unpack)
         return approve(given.folder, given.code, given.hash)
     if command == "start":
         from client.link.start import start

@@ -35,12 +35,8 @@ class Approval(Strict):
 
 def approve(folder: Path, code: Path | None = None, sha256: str | None = None) -> int:
     """Show the code and ask; 0 where it is approved, 1 where not. Raises ConfigError over wrong use."""
-    if not (folder / "kit.json").is_file():
-        raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
-    known = approved(folder)
-    path = code or folder / "code.fab"
-    with path.open("rb") as file:
-        bundle = file.read(LIMIT + 1)
+    known, path = _known(folder), code or folder / "code.fab"
+    bundle = _read(path)
     digest = hashlib.sha256(bundle).hexdigest()
     try:
         files = files_of(bundle)
@@ -49,7 +45,7 @@ def approve(folder: Path, code: Path | None = None, sha256: str | None = None) -
         return _not_approved(f"{path}: {error}")
     _show(proposed, *_reference(folder, known))
     if not known:  # what does not differ was not shown
-        print(f"to read all of it: unzip {shlex.quote(str(path))} -d DIR")
+        print(f"to read all of it: gliofed-client approve {shlex.quote(str(folder))} --unpack DIR")
     print(f"hash: {digest}")
     if any(each.sha256 == digest for each in known):
         print("approved before")
@@ -63,6 +59,46 @@ def approve(folder: Path, code: Path | None = None, sha256: str | None = None) -
     write_json(folder / "approved.json", [asdict(each) for each in (*known, line)])
     print("approved")
     return 0
+
+
+def unpack(folder: Path, code: Path | None, to: Path) -> int:
+    """Write the code's files into a new folder, as they would run; approve nothing. Raises ConfigError.
+
+    Other programs may read a crafted archive in another way.
+    """
+    _known(folder)
+    path = code or folder / "code.fab"
+    files = files_of(_read(path))
+    if to.exists():
+        raise ConfigError(f"{to}: there already; give a new folder")
+    for name, content in files.items():
+        write_bytes(to / name, content)
+    print(f"{len(files)} files of {path} are in {to}; nothing was approved")
+    return 0
+
+
+def withdraw(folder: Path, sha256: str) -> int:
+    """Forget the approval of the code whose hash begins so; it holds from the next request on. Raises ConfigError."""
+    known = _known(folder)
+    found = [each for each in known if len(sha256) >= TYPED and each.sha256.startswith(sha256.lower())]
+    if len(found) != 1:
+        there = ", ".join(each.sha256[:TYPED] for each in known) or "none"
+        sentence = f"of no approved code; give {TYPED} characters or more of one; approved: {there}"
+        raise ConfigError(f"--withdraw {sha256}: {sentence}")
+    write_json(folder / "approved.json", [asdict(each) for each in known if each not in found])
+    print(f"withdrawn: {found[0].sha256}")
+    return 0
+
+
+def _known(folder: Path) -> tuple[Approval, ...]:
+    if not (folder / "kit.json").is_file():
+        raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
+    return approved(folder)
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(LIMIT + 1)
 
 
 def approved(folder: Path) -> tuple[Approval, ...]:

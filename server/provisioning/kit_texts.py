@@ -88,8 +88,8 @@ needs to come in: no open port, no VPN. The clock must be right (NTP).
        gliofed-client approve {folder}
 
    It names every file, shows what differs from the code that is installed or was approved before, and asks for the
-   first 8 characters of the hash that it shows. `unzip {folder}/code.fab -d DIR` gives the files to read. New code is
-   sent as a file, and approved the same way: `gliofed-client approve {folder} --code FILE.fab`.
+   first 8 characters of the hash that it shows. `gliofed-client approve {folder} --unpack DIR` gives the files
+   to read. New code is sent as a file, and approved the same way: `gliofed-client approve {folder} --code FILE.fab`.
 7. **Start**, once the aggregator says that the hospital is admitted:
 
        gliofed-client start {folder}

@@ -12,7 +12,7 @@ from client.cli import main
 from client.link.approve import approve, approved
 from client.link.join import join
 from shared.archive import read_zip, write_zip
-from shared.code import MANIFEST
+from shared.code import MANIFEST, files_of
 from shared.parse import ConfigError
 
 
@@ -53,7 +53,7 @@ def test_first_code(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     lines = len((Path(main.__code__.co_filename)).read_text().splitlines())
     for words in (f"{lines:6d} lines  client/cli.py", "0 differ from the code that is installed here", digest):
         assert words in said
-    assert f"unzip {folder / 'code.fab'} -d" in said  # no line of it was shown
+    assert f"approve {folder} --unpack DIR" in said  # no line of it was shown
     assert [each.sha256 for each in approved(folder)] == [digest]
     assert (folder / f"approved/{digest}.fab").read_bytes() == (folder / "code.fab").read_bytes()
     before = (folder / "approved.json").read_bytes()
@@ -158,3 +158,29 @@ def test_what_python_reads_otherwise_than_it_is_shown(
     path, digest = changed(folder, "odd.fab", {"client/odd.py": source})
     assert approve(folder, path, digest) == 1
     assert "client/odd.py is not text" in capsys.readouterr().err
+
+
+def test_the_code_to_read(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As Python unpacks it; a folder that is there is left as it is."""
+    to = folder / "to-read"
+    assert status(monkeypatch, main, "approve", folder, "--unpack", to) == 0
+    there = {str(path.relative_to(to)): path.read_bytes() for path in to.rglob("*") if path.is_file()}
+    assert there == files_of((folder / "code.fab").read_bytes())
+    assert "nothing was approved" in capsys.readouterr().out and not (folder / "approved.json").exists()
+    assert status(monkeypatch, main, "approve", folder, "--unpack", to) == 2
+    assert "there already" in capsys.readouterr().err
+
+
+def test_an_approval_is_taken_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else code with a fault that the next version mends could be asked for again, for ever."""
+    digest = hashlib.sha256((folder / "code.fab").read_bytes()).hexdigest()
+    approve(folder, sha256=digest)
+    new, other = changed(folder, "new.fab", {"client/more.py": b""})
+    approve(folder, new, other)
+    for wrong in (digest[:7], "f" * 64):
+        assert status(monkeypatch, main, "approve", folder, "--withdraw", wrong) == 2
+        assert f"approved: {digest[:8]}, {other[:8]}" in capsys.readouterr().err
+    assert status(monkeypatch, main, "approve", folder, "--withdraw", digest[:8].upper()) == 0
+    assert [each.sha256 for each in approved(folder)] == [other]
