@@ -169,6 +169,12 @@ def _words(status: int) -> str:
     return f"status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
 
 
+def no_proxy_here() -> dict[str, str]:
+    """What programs that call each other on loopback need in their environment: no proxy on that way."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")  # Python takes the first where there are both
+    return dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(filter(None, [known, "127.0.0.1", "localhost"])))
+
+
 def asked_to_end() -> threading.Event:
     """Watch for SIGTERM, Ctrl-C and a closed terminal: the programs have sessions of their own, and would stay."""
     stop = threading.Event()

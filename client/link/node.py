@@ -130,7 +130,8 @@ class Node:
             sentence = UNSIGNED
         else:
             there = reach(self.kit.address, self.folder / "ca.crt")
-            sentence = "; ".join(there.faults + there.warnings) or f"the aggregator's server failed: {problem}"
+            found = [*there.faults, *there.passing, *there.warnings]
+            sentence = "; ".join(found) or f"the aggregator's server failed: {problem}"
         return self._once("problem", (problem, recent), self._noted(sentence))
 
     def _last_words(self) -> list[str]:

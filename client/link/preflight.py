@@ -27,18 +27,24 @@ from shared.data.volume import DataError
 from shared.keys import certificate_sha256, public_line, read_authority, read_public
 from shared.kit import Kit, parse_kit
 from shared.parse import ConfigError
+from shared.processes import no_proxy_here
 from shared.site_config import SiteConfig
 
 LEAST_FREE = 10**9
 """Bytes that the work folder's disk must have."""
 CASE = 10**8
 """Bytes in the cache for a case: four modalities of 240 x 240 x 155 voxels in fp16, and its mask, are 0.9e8."""
+TESTED = "1.41.0"
+"""Version of Flower in which the check of code is known to hold: it is put into private names."""
 LOADS = """
 import sys
+import flwr
+tested, device, *models = sys.argv[1:]
+if flwr.__version__ != tested:
+    sys.exit(f"flwr {flwr.__version__}, and approval of code is known to hold with {tested}")
 import flwr.supernode.start_client_internal
 from client.round.training import pick_device
 from shared.models import MODELS
-device, *models = sys.argv[1:]
 for name in models:
     if name not in MODELS:
         print(f"fault: policy.models={name}: unknown model; known are {', '.join(MODELS)}")
@@ -47,7 +53,8 @@ try:
 except (ValueError, RuntimeError) as error:
     print(f"fault: {error}")
 """
-"""Each line `fault: ` that it prints is one of site.yaml; the words are its device and the models that are allowed."""
+"""Each line `fault: ` that it prints is one of site.yaml; the words are Flower's version, the device and the
+models that are allowed."""
 T = TypeVar("T")
 PATIENCE = 120.0
 """Seconds that loading all of it may take, from a slow disk for the first time."""
@@ -71,6 +78,7 @@ def preflight(folder: Path) -> Findings:
     if kit:
         there = reach(kit.address, folder / "ca.crt")
         found.faults += there.faults
+        found.passing += there.passing
         found.warnings += there.warnings
     return found
 
@@ -207,7 +215,7 @@ def _look_at_environment(site: SiteConfig, path: Path, found: Findings) -> None:
     """Load PyTorch and Flower, know the models, take the device: in a process that a broken library may end."""
     programs = Path(sys.executable).parent
     try:
-        command = [sys.executable, "-P", "-c", LOADS, site.device, *(site.policy.models or ())]
+        command = [sys.executable, "-P", "-c", LOADS, TESTED, site.device, *(site.policy.models or ())]
         done = subprocess.run(command, capture_output=True, env=environment(), timeout=PATIENCE)  # noqa: S603  # ours
     except subprocess.TimeoutExpired:
         raise ConfigError(
@@ -222,6 +230,6 @@ def _look_at_environment(site: SiteConfig, path: Path, found: Findings) -> None:
 
 
 def environment() -> dict[str, str]:
-    """What the programs of this hospital are started with: this very code."""
+    """What the programs of this hospital are started with: this very code, and no proxy on the way to each other."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
-    return {**own, "PYTHONPATH": str(Path(client.__file__).resolve().parents[1])}
+    return {**own, **no_proxy_here(), "PYTHONPATH": str(Path(client.__file__).resolve().parents[1])}

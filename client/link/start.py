@@ -18,7 +18,7 @@ from shared.parse import ConfigError
 from shared.processes import Program, asked_to_end
 from shared.terminal import plain
 
-WRONG_USE = 2
+WRONG_USE, TRY_AGAIN = 2, 1
 STEP = 1.0
 """Seconds between two looks."""
 PAUSES = (15, 20, 20, 30, 60)
@@ -29,7 +29,9 @@ ASKS = 5
 
 
 def start(folder: Path) -> int:
-    """Look at everything, then keep the SuperNode running until a signal ends it: 0; 2 where something must be mended.
+    """Look at everything, then keep the SuperNode running until a signal ends it: 0.
+
+    2 where something must be mended here, and 1 where it may be mended elsewhere.
 
     Raises ConfigError where the folder is no hospital's, or is started already.
     """
@@ -40,10 +42,10 @@ def start(folder: Path) -> int:
         found = preflight(folder)
         for warning in found.warnings:
             _say(f"warning: {warning}")
-        for fault in found.faults:
+        for fault in (*found.faults, *found.passing):
             print(f"gliofed-client: {plain(fault)}", file=sys.stderr, flush=True)
-        if found.faults:
-            return WRONG_USE
+        if found.faults or found.passing:
+            return WRONG_USE if found.faults else TRY_AGAIN
         return _keep(Node(folder, read_own_kit(folder), program), asked_to_end())
 
 

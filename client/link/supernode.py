@@ -10,6 +10,7 @@ for a secret, over TLS, for the port is anybody's once the SuperNode has ended.
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -32,6 +33,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from client.link.approve import approved
 from client.link.execute import Executor
 from client.link.life import Life, complain
+from client.link.preflight import TESTED
 from client.link.site_file import read_site, temporary
 from client.round.audit import note
 from shared.files import write_bytes
@@ -39,8 +41,8 @@ from shared.keys import new_key, own_certificate, private_bytes, write_secret
 from shared.kit import parse_kit
 from shared.parse import ConfigError
 
-TESTED = "1.41.0"
 HOST = "127.0.0.1"
+KINDS = ("query", "train", "evaluate")
 
 
 def run_supernode(folder: Path) -> None:
@@ -107,7 +109,7 @@ def replace_names(folder: Path, life: Life, command: Sequence[str]) -> None:
             life.say("idle")
         else:
             asked[:] = [message]
-            life.say("working", message.metadata.message_type, message.metadata.group_id)
+            life.say("working", *about(message))
 
     executor = Executor(command, allowed, folder / "flower" / "apps")
     push_messages = internal._push_messages
@@ -115,7 +117,7 @@ def replace_names(folder: Path, life: Life, command: Sequence[str]) -> None:
     def push(**given: Any) -> None:
         def send(message: Message, *rest: Any) -> Any:
             if message.has_error():
-                _note(folder, {"event": "error_sent", "code": message.error.code, "round": message.metadata.group_id})
+                _note(folder, {"event": "error_sent", "code": message.error.code, "round": about(message)[1]})
             return given["send"](message, *rest)
 
         executor.answer(asked[0], given["state"], given["object_store"])
@@ -123,8 +125,25 @@ def replace_names(folder: Path, life: Life, command: Sequence[str]) -> None:
 
     internal._pull_and_store_message = _pulling(internal._pull_and_store_message, allowed, heard)
     internal._push_messages = push  # type: ignore[assignment]  # other names of the same
+    FleetHttpClient.__init__ = _straight(FleetHttpClient.__init__)  # type: ignore[method-assign]
     for call in ("ActivateNode", "SendNodeHeartbeat", "PullMessages"):
         setattr(FleetHttpClient, call, _told(call, getattr(FleetHttpClient, call), life))
+
+
+def about(message: Message) -> tuple[str, str]:
+    """Kind and round of a request: words of the server's, of any length, so what is neither is not written down."""
+    kind, round = message.metadata.message_type, message.metadata.group_id
+    return kind if kind in KINDS else "?", round if re.fullmatch("[0-9]{1,9}", round) else "?"
+
+
+def _straight(init: Callable[..., None]) -> Callable[..., None]:
+    """Follow no redirection: the server could have this machine call any address inside the hospital."""
+
+    def started(client: FleetHttpClient, *args: Any, **given: Any) -> None:
+        init(client, *args, **given)
+        client._client.follow_redirects = False
+
+    return started
 
 
 def _pulling(

@@ -18,7 +18,7 @@ from server.provisioning.federation import FederationConfig, open_federation
 from shared.files import write_bytes, write_json
 from shared.kit import split_address
 from shared.parse import ConfigError
-from shared.processes import Program
+from shared.processes import Program, no_proxy_here
 
 LOOPBACK = LINK_NAMES[0]
 
@@ -56,6 +56,7 @@ def open_link(folder: Path) -> Link:
     _check_certificates(folder, federation)
     nginx, home = _nginx(), link_folder(folder)
     home.mkdir(mode=0o700, exist_ok=True)
+    os.environ |= no_proxy_here()  # for our own calls too
     environment = _environment(home)
     proxy = Program(
         "nginx", (nginx, "-c", str(home / "nginx.conf"), "-p", str(home), "-e", "stderr"), home, environment

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from waiting import alive, until
 
 import shared.processes
-from shared.processes import Program, asked_to_end
+from shared.processes import Program, asked_to_end, no_proxy_here
 
 SLEEP = ("sh", "-c", "sleep 60 & echo $! > child; echo ready > ready; wait")
 """A program with a child of its own."""
@@ -175,3 +176,18 @@ def test_a_closed_terminal_ends_it_but_under_nohup(before: signal.Handlers, ends
     finally:
         for kind, handler in zip(kinds, kept, strict=True):
             signal.signal(kind, handler)
+
+
+def test_programs_call_each_other_past_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower's clients take the environment's, where a request to 127.0.0.1 would end."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org:3128")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "intranet.example.org")
+    for name, value in no_proxy_here().items():
+        monkeypatch.setenv(name, value)
+    with httpx.Client() as client:
+        direct = {
+            host: client._transport_for_url(httpx.URL(f"https://{host}:1")) is client._transport
+            for host in ("127.0.0.1", "localhost", "intranet.example.org", "fl.example.org")
+        }
+    assert direct == {"127.0.0.1": True, "localhost": True, "intranet.example.org": True, "fl.example.org": False}

@@ -69,6 +69,12 @@ def test_faults_end_it(joined: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "nowhere: no hospital's folder" in capsys.readouterr().err
 
 
+def test_what_will_pass_is_tried_again(joined: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service starts it again after status 1, and leaves it after 2: nobody comes when the aggregator has renewed."""
+    monkeypatch.setattr(client.link.start, "preflight", lambda folder: Findings(passing=["a clock"]))
+    assert status(monkeypatch, main, "start", joined) == 1
+
+
 def test_status_holds_a_folder_for_a_moment_only(tmp_path: Path) -> None:
     """It takes the same lock to see who runs; a start of that moment would end for good, as a service."""
     with (tmp_path / client.link.start.LOCK).open("w") as held:

@@ -13,9 +13,11 @@ from typing import Any
 import flwr.supernode.start_client_internal as internal
 import httpx
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.config import parse_config_args
+from flwr.proto.fleet_pb2 import PullMessagesRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
@@ -30,6 +32,7 @@ import client.link.supernode
 from client.link.life import Life
 from client.link.supernode import is_approved, replace_names, run_supernode, words_for
 from shared.files import write_json
+from shared.keys import new_key, own_certificate
 from shared.kit import Kit
 from simulation.grid import LocalGrid
 
@@ -64,6 +67,7 @@ def life(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Life:
     for place, names in ((internal, ours), (FleetHttpClient, CALLS)):
         for name in names:
             monkeypatch.setattr(place, name, getattr(place, name))
+    monkeypatch.setattr(FleetHttpClient, "__init__", FleetHttpClient.__init__)
     monkeypatch.setattr(client.link.life, "EVERY", 0.0)
     made = Life(folder)
     replace_names(folder, made, ["false"])
@@ -74,9 +78,9 @@ def life(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Life:
 def receive(life: Life) -> Callable[[bytes], Any]:
     """Flower's own loop, given one message of a run with this code; returns its state afterwards."""
 
-    def once(code: bytes) -> Any:
+    def once(code: bytes, kind: str = "train", round: str = "4") -> Any:
         LocalGrid(ClientApp(), {}, 1, 1.0)  # a Message needs to know who speaks
-        message = Message(RecordDict(), 1, "train", group_id="4")
+        message = Message(RecordDict(), 1, kind, group_id=round)
         message.metadata.__dict__["_message_id"] = message.object_id
         stores = ObjectStoreFactory()
         state = NodeStateFactory(objectstore_factory=stores).state()
@@ -135,6 +139,31 @@ def test_an_error_that_leaves_is_noted(folder: Path, receive: Callable[[bytes], 
     assert error.error.code == 8
     (line,) = audited(folder)
     assert {key: line[key] for key in ("event", "code", "round")} == {"event": "error_sent", "code": 8, "round": "4"}
+
+
+def test_words_of_any_length_are_not_written_down(folder: Path, receive: Callable[..., Any]) -> None:
+    """They would stay in the audit log for ever, which is read whole for each message."""
+    send(receive(tiny_app(), "train." + "x" * 1000, "4" * 1000))
+    assert told(folder)["kind"] == told(folder)["round"] == "?"
+    assert audited(folder)[0]["round"] == "?"
+
+
+def test_no_redirection_is_followed(life: Life, tmp_path: Path) -> None:
+    """The server could have this machine send a request to any address inside the hospital."""
+    called: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        called.append(request.url.host)
+        return httpx.Response(307, headers={"location": "http://10.0.0.5/shutdown"})
+
+    key = new_key()
+    (tmp_path / "ca.crt").write_bytes(own_certificate(key, "127.0.0.1").public_bytes(Encoding.PEM))
+    client = FleetHttpClient.from_server_address("127.0.0.1:1", False, (tmp_path / "ca.crt").read_bytes(), [])
+    client._client._transport = httpx.MockTransport(answer)
+    client._client._mounts = {}
+    with pytest.raises(httpx.HTTPStatusError):
+        client.PullMessages(PullMessagesRequest())
+    assert called == ["127.0.0.1"]
 
 
 def test_an_approval_that_was_withdrawn(folder: Path, receive: Callable[[bytes], Any]) -> None:
