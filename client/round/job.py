@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from client.doctor.manifest import admit
-from client.round.policy import DeclinedError, check_cohort, check_run
+from client.round.policy import DeclinedError, check_cohort, check_run, counts_leave
 from client.round.training import pick_device
 from shared.codec import load_weights, weights_from_bytes
 from shared.data.dataset import Cohort, Reading, open_cohort
@@ -51,5 +51,7 @@ def open_job(site: SiteConfig, request: Request) -> Job:
     cohort = open_cohort(site, request.config.data, reading, admitted.cases)
     left_out = Counter(admitted.left_out) + Counter(cohort.left_out)
     cohort = replace(cohort, left_out=dict(left_out))
-    check_cohort(site.policy, request.config, len(cohort.train))
+    # The server chooses who validates: an exact number would tell it, one choice after the other, who is there.
+    among = cohort.train if counts_leave(site.policy, request.config) else [*cohort.train, *cohort.validation]
+    check_cohort(site.policy, request.config, len(among))
     return Job(site, request, cohort, device, reading)

@@ -86,9 +86,12 @@ def counts_leave(policy: PolicyConfig, run: RunConfig) -> bool:
 
 
 def check_cohort(policy: PolicyConfig, run: RunConfig, patients: int) -> None:
-    """Decline when the cohort is too small, or the epochs over it are too many steps."""
+    """Decline when the cohort is too small, or the epochs over it are too many steps.
+
+    `patients` train; where their number may not leave, they are all of the site.
+    """
     if patients < policy.min_patients:
-        sentence = f"{patients} training patients: policy.min_patients asks for {policy.min_patients}"
+        sentence = f"{patients} patients: policy.min_patients asks for {policy.min_patients}"
         raise DeclinedError("too_few_patients", sentence)
     steps = run.train.local_steps(patients)
     if policy.max_steps is not None and steps > policy.max_steps:

@@ -12,6 +12,7 @@ from client.round.ledger import ledger_folder, read_ledger
 from client.round.policy import DeclinedError
 from client.round.privacy import plan_round
 from client.round.work import evaluate, prepare, train
+from shared.messages import Request
 
 
 @pytest.mark.parametrize("told", [1, 30])
@@ -35,6 +36,17 @@ def test_a_number_is_drawn_once_however_patients_are_parted(hospital: Hospital, 
         with suppress(DeclinedError):
             prepare(site, request_of(run_config("privacy=dp_sgd", f"data.split_seed={seed}", "data.validation=0.4")))
     assert len(charges(site, "count")) == 1
+
+
+def test_a_split_tells_nobody_who_is_there(hospital: Hospital, run_config: Config) -> None:
+    """Which of two patients would train in a split of the server's choice says whether they are at the site."""
+    site = hospital.site(min_patients=PATIENTS)
+
+    def asked(seed: int) -> Request:
+        return request_of(run_config(*PRIVATE, "data.validation=0.5", f"data.split_seed={seed}"))
+
+    assert prepare(site, asked(0)).status == "ok"  # all patients are counted, whoever trains
+    assert {refusal(prepare, site, asked(seed))[0] for seed in range(1, 6)} == {"ledger"}
 
 
 def test_what_a_private_site_tells(hospital: Hospital, run_config: Config, tmp_path: Path) -> None:
