@@ -1,6 +1,6 @@
 """Where audit logs are, and whether a site's and a server's agree: each notes the other's head in its own chain."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,20 @@ from shared.parse import ConfigError
 Event = dict[str, Any]
 NO_RECEIPT = ("audit", "config")
 """Codes of replies that have no receipt: the site could not write its log, or does not know where it is."""
+
+_OF = {"kind", "round", "site"}
+AT_SITE = {
+    "request": {"kind", "round", "run_id", "server_head"},
+    "receipt": {*_OF, "run_id", "status", "code", "patients"},
+}
+AT_SERVER = {
+    "start": {"run_id"},
+    "resume": {"run_id"},
+    "request": _OF,
+    "absent": _OF,
+    "reply": {*_OF, "status", "code", "patients", "bytes", "sha256", "head"},
+}
+"""What a line of each kind has at least, each a text, a number or nothing."""
 
 
 def audit_file(folder: Path) -> Path:
@@ -40,6 +54,8 @@ def compare(site: Chain, server: Chain) -> str:
     come as it was sent, and a reply as its receipt says; of a reply that the server does not note it must say that
     none came. Returns how much agrees and what did not come, or raises ConfigError with the first line that does not.
     """
+    _check_lines(site, AT_SITE)
+    _check_lines(server, AT_SERVER)
     lines = server.events()
     runs = {event["run_id"] for event in lines if event["event"] in ("start", "resume")}
     asked = [(number, event) for number, event in _numbered(site) if event.get("run_id") in runs]
@@ -57,12 +73,32 @@ def compare(site: Chain, server: Chain) -> str:
 
 def noted_head(path: Path, server: Chain) -> str:
     """Say of which reply a site's head.json is, or raise ConfigError: it tells of no line that the server noted."""
+    _check_lines(server, AT_SERVER)
     head = read_head(path)["hash"]
     for number, event in reversed(_numbered(server)):
         if event["event"] == "reply" and event["head"] == head:
             about = f"{event['site']}'s reply to {event['kind']} of round {event['round']}"
             return f"{path}: its log ends with {about}, line {number} of {server.file}"
     raise ConfigError(f"{path}: its last line is none that {server.file} notes; ask for the site's audit.jsonl")
+
+
+def _check_lines(chain: Chain, has: Mapping[str, set[str]]) -> None:
+    """Refuse a line that lacks what all of its kind have: a log may come from the very party that is to be checked."""
+    for number, event in _numbered(chain):
+        keys = {"event", *has.get(str(event.get("event")), ())}
+        lacks = [key for key in keys if not isinstance(event.get(key, ()), str | int | float | None)]
+        if event.get("event") == "receipt" and not _has_update(event.get("records")):
+            lacks.append("records")
+        if lacks:
+            raise ConfigError(
+                f"{chain.file}: line {number} lacks {', '.join(sorted(lacks))}, which every such line has"
+            )
+
+
+def _has_update(records: object) -> bool:
+    """Whether a receipt tells of the update; an empty one is told of too."""
+    parts = [each for each in records if isinstance(each, dict)] if isinstance(records, list) else []
+    return any({"bytes", "sha256"} <= each.keys() for each in parts if each.get("name") == "update/bytes")
 
 
 def _replies(names: set[str], site: Chain, server: Chain) -> tuple[int, int]:
@@ -88,7 +124,7 @@ def _replies(names: set[str], site: Chain, server: Chain) -> tuple[int, int]:
 
 def _told(receipt: Event) -> Event:
     """What the server's line of the same reply must say as well."""
-    update = next(record for record in receipt["records"] if record["name"] == "update/bytes")
+    update = next(record for record in receipt["records"] if record.get("name") == "update/bytes")
     told = {key: receipt[key] for key in ("site", "status", "code", "patients")}
     if receipt["round"] is not None:  # else the request could not be read
         told |= {key: receipt[key] for key in ("kind", "round")}

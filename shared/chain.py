@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,7 +61,8 @@ class Chain:
         append_line(self.file, "\n".join(new))
         self.lines += new
         self.hashes += hashes[1:]
-        self.write_head()
+        with suppress(OSError):  # a disk that is full by now: the lines are there, and the next who holds it writes it
+            self.write_head()
         return self.head
 
     def write_head(self) -> None:
@@ -97,7 +98,7 @@ def lock(folder: Path, wait: float = 0.0) -> IO[str]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return file
-        except OSError:
+        except BlockingIOError:
             if time.monotonic() >= end:
                 file.close()
                 raise BusyError(f"{folder}: another run holds this log") from None

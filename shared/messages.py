@@ -209,6 +209,8 @@ def _check_numbers(numbers: Mapping[str, float], left_out: Mapping[str, int]) ->
             raise MessageError("a name that is not lower case letters, digits and underscores")
         if abs(value) > LARGEST:  # NaN passes: a loss may be that
             raise MessageError(f"{name}={value:g}: over {LARGEST:g}")
+    if not numbers.get("epsilon", 0.0) >= 0:  # it goes into files in which NaN is none
+        raise MessageError("an epsilon that is no number of at least 0")
 
 
 def _array(data: bytes) -> ArrayRecord:

@@ -22,14 +22,21 @@ def audit_command(words: list[str]) -> int:
     verify.add_argument("work", type=Path, metavar="WORK")
     verify.add_argument("--server", type=Path, metavar="RUN", help="a run's folder, or a copy of its audit.jsonl")
     arguments = parser.parse_args(words)
-    file = find_audit(arguments.work.expanduser())
-    if file is None:
-        return _say(f"{arguments.work}: no audit log there; give a site's work folder", WRONG_USE)
-    other = arguments.server and find_audit(arguments.server.expanduser())
-    if arguments.server and other is None:
-        return _say(f"--server {arguments.server}: no audit log there; give a run's folder", WRONG_USE)
     try:
-        log = read_audit(file)
+        return _verify(arguments.work.expanduser(), arguments.server and arguments.server.expanduser())
+    except OSError as error:  # another user's folder
+        return _say(f"{error.filename}: {error.strerror}", WRONG_USE)
+
+
+def _verify(work: Path, server: Path | None) -> int:
+    file = find_audit(work)
+    if file is None:
+        return _say(f"{work}: no audit log there; give a site's work folder", WRONG_USE)
+    other = server and find_audit(server)
+    if server and other is None:
+        return _say(f"--server {server}: no audit log there; give a run's folder", WRONG_USE)
+    try:
+        log = read_audit(file, alone=work.is_file())
         print(f"{file}: {len(log.lines)} lines hold; head {log.head}")
         if other is not None:
             print(plain(compare(log, read_audit(other, alone=True))))

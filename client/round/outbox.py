@@ -48,7 +48,8 @@ class Outbox:
         write_bytes(
             self._folder / f"{key}.json", json.dumps(head).encode()
         )  # a loss may be NaN: Python's JSON keeps it
-        stored = sorted(self._folder.glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-        for old in stored[:-KEEP]:
+        # Of the others: this one is the newest, whatever the clock says.
+        others = [path for path in self._folder.glob("*.json") if path.name != f"{key}.json"]
+        for old in sorted(others, key=lambda path: (path.stat().st_mtime_ns, path.name))[: 1 - KEEP]:
             old.unlink()
             old.with_suffix(".safetensors").unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import shared.messages
-from client.round.audit import Audit
+from client.round.audit import Audit, note
 from client.round.policy import reply_key
 from server.round.audit import RunAudit, hold_audit
 from shared.audit import audit_file, compare, read_audit
@@ -173,3 +173,24 @@ def test_weights_are_hashed_once_at_each_end(both: Both, monkeypatch: pytest.Mon
     Audit(both.site, "train").admit(came)
     reply_key(both.site.policy, came)
     assert hashed.count(WEIGHTS) == 2
+
+
+@pytest.mark.parametrize(
+    ("end", "event", "lacks"),
+    [
+        ("server", {"event": "start"}, "run_id"),
+        ("server", {"event": "reply", "kind": "train", "round": 1, "site": {}}, "bytes, code, head"),
+        ("site", {"event": "request", "kind": "train", "round": 1, "run_id": "r"}, "server_head"),
+        ("site", {"event": "receipt", "records": [{"name": "update/bytes"}]}, "records"),
+        ("site", {"event": ["request"]}, "event"),
+    ],
+)
+def test_a_line_that_lacks_something(both: Both, end: str, event: dict[str, Any], lacks: str) -> None:
+    """The chain holds, for the party that is to be checked wrote it itself."""
+    both.server.answered("train", 1, "a", both.ask())
+    if end == "server":
+        both.server._log.append(event)
+    else:
+        note(both.site, event)
+    with pytest.raises(ConfigError, match=rf"audit.jsonl: line \d+ lacks .*{lacks}"):
+        both.agree()

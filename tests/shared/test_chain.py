@@ -169,3 +169,18 @@ def test_who_does_not_wait_is_told(file: Path) -> None:
     with lock(file.parent), pytest.raises(BusyError, match="another run"), hold_chain(file):
         pass
     add(file, 4)
+
+
+def test_a_disk_that_is_full_after_the_line(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line is there: to say that it is not would have a receipt of a reply that did not leave."""
+    with monkeypatch.context() as full:
+        full.setattr(shared.chain, "write_json", no_room)
+        add(file, 7)
+    assert read_head(head_file(file))["lines"] == 4
+    assert numbers(file) == [0, 1, 2, 3, 7]
+    add(file, 8)
+    assert read_head(head_file(file))["lines"] == 6
+
+
+def no_room(*_: object) -> None:
+    raise OSError(28, "No space left on device")

@@ -54,6 +54,8 @@ def test_num_examples_counts_patients() -> None:
         lambda records: records["metrics"].update({"num-examples": 10**300}),
         lambda records: records["metrics"].update({"dice": 1e308}),
         lambda records: records["metrics"].update({"\x1b[2J": 1.0}),
+        lambda records: records["metrics"].update({"epsilon": float("nan")}),
+        lambda records: records["metrics"].update({"epsilon": -1.0}),
         lambda records: records["metrics"].update({f"m{number}": 1.0 for number in range(100)}),
         lambda records: records["reply"].update({"left_out": "[" * 100_000}),
         lambda records: records["reply"].update({"left_out": '{"\x1b": 1}'}),

@@ -235,13 +235,25 @@ def test_a_simulated_run_leaves_receipts(values: Callable[..., dict[str, Any]], 
         assert not [name for name in names - set(works) if name in text]
 
 
-def test_the_command(site: SiteConfig, request_: Request, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    site: SiteConfig,
+    request_: Request,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     file = audit_file(Path(site.work))
     assert audit_command(["verify", site.work]) == 2
     send(site, request_.to_records(), "query")
     for place in (site.work, str(file.parent), str(file)):
         assert audit_command(["verify", place]) == 0
     assert "3 lines hold" in capsys.readouterr().out
+    (tmp_path / "copy.jsonl").write_bytes(file.read_bytes())  # without its head.json
+    assert audit_command(["verify", str(tmp_path / "copy.jsonl")]) == 0
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("client.round.audit_command.find_audit", of_another)
+        assert audit_command(["verify", site.work]) == 2
+        assert "work: Permission denied" in capsys.readouterr().err
     assert audit_command(["verify", site.work, "--server", str(file.parent.parent / "nowhere")]) == 2
     assert audit_command(["verify", site.work, "--server", site.work]) == 1  # no server's log
     file.write_text(file.read_text().replace('"accepted"', '"declined"'))
@@ -252,3 +264,7 @@ def test_the_command(site: SiteConfig, request_: Request, capsys: pytest.Capture
     with pytest.raises(SystemExit) as wrong:
         audit_command(["show", site.work])
     assert wrong.value.code == 2
+
+
+def of_another(place: Path) -> None:
+    raise PermissionError(13, "Permission denied", str(place))

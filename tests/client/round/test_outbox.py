@@ -39,6 +39,16 @@ def test_two_replies_are_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4
 
 
+def test_the_newest_is_kept_whatever_the_clock_says(tmp_path: Path) -> None:
+    """Time may be set back between two replies; one that is lost on its way would be trained, and charged, again."""
+    outbox = Outbox(tmp_path)
+    for number in range(2):
+        outbox.store(f"r-{number}", REPLY)
+        os.utime(tmp_path / f"r-{number}.json", (4e9 + number, 4e9 + number))
+    outbox.store("r-2", REPLY)
+    assert [outbox.find(f"r-{number}") is not None for number in range(3)] == [False, True, True]
+
+
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     """Half an update, under its temporary name."""
     (tmp_path / ".r-0001.safetensors.0123.tmp").write_bytes(b"half")
