@@ -1,13 +1,21 @@
 """Which nodes the SuperLink lets in: those with an admitted site's key, and no others."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from server.link.control import Control, Node, key_bytes
-from server.provisioning.admit import readable_keys
-from shared.keys import read_public
-from shared.parse import ConfigError
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from server.link.control import Control, ControlError, Node, SilentError, key_bytes
+from server.provisioning.admit import admitted_keys, read_records
+from shared.keys import fingerprint
+
+CURE = (
+    "where its key was shut out by mistake, end gliofed-server start, remove link/state.db, which has "
+    "Flower's messages alone, and start again"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,29 +28,43 @@ class Member:
     """When it was last online; ISO 8601. None: never."""
 
 
-def tend_members(control: Control, folder: Path) -> tuple[dict[str, Member], list[str]]:
-    """Register who was admitted and shut out who was expelled; return the members by site, and what was done.
+def tend_members(
+    control: Control, folder: Path, before: Mapping[str, Member]
+) -> tuple[dict[str, Member], list[str], list[str]]:
+    """Register who was admitted and shut out who was expelled; return the members by site, what was done and faults.
 
-    Raises ControlError; and ConfigError over a damaged record, after the other sites are let in. Until it is mended
-    nobody is shut out, for it may be the record of any node.
+    A fault is one site's. While a record is damaged, or all are gone, only those are shut out of whom another says so:
+    it may be the record of any node, and Flower never takes a key again that it has shut out. Whose site.json cannot
+    be read stays what it was `before`. Raises ControlError.
     """
-    paths, faults = readable_keys(folder)
-    keys = {key_bytes(read_public(path.read_text(), str(path))): site for site, path in paths.items()}
+    records, damaged = read_records(folder)
+    found, wrong = admitted_keys(folder, records)
+    keys = {key_bytes(key): site for site, key in found.items()}
+    known = {member.node: site for site, member in before.items() if site in damaged}
+    ended = {mark for record in records.values() for mark in record.ended()}
     members: dict[str, Member] = {}
-    said = []
+    said, faults = [], [*damaged.values(), *wrong.values()]
     for node in control.nodes():
-        if (site := keys.get(node.public_key)) is not None:
+        if (site := keys.get(node.public_key, known.get(node.id))) is not None:
             members[site] = Member(node=node.id, online=node.online, seen=_seen(node))
-        elif not faults:
+        elif (not faults and (folder / "sites").exists()) or _fingerprint(node) in ended:
             control.unregister(node.id)
             said.append(f"node {node.id}: shut out, for its key is no admitted site's; it was expelled or replaced")
     for key, site in keys.items():
         if site not in members:
-            members[site] = Member(node=control.register(key, site), online=False, seen=None)
-            said.append(f"{site}: may connect")
-    if faults:
-        raise ConfigError("; ".join(faults))
-    return dict(sorted(members.items())), said
+            try:
+                members[site] = Member(node=control.register(key, site), online=False, seen=None)
+                said.append(f"{site}: may connect")
+            except SilentError:
+                raise
+            except ControlError as error:
+                faults.append(f"{site}: cannot be let in ({error}); {CURE}")
+    return dict(sorted(members.items())), said, faults
+
+
+def _fingerprint(node: Node) -> str:
+    key = load_pem_public_key(node.public_key)
+    return fingerprint(key) if isinstance(key, ec.EllipticCurvePublicKey) else ""
 
 
 def _seen(node: Node) -> str | None:

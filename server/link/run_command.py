@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from shared.hydra_words import sentence
 from shared.parse import ConfigError
+from shared.terminal import plain
 
 COMMAND = "gliofed-server run"
 OWN = ("federation", "name", "resume")
@@ -58,26 +59,31 @@ def _composed(words: list[str]) -> Any:
 def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Sequence[str]) -> str:
     # Imported here, so that --help and a mistyped key answer at once.
     from server.link.runs import new_run
-    from server.provisioning.admit import admitted
+    from server.provisioning.admit import admitted_keys, read_records
     from server.provisioning.federation import open_federation
     from server.settings import check_groups, parse_run
     from shared.code import build_code
 
-    federation, sites = open_federation(folder), list(admitted(folder))
+    federation, (records, damaged) = open_federation(folder), read_records(folder)
+    keys, wrong = admitted_keys(folder, records)
+    sites, faults = list(keys), damaged | wrong
     if not sites:
-        raise ConfigError(f"{folder}: no site is admitted yet; {federation.name} has {', '.join(federation.sites)}")
+        none = f"{folder}: no site is admitted yet; {federation.name} has {', '.join(federation.sites)}"
+        raise ConfigError("; ".join(faults.values()) or none)
     check_groups(values, COMMAND)
     for key in ("root", "labels"):
         if any(word.lstrip("+~").startswith(f"data.{key}=") for word in words):
             raise ConfigError(f"data.{key}: each hospital's own, and in its site.yaml; leave it out")
     run = parse_run(values, sites)
     if unknown := sorted(set(run.round.expected) - set(sites)):
-        raise ConfigError(f"round.expected: {unknown[0]} is not admitted; {', '.join(sites)} are")
+        why = faults.get(unknown[0], f"{', '.join(sites)} are")
+        raise ConfigError(f"round.expected: {unknown[0]} is not admitted; {why}")
     if (folder / "code.fab").read_bytes() != build_code():
         cure = f"run gliofed-server provision {folder / 'federation.yaml'}, and let the hospitals approve it"
         raise ConfigError(f"{folder / 'code.fab'}: not the code that is installed here; {cure}")
     made = new_run(folder, name or f"{datetime.now().astimezone():%Y-%m-%d-%H-%M-%S}", run, words)
-    return f"submitted as {made.name}; {_next(folder)}"
+    without = [f"{plain(fault)}; the run does not expect {site}\n" for site, fault in faults.items()]
+    return f"{''.join(without)}submitted as {made.name}; {_next(folder)}"
 
 
 def _resume(folder: Path, name: str) -> str:

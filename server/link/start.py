@@ -96,9 +96,10 @@ class Service:
         """Look after sites and runs, as far as the SuperLink answers; yield what is wrong."""
         process = self.link.superlink.process
         try:
-            self.members, done = tend_members(self.link.control, self.folder)
+            self.members, done, faults = tend_members(self.link.control, self.folder, self.members)
             self._answered, self._registered = self.clock(), True
             said += done
+            yield from faults  # each is one site's: the other sites and the runs go on
             if process is not None and process.pid != self._known:
                 self.runner.forget()
                 self._known = process.pid
@@ -112,7 +113,6 @@ class Service:
                 self.link.superlink.end()
             yield "the SuperLink starts" if self.link.superlink.seconds() <= STARTS else str(error)
         except (ControlError, ConfigError, OSError) as error:
-            self._registered |= isinstance(error, ConfigError)  # a record is damaged; the other sites are let in
             yield _sentence(error)
 
     def write(self) -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from server.link.online import read_online
 from server.link.runs import Run, runs_of
-from server.provisioning.admit import site_records
+from server.provisioning.admit import SiteRecord, admitted_keys, read_records
 from server.provisioning.certificates import ending_soon
 from server.provisioning.federation import open_federation
 from server.round.history import Event
@@ -31,7 +31,7 @@ class SiteStatus:
 
     name: str
     membership: str
-    """admitted, expelled, or invited: a kit was made, and no request of it was admitted."""
+    """admitted, expelled, damaged: its record cannot be read; or invited: no request of it was admitted."""
     connected: bool | None
     seen: str | None
     """When it was last connected; ISO 8601."""
@@ -74,8 +74,9 @@ class Status:
 def status(folder: Path) -> Status:
     """Look at a federation's folder; `start` need not run. Raises ConfigError."""
     federation, online, runs = open_federation(folder), read_online(folder), runs_of(folder)
-    records, lines = site_records(folder), _last_lines(runs)
-    names = dict.fromkeys([*federation.sites, *records])
+    (records, damaged), lines = read_records(folder), _last_lines(runs)
+    faults = damaged | admitted_keys(folder, records)[1]
+    names = dict.fromkeys([*federation.sites, *sorted(records | damaged)])
     sites = []
     for name in names:
         record, line = records.get(name), lines.get(name, {})
@@ -83,7 +84,7 @@ def status(folder: Path) -> Status:
         sites.append(
             SiteStatus(
                 name=name,
-                membership="invited" if record is None else "admitted" if record.expelled is None else "expelled",
+                membership="damaged" if name in faults else _membership(record),
                 connected=None if online is None else bool(member and member["online"]),
                 seen=member["seen"] if member else None,
                 patients=line.get("patients"),
@@ -93,6 +94,7 @@ def status(folder: Path) -> Status:
             )
         )
     trouble = [online["trouble"]] if online and online["trouble"] else []
+    trouble += [fault for fault in faults.values() if fault not in "".join(trouble)]  # `start` may have said it
     return Status(
         federation=federation.name,
         started=online is not None,
@@ -127,6 +129,12 @@ def show(status: Status, as_json: bool, console: Console | None = None) -> None:
     console.print(runs if status.runs else "no run yet; gliofed-server run --help")
     for warning in status.warnings:
         console.print(_cell(warning), soft_wrap=True)
+
+
+def _membership(record: SiteRecord | None) -> str:
+    if record is None:
+        return "invited"
+    return "admitted" if record.expelled is None else "expelled"
 
 
 def _run_status(run: Run) -> RunStatus:

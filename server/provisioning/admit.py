@@ -1,8 +1,11 @@
 """gliofed-server admit and expel: which hospital's key may connect."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from server.provisioning.certificates import load_authority
 from server.provisioning.federation import open_federation
@@ -38,6 +41,10 @@ class SiteRecord(Strict):
     """Time, ISO 8601; None: the site may connect."""
     earlier: tuple[Earlier, ...] = ()
 
+    def ended(self) -> set[str]:
+        """Fingerprints of keys that may not connect any more."""
+        return {each.fingerprint for each in self.earlier} | ({self.fingerprint} if self.expelled else set())
+
 
 def admit(path: Path, folder: Path, told: str, replaces: bool = False, now: datetime | None = None) -> list[str]:
     """Admit the hospital whose request this is, if its key has the fingerprint that the hospital `told`.
@@ -54,7 +61,9 @@ def admit(path: Path, folder: Path, told: str, replaces: bool = False, now: date
     if site not in federation.sites:
         raise ConfigError(f"{path}: {site} is not in federation.yaml; its sites are {', '.join(federation.sites)}")
     mark, time = fingerprint(key), (now or datetime.now(UTC)).isoformat(timespec="seconds")
-    records = site_records(folder)
+    records, faults = read_records(folder)
+    if site in faults and _record_path(folder, site).exists():  # one that is missing is made anew
+        raise ConfigError(faults.pop(site))
     for other, record in records.items():
         if other != site and mark in (record.fingerprint, *(each.fingerprint for each in record.earlier)):
             raise ConfigError(f"{path}: this key is {other}'s; every hospital makes its own, with its own kit")
@@ -70,13 +79,16 @@ def admit(path: Path, folder: Path, told: str, replaces: bool = False, now: date
         said = [f"{site}: admitted, with the key {mark}"]
     # Last, and each time: after a crash between the two files, admitting again mends it.
     write_bytes(_key_path(folder, site), f"{public_line(key)} {site}\n".encode())
-    return said
+    return said + [f"{fault}; whether the new key was ever {other}'s is not known" for other, fault in faults.items()]
 
 
 def expel(site: str, folder: Path, now: datetime | None = None) -> list[str]:
     """Shut a hospital out; its record stays. Raises ConfigError."""
     open_federation(folder)
-    record = site_records(folder).get(site)
+    records, faults = read_records(folder)
+    if site in faults:
+        raise ConfigError(f"{faults[site]}; or remove {folder / 'sites' / site}, which shuts it out as well")
+    record = records.get(site)
     if record is None:
         raise ConfigError(f"{site}: was never admitted in {folder.resolve()}")
     if record.expelled is not None:
@@ -86,29 +98,42 @@ def expel(site: str, folder: Path, now: datetime | None = None) -> list[str]:
     return [f"{site}: expelled; to let it in again, it joins anew and is admitted with --replace"]
 
 
-def admitted(folder: Path) -> dict[str, Path]:
-    """Find key.pub of each site that may connect, in the order of names; ConfigError over a damaged record."""
-    found, faults = readable_keys(folder)
-    if faults:
-        raise ConfigError(faults[0])
-    return found
+def read_records(folder: Path) -> tuple[dict[str, SiteRecord], dict[str, str]]:
+    """Read site.json of every site that was ever admitted; return also what is wrong with the others', by site."""
+    records: dict[str, SiteRecord] = {}
+    faults: dict[str, str] = {}
+    places = (folder / "sites").iterdir() if (folder / "sites").exists() else ()  # a glob hides that it may not look
+    for place in sorted(places):
+        if is_site_name(site := place.name) and place.is_dir():
+            path = _record_path(folder, site)
+            try:
+                records[site] = parse(SiteRecord, path.read_text(errors="replace"))
+            except FileNotFoundError:  # while somebody restores it, say
+                faults[site] = f"{path}: missing; restore it from a copy, or admit the site's request again"
+            except (OSError, ConfigError) as error:
+                faults[site] = f"{path}: {_sentence(error)}; restore it from a copy"
+    return records, faults
 
 
-def readable_keys(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Find key.pub of each site that may connect, as far as that can be told, and what is wrong with other records."""
-    found, faults = {}, []
-    for path in _record_paths(folder):
-        site, key = path.parent.name, _key_path(folder, path.parent.name)
-        try:
-            record = _read_record(path)
-            if record.expelled is None:
-                line = key.read_text(errors="replace") if key.exists() else ""
-                if fingerprint(read_public(line, str(key))) != record.fingerprint:
-                    raise ConfigError(f"{key}: not the key of site.json; admit the site's request again")
-                found[site] = key
-        except ConfigError as error:
-            faults.append(str(error))
-    return found, faults
+def admitted_keys(
+    folder: Path, records: Mapping[str, SiteRecord]
+) -> tuple[dict[str, ec.EllipticCurvePublicKey], dict[str, str]]:
+    """Read key.pub of each site that may connect; return also what is wrong with the others', by site."""
+    keys: dict[str, ec.EllipticCurvePublicKey] = {}
+    faults: dict[str, str] = {}
+    for site, record in records.items():
+        if record.expelled is None:
+            path = _key_path(folder, site)
+            try:
+                key = read_public(path.read_text(errors="replace"), str(path))
+                if fingerprint(key) != record.fingerprint:
+                    raise ConfigError(f"{path}: not the key of site.json")
+                keys[site] = key
+            except OSError as error:
+                faults[site] = f"{path}: {_sentence(error)}; admit the site's request again"
+            except ConfigError as error:
+                faults[site] = f"{error}; admit the site's request again"
+    return keys, faults
 
 
 def _compare(path: Path, mark: str, told: str) -> None:
@@ -135,20 +160,8 @@ def _ended(old: SiteRecord, time: str) -> Earlier:
     return Earlier(fingerprint=old.fingerprint, admitted=old.admitted, ended=old.expelled or time)
 
 
-def site_records(folder: Path) -> dict[str, SiteRecord]:
-    """Read site.json of every site that was ever admitted; ConfigError over a damaged one."""
-    return {path.parent.name: _read_record(path) for path in _record_paths(folder)}
-
-
-def _record_paths(folder: Path) -> list[Path]:
-    return sorted(path for path in (folder / "sites").glob("*/site.json") if is_site_name(path.parent.name))
-
-
-def _read_record(path: Path) -> SiteRecord:
-    try:
-        return parse(SiteRecord, path.read_text(errors="replace"))
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+def _sentence(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
 
 
 def _record_path(folder: Path, site: str) -> Path:

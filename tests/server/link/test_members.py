@@ -1,61 +1,145 @@
 """Whom the SuperLink lets in; tests/deploy ask a real one."""
 
-from collections.abc import Callable
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_superlink import SuperLink
 from telephone import admit_told
 
 from client.link.join import join
-from server.link.control import key_bytes
-from server.link.members import tend_members
+from server.link.control import ControlError, SilentError, key_bytes
+from server.link.members import Member, tend_members
 from server.provisioning.admit import expel
-from shared.keys import new_key, read_public
-from shared.parse import ConfigError
+from shared.keys import new_key
+
+
+@dataclass
+class Tend:
+    """What `start` does again and again, beside a SuperLink that once let in somebody whom nobody admitted."""
+
+    folder: Path
+    superlink: SuperLink
+    members: dict[str, Member] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def __call__(self) -> dict[str, int]:
+        control: Any = self.superlink
+        self.members, _, self.faults = tend_members(control, self.folder, self.members)
+        return {site: member.node for site, member in self.members.items()}
 
 
 @pytest.fixture
-def tend(folder: Path) -> Callable[[], dict[str, int]]:
+def tend(folder: Path) -> Tend:
     superlink = SuperLink()
-    superlink.keys[99] = key_bytes(new_key().public_key())  # of somebody whom nobody admitted
-
-    def once() -> dict[str, int]:
-        members, _ = tend_members(superlink, folder)  # type: ignore[arg-type]
-        assert superlink.keys.keys() == {member.node for member in members.values()}
-        return {site: member.node for site, member in members.items()}
-
-    return once
+    superlink.keys[99] = key_bytes(new_key().public_key())
+    return Tend(folder, superlink)
 
 
-def test_admitted_keys_are_let_in_and_no_others(root: Path, folder: Path, tend: Callable[[], dict[str, int]]) -> None:
+def test_admitted_keys_are_let_in_and_no_others(root: Path, folder: Path, tend: Tend) -> None:
     assert tend() == {}
     admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
     assert tend() == {"hospital-a": 1}
+    assert list(tend.superlink.keys) == [1]
     admit_told(root / "hospital-b" / "hospital-b.request.json", folder)
     assert tend() == tend() == {"hospital-a": 1, "hospital-b": 2}
     expel("hospital-a", folder)
     assert tend() == {"hospital-b": 2}
+    assert list(tend.superlink.keys) == [2]
 
 
-def test_a_replaced_key_is_another_node(root: Path, folder: Path, tend: Callable[[], dict[str, int]]) -> None:
+def test_a_replaced_key_is_another_node(root: Path, folder: Path, tend: Tend) -> None:
     admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
     tend()
     join(folder / "kits" / "hospital-a.zip", root / "again")
     admit_told(root / "again" / "hospital-a.request.json", folder, replaces=True)
     assert tend() == {"hospital-a": 2}
+    assert list(tend.superlink.keys) == [2]
 
 
-def test_a_damaged_record_shuts_nobody_out(root: Path, folder: Path, tend: Callable[[], dict[str, int]]) -> None:
-    """The operator mends it; until then those who are in stay, and nobody else enters."""
+@pytest.mark.parametrize("file", ["site.json", "key.pub"])
+def test_a_damaged_record_shuts_nobody_out(root: Path, folder: Path, tend: Tend, file: str) -> None:
+    """Until the operator mends it those who are in stay, and other sites enter: it may be the record of any node."""
+    admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
+    before, record = tend(), folder / "sites" / "hospital-a" / file
+    whole = record.read_text()
+    record.write_text("{half")
+    admit_told(root / "hospital-b" / "hospital-b.request.json", folder)
+    tend()
+    assert list(tend.superlink.keys) == [1, 2] and tend.members["hospital-b"].node == 2
+    assert len(tend.faults) == 1 and str(record) in tend.faults[0]
+    record.write_text(whole)
+    assert tend() == before | {"hospital-b": 2}
+
+
+def test_a_damaged_record_keeps_nobody_in_who_was_expelled(root: Path, folder: Path, tend: Tend) -> None:
+    """Nor a key that was replaced: whoever found it must be out at once, whatever is wrong with another's record."""
+    for site in ("hospital-a", "hospital-b"):
+        admit_told(root / site / f"{site}.request.json", folder)
+    tend()
+    (folder / "sites/hospital-a/site.json").unlink()
+    join(folder / "kits" / "hospital-b.zip", root / "again")
+    admit_told(root / "again" / "hospital-b.request.json", folder, replaces=True)
+    tend()
+    assert list(tend.superlink.keys) == [1, 3]
+    expel("hospital-b", folder)
+    assert tend() == {"hospital-a": 1}
+    assert list(tend.superlink.keys) == [1]
+
+
+@pytest.mark.parametrize("away", ["sites/hospital-a/site.json", "sites"])
+def test_a_record_that_is_away_while_it_is_restored_shuts_nobody_out(
+    root: Path, folder: Path, tend: Tend, away: str
+) -> None:
+    """Flower never takes a key again that it has shut out: two seconds without the file were for good."""
+    for site in ("hospital-a", "hospital-b"):
+        admit_told(root / site / f"{site}.request.json", folder)
+    before = tend()
+    (folder / away).rename(root / "bad")
+    tend()
+    (root / "bad").rename(folder / away)
+    assert tend() == before
+
+
+def test_whose_record_is_restored_stays_in_the_round(root: Path, folder: Path, tend: Tend) -> None:
+    """Else its answer would be refused as that of a site that was expelled."""
     admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
     before = tend()
-    other = read_public((root / "hospital-b" / "site.key.pub").read_text(), "b")
-    record = folder / "sites" / "hospital-a" / "key.pub"
-    kept = record.read_text()
-    record.write_text((root / "hospital-b" / "site.key.pub").read_text())
-    with pytest.raises(ConfigError, match=r"key\.pub"):
-        tend()
-    record.write_text(kept)
+    (folder / "sites/hospital-a/site.json").rename(root / "bad")
     assert tend() == before
-    assert key_bytes(other)
+    assert "site.json: missing; restore it from a copy" in tend.faults[0]
+    expelled = json.loads((root / "bad").read_text()) | {"expelled": "2026-01-01T00:00:00+00:00"}
+    (folder / "sites/hospital-a/site.json").write_text(json.dumps(expelled))
+    assert tend() == {} and tend.superlink.keys == {}
+
+
+def test_a_key_that_flower_does_not_take_keeps_no_other_site_out(
+    root: Path, folder: Path, tend: Tend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that it has shut out before, say; that one refusal ended all that `start` looks after."""
+    for site in ("hospital-a", "hospital-b"):
+        admit_told(root / site / f"{site}.request.json", folder)
+    taken = tend.superlink.register
+
+    def register(public_key: bytes, name: str) -> int:
+        if name == "hospital-a":
+            raise ControlError("Public key already in use")
+        return taken(public_key, name)
+
+    monkeypatch.setattr(tend.superlink, "register", register)
+    assert tend() == {"hospital-b": 1}
+    (fault,) = tend.faults
+    assert "hospital-a" in fault and "already in use" in fault and "remove link/state.db" in fault
+
+
+def test_a_superlink_that_falls_silent_is_no_fault_of_a_site(root: Path, folder: Path, tend: Tend) -> None:
+    admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
+
+    def register(public_key: bytes, name: str) -> int:
+        raise SilentError("Connection refused")
+
+    tend.superlink.register = register  # type: ignore[method-assign]
+    with pytest.raises(SilentError):
+        tend()

@@ -117,6 +117,22 @@ def test_other_code_than_the_hospitals_approved_is_not_submitted(
     assert "provision" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("file", ["site.json", "key.pub"])
+def test_a_damaged_record_of_one_site_stops_no_run_of_the_others(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str
+) -> None:
+    join(folder / "kits" / "hospital-b.zip", tmp_path / "hospital-b")
+    admit_told(tmp_path / "hospital-b" / "hospital-b.request.json", folder)
+    record = folder / "sites/hospital-b" / file
+    record.write_text("{half")
+    monkeypatch.chdir(folder)
+    assert run(monkeypatch, "name=first") == 0
+    assert "the run does not expect hospital-b\nsubmitted as first;" in capsys.readouterr().out
+    assert parse(RunConfig, find_run(folder, "first").saved()["run"]).round.expected == ("hospital-a",)
+    assert run(monkeypatch, "name=second", "round.expected=[hospital-b]") == 2
+    assert f"hospital-b/{file}: " in capsys.readouterr().err
+
+
 def test_a_federation_of_nobody_has_no_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

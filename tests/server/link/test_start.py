@@ -31,9 +31,14 @@ def test_a_damaged_record_keeps_no_other_site_out(root: Path, folder: Path, file
         admit_told(root / site / f"{site}.request.json", folder)
     (folder / "sites" / "hospital-a" / file).write_text("{half")
     service, superlink, _, proxy = served(folder)
-    (said,) = service.tend()
+    tended: list[Any] = []
+    service.runner.tend = lambda members: tended.append(members) or []  # type: ignore[func-returns-value,method-assign]
+    entered, said = service.tend()
+    assert entered == "hospital-b: may connect"
     assert f"hospital-a/{file}" in said
     assert len(superlink.keys) == 1
+    assert [list(members) for members in tended] == [["hospital-b"]]  # the runs go on
+    assert service.trouble == said
     service.tend()
     assert proxy.tended == 1
 

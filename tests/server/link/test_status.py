@@ -184,6 +184,22 @@ def test_a_hospitals_words_are_no_markup_and_no_command(folder: Path, run: Run) 
     assert not set("\x1b\x07") & set(shown)
 
 
+@pytest.mark.parametrize("file", ["site.json", "key.pub"])
+def test_a_damaged_record_of_a_site_hides_no_other(folder: Path, run: Run, file: str) -> None:
+    record = folder / "sites/hospital-a" / file
+    record.write_text("{half")
+    found = status(folder)
+    assert [(site.name, site.membership) for site in found.sites] == [
+        ("hospital-a", "damaged"),
+        ("hospital-b", "expelled"),
+    ]
+    assert len(found.runs) == 1
+    (warning,) = found.warnings
+    assert str(record) in warning
+    write_online(folder, {"programs": {}, "sites": {}, "trouble": f"a fault; {warning}"})
+    assert status(folder).warnings == [f"a fault; {warning}"]  # said once
+
+
 @pytest.mark.parametrize("file", ["run.json", "wanted.json", "history.jsonl"])
 def test_a_damaged_file_of_a_run_hides_no_other(
     folder: Path, run: Run, run_config: Callable[..., RunConfig], file: str

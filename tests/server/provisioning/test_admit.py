@@ -12,7 +12,7 @@ from telephone import admit_told, told
 
 from client.link.join import join
 from server.cli import main
-from server.provisioning.admit import TOLD, admit, admitted
+from server.provisioning.admit import TOLD, admit, admitted_keys, expel, read_records
 from shared import keys
 from shared.kit import read_kit
 from shared.parse import ConfigError
@@ -38,6 +38,15 @@ def record(folder: Path) -> dict[str, object]:
     return dict(json.loads((folder / "sites/hospital-a/site.json").read_text()))
 
 
+def admitted(folder: Path) -> list[str]:
+    """The sites that may connect, where nothing is damaged; else what is wrong, as ConfigError."""
+    records, damaged = read_records(folder)
+    keys, wrong = admitted_keys(folder, records)
+    if faults := damaged | wrong:
+        raise ConfigError("; ".join(faults.values()))
+    return list(keys)
+
+
 def test_admit(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,7 +56,7 @@ def test_admit(
         assert status(monkeypatch, main, *words_of) == 0
         said = capsys.readouterr().out
         assert words in said
-    assert admitted(folder) == {"hospital-a": folder / "sites/hospital-a/key.pub"}
+    assert admitted(folder) == ["hospital-a"]
     # Flower's own reader takes the key, and it is the one that stays at the hospital.
     assert try_load_public_key(folder / "sites/hospital-a/key.pub") == try_load_public_key(tmp_path / "a/site.key.pub")
 
@@ -70,7 +79,9 @@ def test_another_key_needs_replace_and_the_old_one_is_gone(folder: Path, tmp_pat
     assert record(folder) == old
     admit_told(second, folder, replaces=True)
     assert [each["fingerprint"] for each in record(folder)["earlier"]] == [old["fingerprint"]]  # type: ignore[attr-defined]
-    assert (tmp_path / "second/site.key.pub").read_text().split()[1] in admitted(folder)["hospital-a"].read_text()
+    assert (tmp_path / "second/site.key.pub").read_text().split()[1] in (
+        folder / "sites/hospital-a/key.pub"
+    ).read_text()
     with pytest.raises(ConfigError, match="expelled or replaced"):  # whoever found the lost key
         admit_told(first, folder, replaces=True)
 
@@ -86,14 +97,14 @@ def test_expel(
     for words in ("hospital-a: expelled;", "expelled before"):
         assert status(monkeypatch, main, "expel", "hospital-a", "--folder", folder) == 0
         assert words in capsys.readouterr().out
-    assert admitted(folder) == {} and record(folder)["expelled"]
+    assert admitted(folder) == [] and record(folder)["expelled"]
     with pytest.raises(ConfigError, match="expelled or replaced"):
         admit_told(request, folder, replaces=True)
     again = asked(folder, tmp_path / "again")
     with pytest.raises(ConfigError, match="was expelled"):
         admit_told(again, folder)
     admit_told(again, folder, replaces=True)
-    assert list(admitted(folder)) == ["hospital-a"]
+    assert admitted(folder) == ["hospital-a"]
 
 
 def test_a_key_is_one_site_s(folder: Path, tmp_path: Path) -> None:
@@ -173,7 +184,31 @@ def test_killed_between_record_and_key(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="admit the site's request again"):
         admitted(folder)
     admit_told(second, folder)
-    assert list(admitted(folder)) == ["hospital-a"]
+    assert admitted(folder) == ["hospital-a"]
+
+
+@pytest.mark.parametrize("how", ["damaged", "missing", "unreadable"])
+def test_one_damaged_record_keeps_no_other_site_in_or_out(folder: Path, tmp_path: Path, how: str) -> None:
+    """A key that is seen by others is shut out at once, whatever is wrong with the record of another hospital."""
+    a, b = (asked(folder, tmp_path / site, site) for site in ("hospital-a", "hospital-b"))
+    admit_told(a, folder)
+    file = folder / "sites/hospital-a/site.json"
+    whole = file.read_text()
+    file.unlink()
+    if how == "damaged":
+        file.write_text("{half")
+    elif how == "unreadable":
+        file.mkdir()
+    assert any(str(file) in sentence and "not known" in sentence for sentence in admit_told(b, folder))
+    assert expel("hospital-b", folder)[0].startswith("hospital-b: expelled;")
+    with pytest.raises(ConfigError, match=r"hospital-a/site\.json: .*restore it from a copy"):
+        expel("hospital-a", folder)
+    if how == "missing":  # where nobody has a copy
+        admit_told(a, folder)
+        assert json.loads(file.read_text())["fingerprint"] == json.loads(whole)["fingerprint"]
+    else:
+        with pytest.raises(ConfigError, match=r"site\.json"):
+            admit_told(a, folder)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +233,7 @@ def test_another_fingerprint_is_not_admitted(folder: Path, tmp_path: Path, typed
 def test_the_fingerprints_beginning_will_do(folder: Path, tmp_path: Path, form: str) -> None:
     request = asked(folder, tmp_path / "a")
     admit(request, folder, form.format(told(request)[7 : 7 + TOLD]))
-    assert list(admitted(folder)) == ["hospital-a"]
+    assert admitted(folder) == ["hospital-a"]
 
 
 def test_the_person_is_asked_and_not_shown_it(
