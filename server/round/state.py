@@ -32,15 +32,18 @@ def save_state(out: Path, state: State) -> None:
 
 
 def load_state(out: Path, history: History) -> State | None:
-    """Return the newest saved state; the history forgets what came after it, and a spool that it has used up goes."""
+    """Return the newest saved state; history and spool forget what came after it, and what it has used up."""
     found = load_checkpoint(out / "checkpoints")
-    history.forget_after(found[1]["round"] if found else 0)
+    newest = found[1]["round"] if found else 0
+    history.forget_after(newest)
+    # The next round's answers were made from these weights. Those of a later one were made from others: a round that is
+    # trained anew, after somebody went back to an older checkpoint, may come out differently.
+    for folder in (out / "spool").glob("round-*"):
+        if int(folder.name.removeprefix("round-")) != newest + 1:
+            rmtree(folder)
     if found is None:
         return None
     tensors, rest = found
-    for folder in (out / "spool").glob("round-*"):
-        if int(folder.name.removeprefix("round-")) <= rest["round"]:
-            rmtree(folder)
     event = rest["event"] if rest["round"] > len(history.rounds()) else None
     norms = tuple(rest["norms"])
     return State(
