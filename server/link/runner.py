@@ -62,8 +62,9 @@ class Runner:
                 runs.append((run, run.submission().flower, run.state()[0]))
             except (ConfigError, OSError) as error:
                 self.troubles.append(f"run {run.name}: {error}")
-        for unknown in going.keys() - named:
-            self.control.stop_run(unknown)  # started just before this program was killed, say, and not noted
+        if not self.troubles:  # else it may be the run that cannot be read now
+            for unknown in going.keys() - named:
+                self.control.stop_run(unknown)  # started just before this program was killed, say, and not noted
         current = [run for run, flower, _ in runs if flower is not None]
         if not going and (first := next((run for run, _, state in runs if state == "waiting"), None)):
             said += self._submit(first, members)

@@ -145,17 +145,18 @@ def runs_of(folder: Path) -> list[Run]:
             return run.wanted().since
         return ""
 
-    runs = [Run(path.parent) for path in (folder / "runs").glob("*/wanted.json") if is_site_name(path.parent.name)]
+    # By either: somebody may be restoring the other.
+    files = [path for file in ("run.json", "wanted.json") for path in (folder / "runs").glob(f"*/{file}")]
+    runs = {Run(path.parent) for path in files if is_site_name(path.parent.name)}
     return sorted(runs, key=lambda run: (since(run), run.name))
 
 
 def find_run(folder: Path, name: str) -> Run:
     """Find a run by its name, or raise ConfigError."""
-    run = Run(folder / "runs" / name)
-    if not is_site_name(name) or not (run.folder / "wanted.json").exists():
-        known = ", ".join(each.name for each in runs_of(folder)) or "none yet"
-        raise ConfigError(f"{name}: no such run; there are: {known}")
-    return run
+    runs = {run.name: run for run in runs_of(folder)}
+    if name not in runs:
+        raise ConfigError(f"{name}: no such run; there are: {', '.join(runs) or 'none yet'}")
+    return runs[name]
 
 
 def new_run(folder: Path, name: str, config: RunConfig, overrides: Sequence[str]) -> Run:

@@ -225,6 +225,25 @@ def test_code_that_flower_has_unpacked_before_is_not_trusted(make: Callable[[str
     assert not half.exists()
 
 
+@pytest.mark.parametrize("file", ["wanted.json", "submission.json", "wanted.json, away"])
+def test_a_run_whose_file_cannot_be_read_is_not_stopped(make: Callable[[str], Run], study: Path, file: str) -> None:
+    """Flower's run is nobody's then, as far as can be told; it was stopped while somebody restored the file."""
+    run, other = make("one"), make("two")
+    it, flower, _ = runner(study)
+    it.tend(MEMBERS)
+    path = run.folder / file.removesuffix(", away")
+    whole, going = path.read_text(), flower.unfinished()
+    if file.endswith("away"):
+        path.unlink()
+    else:
+        path.write_text("{half\n")
+    it.tend(MEMBERS)
+    path.write_text(whole)
+    it.tend(MEMBERS)
+    assert flower.going == going
+    assert (run.state(), other.state()) == (("running", None), ("waiting", None))
+
+
 @pytest.mark.parametrize("file", ["wanted.json", "submission.json", "history.jsonl", "nodes.json"])
 def test_a_damaged_file_stops_its_own_run_alone(make: Callable[[str], Run], study: Path, file: str) -> None:
     damaged, whole = make("a"), make("b")
