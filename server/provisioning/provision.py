@@ -34,8 +34,9 @@ def provision(file: Path, into: Path | None = None, now: datetime | None = None)
     federation = read_federation(file)
     folder = into or _folder_of(file, federation.name)
     authority, said = _authority(folder, federation, now)
-    write_bytes(folder / FILE, file.read_bytes())
     said += _server_certificates(folder, federation, authority, now)
+    # After them: without ca.key there may be none for the new names, and `start` takes no others.
+    write_bytes(folder / FILE, file.read_bytes())
     code = build_code()
     write_bytes(folder / "code.fab", code)
     for site in federation.sites:

@@ -168,6 +168,36 @@ def test_the_authoritys_key_may_be_elsewhere(folder: Path) -> None:
     renew(folder)
 
 
+def test_new_names_without_the_authoritys_key_leave_a_folder_that_starts(folder: Path) -> None:
+    """Its file had the new names then, and its certificate the old ones: nothing ran until the key was fetched."""
+    new = TEXT.replace("10.1.2.3", "10.9.9.9")
+    (folder / "ca/ca.key").rename(folder / "taken.key")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"ca/ca\.key: needed for a new server\.crt"):
+        again(folder, new)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    (folder / "taken.key").rename(folder / "ca/ca.key")
+    again(folder, new)
+    assert "10.9.9.9" in (folder / "federation.yaml").read_text()
+
+
+@pytest.mark.parametrize("into", ["new", "study"])
+def test_killed_before_the_file_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch, into: str) -> None:
+    """Provisioning again mends it, at the first time as well."""
+
+    def die(path: Path, content: bytes) -> None:
+        raise KeyboardInterrupt
+
+    new = folder.parent / into
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("server.provisioning.provision.write_bytes", die)
+        again(new, TEXT.replace("10.1.2.3", "10.9.9.9"))
+    said = again(new, TEXT.replace("10.1.2.3", "10.9.9.9"))
+    assert "ca: kept" in said
+    handshake(new / "server/server.crt", new / "ca/ca.crt", "10.9.9.9")
+    assert "10.9.9.9" in (new / "federation.yaml").read_text()
+
+
 @pytest.mark.parametrize("lost", [["ca.crt"], ["ca.key", "ca.crt"]])
 def test_authority_is_never_made_anew(folder: Path, lost: list[str]) -> None:
     for name in lost:
