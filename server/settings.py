@@ -45,4 +45,15 @@ def parse_run(values: Mapping[str, Any], sites: Sequence[str]) -> RunConfig:
             model_of(run)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if run.privacy.mechanism == "central":
+        _check_budget(run)
     return run
+
+
+def _check_budget(run: RunConfig) -> None:
+    from server.round.budget import BudgetError, noise_of_a_sum  # Opacus takes seconds to load
+
+    try:
+        noise_of_a_sum(run)
+    except BudgetError as error:
+        raise ConfigError(str(error)) from None

@@ -8,18 +8,30 @@ from shared.config import RunConfig
 
 
 class BudgetError(Exception):
-    """The run's epsilon does not hold another sum."""
+    """The run's epsilon does not hold another sum, or none at all."""
+
+
+def noise_of_a_sum(config: RunConfig) -> tuple[float, float]:
+    """Noise multiplier of each sum, which follows from all planned rounds, and delta; BudgetError: none will do."""
+    privacy = config.privacy
+    delta = privacy.delta or 1 / (10 * len(config.round.expected))
+    try:
+        return noise_for(privacy.epsilon, delta, 1.0, config.rounds), delta
+    except ValueError:
+        raise BudgetError(
+            f"privacy.epsilon={privacy.epsilon:g}: no noise is enough for it, with delta={delta:g} and "
+            f"rounds={config.rounds}; give a larger epsilon, 1 to 10 is usual"
+        ) from None
 
 
 def charge_sum(history: History, config: RunConfig, round: int) -> tuple[float, float]:
     """Charge the sum of a round in the history; return its noise multiplier and epsilon with it, or raise BudgetError.
 
-    The noise follows from all planned rounds. A charge stays, whatever becomes of its round: of one that is folded
+    A charge stays, whatever becomes of its round: of one that is folded
     again, after a crash or from an older checkpoint, somebody may have seen the first result.
     """
     privacy = config.privacy
-    delta = privacy.delta or 1 / (10 * len(config.round.expected))
-    sigma = noise_for(privacy.epsilon, delta, 1.0, config.rounds)
+    sigma, delta = noise_of_a_sum(config)
     sums = Counter([sigma, *(event["sigma"] for event in history.events() if event["event"] == "charge")])
     epsilon = rdp_epsilon([(noise, 1.0, count) for noise, count in sums.items()], delta)
     if not epsilon <= privacy.epsilon:

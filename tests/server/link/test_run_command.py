@@ -86,6 +86,7 @@ WRONG = {
     ("round.expected=[hospital-b]",): "hospital-b is not admitted",
     ("round.quorum=2",): "round.quorum=2",
     ("privacy.epsilon=3",): "privacy=dp_sgd",
+    ("privacy=central", "privacy.epsilon=0.001", "privacy.delta=0.0001"): "privacy.epsilon=0.001: no noise is enough",
     ("name=../x",): "name=../x",
     ("resume=none",): "none: no such run",
     ("resume=none", "rounds=3"): "drop rounds=3",

@@ -47,6 +47,14 @@ def test_a_round_that_is_made_again_is_charged_again(run: RunConfig, history: Hi
     assert history.path.read_bytes() == before
 
 
+def test_a_budget_that_no_noise_keeps_charges_nothing(run: RunConfig, history: History) -> None:
+    """It was a traceback, of a server that was started again ten times."""
+    run = replace(run, privacy=replace(run.privacy, epsilon=0.001, delta=0.0001))
+    with pytest.raises(BudgetError, match=r"privacy\.epsilon=0\.001: no noise is enough for it, with delta=0\.0001"):
+        charge_sum(history, run, 1)
+    assert not history.path.exists()
+
+
 def test_delta_follows_from_the_sites(run: RunConfig, history: History) -> None:
     run = replace(run, privacy=replace(run.privacy, delta=None), round=replace(run.round, expected=("a", "b")))
     charge_sum(history, run, 1)
