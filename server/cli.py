@@ -20,22 +20,21 @@ def main() -> None:
     if sys.argv[1:2] == ["audit"] and len(sys.argv) > 2:
         from server.round.audit_command import audit_command
 
-        sys.exit(audit_command(sys.argv[2:]))
+        sys.exit(_tried("audit", lambda: audit_command(sys.argv[2:])))
     if sys.argv[1:2] == ["run"]:
         from server.link.run_command import run_command
 
         sys.exit(_tried("run", lambda: run_command(sys.argv[2:])))
     given = _parser().parse_args()
     if given.command == "report":
-        sys.exit(_report(given.run, given.metric, given.json))
+        sys.exit(_tried("report", lambda: _report(given.run, given.metric, given.json)))
     sys.exit(_tried(given.command, lambda: _do(given)))
 
 
-def _tried(command: str, work: Callable[[], None]) -> int:
-    """Do the work; what is wrong is one sentence."""
+def _tried(command: str, work: Callable[[], int | None]) -> int:
+    """Do the work, and return its status; what is wrong is one sentence."""
     try:
-        work()
-        return 0
+        return work() or 0
     except ConfigError as error:
         # It may quote a hospital's request.
         print(f"gliofed-server: {plain(str(error))}", file=sys.stderr)
@@ -143,7 +142,7 @@ def _ask_fingerprint() -> str:
         return ""
 
 
-def _report(run: Path, metric: str | None, as_json: bool) -> int:
+def _report(run: Path, metric: str | None, as_json: bool) -> None:
     from rich.console import Console
 
     from server.report.table import results_table
@@ -152,26 +151,19 @@ def _report(run: Path, metric: str | None, as_json: bool) -> int:
 
     path = run / "history.jsonl"
     if not path.exists():
-        print(f"gliofed-server: {run}: no history.jsonl there, so no run; give a run's folder", file=sys.stderr)
-        return WRONG_USE
-    try:
-        events = History(path).events()
-    except ConfigError as error:
-        print(f"gliofed-server: {plain(str(error))}", file=sys.stderr)
-        return WRONG_USE
+        raise ConfigError(f"{run}: no history.jsonl there, so no run; give a run's folder")
+    events = History(path).events()
     if as_json:
         print(json.dumps(events))
-        return 0
+        return
     known = sorted({name for event in events for name in event.get("global") or {}})
     if metric is None:
         metric = next((task.headline for task in TASKS.values() if task.headline in known), "dice")
     if known and metric not in known:
-        print(f"gliofed-server: --metric {metric}: this run has {', '.join(known)}", file=sys.stderr)
-        return WRONG_USE
+        raise ConfigError(f"--metric {metric}: this run has {', '.join(known)}")
     Console().print(results_table(events, metric))
     for event in events:
         for site, line in event.get("sites", {}).items():
             if line["reason"]:
                 print(plain(f"round {event['round']}: {site} {line['status']}: {line['reason']}"))
     print(f"status: {events[-1]['status'] if events and events[-1]['event'] == 'end' else 'not ended'}")
-    return 0

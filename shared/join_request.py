@@ -1,7 +1,6 @@
 """A hospital's request to be admitted: its public key, signed by the private key that stays there."""
 
 import base64
-import binascii
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,6 +59,6 @@ def read_request(path: Path) -> tuple[JoinRequest, ec.EllipticCurvePublicKey]:
     key = read_public(request.public_key, f"{path}: public_key")
     try:
         key.verify(base64.b64decode(request.signature, validate=True), request.signed(), ec.ECDSA(SHA384()))
-    except (InvalidSignature, binascii.Error):
+    except (InvalidSignature, ValueError):  # no base64, or not even ASCII
         raise ConfigError(f"{path}: altered: the signature is not of its key; ask the hospital for it again") from None
     return request, key

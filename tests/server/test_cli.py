@@ -41,6 +41,24 @@ def test_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "history.jsonl" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [["report"], ["audit", "verify"]], ids=" ".join)
+def test_a_folder_that_may_not_be_entered_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """A run's folder is the service user's alone, and its operator may be another one."""
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(sys, "argv", ["gliofed-server", *words, str(tmp_path)])
+    with monkeypatch.context() as closed, pytest.raises(SystemExit) as end:
+        closed.setattr(Path, "stat", refuse)  # a test may run as root, whom no rights stop
+        main()
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"gliofed-server: {tmp_path}") and said.endswith(": Permission denied\n")
+
+
 def test_what_it_writes_is_its_users_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -123,6 +123,7 @@ def test_a_key_is_one_site_s(folder: Path, tmp_path: Path) -> None:
         ({"made": "2020-01-01T00:00:00+00:00"}, "altered"),
         ({"signature": ""}, "altered"),
         ({"signature": "no base64"}, "altered"),
+        ({"signature": "é"}, "altered"),
         ({"public_key": "ssh-ed25519 AAAA"}, "no public key"),
         ({"public_key": "two\nlines"}, "no public key"),
         ({"site": "../b"}, "site=../b"),
