@@ -1,6 +1,7 @@
 """The link as a hospital, and as anybody else, reaches it: a real SuperLink behind a real nginx."""
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -200,3 +201,20 @@ def test_sigterm_ends_everything(deployed: Deployed) -> None:
     assert not deployed.status()["started"]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", deployed.port), 5)
+
+
+def test_a_key_that_flower_refuses_keeps_nobody_else_out_and_comes_back_with_a_new_database(deployed: Deployed) -> None:
+    """Flower never takes a key again that it has shut out; the cure that `start` tells must be one."""
+    record = deployed.folder / "sites" / SITES[0] / "site.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"expelled": None}))  # expelled by mistake
+    deployed.start()
+    assert deployed.server is not None
+    until(deployed.listens, "the federation can be reached")
+    until(lambda: "remove link/state.db" in (deployed.online().get("trouble") or ""), "the cure was told")
+    assert list(deployed.online()["sites"]) == [SITES[1]]
+    deployed.server.send_signal(signal.SIGTERM)
+    deployed.server.wait(120)
+    (deployed.folder / "link" / "state.db").unlink()
+    deployed.start()
+    until(lambda: list(deployed.online().get("sites", {})) == list(SITES), "both may connect")
+    assert deployed.online()["trouble"] is None
