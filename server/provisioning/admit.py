@@ -62,8 +62,9 @@ def admit(path: Path, folder: Path, told: str, replaces: bool = False, now: date
         raise ConfigError(f"{path}: {site} is not in federation.yaml; its sites are {', '.join(federation.sites)}")
     mark, time = fingerprint(key), (now or datetime.now(UTC)).isoformat(timespec="seconds")
     records, faults = read_records(folder)
-    if site in faults and _record_path(folder, site).exists():  # one that is missing is made anew
-        raise ConfigError(faults.pop(site))
+    fault = faults.pop(site, None)
+    if fault and _record_path(folder, site).exists():  # one that is missing is made anew
+        raise ConfigError(fault)
     for other, record in records.items():
         if other != site and mark in (record.fingerprint, *(each.fingerprint for each in record.earlier)):
             raise ConfigError(f"{path}: this key is {other}'s; every hospital makes its own, with its own kit")
@@ -79,6 +80,8 @@ def admit(path: Path, folder: Path, told: str, replaces: bool = False, now: date
         said = [f"{site}: admitted, with the key {mark}"]
     # Last, and each time: after a crash between the two files, admitting again mends it.
     write_bytes(_key_path(folder, site), f"{public_line(key)} {site}\n".encode())
+    if fault:
+        said.append(f"{site}: its record was missing; which keys it had before is not known any more")
     return said + [f"{fault}; whether the new key was ever {other}'s is not known" for other, fault in faults.items()]
 
 
