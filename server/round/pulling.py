@@ -17,6 +17,8 @@ from server.round.answers import Absent
 UNREADABLE = Absent("failed", "its reply could not be read")
 WAIT = 0.1
 """Seconds for what comes at once."""
+PATIENCE, PAUSE = 60.0, 2.0
+"""Seconds for which the SuperLink may fail over one message, and between two tries."""
 
 Pulled = list[tuple[str, Message | Absent]]
 """By the id of the message that was sent."""
@@ -37,8 +39,9 @@ class TogetherPulls:
 class SeparatePulls:
     """Each in a thread of its own, across machines.
 
-    Flower's pull blocks while parts of a reply are missing, for minutes, and raises over one that is malformed: neither
-    must cost another site anything.
+    Flower's pull blocks while parts of a reply are missing, for minutes, and raises over one that is malformed. So does
+    the SuperLink, which stores a reply whose time is NaN and fails whenever it is asked for. None of it must cost
+    another site anything.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -66,13 +69,26 @@ class SeparatePulls:
 
     def _pull(self, message: str, pull: "_Pull") -> None:
         try:
-            pull.replies = list(self._grid.pull_messages([message]))
+            pull.replies = self._patiently(message)
         except (httpx.HTTPError, FlowerError, OSError) as error:
             pull.error = error
         except Exception:  # of reading what a site has sent
             pull.replies = [UNREADABLE]
         finally:
             pull.done.set()
+
+    def _patiently(self, message: str) -> list[Message | Absent]:
+        """Pull, for a while also over failures of the SuperLink: it may have been starting, or busy."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return list(self._grid.pull_messages([message]))
+            except httpx.HTTPStatusError as error:
+                if not error.response.is_server_error:
+                    raise
+                if time.monotonic() >= end:  # a SuperLink that is down does not answer; this one fails over this reply
+                    return [UNREADABLE]
+            time.sleep(PAUSE)
 
 
 @dataclass
