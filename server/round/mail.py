@@ -90,7 +90,7 @@ class Mail:
             yield from self._send(kind, request, questions, nodes, end)
         while questions:
             over = time.monotonic() >= end  # looked at first: what came in time counts
-            replies = self._pull(_awaited(questions))
+            replies = self._pull(_awaited(questions), len(request.weights))
             for message, reply in replies:
                 yield from self._take(kind, request, questions, message, reply)
             for node in [node for node in questions if not admitted(node)]:

@@ -1,24 +1,40 @@
 """Answers off Flower's grid, each by the message that it answers as we know it: what a reply says of itself is its
 sender's word, and could be another site's.
+
+Flower 1.41 takes a reply into memory however large it is, and repeats a chunk of an array as often as the array says: a
+megabyte could become terabytes. So private names of it are replaced, all in this file, which refuses to run with
+another Flower.
 """
 
+import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
-from flwr.app import Message
+from flwr import __version__
+from flwr.app import Array, Message
+from flwr.app.message.arraychunk import ArrayChunk
 from flwr.serverapp import Grid
 from flwr.supercore.error import FlowerError
+from flwr.supercore.inflatable.inflatable_object import get_object_body, get_object_head_values_from_object_content
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
 
 from server.round.answers import Absent
+from shared.parse import ConfigError
+
+TESTED = "1.41.0"
 
 UNREADABLE = Absent("failed", "its reply could not be read")
 WAIT = 0.1
 """Seconds for what comes at once."""
 PATIENCE, PAUSE = 60.0, 2.0
 """Seconds for which the SuperLink may fail over one message, and between two tries."""
+SLACK, RECORDS = 4 * 2**20, 2**20
+"""Bytes by which a reply may be larger than the model that was sent, as an update is in fp32 with its scales; and bytes
+of it that are not the update's own: what a site says in numbers and words is a few thousand."""
 
 Pulled = list[tuple[str, Message | Absent]]
 """By the id of the message that was sent."""
@@ -31,7 +47,7 @@ class TogetherPulls:
         """Pull from `grid`, which waits a moment by itself."""
         self._grid = grid
 
-    def __call__(self, messages: Sequence[str]) -> Pulled:
+    def __call__(self, messages: Sequence[str], sent: int = 0) -> Pulled:
         """Return the replies that are there."""
         return [(reply.metadata.reply_to_message_id, reply) for reply in self._grid.pull_messages(list(messages))]
 
@@ -48,9 +64,16 @@ class SeparatePulls:
         """Pull from `grid`."""
         self._grid = grid
         self._going: dict[str, _Pull] = {}
+        self._most = SLACK
+        self._inflating = threading.Lock()
+        self._replace_names()
 
-    def __call__(self, messages: Sequence[str]) -> Pulled:
-        """Return the replies that are there. Raises what is the SuperLink's fault, and no site's."""
+    def __call__(self, messages: Sequence[str], sent: int = 0) -> Pulled:
+        """Return the replies that are there. Raises what is the SuperLink's fault, and no site's.
+
+        No reply is taken that is larger than the largest model that was `sent`, in bytes, by more than SLACK.
+        """
+        self._most = max(self._most, sent + SLACK)
         for message in messages:
             if message not in self._going:
                 self._going[message] = _Pull()
@@ -89,6 +112,50 @@ class SeparatePulls:
                 if time.monotonic() >= end:  # a SuperLink that is down does not answer; this one fails over this reply
                     return [UNREADABLE]
             time.sleep(PAUSE)
+
+    def _replace_names(self) -> None:
+        """Put our limits around Flower's own pull of a reply's parts, and around what makes a message of them."""
+        if __version__ != TESTED:
+            raise ConfigError(f"flwr {__version__}: a reply's size is known to be limited with {TESTED}; install that")
+        import flwr.superlink.grid.http_grid as http_grid  # loads what a simulation does not need
+
+        def pull(object_ids: list[str], pull_object_fn: Callable[[str], bytes]) -> dict[str, bytes]:
+            lock, size = threading.Lock(), 0
+
+            def pull_one(object_id: str) -> bytes:
+                nonlocal size
+                content = pull_object_fn(object_id)
+                with lock:  # some come at once
+                    size += len(content)
+                if size > self._most:
+                    raise ValueError(f"a reply of over {self._most} bytes")
+                return content
+
+            return pull_objects(object_ids, pull_one)
+
+        def inflate(object_id: str, contents: dict[str, bytes]) -> Any:
+            with self._inflating:  # it takes some times the reply's size: one at a time, whatever the number of sites
+                _check(contents, self._most)
+                return inflate_object_from_contents(object_id, contents)
+
+        vars(http_grid).update(pull_objects=pull, inflate_object_from_contents=inflate)
+
+
+def _check(contents: Mapping[str, bytes], most: int) -> None:
+    """Refuse what would become larger than `most` bytes in memory; `contents` are of Flower's objects, by their ids."""
+    records = arrays = 0
+    for content in contents.values():
+        kind, children, _ = get_object_head_values_from_object_content(content)
+        if kind == ArrayChunk.__qualname__:
+            continue
+        records += len(content)
+        if records > RECORDS:
+            raise ValueError(f"a reply with records of over {RECORDS} bytes")
+        if kind == Array.__qualname__:
+            chunks = json.loads(get_object_body(content, Array))["arraychunk_ids"]  # places among the children
+            arrays += sum(len(contents[children[place]]) for place in chunks)
+    if arrays > most:
+        raise ValueError(f"a reply with arrays of over {most} bytes")
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Replies that are lost between machines: the same site is asked again, and one answer counts."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -15,6 +15,7 @@ import server.round.mail
 from server.round.answers import Absent
 from server.round.asking import Sites
 from server.round.audit import RunAudit, hold_audit
+from server.round.pulling import Pulled, SeparatePulls
 from shared.audit import audit_file
 from shared.chain import read_chain
 from shared.config import RunConfig
@@ -192,6 +193,20 @@ def test_a_reply_whose_parts_do_not_come_costs_no_other_site_and_not_more_than_t
     assert not came
     assert isinstance(answers["b"], Reply)
     assert isinstance(answers["a"], Absent)
+
+
+def test_a_reply_may_be_as_large_as_the_model_that_was_sent(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much larger is test_pulling's."""
+    sizes = []
+
+    class Pulls(SeparatePulls):
+        def __call__(self, messages: Sequence[str], sent: int = 0) -> Pulled:
+            sizes.append(sent)
+            return super().__call__(messages, sent)
+
+    monkeypatch.setattr(server.round.mail, "SeparatePulls", Pulls)
+    ask(Wire())
+    assert set(sizes) == {0, len(b"w")}  # to prepare, to train
 
 
 @pytest.mark.parametrize("forged", ["", "message-of-another", "question-of-b"])

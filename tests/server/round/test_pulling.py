@@ -1,13 +1,32 @@
 """What one site's reply can do to the pull of it, with Flower's own grid; test_mail has what becomes of a round."""
 
+import json
+import os
+import threading
 from collections.abc import Callable
 
 import httpx
 import pytest
+import torch
+from flwr.app import Message
+from flwr.app.message import remove_content_from_message
+from flwr.clientapp import ClientApp
+from flwr.common.serde import message_to_proto
+from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesResponse
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.run import Run
+from flwr.superlink.grid import HttpGrid
 
 import server.round.pulling
-from server.round.pulling import UNREADABLE, Pulled, SeparatePulls
+from server.round.pulling import SLACK, UNREADABLE, Pulled, SeparatePulls
+from shared.codec import CODECS, encode, weights_to_bytes
+from shared.messages import Reply
+from shared.parse import ConfigError
+from simulation.grid import LocalGrid
 
+MIB = 2**20
 URL = httpx.Request("POST", "https://localhost/v1/runtime/pull-messages")
 
 
@@ -34,12 +53,58 @@ def status(code: int) -> httpx.HTTPStatusError:
     return httpx.HTTPStatusError("", request=URL, response=httpx.Response(code))
 
 
-def pulled(pulls: SeparatePulls, *messages: str) -> dict[str, object]:
+def pulled(pulls: SeparatePulls, *messages: str, sent: int = 0) -> dict[str, object]:
     """Pull until there is something for each."""
     found: Pulled = []
     while len(found) < len(messages):
-        found += pulls([each for each in messages if each not in dict(found)])
+        found += pulls([each for each in messages if each not in dict(found)], sent)
     return dict(found)
+
+
+class Store:
+    """What a SuperLink keeps of replies, behind Flower's own grid; a test may change the contents."""
+
+    def __init__(self, **replies: Reply) -> None:
+        LocalGrid(ClientApp(), {}, 1, 1.0)  # a Message needs to know who speaks
+        self.messages: dict[str, Message] = {}
+        self.contents: dict[str, bytes] = {}
+        self.asked_for: list[str] = []
+        for name, reply in replies.items():
+            message = Message(reply.to_records(), 1, "train")
+            message.metadata.__dict__["_message_id"] = message.object_id
+            self.messages[name] = message
+            self.contents |= {key: each.deflate() for key, each in get_all_nested_objects(message).items()}
+
+    def grid(self) -> HttpGrid:
+        grid = HttpGrid(token="t")
+        grid._client = self  # type: ignore[assignment]
+        grid.set_run(Run.create_empty(1))
+        return grid
+
+    def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:
+        messages = [self.messages[each] for each in request.message_ids]
+        return PullAppMessagesResponse(
+            messages_list=[message_to_proto(remove_content_from_message(each)) for each in messages],
+            message_object_trees=[get_object_tree(each) for each in messages],
+        )
+
+    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:
+        self.asked_for.append(request.object_id)
+        content = self.contents[request.object_id]
+        return PullObjectResponse(object_found=True, object_available=True, object_content=content)
+
+    def ConfirmMessageReceived(self, request: object) -> None:
+        pass
+
+
+def reply_of(size: int) -> Reply:
+    return Reply(site="a", update=os.urandom(size))
+
+
+def taken(store: Store, sent: int = 0) -> dict[str, Reply | object]:
+    """What comes of each reply in the store, after a model of `sent` bytes was sent."""
+    found = pulled(SeparatePulls(store.grid()), *store.messages, sent=sent)
+    return {n: Reply.from_records(r.content) if isinstance(r, Message) else r for n, r in found.items()}
 
 
 def test_a_reply_over_which_the_superlink_fails_costs_its_own_site_alone(
@@ -62,3 +127,62 @@ def test_what_no_reply_can_cause_ends_the_server(quick: None, error: Callable[[]
     raised = error()
     with pytest.raises(type(raised)):
         pulled(SeparatePulls(Failing(raised, 1)), "bad")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_an_update_of_the_models_size_is_taken(codec: str) -> None:
+    """Many small tensors, of which the names and scales weigh most; zeros, of which Flower sends one chunk once."""
+    weights = {f"blocks.{number}.layers.{number}.weight": torch.ones(3) for number in range(3000)}
+    weights["large"] = torch.zeros(2 * MIB)
+    honest = Reply(site="a", update=encode(weights, codec))
+    assert taken(Store(a=honest), sent=len(weights_to_bytes(weights))) == {"a": honest}
+
+
+def test_an_array_that_repeats_its_chunks_is_not_made() -> None:
+    """Flower's arrays name their chunks by number, and may name one a million times: here 24 times a megabyte."""
+    store = Store(a=reply_of(MIB), b=reply_of(MIB))
+    array = next(key for key in store.contents if store.contents[key].startswith(b"Array "))
+    head, _, body = store.contents[array].partition(b"\0")
+    store.contents[array] = head + b"\0" + json.dumps(json.loads(body) | {"arraychunk_ids": [0] * 24}).encode()
+    found = taken(store)
+    assert found["a"] == UNREADABLE
+    assert isinstance(found["b"], Reply)
+
+
+def test_no_more_is_pulled_than_an_honest_site_can_send() -> None:
+    """Of 40 MB in answer to a request without a model, each of Flower's two threads takes one of 5 MiB at most."""
+    store = Store(a=reply_of(40 * MIB))
+    assert taken(store) == {"a": UNREADABLE}
+    assert sum(len(store.contents[each]) for each in store.asked_for) < 3 * 5 * MIB
+    assert isinstance(taken(store, sent=40 * MIB - SLACK + 100_000)["a"], Reply)
+
+
+def test_numbers_and_words_have_a_limit_of_their_own() -> None:
+    """They take many times their bytes in memory."""
+    store = Store(a=Reply(site="a" * 2 * MIB))
+    assert taken(store, sent=40 * MIB) == {"a": UNREADABLE}
+
+
+def test_one_reply_at_a_time_is_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the memory that it takes would grow with the sites."""
+    together = threading.Barrier(2)
+    met = []
+
+    def inflate(*given: object) -> object:
+        try:
+            together.wait(0.1)
+            met.append(True)
+        except threading.BrokenBarrierError:
+            together.reset()
+        return inflate_object_from_contents(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(server.round.pulling, "inflate_object_from_contents", inflate)
+    assert len(taken(Store(a=reply_of(10), b=reply_of(20)))) == 2
+    assert not met
+
+
+def test_another_flower_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is replaced here might not be what takes replies there."""
+    monkeypatch.setattr(server.round.pulling, "__version__", "1.42.0")
+    with pytest.raises(ConfigError, match="install that"):
+        SeparatePulls(Failing(OSError(), 0))  # type: ignore[arg-type]
