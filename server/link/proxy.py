@@ -52,25 +52,33 @@ http {{
         ssl_certificate_key ../server/server.key;
         ssl_protocols TLSv1.2 TLSv1.3;
         ssl_session_cache shared:tls:10m;
-        client_max_body_size 16m;  # Flower sends chunks of 5.24 MB
-        client_body_buffer_size 16m;  # as large, so that no body lies in a file
+        # 70 bytes for each chunk of an update, all else less. The SuperLink's database is locked while it takes a list
+        # of chunks, for seconds if that has thousands.
+        client_max_body_size 128k;
+        client_body_buffer_size 128k;  # as large, so that no body lies in a file
         client_header_timeout 30s;
         client_body_timeout 60s;
+        error_page 403 =404 /;
+        limit_req zone=calls burst={burst};
+        limit_conn connections 64;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_ssl_verify on;
+        proxy_ssl_trusted_certificate ../ca/ca.crt;
+        proxy_ssl_name localhost;
+        proxy_connect_timeout 5s;
+        proxy_read_timeout 120s;
+        proxy_max_temp_file_size 0;  # else model data would lie in nginx' files
         location / {{ return 404; }}
         location ~ ^/v1/fleet/({calls})$ {{
             limit_except POST {{ deny all; }}
-            error_page 403 =404 /;
-            limit_req zone=calls burst={burst};
-            limit_conn connections 64;
             proxy_pass https://superlink;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_ssl_verify on;
-            proxy_ssl_trusted_certificate ../ca/ca.crt;
-            proxy_ssl_name localhost;
-            proxy_connect_timeout 5s;
-            proxy_read_timeout 120s;
-            proxy_max_temp_file_size 0;  # else model data would lie in nginx' files
+        }}
+        location = /v1/fleet/push-object {{  # which goes before the pattern
+            client_max_body_size 16m;  # Flower sends chunks of 5.24 MB
+            client_body_buffer_size 16m;
+            limit_except POST {{ deny all; }}
+            proxy_pass https://superlink;
         }}
     }}
 }}

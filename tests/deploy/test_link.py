@@ -71,6 +71,15 @@ def test_what_a_hospital_needs_is_there_by_post_alone(line: http.client.HTTPSCon
     assert {answer(line, "POST", path, b"x") for path in ALLOWED}.isdisjoint({404, 502, 503, 504})
 
 
+def test_only_a_chunk_of_an_update_may_be_large(line: http.client.HTTPSConnection) -> None:
+    """A list of thousands of made-up chunks, half a megabyte, locked the SuperLink's database for everybody."""
+    push = "/v1/fleet/push-object"
+    assert {answer(line, "POST", path, bytes(129 * 2**10)) for path in ALLOWED if path != push} == {413}
+    assert answer(line, "POST", push, bytes(17 * 2**20)) == 413
+    # Without a signature Flower refuses it, but it is Flower that does.
+    assert answer(line, "POST", push, bytes(6 * 2**20)) == answer(line, "POST", push, b"x") < 500
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE as CHUNK
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
 from flwr.supernode import fleet_http_client
 
 from server.link.proxy import CALLS, nginx_conf
@@ -24,6 +27,15 @@ def test_the_allowed_calls_are_those_of_flowers_node() -> None:
     source = Path(fleet_http_client.__file__).read_text()
     calls = set(re.findall(r'"/v1/fleet/([\w-]+)"', source))
     assert calls - {"register-node", "unregister-node"} == set(CALLS)
+
+
+def test_a_list_of_an_updates_chunks_fits_and_one_chunk() -> None:
+    """Of a gigabyte, five times over; no body is put into a file."""
+    tree = ObjectTree(object_id="a" * 64, children=[ObjectTree(object_id="c" * 64)] * (10**9 // CHUNK))
+    calls, push_object = [int(size) for size in re.findall(r"client_max_body_size (\d+)[km];", CONF)]
+    assert PushMessagesRequest(message_object_trees=[tree]).ByteSize() < calls * 2**10 / 5
+    assert PushObjectRequest(object_content=bytes(CHUNK)).ByteSize() < push_object * 2**20
+    assert re.findall(r"client_body_buffer_size (\d+)[km];", CONF) == [str(calls), str(push_object)]
 
 
 def test_addresses_and_files() -> None:
