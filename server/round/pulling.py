@@ -2,8 +2,9 @@
 sender's word, and could be another site's.
 
 Flower 1.41 takes a reply into memory however large it is, and repeats a chunk of an array as often as the array says: a
-megabyte could become terabytes. So private names of it are replaced, all in this file, which refuses to run with
-another Flower.
+megabyte could become terabytes. And to the reply that was asked for it adds what a site has sent as the SuperLink, to
+the SuperLink: a reply of any site, to whom it likes. So private names of it are replaced, all in this file, which
+refuses to run with another Flower.
 """
 
 import json
@@ -109,36 +110,53 @@ class SeparatePulls:
             except httpx.HTTPStatusError as error:
                 if not error.response.is_server_error:
                     raise
-                if time.monotonic() >= end:  # a SuperLink that is down does not answer; this one fails over this reply
+                if time.monotonic() >= end:  # one that is down gives no answer at all, so it is this reply's fault
                     return [UNREADABLE]
             time.sleep(PAUSE)
 
     def _replace_names(self) -> None:
-        """Put our limits around Flower's own pull of a reply's parts, and around what makes a message of them."""
+        """Put our limits around Flower's own names; a simulation does not need what is loaded here."""
         if __version__ != TESTED:
-            raise ConfigError(f"flwr {__version__}: a reply's size is known to be limited with {TESTED}; install that")
-        import flwr.superlink.grid.http_grid as http_grid  # loads what a simulation does not need
+            raise ConfigError(f"flwr {__version__}: replies are known to be kept apart with {TESTED}; install that")
+        import flwr.superlink.grid.http_grid as http_grid
+        from flwr.supercore.runtime import RuntimeHttpClient
 
-        def pull(object_ids: list[str], pull_object_fn: Callable[[str], bytes]) -> dict[str, bytes]:
-            lock, size = threading.Lock(), 0
+        RuntimeHttpClient.PullMessages = _answers(RuntimeHttpClient.PullMessages)  # type: ignore[method-assign]
+        vars(http_grid).update(pull_objects=self._pull_parts, inflate_object_from_contents=self._inflate)
 
-            def pull_one(object_id: str) -> bytes:
-                nonlocal size
-                content = pull_object_fn(object_id)
-                with lock:  # some come at once
-                    size += len(content)
-                if size > self._most:
-                    raise ValueError(f"a reply of over {self._most} bytes")
-                return content
+    def _pull_parts(self, object_ids: list[str], pull_object_fn: Callable[[str], bytes]) -> dict[str, bytes]:
+        lock, size = threading.Lock(), 0
 
-            return pull_objects(object_ids, pull_one)
+        def pull_one(object_id: str) -> bytes:
+            nonlocal size
+            content = pull_object_fn(object_id)
+            with lock:  # some come at once
+                size += len(content)
+            if size > self._most:
+                raise ValueError(f"a reply of over {self._most} bytes")
+            return content
 
-        def inflate(object_id: str, contents: dict[str, bytes]) -> Any:
-            with self._inflating:  # it takes some times the reply's size: one at a time, whatever the number of sites
-                _check(contents, self._most)
-                return inflate_object_from_contents(object_id, contents)
+        return pull_objects(object_ids, pull_one)
 
-        vars(http_grid).update(pull_objects=pull, inflate_object_from_contents=inflate)
+    def _inflate(self, object_id: str, contents: dict[str, bytes]) -> Any:
+        """Make a message of its parts; of one at a time, for it takes some times the reply's size."""
+        with self._inflating:
+            _check(contents, self._most)
+            return inflate_object_from_contents(object_id, contents)
+
+
+def _answers(pull_messages: Callable[..., Any]) -> Callable[..., Any]:
+    """Flower's own pull, without what answers nothing."""
+
+    def pull(client: Any, request: Any) -> Any:
+        found = pull_messages(client, request)
+        for place in reversed(range(len(found.messages_list))):
+            # Of a reply the SuperLink has checked this, and whatever else was sent to it has none.
+            if found.messages_list[place].metadata.reply_to_message_id not in request.message_ids:
+                del found.messages_list[place], found.message_object_trees[place]
+        return found
+
+    return pull
 
 
 def _check(contents: Mapping[str, bytes], most: int) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PullAppMessagesRespon
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import Run
+from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid import HttpGrid
 
 import server.round.pulling
@@ -61,40 +63,45 @@ def pulled(pulls: SeparatePulls, *messages: str, sent: int = 0) -> dict[str, obj
     return dict(found)
 
 
-class Store:
+class Store(RuntimeHttpClient):
     """What a SuperLink keeps of replies, behind Flower's own grid; a test may change the contents."""
 
     def __init__(self, **replies: Reply) -> None:
         LocalGrid(ClientApp(), {}, 1, 1.0)  # a Message needs to know who speaks
         self.messages: dict[str, Message] = {}
+        self.to_itself: list[Message] = []
+        """What was sent to the SuperLink as an instruction."""
         self.contents: dict[str, bytes] = {}
         self.asked_for: list[str] = []
         for name, reply in replies.items():
-            message = Message(reply.to_records(), 1, "train")
-            message.metadata.__dict__["_message_id"] = message.object_id
-            self.messages[name] = message
-            self.contents |= {key: each.deflate() for key, each in get_all_nested_objects(message).items()}
+            self.messages[name] = self.keep(reply)
+
+    def keep(self, reply: Reply) -> Message:
+        message = Message(reply.to_records(), 1, "train")
+        message.metadata.__dict__["_message_id"] = message.object_id
+        self.contents |= {key: each.deflate() for key, each in get_all_nested_objects(message).items()}
+        return message
 
     def grid(self) -> HttpGrid:
         grid = HttpGrid(token="t")
-        grid._client = self  # type: ignore[assignment]
+        grid._client = self
         grid.set_run(Run.create_empty(1))
         return grid
 
-    def PullMessages(self, request: PullAppMessagesRequest) -> PullAppMessagesResponse:
-        messages = [self.messages[each] for each in request.message_ids]
-        return PullAppMessagesResponse(
-            messages_list=[message_to_proto(remove_content_from_message(each)) for each in messages],
-            message_object_trees=[get_object_tree(each) for each in messages],
-        )
-
-    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:
-        self.asked_for.append(request.object_id)
-        content = self.contents[request.object_id]
-        return PullObjectResponse(object_found=True, object_available=True, object_content=content)
-
-    def ConfirmMessageReceived(self, request: object) -> None:
-        pass
+    def _unary_unary(self, *, request: Any, response_type: Any, **_: object) -> Any:
+        if isinstance(request, PullAppMessagesRequest):
+            given = [(each, self.messages[each]) for each in request.message_ids if each in self.messages]
+            given += [("", each) for each in self.to_itself]
+            protos = [message_to_proto(remove_content_from_message(each)) for _, each in given]
+            for proto, (asked, _) in zip(protos, given, strict=True):
+                proto.metadata.reply_to_message_id = asked
+            trees = [get_object_tree(each) for _, each in given]
+            return PullAppMessagesResponse(messages_list=protos, message_object_trees=trees)
+        if isinstance(request, PullObjectRequest):
+            self.asked_for.append(request.object_id)
+            content = self.contents[request.object_id]
+            return PullObjectResponse(object_found=True, object_available=True, object_content=content)
+        return response_type()
 
 
 def reply_of(size: int) -> Reply:
@@ -179,6 +186,18 @@ def test_one_reply_at_a_time_is_put_together(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(server.round.pulling, "inflate_object_from_contents", inflate)
     assert len(taken(Store(a=reply_of(10), b=reply_of(20)))) == 2
     assert not met
+
+
+def test_what_was_sent_as_the_superlink_is_no_sites_reply() -> None:
+    """Any site can send that, and Flower adds it to whatever is pulled next."""
+    store = Store()
+    store.to_itself.append(store.keep(reply_of(10)))
+    pulls = SeparatePulls(store.grid())
+    assert pulls(["a"]) == []
+    store.messages["a"] = store.keep(honest := reply_of(20))
+    (message,) = pulled(pulls, "a").values()
+    assert isinstance(message, Message)
+    assert Reply.from_records(message.content) == honest
 
 
 def test_another_flower_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
