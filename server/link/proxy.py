@@ -39,6 +39,7 @@ http {{
     scgi_temp_path unused;
     limit_req_zone $binary_remote_addr zone=calls:10m rate={rate}r/s;
     limit_conn_zone $binary_remote_addr zone=connections:10m;
+    limit_conn_zone $binary_remote_addr zone=lists:10m;
     limit_req_log_level warn;  # of refusals; delays are usual where a site fetches a model
     limit_req_status 503;  # a SuperNode tries again after a 503, and goes offline for ever after a 429
     limit_conn_status 503;
@@ -52,10 +53,9 @@ http {{
         ssl_certificate_key ../server/server.key;
         ssl_protocols TLSv1.2 TLSv1.3;
         ssl_session_cache shared:tls:10m;
-        # 70 bytes for each chunk of an update, all else less. The SuperLink's database is locked while it takes a list
-        # of chunks, for seconds if that has thousands.
-        client_max_body_size 128k;
-        client_body_buffer_size 128k;  # as large, so that no body lies in a file
+        # A list of an update's chunks has 70 bytes for each, and all else is smaller.
+        client_max_body_size 32k;
+        client_body_buffer_size 32k;  # as large, so that no body lies in a file
         client_header_timeout 30s;
         client_body_timeout 60s;
         error_page 403 =404 /;
@@ -70,11 +70,19 @@ http {{
         proxy_read_timeout 120s;
         proxy_max_temp_file_size 0;  # else model data would lie in nginx' files
         location / {{ return 404; }}
-        location ~ ^/v1/fleet/({calls})$ {{
+        location ~ ^/v1/fleet/({calls})$ {{  # but for the two below, which go first
             limit_except POST {{ deny all; }}
             proxy_pass https://superlink;
         }}
-        location = /v1/fleet/push-object {{  # which goes before the pattern
+        location = /v1/fleet/push-messages {{
+            # For each list the SuperLink's database is locked, a third of a second for 32k, and who else writes waits
+            # five seconds at most: several long ones at once would end every call.
+            limit_conn lists 1;
+            limit_conn connections 64;
+            limit_except POST {{ deny all; }}
+            proxy_pass https://superlink;
+        }}
+        location = /v1/fleet/push-object {{
             client_max_body_size 16m;  # Flower sends chunks of 5.24 MB
             client_body_buffer_size 16m;
             limit_except POST {{ deny all; }}

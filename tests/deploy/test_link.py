@@ -74,10 +74,22 @@ def test_what_a_hospital_needs_is_there_by_post_alone(line: http.client.HTTPSCon
 def test_only_a_chunk_of_an_update_may_be_large(line: http.client.HTTPSConnection) -> None:
     """A list of thousands of made-up chunks, half a megabyte, locked the SuperLink's database for everybody."""
     push = "/v1/fleet/push-object"
-    assert {answer(line, "POST", path, bytes(129 * 2**10)) for path in ALLOWED if path != push} == {413}
+    assert {answer(line, "POST", path, bytes(33 * 2**10)) for path in ALLOWED if path != push} == {413}
     assert answer(line, "POST", push, bytes(17 * 2**20)) == 413
     # Without a signature Flower refuses it, but it is Flower that does.
     assert answer(line, "POST", push, bytes(6 * 2**20)) == answer(line, "POST", push, b"x") < 500
+
+
+def test_a_site_sends_one_list_of_chunks_at_a_time(deployed: Deployed, line: http.client.HTTPSConnection) -> None:
+    """Several at once kept every other writer from the SuperLink's database."""
+    path = "/v1/fleet/push-messages"
+    assert answer(line, "POST", path, b"x") < 500
+    trust = ssl.create_default_context(cafile=str(deployed.hospital(SITES[0]) / "ca.crt"))
+    with socket.create_connection(("127.0.0.1", deployed.port), 30) as plain:
+        with trust.wrap_socket(plain, server_hostname="127.0.0.1") as other:
+            other.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n".encode())
+            until(lambda: answer(line, "POST", path, b"x") == 503, "the second is told to come again")
+    until(lambda: answer(line, "POST", path, b"x") < 500, "the first is gone")
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,10 @@ def test_the_allowed_calls_are_those_of_flowers_node() -> None:
 
 
 def test_a_list_of_an_updates_chunks_fits_and_one_chunk() -> None:
-    """Of a gigabyte, five times over; no body is put into a file."""
+    """Of a gigabyte, twice over; no body is put into a file."""
     tree = ObjectTree(object_id="a" * 64, children=[ObjectTree(object_id="c" * 64)] * (10**9 // CHUNK))
     calls, push_object = [int(size) for size in re.findall(r"client_max_body_size (\d+)[km];", CONF)]
-    assert PushMessagesRequest(message_object_trees=[tree]).ByteSize() < calls * 2**10 / 5
+    assert PushMessagesRequest(message_object_trees=[tree]).ByteSize() < calls * 2**10 / 2
     assert PushObjectRequest(object_content=bytes(CHUNK)).ByteSize() < push_object * 2**20
     assert re.findall(r"client_body_buffer_size (\d+)[km];", CONF) == [str(calls), str(push_object)]
 
