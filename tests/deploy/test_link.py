@@ -15,9 +15,16 @@ from pathlib import Path
 import flwr.supercore.control.control_http_client as control
 import flwr.supercore.runtime.runtime_http_client as runtime
 import flwr.supernode.fleet_http_client as fleet
+import httpx
 import pytest
-from cryptography.hazmat.primitives.serialization import PrivateFormat
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import PrivateFormat, load_ssh_private_key
 from deployed_federation import SITES, Deployed
+from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from waiting import alive, until
 
 from server.link.proxy import CALLS
@@ -199,6 +206,22 @@ def test_an_admitted_site_connects_survives_restarts_and_is_cut_off(deployed: De
     log = deployed.hospital(SITES[0]) / "node.log"
     until(lambda: deployed.others[-2].poll() is not None or "401" in log.read_text(), "the node was cut off")
     assert deployed.connected(SITES[1])
+
+
+def test_a_hospital_orders_no_other(deployed: Deployed) -> None:
+    """With its own key, in the server's name: Flower by itself would hand that to the other one as a request."""
+    key = load_ssh_private_key((deployed.hospital(SITES[1]) / "site.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    signed = NodeAuthHttpInterceptor(key, key.public_key())
+    trust = (deployed.hospital(SITES[1]) / "ca.crt").read_bytes()
+    request = PushMessagesRequest(message_object_trees=[ObjectTree()])
+    request.node.node_id = deployed.online()["sites"][SITES[1]]["node"]
+    request.messages_list.add().metadata.src_node_id = SUPERLINK_NODE_ID
+    client = FleetHttpClient.from_server_address(f"127.0.0.1:{deployed.port}", False, trust, [signed])
+    with client, pytest.raises(httpx.HTTPStatusError, match="412"):
+        client.PushMessages(request)
+    log = (deployed.folder / "link" / "superlink.log").read_text()
+    assert f"node {request.node.node_id} sent what it may not: a message of another node" in log
 
 
 def test_a_killed_server_leaves_nothing_that_keeps_the_next_from_starting(deployed: Deployed) -> None:
