@@ -34,17 +34,15 @@ LEAST_FREE = 10**9
 """Bytes that the work folder's disk must have."""
 CASE = 10**8
 """Bytes in the cache for a case: four modalities of 240 x 240 x 155 voxels in fp16, and its mask, are 0.9e8."""
-TESTED = "1.41.0"
-"""Version of Flower in which the check of code is known to hold: it is put into private names."""
 LOADS = """
 import sys
 import flwr
-tested, device, *models = sys.argv[1:]
-if flwr.__version__ != tested:
-    sys.exit(f"flwr {flwr.__version__}, and approval of code is known to hold with {tested}")
-import flwr.supernode.start_client_internal
+from client.link.supernode import TESTED
+if flwr.__version__ != TESTED:
+    sys.exit(f"flwr {flwr.__version__}, and approval of code is known to hold with {TESTED}")
 from client.round.training import pick_device
 from shared.models import MODELS
+device, *models = sys.argv[1:]
 for name in models:
     if name not in MODELS:
         print(f"fault: policy.models={name}: unknown model; known are {', '.join(MODELS)}")
@@ -53,8 +51,7 @@ try:
 except (ValueError, RuntimeError) as error:
     print(f"fault: {error}")
 """
-"""Each line `fault: ` that it prints is one of site.yaml; the words are Flower's version, the device and the
-models that are allowed."""
+"""Each line `fault: ` that it prints is one of site.yaml; the words are its device and the models that are allowed."""
 T = TypeVar("T")
 PATIENCE = 120.0
 """Seconds that loading all of it may take, from a slow disk for the first time."""
@@ -215,7 +212,7 @@ def _look_at_environment(site: SiteConfig, path: Path, found: Findings) -> None:
     """Load PyTorch and Flower, know the models, take the device: in a process that a broken library may end."""
     programs = Path(sys.executable).parent
     try:
-        command = [sys.executable, "-P", "-c", LOADS, TESTED, site.device, *(site.policy.models or ())]
+        command = [sys.executable, "-P", "-c", LOADS, site.device, *(site.policy.models or ())]
         done = subprocess.run(command, capture_output=True, env=environment(), timeout=PATIENCE)  # noqa: S603  # ours
     except subprocess.TimeoutExpired:
         raise ConfigError(

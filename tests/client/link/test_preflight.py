@@ -14,7 +14,7 @@ from small_federation import rewrite
 
 import client.link.preflight
 import client.link.reach
-from client.link.preflight import TESTED, own_folder, preflight
+from client.link.preflight import own_folder, preflight
 from server.provisioning.certificates import make_authority
 from server.provisioning.kit_texts import site_yaml
 from shared.data.layouts import find_cases
@@ -131,12 +131,12 @@ def test_what_only_pytorch_and_the_models_know(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A misspelt model would decline every run without a word."""
-    monkeypatch.setattr(sys, "argv", ["-c", TESTED, "cuda:99", "unet", "unett"])
+    monkeypatch.setattr(sys, "argv", ["-c", "cuda:99", "unet", "unett"])
     exec(client.link.preflight.LOADS, {})
     model, device = capsys.readouterr().out.splitlines()
     assert model.startswith("fault: policy.models=unett: unknown model; known are unet, lstm_unet")
     assert device.startswith("fault: device=cuda:99: this machine has")
-    monkeypatch.setattr(sys, "argv", ["-c", "1.0.0", "cpu"])
+    monkeypatch.setattr("client.link.supernode.TESTED", "1.0.0")
     with pytest.raises(SystemExit, match=r"approval of code is known to hold with 1\.0\.0"):
         exec(client.link.preflight.LOADS, {})
 
