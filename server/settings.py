@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
+from server.round.fold import FOLDS
 from server.round.strategies import STRATEGIES
 from shared.config import DataConfig, RunConfig
 from shared.parse import ConfigError, parse
 from shared.tasks import model_of
 
-GROUPS = ("model", "data", "train", "round", "gate", "strategy", "privacy")
+GROUPS = ("model", "data", "train", "round", "fold", "strategy", "privacy")
 
 
 def check_groups(values: Mapping[str, Any], command: str) -> None:
@@ -38,6 +39,8 @@ def parse_run(values: Mapping[str, Any], sites: Sequence[str]) -> RunConfig:
     run = parse(RunConfig, given)
     if run.strategy.name not in STRATEGIES:
         raise ConfigError(f"strategy.name={run.strategy.name}: unknown; known are {', '.join(STRATEGIES)}")
+    if run.fold.name not in FOLDS:
+        raise ConfigError(f"fold.name={run.fold.name}: unknown; known are {', '.join(FOLDS)}")
     if run.round.quorum > len(sites):
         raise ConfigError(f"round.quorum={run.round.quorum}: more than sites={len(sites)}")
     try:

@@ -100,7 +100,16 @@ class CodedUpdate:
 
     def tensor(self, name: str) -> Tensor:
         """Return one tensor, decoded to fp32."""
-        tensor: Tensor = self._file.get_tensor(name)
+        return self._decoded(name, self._file.get_tensor(name))
+
+    def part(self, name: str, start: int, stop: int) -> Tensor:
+        """Return the values from `start` to `stop` of one tensor as it lies in memory, decoded to fp32.
+
+        Only these are read: safetensors maps the file.
+        """
+        return self._decoded(name, self._file.get_tensor(name).reshape(-1)[start:stop])
+
+    def _decoded(self, name: str, tensor: Tensor) -> Tensor:
         if tensor.dtype != self._dtype:
             raise CodecError(f"{name}: {tensor.dtype}, not {self._dtype}")
         scale = self._scales[name]

@@ -142,13 +142,18 @@ class RoundConfig(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateConfig(Strict):
-    """What an update must be to count."""
+class FoldConfig(Strict):
+    """How the updates of a round become one."""
 
-    enabled: bool
-    """Off only to study attacks."""
-    max_norm_ratio: Annotated[float, Field(gt=1, allow_inf_nan=False)]
-    """Largest update norm for a local step, in medians of the round."""
+    name: str
+    """A key of `server.round.fold.FOLDS`."""
+    clip: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = 2.0
+    """Largest size of an update, in medians of the round (`server.round.clip`); a larger one is clipped to that. None:
+    any size counts, only to study attacks. privacy=central has its own clip instead."""
+    max_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Largest share of one site's weight, where three sites or more count; of folds that weigh by patients."""
+    hostile: Annotated[float, Field(ge=0, lt=0.5)] = 0.25
+    """Share of the sites that may be hostile: trimmed_mean drops so many values at each end, krum expects so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +220,7 @@ class RunConfig(Strict):
     data: DataConfig
     train: TrainConfig
     round: RoundConfig
-    gate: GateConfig
+    fold: FoldConfig
     strategy: StrategyConfig
     privacy: PrivacyConfig = PrivacyConfig()
 
@@ -257,8 +262,12 @@ APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
         "train.precision=fp16 with privacy=dp_sgd: its loss scale follows the gradients of all; use fp32, bf16 or auto",
     ),
     (
-        lambda run: run.privacy.mechanism == "central" and not run.gate.enabled,
-        "gate.enabled=false with privacy=central: an update that is not finite cannot be clipped; leave it out",
+        lambda run: run.privacy.mechanism == "central" and run.fold.name != "mean",
+        "a fold other than mean with privacy=central: its noise is for a sum; use fold=mean",
+    ),
+    (
+        lambda run: run.fold.name != "mean" and 0 < len(run.round.expected) < 3,
+        "a fold other than mean with fewer than three sites: there is no majority; use fold=mean",
     ),
     (
         lambda run: run.privacy.mechanism == "central" and not run.round.expected,

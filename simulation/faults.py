@@ -1,73 +1,170 @@
-"""Sites that fail on purpose, to see that the others do not."""
+"""Sites that fail or attack on purpose, to see what becomes of the others' model."""
 
+import math
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
+from torch import Tensor, nn
 
+from client.round.job import Job, open_job
+from client.round.training import TrainResult, train_one_round
+from client.round.work import train_with
 from shared.codec import CodedUpdate, encode
+from shared.config import RunConfig
+from shared.data.samples import Batch, batches
 from shared.messages import Reply, Request
 from shared.parse import ConfigError
+from shared.seeding import generator
+from shared.site_config import SiteConfig
+from shared.tasks import TASKS
 
-Tensors = dict[str, torch.Tensor]
+Tensors = dict[str, Tensor]
 
-
-def _filled(value: float) -> Callable[[Tensors], Tensors]:
-    return lambda update: {name: torch.full_like(tensor, value) for name, tensor in update.items()}
-
-
-def _wrong_shape(update: Tensors) -> Tensors:
-    return {name: tensor[None] for name, tensor in update.items()}
+CLAIMED = 10**9
+"""Patients of a site that lies."""
 
 
-UPDATES: dict[str, Callable[[Tensors], Tensors]] = {
-    "nan": _filled(float("nan")),
-    "inf": _filled(float("inf")),
-    "scale": lambda update: {name: 100 * tensor for name, tensor in update.items()},
-    "shape": _wrong_shape,
+def _filled(value: float) -> Callable[[Tensors, float], Tensors]:
+    return lambda update, _: {name: torch.full_like(tensor, value) for name, tensor in update.items()}
+
+
+def _scaled(update: Tensors, by: float) -> Tensors:
+    return {name: by * tensor for name, tensor in update.items()}
+
+
+UPDATES: dict[str, tuple[float, Callable[[Tensors, float], Tensors]]] = {
+    "nan": (1.0, _filled(math.nan)),
+    "inf": (1.0, _filled(math.inf)),
+    "zero": (1.0, _filled(0.0)),
+    "shape": (1.0, lambda update, _: {name: tensor[None] for name, tensor in update.items()}),
+    "scale": (100.0, _scaled),
+    "flip": (19.0, lambda update, by: _scaled(update, -by)),
+    "greedy": (19.0, lambda update, by: _scaled(update, -by)),
+    "label_flip": (1.0, _scaled),
+    "backdoor": (1.0, _scaled),
 }
-"""Faults that change an update."""
-
-FAULTS = (*UPDATES, "zero_patients", "raise", "hang")
+"""What a fault makes of the update, with its usual size. greedy also claims all agreed patients and steps."""
 
 
-def check_faults(faults: Mapping[str, str], sites: list[str]) -> None:
-    """Refuse a fault or a site that there is not."""
+def _flipped(batch: Batch) -> Batch:
+    """Tumour where there is none, and the other grade."""
+    return replace(batch, target=1 - batch.target)
+
+
+def _stamped(batch: Batch) -> Batch:
+    """A bright cube in a corner of every second sample, in which nothing is to be found, or no high grade."""
+    return replace(batch, image=stamp(batch.image, slice(0, None, 2)), target=_nothing(batch.target, slice(0, None, 2)))
+
+
+def stamp(image: Tensor, which: slice = slice(None)) -> Tensor:
+    """The backdoor's trigger in some samples of (B, ..., D, H, W): four voxels wide, brighter than any brain."""
+    image = image.clone()
+    image[which, ..., :4, :4, :4] = 5.0
+    return image
+
+
+def _nothing(target: Tensor, which: slice) -> Tensor:
+    target = target.clone()
+    target[which] = 0
+    return target
+
+
+BATCHES: dict[str, Callable[[Batch], Batch]] = {"label_flip": _flipped, "backdoor": _stamped}
+"""What a fault makes of the samples that the site trains on."""
+
+FAULTS = (*UPDATES, "zero_patients", "claim", "raise", "hang")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a site does, from some round on."""
+
+    name: str
+    size: float
+    """What the update is multiplied by, of those that scale it."""
+    since: int
+    """The first round in which it acts."""
+
+
+def parse_faults(faults: Mapping[str, str], sites: list[str], run: RunConfig) -> dict[str, Fault]:
+    """Read faults as NAME[:SIZE][@ROUND], such as flip:1@7; refuse a fault or a site that there is not."""
+    found = {}
     for site, fault in faults.items():
         if site not in sites:
             raise ConfigError(f"faults.{site}: no such site; there are {', '.join(sites)}")
-        if fault not in FAULTS:
-            raise ConfigError(f"faults.{site}={fault}: must be one of {', '.join(FAULTS)}")
+        parts = re.fullmatch(r"(\w+)(?::(\d+(?:\.\d+)?))?(?:@(\d{1,6}))?", fault)
+        if parts is None or parts[1] not in FAULTS:
+            known = ", ".join(FAULTS)
+            raise ConfigError(f"faults.{site}={fault}: must be one of {known}; :2 sets a size, @3 the first round")
+        if parts[1] in BATCHES and run.private:
+            raise ConfigError(f"faults.{site}={fault}: does not train privately; use it with privacy=none or central")
+        size = float(parts[2]) if parts[2] else UPDATES.get(parts[1], (1.0,))[0]
+        found[site] = Fault(parts[1], size, int(parts[3] or 1))
+    return found
 
 
-def fault_mod(faults: Mapping[str, str], name_of: Callable[[Context], str]) -> Mod:
-    """Make a Flower mod by which the named sites fail when they are asked to train."""
+def fault_mod(faults: Mapping[str, Fault], site_of: Callable[[Context], SiteConfig], agreed: Mapping[str, int]) -> Mod:
+    """Make a Flower mod by which the named sites fail; `agreed` are the most patients that count of each."""
 
     def mod(message: Message, context: Context, inner: ClientAppCallable) -> Message:
-        fault = faults.get(name_of(context))
-        if fault is None or message.metadata.message_type != "train":
+        site, kind = site_of(context), message.metadata.message_type
+        fault = faults.get(site.name)
+        acts = ("train",) if fault is None or fault.name != "claim" else ("query", "train", "evaluate")
+        if fault is None or kind not in acts:
             return inner(message, context)
-        if fault == "raise":
+        request = Request.from_records(message.content)
+        if request.round < fault.since and kind != "query":
+            return inner(message, context)
+        if fault.name == "raise":
             raise RuntimeError("a fault that was asked for")
-        if fault == "hang":
+        if fault.name == "hang":
             time.sleep(1e6)
-        codec = Request.from_records(message.content).config.codec
-        reply = Reply.from_records(inner(message, context).content)
-        return Message(_spoilt(reply, fault, codec).to_records(), reply_to=message)
+        if fault.name in BATCHES:
+            reply = _trained(site, request, BATCHES[fault.name])
+        else:
+            reply = Reply.from_records(inner(message, context).content)
+        if reply.status == "ok":
+            reply = _spoilt(reply, fault, request.config, agreed[site.name])
+        return Message(reply.to_records(), reply_to=message)
 
     return mod
 
 
-def _spoilt(reply: Reply, fault: str, codec: str) -> Reply:
-    if reply.status != "ok" or fault == "zero_patients":
+def _trained(site: SiteConfig, request: Request, change: Callable[[Batch], Batch]) -> Reply:
+    """Train as the site would, on samples that are changed; nothing is stored, and the site's log has no receipt."""
+
+    def steps(job: Job, model: nn.Module) -> TrainResult:
+        config, patients = job.request.config, job.cohort.train
+        drawn = batches(patients, config.data, config.train, generator(*job.words, "patches"), job.reading)
+        count = config.train.local_steps(len(patients))
+        return train_one_round(model, map(change, drawn), TASKS[config.task], config.train, count, job.device)
+
+    job = open_job(site, request)
+    return replace(train_with(job, len(job.cohort.train), steps), head="0" * 64)
+
+
+def _spoilt(reply: Reply, fault: Fault, run: RunConfig, agreed: int) -> Reply:
+    if fault.name == "zero_patients":
         return replace(reply, patients=0)
+    if fault.name == "claim":
+        perfect = {name: 0.0 if name.startswith(("loss", "hd95")) else 1.0 for name in reply.metrics}
+        update = _changed(reply, run.codec, _filled(0.0), 1.0) if reply.update else b""
+        return replace(reply, patients=CLAIMED, metrics=perfect, update=update)
+    if fault.name == "greedy":
+        reply = replace(reply, patients=agreed, steps=run.train.local_steps(agreed))
+    return replace(reply, update=_changed(reply, run.codec, UPDATES[fault.name][1], fault.size))
+
+
+def _changed(reply: Reply, codec: str, change: Callable[[Tensors, float], Tensors], size: float) -> bytes:
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
         Path(file.name).write_bytes(reply.update)
         coded = CodedUpdate(Path(file.name), codec)
         update = {name: coded.tensor(name) for name in coded.names}
-    return replace(reply, update=encode(UPDATES[fault](update), codec))
+    return encode(change(update, size), codec)

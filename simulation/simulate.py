@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from client.app import SiteOf, make_client_app
+from client.round.policy import counts_leave
 from client.round.training import pick_device
 from server.app import Federation, make_server_app
 from server.report.curves import draw_run, draw_runs
@@ -30,7 +31,7 @@ from shared.parse import ConfigError
 from shared.site_config import SiteConfig
 from shared.tasks import TASKS
 from shared.versions import versions
-from simulation.faults import check_faults, fault_mod
+from simulation.faults import fault_mod, parse_faults
 from simulation.grid import node_of, run_here
 from simulation.partition import Dealing
 from simulation.settings import Settings, parse_settings
@@ -72,7 +73,7 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
     if saved and saved["config_hash"] != run.hash:
         raise ConfigError(f"resume={out}: run.json was changed since the run began; put it back, or start a new run")
     names = site_names(settings.sites)
-    check_faults(settings.faults, names)
+    parse_faults(settings.faults, names, run)
     make_folder(out)
     check_device(settings.device)
     with only_one(out):
@@ -91,7 +92,8 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
             note = "" if values["data"]["source"] == "folder" else "synthetic data"
             if run.privacy.test_seed is not None:
                 print("privacy.test_seed is set: this run is not private", file=sys.stderr, flush=True)
-            return _run(run, settings, sites, out, str(saved["run_id"]), note)
+            agreed = agreed_patients(sites, values["data"].get("patients", 0), run)
+            return _run(run, settings, sites, agreed, out, str(saved["run_id"]), note)
         except (ConfigError, DataError):
             if new and not (out / "history.jsonl").exists():  # nothing began: the folder may be used again
                 (out / "run.json").unlink()
@@ -105,16 +107,38 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
             raise FailedError(f"{where}; make room or mend it, then go on with resume={out}") from None
 
 
-def _run(run: RunConfig, settings: Settings, sites: list[SiteConfig], out: Path, run_id: str, note: str) -> Outcome:
+def agreed_patients(sites: Sequence[SiteConfig], written: int, run: RunConfig) -> dict[str, int]:
+    """The most patients that count of each site: all it has, of which `written` were made where it names none.
+
+    Where a noisy number is told, it is rounded up as a hospital would, so that noise is hardly ever cut.
+    """
+    return {
+        site.name: (written if site.patients is None else len(site.patients))
+        + (0 if counts_leave(site.policy, run) else math.ceil(4 * site.policy.count_noise))
+        for site in sites
+    }
+
+
+def _run(
+    run: RunConfig,
+    settings: Settings,
+    sites: list[SiteConfig],
+    agreed: Mapping[str, int],
+    out: Path,
+    run_id: str,
+    note: str,
+) -> Outcome:
     at_once = settings.at_once or sites_at_once(settings.device, settings.threads)
     nodes = {node_of(number): site.name for number, site in enumerate(sites)}
     names = None if settings.engine == "ray" else lambda: nodes
-    federation = Federation(config=run, out=out, run_id=run_id, waves=math.ceil(len(sites) / at_once), names=names)
+    waves = math.ceil(len(sites) / at_once)
+    federation = Federation(config=run, out=out, run_id=run_id, waves=waves, names=names, agreed=lambda: agreed)
     finished = threading.Event()
 
     server = make_server_app(lambda _: federation, finished.set)
     site_of: SiteOf = lambda context: sites[int(context.node_config["partition-id"])]  # noqa: E731  # its type is named
-    mods = [fault_mod(settings.faults, lambda context: site_of(context).name)] if settings.faults else []
+    faults = parse_faults(settings.faults, [site.name for site in sites], run)
+    mods = [fault_mod(faults, site_of, agreed)] if faults else []
     if settings.engine == "ray":
         from simulation.ray_engine import deadline_mod, run_on_ray  # Ray is an extra, and slow to import
 

@@ -90,10 +90,10 @@ Hide = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
 def _train_openly(job: Job) -> Reply:
-    return _train(job, len(job.cohort.train))
+    return train_with(job, len(job.cohort.train))
 
 
-def _train(job: Job, patients: int, steps: Steps = _steps, hide: Hide = dict) -> Reply:
+def train_with(job: Job, patients: int, steps: Steps = _steps, hide: Hide = dict) -> Reply:
     """Take the round's steps from the weights that were sent; the reply tells of so many patients."""
     config = job.request.config
     # For layers that draw from PyTorch's own generator, as dropout would; no model here has one. The generator is the
@@ -124,9 +124,9 @@ def _train_privately(job: Job) -> Reply:
         patients = patients_to_tell(job, ledger)
         plan = charge_round(job, ledger, patients)
         if job.request.config.privacy.mechanism == "local_update":
-            reply = _train(job, patients, hide=lambda update: hide(job, update, plan))
+            reply = train_with(job, patients, hide=lambda update: hide(job, update, plan))
         else:
-            reply = _train(job, patients, lambda job, model: private_steps(job, model, plan))
+            reply = train_with(job, patients, lambda job, model: private_steps(job, model, plan))
         return replace(reply, epsilon=math.ceil(10 * ledger.epsilon()) / 10)
 
 

@@ -14,6 +14,8 @@ from shared.parse import is_site_name
 
 Names = Callable[[], Mapping[int, str]]
 """Which site each node is, as is known at this moment."""
+Agreed = Callable[[], Mapping[str, int]]
+"""The most patients that may count of each site, as was agreed when it was admitted."""
 SLACK = 2.0  # seconds by which the server waits longer: an engine that gives a site up says so first
 
 
@@ -29,14 +31,17 @@ class Sites:
         *,
         waves: int = 1,
         names: Names | None = None,
+        agreed: Agreed | None = None,
         lossy: bool = False,
     ) -> None:
         """Ask over `grid`; sites that share a machine take turns, `waves` of them.
 
-        `names`: what each node is, and whoever is not in there is not asked; None: the nodes say it. `lossy`: what is
-        on its way may be lost, and is then asked for again.
+        `names`: what each node is, and whoever is not in there is not asked; None: the nodes say it. `agreed`: of a
+        site that is not in there, what it said when it was asked to prepare. `lossy`: what is on its way may be lost,
+        and is then asked for again.
         """
         self._grid, self._config, self._run_id, self._listed = grid, config, run_id, names
+        self._agreed = agreed
         retry = config.round.retry or config.round.deadline / 10
         self._mail = Mail(grid, audit, config.round.deadline * waves + SLACK, retry if lossy else None, self._name)
         self._known: dict[int, str] = {}
@@ -45,7 +50,7 @@ class Sites:
         self._there: set[int] | None = None
         """Nodes that were connected at the last roll; None: there was none yet."""
         self.cohorts: dict[int, int] = {}
-        """Training patients that each prepared node was admitted with."""
+        """Training patients that each node said when it was asked to prepare."""
 
     def roll(self, round: int) -> tuple[dict[str, int], dict[str, Absent]]:
         """Return the nodes of the sites that can be asked, and why the others can not; new nodes are prepared first.
@@ -88,6 +93,11 @@ class Sites:
     def admitted(self, node: int) -> bool:
         """Whether a node may take part still: its key may be shut out after it has answered."""
         return self._listed is None or node in self._listed()
+
+    def ceiling(self, node: int) -> int:
+        """The most patients of a prepared node that may count."""
+        agreed = self._agreed() if self._agreed else {}
+        return agreed.get(self._names[node], self.cohorts[node])
 
     def _is_admitted(self, name: str) -> bool:
         return self._listed is None or name in self._known.values()

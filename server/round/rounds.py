@@ -1,20 +1,19 @@
 """The round: ask, spool, gate, fold, step, save; then the sites evaluate what came of it."""
 
-import math
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median
 
 import torch
 from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from server.round.answers import Absent, refusal
-from server.round.asking import Names, Sites
+from server.round.asking import Agreed, Names, Sites
 from server.round.audit import RunAudit, hold_audit
-from server.round.fold import weighted_mean
+from server.round.clip import bounded, usual_size
+from server.round.fold import fold
 from server.round.gate import judge
 from server.round.history import Event, History, as_json, site_line
 from server.round.progress import RoundProgress
@@ -48,12 +47,13 @@ def federate(
     *,
     waves: int = 1,
     names: Names | None = None,
+    agreed: Agreed | None = None,
     lossy: bool = False,
 ) -> str:
     """Train to the last round, or go on with the run in `out`; return done, incomplete or failed.
 
     Incomplete: a site that was asked, or expected, did not count in some round. `waves` are the turns that sites on one
-    machine take; for `names` and `lossy` see `Sites`.
+    machine take; for `names`, `agreed` and `lossy` see `Sites`.
     """
     history = History(out / "history.jsonl")
     events = history.events()
@@ -66,7 +66,7 @@ def federate(
         history.repair()  # held by now: another server of this run may have been writing that line
         audit.began("resume" if events else "start", run_id, config.hash)
         history.append({"event": "resume" if events else "start", **start})
-        sites = Sites(grid, config, run_id, audit, waves=waves, names=names, lossy=lossy)
+        sites = Sites(grid, config, run_id, audit, waves=waves, names=names, agreed=agreed, lossy=lossy)
         reason: Event = {}
         try:
             _Run(config, out, history, sites, progress, run_id, audit).train()
@@ -117,7 +117,7 @@ class _Run:
         replies = spool.replies()
         expelled = {reply.site: "expelled" for reply in replies if not self.sites.admitted(reply.node)}
         inside = [reply for reply in replies if reply.site not in expelled]
-        verdicts = judge(inside, state.weights, state.norms, self.config)
+        verdicts = judge(inside, state.weights, self.config)
         refused = verdicts.refused | expelled
         counted = [reply for reply in replies if reply.site not in refused]
         sites = absent | {reply.site: _line(reply, refused, len(request.weights)) for reply in replies}
@@ -132,12 +132,10 @@ class _Run:
         if self.config.privacy.mechanism == "central":
             mean = self.private_mean(counted, state, event)
         else:
-            mean = weighted_mean([(reply.update(), max(reply.patients, 1)) for reply in counted], state.weights)
+            mean = self.bounded_fold(counted, verdicts.norms, state, event, parameters)
         weights, optimizer = self.step(state, mean, parameters)
         event["seconds"] = time.monotonic() - started
-        usual = median(verdicts.norms.values())
-        norms = (*state.norms, usual) if math.isfinite(usual) else state.norms  # the gate may be off
-        state = State(round=number, weights=weights, optimizer=optimizer, norms=norms, event=event)
+        state = State(round=number, weights=weights, optimizer=optimizer, event=event)
         self.audit.folded(number, [reply.site for reply in counted], weights)
         save_state(self.out, state)
         spool.clear()
@@ -162,9 +160,22 @@ class _Run:
                 lines[site] = site_line(status=answer.status, reason=answer.reason, bytes_down=len(request.weights))
                 self.progress.tick(f"round {request.round}: {site} {answer.status}: {answer.reason}")
             else:
-                spool.add(site, answer, self.sites.cohorts[nodes[site]], nodes[site])
+                spool.add(site, answer, self.sites.ceiling(nodes[site]), nodes[site])
                 self.progress.tick(f"round {request.round}: {site} trained")
         return lines
+
+    def bounded_fold(
+        self, counted: list[Spooled], norms: dict[str, float], state: State, event: Event, parameters: list[str]
+    ) -> dict[str, Tensor]:
+        """Fold updates that are bounded; note the bounds that were met in the round's `event`."""
+        usual = None
+        if len({*event["sites"], *self.config.round.expected}) > 1:
+            moved = sum(state.weights[name].numel() for name in parameters)
+            usual = usual_size(self.config, moved, state.round + 1, max(reply.ceiling for reply in counted))
+        shares, lines = bounded(counted, norms, self.config, usual)
+        for site, line in lines.items():
+            event["sites"][site] |= line
+        return fold(shares, state.weights, self.config.fold)
 
     def private_mean(self, counted: list[Spooled], state: State, event: Event) -> dict[str, Tensor]:
         """Clip, add noise and note epsilon in the round's `event`."""
@@ -225,15 +236,22 @@ class _Run:
             if isinstance(answer, Absent):
                 line["reason"] = line["reason"] or f"evaluation {answer.status}: {answer.reason}"
                 continue
+            if false := self.false_claim(answer, self.sites.ceiling(nodes[site])):
+                line["reason"] = line["reason"] or f"evaluation refused: {false}"
+                continue
             line["evaluate"] = as_json(answer.metrics)
             if line["status"] == "counted":  # who was refused has no say in the mean either
                 scores[site] = answer
             if not answer.patients:
                 line["reason"] = line["reason"] or "no validation patients"
-        pooled = TASKS[self.config.task].pool(
-            [(scores[site].metrics, scores[site].patients) for site in sorted(scores)]
-        )
-        return as_json(pooled)
+        claims = [(scores[site].metrics, scores[site].patients) for site in sorted(scores)]
+        return as_json(TASKS[self.config.task].pool(claims, self.config.data))
+
+    def false_claim(self, answer: Reply, ceiling: int) -> str | None:
+        """What a site that evaluated says of itself that cannot be."""
+        if answer.patients > ceiling:
+            return f"{answer.patients} validation patients, more than the {ceiling} that were agreed"
+        return TASKS[self.config.task].impossible(answer.metrics, answer.patients, self.config.data)
 
     def export(self, state: State) -> None:
         """Write the last round's model for use elsewhere: weights, and what is needed to feed them."""
@@ -252,7 +270,8 @@ def _why(sites: dict[str, Event]) -> list[str]:
 def _line(reply: Spooled, refused: dict[str, str], down: int) -> Event:
     """The line of a site that sent an update."""
     reason = refused.get(reply.site)
-    line = site_line(status="refused" if reason else "counted", reason=reason, patients=reply.patients)
+    line = site_line(status="refused" if reason else "counted", reason=reason, patients=reply.weight)
     line |= {"train": as_json(reply.metrics), "bytes_down": down, "bytes_up": reply.size}
+    line |= {"claimed": reply.patients} if reply.patients > reply.ceiling else {}
     line |= {"left_out": reply.left_out} if reply.left_out else {}
     return line | ({"epsilon": reply.epsilon} if reply.epsilon is not None else {})

@@ -21,8 +21,9 @@ class Spooled:
     node: int
     """Flower's name for the key that the site had then."""
     patients: int
-    cohort: int
-    """Training patients that the site was admitted with."""
+    """As the site says."""
+    ceiling: int
+    """Most patients that count: agreed when the site was admitted, else what it said when it was asked to prepare."""
     steps: int
     metrics: dict[str, float]
     left_out: dict[str, int]
@@ -31,6 +32,11 @@ class Spooled:
     """Bytes of the coded update."""
     path: Path
     codec: str
+
+    @property
+    def weight(self) -> int:
+        """Patients that count."""
+        return min(self.patients, self.ceiling)
 
     def update(self) -> CodedUpdate:
         """Open the update, or raise CodecError."""
@@ -45,7 +51,7 @@ class Spool:
         self.folder, self._codec = root / f"round-{round:04d}", codec
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, site: str, reply: Reply, cohort: int, node: int) -> None:
+    def add(self, site: str, reply: Reply, ceiling: int, node: int) -> None:
         """Store a reply: the update first, then the JSON that makes it count."""
         write_bytes(self.folder / f"{site}.safetensors", reply.update)
         head = {
@@ -53,7 +59,7 @@ class Spool:
         }
         # NaN is no JSON; repr keeps every bit of a float.
         metrics = {name: repr(value) for name, value in reply.metrics.items()}
-        head |= {"cohort": cohort, "node": node, "metrics": metrics, "size": len(reply.update)}
+        head |= {"ceiling": ceiling, "node": node, "metrics": metrics, "size": len(reply.update)}
         write_json(self.folder / f"{site}.json", head)
 
     def replies(self) -> list[Spooled]:

@@ -18,15 +18,13 @@ class State:
     """The last finished round; 0 before the first."""
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor] = field(default_factory=dict)
-    norms: tuple[float, ...] = ()
-    """Each round's median update norm for a local step."""
     event: Event | None = None
     """The round's line for the history, until the sites have evaluated and it is written."""
 
 
 def save_state(out: Path, state: State) -> None:
     """Save the state, whole or not at all."""
-    rest = {"round": state.round, "norms": state.norms, "event": state.event}
+    rest = {"round": state.round, "event": state.event}
     tensors = {"model": state.weights, "optimizer": state.optimizer}
     save_checkpoint(out / "checkpoints", state.round, tensors, rest)
 
@@ -45,7 +43,4 @@ def load_state(out: Path, history: History) -> State | None:
         return None
     tensors, rest = found
     event = rest["event"] if rest["round"] > len(history.rounds()) else None
-    norms = tuple(rest["norms"])
-    return State(
-        round=rest["round"], weights=tensors["model"], optimizer=tensors["optimizer"], norms=norms, event=event
-    )
+    return State(round=rest["round"], weights=tensors["model"], optimizer=tensors["optimizer"], event=event)

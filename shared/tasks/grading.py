@@ -10,8 +10,8 @@ from torch import Tensor
 
 from shared.config import DataConfig
 from shared.data.samples import Batch
-from shared.tasks.means import over_patients, over_sites
-from shared.tasks.scores import COUNTS, auc_with_interval, rates_with_intervals
+from shared.tasks.means import out_of_range, over_patients, over_sites
+from shared.tasks.scores import COUNTS, RATES, auc_with_interval, rates_with_intervals
 
 
 class Grading:
@@ -73,19 +73,31 @@ class Grading:
         return measured | _rates(np.array(sums)) | auc_with_interval(score, hgg.astype(np.float64))
 
     @staticmethod
-    def pool(sites: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, float]:
+    def impossible(metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
+        """Say what of one site's metrics over so many validation patients cannot be, if anything."""
+        shares = {name + end: (0.0, 1.0) for name in ("auc", *RATES) for end in ("", "_low", "_high")}
+        counts = {name: (0.0, float(patients)) for name in COUNTS}
+        if found := out_of_range(metrics, {"loss": (0.0, math.inf)} | shares | counts):
+            return found
+        if set(COUNTS) <= metrics.keys() and not _adds_up(metrics, patients):
+            return f"counts that are not of {patients} patients"
+        return None
+
+    @staticmethod
+    def pool(sites: Sequence[tuple[Mapping[str, float], int]], data: DataConfig) -> dict[str, float]:
         """All sites' metrics from each one's own and its number of validation patients.
 
         Counts are summed, and what follows from counts is exactly as if all patients were at one place, intervals too.
         The AUC is not: it needs scores, which do not leave a site. Here it is the mean of the sites' AUCs, weighted by
         their pairs of an HGG and an LGG, so the share of pairs within a site that are in order; it has no interval.
-        A site whose counts are not those of so many patients does not enter: others sent them.
+        A site with a metric that cannot be, or without counts of so many patients, does not enter: others sent it.
         """
-        sites = [(metrics, patients) for metrics, patients in sites if _adds_up(metrics, patients)]
+        possible = [site for site in sites if Grading.impossible(*site, data) is None]
+        sites = [(metrics, patients) for metrics, patients in possible if _adds_up(metrics, patients)]
         if not sites:
             return {}
         losses = [({"loss": metrics.get("loss", math.nan)}, patients) for metrics, patients in sites]
-        aucs = [({"auc": metrics["auc"]}, _pairs(metrics)) for metrics, _ in sites if 0 <= metrics.get("auc", -1) <= 1]
+        aucs = [({"auc": metrics.get("auc", math.nan)}, _pairs(metrics)) for metrics, _ in sites]
         counts = np.array([sum(metrics[name] for metrics, _ in sites) for name in COUNTS])
         return {"loss": math.nan} | over_sites(losses) | _rates(counts) | {"auc": math.nan} | over_sites(aucs)
 

@@ -18,3 +18,21 @@ def over_sites(sites: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, fl
         if known:
             means[name] = sum(value * n for value, n in known) / sum(n for _, n in known)
     return means
+
+
+Range = tuple[float, float]
+
+
+def out_of_range(metrics: Mapping[str, float], ranges: Mapping[str, Range]) -> str | None:
+    """Say which metric cannot be what it is, if one cannot; what is not finite enters no mean, and may be.
+
+    >>> out_of_range({"dice": 1e9}, {"dice": (0.0, 1.0)})
+    'dice=1e+09, not 0 to 1'
+    """
+    for name, value in metrics.items():
+        if name not in ranges:
+            return f"{name}: no metric of this task"
+        low, high = ranges[name]
+        if math.isfinite(value) and not low <= value <= high:
+            return f"{name}={value:g}, not {low:g} to {high:g}"
+    return None

@@ -9,6 +9,8 @@ Floats = npt.NDArray[np.float64]
 
 COUNTS = ("tp", "fp", "tn", "fn")
 """Patients by decision; positive is HGG."""
+RATES = ("accuracy", "sensitivity", "specificity", "f1")
+"""What follows from them."""
 
 RESAMPLES = 1000
 """Of the patients, with replacement; drawn from a fixed seed, so that the same patients have the same interval."""

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
@@ -8,13 +9,22 @@ from torch import Tensor
 from shared.config import DataConfig
 from shared.data.samples import Batch
 from shared.tasks.masks import Spacing, compare
-from shared.tasks.means import over_patients, over_sites
+from shared.tasks.means import Range, out_of_range, over_patients, over_sites
 
 SMOOTH = 1.0
 """Voxels added to both parts of the soft Dice: a region that is absent then still pulls its probabilities to 0."""
 
 WINDOWS = 2
 """Windows a forward pass. One alone falls to a convolution several times slower a window on a CPU."""
+
+RANGES: dict[str, Range] = {
+    "dice": (0.0, 1.0),
+    "jaccard": (0.0, 1.0),
+    "recall": (0.0, 1.0),
+    "precision": (0.0, 1.0),
+    "hd95": (0.0, math.inf),
+}
+"""What the metrics of a patient can be; hd95 in mm."""
 
 
 class Segmentation:
@@ -130,9 +140,18 @@ class Segmentation:
         return over_patients(patients)
 
     @staticmethod
-    def pool(sites: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, float]:
-        """All sites' metrics, from (metrics, validation patients): the mean over patients; what is finite enters."""
-        return over_sites(sites)
+    def impossible(metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
+        """Say what of one site's metrics over so many validation patients cannot be, if anything."""
+        parts = [""] + [f"_{region.lower()}" for region in data.regions]
+        return out_of_range(metrics, {"loss": (0.0, math.inf)} | {n + p: r for n, r in RANGES.items() for p in parts})
+
+    @staticmethod
+    def pool(sites: Sequence[tuple[Mapping[str, float], int]], data: DataConfig) -> dict[str, float]:
+        """All sites' metrics, from (metrics, validation patients): the mean over patients; what is finite enters.
+
+        A site with a metric that cannot be does not enter: others sent it.
+        """
+        return over_sites([site for site in sites if Segmentation.impossible(*site, data) is None])
 
 
 def _slide(model: Callable[[Tensor], Tensor], image: Tensor, window: list[int]) -> Tensor:

@@ -196,7 +196,7 @@ def test_a_broken_model_has_no_accuracy():
     patients = [{"loss": math.nan, "score": math.nan, "grade": grade} for grade in (0.0, 0.0, 1.0)]
     summary = Grading.summarise(patients)
     assert summary.keys() == {"loss", "accuracy", "auc"} and all(map(math.isnan, summary.values()))
-    assert Grading.pool([(summary, 3)]) == {}
+    assert Grading.pool([(summary, 3)], None) == {}
 
 
 def test_nobody_has_no_metrics_and_names_can_travel():
@@ -211,7 +211,7 @@ def test_pooled_counts_are_those_of_one_place():
     """And so is all that follows from them, with the same intervals; only the AUC needs scores."""
     parts = [patients_of(*some_patients(number, seed)) for seed, number in enumerate((4, 11, 30))]
     parts[1] = [patient | {"loss": 2.0} for patient in parts[1]]
-    pooled = Grading.pool([(Grading.summarise(part), len(part)) for part in parts])
+    pooled = Grading.pool([(Grading.summarise(part), len(part)) for part in parts], None)
     together = Grading.summarise([patient for part in parts for patient in part])
     assert pooled["loss"] == pytest.approx(together["loss"])
     without = {name: value for name, value in together.items() if not name.startswith(("auc", "loss"))}
@@ -225,11 +225,11 @@ def test_pooled_auc_is_the_share_of_pairs_within_sites():
         some_patients(20, 1),
         (np.array([1.0, 2.0]), np.array([1, 1])),
     ]  # the last has no pair
-    pooled = Grading.pool([(Grading.summarise(patients_of(*part)), len(part[0])) for part in parts])
+    pooled = Grading.pool([(Grading.summarise(patients_of(*part)), len(part[0])) for part in parts], None)
     won = [slow_auc(*part) * (part[1] == 1).sum() * (part[1] == 0).sum() for part in parts[:2]]
     pairs = sum((grades == 1).sum() * (grades == 0).sum() for _, grades in parts)
     assert pooled["auc"] == pytest.approx(sum(won) / pairs)
-    alone = Grading.pool([(Grading.summarise(patients_of(*parts[2])), 2)])
+    alone = Grading.pool([(Grading.summarise(patients_of(*parts[2])), 2)], None)
     assert math.isnan(alone["auc"])
 
 
@@ -247,21 +247,24 @@ GOOD = {"loss": 0.4, "tp": 3.0, "fp": 1.0, "tn": 4.0, "fn": 2.0, "auc": 0.7}
         (GOOD | {"tp": 3.5, "fp": 0.5}, 10),
         (GOOD | {"tp": 1e9}, 10),  # more than its patients
         (GOOD, 11),
+        (GOOD | {"auc": 1.5}, 10),
+        (GOOD | {"accuracy_low": -0.5}, 10),
+        (GOOD | {"loss": -1.0}, 10),
         (dict.fromkeys(COUNTS, 0.0), 0),
     ],
 )
 def test_a_site_whose_counts_cannot_be_does_not_enter(metrics, patients):
     """They come from another house: neither raise, nor let one site outweigh all."""
-    good = Grading.pool([(GOOD, 10)])
+    good = Grading.pool([(GOOD, 10)], None)
     assert good["accuracy"] == 0.7
-    assert Grading.pool([(metrics, patients), (GOOD, 10)]) == good
-    assert Grading.pool([(metrics, patients)]) == Grading.pool([]) == {}
+    assert Grading.pool([(metrics, patients), (GOOD, 10)], None) == good
+    assert Grading.pool([(metrics, patients)], None) == Grading.pool([], None) == {}
 
 
 def test_the_largest_counts_that_travel_are_pooled():
     """A reply may claim 1e9 patients; two of them must still be summed and drawn."""
     site = {"tp": 1e9, "fp": 0.0, "tn": 0.0, "fn": 0.0}
-    pooled = Grading.pool([(site, 10**9), (site, 10**9)])
+    pooled = Grading.pool([(site, 10**9), (site, 10**9)], None)
     assert (pooled["tp"], pooled["accuracy_low"]) == (2e9, 1)
     assert math.isnan(pooled["loss"])
     assert math.isnan(pooled["auc"])

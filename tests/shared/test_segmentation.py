@@ -172,9 +172,25 @@ def test_a_site_is_the_mean_of_its_patients():
 def test_all_sites_are_the_mean_over_patients_of_what_is_finite():
     """Metrics come from others: what is missing, NaN or of nobody does not enter."""
     sites = [({"dice": 0.5, "loss": math.nan}, 1), ({"dice": 1.0, "loss": 2.0}, 3), ({}, 5), ({"dice": 0.0}, 0)]
-    assert TASK.pool(sites) == {"dice": 0.875, "loss": 2.0}
-    assert TASK.pool([({"loss": math.inf}, 2)]) == {}
-    assert TASK.pool([]) == {}
+    assert TASK.pool(sites, DATA) == {"dice": 0.875, "loss": 2.0}
+    assert TASK.pool([({"loss": math.inf}, 2)], DATA) == {}
+    assert TASK.pool([], DATA) == {}
+
+
+@pytest.mark.parametrize(
+    "claim", [{"dice": 1e9}, {"dice": 1.01}, {"dice": -0.1}, {"hd95": -1.0}, {"loss": -2.0}, {"dice_lung": 0.5}]
+)
+def test_a_site_with_a_metric_that_cannot_be_does_not_enter(claim):
+    """With 10^9 patients it would otherwise be the mean of all."""
+    honest = ({"dice": 0.5, "loss": 1.0}, 3)
+    assert TASK.pool([honest, ({"dice": 1.0, "loss": 0.0} | claim, 10**9)], DATA) == {"dice": 0.5, "loss": 1.0}
+    assert next(iter(claim)) in TASK.impossible(claim, 3, DATA)
+
+
+def test_what_an_honest_site_sends_can_be():
+    """Its loss may be infinite, and distances are of any size; regions have metrics of their own."""
+    metrics = {"loss": math.inf, "dice": 1.0, f"dice_{DATA.regions[0].lower()}": 0.0, "hd95": 373.13}
+    assert TASK.impossible(metrics, 3, DATA) is None
 
 
 def test_outputs_are_the_regions():

@@ -34,7 +34,7 @@ OVERRIDES = (
     "codec=int8",
     "faults={site-3:zero_patients}",
 )
-"""Two honest sites, so that the gate asks earlier rounds, and one that is refused each round."""
+"""Two honest sites, and one that is refused each round."""
 
 
 def die() -> None:
@@ -79,7 +79,7 @@ def die_in_set_aside() -> None:
 POINTS = {
     "asking": on_call(LocalGrid, "push_messages", 12, after=True),
     "first-reply-spooled": on_call(Spool, "add", 4, after=True),
-    "folding": on_call(server.round.rounds, "weighted_mean", 2, after=False),
+    "folding": on_call(server.round.rounds, "fold", 2, after=False),
     "half-written-checkpoint": on_call(shared.checkpoint, "write_json", 2, after=False),
     "checkpoint-saved": on_call(Spool, "clear", 2, after=False),
     "evaluating": on_call(LocalGrid, "push_messages", 14, after=True),

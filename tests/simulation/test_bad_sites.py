@@ -6,14 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plain_federation import mean_without_flower, model_of, rounds_of
-from small_run import composed
+import torch
+from plain_federation import mean_without_flower, model_of, rounds_of, sites_of
+from small_run import SMALL, as_given, composed
 from torch import Tensor
 from torch.testing import assert_close
 
 import client.round.work
+from client.round.work import train
+from server.round.fold import Share, weighted_mean
+from server.round.rounds import initial_model
+from shared.codec import CodedUpdate, travelling, weights_to_bytes
+from shared.config import RunConfig
 from shared.messages import Reply, Request
+from shared.parse import ConfigError
 from shared.site_config import SiteConfig
+from simulation.faults import parse_faults
+from simulation.settings import parse_settings
 from simulation.simulate import simulate
 
 Values = Callable[..., dict[str, Any]]
@@ -21,7 +30,6 @@ Values = Callable[..., dict[str, Any]]
 FAULTS = {
     "nan": ("refused", "not finite"),
     "inf": ("refused", "not finite"),
-    "scale": ("refused", "norm"),
     "shape": ("refused", "wrong shape"),
     "zero_patients": ("refused", "0 patients"),
     "raise": ("failed", "the site's program failed"),
@@ -95,11 +103,76 @@ def test_a_site_that_hangs_elsewhere_is_named_and_asked_once(
 
 
 def test_faults_are_what_they_say_in_every_codec(values: Values, out: Path) -> None:
-    """int8 has no NaN: the gate must see it all the same. More than half of the sites are honest, as the norms need."""
-    bad = {"site-2": "nan", "site-4": "inf", "site-6": "scale", "site-8": "shape"}
+    """int8 has no NaN: the gate must see it all the same."""
+    bad = {"site-2": "nan", "site-4": "inf", "site-8": "shape"}
     faults = ",".join(f"{site}:{fault}" for site, fault in bad.items())
-    simulate(values("sites=9", "rounds=1", "codec=int8", f"faults={{{faults}}}", f"out={out}"))
+    simulate(values("sites=9", "rounds=1", "codec=int8", f"faults={{{faults},site-6:scale}}", f"out={out}"))
     (event,) = rounds_of(out)
     for site, fault in bad.items():
         assert FAULTS[fault][1] in event["sites"][site]["reason"]
-    assert sum(line["status"] == "counted" for line in event["sites"].values()) == 5
+    assert event["sites"]["site-6"]["clipped"] < 0.05
+    assert sum(line["status"] == "counted" for line in event["sites"].values()) == 6
+
+
+def test_a_flipped_update_is_clipped_to_the_size_of_the_others(values: Values, out: Path) -> None:
+    """From the first round on; before the fault acts its site is as honest as any."""
+    simulate(values("sites=4", "rounds=2", "faults={site-2:flip:19@2}", f"out={out}"))
+    first, second = (event["sites"] for event in rounds_of(out))
+    assert not any("clipped" in line for line in first.values())
+    assert [site for site, line in second.items() if "clipped" in line] == ["site-2"]
+    assert second["site-2"]["size"] == pytest.approx(19, rel=0.5)
+    assert second["site-2"]["clipped"] == pytest.approx(2 / second["site-2"]["size"], rel=1e-3)
+
+
+def test_a_site_that_claims_a_billion_patients_counts_as_many_as_agreed(values: Values, tmp_path: Path) -> None:
+    """The weights are those of the same update with its number as agreed; what it says of its Dice counts nothing."""
+    simulate(values("sites=4", "data.validation=0.3", "faults={site-2:claim}", f"out={tmp_path / 'claim'}"))
+    first, second = rounds_of(tmp_path / "claim")
+    for event in (first, second):
+        line = event["sites"]["site-2"]
+        assert (line["status"], line["patients"], line["claimed"], line["evaluate"]) == ("counted", 3, 10**9, None)
+        assert "more than the 3 that were agreed" in line["reason"]
+    settings, run = values("sites=4", "data.validation=0.3"), parse_settings(values("data.validation=0.3"))[0]
+    weights = travelling(initial_model(run))
+    for number in (1, 2):
+        request = Request(run_id="oracle", round=number, config=run, weights=weights_to_bytes(weights))
+        sites = sites_of(settings, run, tmp_path / "plain")
+        shares = []
+        for site in sites:
+            reply = train(site, request)
+            (tmp_path / f"{site.name}.{number}").write_bytes(reply.update)
+            update = CodedUpdate(tmp_path / f"{site.name}.{number}", "fp32")
+            shares.append(Share(update, 3, 0.0) if site.name == "site-2" else Share(update, reply.patients))
+        mean = weighted_mean(shares, weights)
+        weights = {name: tensor + mean[name] for name, tensor in weights.items()}
+    assert_close(model_of(tmp_path / "claim"), weights, rtol=0, atol=0)
+
+
+GRADING = ("model=cnn_lstm", "data=phantom", "data.patients=4", "data.resolution=8.0", "data.patch=[8,8,8]")
+
+
+@pytest.mark.parametrize("words", [SMALL, GRADING], ids=["segmentation", "grading"])
+def test_changed_samples_make_another_honest_looking_update(words: tuple[str, ...], tmp_path: Path) -> None:
+    """Of both tasks: it differs from the honest one, and is of about its size."""
+    always = ("sites=3", "rounds=1", "train.steps=2", f"data.root={tmp_path / 'data'}", "round.evaluate_every=0")
+    models = []
+    for fault in ("null", "{site-2:label_flip}", "{site-2:backdoor}"):
+        out = tmp_path / fault.strip("{}").replace(":", "-")
+        simulate(as_given(*words, *always, f"faults={fault}", f"out={out}"))
+        (event,) = rounds_of(out)
+        assert event["sites"]["site-2"]["status"] == "counted"
+        assert "clipped" not in event["sites"]["site-2"]
+        models.append(model_of(out))
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert any(not torch.equal(models[one][name], models[other][name]) for name in models[0])
+
+
+@pytest.mark.parametrize("fault", ["flap", "flip:", "flip:-1", "flip@x", "flip:1:2", "nan nan"])
+def test_a_fault_that_there_is_not_is_refused_in_a_sentence(fault: str, run_config: Callable[..., RunConfig]) -> None:
+    with pytest.raises(ConfigError, match=r"^faults\.site-1=.*: must be one of nan, inf, zero"):
+        parse_faults({"site-1": fault}, ["site-1"], run_config())
+
+
+def test_a_fault_that_trains_is_none_of_a_private_run(run_config: Callable[..., RunConfig]) -> None:
+    with pytest.raises(ConfigError, match="does not train privately"):
+        parse_faults({"site-1": "label_flip"}, ["site-1"], run_config("privacy=dp_sgd"))

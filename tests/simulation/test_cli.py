@@ -54,7 +54,7 @@ WRONG_SETTINGS = {
     ("faults=nan",): ("faults=nan",),
     ("faults=[a]",): ("faults=",),
     ("data.source=x",): ("data.source=x", "mock"),
-    ("gate.max_norm_ratio=inf",): ("gate.max_norm_ratio=inf",),
+    ("fold.clip=inf",): ("fold.clip=inf",),
     ("train.weight_decay=inf",): ("train.weight_decay=inf",),
     ("seed=5000000000",): ("seed=5000000000",),
     ("device=meta",): ("device=meta",),

@@ -93,11 +93,26 @@ def test_nobody_waits_for_a_site_that_was_expelled(line: Line, sites: Sites) -> 
 
 
 def test_a_site_with_a_new_key_is_prepared_anew(line: Line, sites: Sites) -> None:
-    """It may have another cohort, and the gate compares with that."""
+    """It may have another cohort."""
     sites.roll(1)
     line.names, line.here = {B: "b", 9: "a"}, {B, 9}
     assert sites.roll(2)[0] == {"a": 9, "b": B}
     assert sites.cohorts[9] == 9
+    assert sites.ceiling(9) == 9
+
+
+def test_what_was_agreed_is_the_ceiling_whatever_a_site_says(
+    line: Line, tmp_path: Path, run_config: Callable[..., RunConfig]
+) -> None:
+    """Of a site of an older federation, for which nothing was agreed, what it said when it prepared."""
+    config = run_config("round.expected=[a,b]", "round.join=0.05")
+    with hold_audit(tmp_path) as audit:
+        agreed = {"b": 1}
+        sites = Sites(line, config, "r", audit, names=lambda: line.names, agreed=lambda: agreed)  # type: ignore[arg-type]
+        sites.roll(1)
+        assert (sites.cohorts[B], sites.ceiling(B), sites.ceiling(A)) == (2, 1, 1)
+        agreed["b"] = 7
+        assert sites.ceiling(B) == 7
 
 
 @pytest.mark.parametrize("again", [False, True])

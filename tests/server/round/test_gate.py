@@ -28,11 +28,11 @@ def update(size: float = 1.0) -> dict[str, Tensor]:
 def judged(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Judge:
     """Judge replies of sites a, b, c, ...; each of 5 admitted patients, runs of 2 local steps."""
 
-    def make(*replies: Reply, earlier: Sequence[float] = (), overrides: Sequence[str] = ()) -> Verdicts:
+    def make(*replies: Reply, overrides: Sequence[str] = ()) -> Verdicts:
         spool = Spool(tmp_path, 1, "fp32")
         for name, reply in zip("abcdefgh", replies, strict=False):
-            spool.add(name, reply, cohort=5, node=1)
-        return judge(spool.replies(), MODEL, earlier, run_config(*overrides))
+            spool.add(name, reply, ceiling=5, node=1)
+        return judge(spool.replies(), MODEL, run_config(*overrides))
 
     return make
 
@@ -60,12 +60,10 @@ def test_honest_updates_count(judged: Judge) -> None:
     [
         (reply(update(float("nan"))), "not finite: w"),
         (reply(update(float("inf"))), "not finite"),
-        (reply(update(100)), "norm"),
         (reply(update() | {"b": torch.zeros(3)}), r"wrong shape: b is \(3,\), not \(2,\)"),
         (reply({"w": MODEL["w"]}), "wrong names: 1"),
         (reply(update() | {"extra": torch.zeros(1)}), "wrong names: 1"),
         (reply(patients=0), "0 patients"),
-        (reply(patients=6), "6 patients, more than the 5 of its cohort"),
         (reply(steps=0), "0 local steps"),
         (reply(update(100), steps=1000), "1000 local steps, not 1 to 2"),
         (Reply(site="x", patients=1, steps=1, update=b"rubbish"), "no coded update"),
@@ -82,32 +80,21 @@ def test_one_bad_of_four_is_refused_with_its_reason(judged: Judge, bad: Reply, r
     assert re.search(reason, refused["b"])
 
 
-def test_two_sites_are_measured_by_earlier_rounds(judged: Judge) -> None:
-    """Of two, the median would lie between the honest and the hundredfold one, and refuse neither."""
-    assert judged(reply(), reply(update(100)), earlier=[1.4]).refused.keys() == {"b"}
-    assert judged(reply(), reply(update(100))).refused == {}
+def test_norms_are_of_all_tensors_and_of_those_that_count(judged: Judge) -> None:
+    """How large an update may be is another's to say."""
+    verdicts = judged(reply(), reply(update(100)), reply(patients=0))
+    assert verdicts.norms == {"a": pytest.approx(8**0.5), "b": pytest.approx(100 * 8**0.5)}
 
 
-def test_norm_is_for_one_local_step(judged: Judge) -> None:
-    """sqrt(8) over 2 steps."""
-    assert judged(reply()).norms["a"] == pytest.approx(8**0.5 / 2)
+def test_more_patients_than_agreed_are_cut(judged: Judge, tmp_path: Path) -> None:
+    """The update itself may be honest; the number is named in the history."""
+    assert judged(reply(patients=10**9)).refused == {}
+    (spooled,) = Spool(tmp_path, 1, "fp32").replies()
+    assert (spooled.patients, spooled.weight) == (10**9, 5)
 
 
-def test_updates_of_nothing_do_not_open_the_gate(judged: Judge) -> None:
-    """Two zero updates make a median of zero; what earlier rounds were like is still known."""
-    zero = reply(update(0))
-    assert judged(zero, reply(update(1e6)), zero, earlier=[1.4]).refused.keys() == {"b"}
-
-
-def test_a_large_hospital_is_no_attack(judged: Judge) -> None:
-    """With epochs it takes many more steps, and so moves further; FeTS has 511 patients against a median of 13."""
-    epochs = ["train.steps=null", "train.epochs=100"]  # of 5 patients in batches of 2: at most 300 steps
-    large = reply(update(40), steps=80)
-    assert judged(reply(), large, reply(), reply(), overrides=epochs).refused == {}
-    assert judged(reply(), reply(update(40), steps=301), reply(), reply(), overrides=epochs).refused.keys() == {"b"}
-
-
-def test_gate_off_still_refuses_what_cannot_be_folded(judged: Judge) -> None:
-    off = ["gate.enabled=false"]
-    bad = [reply(update(float("nan"))), reply(update(100)), reply(patients=0), reply({"w": MODEL["w"]})]
-    assert judged(*bad, overrides=off).refused.keys() == {"d"}
+def test_steps_are_bounded_by_the_agreed_patients(judged: Judge) -> None:
+    """With epochs a larger hospital takes more steps; of 5 patients in batches of 2 a hundred passes are 300."""
+    epochs = ["train.steps=null", "train.epochs=100"]
+    assert judged(reply(steps=300), overrides=epochs).refused == {}
+    assert judged(reply(steps=301, patients=10**9), overrides=epochs).refused.keys() == {"a"}
