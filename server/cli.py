@@ -145,6 +145,7 @@ def _ask_fingerprint() -> str:
 def _report(run: Path, metric: str | None, as_json: bool) -> None:
     from rich.console import Console
 
+    from server.report.bounds import bounds_of_run
     from server.report.table import results_table
     from server.round.history import History
     from shared.tasks import TASKS
@@ -166,4 +167,6 @@ def _report(run: Path, metric: str | None, as_json: bool) -> None:
         for site, line in event.get("sites", {}).items():
             if line["reason"]:
                 print(plain(f"round {event['round']}: {site} {line['status']}: {line['reason']}"))
+    for sentence in bounds_of_run(events):
+        print(plain(sentence))
     print(f"status: {events[-1]['status'] if events and events[-1]['event'] == 'end' else 'not ended'}")

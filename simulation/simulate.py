@@ -21,6 +21,7 @@ from client.app import SiteOf, make_client_app
 from client.round.policy import counts_leave
 from client.round.training import pick_device
 from server.app import Federation, make_server_app
+from server.report.bounds import bounds_of_run
 from server.report.curves import draw_run, draw_runs
 from server.report.table import results_table
 from server.round.history import History
@@ -149,6 +150,8 @@ def _run(
     events = History(out / "history.jsonl").events()
     metric = TASKS[run.task].headline
     Console().print(results_table(events, metric))
+    for sentence in bounds_of_run(events):
+        print(sentence)
     status = str(events[-1]["status"])
     print(f"{status}: {_words(status, events[-1], out)}")
     return Outcome(status, hung, out, metric, note)

@@ -15,6 +15,7 @@ from server.link.runs import Run, runs_of
 from server.provisioning.admit import SiteRecord, admitted_keys, read_records
 from server.provisioning.certificates import ending_soon
 from server.provisioning.federation import open_federation
+from server.report.bounds import bounds_met
 from server.round.history import Event
 from shared.config import RunConfig
 from shared.parse import ConfigError, parse
@@ -40,6 +41,7 @@ class SiteStatus:
     round: str | None
     """What became of it in the last round that asked it."""
     reason: str | None
+    """Why, and which bounds it met."""
     epsilon: float | None
     """Of each of its patients so far, as it told last."""
 
@@ -89,7 +91,7 @@ def status(folder: Path) -> Status:
                 seen=member["seen"] if member else None,
                 patients=line.get("patients"),
                 round=line.get("status"),
-                reason=line.get("reason"),
+                reason="; ".join(filter(None, (line.get("reason"), bounds_met(line)))) or None,
                 epsilon=line.get("epsilon"),
             )
         )

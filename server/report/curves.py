@@ -36,10 +36,10 @@ GREY = "#555555"
 
 
 def training_loss(events: Events) -> Series:
-    """Mean of the counted sites' training losses, weighted by patients as their updates are."""
+    """Mean of the counted sites' training losses, weighted as their updates are."""
     means = {}
     for event in _finished(events):
-        known = [(_loss(line), line["patients"] or 1) for line in event["sites"].values()]
+        known = [(_loss(line), _weight(line)) for line in event["sites"].values()]
         known = [(loss, patients) for loss, patients in known if math.isfinite(loss)]
         total = sum(patients for _, patients in known)
         means[event["round"]] = sum(loss * n for loss, n in known) / total if known else math.nan
@@ -125,6 +125,11 @@ def draw_runs(runs: Mapping[str, Events], folder: Path, metric: str, note: str =
 
 def _finished(events: Events) -> list[Mapping[str, Any]]:
     return [event for event in events if event["event"] == "round"]
+
+
+def _weight(line: Mapping[str, Any]) -> float:
+    """Its share in the fold, or its patients; private updates of whole sites have neither, and all weigh the same."""
+    return float(line.get("share") or line["patients"] or 1)
 
 
 def _loss(line: Mapping[str, Any]) -> float:

@@ -97,6 +97,15 @@ def test_a_site_shows_its_last_round_and_what_it_told_before(folder: Path, run: 
     assert (one.name, one.state, one.round, one.rounds, one.metric, one.value) == ("one", "waiting", 2, 2, "dice", 0.5)
 
 
+def test_a_bound_that_a_site_met_is_named(folder: Path, run: Run) -> None:
+    """It counted, so nothing else would say that it claimed a billion patients."""
+    claim = line("counted", patients=12, claimed=10**9, size=1.0, share=0.5, share_before=0.9)
+    event = {"event": "round", "round": 1, "global": None, "sites": {"hospital-a": claim}}
+    History(run.folder / "history.jsonl").append(event)
+    row, _ = status(folder).sites
+    assert row.reason == "claimed 1000000000 patients, 12 agreed; share lowered from 0.90 to 0.50"
+
+
 def test_the_newest_round_is_that_of_the_run_that_was_written_last(
     folder: Path, run: Run, run_config: Callable[..., RunConfig]
 ) -> None:

@@ -1,0 +1,17 @@
+"""A bound that a site met is said of it, in each round's line and over the run."""
+
+from server.report.bounds import bounds_met, bounds_of_run
+
+HONEST = {"status": "counted", "patients": 12, "size": 1.0, "share": 0.5}
+
+
+def test_honest_sites_are_not_mentioned() -> None:
+    assert bounds_met(HONEST) is None
+    assert bounds_of_run([{"event": "round", "sites": {"a": HONEST}}, {"event": "end"}]) == []
+
+
+def test_a_run_names_each_site_with_its_last_round() -> None:
+    lines = [HONEST | {"size": 3.0, "clipped": 0.6}, HONEST | {"size": 19.23, "clipped": 0.1}, HONEST]
+    events = [{"event": "round", "sites": {"b": line, "a": HONEST}} for line in lines]
+    said = "b: bounded in 2 of 3 rounds, last: update of 19.2 times the usual size, clipped"
+    assert bounds_of_run(events) == [said]
