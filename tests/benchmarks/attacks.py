@@ -8,7 +8,7 @@ checkpoint of the honest rounds before.
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -31,7 +31,7 @@ from shared.data.samples import whole
 from shared.files import append_line
 from shared.site_config import SiteConfig
 from shared.tasks import TASKS, model_of, reading_of
-from simulation.faults import fault_mod, parse_faults, stamp
+from simulation.faults import Fault, fault_mod, parse_faults, stamp
 from simulation.grid import run_here
 from simulation.settings import parse_settings
 from simulation.sites import Machine, make_sites
@@ -147,13 +147,7 @@ class Bench:
         faults = parse_faults({name: fault for name in names[:hostile] if fault}, names, config)
         most = MANY if run.attack in GREEDY else PATIENTS
         agreed = {name: most if place < HOSTILE[run.sites] else PATIENTS for place, name in enumerate(names)}
-        of = {number: site for number, site in enumerate(self.hospitals)}
-        site_of: Callable[..., SiteConfig] = lambda context: of[int(context.node_config["partition-id"])]  # noqa: E731
-        nodes = {number + 1: site.name for number, site in of.items()}
-        federation = Federation(config=config, out=out, run_id="bench", names=lambda: nodes, agreed=lambda: agreed)
-        out.mkdir(parents=True, exist_ok=True)
-        client = make_client_app(site_of, [fault_mod(faults, site_of, agreed)] if faults else [])
-        run_here(make_server_app(lambda _: federation), client, run.sites, 1, 600.0)
+        train_here(config, self.hospitals, agreed, out, faults)
 
     def _triggered(self, run: Run, out: Path, name: str) -> float:
         """Dice of one honest site's volumes with the trigger in them."""
@@ -169,6 +163,24 @@ class Bench:
                 volumes = (replace(v, image=stamp(v.image)) for v in whole(patient, config.data, reading))
                 dice.append(task.measure(model, volumes, config.data, torch.device("cpu"))["dice"])
         return fmean(dice)
+
+
+def train_here(
+    config: RunConfig,
+    hospitals: Sequence[SiteConfig],
+    agreed: Mapping[str, int],
+    out: Path,
+    faults: Mapping[str, Fault] | None = None,
+    run_id: str = "bench",
+) -> list[dict[str, Any]]:
+    """Train in this process, from the start or from a checkpoint in `out`; return the history."""
+    site_of: Callable[..., SiteConfig] = lambda context: hospitals[int(context.node_config["partition-id"])]  # noqa: E731
+    nodes = {number: site.name for number, site in enumerate(hospitals, start=1)}
+    federation = Federation(config=config, out=out, run_id=run_id, names=lambda: nodes, agreed=lambda: agreed)
+    out.mkdir(parents=True, exist_ok=True)
+    client = make_client_app(site_of, [fault_mod(faults, site_of, agreed)] if faults else [])
+    run_here(make_server_app(lambda _: federation), client, len(hospitals), 1, 600.0)
+    return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
 
 
 def values_policy(values: dict[str, Any]) -> Any:

@@ -1,0 +1,221 @@
+"""What the bounds on updates cost an honest run: paired differences in Dice, with them and without, over ten seeds.
+
+Mock volumes (synthetic), one pool of patients, and as many others that nobody trains on to measure with. A run in which
+no bound was met is the same run without them, bit for bit, and is not trained twice: a test of `server.round.clip` has
+that. Runs that are done are lines of outputs/results/honest/runs.jsonl.
+"""
+
+import json
+import math
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+
+from client.doctor.manifest import admit
+from shared.codec import load_weights
+from shared.config import RunConfig
+from shared.data.dataset import open_cohort
+from shared.data.layouts import find_cases
+from shared.data.samples import whole
+from shared.files import append_line
+from shared.site_config import SiteConfig
+from shared.tasks import TASKS, model_of, reading_of
+from simulation.partition import FETS
+from simulation.settings import parse_settings
+from simulation.sites import Machine, make_sites, site_names
+from tests.benchmarks.attacks import train_here
+
+ROOT = Path("outputs/results/honest")
+SEEDS = range(10)
+HELD_OUT = 40
+FOLDERS, POOL = 4, 1000
+"""Folders of patients, and patients in each: a site is parted off one of them."""
+WORDS = (
+    "model=unet",
+    "data=mock",
+    "data.size=[16,16,16]",
+    "data.patch=[16,16,16]",
+    "data.radius_max=6",
+    f"data.patients={POOL}",
+    "data.validation=0",
+    "round.evaluate_every=0",
+    "round.join=5",
+    "device=cpu",
+)
+UNBOUNDED = ("fold.clip=null", "fold.max_share=1")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One federation of honest sites."""
+
+    patients: tuple[int, ...]
+    """Of each site."""
+    words: tuple[str, ...]
+    says: str
+
+
+SETTINGS = {
+    "steps": Setting(
+        (12, 12, 12, 12), ("train.steps=4", "train.lr=0.005", "rounds=4"), "4 sites of 12, 4 steps a round"
+    ),
+    "epochs": Setting(
+        (4, 8, 16, 32),
+        ("train.steps=null", "train.epochs=1", "train.lr=0.005", "rounds=3"),
+        "sites of 4, 8, 16 and 32, one epoch a round",
+    ),
+    "unequal": Setting(
+        (1, 2, 13, 440),
+        ("train.steps=null", "train.epochs=1", "train.lr=0.002", "rounds=1"),
+        "sites of 1, 2, 13 and 440, one epoch a round",
+    ),
+    "unequal_steps": Setting(
+        (1, 2, 13, 440),
+        ("train.steps=4", "train.lr=0.005", "rounds=4"),
+        "sites of 1, 2, 13 and 440, 4 steps a round",
+    ),
+    "fets": Setting(
+        tuple(FETS["fets2022_1"]),
+        ("train.steps=4", "train.lr=0.005", "rounds=4"),
+        "23 sites with the counts of FeTS 2022, 4 steps a round",
+    ),
+    "dp_sgd": Setting(
+        (4, 1000, 1000, 1000),
+        ("privacy=dp_sgd", "privacy.epsilon=1", "train.steps=4", "rounds=6"),
+        "dp_sgd at epsilon 1, sites of 4, 1000, 1000 and 1000, 4 steps a round",
+    ),
+}
+
+
+def composed(setting: Setting, seed: int, bounded: bool) -> tuple[RunConfig, dict[str, Any]]:
+    sites = f"sites={max(FOLDERS, len(setting.patients))}"
+    words = [*WORDS, *setting.words, sites, f"seed={seed}", *(() if bounded else UNBOUNDED)]
+    with initialize_config_module("configs", version_base="1.3"):
+        values: Any = OmegaConf.to_container(compose("simulation", words), resolve=True)
+    return parse_settings(values)[0], values
+
+
+@dataclass
+class Folder:
+    """Patients of the pool in one folder, some of them taken."""
+
+    site: SiteConfig
+    names: list[str]
+
+    def take(self, name: str, count: int, work: Path) -> SiteConfig:
+        taken, self.names = self.names[:count], self.names[count:]
+        return replace(self.site, name=name, patients=tuple(taken), work=str(work.resolve()))
+
+
+def pool() -> list[Folder]:
+    """All patients, written once."""
+    config, values = composed(SETTINGS["steps"], 0, True)
+    sites = make_sites(values["data"], config, FOLDERS, Machine("cpu", 1), ROOT / "pool", lambda *_: None)
+    policy = parse_settings(values)[1].policy
+    named = [sorted({case.patient for case in find_cases(Path(site.root), site.labels)}) for site in sites]
+    return [Folder(replace(site, policy=policy), names) for site, names in zip(sites, named, strict=True)]
+
+
+def hospitals(name: str, everybody: list[Folder]) -> tuple[list[SiteConfig], SiteConfig]:
+    """Hospitals that part the pool, and patients that are held out to measure with."""
+    folders = [Folder(folder.site, folder.names) for folder in everybody]
+    held_out = folders[-1].take("held-out", HELD_OUT, ROOT / "held-out")
+    sizes = sorted(enumerate(SETTINGS[name].patients, start=1), key=lambda item: -item[1])  # the largest fit first
+    made = {}
+    for number, count in sizes:
+        folder = next(folder for folder in folders if len(folder.names) >= count)
+        named = site_names(len(sizes))[number - 1]  # which the run expects
+        made[number] = folder.take(named, count, ROOT / name / named)
+    return [made[number] for number in sorted(made)], held_out
+
+
+def dice(out: Path, config: RunConfig, held_out: SiteConfig) -> float:
+    model = model_of(config).eval()
+    load_weights(model, load_file(out / "model" / "model.safetensors"))
+    task, reading = TASKS[config.task], reading_of(config)
+    patients = open_cohort(held_out, config.data, reading, admit(held_out, config.data, config.task).cases).train
+    with torch.no_grad():
+        found = [
+            task.measure(model, whole(patient, config.data, reading), config.data, torch.device("cpu"))["dice"]
+            for patient in patients
+        ]
+    return fmean(found)
+
+
+def train(name: str, seed: int, everybody: list[Folder]) -> dict[str, Any]:
+    """Train with the bounds, and without where one was met."""
+    setting, found = SETTINGS[name], {}
+    sites, held_out = hospitals(name, everybody)
+    # In a private run the noisy number counts, as far as the agreed one, which a hospital rounds up.
+    agreed = {site.name: len(site.patients or ()) + (40 if name == "dp_sgd" else 0) for site in sites}
+    refused = 0
+    for arm, bounded in (("bounded", True), ("unbounded", False)):
+        out = ROOT / name / "run"
+        shutil.rmtree(out, ignore_errors=True)
+        for site in sites:  # each run of a study of its own: ten would spend one budget ten times
+            shutil.rmtree(Path(site.work) / "ledger", ignore_errors=True)
+        config, _ = composed(setting, seed, bounded)
+        events = train_here(config, sites, agreed, out, run_id=f"{name}-{seed}-{arm}")
+        found[arm] = dice(out, config, held_out)
+        lines = [line for event in events if event["event"] == "round" for line in event["sites"].values()]
+        refused += sum(line["status"] != "counted" for line in lines)
+        if bounded:
+            met = sum("clipped" in line or "share_before" in line for line in lines)
+            if not met:
+                return found | {"unbounded": found[arm], "met": 0, "refused": refused}
+    return found | {"met": met, "refused": refused}
+
+
+def results() -> Iterator[dict[str, Any]]:
+    path = ROOT / "runs.jsonl"
+    yield from (json.loads(line) for line in path.read_text().splitlines()) if path.exists() else ()
+
+
+def make(settings: list[str]) -> None:
+    torch.set_num_threads(1)
+    everybody = pool()
+    done = {(row["setting"], row["seed"]) for row in results()}
+    for name in settings:
+        for seed in SEEDS:
+            if (name, seed) not in done:
+                row = {"setting": name, "seed": seed, **train(name, seed, everybody)}
+                append_line(ROOT / "runs.jsonl", json.dumps(row))
+                print(row, file=sys.stderr, flush=True)
+
+
+def table() -> str:
+    """The table: mean with and without the bounds, the paired difference and its 95% interval by Student's t."""
+    from scipy.stats import t
+
+    lines = [
+        "| federation | n | without | with | difference, 95% interval | met, refused |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, setting in SETTINGS.items():
+        rows = [row for row in results() if row["setting"] == name]
+        if not rows:
+            continue
+        differences = [row["bounded"] - row["unbounded"] for row in rows]
+        n, mean = len(rows), fmean(differences)
+        half = t.ppf(0.975, n - 1) * stdev(differences) / math.sqrt(n) if n > 1 else math.nan
+        without, bounded = (fmean(row[arm] for row in rows) for arm in ("unbounded", "bounded"))
+        met, refused = (sum(row[key] for row in rows) for key in ("met", "refused"))
+        lines.append(
+            f"| {setting.says} | {n} | {without:.3f} | {bounded:.3f} | {mean:+.4f}, {mean - half:+.4f} to "
+            f"{mean + half:+.4f} | {met}, {refused} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    make(sys.argv[1:] or list(SETTINGS))
+    print(table())
