@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from client.round.ledger import Charge, Ledger
 
-# The ledger is imported where it is used: Opacus takes seconds to load, and a mistyped word is answered at once.
+# The ledger is imported where it is used, so that a mistyped word is answered at once.
 
 WRONG_USE = 2
 
