@@ -4,6 +4,8 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -12,7 +14,7 @@ from flwr.clientapp.typing import Mod
 
 from client.round.audit import Audit
 from client.round.memory import ran_out
-from client.round.policy import counts_leave
+from client.round.policy import OF_NO_PATIENT, counts_leave
 from shared.messages import CODES, MessageError, Reply, Request, leaving
 from shared.site_config import SiteConfig
 from shared.terminal import plain
@@ -74,18 +76,18 @@ def _audited(kind: str, site: SiteConfig, message: Message, watched: bool) -> Re
 
 
 def _work(kind: str, site: SiteConfig, message: Message, audit: Audit, watched: bool) -> Reply:
-    exact = False
+    request = None
     try:
         request = Request.from_records(message.content)
-        exact = counts_leave(site.policy, request.config)
         audit.admit(request)
         if not watched:
             return _done(kind, site, request)
         from client.round.watchdog import limit_of, within
 
-        return within(limit_of(site.policy, request.config), lambda: _done_in_thread(kind, site, request))
+        return within(limit_of(site.policy, request.config), partial(_done_in_thread, kind, site, request))
     except Exception as error:  # whatever it is must not leave the site
-        return _fault(kind, site, error, exact)
+        reply = _fault(kind, site, error)
+        return reply if request is None or counts_leave(site.policy, request.config) else _undisclosed(reply)
 
 
 def _done(kind: str, site: SiteConfig, request: Request) -> Reply:
@@ -101,15 +103,25 @@ def _done_in_thread(kind: str, site: SiteConfig, request: Request) -> Reply:
         return _done(kind, site, request)
 
 
-def _fault(kind: str, site: SiteConfig, error: Exception, exact: bool) -> Reply:
+def _fault(kind: str, site: SiteConfig, error: Exception) -> Reply:
     # DeclinedError and DataError carry a code; they are not imported, for their import may be what is broken.
     if isinstance(code := getattr(error, "code", None), str):
         LOG.error("%s declined: %s", kind, error)
-        left_out = getattr(error, "left_out", {}) if exact else {}
-        return Reply(site=site.name, status="declined", code=code if code in CODES else "data", left_out=left_out)
+        code, left_out = code if code in CODES else "data", getattr(error, "left_out", {})
+        return Reply(site=site.name, status="declined", code=code, left_out=left_out)
     LOG.error("%s failed", kind, exc_info=error)
     code = "out_of_memory" if ran_out(error) else "protocol" if isinstance(error, MessageError) else "error"
     return Reply(site=site.name, status="failed", code=code)
+
+
+def _undisclosed(reply: Reply) -> Reply:
+    """The refusal as it may leave a private run: all that may depend on patients are one.
+
+    Else a server that asks with one window, split or list of modalities after the other learns of them free of charge.
+    """
+    if reply.code in OF_NO_PATIENT:
+        return replace(reply, left_out={})
+    return Reply(site=reply.site, status="declined", code="undisclosed")
 
 
 @contextmanager

@@ -169,4 +169,5 @@ def _report(run: Path, metric: str | None, as_json: bool) -> None:
                 print(plain(f"round {event['round']}: {site} {line['status']}: {line['reason']}"))
     for sentence in bounds_of_run(events):
         print(plain(sentence))
-    print(f"status: {events[-1]['status'] if events and events[-1]['event'] == 'end' else 'not ended'}")
+    end = events[-1] if events and events[-1]["event"] == "end" else {"status": "not ended"}
+    print(plain(f"status: {end['status']}{': ' + end['reason'] if 'reason' in end else ''}"))

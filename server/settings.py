@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from server.round.budget import BudgetError, noise_of_a_sum
 from server.round.fold import FOLDS
 from server.round.strategies import STRATEGIES
 from shared.config import DataConfig, RunConfig
@@ -54,8 +55,6 @@ def parse_run(values: Mapping[str, Any], sites: Sequence[str]) -> RunConfig:
 
 
 def _check_budget(run: RunConfig) -> None:
-    from server.round.budget import BudgetError, noise_of_a_sum  # Opacus takes seconds to load
-
     try:
         noise_of_a_sum(run)
     except BudgetError as error:

@@ -8,8 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from opacus.accountants import PRVAccountant
-from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
+
+# Opacus is imported where it is used: it takes seconds to load, and reading a ledger needs none of it.
 
 Spent = Sequence[tuple[float, float, int]]
 """(noise multiplier, sampling rate, steps) of Gaussian mechanisms, one after the other; at a rate of 1 all are in."""
@@ -35,12 +35,14 @@ def prv_epsilon(spent: Spent, delta: float) -> float:
 
     At most `rdp_epsilon`, which is returned where the numbers are beyond this method.
     """
+    from opacus.accountants import PRVAccountant
+
     other = rdp_epsilon(spent, delta)
     accountant = PRVAccountant()
     accountant.history = list(spent)
     try:
         with _quiet():
-            return min(other, float(accountant.get_epsilon(delta))) if spent else 0.0
+            return min(other, _at_least_zero(accountant.get_epsilon(delta))) if spent else 0.0
     except (RuntimeError, ValueError, ArithmeticError, MemoryError):
         return other
 
@@ -80,15 +82,24 @@ def _at_best_order(spent: Spent, delta: float, orders: tuple[float, ...]) -> tup
     """Epsilon by Renyi DP, and the order of `orders` that it is from."""
     if not spent:
         return 0.0, orders[0]
+    from opacus.accountants.analysis.rdp import get_privacy_spent
+
     with _quiet():
         renyi = sum(steps * _of_one_step(sigma, rate, orders) for sigma, rate, steps in spent)
         epsilon, order = get_privacy_spent(orders=orders, rdp=renyi, delta=delta)
-    return float(epsilon), float(order)
+    return _at_least_zero(epsilon), float(order)
+
+
+def _at_least_zero(epsilon: float) -> float:
+    """An accountant's epsilon: the conversion to (epsilon, delta) goes below 0 where much less than delta is spent."""
+    return float(np.maximum(epsilon, 0.0))  # NaN stays NaN, which is within no budget
 
 
 @lru_cache(maxsize=1024)
 def _of_one_step(sigma: float, rate: float, orders: tuple[float, ...]) -> NDArray[np.float64]:
     """Renyi divergence at each order. Kept, since it takes long, and rounds of a run differ in their steps alone."""
+    from opacus.accountants.analysis.rdp import compute_rdp
+
     renyi: NDArray[np.float64] = compute_rdp(q=rate, noise_multiplier=sigma, steps=1, orders=orders)
     return renyi
 

@@ -33,6 +33,8 @@ CODES = {
     "ledger_busy": "another run at the site holds its privacy ledger",
     "audit": "the site cannot write its audit log",
     "withheld": "the site keeps its metrics to itself",
+    "few_validation": "the site has fewer validation patients than its policy asks for",
+    "undisclosed": "its own log says why: in a private run the reason could tell of a patient",
     "device": "the site's device is not there",
     "config": "the site's own configuration is not right",
     "protocol": "the request could not be read",

@@ -260,8 +260,8 @@ def _cores() -> int:
 
 
 def _words(status: str, end: Mapping[str, Any], out: Path) -> str:
-    if status == "failed" and (out / "model").exists():
-        return f"{end['reason']}; the model so far is in {out}/model"
+    if status == "incomplete" and "reason" in end:
+        return f"{end['reason']}, in {out}/model"
     if status == "failed":
         return f"{end['reason']}; each site's own log is in {out}/sites; go on with resume={out}"
     if status == "incomplete":

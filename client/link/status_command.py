@@ -101,7 +101,7 @@ def _privacy(site: SiteConfig) -> dict[str, Any] | None:
     folder = Path(site.work) / "ledger"
     if not folder.exists():
         return None
-    from client.round.ledger import read_ledger  # Opacus takes seconds to load
+    from client.round.ledger import read_ledger
 
     if (ledger := read_ledger(folder)) is None:
         return None

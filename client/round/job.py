@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from client.doctor.manifest import admit
+from client.round.ledger import check_no_budget, ledger_folder
 from client.round.policy import DeclinedError, check_cohort, check_run, counts_leave
 from client.round.training import pick_device
 from shared.codec import load_weights, weights_from_bytes
@@ -41,6 +42,8 @@ class Job:
 def open_job(site: SiteConfig, request: Request) -> Job:
     """Ask the policy, take the device and open the data, in this order: refusing is cheap."""
     check_run(site.policy, request.config)
+    if not request.config.private:
+        check_no_budget(ledger_folder(site.work), request.run_id)
     try:
         device = pick_device(site.device)
     except ValueError as error:

@@ -45,11 +45,24 @@ class Charge:
     """UTC, ISO 8601; of the line."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a request of a run asks for, where no earlier one asked for as little; a run keeps the least."""
+
+    run_id: str
+    epsilon: float
+    delta: float
+    time: str = ""
+    """UTC, ISO 8601; of the line."""
+
+
 @dataclass(frozen=True)
 class _Line:
-    charge: Charge
     before: str
     """SHA-256 of the line before it, in hex."""
+    charge: Charge | None = None
+    budget: Budget | None = None
+    """One of the two is there."""
 
 
 @dataclass
@@ -59,9 +72,14 @@ class Ledger:
     folder: Path
     delta: float
     """Of the study's epsilon: the site's own, or `client.round.privacy.default_delta` when the ledger is opened."""
-    charges: list[Charge]
+    lines: list[Charge | Budget]
     head: str
     """SHA-256 of the last line, in hex."""
+
+    @property
+    def charges(self) -> list[Charge]:
+        """What was charged, in order."""
+        return [line for line in self.lines if isinstance(line, Charge)]
 
     @property
     def spent(self) -> Spent:
@@ -78,18 +96,33 @@ class Ledger:
         """How the study parts its patients; empty before the first charge."""
         return next((charge.split for charge in self.charges if charge.split), "")
 
-    def epsilon_of_run(self, more: Charge) -> float:
-        """Epsilon of the run of `more`, with it."""
-        of_run = [charge for charge in self.charges if charge.run_id == more.run_id]
-        return rdp_epsilon(_together([*of_run, more]), self.delta)
+    def budget(self, run_id: str) -> tuple[float, float] | None:
+        """The least epsilon and the least delta that a run ever asked for; None: it asked for no budget."""
+        lines = [line for line in self.lines if isinstance(line, Budget) and line.run_id == run_id]
+        return (min(line.epsilon for line in lines), min(line.delta for line in lines)) if lines else None
+
+    def keep_budget(self, run_id: str, epsilon: float, delta: float | None) -> tuple[float, float]:
+        """Return the least that a run ever asked for, with what it asks for now; it is on disk on return.
+
+        The study's delta counts where the run gives none, or a larger one.
+        """
+        known, asked = self.budget(run_id), (epsilon, min(delta or self.delta, self.delta))
+        least = asked if known is None else (min(known[0], asked[0]), min(known[1], asked[1]))
+        if least != known:
+            self._write(Budget(run_id=run_id, epsilon=least[0], delta=least[1]))
+        return least
 
     def epsilon(self) -> float:
         """Epsilon of each patient so far, by RDP."""
         return rdp_epsilon(self.spent, self.delta)
 
     def charge(self, charge: Charge, ceiling: float | None) -> None:
-        """Write a charge, or raise DeclinedError where epsilon would pass the `ceiling`; it is on disk on return."""
-        charge = replace(charge, time=_now().isoformat(timespec="seconds"))
+        """Write a charge; it is on disk on return.
+
+        Raises DeclinedError where epsilon would pass the `ceiling`, or the run's what the run asked for.
+        """
+        if budget := self.budget(charge.run_id):
+            self._check_run(charge, *budget)
         after = rdp_epsilon(_together([*self.charges, charge]), self.delta)
         if ceiling is not None and not (self.private and charge.private):
             raise DeclinedError("budget", "policy.max_epsilon cannot be kept: a run in test mode is not private")
@@ -99,10 +132,24 @@ class Ledger:
                 f"{charge.what} of round {charge.round} would bring epsilon to {after:.3f}, and "
                 f"policy.max_epsilon={ceiling:g} (spent: {self.epsilon():.3f}, delta={self.delta:.2g})",
             )
-        line = link({"charge": asdict(charge)}, self.head)
-        append_line(_file(self.folder), line)
-        self.charges.append(charge)
-        self.head = digest(line)
+        self._write(charge)
+
+    def _check_run(self, more: Charge, epsilon: float, delta: float) -> None:
+        of_run = [charge for charge in self.charges if charge.run_id == more.run_id]
+        after = rdp_epsilon(_together([*of_run, more]), delta)
+        if not after <= epsilon:
+            sentence = f"{more.what} of round {more.round} would bring the run to {after:.3f}, at delta={delta:.2g}"
+            why = "a round that is tried again counts again"
+            if more.what == "count":
+                why = f"a larger policy.count_noise than {more.sigma:g} spends less"
+            raise DeclinedError("budget", f"privacy.epsilon={epsilon:g}: {sentence}; {why}")
+
+    def _write(self, line: Charge | Budget) -> None:
+        line = replace(line, time=_now().isoformat(timespec="seconds"))
+        text = link({"charge" if isinstance(line, Charge) else "budget": asdict(line)}, self.head)
+        append_line(_file(self.folder), text)
+        self.lines.append(line)
+        self.head = digest(text)
         _write_head(self)
 
     def noisy_count(self, cohort: str) -> int | None:
@@ -135,7 +182,7 @@ def hold(folder: Path, delta: float) -> Iterator[Ledger]:
         else:
             drop_unfinished(_file(folder))
             _write_head(ledger)  # a process may have died between a line and its head
-        if ledger.charges and (last := _time(ledger.charges[-1])) > _now() + SLACK:
+        if ledger.lines and (last := _time(ledger.lines[-1])) > _now() + SLACK:
             raise DeclinedError(
                 "ledger", f"{_file(folder)}: its last line is of {last}, which is yet to come; set the clock right"
             )
@@ -156,17 +203,33 @@ def read_ledger(folder: Path) -> Ledger | None:
     except (KeyError, ValueError, TypeError, OverflowError):
         raise ConfigError(f"{folder}: head.json has no delta; put ledger.jsonl and head.json back") from None
     chain = read_chain(file, _root(delta), head)
-    charges = []
+    lines: list[Charge | Budget] = []
     for number, text in enumerate(chain.lines, start=1):
         try:
-            charge = parse(_Line, text).charge
-            _time(charge)
+            read = parse(_Line, text)
+            if (line := read.charge or read.budget) is None:
+                raise ValueError("neither")
+            _time(line)
         except ValueError:  # a ConfigError is one
             raise ConfigError(
                 f"{file}: line {number} is no charge with a time and its zone; put the ledger back from a copy"
             ) from None
-        charges.append(charge)
-    return Ledger(folder, delta, charges, chain.head)
+        lines.append(line)
+    return Ledger(folder, delta, lines, chain.head)
+
+
+def check_no_budget(folder: Path, run_id: str) -> None:
+    """Decline a request without privacy from a run that asked for a budget before: it keeps that.
+
+    Raises DeclinedError: budget, or ledger where the ledger cannot be relied on.
+    """
+    try:
+        ledger = read_ledger(folder)
+    except ConfigError as error:
+        raise DeclinedError("ledger", str(error)) from None
+    if ledger is not None and (budget := ledger.budget(run_id)):
+        sentence = f"privacy.epsilon={budget[0]:g} was asked for by this run before, and now no privacy for the site"
+        raise DeclinedError("budget", f"{sentence}; it keeps the least")
 
 
 def _open(folder: Path, delta: float) -> Ledger:
@@ -178,7 +241,7 @@ def _open(folder: Path, delta: float) -> Ledger:
 
 def _write_head(ledger: Ledger) -> None:
     """Say how many lines there are, so that a cut-off end shows."""
-    head: dict[str, Any] = {"lines": len(ledger.charges), "hash": ledger.head, "delta": ledger.delta}
+    head: dict[str, Any] = {"lines": len(ledger.lines), "hash": ledger.head, "delta": ledger.delta}
     write_json(ledger.folder / "head.json", head)
 
 
@@ -189,11 +252,11 @@ def _together(charges: list[Charge]) -> Spent:
     return [(sigma, rate, count) for (sigma, rate), count in steps.items()]
 
 
-def _time(charge: Charge) -> datetime:
+def _time(line: Charge | Budget) -> datetime:
     """When it was written. Raises ValueError where nobody can tell."""
-    time = datetime.fromisoformat(charge.time)
+    time = datetime.fromisoformat(line.time)
     if time.tzinfo is None:
-        raise ValueError(f"time={charge.time}: has no time zone")
+        raise ValueError(f"time={line.time}: has no time zone")
     return time
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from client.round.ledger import Charge, Ledger
 
-# The ledger is imported where it is used: Opacus takes seconds to load, and a mistyped word is answered at once.
+# The ledger is imported where it is used, so that a mistyped word is answered at once.
 
 WRONG_USE = 2
 
@@ -55,6 +55,7 @@ def _find(work: Path) -> "Ledger | None":
 
 def _as_json(ledger: "Ledger") -> dict[str, object]:
     """The epsilons hold only where `private` is true."""
+    from client.round.ledger import Budget
     from shared.accounting import prv_epsilon
 
     return {
@@ -62,6 +63,7 @@ def _as_json(ledger: "Ledger") -> dict[str, object]:
         "epsilon_rdp": ledger.epsilon(),
         "epsilon_prv": prv_epsilon(ledger.spent, ledger.delta),
         "private": ledger.private,
+        "budgets": [asdict(line) for line in ledger.lines if isinstance(line, Budget)],
         "charges": [asdict(charge) for charge in ledger.charges],
     }
 
@@ -101,7 +103,7 @@ def _table(ledger: "Ledger") -> "Table":
 
 def _cells(ledger: "Ledger", charges: "Sequence[Charge]") -> list[str]:
     """A row behind its name: what these charges were, and what they would have spent alone."""
-    alone = replace(ledger, charges=list(charges))
+    alone = replace(ledger, lines=list(charges))
     rounds = sorted({charge.round for charge in charges})
     return [
         str(rounds[0]) if len(rounds) == 1 else f"{rounds[0]}-{rounds[-1]}",

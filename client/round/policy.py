@@ -85,6 +85,12 @@ def counts_leave(policy: PolicyConfig, run: RunConfig) -> bool:
     return policy.counts == "always" or not run.private
 
 
+OF_NO_PATIENT = frozenset(
+    {"policy", "hours", "rounds_a_day", "budget", "ledger", "ledger_busy", "audit", "withheld", "device", "protocol"}
+)
+"""Codes that follow from settings, the clock, the ledger and the machine alone. Any other may depend on patients."""
+
+
 def check_cohort(policy: PolicyConfig, run: RunConfig, patients: int) -> None:
     """Decline when the cohort is too small, or the epochs over it are too many steps.
 

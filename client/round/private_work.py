@@ -35,6 +35,7 @@ def ledger_of(job: Job) -> Iterator[Ledger]:
             raise DeclinedError("ledger", sentence)
         if ledger.split not in ("", split_of(data)):
             raise DeclinedError("ledger", f"{split_of(data)}: the study's patients were parted by {ledger.split}")
+        _budget(job, ledger)  # noted also where nothing is charged
         yield ledger
 
 
@@ -46,22 +47,20 @@ def split_of(data: DataConfig) -> str:
 def charge_round(job: Job, ledger: Ledger, told: int) -> Plan:
     """Plan the round of a site that tells of so many patients, and write its charge.
 
-    Raises DeclinedError where the run's budget, or the site's ceiling, does not hold it.
+    Raises DeclinedError where the least budget that the run ever asked for, or the site's ceiling, does not hold it.
     """
     policy, config = job.site.policy, job.request.config
     if not 0 < job.request.round <= config.rounds:  # its learning rate might be below zero
         raise DeclinedError("policy", f"round {job.request.round}: the run has {config.rounds}")
     also = () if counts_leave(policy, config) or not _tells(job) else (_count_mechanism(job),)
+    epsilon, delta = _budget(job, ledger)
+    least = replace(config, privacy=replace(config.privacy, epsilon=epsilon, delta=delta))
     try:
-        plan = plan_round(config, job.request.round, told, ledger.delta, also)
+        plan = plan_round(least, job.request.round, told, ledger.delta, also)
     except ValueError as error:
         raise DeclinedError("budget", f"privacy.{error} (policy.count_noise={policy.count_noise:g})") from None
     check_noise(policy, plan.sigma)
-    charge = _charge(job, "train", plan.sigma, plan.rate, plan.steps)
-    if not (after := ledger.epsilon_of_run(charge)) <= config.privacy.epsilon:
-        sentence = f"round {charge.round} would bring the run to {after:.3f}; a round that is tried again counts again"
-        raise DeclinedError("budget", f"privacy.epsilon={config.privacy.epsilon:g}: {sentence}")
-    ledger.charge(charge, policy.max_epsilon)
+    ledger.charge(_charge(job, "train", plan.sigma, plan.rate, plan.steps), policy.max_epsilon)
     return plan
 
 
@@ -84,7 +83,7 @@ def patients_to_tell(job: Job, ledger: Ledger) -> int:
     """The number of training patients as it may leave: a noisy one is drawn once for all patients, and charged.
 
     The noise is on the number of all patients of the site, whichever of them a request has for validation. With
-    local_update, whose unit is the whole site, every site says 1.
+    local_update, whose unit is the whole site, every site says 1. Raises DeclinedError where no budget holds that.
     """
     config = job.request.config
     if counts_leave(job.site.policy, config):
@@ -102,6 +101,12 @@ def patients_to_tell(job: Job, ledger: Ledger) -> int:
         charge = replace(_charge(job, "count", sigma, rate, steps), noisy=noisy, cohort=cohort)
         ledger.charge(charge, job.site.policy.max_epsilon)
     return max(1, round(noisy * (1 - config.data.validation)))
+
+
+def _budget(job: Job, ledger: Ledger) -> tuple[float, float]:
+    """The least epsilon and delta that the run ever asked for: a request that asks for more gets no more."""
+    privacy = job.request.config.privacy
+    return ledger.keep_budget(job.request.run_id, privacy.epsilon, privacy.delta)
 
 
 def _tells(job: Job) -> bool:

@@ -63,7 +63,7 @@ def evaluate(site: SiteConfig, request: Request) -> Reply:
             pass
     if 0 < len(job.cohort.validation) < (least := site.policy.min_validation):
         sentence = f"{len(job.cohort.validation)} validation patients: policy.min_validation asks for {least}"
-        raise DeclinedError("withheld", sentence)
+        raise DeclinedError("few_validation", sentence)
     return with_less_memory(job, _measure)
 
 

@@ -92,11 +92,11 @@ def _resume(folder: Path, name: str) -> str:
 
     open_federation(folder)
     run = find_run(folder, name)
-    state, _ = run.state()
+    state, why = run.state()
     if state in ("waiting", "running") and run.wanted().wanted == "run":
         raise ConfigError(f"resume={name}: it is {state} already")
     if state in ("done", "incomplete"):
-        raise ConfigError(f"resume={name}: it has trained to its last round; submit a new run")
+        raise ConfigError(f"resume={name}: {why or 'it has trained to its last round'}; submit a new run")
     run.saved()
     run.want("run")
     return f"goes on as {name}; {_next(folder)}"

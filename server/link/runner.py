@@ -83,7 +83,7 @@ class Runner:
             return []
         run.submitted(replace(submission, flower=None))
         if end := run.ended():
-            return [f"run {run.name}: {end['status']}"]
+            return [f"run {run.name}: {end['status']}{': ' + end['reason'] if 'reason' in end else ''}"]
         if run.wanted().wanted == "stop":
             return [f"run {run.name}: stopped"]
         pause = PAUSES[min(max(submission.tries, 1), len(PAUSES)) - 1]

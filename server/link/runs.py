@@ -126,7 +126,7 @@ class Run:
         return sum(event["event"] == "round" for event in self.events())
 
     def state(self) -> tuple[State, str | None]:
-        """Where it stands, and why, where it failed."""
+        """Where it stands; and why, where it failed, or its budget was spent before its last round."""
         end, submission = self.ended(), self.submission()
         if end is not None:
             return end["status"], end.get("reason")

@@ -1,10 +1,13 @@
-"""Epsilon of a run whose server adds the noise (privacy=central): each sum is charged before it is made."""
+"""When a run's privacy budget is spent; with privacy=central the server charges each sum before it is made."""
 
 from collections import Counter
+from collections.abc import Mapping
 
-from server.round.history import History
+from server.round.answers import EXPELLED
+from server.round.history import Event, History
 from shared.accounting import noise_for, rdp_epsilon
 from shared.config import RunConfig
+from shared.messages import CODES
 
 
 class BudgetError(Exception):
@@ -41,3 +44,17 @@ def charge_sum(history: History, config: RunConfig, round: int) -> tuple[float, 
         )
     history.append({"event": "charge", "of_round": round, "sigma": sigma, "delta": delta, "epsilon": epsilon})
     return sigma, epsilon
+
+
+def spent_for_good(history: History, config: RunConfig, sites: Mapping[str, Event]) -> int:
+    """How many sites' budgets are spent, where fewer than a quorum of the others can count in any later round; else 0.
+
+    `sites` are the lines of a round in which too few counted. A site that is away, or outside its hours, may come back;
+    one that declines and has never counted in this run will not.
+    """
+    ever = {site for event in history.rounds() for site, line in event["sites"].items() if line["status"] == "counted"}
+    reasons = {site: line["reason"] for site, line in sites.items()}
+    spent = [site for site, reason in reasons.items() if reason == CODES["budget"]]
+    gone = {*spent, *(site for site, reason in reasons.items() if reason == EXPELLED.reason)}
+    gone |= {site for site, line in sites.items() if line["status"] == "declined" and site not in ever}
+    return len(spent) if config.private and len(sites.keys() - gone) < config.round.quorum else 0

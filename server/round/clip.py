@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from server.round.fold import BY_PATIENTS, ENOUGH, Share, limit_shares
 from server.round.history import Event
 from server.round.spool import Spooled
+from shared.accounting import noise_for
 from shared.config import RunConfig
 
 NO_VOTE = 20
@@ -27,8 +28,6 @@ def usual_size(config: RunConfig, parameters: int, round: int, patients: int) ->
     privacy = config.privacy
     if not config.private:
         return config.train.lr * math.sqrt(parameters)
-    from shared.accounting import noise_for  # Opacus takes seconds to load
-
     delta, steps = privacy.delta or 1 / (10 * max(patients, 1)), config.train.local_steps(patients)
     if privacy.mechanism == "local_update":
         sigma = noise_for(privacy.epsilon, delta, 1.0, config.rounds)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from server.round.answers import Absent, refusal
 from server.round.asking import Agreed, Names, Sites
 from server.round.audit import RunAudit, hold_audit
+from server.round.budget import BudgetError, charge_sum, spent_for_good
 from server.round.clip import bounded, usual_size
 from server.round.fold import fold
 from server.round.gate import judge
@@ -31,12 +32,16 @@ from shared.versions import versions
 
 
 class RoundError(Exception):
-    """A round without a result: too few updates counted, or a budget is spent."""
+    """A round without a result: too few updates counted."""
 
     def __init__(self, event: Event) -> None:
         """Keep the round's `event` for the history."""
         super().__init__(f"round {event['round']}: {event['reason']}")
         self.event = event
+
+
+class SpentError(RoundError):
+    """A round without a result, since the run's privacy budget is spent: none after it can have one."""
 
 
 def federate(
@@ -52,12 +57,13 @@ def federate(
 ) -> str:
     """Train to the last round, or go on with the run in `out`; return done, incomplete or failed.
 
-    Incomplete: a site that was asked, or expected, did not count in some round. `waves` are the turns that sites on one
-    machine take; for `names`, `agreed` and `lossy` see `Sites`.
+    Incomplete: a site that was asked, or expected, did not count in some round; or the privacy budget was spent before
+    the last round, and the end of the history has a reason. `waves` are the turns that sites on one machine take; for
+    `names`, `agreed` and `lossy` see `Sites`.
     """
     history = History(out / "history.jsonl")
     events = history.events()
-    if events and events[-1] == {"event": "end", "status": events[-1].get("status")}:
+    if events and events[-1]["event"] == "end" and events[-1]["status"] != "failed":
         return str(events[-1]["status"])  # it ended, and not for want of a quorum
     start: Event = {"run_id": run_id, "config_hash": config.hash, "versions": versions()}
     if config.privacy.mechanism != "none":
@@ -74,7 +80,8 @@ def federate(
             status = "done" if all(site["status"] == "counted" for site in lines) else "incomplete"
         except RoundError as error:
             history.append(error.event)
-            status, reason = "failed", {"reason": str(error)}
+            status = "incomplete" if isinstance(error, SpentError) else "failed"
+            reason = {"reason": str(error)}
         audit.ended(status)
         history.append({"event": "end", "status": status, **reason})
     return status
@@ -104,8 +111,12 @@ class _Run:
         state = load_state(self.out, self.history) or State(round=0, weights=travelling(model))
         if state.event is not None:  # killed after the model was saved, before its line was written
             state = self.finish(state)
-        while state.round < self.config.rounds:
-            state = self.finish(self.round(state, parameters))
+        try:
+            while state.round < self.config.rounds:
+                state = self.finish(self.round(state, parameters))
+        except SpentError:
+            self.export(state)  # it will not be trained any further
+            raise
         self.export(state)
 
     def round(self, state: State, parameters: list[str]) -> State:
@@ -127,6 +138,8 @@ class _Run:
                 spool.set_aside(reply, self.out / "refused")
         if len(counted) < self.config.round.quorum:
             few = f"{len(counted)} updates counted, fewer than round.quorum={self.config.round.quorum}"
+            if spent := spent_for_good(self.history, self.config, sites):
+                raise self.spent(event, f"{few}: the privacy budget is spent at {spent} of {len(sites)} sites")
             reason = "; ".join([few, *_why(event["sites"])])
             raise RoundError(event | {"event": "round_failed", "reason": reason})
         if self.config.privacy.mechanism == "central":
@@ -179,17 +192,20 @@ class _Run:
 
     def private_mean(self, counted: list[Spooled], state: State, event: Event) -> dict[str, Tensor]:
         """Clip, add noise and note epsilon in the round's `event`."""
-        from server.round.budget import BudgetError, charge_sum  # Opacus takes seconds to load
-
         privacy, number = self.config.privacy, state.round + 1
         try:
             sigma, event["epsilon"] = charge_sum(self.history, self.config, number)
         except BudgetError as error:
-            self.export(state)  # it will not be trained any further
-            raise RoundError(event | {"event": "round_failed", "reason": str(error)}) from None
+            raise self.spent(event, str(error)) from None
         updates = [reply.update().tensor for reply in counted]
         secret, sites = new_secret(privacy.test_seed, "sum", number), len(self.config.round.expected)
         return noisy_mean(updates, state.weights, privacy.clip, sigma, secret, sites)
+
+    def spent(self, event: Event, why: str) -> RoundError:
+        """The end of a run whose budget is spent in this round; with nothing trained before, it failed."""
+        before = event["round"] - 1
+        reason = f"{why}; the model is that of round {before}" if before else f"{why}; nothing was trained"
+        return (SpentError if before else RoundError)(event | {"event": "round_failed", "reason": reason})
 
     def step(
         self, state: State, mean: dict[str, Tensor], parameters: list[str]

@@ -12,10 +12,10 @@ import client.round.work
 from client.app import make_client_app
 from client.doctor.manifest import NonePassedError
 from client.round.outbox import Outbox
-from client.round.policy import DeclinedError
+from client.round.policy import OF_NO_PATIENT, DeclinedError
 from shared.config import RunConfig
 from shared.data.volume import DataError
-from shared.messages import Reply, Request
+from shared.messages import CODES, Reply, Request
 from shared.site_config import PolicyConfig, SiteConfig
 from simulation.grid import LocalGrid
 
@@ -26,7 +26,9 @@ NAME = "Erika_Mustermann"
 def ask(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Callable[..., tuple[Reply, str]]:
     """Send one request to a site whose folder is named after a patient; return its reply and its log."""
 
-    def send(kind: str = "train", policy: PolicyConfig | None = None, **settings: str) -> tuple[Reply, str]:
+    def send(
+        kind: str = "train", policy: PolicyConfig | None = None, run: tuple[str, ...] = (), **settings: str
+    ) -> tuple[Reply, str]:
         site = SiteConfig(
             name="a",
             root=str(tmp_path / NAME),
@@ -37,13 +39,20 @@ def ask(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Callable[..., t
         )
         app = make_client_app(lambda _: site)
         LocalGrid(app, {}, 1, 1.0)  # a Message needs to know who speaks
-        request = Request(run_id="r", round=1, config=run_config(), head="0" * 64)
+        request = Request(run_id="r", round=1, config=run_config(*run), head="0" * 64)
         answer = app(Message(request.to_records(), 1, kind), Context(1, 1, {}, RecordDict(), {}))
         log = tmp_path / "work" / "site.log"
         assert NAME not in repr(answer.content)
         return Reply.from_records(answer.content), log.read_text() if log.is_file() else ""
 
     return send
+
+
+def fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object) -> Reply:
+        raise error
+
+    monkeypatch.setattr(client.round.work, "train", fail)
 
 
 def test_a_missing_folder_is_declined_and_its_name_stays(ask: Callable[..., tuple[Reply, str]]) -> None:
@@ -71,13 +80,37 @@ def test_every_exception_becomes_a_code(
     status: str,
     code: str,
 ) -> None:
-    def fail(*_: object) -> Reply:
-        raise error
-
-    monkeypatch.setattr(client.round.work, "train", fail)
+    fail_with(monkeypatch, error)
     reply, log = ask()
     assert (reply.status, reply.code) == (status, code)
     assert NAME in log
+
+
+@pytest.mark.parametrize("mechanism", ["dp_sgd", "local_update"])
+def test_a_private_run_tells_nothing_of_patients_by_its_codes(
+    ask: Callable[..., tuple[Reply, str]], monkeypatch: pytest.MonkeyPatch, mechanism: str
+) -> None:
+    """Codes of the check, of the policy's least numbers and of a program that failed: the reply is one and the same."""
+    run, seen = (f"privacy={mechanism}",), []
+    errors = [DataError(code, NAME) for code in sorted(set(CODES) - OF_NO_PATIENT)]
+    errors += [NonePassedError("truncated", NAME, {"truncated": 3}), RuntimeError(NAME), MemoryError(NAME)]
+    for error in errors:
+        fail_with(monkeypatch, error)
+        reply, log = ask(run=run)
+        seen.append(replace(reply, head=""))
+        assert log.count(NAME) == len(seen)  # the site's own log keeps the sentence
+    assert {repr(reply) for reply in seen} == {repr(Reply(site="a", status="declined", code="undisclosed"))}
+    for code in OF_NO_PATIENT:
+        fail_with(monkeypatch, DeclinedError(code, NAME))
+        assert ask(run=run)[0].code == code
+
+
+def test_a_site_that_tells_exact_numbers_tells_exact_codes(
+    ask: Callable[..., tuple[Reply, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_with(monkeypatch, NonePassedError("no_series", NAME, {"no_series": 3}))
+    reply, _ = ask(policy=PolicyConfig(counts="always"), run=("privacy=dp_sgd",))
+    assert (reply.code, reply.left_out) == ("no_series", {"no_series": 3})
 
 
 def test_policy_is_asked_before_the_data(ask: Callable[..., tuple[Reply, str]]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from server.cli import main
 from server.round.history import History, site_line
+from shared.messages import CODES
 
 
 def report(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
@@ -34,6 +35,19 @@ def test_rounds_and_reasons(
         assert word in shown
     assert report(monkeypatch, str(tmp_path), "--json") == 0
     assert json.loads(capsys.readouterr().out) == history.events()
+
+
+def test_an_end_has_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last rows of the table alone do not say that the run will not go on."""
+    line = site_line(status="declined", reason=CODES["budget"])
+    history = History(tmp_path / "history.jsonl")
+    history.append({"event": "round_failed", "round": 3, "seconds": 2.0, "sites": {"a": line}, "reason": "x"})
+    history.append({"event": "end", "status": "incomplete", "reason": "round 3: spent"})
+    assert report(monkeypatch, str(tmp_path)) == 0
+    shown = capsys.readouterr().out
+    assert f"round 3: a declined: {CODES['budget']}\nstatus: incomplete: round 3: spent\n" in shown
 
 
 def test_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

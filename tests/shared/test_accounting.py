@@ -126,3 +126,20 @@ def test_threads_do_not_disturb_each_other() -> None:
         found = list(pool.map(lambda _: rdp_epsilon(spent, DELTA), range(80)))
     assert len(set(found)) == 1
     assert warnings.filters == filters
+
+
+@pytest.mark.parametrize("spent", [[(1e4, 1.0, 1)], [(1e5, 0.1, 3), (1e6, 1.0, 1)]])
+def test_epsilon_is_never_below_zero(spent: list[tuple[float, float, int]]) -> None:
+    """The conversion itself goes below it; a server takes no such number, and a sum of it would hide what is spent."""
+    accountant = RDPAccountant()
+    accountant.history = spent
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert accountant.get_epsilon(0.1, alphas=ORDERS) < 0
+    assert rdp_epsilon(spent, 0.1) == prv_epsilon(spent, 0.1) == 0.0
+
+
+def test_an_epsilon_that_is_no_number_stays_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is within no budget; as 0 it would be within each. No numbers are known for which Opacus does that."""
+    monkeypatch.setattr("opacus.accountants.analysis.rdp.get_privacy_spent", lambda **_: (math.nan, 2.0))
+    assert math.isnan(rdp_epsilon([(1.0, 1.0, 1)], DELTA))

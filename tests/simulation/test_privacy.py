@@ -14,26 +14,32 @@ from simulation.settings import parse_settings
 from simulation.simulate import FailedError, simulate
 
 PATIENTS = 3
+WORDS = (
+    "sites=2",
+    "privacy=dp_sgd",
+    f"data.patients={PATIENTS}",
+    "data.validation=0",
+    "privacy.patches=1",
+    "train.steps=1",
+    "policy.counts=always",  # all follows from an exact number
+)
+
+
+def epsilons(settings: dict[str, Any]) -> tuple[float, float]:
+    """Of each patient after one round and after two."""
+    run, _ = parse_settings(settings)
+    delta = default_delta(PATIENTS)
+    plan = plan_round(run, 1, PATIENTS, delta)
+    one, two = (rdp_epsilon([(plan.sigma, plan.rate, rounds * plan.steps)], delta) for rounds in (1, 2))
+    return one, two
 
 
 def test_a_spent_budget_stops_one_site_and_not_the_run(values: Callable[..., dict[str, Any]], out: Path) -> None:
     """Its ceiling lies between one round and two; the others finish, and the history says why it is not there."""
-    words = [
-        "sites=2",
-        "privacy=dp_sgd",
-        f"data.patients={PATIENTS}",
-        "data.validation=0",
-        "privacy.patches=1",
-        "train.steps=1",
-        "policy.counts=always",  # all follows from an exact number
-        f"out={out}",
-    ]
-    run, _ = parse_settings(values(*words))
-    delta = default_delta(PATIENTS)
-    plan = plan_round(run, 1, PATIENTS, delta)
-    one, two = (rdp_epsilon([(plan.sigma, plan.rate, rounds * plan.steps)], delta) for rounds in (1, 2))
+    words = [*WORDS, f"out={out}"]
+    one, two = epsilons(values(*words))
     ceiling = (one + two) / 2
-    assert one < ceiling < two <= run.privacy.epsilon
+    assert one < ceiling < two <= 8
     settings = values(*words, f"policies={{site-2:{{max_epsilon:{ceiling}}}}}")
     assert simulate(settings).status == "incomplete"
     events = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
@@ -44,6 +50,33 @@ def test_a_spent_budget_stops_one_site_and_not_the_run(values: Callable[..., dic
     assert events[-1] == {"event": "end", "status": "incomplete"}
     told = [line["epsilon"] for line in (first["site-1"], first["site-2"], second["site-1"])]
     assert all(0 <= epsilon - exact < 0.1 for epsilon, exact in zip(told, (one, one, two), strict=True))
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_a_run_whose_sites_have_all_spent_their_budget_ends_with_what_was_trained(
+    values: Callable[..., dict[str, Any]], out: Path, capsys: pytest.CaptureFixture[str], rounds: int
+) -> None:
+    """Ceilings that hold `rounds` of two rounds; with none there is no model, and somebody must raise them."""
+    words = [*WORDS, f"out={out}"]
+    one, two = epsilons(values(*words))
+    ceiling = {0: one / 2, 1: (one + two) / 2}[rounds]
+    ceilings = ",".join(f"site-{number}:{{max_epsilon:{ceiling}}}" for number in (1, 2))
+    outcome = simulate(values(*words, f"policies={{{ceilings}}}"))
+    events = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events] == ["start", *["round"] * rounds, "round_failed", "end"]
+    end, shown = events[-1], capsys.readouterr().out
+    few = f"round {rounds + 1}: 0 updates counted, fewer than round.quorum=1"
+    assert end["reason"].startswith(f"{few}: the privacy budget is spent at 2 of 2 sites; ")
+    assert f"{end['status']}: {end['reason']}" in shown
+    if rounds:
+        assert outcome.status == "incomplete" and end["reason"].endswith("the model is that of round 1")
+        assert json.loads((out / "model" / "model.json").read_text())["round"] == 1
+        before = (out / "history.jsonl").read_bytes()
+        assert simulate(values(f"resume={out}")).status == "incomplete"
+        assert (out / "history.jsonl").read_bytes() == before and end["reason"] in capsys.readouterr().out
+    else:
+        assert outcome.status == "failed" and end["reason"].endswith("nothing was trained")
+        assert not (out / "model").exists()
 
 
 def test_noise_at_the_server_is_charged_and_ends_with_the_budget(
@@ -64,7 +97,7 @@ def test_noise_at_the_server_is_charged_and_ends_with_the_budget(
     assert [event["of_round"] for event in events if event["event"] == "charge"] == [1, 1]
     (done,) = (event for event in events if event["event"] == "round")
     assert done["epsilon"] == pytest.approx(8, rel=0.01) and done["epsilon"] <= 8
-    assert outcome.status == "failed" and "privacy.epsilon=8 is spent" in events[-1]["reason"]
+    assert outcome.status == "incomplete" and "privacy.epsilon=8 is spent" in events[-1]["reason"]
     assert json.loads((out / "model" / "model.json").read_text())["round"] == 1
 
 

@@ -219,3 +219,35 @@ def test_delta_is_that_of_the_first_charge(folder: Path) -> None:
 
 def test_no_ledger(folder: Path) -> None:
     assert read_ledger(folder) is None
+
+
+def test_a_budget_is_a_line_of_its_own_once(folder: Path) -> None:
+    """Asked for again, or for more, nothing is written; each of epsilon and delta keeps its least."""
+    with hold(folder, DELTA) as ledger:
+        assert ledger.budget("r") is None
+        assert ledger.keep_budget("r", 4.0, None) == (4.0, DELTA)
+        assert ledger.keep_budget("r", 2.0, 0.5) == (2.0, DELTA)  # a larger delta than the study's is not heeded
+        assert ledger.keep_budget("r", 8.0, 1e-4) == (2.0, 1e-4)
+        before = contents(folder)
+        assert ledger.keep_budget("r", 1000.0, None) == (2.0, 1e-4)
+        assert contents(folder) == before
+        ledger.charge(replace(ROUND, run_id="other"), None)  # that run asked for nothing
+    found = read_ledger(folder)
+    assert found is not None and found.budget("r") == (2.0, 1e-4) and found.budget("other") is None
+    assert len(found.lines) == 4 and len(found.charges) == 1
+
+
+def test_a_budget_that_a_killed_process_half_wrote_is_asked_for_again(folder: Path) -> None:
+    """It dies before its first charge: whatever is there of the line, the next process keeps the least."""
+    for point, left in (("middle", None), ("between", (3.0, DELTA))):
+
+        def die(point: str = point) -> None:
+            killed_at(point)
+            with hold(folder, DELTA) as ledger:
+                ledger.keep_budget("r", 3.0, None)
+
+        assert in_another_process(die) == -signal.SIGKILL
+        found = read_ledger(folder)
+        assert found is not None and found.budget("r") == left
+    with hold(folder, DELTA) as ledger:
+        assert ledger.keep_budget("r", 9.0, None) == (3.0, DELTA)

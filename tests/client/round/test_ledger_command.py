@@ -62,8 +62,8 @@ def test_the_table(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 def test_json(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    ledger = read_ledger(work / "ledger")
-    assert ledger is not None
+    with hold(work / "ledger", DELTA) as ledger:
+        ledger.keep_budget(FIRST, 8.0, None)
     with hold(work / "ledger", DELTA):  # a run that trains is not in the way
         assert ask(monkeypatch, work / "ledger", "--json") == 0
     found = json.loads(capsys.readouterr().out)
@@ -72,6 +72,7 @@ def test_json(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         "epsilon_rdp": ledger.epsilon(),
         "epsilon_prv": prv_epsilon(ledger.spent, DELTA),
         "private": True,
+        "budgets": [{"run_id": FIRST, "epsilon": 8.0, "delta": DELTA, "time": ledger.lines[-1].time}],
         "charges": [asdict(charge) for charge in ledger.charges],
     }
     assert [charge["noisy"] for charge in found["charges"]] == [12, None, None, None]
@@ -99,7 +100,14 @@ def test_a_ledger_without_charges(
     assert "nothing was charged yet" in capsys.readouterr().out
     assert ask(monkeypatch, tmp_path, "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert found == {"delta": DELTA, "epsilon_rdp": 0.0, "epsilon_prv": 0.0, "private": True, "charges": []}
+    assert found == {
+        "delta": DELTA,
+        "epsilon_rdp": 0.0,
+        "epsilon_prv": 0.0,
+        "private": True,
+        "budgets": [],
+        "charges": [],
+    }
 
 
 def test_no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -168,7 +168,7 @@ def test_a_private_round_is_charged_twice(
     ledger = read_ledger(ledger_folder(site.work))
     assert ledger is not None and reply.status == "ok"
     assert [(charge.what, charge.round) for charge in ledger.charges] == [("count", 1), ("train", 1), ("train", 1)]
-    once = replace(ledger, charges=ledger.charges[:2]).epsilon()
+    once = replace(ledger, lines=ledger.charges[:2]).epsilon()
     tight = PolicyConfig(max_epsilon=(once + ledger.epsilon()) / 2)
     with pytest.raises(DeclinedError, match=r"policy\.max_epsilon") as refused:
         train(replace(site, work=site.work + "2", policy=tight), request_of(config))

@@ -6,13 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from flwr.app import Context, Message, RecordDict
 from private_hospital import PATIENTS, PRIVATE, Config, Hospital, charges, refusal, request_of
 
+from client.app import make_client_app
 from client.round.ledger import ledger_folder, read_ledger
 from client.round.policy import DeclinedError
 from client.round.privacy import plan_round
 from client.round.work import evaluate, prepare, train
-from shared.messages import Request
+from shared.messages import Reply, Request
+from shared.site_config import SiteConfig
+from simulation.grid import LocalGrid
 
 
 @pytest.mark.parametrize("told", [1, 30])
@@ -90,6 +94,37 @@ def test_nothing_is_evaluated_in_private(hospital: Hospital, run_config: Config)
     request = request_of(run_config(*PRIVATE))
     assert refusal(evaluate, hospital.site(), request)[0] == "withheld"
     assert evaluate(hospital.site(metrics="always"), request).status == "ok"
+
+
+@pytest.mark.parametrize("counts", ["unless_private", "always"])
+def test_questions_by_refusal_have_one_answer(hospital: Hospital, run_config: Config, counts: str) -> None:
+    """Whoever asks for one window, split or modality after the other reads off the codes who is there."""
+    questions = [
+        ("prepare", (), {"min_patients": PATIENTS + 1}),
+        ("prepare", ("model=clstm_unet3d", "data.window=4"), {}),
+        ("prepare", ("data.modalities=[pet]",), {}),
+        ("prepare", ("data.regions=[nowhere]",), {}),
+        ("evaluate", ("data.validation=0.5", "data.split_seed=1"), {"metrics": "always", "min_validation": PATIENTS}),
+    ]
+    codes, replies = [], []
+    for number, (kind, words, policy) in enumerate(questions):
+        site = hospital.site(str(number), counts=counts, **policy)
+        reply = answer(site, kind, request_of(run_config(*PRIVATE, *words)))
+        codes.append(reply.code)
+        replies.append(repr(replace(reply, head="")))
+    if counts == "always":
+        assert codes == ["too_few_patients", "no_series", "missing_modality", "data", "few_validation"]
+    else:
+        assert set(replies) == {repr(Reply(site="a", status="declined", code="undisclosed"))}
+
+
+def answer(site: SiteConfig, kind: str, request: Request) -> Reply:
+    """What leaves the site, of the whole app."""
+    app = make_client_app(lambda _: site)
+    LocalGrid(app, {}, 1, 1.0)  # a Message needs to know who speaks
+    records = replace(request, head="0" * 64).to_records()
+    kind = "query" if kind == "prepare" else kind
+    return Reply.from_records(app(Message(records, 1, kind), Context(1, 1, {}, RecordDict(), {})).content)
 
 
 def test_a_tighter_policy_holds_for_what_is_stored(hospital: Hospital, run_config: Config) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,8 @@ from torch.testing import assert_close
 import client.round.privacy
 from client.round.ledger import ledger_folder, read_ledger
 from client.round.work import evaluate, prepare, train
+from shared.accounting import rdp_epsilon
+from shared.site_config import SiteConfig
 
 
 def test_another_split_is_declined(hospital: Hospital, run_config: Config) -> None:
@@ -34,6 +37,53 @@ def test_a_run_stays_within_its_own_epsilon(hospital: Hospital, run_config: Conf
     code, sentence = refusal(train, site, other_weights(first))
     assert code == "budget" and "privacy.epsilon=2" in sentence
     assert len(charges(site)) == 1
+
+
+def run_epsilon(site: SiteConfig, delta: float) -> float:
+    """Of all that the ledger has, by hand: each charge as a mechanism of its own."""
+    spent = [(charge.sigma, charge.rate, charge.steps) for what in ("count", "train") for charge in charges(site, what)]
+    return rdp_epsilon(spent, delta)
+
+
+@pytest.mark.parametrize("larger", ["privacy.epsilon=1000", "privacy.delta=null"])
+def test_a_run_keeps_the_least_that_it_ever_asked_for(hospital: Hospital, run_config: Config, larger: str) -> None:
+    """A server that asks for more under the same id gets the noise of the least, and no round beyond it."""
+    site, least = hospital.site(), (*PRIVATE, "rounds=2", "privacy.epsilon=2", "privacy.delta=1e-9")
+    prepare(site, request_of(run_config(*least)))
+    for round in (1, 2):
+        train(site, request_of(run_config(*least, larger), round))
+    assert 1.99 < run_epsilon(site, 1e-9) <= 2.0
+    code, sentence = refusal(train, site, other_weights(request_of(run_config(*least, larger), 2)))
+    assert code == "budget" and "privacy.epsilon=2" in sentence and "delta=1e-09" in sentence
+    assert len(charges(site)) == 2
+    ledger = read_ledger(ledger_folder(site.work))
+    assert ledger is not None and ledger.budget("r") == (2.0, 1e-9)
+
+
+def test_a_run_that_asks_for_less_is_held_to_that(hospital: Hospital, run_config: Config) -> None:
+    """What was spent under the larger budget counts; an evaluation is enough to name the least."""
+    site = hospital.site(metrics="always")
+    train(site, request_of(run_config(*PRIVATE, "rounds=2", "privacy.epsilon=8")))
+    evaluate(site, request_of(run_config(*PRIVATE, "rounds=2", "privacy.epsilon=0.5")))
+    code, sentence = refusal(train, site, request_of(run_config(*PRIVATE, "rounds=2", "privacy.epsilon=8"), 2))
+    assert code == "budget" and "epsilon=0.5" in sentence
+    other = replace(request_of(run_config(*PRIVATE, "privacy.epsilon=8")), run_id="other")
+    assert train(site, other).status == "ok"  # another run has a budget of its own
+
+
+@pytest.mark.parametrize("work", [prepare, train, evaluate])
+@pytest.mark.parametrize("mechanism", ["none", "central"])
+def test_a_private_run_cannot_go_on_without_privacy(
+    hospital: Hospital, run_config: Config, work: Callable[..., object], mechanism: str
+) -> None:
+    site = hospital.site()
+    prepare(site, request_of(run_config(*PRIVATE, "privacy.epsilon=3")))
+    openly = request_of(run_config(f"privacy={mechanism}", "data.validation=0.4"))
+    code, sentence = refusal(work, site, openly)
+    assert code == "budget" and "privacy.epsilon=3" in sentence
+    assert prepare(site, replace(openly, run_id="other")).status == "ok"
+    (ledger_folder(site.work) / "ledger.jsonl").write_text("")
+    assert refusal(work, site, replace(openly, run_id="other"))[0] == "ledger"
 
 
 def test_a_round_that_the_run_has_not_is_declined(hospital: Hospital, run_config: Config) -> None:
@@ -156,9 +206,19 @@ def test_a_round_over_the_ceiling_takes_no_step(
 
 def test_a_budget_that_the_number_of_patients_spends(hospital: Hospital, run_config: Config) -> None:
     """No noise of the steps can mend it; the site's log says which two settings are at odds."""
-    site = hospital.site(count_noise=0.1)
-    code, sentence = refusal(train, site, request_of(run_config(*PRIVATE, "privacy.epsilon=1")))
-    assert code == "budget" and "privacy.epsilon=1" in sentence and "policy.count_noise=0.1" in sentence
+    site = hospital.site()
+    prepare(site, replace(request_of(run_config(*PRIVATE)), run_id="earlier"))
+    code, sentence = refusal(train, site, request_of(run_config(*PRIVATE, "privacy.epsilon=0.2")))
+    assert code == "budget" and "privacy.epsilon=0.2" in sentence and "policy.count_noise=10" in sentence
+
+
+def test_the_number_of_patients_is_charged_within_the_runs_budget(hospital: Hospital, run_config: Config) -> None:
+    """It is drawn when a site is asked to prepare. No ceiling is set: the run's own epsilon refuses it."""
+    site, config = hospital.site(count_noise=0.1), run_config(*PRIVATE, "privacy.epsilon=1")
+    code, sentence = refusal(prepare, site, request_of(config))
+    assert code == "budget" and "privacy.epsilon=1" in sentence and "policy.count_noise than 0.1" in sentence
+    assert charges(site, "count") == []
+    assert prepare(hospital.site("usual"), request_of(config)).status == "ok"
 
 
 def test_test_mode_must_be_allowed(hospital: Hospital, run_config: Config) -> None:

@@ -11,6 +11,7 @@ from telephone import admit_told
 from client.link.join import join
 from server.cli import main
 from server.link.runs import Submission, find_run
+from server.round.history import History
 from shared.config import RunConfig
 from shared.parse import parse
 
@@ -75,6 +76,19 @@ def test_a_run_that_is_still_being_stopped_goes_on_with_resume(folder: Path, mon
     assert made.state() == ("running", None)
     assert run(monkeypatch, "resume=first") == 0
     assert (made.wanted().wanted, made.submission().flower) == ("run", 7)
+
+
+@pytest.mark.parametrize("reason", [None, "round 3: the privacy budget is spent at 2 of 2 sites"])
+def test_a_run_that_ended_says_why_it_cannot_go_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reason: str | None
+) -> None:
+    monkeypatch.chdir(folder)
+    assert run(monkeypatch, "name=first") == 0
+    end = {"event": "end", "status": "incomplete"} | ({"reason": reason} if reason else {})
+    History(folder / "runs" / "first" / "history.jsonl").append(end)
+    assert run(monkeypatch, "resume=first") == 2
+    said = capsys.readouterr().err
+    assert said == f"gliofed-server: resume=first: {reason or 'it has trained to its last round'}; submit a new run\n"
 
 
 WRONG = {

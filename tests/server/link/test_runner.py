@@ -161,6 +161,19 @@ def test_a_run_that_ended_stays_ended_whatever_is_wanted(make: Callable[[str], R
     assert run.state() == ("done", None)
 
 
+def test_a_run_whose_budget_is_spent_has_ended_with_a_reason(make: Callable[[str], Run], study: Path) -> None:
+    """It is not done, and no word can let it go on."""
+    run, (it, flower, _) = make("one"), runner(study)
+    it.tend(MEMBERS)
+    write(run, {"event": "start"}, ROUND, {"event": "end", "status": "incomplete", "reason": "round 2: spent"})
+    flower.going.clear()
+    assert it.tend(MEMBERS) == ["run one: incomplete: round 2: spent"]
+    run.want("run")
+    it.tend(MEMBERS)
+    assert len(flower.started) == 1
+    assert run.state() == ("incomplete", "round 2: spent")
+
+
 def test_what_a_superlink_that_is_new_remembers_is_stopped(make: Callable[[str], Run], study: Path) -> None:
     """Flower waits a minute before it gives a dead server up; and the next one would find the folder's log held."""
     make("one")

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from server.round.budget import BudgetError, charge_sum
-from server.round.history import History
+from server.round.answers import EXPELLED
+from server.round.budget import BudgetError, charge_sum, spent_for_good
+from server.round.history import Event, History, site_line
 from shared.accounting import rdp_epsilon
 from shared.config import PrivacyConfig, RunConfig
+from shared.messages import CODES
 
 ROUNDS = 3
 
@@ -59,3 +61,35 @@ def test_delta_follows_from_the_sites(run: RunConfig, history: History) -> None:
     run = replace(run, privacy=replace(run.privacy, delta=None), round=replace(run.round, expected=("a", "b")))
     charge_sum(history, run, 1)
     assert history.events()[0]["delta"] == 1 / 20
+
+
+COUNTED = site_line(status="counted")
+SPENT = site_line(status="declined", reason=CODES["budget"])
+HOURS = site_line(status="declined", reason=CODES["hours"])
+AWAY = site_line(status="missing", reason="not connected")
+GONE = site_line(status=EXPELLED.status, reason=EXPELLED.reason)
+
+
+@pytest.mark.parametrize(
+    ("lines", "quorum", "spent"),
+    [
+        ((SPENT, SPENT, SPENT), 1, 3),
+        ((COUNTED, SPENT, SPENT), 2, 2),
+        ((SPENT, SPENT, AWAY), 1, 0),  # it may come back, and has a budget
+        ((SPENT, SPENT, AWAY), 2, 2),  # alone it would not be enough
+        ((SPENT, HOURS, SPENT), 1, 0),
+        ((SPENT, SPENT, HOURS), 1, 2),  # it has never counted: whatever it declines for, it takes no part
+        ((SPENT, SPENT, GONE), 1, 2),
+        ((AWAY, AWAY, HOURS), 1, 0),  # nobody's budget is spent
+    ],
+)
+def test_a_budget_is_spent_for_good_where_no_quorum_can_count_again(
+    run: RunConfig, history: History, lines: tuple[Event, ...], quorum: int, spent: int
+) -> None:
+    """Else the run would end for good where it could go on, or fail without a model each time it is resumed."""
+    history.append({"event": "round", "round": 1, "sites": {"a": COUNTED, "b": COUNTED, "c": HOURS}})
+    private = replace(run.privacy, mechanism="dp_sgd", delta=None)
+    config = replace(run, privacy=private, round=replace(run.round, quorum=quorum))
+    sites = dict(zip("abc", lines, strict=True))
+    assert spent_for_good(history, config, sites) == spent
+    assert spent_for_good(history, replace(config, privacy=PrivacyConfig()), sites) == 0  # a ceiling, set meanwhile

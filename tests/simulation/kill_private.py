@@ -1,0 +1,95 @@
+"""Kill a private federation in the middle of round 2 of 3, and resume it twice with the command.
+
+usage: kill_private.py FOLDER MECHANISM...   (prints a line of JSON: mechanism -> how the three processes ended)
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import monai.data.synthetic  # noqa: F401  # once here, and not in every fork
+import torch
+import torch._dynamo  # two seconds that an optimiser would take at its first step
+from kill_and_resume import end_of, in_fork, on_call
+from small_run import composed
+
+import client.round.privacy
+import client.round.private_work
+import server.round.rounds
+from simulation.cli import main as command
+from simulation.simulate import simulate
+
+SITES = 2
+WORDS = (
+    f"sites={SITES}",
+    "at_once=1",
+    "rounds=3",
+    f"round.quorum={SITES}",
+    "data.patients=3",
+    "data.validation=0",
+    "train.steps=2",
+)
+MORE = {"dp_sgd": ("privacy.patches=1", "privacy.batch=100")}
+"""All patients are in each step, whatever number is drawn to be told."""
+SECOND_OF_ROUND_2 = 2 * SITES
+"""Calls, until the site that takes its turn last trains in round 2."""
+
+
+def die_between_two_steps() -> None:
+    """Of the second site in round 2: its steps are charged, and the first one is taken."""
+    original, calls = client.round.private_work.train_privately, 0
+
+    def patched(*args: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == SECOND_OF_ROUND_2:
+            on_call(client.round.privacy, "_step", 4, after=False)()  # three patients make one step
+        return original(*args)  # type: ignore[arg-type]
+
+    client.round.private_work.train_privately = patched  # type: ignore[assignment]
+
+
+KILL: dict[str, Callable[[], None]] = {
+    "dp_sgd": die_between_two_steps,
+    "local_update": on_call(client.round.private_work, "hide", SECOND_OF_ROUND_2, after=False),
+    "central": on_call(server.round.rounds, "noisy_mean", 2, after=True),
+}
+"""What is done to the process before it runs; in each case the second round is charged by then."""
+
+
+def run(out: Path, mechanism: str) -> None:
+    KILL[mechanism]()
+    simulate(composed(*WORDS, f"privacy={mechanism}", *MORE.get(mechanism, ()), f"out={out}"))
+
+
+def resume(out: Path, output: Path) -> None:
+    sys.stdout, sys.argv = output.open("w"), ["gliofed-simulate", f"resume={out}"]
+    try:
+        command()
+    except SystemExit as end:
+        sys.stdout.flush()
+        os._exit(int(end.code or 0))
+
+
+def ends_of(folder: Path, mechanism: str) -> list[int]:
+    """Kill, resume and resume; keep what the command printed, and the history after each."""
+    out = folder / "out"
+    ends = [end_of(in_fork(lambda: run(out, mechanism)))]
+    for number in (1, 2):
+        output = folder / f"resume-{number}.txt"
+        ends.append(end_of(in_fork(lambda output=output: resume(out, output))))  # type: ignore[misc]
+        (folder / f"history-{number}.jsonl").write_bytes((out / "history.jsonl").read_bytes())
+    return ends
+
+
+def main(folder: Path, mechanisms: list[str]) -> None:
+    torch.set_num_threads(1)
+    os.fsync = lambda descriptor: None  # as in conftest.py: the system still has what a killed process wrote
+    composed(*WORDS)
+    print(json.dumps({mechanism: ends_of(folder / mechanism, mechanism) for mechanism in mechanisms}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])
