@@ -7,7 +7,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.round.asking import Names
+from server.round.asking import Agreed, Names
 from server.round.rounds import federate
 from shared.config import RunConfig
 
@@ -24,6 +24,8 @@ class Federation:
     """Turns that the sites take, where they share a machine."""
     names: Names | None = None
     """Which site each node is; who is not in there is not asked. None: the nodes say it."""
+    agreed: Agreed | None = None
+    """The agreed ceiling of each site's number of patients; who is not in there has none. None: nobody has."""
     lossy: bool = False
     """Whether what is on its way may be lost, as it may between machines."""
 
@@ -41,7 +43,16 @@ def make_server_app(
     def main(grid: Grid, context: Context) -> None:
         run = federation_of(context)
         try:
-            federate(grid, run.config, run.out, run.run_id, waves=run.waves, names=run.names, lossy=run.lossy)
+            federate(
+                grid,
+                run.config,
+                run.out,
+                run.run_id,
+                waves=run.waves,
+                names=run.names,
+                agreed=run.agreed,
+                lossy=run.lossy,
+            )
         finally:
             if finished:
                 finished()

@@ -7,18 +7,20 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 
 from shared.files import new_folder, write_bytes, write_json
-from shared.join_request import sign_request
+from shared.join_request import check_patients, sign_request
 from shared.keys import fingerprint, new_key, private_bytes, public_line, read_authority, spoken, write_secret
 from shared.kit import read_kit
 from shared.parse import ConfigError
 
 
-def join(path: Path, into: Path | None = None, now: datetime | None = None) -> list[str]:
+def join(path: Path, into: Path | None = None, *, patients: int | None, now: datetime | None = None) -> list[str]:
     """Make the hospital's folder, whole or not at all, and say what to do next. Raises ConfigError.
+
+    The aggregator is told that it has at most so many `patients`, and lets it weigh no more.
 
     Nothing that is there is written over: a lost key locks the hospital out.
     """
-    now = now or datetime.now(UTC)
+    now, patients = now or datetime.now(UTC), check_patients(patients)
     kit, files = read_kit(path)
     last = read_authority(files["ca.crt"], str(path)).not_valid_after_utc
     if last <= now:
@@ -38,11 +40,12 @@ def join(path: Path, into: Path | None = None, now: datetime | None = None) -> l
         write_secret(half / "site.key", private_bytes(key, PrivateFormat.OpenSSH))
         comment = f"{kit.site}@{kit.federation}"
         write_bytes(half / "site.key.pub", f"{public_line(key.public_key())} {comment}\n".encode())
-        write_json(half / request.name, asdict(sign_request(kit, key, now.isoformat(timespec="seconds"))))
+        write_json(half / request.name, asdict(sign_request(kit, key, now.isoformat(timespec="seconds"), patients)))
     return [
         f"{folder}: made; site.key in it must never leave this machine",
         f"send {request} to the aggregator, and compare by telephone:",
         f"  this hospital's key  {fingerprint(key.public_key())}",
         f"  the authority        {spoken(kit.ca_sha256)}",
+        f"  its patients, at most    {patients}",
         f"then follow {folder / 'README.md'}",
     ]

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from server.link.control import Control
 from server.link.members import Member
-from server.link.runs import NODES, Run, Submission, runs_of
+from server.link.runs import AGREED, NODES, Run, Submission, runs_of
 from server.link.superlink import installed_code, link_folder
 from shared.files import write_json
 from shared.parse import ConfigError
@@ -69,7 +70,7 @@ class Runner:
         if not going and (first := next((run for run, _, state in runs if state == "waiting"), None)):
             said += self._submit(first, members)
         for run in current:
-            write_nodes(run, members)  # a site that was admitted meanwhile is asked from the next round on
+            write_members(run, members)  # a site that was admitted meanwhile is asked from the next round on
         return said
 
     def _look(self, run: Run, going: Mapping[int, str]) -> list[str]:
@@ -103,7 +104,7 @@ class Runner:
         if shutil.disk_usage(self.folder).free < SPARE:
             self.troubles.append(f"{self.folder}: less than {SPARE / 2**30:g} GiB is free; make room, and runs go on")
             return []
-        write_nodes(run, members)
+        write_members(run, members)
         # Flower trusts what it has unpacked, also where a full disk or a kill left half of it.
         if (code := installed_code(self.folder)).exists():
             shutil.rmtree(code)
@@ -118,10 +119,16 @@ class Runner:
         return run.log if run.log.exists() else link_folder(self.folder) / "superlink.log"
 
 
-def write_nodes(run: Run, members: Mapping[str, Member]) -> None:
-    """Write which site each node is, where that has changed."""
-    nodes, file, known = {str(member.node): site for site, member in members.items()}, run.folder / NODES, None
+def write_members(run: Run, members: Mapping[str, Member]) -> None:
+    """Write which site each node is, and each site's agreed number of patients, where that has changed."""
+    # The numbers first: no node is asked whose number is not there yet.
+    _write_changed(run.folder / AGREED, {site: each.patients for site, each in members.items() if each.patients})
+    _write_changed(run.folder / NODES, {str(each.node): site for site, each in members.items()})
+
+
+def _write_changed(file: Path, values: Mapping[str, Any]) -> None:
+    known = None
     with suppress(OSError, ValueError):
         known = json.loads(file.read_text())
-    if known != nodes:
-        write_json(file, nodes)
+    if known != values:
+        write_json(file, values)

@@ -4,6 +4,7 @@ run.json         what it is, and never changes
 wanted.json      run or stop; the commands write it
 submission.json  what became of it at Flower; `start` writes it
 nodes.json       which site each of Flower's nodes is; `start` writes it
+agreed.json      the agreed ceiling of each site's number of patients; `start` writes it
 history.jsonl    what happened, and whether it ended; the rounds write it
 """
 
@@ -26,6 +27,7 @@ from shared.versions import versions
 
 T = TypeVar("T")
 NODES = "nodes.json"
+AGREED = "agreed.json"
 State = Literal["waiting", "running", "stopped", "done", "incomplete", "failed"]
 
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from server.provisioning.certificates import load_authority
 from server.provisioning.federation import open_federation
 from shared.files import write_bytes, write_json
-from shared.join_request import read_request
+from shared.join_request import PatientCeiling, check_patients, read_request
 from shared.keys import certificate_sha256, fingerprint, public_line, read_public
 from shared.parse import ConfigError, Strict, is_site_name, parse
 
@@ -40,16 +40,27 @@ class SiteRecord(Strict):
     expelled: str | None = None
     """Time, ISO 8601; None: the site may connect."""
     earlier: tuple[Earlier, ...] = ()
+    patients: PatientCeiling | None = None
+    """Agreed ceiling of its number of patients. None: admitted by a version before numbers were agreed."""
 
     def ended(self) -> set[str]:
         """Fingerprints of keys that may not connect any more."""
         return {each.fingerprint for each in self.earlier} | ({self.fingerprint} if self.expelled else set())
 
 
-def admit(path: Path, folder: Path, told: str, replaces: bool = False, now: datetime | None = None) -> list[str]:
+def admit(
+    path: Path,
+    folder: Path,
+    told: str,
+    replaces: bool = False,
+    *,
+    patients: int | None = None,
+    now: datetime | None = None,
+) -> list[str]:
     """Admit the hospital whose request this is, if its key has the fingerprint that the hospital `told`.
 
-    The fingerprint's beginning will do: TOLD characters. Raises ConfigError.
+    The fingerprint's beginning will do: TOLD characters. `patients` is the agreed ceiling; None: what was agreed with
+    this key before, or else what the request states. Raises ConfigError.
     """
     federation, authority = open_federation(folder), load_authority(folder)
     request, key = read_request(path)
@@ -71,13 +82,16 @@ def admit(path: Path, folder: Path, told: str, replaces: bool = False, now: date
     _compare(path, mark, told)
     old = records.get(site)
     if old and old.fingerprint == mark and old.expelled is None:
-        said = [f"{site}: admitted before, on {old.admitted}"]
+        record = replace(old, patients=_agreed(path, patients, old.patients, request.patients))
+        said = [f"{site}: admitted before, on {old.admitted}, now with at most {record.patients} patients"]
     else:
         _refuse_key(path, old, mark, replaces)
         earlier = (*old.earlier, _ended(old, time)) if old else ()
-        record = SiteRecord(fingerprint=mark, admitted=time, earlier=earlier)
+        agreed = _agreed(path, patients, request.patients)
+        record = SiteRecord(fingerprint=mark, admitted=time, earlier=earlier, patients=agreed)
+        said = [f"{site}: admitted, with the key {mark} and at most {agreed} patients"]
+    if record != old:
         write_json(_record_path(folder, site), asdict(record))
-        said = [f"{site}: admitted, with the key {mark}"]
     # Last, and each time: after a crash between the two files, admitting again mends it.
     write_bytes(_key_path(folder, site), f"{public_line(key)} {site}\n".encode())
     if fault:
@@ -137,6 +151,17 @@ def admitted_keys(
             except ConfigError as error:
                 faults[site] = f"{error}; admit the site's request again"
     return keys, faults
+
+
+def _agreed(path: Path, given: int | None, *known: int | None) -> int:
+    """The number of patients that --patients gives, or else the first that is known."""
+    if given is not None:
+        return check_patients(given)
+    agreed = next((number for number in known if number is not None), None)
+    if agreed is None:
+        cure = "agree on one by telephone, and give it with --patients N"
+        raise ConfigError(f"{path}: of an older version, without a number of patients; {cure}")
+    return agreed
 
 
 def _compare(path: Path, mark: str, told: str) -> None:

@@ -70,8 +70,9 @@ needs to come in: no open port, no VPN. The clock must be right (NTP).
 
 1. **Install** gliofed on the training machine, then join:
 
-       gliofed-client join KIT.zip
+       gliofed-client join KIT.zip --patients N
 
+   N is the most patients that this hospital will ever train with, rounded up as it likes. The aggregator is told it.
    This makes the folder `{folder}`. It makes this hospital's key there, `site.key`: it never leaves the machine, nobody
    else needs it, and it must not be copied to another.
 2. **Send** `{folder}/{kit.site}.request.json` to the aggregator, by e-mail for instance: it holds no secret.

@@ -14,6 +14,8 @@ from shared.parse import is_site_name
 
 Names = Callable[[], Mapping[int, str]]
 """Which site each node is, as is known at this moment."""
+Agreed = Callable[[], Mapping[str, int]]
+"""The agreed ceiling of each site's number of patients, as is known at this moment."""
 SLACK = 2.0  # seconds by which the server waits longer: an engine that gives a site up says so first
 
 

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from server.round.answers import Absent, refusal
-from server.round.asking import Names, Sites
+from server.round.asking import Agreed, Names, Sites
 from server.round.audit import RunAudit, hold_audit
 from server.round.fold import weighted_mean
 from server.round.gate import judge
@@ -48,6 +48,7 @@ def federate(
     *,
     waves: int = 1,
     names: Names | None = None,
+    agreed: Agreed | None = None,
     lossy: bool = False,
 ) -> str:
     """Train to the last round, or go on with the run in `out`; return done, incomplete or failed.

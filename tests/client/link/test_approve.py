@@ -23,7 +23,7 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(kit: Path, tmp_path: Path) -> Path:
-    join(kit, tmp_path / "a")
+    join(kit, tmp_path / "a", patients=100)
     return tmp_path / "a"
 
 

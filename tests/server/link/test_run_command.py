@@ -20,7 +20,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A federation of two, of which one is admitted; its folder's name has what Hydra's grammar would read."""
     root = tmp_path_factory.mktemp("a=b,c")
     folder = provisioned(root)
-    join(folder / "kits" / "hospital-a.zip", root / "hospital-a")
+    join(folder / "kits" / "hospital-a.zip", root / "hospital-a", patients=100)
     admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
     return folder
 
@@ -122,7 +122,7 @@ def test_other_code_than_the_hospitals_approved_is_not_submitted(
 def test_a_damaged_record_of_one_site_stops_no_run_of_the_others(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str
 ) -> None:
-    join(folder / "kits" / "hospital-b.zip", tmp_path / "hospital-b")
+    join(folder / "kits" / "hospital-b.zip", tmp_path / "hospital-b", patients=100)
     admit_told(tmp_path / "hospital-b" / "hospital-b.request.json", folder)
     record = folder / "sites/hospital-b" / file
     record.write_text("{half")

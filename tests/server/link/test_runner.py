@@ -10,12 +10,13 @@ import pytest
 
 import server.link.runner
 import server.link.runs
+from server.deployed import _agreed
 from server.link.members import Member
 from server.link.runner import MOST_TRIES, PAUSES, Runner
 from server.link.runs import Run
 from server.round.history import Event, History
 
-MEMBERS = {"a": Member(node=7, online=True, seen=None)}
+MEMBERS = {"a": Member(node=7, online=True, seen=None, patients=40)}
 END = {"event": "end", "status": "done"}
 FAILED = {"event": "end", "status": "failed", "reason": "round 1: 0 updates counted"}
 ROUND = {"event": "round", "round": 1, "sites": {}, "global": None}
@@ -79,6 +80,15 @@ def test_a_site_that_is_admitted_meanwhile_enters_a_run_that_goes_on(make: Calla
     it.tend(MEMBERS)
     it.tend({**MEMBERS, "b": Member(node=9, online=True, seen=None)})
     assert json.loads((run.folder / "nodes.json").read_text()) == {"7": "a", "9": "b"}
+
+
+def test_the_agreed_numbers_of_patients_are_the_runs_too(make: Callable[[str], Run], study: Path) -> None:
+    """A number that is agreed anew holds from the next round on."""
+    run, (it, _, _) = make("one"), runner(study)
+    it.tend({"a": Member(node=7, online=True, seen=None, patients=40), "b": Member(node=8, online=True, seen=None)})
+    assert json.loads((run.folder / "agreed.json").read_text()) == {"a": 40}
+    it.tend({"a": Member(node=7, online=True, seen=None, patients=50)})
+    assert _agreed(run.folder / "agreed.json") == {"a": 50}
 
 
 def test_a_run_whose_server_died_is_submitted_again_after_growing_pauses(
@@ -244,15 +254,15 @@ def test_a_run_whose_file_cannot_be_read_is_not_stopped(make: Callable[[str], Ru
     assert (run.state(), other.state()) == (("running", None), ("waiting", None))
 
 
-@pytest.mark.parametrize("file", ["wanted.json", "submission.json", "history.jsonl", "nodes.json"])
+@pytest.mark.parametrize("file", ["wanted.json", "submission.json", "history.jsonl", "nodes.json", "agreed.json"])
 def test_a_damaged_file_stops_its_own_run_alone(make: Callable[[str], Run], study: Path, file: str) -> None:
     damaged, whole = make("a"), make("b")
     it, flower, _ = runner(study)
     it.tend(MEMBERS)
     (damaged.folder / file).write_text("{half\n")
     said = it.tend(MEMBERS)
-    if file == "nodes.json":  # `start` knows what belongs there
-        assert json.loads((damaged.folder / file).read_text()) == {"7": "a"}
+    if file in ("nodes.json", "agreed.json"):  # `start` knows what belongs there
+        assert json.loads((damaged.folder / file).read_text()) == ({"7": "a"} if file == "nodes.json" else {"a": 40})
         return
     assert len(it.troubles) == 1 and f"a/{file}" in it.troubles[0]
     flower.going.clear()  # the server of the damaged one ends over it

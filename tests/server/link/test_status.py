@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from small_federation import provisioned
+from small_federation import provisioned, rewrite
 from small_federation import status as exit_status
 from telephone import admit_told
 
@@ -31,7 +31,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("federation")
     folder = provisioned(root)
     for site in ("hospital-a", "hospital-b"):
-        join(folder / "kits" / f"{site}.zip", root / site)
+        join(folder / "kits" / f"{site}.zip", root / site, patients=100)
         admit_told(root / site / f"{site}.request.json", folder)
     expel("hospital-b", folder)
     return folder
@@ -73,6 +73,18 @@ def test_what_the_server_knows_is_shown_while_it_is_new(folder: Path, monkeypatc
     assert [site.connected for site in found.sites] == [True, False]
     monkeypatch.setattr(server.link.online, "OLDEST", -1.0)
     assert not status(folder).started
+
+
+def test_the_agreed_numbers_are_shown_and_a_missing_one_has_a_cure(folder: Path) -> None:
+    """A site that an older version admitted goes on."""
+    assert [site.agreed for site in status(folder).sites] == [100, 100]
+    rewrite(folder / "sites/hospital-a/site.json", patients=None)
+    rewrite(folder / "sites/hospital-b/site.json", patients=None)  # expelled, so nobody need agree
+    found = status(folder)
+    assert [(site.membership, site.agreed) for site in found.sites] == [("admitted", None), ("expelled", None)]
+    (warning,) = found.warnings
+    assert warning.startswith("hospital-a: no number of patients is agreed")
+    assert "gliofed-server admit hospital-a.request.json --patients N" in warning
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"time": "x"}', "nonsense"])

@@ -1,11 +1,14 @@
 """gliofed-server admit and expel: only the hospital that holds the key, of this federation, and each key once."""
 
+import base64
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.cli.supernode.register import try_load_public_key
 from small_federation import TEXT, provisioned, rewrite, status
 from telephone import admit_told, told
@@ -30,7 +33,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 def asked(folder: Path, into: Path, site: str = "hospital-a") -> Path:
     """The request of a hospital that joins."""
-    join(folder / f"kits/{site}.zip", into)
+    join(folder / f"kits/{site}.zip", into, patients=100)
     return into / f"{site}.request.json"
 
 
@@ -51,7 +54,10 @@ def test_admit(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     request = asked(folder, tmp_path / "a")
-    for words in ("hospital-a: admitted, with the key SHA256:", "admitted before"):
+    for words in (
+        "hospital-a states at most 100 patients\nhospital-a: admitted, with the key SHA256:",
+        "admitted before",
+    ):
         words_of = ("admit", request, "--folder", folder, "--fingerprint", told(request))
         assert status(monkeypatch, main, *words_of) == 0
         said = capsys.readouterr().out
@@ -120,6 +126,9 @@ def test_a_key_is_one_site_s(folder: Path, tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"site": "hospital-b"}, "altered"),
+        ({"patients": 10**6}, "altered"),
+        ({"patients": None}, "altered"),
+        ({"patients": 10**9}, "patients=1000000000"),
         ({"made": "2020-01-01T00:00:00+00:00"}, "altered"),
         ({"signature": ""}, "altered"),
         ({"signature": "no base64"}, "altered"),
@@ -136,6 +145,43 @@ def test_altered_request(folder: Path, tmp_path: Path, change: dict[str, object]
     with pytest.raises(ConfigError, match=words):
         admit_told(rewrite(request, **change), folder)
     assert not (folder / "sites").exists()
+
+
+def older_version(request: Path, key: Path) -> Path:
+    """The request as a version before numbers were agreed wrote and signed it."""
+    made = json.loads(request.read_text())
+    rest = {name: value for name, value in made.items() if name not in ("patients", "signature")}
+    signed = b"gliofed join request\n" + json.dumps(rest, sort_keys=True).encode()
+    own = load_ssh_private_key(key.read_bytes(), None)
+    assert isinstance(own, ec.EllipticCurvePrivateKey)
+    signature = base64.b64encode(own.sign(signed, ec.ECDSA(SHA384()))).decode()
+    request.write_text(json.dumps({**rest, "signature": signature}))
+    return request
+
+
+def test_a_number_of_patients_is_agreed(folder: Path, tmp_path: Path) -> None:
+    """What the hospital states holds, unless another number is agreed; that stays until a third one is."""
+    request = asked(folder, tmp_path / "a")
+    assert "and at most 100 patients" in admit_told(request, folder)[0]
+    assert record(folder)["patients"] == 100
+    assert "now with at most 40 patients" in admit_told(request, folder, patients=40)[0]
+    assert "now with at most 40 patients" in admit_told(request, folder)[0]
+    assert record(folder)["patients"] == 40
+    for wrong in (0, -1, 10**9):
+        with pytest.raises(ConfigError, match=f"--patients {wrong}: must be from 1"):
+            admit_told(request, folder, patients=wrong)
+    second = asked(folder, tmp_path / "second")
+    admit_told(second, folder, replaces=True)
+    assert record(folder)["patients"] == 100  # what was agreed went with the key
+
+
+def test_a_request_without_a_number_needs_one(folder: Path, tmp_path: Path) -> None:
+    request = older_version(asked(folder, tmp_path / "a"), tmp_path / "a/site.key")
+    with pytest.raises(ConfigError, match=r"without a number of patients; agree on one by telephone.*--patients N"):
+        admit_told(request, folder)
+    assert not (folder / "sites").exists()
+    admit_told(request, folder, patients=70)
+    assert record(folder)["patients"] == 70
 
 
 def test_a_thief_of_the_request_cannot_sign(folder: Path, tmp_path: Path) -> None:
