@@ -38,8 +38,8 @@ def parse_run(values: Mapping[str, Any], sites: Sequence[str]) -> RunConfig:
     run = parse(RunConfig, given)
     if run.strategy.name not in STRATEGIES:
         raise ConfigError(f"strategy.name={run.strategy.name}: unknown; known are {', '.join(STRATEGIES)}")
-    if run.round.quorum > len(sites):
-        raise ConfigError(f"round.quorum={run.round.quorum}: more than sites={len(sites)}")
+    if run.round.quorum > (most := len(run.round.expected)):
+        raise ConfigError(f"round.quorum={run.round.quorum}: more than the {most} sites of round.expected")
     try:
         with torch.device("meta"):
             model_of(run)
