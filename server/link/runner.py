@@ -11,7 +11,7 @@ from typing import Any
 
 from server.link.control import Control
 from server.link.members import Member
-from server.link.runs import AGREED, NODES, Run, Submission, runs_of
+from server.link.runs import AGREED, CODE, NODES, Run, Submission, runs_of
 from server.link.superlink import installed_code, link_folder
 from shared.files import write_json
 from shared.parse import ConfigError
@@ -67,8 +67,12 @@ class Runner:
             for unknown in going.keys() - named:
                 self.control.stop_run(unknown)  # started just before this program was killed, say, and not noted
         current = [run for run, flower, _ in runs if flower is not None]
-        if not going and (first := next((run for run, _, state in runs if state == "waiting"), None)):
-            said += self._submit(first, members)
+        for run in [run for run, _, state in runs if state == "waiting" and not going]:
+            try:
+                said += self._submit(run, members)
+                break
+            except ConfigError as error:  # its code is lost, say: the next one has its turn
+                self.troubles.append(f"run {run.name}: {error}")
         for run in current:
             write_members(run, members)  # a site that was admitted meanwhile is asked from the next round on
         return said
@@ -104,12 +108,13 @@ class Runner:
         if shutil.disk_usage(self.folder).free < SPARE:
             self.troubles.append(f"{self.folder}: less than {SPARE / 2**30:g} GiB is free; make room, and runs go on")
             return []
+        code = run.code(self.folder / CODE)
         write_members(run, members)
         # Flower trusts what it has unpacked, also where a full disk or a kill left half of it.
-        if (code := installed_code(self.folder)).exists():
-            shutil.rmtree(code)
+        if (unpacked := installed_code(self.folder)).exists():
+            shutil.rmtree(unpacked)
         run.submitted(submission)  # where nothing can be noted, no server may start that nobody knows of
-        flower = self.control.start_run((self.folder / "code.fab").read_bytes(), {"out": str(run.folder)})
+        flower = self.control.start_run(code, {"out": str(run.folder)})
         since = run.wanted().since
         run.submitted(Submission(since=since, flower=flower, tries=tries + 1, rounds=rounds))
         return [f"run {run.name}: {'goes on' if run.events() else 'submitted'}"]

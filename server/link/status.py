@@ -58,6 +58,8 @@ class RunStatus:
     metric: str
     """The one that its task shows first."""
     value: float | None
+    code: str | None = None
+    """SHA-256 of the code bundle that it began with, which hospitals must approve; None: an older version made it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +130,12 @@ def show(status: Status, as_json: bool, console: Console | None = None) -> None:
         numbers = site.agreed, site.patients, last, site.epsilon
         sites.add_row(*map(_cell, (site.name, site.membership, connected, seen, *numbers)))
     console.print(sites)
-    runs = Table(Column("run", no_wrap=True), "state", "round", "score")
+    runs = Table(Column("run", no_wrap=True), "state", "round", "score", "code")
     for run in status.runs:
         state = f"{run.state}: {run.reason}" if run.reason else run.state
         score = "" if run.value is None else f"{run.metric} {run.value:.3f}"
-        runs.add_row(*map(_cell, (run.name, state, f"{run.round} of {run.rounds}", score)))
+        code = run.code and run.code[:8]
+        runs.add_row(*map(_cell, (run.name, state, f"{run.round} of {run.rounds}", score, code)))
     console.print(runs if status.runs else "no run yet; gliofed-server run --help")
     for warning in status.warnings:
         console.print(_cell(warning), soft_wrap=True)
@@ -158,7 +161,8 @@ def _run_status(run: Run) -> RunStatus:
 
 
 def _known_status(run: Run) -> RunStatus:
-    config = parse(RunConfig, run.saved()["run"])
+    saved = run.saved()
+    config = parse(RunConfig, saved["run"])
     state, reason = run.state()
     rounds = [event for event in run.events() if event["event"] == "round"]
     metric = TASKS[config.task].headline
@@ -171,6 +175,7 @@ def _known_status(run: Run) -> RunStatus:
         rounds=config.rounds,
         metric=metric,
         value=values[-1] if values else None,
+        code=saved.get("code_sha256"),
     )
 
 

@@ -49,4 +49,4 @@ def study(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(study: Path, run_config: Callable[..., RunConfig]) -> Callable[[str], Run]:
-    return lambda name: new_run(study, name, run_config(), ["rounds=2"])
+    return lambda name: new_run(study, name, run_config(), ["rounds=2"], b"code")

@@ -47,6 +47,7 @@ def test_a_run_is_what_the_words_say_and_waits(
     assert config.train.steps == 40  # of the experiment
     assert config.round.expected == ("hospital-a",)  # who is admitted
     assert json.loads((folder / "runs" / "first" / "wanted.json").read_text())["wanted"] == "run"
+    assert (folder / "runs" / "first" / "code.fab").read_bytes() == (folder / "code.fab").read_bytes()
 
 
 def test_a_run_without_a_name_is_called_by_its_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,13 +28,14 @@ class Flower:
 
     going: dict[int, str] = field(default_factory=dict)
     started: list[dict[str, str]] = field(default_factory=list)
+    codes: list[bytes] = field(default_factory=list)
     word: str = "running"
 
     def unfinished(self) -> dict[int, str]:
         return dict(self.going)
 
     def start_run(self, code: bytes, config: dict[str, str]) -> int:
-        assert code == b"code"
+        self.codes.append(code)
         self.started.append(config)
         self.going[len(self.started)] = self.word
         return len(self.started)
@@ -109,6 +110,51 @@ def test_a_run_whose_server_died_is_submitted_again_after_growing_pauses(
         clock.now += 0.2
     it.tend(MEMBERS)
     assert len(flower.started) == 4
+
+
+def test_a_run_keeps_its_code_whatever_is_provisioned(make: Callable[[str], Run], study: Path) -> None:
+    """Hospitals approved what it began with; other code would train another model, or none."""
+    make("one")
+    it, flower, clock = runner(study)
+    it.tend(MEMBERS)
+    (study / "code.fab").write_bytes(b"newer")
+    for _ in range(2):  # its server ends, and so does the SuperLink
+        it.forget()
+        it.tend(MEMBERS)
+        clock.now += 100
+        it.tend(MEMBERS)
+    assert flower.codes == [b"code"] * 3
+
+
+@pytest.mark.parametrize("lost", ["altered", "missing"])
+def test_a_run_whose_code_is_lost_takes_no_other_and_lets_the_next_one_pass(
+    make: Callable[[str], Run], study: Path, lost: str
+) -> None:
+    first, second = make("a"), make("b")
+    if lost == "missing":
+        (first.folder / "code.fab").unlink()
+    else:
+        (first.folder / "code.fab").write_bytes(b"other")
+    it, flower, _ = runner(study)
+    assert it.tend(MEMBERS) == ["run b: submitted"]
+    (trouble,) = it.troubles
+    assert f"{first.folder}/code.fab" in trouble and "restore it from a copy" in trouble
+    assert (first.state()[0], second.state()[0], flower.codes) == ("waiting", "running", [b"code"])
+
+
+def test_a_run_of_an_older_version_keeps_the_code_that_it_goes_on_with(make: Callable[[str], Run], study: Path) -> None:
+    run, (it, flower, clock) = make("one"), runner(study)
+    (run.folder / "code.fab").unlink()
+    saved = json.loads((run.folder / "run.json").read_text())
+    del saved["code_sha256"]
+    (run.folder / "run.json").write_text(json.dumps(saved))
+    it.tend(MEMBERS)
+    (study / "code.fab").write_bytes(b"newer")
+    it.forget()
+    it.tend(MEMBERS)
+    clock.now += 100
+    it.tend(MEMBERS)
+    assert flower.codes == [b"code"] * 2
 
 
 def test_a_run_is_given_up_after_ten_submissions_without_a_new_round(make: Callable[[str], Run], study: Path) -> None:

@@ -44,7 +44,7 @@ def folder(original: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(folder: Path, run_config: Callable[..., RunConfig]) -> Run:
-    return new_run(folder, "one", run_config(), [])
+    return new_run(folder, "one", run_config(), [], b"code")
 
 
 def line(status: str, **known: object) -> dict[str, object]:
@@ -113,7 +113,7 @@ def test_the_newest_round_is_that_of_the_run_that_was_written_last(
     folder: Path, run: Run, run_config: Callable[..., RunConfig]
 ) -> None:
     """A later run may be trained, and why nobody counted in it be seen, while an earlier one is stopped."""
-    later = new_run(folder, "two", run_config(), [])
+    later = new_run(folder, "two", run_config(), [], b"code")
     for number, (each, site) in enumerate(
         {run: line("counted"), later: line("declined", reason="not approved")}.items()
     ):
@@ -216,7 +216,7 @@ def test_a_damaged_record_of_a_site_hides_no_other(folder: Path, run: Run, file:
 def test_a_damaged_file_of_a_run_hides_no_other(
     folder: Path, run: Run, run_config: Callable[..., RunConfig], file: str
 ) -> None:
-    new_run(folder, "other", run_config(), [])
+    new_run(folder, "other", run_config(), [], b"code")
     (run.folder / file).write_text("{half\n")
     found = {each.name: each for each in status(folder).runs}
     assert found["one"].state == "damaged"
