@@ -122,6 +122,7 @@ def _provisioning(given: argparse.Namespace) -> list[str]:
     from server.provisioning.certificates import ending_soon
     from server.provisioning.provision import provision, renew
     from shared.join_request import read_request
+    from shared.keys import spoken
 
     if given.command == "provision":
         return provision(given.file, given.into)
@@ -131,7 +132,8 @@ def _provisioning(given: argparse.Namespace) -> list[str]:
         return expel(given.site, given.folder)
     request, _ = read_request(given.request)  # nobody telephones about a file that is none
     stated = "no number of patients" if request.patients is None else f"at most {request.patients} patients"
-    print(f"{request.site} states {stated}")
+    kit = "without naming its kit" if request.kit_sha256 is None else f"with the kit {spoken(request.kit_sha256)}"
+    print(f"{request.site} states {stated}, and joined {kit}")
     told = given.fingerprint or _ask_fingerprint()
     admitted = admit(given.request, given.folder, told, given.replace, patients=given.patients)
     return admitted + ending_soon(given.folder)

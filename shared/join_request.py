@@ -36,12 +36,14 @@ class JoinRequest(Strict):
     """Time, ISO 8601."""
     patients: PatientCeiling | None = None
     """Its number of patients at most, rounded up as the hospital likes. None: a version before numbers were agreed."""
+    kit_sha256: Sha256 | None = None
+    """Of the kit with which the hospital joined. None: an older version."""
     signature: str = ""
     """Of all the rest: ECDSA with SHA-384, base64."""
 
     def signed(self) -> bytes:
         """Give what the signature covers; its first line keeps it from being taken for anything else."""
-        # Without the number where there is none: an older version signed its request so.
+        # Without what is None: an older version signed its request so.
         rest = {key: value for key, value in asdict(self).items() if key != "signature" and value is not None}
         return b"gliofed join request\n" + json.dumps(rest, sort_keys=True).encode()
 
@@ -56,7 +58,7 @@ def check_patients(patients: int | None) -> int:
     return patients
 
 
-def sign_request(kit: Kit, key: ec.EllipticCurvePrivateKey, made: str, patients: int) -> JoinRequest:
+def sign_request(kit: Kit, kit_sha256: str, key: ec.EllipticCurvePrivateKey, made: str, patients: int) -> JoinRequest:
     """Ask for admission with this key, and at most so many patients."""
     request = JoinRequest(
         federation=kit.federation,
@@ -65,6 +67,7 @@ def sign_request(kit: Kit, key: ec.EllipticCurvePrivateKey, made: str, patients:
         public_key=public_line(key.public_key()),
         made=made,
         patients=patients,
+        kit_sha256=kit_sha256,
     )
     signature = key.sign(request.signed(), ec.ECDSA(SHA384()))
     return replace(request, signature=base64.b64encode(signature).decode())

@@ -89,6 +89,7 @@ def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Seque
 
 def _resume(folder: Path, name: str) -> str:
     from server.link.runs import find_run
+    from server.provisioning.acts import note_act
     from server.provisioning.federation import open_federation
 
     open_federation(folder)
@@ -99,6 +100,7 @@ def _resume(folder: Path, name: str) -> str:
     if state in ("done", "incomplete"):
         raise ConfigError(f"resume={name}: it has trained to its last round; submit a new run")
     run.saved()
+    note_act(folder, "run_resumed", run=name)
     run.want("run")
     return f"goes on as {name}; {_next(folder)}"
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
+from server.provisioning.acts import note_act
 from server.round.history import Event, History
 from shared.config import RunConfig
 from shared.files import new_folder, write_bytes, write_json
@@ -192,6 +193,8 @@ def new_run(folder: Path, name: str, config: RunConfig, overrides: Sequence[str]
         fcntl.flock(lock, fcntl.LOCK_EX)  # two commands may give one name
         if run.folder.exists():
             raise ConfigError(f"name={name}: there is a run of this name; give another, or resume={name}")
+        about = {key: saved[key] for key in ("run_id", "config_hash", "code_sha256")}
+        note_act(folder, "run_submitted", run=name, **about)
         with new_folder(run.folder) as half:
             write_bytes(half / CODE, code)
             write_json(half / "run.json", saved | {"overrides": list(overrides)})

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from server.provisioning.acts import made_kits, note_act
 from server.provisioning.certificates import load_authority
 from server.provisioning.federation import open_federation
 from shared.files import write_bytes, write_json
-from shared.join_request import PatientCeiling, check_patients, read_request
-from shared.keys import certificate_sha256, fingerprint, public_line, read_public
+from shared.join_request import JoinRequest, PatientCeiling, check_patients, read_request
+from shared.keys import certificate_sha256, fingerprint, public_line, read_public, spoken
 from shared.parse import ConfigError, Strict, is_site_name, parse
 
 TOLD = 12
@@ -86,11 +87,14 @@ def admit(
         said = [f"{site}: admitted before, on {old.admitted}, now with at most {record.patients} patients"]
     else:
         _refuse_key(path, old, mark, replaces)
+        _refuse_kit(path, folder, request)
         earlier = (*old.earlier, _ended(old, time)) if old else ()
         agreed = _agreed(path, patients, request.patients)
         record = SiteRecord(fingerprint=mark, admitted=time, earlier=earlier, patients=agreed)
         said = [f"{site}: admitted, with the key {mark} and at most {agreed} patients"]
     if record != old:
+        about = {"fingerprint": mark, "patients": record.patients, "replaces": bool(old and old.fingerprint != mark)}
+        note_act(folder, "admitted", site=site, **about)
         write_json(_record_path(folder, site), asdict(record))
     # Last, and each time: after a crash between the two files, admitting again mends it.
     write_bytes(_key_path(folder, site), f"{public_line(key)} {site}\n".encode())
@@ -112,7 +116,12 @@ def expel(site: str, folder: Path, now: datetime | None = None) -> list[str]:
         return [f"{site}: expelled before, on {record.expelled}"]
     time = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     write_json(_record_path(folder, site), asdict(replace(record, expelled=time)))
-    return [f"{site}: expelled; to let it in again, it joins anew and is admitted with --replace"]
+    said = [f"{site}: expelled; to let it in again, it joins anew and is admitted with --replace"]
+    try:  # last, for no hospital must stay in for want of a line
+        note_act(folder, "expelled", site=site, fingerprint=record.fingerprint)
+    except (ConfigError, OSError) as error:
+        said.append(f"{site}: expelled, and that is not in the federation's audit log: {_sentence(error)}")
+    return said
 
 
 def read_records(folder: Path) -> tuple[dict[str, SiteRecord], dict[str, str]]:
@@ -182,6 +191,13 @@ def _refuse_key(path: Path, old: SiteRecord | None, mark: str, replaces: bool) -
     if not replaces:
         state = "was expelled" if old.expelled else "is admitted with another key"
         raise ConfigError(f"{path}: the site {state}, {old.fingerprint}; --replace takes the new one, for ever")
+
+
+def _refuse_kit(path: Path, folder: Path, request: JoinRequest) -> None:
+    """Refuse a hospital whose kit is none of ours; an older version does not say which one it was."""
+    if request.kit_sha256 is not None and request.kit_sha256 not in made_kits(folder, request.site):
+        cure = "it was altered on its way; send the kit again, on another way, and let the hospital join anew with it"
+        raise ConfigError(f"{path}: it joined with a kit that was not made here, {spoken(request.kit_sha256)}: {cure}")
 
 
 def _ended(old: SiteRecord, time: str) -> Earlier:

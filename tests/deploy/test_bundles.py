@@ -21,7 +21,7 @@ from waiting import until
 from client.link.approve import approve
 from server.link.runs import Run
 from server.provisioning.provision import provision
-from shared.audit import audit_file
+from shared.audit import audit_file, read_audit
 from shared.code import files_of
 from simulation.simulate import simulate
 
@@ -120,5 +120,7 @@ def test_a_run_keeps_its_code_and_its_sites(
     lines = [event["sites"][other] for event in run.events() if event["event"] == "round"]
     assert [(line["status"], line["reason"]) for line in lines] == [("not_invited", "not in round.expected")] * 2
     assert [asked(federation.hospital(site)) for site in (*INVITED, other)] == [True, True, False]
+    acts = [event["event"] for event in read_audit(audit_file(federation.folder)).events()]
+    assert acts == ["provisioned", *["admitted"] * 3, "started", "run_submitted", "ended", "provisioned", "started"]
     sites = {site["name"]: site["round"] for site in federation.status()["sites"]}
     assert sites == {INVITED[0]: "counted", INVITED[1]: "counted", other: "not_invited"}

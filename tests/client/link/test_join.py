@@ -17,8 +17,8 @@ from client.cli import main
 from client.link.join import join
 from shared.archive import write_zip
 from shared.join_request import read_request
-from shared.keys import fingerprint, public_line
-from shared.kit import FILES
+from shared.keys import fingerprint, public_line, spoken
+from shared.kit import FILES, kit_sha256
 from shared.parse import ConfigError
 
 
@@ -47,7 +47,9 @@ def test_join(kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert public_line(keys[1]) == json.loads((folder / "hospital-a.request.json").read_text())["public_key"]
     said = capsys.readouterr().out
     assert fingerprint(keys[1]) in said and "its patients, at most    250\n" in said
-    assert read_request(folder / "hospital-a.request.json")[0].patients == 250
+    request, _ = read_request(folder / "hospital-a.request.json")
+    assert (request.patients, request.kit_sha256) == (250, kit_sha256(kit.read_bytes()))
+    assert f"the kit                  {spoken(kit_sha256(kit.read_bytes()))}\n" in said
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
@@ -110,6 +112,47 @@ def test_altered_kit(kit: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=words):
         join(wrong, tmp_path / "a/b", patients=100)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["wrong.zip"]
+
+
+@pytest.mark.parametrize("name", ["site.yaml", "README.md", "ca.crt", "code.fab", "kit.json"])
+def test_one_hash_covers_all_of_a_kit(kit: Path, tmp_path: Path, name: str) -> None:
+    """The authority's fingerprint did not cover the settings and the instructions."""
+    honest = spoken(kit_sha256(kit.read_bytes()))
+    wrong = altered(kit, tmp_path / "wrong.zip", lambda files: files.update({name: files[name] + b"\n"}))
+    with pytest.raises(ConfigError):  # by its hash, or since its parts do not fit
+        join(wrong, tmp_path / "a", patients=100, told=honest)
+    assert not (tmp_path / "a").exists()
+    if name in ("site.yaml", "README.md"):
+        with pytest.raises(ConfigError, match=r"its hash is .* and not what the aggregator read: it was altered"):
+            join(wrong, tmp_path / "a", patients=100, told=honest)
+    join(kit, tmp_path / "a", patients=100, told=honest)
+
+
+@pytest.mark.parametrize(
+    ("form", "why"),
+    [
+        (lambda sha256: spoken(sha256)[:29], None),
+        (lambda sha256: sha256[:20], None),
+        (lambda sha256: f" {sha256} ", None),
+        (lambda sha256: sha256[:18], "give the first 20 digits or more"),
+        (lambda sha256: "", "give the first 20 digits or more"),
+        (lambda sha256: "0" * 20, "not what the aggregator read"),
+        (lambda sha256: sha256 + "0", "not what the aggregator read"),
+    ],
+)
+def test_the_hash_by_telephone(
+    kit: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    form: Callable[[str], str],
+    why: str | None,
+) -> None:
+    told = form(kit_sha256(kit.read_bytes()))
+    words = (kit, "--patients", 100, "--hash", told, "--into", tmp_path / "a")
+    assert status(monkeypatch, main, "join", *words) == (2 if why else 0)
+    assert (why or "") in capsys.readouterr().err
+    assert (tmp_path / "a").exists() == (why is None)
 
 
 def test_certificate_of_a_server_is_no_authority(made: Path, kit: Path, tmp_path: Path) -> None:

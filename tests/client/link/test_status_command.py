@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     place, sha256 = tmp_path / "a", certificate_sha256(authority.certificate)
     kit = Kit(federation="study", site="a", address="here:1", ca_sha256=sha256, code_sha256="a" * 64, made="now")
     write_json(place / "kit.json", kit.__dict__)
-    write_json(place / "a.request.json", asdict(sign_request(kit, new_key(), "now", 60)))
+    write_json(place / "a.request.json", asdict(sign_request(kit, "b" * 64, new_key(), "now", 60)))
     write_bytes(place / "ca.crt", (tmp_path / "made/ca/ca.crt").read_bytes())
     text = site_yaml("a").replace("root: ???", "root: scans").replace("labels: ???", "labels: mock")
     (place / "site.yaml").write_text(text.replace("max_epsilon: null", "max_epsilon: 3"))

@@ -1,6 +1,8 @@
 """gliofed-server run: what it submits, and what it refuses in one sentence."""
 
 import json
+import os
+import pwd
 import shutil
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from telephone import admit_told
 from client.link.join import join
 from server.cli import main
 from server.link.runs import Submission, find_run
+from shared.audit import audit_file, read_audit
 from shared.config import RunConfig
 from shared.parse import parse
 
@@ -76,6 +79,20 @@ def test_a_run_that_is_still_being_stopped_goes_on_with_resume(folder: Path, mon
     assert made.state() == ("running", None)
     assert run(monkeypatch, "resume=first") == 0
     assert (made.wanted().wanted, made.submission().flower) == ("run", 7)
+
+
+def test_who_submitted_stopped_and_resumed_a_run_is_in_the_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert run(monkeypatch, "name=first") == 0
+    assert status(monkeypatch, main, "stop", "first") == 0
+    assert run(monkeypatch, "resume=first") == 0
+    assert run(monkeypatch, "name=../x") == run(monkeypatch, "name=first") == 2  # not done, and not noted
+    *_, submitted, stopped, resumed = read_audit(audit_file(folder)).events()
+    saved = find_run(folder, "first").saved()
+    assert {"event": "run_submitted", "run": "first", "code_sha256": saved["code_sha256"]}.items() <= submitted.items()
+    assert submitted["run_id"] == saved["run_id"] and submitted["config_hash"] == saved["config_hash"]
+    assert [each["event"] for each in (stopped, resumed)] == ["run_stopped", "run_resumed"]
+    assert {each["user"] for each in (submitted, stopped, resumed)} == {pwd.getpwuid(os.getuid()).pw_name}
 
 
 WRONG = {
