@@ -19,7 +19,7 @@ usage: gliofed-client check data.root=DIR data.labels=SCHEME [key=value ...]
        gliofed-client predict model=DIR data.root=DIR [data.labels=SCHEME] [key=value ...]
        gliofed-client ledger WORK [--json]
        gliofed-client audit verify WORK [--server RUN]
-       gliofed-client join KIT.zip [--into DIR]
+       gliofed-client join KIT.zip --patients N [--hash HASH] [--into DIR]
        gliofed-client approve DIR [--code FILE.fab] [--hash SHA256 | --unpack DIR | --withdraw SHA256]
        gliofed-client start [DIR]
        gliofed-client status [DIR] [--json]
@@ -66,6 +66,10 @@ Words of audit
 
 Words of join, approve, start and status
   KIT.zip                              the file that the aggregator sent
+  --patients N                         the most patients that this hospital will ever train with, rounded up as it
+                                       likes; the aggregator is told this number, and agrees to it
+  --hash HASH                          of the kit, as the aggregator reads it by telephone: all, or ten pairs; without
+                                       it, join shows the kit's hash, to be compared afterwards
   --into DIR                           the hospital's new folder; else ./FEDERATION-SITE
   DIR                                  that folder; start and status take the one you are in
   --code FILE.fab                      new code that the aggregator sent; else the kit's
@@ -115,6 +119,8 @@ def _hospital(command: str, words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"gliofed-client {command}", add_help=False)
     if command == "join":
         parser.add_argument("kit", type=Path, metavar="KIT.zip")
+        parser.add_argument("--patients", type=int, metavar="N")
+        parser.add_argument("--hash", metavar="HASH")
         parser.add_argument("--into", type=Path, metavar="DIR")
     elif command == "approve":
         parser.add_argument("folder", type=Path, metavar="DIR")
@@ -143,7 +149,7 @@ def _done(command: str, given: argparse.Namespace) -> int:
     if command == "join":
         from client.link.join import join
 
-        print("\n".join(join(given.kit, given.into)))
+        print("\n".join(join(given.kit, given.into, patients=given.patients, told=given.hash)))
         return 0
     if command == "approve":
         from client.link.approve import approve, unpack, withdraw

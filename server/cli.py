@@ -66,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     admit.add_argument("request", type=Path, metavar="REQUEST.json", help="what gliofed-client join wrote")
     admit.add_argument("--fingerprint", metavar="SHA256:...", help="of its key, as it said by telephone; else it asks")
     admit.add_argument("--replace", action="store_true", help="take a new key for one that is lost, or was expelled")
+    admit.add_argument(
+        "--patients", type=int, metavar="N", help="agreed ceiling of its number of patients; else what it states"
+    )
     expel = commands.add_parser("expel", help="shut a hospital out")
     expel.add_argument("site", metavar="SITE", help="its name")
     start = commands.add_parser("start", help="run the federation: sites connect, and runs are trained")
@@ -119,6 +122,7 @@ def _provisioning(given: argparse.Namespace) -> list[str]:
     from server.provisioning.certificates import ending_soon
     from server.provisioning.provision import provision, renew
     from shared.join_request import read_request
+    from shared.keys import spoken
 
     if given.command == "provision":
         return provision(given.file, given.into)
@@ -126,9 +130,13 @@ def _provisioning(given: argparse.Namespace) -> list[str]:
         return renew(given.folder)
     if given.command == "expel":
         return expel(given.site, given.folder)
-    read_request(given.request)  # nobody telephones about a file that is none
+    request, _ = read_request(given.request)  # nobody telephones about a file that is none
+    stated = "no number of patients" if request.patients is None else f"at most {request.patients} patients"
+    kit = "without naming its kit" if request.kit_sha256 is None else f"with the kit {spoken(request.kit_sha256)}"
+    print(f"{request.site} states {stated}, and joined {kit}")
     told = given.fingerprint or _ask_fingerprint()
-    return admit(given.request, given.folder, told, given.replace) + ending_soon(given.folder)
+    admitted = admit(given.request, given.folder, told, given.replace, patients=given.patients)
+    return admitted + ending_soon(given.folder)
 
 
 def _ask_fingerprint() -> str:

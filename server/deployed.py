@@ -8,7 +8,7 @@ from pathlib import Path
 from flwr.app import Context
 
 from server.app import Federation, make_server_app
-from server.link.runs import NODES, Run
+from server.link.runs import AGREED, NODES, Run
 from shared.config import RunConfig
 from shared.parse import ConfigError, parse
 
@@ -21,13 +21,19 @@ def _federation(context: Context) -> Federation:
     config = parse(RunConfig, saved["run"])
     if config.hash != saved["config_hash"]:
         raise ConfigError(f"{run.folder}: run.json was changed since the run began; put it back from a copy")
-    names = partial(_names, run.folder / NODES)
-    return Federation(config=config, out=run.folder, run_id=saved["run_id"], names=names, lossy=True)
+    names, agreed = partial(_names, run.folder / NODES), partial(_agreed, run.folder / AGREED)
+    run_id = saved["run_id"]
+    return Federation(config=config, out=run.folder, run_id=run_id, names=names, agreed=agreed, lossy=True)
 
 
 def _names(path: Path) -> dict[int, str]:
     """Which site each node is, by the key that it was admitted with; it is written anew while the run goes on."""
     return {int(node): str(site) for node, site in json.loads(path.read_text()).items()}
+
+
+def _agreed(path: Path) -> dict[str, int]:
+    """The agreed ceiling of each site's number of patients; a site that is not in there has none."""
+    return {str(site): int(patients) for site, patients in json.loads(path.read_text()).items()}
 
 
 def _say_into(log: Path) -> None:

@@ -42,8 +42,8 @@ def parse_run(values: Mapping[str, Any], sites: Sequence[str]) -> RunConfig:
         raise ConfigError(f"strategy.name={run.strategy.name}: unknown; known are {', '.join(STRATEGIES)}")
     if run.fold.name not in FOLDS:
         raise ConfigError(f"fold.name={run.fold.name}: unknown; known are {', '.join(FOLDS)}")
-    if run.round.quorum > len(sites):
-        raise ConfigError(f"round.quorum={run.round.quorum}: more than sites={len(sites)}")
+    if run.round.quorum > (most := len(run.round.expected)):
+        raise ConfigError(f"round.quorum={run.round.quorum}: more than the {most} sites of round.expected")
     try:
         with torch.device("meta"):
             model_of(run)

@@ -138,7 +138,7 @@ class RoundConfig(Strict):
     """Seconds without an answer after which a site, on another machine, is asked whether it is free: then its answer
     was lost, and it is asked again. None: a tenth of the deadline."""
     expected: tuple[SiteName, ...]
-    """Sites that should be there; one that is not is named missing. Empty: whoever comes."""
+    """Sites that take part: one that is away is named missing, and any other is sent nothing. Empty: whoever comes."""
 
 
 @dataclass(frozen=True, kw_only=True)

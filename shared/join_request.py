@@ -2,12 +2,14 @@
 
 import base64
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA384
+from pydantic import Field
 
 from shared.keys import public_line, read_public
 from shared.kit import Kit, Sha256
@@ -15,6 +17,9 @@ from shared.parse import ConfigError, SiteName, Strict, parse
 
 LIMIT = 2**16
 """Most bytes of a request; a real one has about 700."""
+MOST_PATIENTS = 10_000_000
+PatientCeiling = Annotated[int, Field(gt=0, le=MOST_PATIENTS)]
+"""The most patients that a hospital ever trains with, as agreed when it joins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,21 +34,43 @@ class JoinRequest(Strict):
     """As in a file .pub."""
     made: str
     """Time, ISO 8601."""
+    patients: PatientCeiling | None = None
+    """Its number of patients at most, rounded up as the hospital likes. None: a version before numbers were agreed."""
+    kit_sha256: Sha256 | None = None
+    """Of the kit with which the hospital joined. None: an older version."""
     signature: str = ""
     """Of all the rest: ECDSA with SHA-384, base64."""
 
     def signed(self) -> bytes:
         """Give what the signature covers; its first line keeps it from being taken for anything else."""
-        rest = {key: value for key, value in asdict(self).items() if key != "signature"}
+        # Without what is None: an older version signed its request so.
+        rest = {key: value for key, value in asdict(self).items() if key != "signature" and value is not None}
         return b"gliofed join request\n" + json.dumps(rest, sort_keys=True).encode()
 
 
-def sign_request(kit: Kit, key: ec.EllipticCurvePrivateKey, made: str) -> JoinRequest:
-    """Ask for admission with this key."""
-    names = {"federation": kit.federation, "site": kit.site, "ca_sha256": kit.ca_sha256}
-    rest = {**names, "public_key": public_line(key.public_key()), "made": made}
-    signature = key.sign(JoinRequest(**rest).signed(), ec.ECDSA(SHA384()))
-    return JoinRequest(**rest, signature=base64.b64encode(signature).decode())
+def check_patients(patients: int | None) -> int:
+    """Return the number that --patients gave, or raise ConfigError."""
+    if patients is None:
+        most = "the most patients that this hospital will ever train with, rounded up as it likes"
+        raise ConfigError(f"--patients: must be given: {most}")
+    if not 0 < patients <= MOST_PATIENTS:
+        raise ConfigError(f"--patients {patients}: must be from 1 to {MOST_PATIENTS}")
+    return patients
+
+
+def sign_request(kit: Kit, kit_sha256: str, key: ec.EllipticCurvePrivateKey, made: str, patients: int) -> JoinRequest:
+    """Ask for admission with this key, and at most so many patients."""
+    request = JoinRequest(
+        federation=kit.federation,
+        site=kit.site,
+        ca_sha256=kit.ca_sha256,
+        public_key=public_line(key.public_key()),
+        made=made,
+        patients=patients,
+        kit_sha256=kit_sha256,
+    )
+    signature = key.sign(request.signed(), ec.ECDSA(SHA384()))
+    return replace(request, signature=base64.b64encode(signature).decode())
 
 
 def read_request(path: Path) -> tuple[JoinRequest, ec.EllipticCurvePublicKey]:

@@ -27,7 +27,7 @@ class Kit(Strict):
     address: str
     """host:port that the hospital connects to."""
     ca_sha256: Sha256
-    """Of the authority's certificate; to be compared by another channel."""
+    """Of the authority's certificate."""
     code_sha256: Sha256
     """Of code.fab, the code that is proposed."""
     made: str
@@ -56,8 +56,16 @@ def pack(kit: Kit, ca: bytes, code: bytes, site: str, readme: str) -> bytes:
     return write_zip({"kit.json": about, "ca.crt": ca, "code.fab": code, **texts})
 
 
-def read_kit(path: Path) -> tuple[Kit, dict[str, bytes]]:
-    """Read a kit and its files by name, or raise ConfigError: not a kit, or its parts do not belong together."""
+def kit_sha256(data: bytes) -> str:
+    """The hash of a kit, over all that is in it: of its file, as `sha256sum KIT.zip` shows it."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_kit(path: Path) -> tuple[Kit, dict[str, bytes], str]:
+    """Read a kit, its files by name and its hash, or raise ConfigError: not a kit, or its parts do not fit together.
+
+    Whether it is the kit that the aggregator made is told by the hash alone.
+    """
     with path.open("rb") as file:
         data = file.read(LIMIT + 1)
     if len(data) > LIMIT:
@@ -74,7 +82,7 @@ def read_kit(path: Path) -> tuple[Kit, dict[str, bytes]]:
     ):
         if is_sha256 != says:
             raise ConfigError(f"{path}: altered: {name} is not the one that kit.json names; ask for a new one")
-    return kit, files
+    return kit, files, kit_sha256(data)
 
 
 def parse_kit(content: bytes, where: str) -> Kit:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,14 @@ MARK = "GLIOFED_PROGRAM"
 """Name of the mark in the environment of a program's processes."""
 LONGEST_LOG = 32 * 2**20
 """Bytes from which a log becomes the old log, beside it, and another one begins."""
+
+
+def user_name() -> str:
+    """Who runs this process; a user without a name, as in some containers, is its number."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
 @dataclass

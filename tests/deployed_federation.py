@@ -66,7 +66,7 @@ class Deployed:
         (self.root / "federation.yaml").write_text(text)
         provision(self.root / "federation.yaml", self.folder)
         for site in self.sites:
-            join(self.folder / "kits" / f"{site}.zip", self.hospital(site))
+            join(self.folder / "kits" / f"{site}.zip", self.hospital(site), patients=100)
 
     def admit(self, site: str) -> None:
         admit_told(self.hospital(site) / f"{site}.request.json", self.folder)

@@ -133,7 +133,7 @@ def answers(port: int) -> bool:
 
 def hospital(study: Path, folder: Path) -> Path:
     """A hospital that joined, with scans, and with the tiny app as its approved code."""
-    join(study / "kits/hospital-a.zip", folder)
+    join(study / "kits/hospital-a.zip", folder, patients=100)
     write_mock(MockConfig(patients=2, size=(16, 16, 16), radius_max=6), folder / "scans", 1)
     text = (folder / "site.yaml").read_text().replace("root: ???", "root: scans").replace("labels: ???", "labels: mock")
     (folder / "site.yaml").write_text(text.replace("device: auto", "device: cpu"))

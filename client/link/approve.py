@@ -11,6 +11,7 @@ from difflib import unified_diff
 from io import BytesIO
 from pathlib import Path
 
+from client.link.acts import note_act
 from shared.code import LIMIT, build_code, files_of
 from shared.files import write_bytes, write_json
 from shared.kit import Sha256
@@ -54,6 +55,7 @@ def approve(folder: Path, code: Path | None = None, sha256: str | None = None) -
         return _not_approved(reason)
     # The bundle first: no hash is approved whose code the hospital does not keep.
     write_bytes(folder / "approved" / f"{digest}.fab", bundle)
+    note_act(folder, "code_approved", sha256=digest)
     time = datetime.now(UTC).isoformat(timespec="seconds")
     line = Approval(sha256=digest, time=time, files=len(files))
     write_json(folder / "approved.json", [asdict(each) for each in (*known, line)])
@@ -86,7 +88,8 @@ def withdraw(folder: Path, sha256: str) -> int:
         sentence = f"of no approved code; give {TYPED} characters or more of one; approved: {there}"
         raise ConfigError(f"--withdraw {sha256}: {sentence}")
     write_json(folder / "approved.json", [asdict(each) for each in known if each not in found])
-    print(f"withdrawn: {found[0].sha256}")
+    print(f"withdrawn: {found[0].sha256}", flush=True)
+    note_act(folder, "approval_withdrawn", sha256=found[0].sha256)  # last, for no code must run for want of a line
     return 0
 
 

@@ -7,19 +7,34 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 
 from shared.files import new_folder, write_bytes, write_json
-from shared.join_request import sign_request
+from shared.join_request import check_patients, sign_request
 from shared.keys import fingerprint, new_key, private_bytes, public_line, read_authority, spoken, write_secret
 from shared.kit import read_kit
 from shared.parse import ConfigError
 
+TOLD = 20
+"""Digits of the kit's hash that are compared at least: 80 bits, more than anybody can look for another kit with."""
 
-def join(path: Path, into: Path | None = None, now: datetime | None = None) -> list[str]:
+
+def join(
+    path: Path,
+    into: Path | None = None,
+    *,
+    patients: int | None,
+    told: str | None = None,
+    now: datetime | None = None,
+) -> list[str]:
     """Make the hospital's folder, whole or not at all, and say what to do next. Raises ConfigError.
+
+    The aggregator is told that it has at most so many `patients`, and lets it weigh no more. `told` is the kit's hash
+    as the aggregator reads it by telephone, or its first TOLD digits; None: it is compared afterwards.
 
     Nothing that is there is written over: a lost key locks the hospital out.
     """
-    now = now or datetime.now(UTC)
-    kit, files = read_kit(path)
+    now, patients = now or datetime.now(UTC), check_patients(patients)
+    kit, files, sha256 = read_kit(path)
+    if told is not None:
+        _compare(path, sha256, told)
     last = read_authority(files["ca.crt"], str(path)).not_valid_after_utc
     if last <= now:
         raise ConfigError(f"{path}: its authority ended on {last:%Y-%m-%d}; ask for a kit of a new federation")
@@ -38,11 +53,24 @@ def join(path: Path, into: Path | None = None, now: datetime | None = None) -> l
         write_secret(half / "site.key", private_bytes(key, PrivateFormat.OpenSSH))
         comment = f"{kit.site}@{kit.federation}"
         write_bytes(half / "site.key.pub", f"{public_line(key.public_key())} {comment}\n".encode())
-        write_json(half / request.name, asdict(sign_request(kit, key, now.isoformat(timespec="seconds"))))
+        write_json(
+            half / request.name, asdict(sign_request(kit, sha256, key, now.isoformat(timespec="seconds"), patients))
+        )
     return [
         f"{folder}: made; site.key in it must never leave this machine",
         f"send {request} to the aggregator, and compare by telephone:",
-        f"  this hospital's key  {fingerprint(key.public_key())}",
-        f"  the authority        {spoken(kit.ca_sha256)}",
+        f"  the kit                  {spoken(sha256)}",
+        f"  this hospital's key      {fingerprint(key.public_key())}",
+        f"  its patients, at most    {patients}",
+        "if the aggregator reads another hash of the kit, use nothing of it: it was altered, or was made anew since",
         f"then follow {folder / 'README.md'}",
     ]
+
+
+def _compare(path: Path, sha256: str, told: str) -> None:
+    digits = "".join(told.split()).replace(":", "").lower()
+    if len(digits) < TOLD:
+        raise ConfigError(f"--hash: give the first {TOLD} digits or more, which are {TOLD // 2} pairs")
+    if not sha256.startswith(digits):
+        cure = "it was altered, or was made anew since; ask for it again, on another way"
+        raise ConfigError(f"{path}: its hash is {spoken(sha256)}, and not what the aggregator read: {cure}")

@@ -1,6 +1,10 @@
 """The folder of a hospital that has joined: its settings, site.yaml, and where its programs write."""
 
+from contextlib import suppress
 from pathlib import Path
+
+import yaml
+from yaml import YAMLError
 
 from shared.parse import ConfigError, parse
 from shared.site_config import SiteConfig
@@ -21,6 +25,14 @@ def read_site(folder: Path) -> SiteConfig:
         return parse(SiteConfig, values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def work_of(folder: Path) -> Path:
+    """The work folder, also while other settings of site.yaml are not filled in yet, or wrong."""
+    given: object = None
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError, YAMLError):
+        given = yaml.safe_load((folder / "site.yaml").read_text())["work"]
+    return _absolute(folder.expanduser().resolve(), given if isinstance(given, str) and given != "???" else "work")
 
 
 def temporary(folder: Path) -> Path:

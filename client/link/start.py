@@ -11,6 +11,7 @@ from pathlib import Path
 from time import sleep
 from typing import IO
 
+from client.link.acts import note_act
 from client.link.node import Node
 from client.link.preflight import environment, own_folder, preflight, read_own_kit
 from client.link.site_file import temporary
@@ -46,6 +47,7 @@ def start(folder: Path) -> int:
             print(f"gliofed-client: {plain(fault)}", file=sys.stderr, flush=True)
         if found.faults or found.passing:
             return WRONG_USE if found.faults else TRY_AGAIN
+        _note(folder, "started")
         return _keep(Node(folder, read_own_kit(folder), program), asked_to_end())
 
 
@@ -85,6 +87,7 @@ def _keep(node: Node, stop: threading.Event) -> int:
                 _say(sentence)
     finally:
         node.program.end()
+        _note(node.folder, "ended")
     _say("ended")
     return 0
 
@@ -107,6 +110,14 @@ def _alone(folder: Path) -> Iterator[IO[str]]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield file
+
+
+def _note(folder: Path, act: str) -> None:
+    """Note a start or an end; where the log cannot be written, each request is declined anyway."""
+    try:
+        note_act(folder, act)
+    except (ConfigError, OSError) as error:
+        _say(f"{act}, which the audit log does not have: {error}")
 
 
 def _say(sentence: str) -> None:

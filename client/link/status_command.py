@@ -12,6 +12,8 @@ from client.link.reach import Findings
 from client.link.receipts import events_of, reason_of
 from client.link.site_file import read_site
 from client.link.start import running
+from shared.join_request import read_request
+from shared.kit import Kit
 from shared.site_config import SiteConfig
 from shared.terminal import plain
 
@@ -38,7 +40,7 @@ def status(folder: Path, as_json: bool = False) -> int:
 def _gather(folder: Path) -> dict[str, Any]:
     said = Findings()
     found: dict[str, Any] = {"folder": str(folder), "faults": said.faults, "site": None, "federation": None}
-    found |= {"refused_code": None, "privacy": None, "log": None}
+    found |= {"refused_code": None, "privacy": None, "log": None, "patients": None}
     events: list[dict[str, Any]] = []
     if site := tried(lambda: read_site(folder), said):
         found["privacy"] = tried(lambda: _privacy(site), said)  # first, for it takes seconds: the rest is of one moment
@@ -47,6 +49,7 @@ def _gather(folder: Path) -> dict[str, Any]:
         said.faults += filter(None, [lacking_room(folder, site)])
     if kit := tried(lambda: read_own_kit(folder), said):
         found |= {"site": kit.site, "federation": kit.federation, "address": kit.address}
+        found["patients"] = tried(lambda: _stated(folder, kit), said)
     known = tried(lambda: approved(folder), said) or ()
     found["approved"] = [{"sha256": each.sha256, "time": each.time} for each in known]
     receipts = [event for event in events if event["event"] == "receipt"]
@@ -55,6 +58,12 @@ def _gather(folder: Path) -> dict[str, Any]:
     if refused and refused[-1]["sha256"] not in {each.sha256 for each in known}:
         found["refused_code"] = {key: refused[-1][key] for key in ("time", "sha256")}
     return found | _now_running(folder, events) | {"problem": _problem(folder)}
+
+
+def _stated(folder: Path, kit: Kit) -> int | None:
+    """The ceiling of its number of patients that the hospital stated when it joined; an older version stated none."""
+    path = folder / f"{kit.site}.request.json"
+    return read_request(path)[0].patients if path.exists() else None
 
 
 def _now_running(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -122,6 +131,8 @@ def _show(found: dict[str, Any]) -> None:
     lines.append(f"last contact: {found['contact'] or 'none yet'}")
     if problem := found["problem"]:
         lines.append(f"last problem: {problem['time']} {problem['sentence']}")
+    stated = "not known here" if found["patients"] is None else f"at most {found['patients']}"
+    lines.append(f"patients as stated to the aggregator: {stated}")
     codes = [f"{each['sha256'][:16]} ({each['time']})" for each in found["approved"]]
     lines.append(f"approved code: {', '.join(codes) or 'none'}")
     if refused := found["refused_code"]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from server.link.runs import Run, find_run, runs_of
 from server.link.superlink import link_folder
+from server.provisioning.acts import note_act
 from server.provisioning.federation import open_federation
 from shared.parse import ConfigError
 from shared.terminal import plain
@@ -24,6 +25,7 @@ def stop(folder: Path, name: str | None) -> list[str]:
     state, _ = run.state()
     if state not in ("waiting", "running"):
         raise ConfigError(f"{run.name}: it is {state}; only a run that waits or runs can be stopped")
+    note_act(folder, "run_stopped", run=run.name)
     run.want("stop")
     return [f"{run.name}: will stop; go on with gliofed-server run resume={run.name}"]
 

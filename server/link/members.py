@@ -26,6 +26,8 @@ class Member:
     online: bool
     seen: str | None
     """When it was last online; ISO 8601. None: never."""
+    patients: int | None = None
+    """Agreed ceiling of its number of patients. None: none was agreed."""
 
 
 def tend_members(
@@ -46,14 +48,16 @@ def tend_members(
     said, faults = [], [*damaged.values(), *wrong.values()]
     for node in control.nodes():
         if (site := keys.get(node.public_key, known.get(node.id))) is not None:
-            members[site] = Member(node=node.id, online=node.online, seen=_seen(node))
+            agreed = records[site].patients if site in records else before[site].patients
+            members[site] = Member(node=node.id, online=node.online, seen=_seen(node), patients=agreed)
         elif (not faults and (folder / "sites").exists()) or _fingerprint(node) in ended:
             control.unregister(node.id)
             said.append(f"node {node.id}: shut out, for its key is no admitted site's; it was expelled or replaced")
     for key, site in keys.items():
         if site not in members:
             try:
-                members[site] = Member(node=control.register(key, site), online=False, seen=None)
+                node_id, agreed = control.register(key, site), records[site].patients
+                members[site] = Member(node=node_id, online=False, seen=None, patients=agreed)
                 said.append(f"{site}: may connect")
             except SilentError:
                 raise

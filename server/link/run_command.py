@@ -58,7 +58,7 @@ def _composed(words: list[str]) -> Any:
 
 def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Sequence[str]) -> str:
     # Imported here, so that --help and a mistyped key answer at once.
-    from server.link.runs import new_run
+    from server.link.runs import CODE, new_run
     from server.provisioning.admit import admitted_keys, read_records
     from server.provisioning.federation import open_federation
     from server.settings import check_groups, parse_run
@@ -78,16 +78,18 @@ def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Seque
     if unknown := sorted(set(run.round.expected) - set(sites)):
         why = faults.get(unknown[0], f"{', '.join(sites)} are")
         raise ConfigError(f"round.expected: {unknown[0]} is not admitted; {why}")
-    if (folder / "code.fab").read_bytes() != build_code():
+    code = (folder / CODE).read_bytes()
+    if code != build_code():
         cure = f"run gliofed-server provision {folder / 'federation.yaml'}, and let the hospitals approve it"
-        raise ConfigError(f"{folder / 'code.fab'}: not the code that is installed here; {cure}")
-    made = new_run(folder, name or f"{datetime.now().astimezone():%Y-%m-%d-%H-%M-%S}", run, words)
+        raise ConfigError(f"{folder / CODE}: not the code that is installed here; {cure}")
+    made = new_run(folder, name or f"{datetime.now().astimezone():%Y-%m-%d-%H-%M-%S}", run, words, code)
     without = [f"{plain(fault)}; the run does not expect {site}\n" for site, fault in faults.items()]
     return f"{''.join(without)}submitted as {made.name}; {_next(folder)}"
 
 
 def _resume(folder: Path, name: str) -> str:
     from server.link.runs import find_run
+    from server.provisioning.acts import note_act
     from server.provisioning.federation import open_federation
 
     open_federation(folder)
@@ -98,6 +100,7 @@ def _resume(folder: Path, name: str) -> str:
     if state in ("done", "incomplete"):
         raise ConfigError(f"resume={name}: {why or 'it has trained to its last round'}; submit a new run")
     run.saved()
+    note_act(folder, "run_resumed", run=name)
     run.want("run")
     return f"goes on as {name}; {_next(folder)}"
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from server.link.control import Control
 from server.link.members import Member
-from server.link.runs import NODES, Run, Submission, runs_of
+from server.link.runs import AGREED, CODE, NODES, Run, Submission, runs_of
 from server.link.superlink import installed_code, link_folder
 from shared.files import write_json
 from shared.parse import ConfigError
@@ -66,10 +67,14 @@ class Runner:
             for unknown in going.keys() - named:
                 self.control.stop_run(unknown)  # started just before this program was killed, say, and not noted
         current = [run for run, flower, _ in runs if flower is not None]
-        if not going and (first := next((run for run, _, state in runs if state == "waiting"), None)):
-            said += self._submit(first, members)
+        for run in [run for run, _, state in runs if state == "waiting" and not going]:
+            try:
+                said += self._submit(run, members)
+                break
+            except ConfigError as error:  # its code is lost, say: the next one has its turn
+                self.troubles.append(f"run {run.name}: {error}")
         for run in current:
-            write_nodes(run, members)  # a site that was admitted meanwhile is asked from the next round on
+            write_members(run, members)  # a site that was admitted meanwhile is asked from the next round on
         return said
 
     def _look(self, run: Run, going: Mapping[int, str]) -> list[str]:
@@ -103,12 +108,13 @@ class Runner:
         if shutil.disk_usage(self.folder).free < SPARE:
             self.troubles.append(f"{self.folder}: less than {SPARE / 2**30:g} GiB is free; make room, and runs go on")
             return []
-        write_nodes(run, members)
+        code = run.code(self.folder / CODE)
+        write_members(run, members)
         # Flower trusts what it has unpacked, also where a full disk or a kill left half of it.
-        if (code := installed_code(self.folder)).exists():
-            shutil.rmtree(code)
+        if (unpacked := installed_code(self.folder)).exists():
+            shutil.rmtree(unpacked)
         run.submitted(submission)  # where nothing can be noted, no server may start that nobody knows of
-        flower = self.control.start_run((self.folder / "code.fab").read_bytes(), {"out": str(run.folder)})
+        flower = self.control.start_run(code, {"out": str(run.folder)})
         since = run.wanted().since
         run.submitted(Submission(since=since, flower=flower, tries=tries + 1, rounds=rounds))
         return [f"run {run.name}: {'goes on' if run.events() else 'submitted'}"]
@@ -118,10 +124,16 @@ class Runner:
         return run.log if run.log.exists() else link_folder(self.folder) / "superlink.log"
 
 
-def write_nodes(run: Run, members: Mapping[str, Member]) -> None:
-    """Write which site each node is, where that has changed."""
-    nodes, file, known = {str(member.node): site for site, member in members.items()}, run.folder / NODES, None
+def write_members(run: Run, members: Mapping[str, Member]) -> None:
+    """Write which site each node is, and each site's agreed number of patients, where that has changed."""
+    # The numbers first: no node is asked whose number is not there yet.
+    _write_changed(run.folder / AGREED, {site: each.patients for site, each in members.items() if each.patients})
+    _write_changed(run.folder / NODES, {str(each.node): site for site, each in members.items()})
+
+
+def _write_changed(file: Path, values: Mapping[str, Any]) -> None:
+    known = None
     with suppress(OSError, ValueError):
         known = json.loads(file.read_text())
-    if known != nodes:
-        write_json(file, nodes)
+    if known != values:
+        write_json(file, values)

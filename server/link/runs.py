@@ -1,13 +1,16 @@
 """A federation's runs on disk: runs/NAME is a run's folder, with what the operator wants of it beside.
 
 run.json         what it is, and never changes
+code.fab         the code bundle that it began with, and keeps
 wanted.json      run or stop; the commands write it
 submission.json  what became of it at Flower; `start` writes it
 nodes.json       which site each of Flower's nodes is; `start` writes it
+agreed.json      the agreed ceiling of each site's number of patients; `start` writes it
 history.jsonl    what happened, and whether it ended; the rounds write it
 """
 
 import fcntl
+import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,14 +21,17 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
+from server.provisioning.acts import note_act
 from server.round.history import Event, History
 from shared.config import RunConfig
-from shared.files import new_folder, write_json
+from shared.files import new_folder, write_bytes, write_json
 from shared.parse import ConfigError, Strict, is_site_name, parse
 from shared.versions import versions
 
 T = TypeVar("T")
+CODE = "code.fab"
 NODES = "nodes.json"
+AGREED = "agreed.json"
 State = Literal["waiting", "running", "stopped", "done", "incomplete", "failed"]
 
 
@@ -79,6 +85,22 @@ class Run:
             return {**saved, "run": dict(saved["run"]), "run_id": str(saved["run_id"])}
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(f"{self.folder}/run.json: damaged; put it back from a copy") from None
+
+    def code(self, current: Path) -> bytes:
+        """The bundle that it began with, whatever was provisioned since. Raises ConfigError where it is lost.
+
+        A run that an older version made takes the `current` one, and keeps it from then on.
+        """
+        file, sha256 = self.folder / CODE, self.saved().get("code_sha256")
+        if sha256 is None and not file.exists():
+            write_bytes(file, current.read_bytes())
+        try:
+            code = file.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{file}: {error.strerror}; restore it from a copy") from None
+        if sha256 not in (None, hashlib.sha256(code).hexdigest()):
+            raise ConfigError(f"{file}: not the code that the run began with; restore it from a copy")
+        return code
 
     def wanted(self) -> Wanted:
         """What the operator wants, or ConfigError."""
@@ -159,18 +181,22 @@ def find_run(folder: Path, name: str) -> Run:
     return runs[name]
 
 
-def new_run(folder: Path, name: str, config: RunConfig, overrides: Sequence[str]) -> Run:
-    """Make a run's folder, whole or not at all; it is wanted from then on. Raises ConfigError."""
+def new_run(folder: Path, name: str, config: RunConfig, overrides: Sequence[str], code: bytes) -> Run:
+    """Make a run's folder, whole or not at all, with its code bundle; it is wanted from then on. Raises ConfigError."""
     run = Run(folder / "runs" / name)
     if not is_site_name(name):
         raise ConfigError(f"name={name}: must be letters, digits, dots, dashes or underscores, at most 64")
     saved = {"run_id": uuid4().hex, "config_hash": config.hash, "versions": versions(), "run": asdict(config)}
+    saved["code_sha256"] = hashlib.sha256(code).hexdigest()
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     with (run.folder.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two commands may give one name
         if run.folder.exists():
             raise ConfigError(f"name={name}: there is a run of this name; give another, or resume={name}")
+        about = {key: saved[key] for key in ("run_id", "config_hash", "code_sha256")}
+        note_act(folder, "run_submitted", run=name, **about)
         with new_folder(run.folder) as half:
+            write_bytes(half / CODE, code)
             write_json(half / "run.json", saved | {"overrides": list(overrides)})
             Run(half).want("run")
     return run

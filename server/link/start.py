@@ -14,6 +14,7 @@ from server.link.members import Member, tend_members
 from server.link.online import forget_online, write_online
 from server.link.runner import Runner
 from server.link.superlink import Link, link_folder, open_link
+from server.provisioning.acts import note_act
 from server.provisioning.certificates import ending_soon
 from server.provisioning.federation import open_federation
 from shared.parse import ConfigError
@@ -38,6 +39,7 @@ def start(folder: Path) -> None:
     stop = asked_to_end()
     with only_one(folder):
         link = open_link(folder)
+        _note(folder, "started")
         service = Service(folder, link, Runner(folder, link.control))
         try:
             say([*ending_soon(folder), f"{federation.name}: starts, for {federation.address}; logs in {folder}/link"])
@@ -51,6 +53,7 @@ def start(folder: Path) -> None:
             for program in reversed(link.programs):
                 program.end()
             forget_online(folder)
+            _note(folder, "ended")
 
 
 @dataclass
@@ -139,6 +142,14 @@ def say(sentences: list[str]) -> None:
     for sentence in sentences:
         with suppress(OSError):  # a full disk under the log
             print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {plain(sentence)}", file=sys.stdout, flush=True)
+
+
+def _note(folder: Path, act: str) -> None:
+    """Note a start or an end; a log that is damaged, or a full disk, must not keep the hospitals out."""
+    try:
+        note_act(folder, act)
+    except (ConfigError, OSError) as error:
+        say([f"{act}, which the federation's audit log does not have: {_sentence(error)}"])
 
 
 def _sentence(error: Exception) -> str:

@@ -36,6 +36,8 @@ class SiteStatus:
     connected: bool | None
     seen: str | None
     """When it was last connected; ISO 8601."""
+    agreed: int | None
+    """Ceiling of its number of patients."""
     patients: int | None
     """That it trained on last, as it tells them."""
     round: str | None
@@ -58,6 +60,8 @@ class RunStatus:
     metric: str
     """The one that its task shows first."""
     value: float | None
+    code: str | None = None
+    """SHA-256 of the code bundle that it began with, which hospitals must approve; None: an older version made it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +93,7 @@ def status(folder: Path) -> Status:
                 membership="damaged" if name in faults else _membership(record),
                 connected=None if online is None else bool(member and member["online"]),
                 seen=member["seen"] if member else None,
+                agreed=record.patients if record else None,
                 patients=line.get("patients"),
                 round=line.get("status"),
                 reason="; ".join(filter(None, (line.get("reason"), bounds_met(line)))) or None,
@@ -96,6 +101,7 @@ def status(folder: Path) -> Status:
             )
         )
     trouble = [online["trouble"]] if online and online["trouble"] else []
+    trouble += [_unagreed(name, folder) for name, each in records.items() if not (each.patients or each.expelled)]
     trouble += [fault for fault in faults.values() if fault not in "".join(trouble)]  # `start` may have said it
     return Status(
         federation=federation.name,
@@ -116,21 +122,30 @@ def show(status: Status, as_json: bool, console: Console | None = None) -> None:
     programs = ", ".join(f"{name} {'runs' if runs else 'does not run'}" for name, runs in status.programs.items())
     known = programs if status.started else "gliofed-server start does not run; who is connected is not known"
     console.print(_cell(f"{status.federation}: {known}"), soft_wrap=True)
-    sites = Table(Column("site", no_wrap=True), "", "connected", "last seen", "patients", "last round", "epsilon")
+    sites = Table(
+        Column("site", no_wrap=True), "", "connected", "last seen", "at most", "patients", "last round", "epsilon"
+    )
     for site in status.sites:
         connected = "?" if site.connected is None else "yes" if site.connected else "no"
         last = f"{site.round}: {site.reason}" if site.reason else site.round
         seen = site.seen and f"{datetime.fromisoformat(site.seen).astimezone():%Y-%m-%d %H:%M}"
-        sites.add_row(*map(_cell, (site.name, site.membership, connected, seen, site.patients, last, site.epsilon)))
+        numbers = site.agreed, site.patients, last, site.epsilon
+        sites.add_row(*map(_cell, (site.name, site.membership, connected, seen, *numbers)))
     console.print(sites)
-    runs = Table(Column("run", no_wrap=True), "state", "round", "score")
+    runs = Table(Column("run", no_wrap=True), "state", "round", "score", "code")
     for run in status.runs:
         state = f"{run.state}: {run.reason}" if run.reason else run.state
         score = "" if run.value is None else f"{run.metric} {run.value:.3f}"
-        runs.add_row(*map(_cell, (run.name, state, f"{run.round} of {run.rounds}", score)))
+        code = run.code and run.code[:8]
+        runs.add_row(*map(_cell, (run.name, state, f"{run.round} of {run.rounds}", score, code)))
     console.print(runs if status.runs else "no run yet; gliofed-server run --help")
     for warning in status.warnings:
         console.print(_cell(warning), soft_wrap=True)
+
+
+def _unagreed(site: str, folder: Path) -> str:
+    cure = f"agree on one by telephone, then gliofed-server admit {site}.request.json --patients N --folder {folder}"
+    return f"{site}: no number of patients is agreed, as it was admitted by an older version; {cure}"
 
 
 def _membership(record: SiteRecord | None) -> str:
@@ -148,7 +163,8 @@ def _run_status(run: Run) -> RunStatus:
 
 
 def _known_status(run: Run) -> RunStatus:
-    config = parse(RunConfig, run.saved()["run"])
+    saved = run.saved()
+    config = parse(RunConfig, saved["run"])
     state, reason = run.state()
     rounds = [event for event in run.events() if event["event"] == "round"]
     metric = TASKS[config.task].headline
@@ -161,6 +177,7 @@ def _known_status(run: Run) -> RunStatus:
         rounds=config.rounds,
         metric=metric,
         value=values[-1] if values else None,
+        code=saved.get("code_sha256"),
     )
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from server.provisioning.acts import made_kits, note_act
 from server.provisioning.certificates import load_authority
 from server.provisioning.federation import open_federation
 from shared.files import write_bytes, write_json
-from shared.join_request import read_request
-from shared.keys import certificate_sha256, fingerprint, public_line, read_public
+from shared.join_request import JoinRequest, PatientCeiling, check_patients, read_request
+from shared.keys import certificate_sha256, fingerprint, public_line, read_public, spoken
 from shared.parse import ConfigError, Strict, is_site_name, parse
 
 TOLD = 12
@@ -40,16 +41,27 @@ class SiteRecord(Strict):
     expelled: str | None = None
     """Time, ISO 8601; None: the site may connect."""
     earlier: tuple[Earlier, ...] = ()
+    patients: PatientCeiling | None = None
+    """Agreed ceiling of its number of patients. None: admitted by a version before numbers were agreed."""
 
     def ended(self) -> set[str]:
         """Fingerprints of keys that may not connect any more."""
         return {each.fingerprint for each in self.earlier} | ({self.fingerprint} if self.expelled else set())
 
 
-def admit(path: Path, folder: Path, told: str, replaces: bool = False, now: datetime | None = None) -> list[str]:
+def admit(
+    path: Path,
+    folder: Path,
+    told: str,
+    replaces: bool = False,
+    *,
+    patients: int | None = None,
+    now: datetime | None = None,
+) -> list[str]:
     """Admit the hospital whose request this is, if its key has the fingerprint that the hospital `told`.
 
-    The fingerprint's beginning will do: TOLD characters. Raises ConfigError.
+    The fingerprint's beginning will do: TOLD characters. `patients` is the agreed ceiling; None: what was agreed with
+    this key before, or else what the request states. Raises ConfigError.
     """
     federation, authority = open_federation(folder), load_authority(folder)
     request, key = read_request(path)
@@ -71,13 +83,19 @@ def admit(path: Path, folder: Path, told: str, replaces: bool = False, now: date
     _compare(path, mark, told)
     old = records.get(site)
     if old and old.fingerprint == mark and old.expelled is None:
-        said = [f"{site}: admitted before, on {old.admitted}"]
+        record = replace(old, patients=_agreed(path, patients, old.patients, request.patients))
+        said = [f"{site}: admitted before, on {old.admitted}, now with at most {record.patients} patients"]
     else:
         _refuse_key(path, old, mark, replaces)
+        _refuse_kit(path, folder, request)
         earlier = (*old.earlier, _ended(old, time)) if old else ()
-        record = SiteRecord(fingerprint=mark, admitted=time, earlier=earlier)
+        agreed = _agreed(path, patients, request.patients)
+        record = SiteRecord(fingerprint=mark, admitted=time, earlier=earlier, patients=agreed)
+        said = [f"{site}: admitted, with the key {mark} and at most {agreed} patients"]
+    if record != old:
+        about = {"fingerprint": mark, "patients": record.patients, "replaces": bool(old and old.fingerprint != mark)}
+        note_act(folder, "admitted", site=site, **about)
         write_json(_record_path(folder, site), asdict(record))
-        said = [f"{site}: admitted, with the key {mark}"]
     # Last, and each time: after a crash between the two files, admitting again mends it.
     write_bytes(_key_path(folder, site), f"{public_line(key)} {site}\n".encode())
     if fault:
@@ -98,7 +116,12 @@ def expel(site: str, folder: Path, now: datetime | None = None) -> list[str]:
         return [f"{site}: expelled before, on {record.expelled}"]
     time = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     write_json(_record_path(folder, site), asdict(replace(record, expelled=time)))
-    return [f"{site}: expelled; to let it in again, it joins anew and is admitted with --replace"]
+    said = [f"{site}: expelled; to let it in again, it joins anew and is admitted with --replace"]
+    try:  # last, for no hospital must stay in for want of a line
+        note_act(folder, "expelled", site=site, fingerprint=record.fingerprint)
+    except (ConfigError, OSError) as error:
+        said.append(f"{site}: expelled, and that is not in the federation's audit log: {_sentence(error)}")
+    return said
 
 
 def read_records(folder: Path) -> tuple[dict[str, SiteRecord], dict[str, str]]:
@@ -139,6 +162,17 @@ def admitted_keys(
     return keys, faults
 
 
+def _agreed(path: Path, given: int | None, *known: int | None) -> int:
+    """The number of patients that --patients gives, or else the first that is known."""
+    if given is not None:
+        return check_patients(given)
+    agreed = next((number for number in known if number is not None), None)
+    if agreed is None:
+        cure = "agree on one by telephone, and give it with --patients N"
+        raise ConfigError(f"{path}: of an older version, without a number of patients; {cure}")
+    return agreed
+
+
 def _compare(path: Path, mark: str, told: str) -> None:
     """Before the key is let in, for whoever can change e-mails can change the request as well."""
     said = "".join(told.split()).removeprefix(KIND)
@@ -157,6 +191,13 @@ def _refuse_key(path: Path, old: SiteRecord | None, mark: str, replaces: bool) -
     if not replaces:
         state = "was expelled" if old.expelled else "is admitted with another key"
         raise ConfigError(f"{path}: the site {state}, {old.fingerprint}; --replace takes the new one, for ever")
+
+
+def _refuse_kit(path: Path, folder: Path, request: JoinRequest) -> None:
+    """Refuse a hospital whose kit is none of ours; an older version does not say which one it was."""
+    if request.kit_sha256 is not None and request.kit_sha256 not in made_kits(folder, request.site):
+        cure = "it was altered on its way; send the kit again, on another way, and let the hospital join anew with it"
+        raise ConfigError(f"{path}: it joined with a kit that was not made here, {spoken(request.kit_sha256)}: {cure}")
 
 
 def _ended(old: SiteRecord, time: str) -> Earlier:

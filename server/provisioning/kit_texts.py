@@ -70,13 +70,16 @@ needs to come in: no open port, no VPN. The clock must be right (NTP).
 
 1. **Install** gliofed on the training machine, then join:
 
-       gliofed-client join KIT.zip
+       gliofed-client join KIT.zip --patients N
 
+   N is the most patients that this hospital will ever train with, rounded up as it likes. The aggregator is told it.
    This makes the folder `{folder}`. It makes this hospital's key there, `site.key`: it never leaves the machine, nobody
    else needs it, and it must not be copied to another.
 2. **Send** `{folder}/{kit.site}.request.json` to the aggregator, by e-mail for instance: it holds no secret.
-3. **Compare by telephone**, on a number that you knew before: join showed two fingerprints. Read the hospital's to the
-   aggregator, and let them read the authority's to you. A difference means that somebody stands in between: stop.
+3. **Compare by telephone**, on a number that you knew before: join showed the hash of the kit, over all that is in it,
+   and the fingerprint of this hospital's key. Let the aggregator read the kit's hash to you; ten pairs are enough. Read
+   the key's fingerprint to them. A difference means that somebody stands in between: stop, and use nothing of the kit.
+   To compare before you join, add `--hash HASH` with what they read.
 4. **Fill in** `{folder}/site.yaml`: the folder of the scans, the masks' scheme, and what this hospital accepts. It is
    never sent.
 5. **Check the data**, until it has no errors:

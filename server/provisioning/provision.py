@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from server.provisioning.acts import note_act
 from server.provisioning.certificates import (
     LINK_NAMES,
     Authority,
@@ -21,7 +22,7 @@ from server.provisioning.kit_texts import readme, site_yaml
 from shared.code import build_code
 from shared.files import write_bytes
 from shared.keys import certificate_sha256, spoken
-from shared.kit import Kit, pack, read_kit
+from shared.kit import Kit, kit_sha256, pack, read_kit
 from shared.parse import ConfigError
 
 
@@ -37,13 +38,16 @@ def provision(file: Path, into: Path | None = None, now: datetime | None = None)
     said += _server_certificates(folder, federation, authority, now)
     # After them: without ca.key there may be none for the new names, and `start` takes no others.
     write_bytes(folder / FILE, file.read_bytes())
-    code = build_code()
+    code, before = build_code(), _kit_hashes(folder)
     write_bytes(folder / "code.fab", code)
-    for site in federation.sites:
-        said.append(_kit(folder, federation, site, authority, code, now))
+    done = [_kit(folder, federation, site, authority, code, now) for site in federation.sites]
+    kits = _kit_hashes(folder)
+    said += [f"{each}; hash {spoken(kits[site])}" for each, site in zip(done, federation.sites, strict=True)]
     for site in sorted(path.name for path in (folder / "sites").glob("*") if path.name not in federation.sites):
         said.append(f"sites/{site}: no longer in {FILE}; to shut it out, run gliofed-server expel {site}")
-    said.append(f"authority: {spoken(certificate_sha256(authority.certificate))}")
+    replaced = {site: sha256 for site, sha256 in before.items() if kits.get(site) != sha256}
+    about = {"code_sha256": hashlib.sha256(code).hexdigest(), "kits": kits, "replaced": replaced}
+    note_act(folder, "provisioned", **about, done=said)
     return said + ending_soon(folder, now)
 
 
@@ -53,7 +57,9 @@ def renew(folder: Path, now: datetime | None = None) -> list[str]:
     authority = load_authority(folder)
     if authority is None:
         raise ConfigError(f"{folder}/ca: missing; restore it from a copy")
-    return _server_certificates(folder, federation, authority, now or datetime.now(UTC), reason="as asked")
+    said = _server_certificates(folder, federation, authority, now or datetime.now(UTC), reason="as asked")
+    note_act(folder, "renewed", done=said)
+    return said
 
 
 def _folder_of(file: Path, name: str) -> Path:
@@ -86,6 +92,11 @@ def _server_certificates(
             write_certificate(path, authority, hosts, federation.days, now)
         said.append(f"server/{name}.crt: made for {', '.join(hosts)} ({why})" if why else f"server/{name}.crt: kept")
     return said
+
+
+def _kit_hashes(folder: Path) -> dict[str, str]:
+    """The hash of each site's kit, as it is now."""
+    return {path.stem: kit_sha256(path.read_bytes()) for path in sorted((folder / "kits").glob("*.zip"))}
 
 
 def _kit(

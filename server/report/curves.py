@@ -51,7 +51,8 @@ def site_losses(events: Events) -> dict[str, Series]:
     losses: dict[str, Series] = {}
     for event in _finished(events):
         for site, line in event["sites"].items():
-            losses.setdefault(site, {})[event["round"]] = _loss(line)
+            if line["status"] != "not_invited":
+                losses.setdefault(site, {})[event["round"]] = _loss(line)
     return dict(sorted(losses.items()))
 
 

@@ -47,10 +47,11 @@ def _cell(line: dict[str, Any] | None, metric: str) -> str:
 
 
 def _spread(lines: Sequence[dict[str, Any] | None], metric: str) -> list[str]:
-    known = [line for line in lines if line]
+    invited = [line for line in lines if not line or line["status"] != "not_invited"]
+    known = [line for line in invited if line]
     values = [value for line in known if (value := (line["evaluate"] or {}).get(metric)) is not None]
     counted = sum(line["status"] == "counted" for line in known)
-    return [_number(min(values, default=None)), _number(max(values, default=None)), f"{counted}/{len(lines)}"]
+    return [_number(min(values, default=None)), _number(max(values, default=None)), f"{counted}/{len(invited)}"]
 
 
 def _number(value: float | None) -> str:

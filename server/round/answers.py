@@ -26,10 +26,11 @@ was lost. 3 is also what Flower says of a reply whose parts were not all there 1
 class Absent:
     """Why a site has no reply that could count."""
 
-    status: Literal["declined", "failed", "missing", "late", "not_asked"]
+    status: Literal["declined", "failed", "missing", "late", "not_asked", "not_invited"]
     reason: str
 
 
+NOT_INVITED = Absent("not_invited", "not in round.expected")
 EXPELLED = Absent("missing", "expelled")
 NO_REPLY = Absent("failed", FLOWER_ERRORS[3])
 

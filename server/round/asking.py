@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from flwr.serverapp import Grid
 
-from server.round.answers import EXPELLED, Absent, refusal
+from server.round.answers import EXPELLED, NOT_INVITED, Absent, refusal
 from server.round.audit import RunAudit
 from server.round.mail import POLL, WORD, Kind, Mail, Unanswered
 from shared.config import RunConfig
@@ -36,9 +36,10 @@ class Sites:
     ) -> None:
         """Ask over `grid`; sites that share a machine take turns, `waves` of them.
 
-        `names`: what each node is, and whoever is not in there is not asked; None: the nodes say it. `agreed`: of a
-        site that is not in there, what it said when it was asked to prepare. `lossy`: what is on its way may be lost,
-        and is then asked for again.
+        `names`: what each node is, and whoever is not in there is not asked; None: the nodes say it, when they are
+        asked to prepare. Where round.expected names sites, nothing is sent to any other. `agreed`: of a site that is
+        not in there, what it said when it was asked to prepare. `lossy`: what is on its way may be lost, and is then
+        asked for again.
         """
         self._grid, self._config, self._run_id, self._listed = grid, config, run_id, names
         self._agreed = agreed
@@ -61,14 +62,17 @@ class Sites:
         while self._some_are_away() and time.monotonic() < end:
             time.sleep(POLL)
         self._forgive()
-        nodes = self._nodes()
-        self._there = set(nodes)
+        connected = self._connected()
+        nodes = self._invited(connected)
         new = [node for node in nodes if node not in self.cohorts and node not in self._late]
         absent: dict[str, Absent] = {}
         request = Request(run_id=self._run_id, round=round, config=self._config)
         for node, answer in self._ask("query", request, new):
             absent |= self._admit(node, answer, nodes)
             self._mail.note(WORD["query"], round, node, answer)
+        nodes = self._invited(nodes)  # who had no name yet has told it now
+        self._there = set(nodes)
+        absent |= {self._names[node]: NOT_INVITED for node in set(connected).difference(nodes)}
         ready: dict[str, int] = {}
         for node in nodes:
             name = self._names.get(node)
@@ -115,6 +119,15 @@ class Sites:
 
     def _nodes(self) -> list[int]:
         """The nodes that are connected and may be asked."""
+        return self._invited(self._connected())
+
+    def _invited(self, nodes: Collection[int]) -> list[int]:
+        """Those of round.expected, if that names any; a node without a name yet is asked once, to prepare."""
+        expected = self._config.round.expected
+        return [node for node in nodes if not expected or self._names.get(node, expected[0]) in expected]
+
+    def _connected(self) -> list[int]:
+        """The nodes that are connected and may connect."""
         nodes = sorted(self._grid.get_node_ids())
         if self._listed is None:
             return nodes
@@ -145,6 +158,8 @@ class Sites:
         if any(self._names.get(other) == answer.site for other in nodes if other != node):
             return {f"node-{node}": Absent("failed", f"another node already answers as {answer.site}")}
         self._names[node] = answer.site
+        if not self._invited([node]):
+            return {}
         if answer.status != "ok":
             return {answer.site: refusal(answer)}
         self.cohorts[node] = answer.patients

@@ -77,7 +77,8 @@ def federate(
         try:
             _Run(config, out, history, sites, progress, run_id, audit).train()
             lines = [site for event in history.rounds() for site in event["sites"].values()]
-            status = "done" if all(site["status"] == "counted" for site in lines) else "incomplete"
+            asked = [site for site in lines if site["status"] != "not_invited"]
+            status = "done" if all(site["status"] == "counted" for site in asked) else "incomplete"
         except RoundError as error:
             history.append(error.event)
             status = "incomplete" if isinstance(error, SpentError) else "failed"
@@ -230,10 +231,11 @@ class _Run:
         event["global"] = self.evaluate(state, event["sites"]) if self.evaluates(state.round) else None
         event["seconds"] = round(event["seconds"] + time.monotonic() - started, 3)
         self.history.append(event)
-        counted = sum(site["status"] == "counted" for site in event["sites"].values())
+        asked = [site for site in event["sites"].values() if site["status"] != "not_invited"]
+        counted = sum(site["status"] == "counted" for site in asked)
         score = (event["global"] or {}).get(headline := TASKS[self.config.task].headline)
         self.progress.finish(
-            f"round {state.round}/{self.config.rounds}: {counted} of {len(event['sites'])} sites counted"
+            f"round {state.round}/{self.config.rounds}: {counted} of {len(asked)} sites counted"
             f"{'' if score is None else f', {headline} {score:.3f}'}, {event['seconds']:.1f} s"
         )
         return replace(state, event=None)
@@ -279,7 +281,9 @@ class _Run:
 
 def _why(sites: dict[str, Event]) -> list[str]:
     """Why the sites that did not count did not, by the reason that most of them have."""
-    reasons = Counter(line["reason"] for line in sites.values() if line["status"] != "counted" and line["reason"])
+    reasons = Counter(
+        line["reason"] for line in sites.values() if line["status"] not in ("counted", "not_invited") and line["reason"]
+    )
     return [f"of {sum(reasons.values())} sites {number}: {reason}" for reason, number in reasons.most_common(1)]
 
 

@@ -129,7 +129,7 @@ def test_a_clock_that_is_an_hour_off(deployed: Deployed, hospital: Path, off: st
 def test_a_key_that_is_not_the_registered_one(deployed: Deployed, tmp_path: Path) -> None:
     """The hospital joined once more, and the aggregator still has the key of before: it may be admitted any time."""
     folder = tmp_path / "again"
-    join(deployed.folder / "kits" / f"{SITES[0]}.zip", folder)
+    join(deployed.folder / "kits" / f"{SITES[0]}.zip", folder, patients=100)
     settled(folder)
     with (folder / "start.log").open("ab") as log:
         started = deployed.client("start", folder, stdout=log, stderr=log, start_new_session=True)

@@ -48,7 +48,7 @@ WRONG_SETTINGS = {
     ("faults={site-9:nan}",): ("site-9", "site-1"),
     ("faults={site-1:typo}",): ("typo", "nan"),
     ("train.epochs=1",): ("train.steps=8", "train.epochs=1"),
-    ("round.quorum=9",): ("round.quorum=9", "sites=4"),
+    ("round.quorum=9",): ("round.quorum=9", "4 sites of round.expected"),
     ("data.radius_max=20",): ("radius_max=20",),
     ("data=phantom", "data.resolution=0"): ("data.resolution=0",),
     ("faults=nan",): ("faults=nan",),

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import pwd
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from client.cli import main
 from client.link.approve import approve, approved
 from client.link.join import join
 from shared.archive import read_zip, write_zip
+from shared.audit import audit_file, read_audit
 from shared.code import MANIFEST, files_of
 from shared.parse import ConfigError
 
@@ -23,7 +26,7 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(kit: Path, tmp_path: Path) -> Path:
-    join(kit, tmp_path / "a")
+    join(kit, tmp_path / "a", patients=100)
     return tmp_path / "a"
 
 
@@ -184,3 +187,26 @@ def test_an_approval_is_taken_back(
         assert f"approved: {digest[:8]}, {other[:8]}" in capsys.readouterr().err
     assert status(monkeypatch, main, "approve", folder, "--withdraw", digest[:8].upper()) == 0
     assert [each.sha256 for each in approved(folder)] == [other]
+    acts = [("code_approved", digest), ("code_approved", other), ("approval_withdrawn", digest)]
+    events = read_audit(audit_file(folder / "work")).events()
+    assert [(event["event"], event["sha256"]) for event in events] == acts
+    assert {event["user"] for event in events} == {pwd.getpwuid(os.getuid()).pw_name}
+
+
+def test_what_cannot_be_noted_is_not_approved_but_withdrawn(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its log is where site.yaml says, also before the rest of that is filled in."""
+    (folder / "site.yaml").write_text((folder / "site.yaml").read_text().replace("work: work", "work: ../elsewhere"))
+    digest = hashlib.sha256((folder / "code.fab").read_bytes()).hexdigest()
+    approve(folder, sha256=digest)
+    head = audit_file(folder.parent / "elsewhere").with_name("head.json")
+    head.write_text("{half")
+    new, other = changed(folder, "new.fab", {"client/more.py": b""})
+    assert status(monkeypatch, main, "approve", folder, "--code", new, "--hash", other) == 2
+    assert "elsewhere/audit/head.json" in capsys.readouterr().err
+    assert [each.sha256 for each in approved(folder)] == [digest]
+    assert status(monkeypatch, main, "approve", folder, "--withdraw", digest[:8]) == 2
+    shown = capsys.readouterr()
+    assert f"withdrawn: {digest}" in shown.out and "elsewhere/audit/head.json" in shown.err
+    assert approved(folder) == ()

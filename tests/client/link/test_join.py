@@ -16,8 +16,9 @@ from small_federation import altered, provisioned, status
 from client.cli import main
 from client.link.join import join
 from shared.archive import write_zip
-from shared.keys import fingerprint, public_line
-from shared.kit import FILES
+from shared.join_request import read_request
+from shared.keys import fingerprint, public_line, spoken
+from shared.kit import FILES, kit_sha256
 from shared.parse import ConfigError
 
 
@@ -34,7 +35,7 @@ def kit(made: Path) -> Path:
 def test_join(kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Flower's SuperNode is the oracle of the key: it reads the file by itself."""
     monkeypatch.chdir(tmp_path)
-    assert status(monkeypatch, main, "join", kit) == 0
+    assert status(monkeypatch, main, "join", kit, "--patients", 250) == 0
     folder = tmp_path / "study-hospital-a"
     own = {"site.key", "site.key.pub", "hospital-a.request.json"}
     assert {path.name for path in folder.iterdir()} == FILES | own
@@ -44,12 +45,16 @@ def test_join(kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     )
     assert keys is not None
     assert public_line(keys[1]) == json.loads((folder / "hospital-a.request.json").read_text())["public_key"]
-    assert fingerprint(keys[1]) in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert fingerprint(keys[1]) in said and "its patients, at most    250\n" in said
+    request, _ = read_request(folder / "hospital-a.request.json")
+    assert (request.patients, request.kit_sha256) == (250, kit_sha256(kit.read_bytes()))
+    assert f"the kit                  {spoken(kit_sha256(kit.read_bytes()))}\n" in said
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
 def test_fingerprint_is_ssh_keygen_s(kit: Path, tmp_path: Path) -> None:
-    said = "\n".join(join(kit, tmp_path / "a"))
+    said = "\n".join(join(kit, tmp_path / "a", patients=100))
     for name in ("site.key", "site.key.pub"):
         words = ["ssh-keygen", "-lf", str(tmp_path / "a" / name)]
         bits, mark, comment, kind = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
@@ -59,9 +64,9 @@ def test_fingerprint_is_ssh_keygen_s(kit: Path, tmp_path: Path) -> None:
 def test_a_key_is_never_written_over(
     kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    join(kit, tmp_path / "a")
+    join(kit, tmp_path / "a", patients=100)
     before = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
-    assert status(monkeypatch, main, "join", kit, "--into", tmp_path / "a") == 2
+    assert status(monkeypatch, main, "join", kit, "--patients", 1, "--into", tmp_path / "a") == 2
     assert "joined already" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
 
@@ -71,16 +76,16 @@ def test_folder_in_use(kit: Path, tmp_path: Path) -> None:
     (tmp_path / "a/thesis.txt").write_text("mine")
     for place in ("a", "a/thesis.txt"):
         with pytest.raises(ConfigError, match="not an empty folder"):
-            join(kit, tmp_path / place)
+            join(kit, tmp_path / place, patients=100)
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["thesis.txt"]
     (tmp_path / "empty").mkdir()
-    join(kit, tmp_path / "empty")
+    join(kit, tmp_path / "empty", patients=100)
 
 
 def test_nothing_is_left_of_a_join_that_fails(kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("client.link.join.sign_request", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        join(kit, tmp_path / "in/a")
+        join(kit, tmp_path / "in/a", patients=100)
     assert list((tmp_path / "in").iterdir()) == []
 
 
@@ -105,20 +110,61 @@ def test_altered_kit(kit: Path, tmp_path: Path, name: str) -> None:
     change, words = ALTERED[name]
     wrong = altered(kit, tmp_path / "wrong.zip", change)
     with pytest.raises(ConfigError, match=words):
-        join(wrong, tmp_path / "a/b")
+        join(wrong, tmp_path / "a/b", patients=100)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["wrong.zip"]
+
+
+@pytest.mark.parametrize("name", ["site.yaml", "README.md", "ca.crt", "code.fab", "kit.json"])
+def test_one_hash_covers_all_of_a_kit(kit: Path, tmp_path: Path, name: str) -> None:
+    """The authority's fingerprint did not cover the settings and the instructions."""
+    honest = spoken(kit_sha256(kit.read_bytes()))
+    wrong = altered(kit, tmp_path / "wrong.zip", lambda files: files.update({name: files[name] + b"\n"}))
+    with pytest.raises(ConfigError):  # by its hash, or since its parts do not fit
+        join(wrong, tmp_path / "a", patients=100, told=honest)
+    assert not (tmp_path / "a").exists()
+    if name in ("site.yaml", "README.md"):
+        with pytest.raises(ConfigError, match=r"its hash is .* and not what the aggregator read: it was altered"):
+            join(wrong, tmp_path / "a", patients=100, told=honest)
+    join(kit, tmp_path / "a", patients=100, told=honest)
+
+
+@pytest.mark.parametrize(
+    ("form", "why"),
+    [
+        (lambda sha256: spoken(sha256)[:29], None),
+        (lambda sha256: sha256[:20], None),
+        (lambda sha256: f" {sha256} ", None),
+        (lambda sha256: sha256[:18], "give the first 20 digits or more"),
+        (lambda sha256: "", "give the first 20 digits or more"),
+        (lambda sha256: "0" * 20, "not what the aggregator read"),
+        (lambda sha256: sha256 + "0", "not what the aggregator read"),
+    ],
+)
+def test_the_hash_by_telephone(
+    kit: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    form: Callable[[str], str],
+    why: str | None,
+) -> None:
+    told = form(kit_sha256(kit.read_bytes()))
+    words = (kit, "--patients", 100, "--hash", told, "--into", tmp_path / "a")
+    assert status(monkeypatch, main, "join", *words) == (2 if why else 0)
+    assert (why or "") in capsys.readouterr().err
+    assert (tmp_path / "a").exists() == (why is None)
 
 
 def test_certificate_of_a_server_is_no_authority(made: Path, kit: Path, tmp_path: Path) -> None:
     server = (made / "server/server.crt").read_bytes()
     wrong = altered(kit, tmp_path / "wrong.zip", lambda files: files.update({"ca.crt": server}))
     with pytest.raises(ConfigError, match="no certificate of an authority"):
-        join(wrong, tmp_path / "a")
+        join(wrong, tmp_path / "a", patients=100)
 
 
 def test_authority_that_ended(kit: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="its authority ended on"):
-        join(kit, tmp_path / "a", datetime.now(UTC) + timedelta(days=3651))
+        join(kit, tmp_path / "a", patients=100, now=datetime.now(UTC) + timedelta(days=3651))
     assert not (tmp_path / "a").exists()
 
 
@@ -138,5 +184,26 @@ def test_wrong_use(
         ((kit, "--into", tmp_path / "text/a"), "File exists"),
         ((), "KIT.zip"),
     ):
-        assert status(monkeypatch, main, "join", *words) == 2
+        assert status(monkeypatch, main, "join", *words, "--patients", 100) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ((), "--patients: must be given: the most patients"),
+        (("--patients", 0), "--patients 0: must be from 1 to"),
+        (("--patients", 10**9), "--patients 1000000000: must be from 1 to"),
+    ],
+)
+def test_a_number_of_patients_must_be_stated(
+    kit: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[object, ...],
+    why: str,
+) -> None:
+    assert status(monkeypatch, main, "join", kit, "--into", tmp_path / "a", *words) == 2
+    assert why in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()

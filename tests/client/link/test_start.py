@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from client.cli import main
 from client.link.node import Node
 from client.link.reach import Findings
 from client.link.start import running, start, supernode
+from shared.audit import audit_file, read_audit
 from shared.kit import Kit
 from shared.parse import ConfigError
 
@@ -139,6 +141,9 @@ def test_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: signal.S
         assert not alive(other) and running(tmp_path) is None
     finally:
         second.kill()
+    acts = read_audit(audit_file(tmp_path / "work")).events()
+    user = pwd.getpwuid(os.getuid()).pw_name
+    assert [(act["event"], act["user"]) for act in acts] == [("started", user), ("started", user), ("ended", user)]
 
 
 def _noted(folder: Path) -> int | None:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +27,8 @@ from server.provisioning.kit_texts import site_yaml
 from shared.audit import audit_file
 from shared.chain import hold_chain
 from shared.files import write_bytes, write_json
-from shared.keys import certificate_sha256
+from shared.join_request import sign_request
+from shared.keys import certificate_sha256, new_key
 from shared.kit import Kit
 from shared.messages import Reply, leaving
 from shared.site_config import SiteConfig
@@ -41,6 +42,7 @@ def folder(tmp_path: Path) -> Path:
     place, sha256 = tmp_path / "a", certificate_sha256(authority.certificate)
     kit = Kit(federation="study", site="a", address="here:1", ca_sha256=sha256, code_sha256="a" * 64, made="now")
     write_json(place / "kit.json", kit.__dict__)
+    write_json(place / "a.request.json", asdict(sign_request(kit, "b" * 64, new_key(), "now", 60)))
     write_bytes(place / "ca.crt", (tmp_path / "made/ca/ca.crt").read_bytes())
     text = site_yaml("a").replace("root: ???", "root: scans").replace("labels: ???", "labels: mock")
     (place / "site.yaml").write_text(text.replace("max_epsilon: null", "max_epsilon: 3"))
@@ -86,7 +88,9 @@ def leave(site: SiteConfig, round: int, **reply: Any) -> None:
 
 
 def test_before_anything_ran(shown: Any) -> None:
-    assert shown().splitlines() == ["a of study: not running", "last contact: none yet", "approved code: none"]
+    said = ["a of study: not running", "last contact: none yet", "patients as stated to the aggregator: at most 60"]
+    assert shown().splitlines() == [*said, "approved code: none"]
+    assert shown(as_json=True)["patients"] == 60
     assert shown(as_json=True)["faults"] == []
 
 

@@ -188,6 +188,8 @@ def test_approval_is_read_each_time(folder: Path) -> None:
     """Approved while the SuperNode runs, or no longer; a damaged list approves nothing."""
     code, other = tiny_app(), tiny_app("other")
     assert is_approved(folder, code) and not is_approved(folder, other)
+    approve(folder, code, other)
+    assert is_approved(folder, code) and is_approved(folder, other)  # a run under way needs the older one
     approve(folder, other)
     assert is_approved(folder, other) and not is_approved(folder, code)
     for broken in ("{", "[1]", '{"sha256": "x"}'):

@@ -25,7 +25,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         probe.bind(("127.0.0.1", 0))
         folder = provisioned(root, HERE.format(port=probe.getsockname()[1]))
     for site in SITES:
-        join(folder / "kits" / f"{site}.zip", root / site)
+        join(folder / "kits" / f"{site}.zip", root / site, patients=100)
     return root
 
 
@@ -49,4 +49,4 @@ def study(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(study: Path, run_config: Callable[..., RunConfig]) -> Callable[[str], Run]:
-    return lambda name: new_run(study, name, run_config(), ["rounds=2"])
+    return lambda name: new_run(study, name, run_config(), ["rounds=2"], b"code")

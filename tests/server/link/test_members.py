@@ -43,8 +43,12 @@ def test_admitted_keys_are_let_in_and_no_others(root: Path, folder: Path, tend: 
     admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
     assert tend() == {"hospital-a": 1}
     assert list(tend.superlink.keys) == [1]
-    admit_told(root / "hospital-b" / "hospital-b.request.json", folder)
+    admit_told(root / "hospital-b" / "hospital-b.request.json", folder, patients=40)
     assert tend() == tend() == {"hospital-a": 1, "hospital-b": 2}
+    assert [member.patients for member in tend.members.values()] == [100, 40]
+    admit_told(root / "hospital-b" / "hospital-b.request.json", folder, patients=50)
+    tend()
+    assert tend.members["hospital-b"].patients == 50
     expel("hospital-a", folder)
     assert tend() == {"hospital-b": 2}
     assert list(tend.superlink.keys) == [2]
@@ -53,7 +57,7 @@ def test_admitted_keys_are_let_in_and_no_others(root: Path, folder: Path, tend: 
 def test_a_replaced_key_is_another_node(root: Path, folder: Path, tend: Tend) -> None:
     admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
     tend()
-    join(folder / "kits" / "hospital-a.zip", root / "again")
+    join(folder / "kits" / "hospital-a.zip", root / "again", patients=100)
     admit_told(root / "again" / "hospital-a.request.json", folder, replaces=True)
     assert tend() == {"hospital-a": 2}
     assert list(tend.superlink.keys) == [2]
@@ -80,7 +84,7 @@ def test_a_damaged_record_keeps_nobody_in_who_was_expelled(root: Path, folder: P
         admit_told(root / site / f"{site}.request.json", folder)
     tend()
     (folder / "sites/hospital-a/site.json").unlink()
-    join(folder / "kits" / "hospital-b.zip", root / "again")
+    join(folder / "kits" / "hospital-b.zip", root / "again", patients=100)
     admit_told(root / "again" / "hospital-b.request.json", folder, replaces=True)
     tend()
     assert list(tend.superlink.keys) == [1, 3]
@@ -108,7 +112,7 @@ def test_whose_record_is_restored_stays_in_the_round(root: Path, folder: Path, t
     admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
     before = tend()
     (folder / "sites/hospital-a/site.json").rename(root / "bad")
-    assert tend() == before
+    assert tend() == before and tend.members["hospital-a"].patients == 100
     assert "site.json: missing; restore it from a copy" in tend.faults[0]
     expelled = json.loads((root / "bad").read_text()) | {"expelled": "2026-01-01T00:00:00+00:00"}
     (folder / "sites/hospital-a/site.json").write_text(json.dumps(expelled))

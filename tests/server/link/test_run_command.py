@@ -1,6 +1,8 @@
 """gliofed-server run: what it submits, and what it refuses in one sentence."""
 
 import json
+import os
+import pwd
 import shutil
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from client.link.join import join
 from server.cli import main
 from server.link.runs import Submission, find_run
 from server.round.history import History
+from shared.audit import audit_file, read_audit
 from shared.config import RunConfig
 from shared.parse import parse
 
@@ -21,7 +24,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A federation of two, of which one is admitted; its folder's name has what Hydra's grammar would read."""
     root = tmp_path_factory.mktemp("a=b,c")
     folder = provisioned(root)
-    join(folder / "kits" / "hospital-a.zip", root / "hospital-a")
+    join(folder / "kits" / "hospital-a.zip", root / "hospital-a", patients=100)
     admit_told(root / "hospital-a" / "hospital-a.request.json", folder)
     return folder
 
@@ -48,6 +51,7 @@ def test_a_run_is_what_the_words_say_and_waits(
     assert config.train.steps == 40  # of the experiment
     assert config.round.expected == ("hospital-a",)  # who is admitted
     assert json.loads((folder / "runs" / "first" / "wanted.json").read_text())["wanted"] == "run"
+    assert (folder / "runs" / "first" / "code.fab").read_bytes() == (folder / "code.fab").read_bytes()
 
 
 def test_a_run_without_a_name_is_called_by_its_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +93,20 @@ def test_a_run_that_ended_says_why_it_cannot_go_on(
     assert run(monkeypatch, "resume=first") == 2
     said = capsys.readouterr().err
     assert said == f"gliofed-server: resume=first: {reason or 'it has trained to its last round'}; submit a new run\n"
+
+
+def test_who_submitted_stopped_and_resumed_a_run_is_in_the_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert run(monkeypatch, "name=first") == 0
+    assert status(monkeypatch, main, "stop", "first") == 0
+    assert run(monkeypatch, "resume=first") == 0
+    assert run(monkeypatch, "name=../x") == run(monkeypatch, "name=first") == 2  # not done, and not noted
+    *_, submitted, stopped, resumed = read_audit(audit_file(folder)).events()
+    saved = find_run(folder, "first").saved()
+    assert {"event": "run_submitted", "run": "first", "code_sha256": saved["code_sha256"]}.items() <= submitted.items()
+    assert submitted["run_id"] == saved["run_id"] and submitted["config_hash"] == saved["config_hash"]
+    assert [each["event"] for each in (stopped, resumed)] == ["run_stopped", "run_resumed"]
+    assert {each["user"] for each in (submitted, stopped, resumed)} == {pwd.getpwuid(os.getuid()).pw_name}
 
 
 WRONG = {
@@ -136,7 +154,7 @@ def test_other_code_than_the_hospitals_approved_is_not_submitted(
 def test_a_damaged_record_of_one_site_stops_no_run_of_the_others(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str
 ) -> None:
-    join(folder / "kits" / "hospital-b.zip", tmp_path / "hospital-b")
+    join(folder / "kits" / "hospital-b.zip", tmp_path / "hospital-b", patients=100)
     admit_told(tmp_path / "hospital-b" / "hospital-b.request.json", folder)
     record = folder / "sites/hospital-b" / file
     record.write_text("{half")

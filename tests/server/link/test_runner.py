@@ -10,12 +10,13 @@ import pytest
 
 import server.link.runner
 import server.link.runs
+from server.deployed import _agreed
 from server.link.members import Member
 from server.link.runner import MOST_TRIES, PAUSES, Runner
 from server.link.runs import Run
 from server.round.history import Event, History
 
-MEMBERS = {"a": Member(node=7, online=True, seen=None)}
+MEMBERS = {"a": Member(node=7, online=True, seen=None, patients=40)}
 END = {"event": "end", "status": "done"}
 FAILED = {"event": "end", "status": "failed", "reason": "round 1: 0 updates counted"}
 ROUND = {"event": "round", "round": 1, "sites": {}, "global": None}
@@ -27,13 +28,14 @@ class Flower:
 
     going: dict[int, str] = field(default_factory=dict)
     started: list[dict[str, str]] = field(default_factory=list)
+    codes: list[bytes] = field(default_factory=list)
     word: str = "running"
 
     def unfinished(self) -> dict[int, str]:
         return dict(self.going)
 
     def start_run(self, code: bytes, config: dict[str, str]) -> int:
-        assert code == b"code"
+        self.codes.append(code)
         self.started.append(config)
         self.going[len(self.started)] = self.word
         return len(self.started)
@@ -81,6 +83,15 @@ def test_a_site_that_is_admitted_meanwhile_enters_a_run_that_goes_on(make: Calla
     assert json.loads((run.folder / "nodes.json").read_text()) == {"7": "a", "9": "b"}
 
 
+def test_the_agreed_numbers_of_patients_are_the_runs_too(make: Callable[[str], Run], study: Path) -> None:
+    """A number that is agreed anew holds from the next round on."""
+    run, (it, _, _) = make("one"), runner(study)
+    it.tend({"a": Member(node=7, online=True, seen=None, patients=40), "b": Member(node=8, online=True, seen=None)})
+    assert json.loads((run.folder / "agreed.json").read_text()) == {"a": 40}
+    it.tend({"a": Member(node=7, online=True, seen=None, patients=50)})
+    assert _agreed(run.folder / "agreed.json") == {"a": 50}
+
+
 def test_a_run_whose_server_died_is_submitted_again_after_growing_pauses(
     make: Callable[[str], Run], study: Path
 ) -> None:
@@ -99,6 +110,51 @@ def test_a_run_whose_server_died_is_submitted_again_after_growing_pauses(
         clock.now += 0.2
     it.tend(MEMBERS)
     assert len(flower.started) == 4
+
+
+def test_a_run_keeps_its_code_whatever_is_provisioned(make: Callable[[str], Run], study: Path) -> None:
+    """Hospitals approved what it began with; other code would train another model, or none."""
+    make("one")
+    it, flower, clock = runner(study)
+    it.tend(MEMBERS)
+    (study / "code.fab").write_bytes(b"newer")
+    for _ in range(2):  # its server ends, and so does the SuperLink
+        it.forget()
+        it.tend(MEMBERS)
+        clock.now += 100
+        it.tend(MEMBERS)
+    assert flower.codes == [b"code"] * 3
+
+
+@pytest.mark.parametrize("lost", ["altered", "missing"])
+def test_a_run_whose_code_is_lost_takes_no_other_and_lets_the_next_one_pass(
+    make: Callable[[str], Run], study: Path, lost: str
+) -> None:
+    first, second = make("a"), make("b")
+    if lost == "missing":
+        (first.folder / "code.fab").unlink()
+    else:
+        (first.folder / "code.fab").write_bytes(b"other")
+    it, flower, _ = runner(study)
+    assert it.tend(MEMBERS) == ["run b: submitted"]
+    (trouble,) = it.troubles
+    assert f"{first.folder}/code.fab" in trouble and "restore it from a copy" in trouble
+    assert (first.state()[0], second.state()[0], flower.codes) == ("waiting", "running", [b"code"])
+
+
+def test_a_run_of_an_older_version_keeps_the_code_that_it_goes_on_with(make: Callable[[str], Run], study: Path) -> None:
+    run, (it, flower, clock) = make("one"), runner(study)
+    (run.folder / "code.fab").unlink()
+    saved = json.loads((run.folder / "run.json").read_text())
+    del saved["code_sha256"]
+    (run.folder / "run.json").write_text(json.dumps(saved))
+    it.tend(MEMBERS)
+    (study / "code.fab").write_bytes(b"newer")
+    it.forget()
+    it.tend(MEMBERS)
+    clock.now += 100
+    it.tend(MEMBERS)
+    assert flower.codes == [b"code"] * 2
 
 
 def test_a_run_is_given_up_after_ten_submissions_without_a_new_round(make: Callable[[str], Run], study: Path) -> None:
@@ -257,15 +313,15 @@ def test_a_run_whose_file_cannot_be_read_is_not_stopped(make: Callable[[str], Ru
     assert (run.state(), other.state()) == (("running", None), ("waiting", None))
 
 
-@pytest.mark.parametrize("file", ["wanted.json", "submission.json", "history.jsonl", "nodes.json"])
+@pytest.mark.parametrize("file", ["wanted.json", "submission.json", "history.jsonl", "nodes.json", "agreed.json"])
 def test_a_damaged_file_stops_its_own_run_alone(make: Callable[[str], Run], study: Path, file: str) -> None:
     damaged, whole = make("a"), make("b")
     it, flower, _ = runner(study)
     it.tend(MEMBERS)
     (damaged.folder / file).write_text("{half\n")
     said = it.tend(MEMBERS)
-    if file == "nodes.json":  # `start` knows what belongs there
-        assert json.loads((damaged.folder / file).read_text()) == {"7": "a"}
+    if file in ("nodes.json", "agreed.json"):  # `start` knows what belongs there
+        assert json.loads((damaged.folder / file).read_text()) == ({"7": "a"} if file == "nodes.json" else {"a": 40})
         return
     assert len(it.troubles) == 1 and f"a/{file}" in it.troubles[0]
     flower.going.clear()  # the server of the damaged one ends over it

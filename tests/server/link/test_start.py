@@ -12,8 +12,9 @@ from telephone import admit_told
 from server.link.control import SilentError
 from server.link.online import read_online
 from server.link.runner import Runner
-from server.link.start import HANGS, PENDING, TICK, Service, only_one, say
+from server.link.start import HANGS, PENDING, TICK, Service, _note, only_one, say
 from server.link.superlink import Link
+from shared.audit import audit_file, read_audit
 from shared.parse import ConfigError
 
 SITES = ("hospital-a", "hospital-b")
@@ -22,6 +23,17 @@ SITES = ("hospital-a", "hospital-b")
 def test_two_servers_of_one_federation_do_not_run(folder: Path) -> None:
     with only_one(folder), pytest.raises(ConfigError, match="runs already"), only_one(folder):
         pass
+
+
+def test_a_start_is_noted_and_a_damaged_log_does_not_keep_the_hospitals_out(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody is there when a machine starts again."""
+    _note(folder, "started")
+    assert read_audit(audit_file(folder)).events()[-1]["event"] == "started"
+    (folder / "audit/head.json").write_text("{half")
+    _note(folder, "ended")
+    assert "ended, which the federation's audit log does not have: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("file", ["site.json", "key.pub"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from small_federation import provisioned
+from small_federation import provisioned, rewrite
 from small_federation import status as exit_status
 from telephone import admit_told
 
@@ -31,7 +31,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("federation")
     folder = provisioned(root)
     for site in ("hospital-a", "hospital-b"):
-        join(folder / "kits" / f"{site}.zip", root / site)
+        join(folder / "kits" / f"{site}.zip", root / site, patients=100)
         admit_told(root / site / f"{site}.request.json", folder)
     expel("hospital-b", folder)
     return folder
@@ -44,7 +44,7 @@ def folder(original: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(folder: Path, run_config: Callable[..., RunConfig]) -> Run:
-    return new_run(folder, "one", run_config(), [])
+    return new_run(folder, "one", run_config(), [], b"code")
 
 
 def line(status: str, **known: object) -> dict[str, object]:
@@ -73,6 +73,18 @@ def test_what_the_server_knows_is_shown_while_it_is_new(folder: Path, monkeypatc
     assert [site.connected for site in found.sites] == [True, False]
     monkeypatch.setattr(server.link.online, "OLDEST", -1.0)
     assert not status(folder).started
+
+
+def test_the_agreed_numbers_are_shown_and_a_missing_one_has_a_cure(folder: Path) -> None:
+    """A site that an older version admitted goes on."""
+    assert [site.agreed for site in status(folder).sites] == [100, 100]
+    rewrite(folder / "sites/hospital-a/site.json", patients=None)
+    rewrite(folder / "sites/hospital-b/site.json", patients=None)  # expelled, so nobody need agree
+    found = status(folder)
+    assert [(site.membership, site.agreed) for site in found.sites] == [("admitted", None), ("expelled", None)]
+    (warning,) = found.warnings
+    assert warning.startswith("hospital-a: no number of patients is agreed")
+    assert "gliofed-server admit hospital-a.request.json --patients N" in warning
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"time": "x"}', "nonsense"])
@@ -110,7 +122,7 @@ def test_the_newest_round_is_that_of_the_run_that_was_written_last(
     folder: Path, run: Run, run_config: Callable[..., RunConfig]
 ) -> None:
     """A later run may be trained, and why nobody counted in it be seen, while an earlier one is stopped."""
-    later = new_run(folder, "two", run_config(), [])
+    later = new_run(folder, "two", run_config(), [], b"code")
     for number, (each, site) in enumerate(
         {run: line("counted"), later: line("declined", reason="not approved")}.items()
     ):
@@ -213,7 +225,7 @@ def test_a_damaged_record_of_a_site_hides_no_other(folder: Path, run: Run, file:
 def test_a_damaged_file_of_a_run_hides_no_other(
     folder: Path, run: Run, run_config: Callable[..., RunConfig], file: str
 ) -> None:
-    new_run(folder, "other", run_config(), [])
+    new_run(folder, "other", run_config(), [], b"code")
     (run.folder / file).write_text("{half\n")
     found = {each.name: each for each in status(folder).runs}
     assert found["one"].state == "damaged"

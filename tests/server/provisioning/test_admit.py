@@ -1,19 +1,25 @@
 """gliofed-server admit and expel: only the hospital that holds the key, of this federation, and each key once."""
 
+import base64
 import json
+import os
+import pwd
 import shutil
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.cli.supernode.register import try_load_public_key
-from small_federation import TEXT, provisioned, rewrite, status
+from small_federation import TEXT, altered, provisioned, rewrite, status
 from telephone import admit_told, told
 
 from client.link.join import join
 from server.cli import main
 from server.provisioning.admit import TOLD, admit, admitted_keys, expel, read_records
 from shared import keys
+from shared.audit import audit_file, read_audit
 from shared.kit import read_kit
 from shared.parse import ConfigError
 
@@ -30,7 +36,7 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 def asked(folder: Path, into: Path, site: str = "hospital-a") -> Path:
     """The request of a hospital that joins."""
-    join(folder / f"kits/{site}.zip", into)
+    join(folder / f"kits/{site}.zip", into, patients=100)
     return into / f"{site}.request.json"
 
 
@@ -51,7 +57,10 @@ def test_admit(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     request = asked(folder, tmp_path / "a")
-    for words in ("hospital-a: admitted, with the key SHA256:", "admitted before"):
+    for words in (
+        "hospital-a states at most 100 patients, and joined with the kit ",
+        "admitted before",
+    ):
         words_of = ("admit", request, "--folder", folder, "--fingerprint", told(request))
         assert status(monkeypatch, main, *words_of) == 0
         said = capsys.readouterr().out
@@ -120,6 +129,11 @@ def test_a_key_is_one_site_s(folder: Path, tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"site": "hospital-b"}, "altered"),
+        ({"patients": 10**6}, "altered"),
+        ({"kit_sha256": "0" * 64}, "altered"),
+        ({"kit_sha256": None}, "altered"),
+        ({"patients": None}, "altered"),
+        ({"patients": 10**9}, "patients=1000000000"),
         ({"made": "2020-01-01T00:00:00+00:00"}, "altered"),
         ({"signature": ""}, "altered"),
         ({"signature": "no base64"}, "altered"),
@@ -136,6 +150,87 @@ def test_altered_request(folder: Path, tmp_path: Path, change: dict[str, object]
     with pytest.raises(ConfigError, match=words):
         admit_told(rewrite(request, **change), folder)
     assert not (folder / "sites").exists()
+
+
+def older_version(request: Path, key: Path) -> Path:
+    """The request as a version before numbers were agreed wrote and signed it."""
+    made = json.loads(request.read_text())
+    rest = {name: value for name, value in made.items() if name not in ("patients", "kit_sha256", "signature")}
+    signed = b"gliofed join request\n" + json.dumps(rest, sort_keys=True).encode()
+    own = load_ssh_private_key(key.read_bytes(), None)
+    assert isinstance(own, ec.EllipticCurvePrivateKey)
+    signature = base64.b64encode(own.sign(signed, ec.ECDSA(SHA384()))).decode()
+    request.write_text(json.dumps({**rest, "signature": signature}))
+    return request
+
+
+def test_a_number_of_patients_is_agreed(folder: Path, tmp_path: Path) -> None:
+    """What the hospital states holds, unless another number is agreed; that stays until a third one is."""
+    request = asked(folder, tmp_path / "a")
+    assert "and at most 100 patients" in admit_told(request, folder)[0]
+    assert record(folder)["patients"] == 100
+    assert "now with at most 40 patients" in admit_told(request, folder, patients=40)[0]
+    assert "now with at most 40 patients" in admit_told(request, folder)[0]
+    assert record(folder)["patients"] == 40
+    for wrong in (0, -1, 10**9):
+        with pytest.raises(ConfigError, match=f"--patients {wrong}: must be from 1"):
+            admit_told(request, folder, patients=wrong)
+    second = asked(folder, tmp_path / "second")
+    admit_told(second, folder, replaces=True)
+    assert record(folder)["patients"] == 100  # what was agreed went with the key
+
+
+def test_a_request_without_a_number_needs_one(folder: Path, tmp_path: Path) -> None:
+    request = older_version(asked(folder, tmp_path / "a"), tmp_path / "a/site.key")
+    with pytest.raises(ConfigError, match=r"without a number of patients; agree on one by telephone.*--patients N"):
+        admit_told(request, folder)
+    assert not (folder / "sites").exists()
+    admit_told(request, folder, patients=70)
+    assert record(folder)["patients"] == 70
+
+
+def test_a_hospital_that_joined_with_an_altered_kit_is_not_admitted(folder: Path, tmp_path: Path) -> None:
+    """Its settings may be another's wish; the key that is compared by telephone has signed which kit it was."""
+    join(altered(folder / "kits/hospital-a.zip", tmp_path / "wrong.zip", weaker), tmp_path / "a", patients=100)
+    with pytest.raises(ConfigError, match=r"it joined with a kit that was not made here, .*it was altered on its way"):
+        admit_told(tmp_path / "a/hospital-a.request.json", folder)
+    assert not (folder / "sites").exists()
+
+
+def weaker(files: dict[str, bytes]) -> None:
+    files["site.yaml"] = files["site.yaml"].replace(b"metrics: unless_private", b"metrics: always")
+
+
+def test_who_was_admitted_and_expelled_by_whom_is_in_the_log(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = asked(folder, tmp_path / "a")
+    admit_told(request, folder, patients=40)
+    admit_told(request, folder)  # nothing new
+    user = pwd.getpwuid(os.getuid()).pw_name
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])  # a user without a name, as in some containers
+    expel("hospital-a", folder)
+    first, second = read_audit(audit_file(folder)).events()[-2:]
+    key = told(request)
+    about = {"event": "admitted", "site": "hospital-a", "user": user, "patients": 40, "fingerprint": key}
+    assert about.items() <= first.items()
+    assert (second["event"], second["site"], second["user"]) == ("expelled", "hospital-a", f"uid {os.getuid()}")
+    assert status(monkeypatch, main, "audit", "verify", folder) == 0
+    file = audit_file(folder)
+    file.write_text(file.read_text().replace('"patients": 40', '"patients": 41'))
+    assert status(monkeypatch, main, "audit", "verify", folder) == 1
+    assert "line 3 does not follow" in capsys.readouterr().err
+
+
+def test_a_damaged_log_lets_nobody_in_and_keeps_nobody_in(folder: Path, tmp_path: Path) -> None:
+    a, b = (asked(folder, tmp_path / site, site) for site in ("hospital-a", "hospital-b"))
+    admit_told(a, folder)
+    (folder / "audit/head.json").write_text("{half")
+    with pytest.raises(ConfigError, match=r"head\.json"):
+        admit_told(b, folder)
+    said = expel("hospital-a", folder)
+    assert said[0].startswith("hospital-a: expelled;") and "not in the federation's audit log" in said[1]
+    assert admitted(folder) == []
 
 
 def test_a_thief_of_the_request_cannot_sign(folder: Path, tmp_path: Path) -> None:
@@ -288,6 +383,6 @@ def no_permission(path: Path, content: bytes) -> None:
 
 
 def test_kit_names_the_authority(made: Path) -> None:
-    kit, files = read_kit(made / "kits/hospital-a.zip")
+    kit, files, _ = read_kit(made / "kits/hospital-a.zip")
     assert kit.ca_sha256 == keys.certificate_sha256(keys.read_authority((made / "ca/ca.crt").read_bytes(), "ca"))
     assert files["ca.crt"] == (made / "ca/ca.crt").read_bytes()

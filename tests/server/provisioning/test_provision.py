@@ -1,5 +1,8 @@
 """gliofed-server provision: an authority that stays, certificates that a TLS client believes, and kits."""
 
+import hashlib
+import os
+import pwd
 import shutil
 import ssl
 import stat
@@ -14,9 +17,12 @@ from small_federation import TEXT, provisioned, status
 
 from client.link.site_file import read_site
 from server.cli import main
+from server.provisioning.acts import made_kits
 from server.provisioning.certificates import ending_soon, load_authority, stale, write_certificate
 from server.provisioning.provision import provision, renew
-from shared.kit import read_kit
+from shared.audit import audit_file, read_audit
+from shared.keys import spoken
+from shared.kit import kit_sha256, read_kit
 from shared.parse import ConfigError
 from shared.site_config import SiteConfig
 
@@ -77,9 +83,33 @@ def test_openssl_agrees(made: Path) -> None:
     paths = [str(made / name) for name in ("ca/ca.crt", "server/server.crt", "server/link.crt")]
     words = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", *paths]
     subprocess.run(words, check=True, capture_output=True)
-    words = ["openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", paths[0]]
-    shown = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-    assert f"authority: {shown.strip().split('=')[1]}" in again(made)
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="coreutils are not installed")
+def test_the_hash_of_a_kit_is_sha256sum_s(made: Path) -> None:
+    said = again(made)
+    for site in ("hospital-a", "hospital-b"):
+        words = ["sha256sum", str(made / f"kits/{site}.zip")]
+        shown = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[0]
+        assert f"kits/{site}.zip: kept; hash {spoken(shown)}" in said
+
+
+def test_each_provisioning_is_noted_with_its_kits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who joined with an older kit is admitted, and not who joined with one that was altered."""
+    old = kit_sha256((folder / "kits/hospital-a.zip").read_bytes())
+    monkeypatch.setattr("server.provisioning.provision.build_code", lambda: b"newer")
+    again(folder)
+    new = kit_sha256((folder / "kits/hospital-a.zip").read_bytes())
+    first, *_, second = read_audit(audit_file(folder)).events()
+    assert [each["event"] for each in (first, second)] == ["provisioned"] * 2
+    assert second["user"] == pwd.getpwuid(os.getuid()).pw_name and second["time"].endswith("+00:00")
+    assert second["code_sha256"] == hashlib.sha256(b"newer").hexdigest()
+    assert first["kits"]["hospital-a"] == second["replaced"]["hospital-a"] == old != new
+    assert made_kits(folder, "hospital-a") == {old, new}
+    shutil.rmtree(folder / "audit")  # as of a federation that an older version made
+    assert made_kits(folder, "hospital-a") == {new}
+    renew(folder)
+    assert read_audit(audit_file(folder)).events()[-1]["event"] == "renewed"
 
 
 def test_secrets_are_the_owners(made: Path) -> None:
@@ -88,15 +118,15 @@ def test_secrets_are_the_owners(made: Path) -> None:
     assert [path.name for path in keys] == ["ca.key", "link.key", "server.key"]
     assert {stat.S_IMODE(path.stat().st_mode) for path in keys} == {0o600}
     for site in ("hospital-a", "hospital-b"):
-        kit, files = read_kit(made / f"kits/{site}.zip")
+        kit, files, _ = read_kit(made / f"kits/{site}.zip")
         assert (kit.site, kit.federation, kit.address) == (site, "study", "localhost:8443")
         assert not any(b"PRIVATE KEY" in content for content in files.values())
 
 
 def test_again_keeps_everything(folder: Path) -> None:
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.parent.name != "audit"}
     said = again(folder, now=NOW + timedelta(days=700))
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in before} == before
     assert sum("kept" in line for line in said) == 5 and not any("made" in line for line in said)
 
 
@@ -228,7 +258,7 @@ def test_joined_site_is_told_of_new_code(folder: Path) -> None:
 def test_damaged_kit_is_made_anew(folder: Path) -> None:
     before = (folder / "kits/hospital-a.zip").read_bytes()
     (folder / "kits/hospital-a.zip").write_bytes(before[:99])
-    assert "kits/hospital-a.zip: made; send it to the hospital" in again(folder)
+    assert any(line.startswith("kits/hospital-a.zip: made; send it to the hospital; hash ") for line in again(folder))
     assert read_kit(folder / "kits/hospital-a.zip")[0].site == "hospital-a"
 
 

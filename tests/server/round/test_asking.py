@@ -7,20 +7,26 @@ from typing import Any
 import pytest
 from flwr.app import Message
 from flwr.clientapp import ClientApp
+from plain_federation import model_of
+from rich.console import Console
+from torch.testing import assert_close
 
 import server.round.asking
+from server.report.curves import site_losses
+from server.report.table import results_table
 from server.round.answers import Absent
 from server.round.asking import Sites
 from server.round.audit import hold_audit
-from server.round.history import History
+from server.round.history import History, site_line
 from server.round.rounds import RoundError, _Run, initial_model
 from server.round.state import State
 from shared.codec import encode, travelling
 from shared.config import RunConfig
 from shared.messages import Reply, Request
 from simulation.grid import LocalGrid
+from simulation.simulate import simulate
 
-A, B = 1, 2
+A, B, C = 1, 2, 3
 
 
 class Line:
@@ -30,6 +36,7 @@ class Line:
         LocalGrid(ClientApp(), {}, 1, 1.0)  # a Message needs to know who speaks
         self.names, self.here, self.looks = {A: "a", B: "b"}, {A, B}, 0
         self.asked: list[Message] = []
+        self.received: dict[int, list[str]] = {}
         self.on_look: Callable[[], object] = lambda: None
         self.update = b""
 
@@ -42,6 +49,8 @@ class Line:
         for message in messages:
             message.metadata.__dict__["_message_id"] = f"message-{id(message)}"
             self.asked.append(message)
+            about = message.metadata
+            self.received.setdefault(about.dst_node_id, []).append(about.message_type)
         return [message.metadata.message_id for message in messages]
 
     def pull_messages(self, wanted: list[str]) -> Iterator[Message]:
@@ -113,6 +122,48 @@ def test_what_was_agreed_is_the_ceiling_whatever_a_site_says(
         assert (sites.cohorts[B], sites.ceiling(B), sites.ceiling(A)) == (2, 1, 1)
         agreed["b"] = 7
         assert sites.ceiling(B) == 7
+
+
+def test_nothing_is_sent_to_a_site_that_is_not_expected(line: Line, sites: Sites) -> None:
+    """It had the weights, and its update counted."""
+    line.names[C], line.here = "c", {A, B, C}
+    for round in (1, 2):
+        ready, absent = sites.roll(round)
+        assert (set(ready), absent) == ({"a", "b"}, {"c": Absent("not_invited", "not in round.expected")})
+    assert line.received == {A: ["query"], B: ["query"]}
+    line.here.remove(C)
+    assert sites.roll(3)[1] == {}  # who does not connect is no news
+
+
+def test_a_node_that_must_say_its_name_is_asked_for_that_alone(
+    line: Line, tmp_path: Path, run_config: Callable[..., RunConfig]
+) -> None:
+    """As on Ray, where nobody else knows it; the question has no weights."""
+    line.names[C], line.here = "c", {A, B, C}
+    with hold_audit(tmp_path) as audit:
+        config = run_config("round.expected=[a,b]", "round.join=5")
+        sites = Sites(line, config, "r", audit)  # type: ignore[arg-type]
+        looks = line.looks
+        for round in (1, 2):
+            ready, absent = sites.roll(round)
+            assert (set(ready), absent) == ({"a", "b"}, {"c": Absent("not_invited", "not in round.expected")})
+    assert line.received == {A: ["query"], B: ["query"], C: ["query"]}
+    assert line.looks < looks + 20  # nobody waits for it, for five seconds say
+
+
+def test_a_run_is_that_of_its_expected_sites(out: Path, values: Callable[..., dict[str, Any]]) -> None:
+    """The same weights as without the third site, and an outcome that it does not change."""
+    simulate(values("sites=3", "round.expected=[site-1,site-2]", f"out={out}"))
+    simulate(values("sites=2", f"out={out}-two"))
+    assert_close(model_of(out), model_of(Path(f"{out}-two")), rtol=0, atol=0)
+    events = History(out / "history.jsonl").events()
+    assert events[-1] == {"event": "end", "status": "done"}
+    lines = [event["sites"]["site-3"] for event in events if event["event"] == "round"]
+    assert lines == 2 * [site_line(status="not_invited", reason="not in round.expected")]
+    assert set(site_losses(events)) == {"site-1", "site-2"}
+    table = Console(record=True, width=200)
+    table.print(results_table(events, "dice"))
+    assert table.export_text().count("not_invited") == 2
 
 
 @pytest.mark.parametrize("again", [False, True])

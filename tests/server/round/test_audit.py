@@ -100,7 +100,7 @@ def test_a_late_reply_is_noted_as_well(
     monkeypatch.setattr(server.round.asking, "SLACK", 0.0)
     grid = LateGrid()
     with hold_audit(tmp_path) as audit:
-        sites = Sites(grid, run_config("round.deadline=0.01"), "r", audit, names=lambda: {1: "a"})  # type: ignore[arg-type]
+        sites = Sites(grid, run_config("round.deadline=0.01", "round.expected=[a]"), "r", audit, names=lambda: {1: "a"})  # type: ignore[arg-type]
         assert sites.roll(1)[1]["a"].status == "late"
         grid.late = False
         sites.roll(2)
@@ -116,7 +116,7 @@ def test_a_reply_without_a_head_does_not_count(
     """A site that names no line of its log could write it anew."""
     with hold_audit(tmp_path) as audit:
         grid = LateGrid(late=False, head=head)
-        sites = Sites(grid, run_config(), "r", audit, names=lambda: {1: "a"})  # type: ignore[arg-type]
+        sites = Sites(grid, run_config("round.expected=[a]"), "r", audit, names=lambda: {1: "a"})  # type: ignore[arg-type]
         nodes, absent = sites.roll(1)
     assert sorted(nodes) == ready
     if not ready:

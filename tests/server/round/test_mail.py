@@ -277,7 +277,7 @@ def test_a_node_that_is_no_admitted_sites_is_not_asked(
     """Across hospitals a node is who its key says, not who it says; a site that is admitted later joins later."""
     wire, known = Wire(), {A: "a"}
     with hold_audit(tmp_path) as audit:
-        sites = Sites(wire, run_config("round.join=0.01"), "r", audit, names=lambda: known)  # type: ignore[arg-type]
+        sites = Sites(wire, run_config("round.join=0.01", "round.expected=[a,b]"), "r", audit, names=lambda: known)  # type: ignore[arg-type]
         assert sites.roll(1)[0] == {"a": A}
         assert wire.probes == 1
         known[B] = "b"
@@ -291,7 +291,7 @@ def test_a_node_cannot_answer_as_another_site(
 ) -> None:
     """The node has b's key, and says that it is a."""
     with hold_audit(tmp_path) as audit:
-        sites = Sites(Wire(), run_config("round.join=0.01"), "r", audit, names=lambda: {A: "b"})  # type: ignore[arg-type]
+        sites = Sites(Wire(), run_config("round.join=0.01", "round.expected=[b]"), "r", audit, names=lambda: {A: "b"})  # type: ignore[arg-type]
         nodes, absent = sites.roll(1)
     assert nodes == {}
     assert absent["b"].reason == "it answered under another name"

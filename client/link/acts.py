@@ -1,0 +1,25 @@
+"""Who did what at a hospital, and when: lines of its audit log, which has all that was asked and left as well."""
+
+from pathlib import Path
+from typing import Any
+
+from client.link.site_file import work_of
+from shared.audit import audit_file
+from shared.chain import BusyError, hold_chain
+from shared.parse import ConfigError
+from shared.processes import user_name
+
+WAIT = 10.0
+"""Seconds for the line of a request: writing one takes milliseconds."""
+
+
+def note_act(folder: Path, act: str, **about: Any) -> None:
+    """Note an act with its time and user, before it is done where that can wait. Raises ConfigError, and OSError.
+
+    `act` is code_approved, approval_withdrawn, started or ended.
+    """
+    try:
+        with hold_chain(audit_file(work_of(folder)), WAIT) as log:
+            log.append({"event": act, "user": user_name(), **about})
+    except BusyError as error:
+        raise ConfigError(f"{error}; try again") from None
