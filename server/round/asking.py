@@ -98,10 +98,14 @@ class Sites:
         """Whether a node may take part still: its key may be shut out after it has answered."""
         return self._listed is None or node in self._listed()
 
+    def agreed(self, node: int) -> int | None:
+        """The most patients of a prepared node that may count, where a number was agreed."""
+        return self._agreed().get(self._names[node]) if self._agreed else None
+
     def ceiling(self, node: int) -> int:
-        """The most patients of a prepared node that may count."""
-        agreed = self._agreed() if self._agreed else {}
-        return agreed.get(self._names[node], self.cohorts[node])
+        """The same, or else the training patients that it said when it prepared."""
+        agreed = self.agreed(node)
+        return self.cohorts[node] if agreed is None else agreed
 
     def _is_admitted(self, name: str) -> bool:
         return self._listed is None or name in self._known.values()

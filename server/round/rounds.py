@@ -183,7 +183,8 @@ class _Run:
     ) -> dict[str, Tensor]:
         """Fold updates that are bounded; note the bounds that were met in the round's `event`."""
         usual = None
-        if len({*event["sites"], *self.config.round.expected}) > 1:
+        invited = {site for site, line in event["sites"].items() if line["status"] != "not_invited"}
+        if len(invited.union(self.config.round.expected)) > 1:  # a run of one site is local training
             moved = sum(state.weights[name].numel() for name in parameters)
             usual = usual_size(self.config, moved, state.round + 1, max(reply.ceiling for reply in counted))
         shares, lines = bounded(counted, norms, self.config, usual)
@@ -254,7 +255,7 @@ class _Run:
             if isinstance(answer, Absent):
                 line["reason"] = line["reason"] or f"evaluation {answer.status}: {answer.reason}"
                 continue
-            if false := self.false_claim(answer, self.sites.ceiling(nodes[site])):
+            if false := self.false_claim(answer, self.sites.agreed(nodes[site])):
                 line["reason"] = line["reason"] or f"evaluation refused: {false}"
                 continue
             line["evaluate"] = as_json(answer.metrics)
@@ -265,10 +266,10 @@ class _Run:
         claims = [(scores[site].metrics, scores[site].patients) for site in sorted(scores)]
         return as_json(TASKS[self.config.task].pool(claims, self.config.data))
 
-    def false_claim(self, answer: Reply, ceiling: int) -> str | None:
+    def false_claim(self, answer: Reply, agreed: int | None) -> str | None:
         """What a site that evaluated says of itself that cannot be."""
-        if answer.patients > ceiling:
-            return f"{answer.patients} validation patients, more than the {ceiling} that were agreed"
+        if agreed is not None and answer.patients > agreed:
+            return f"{answer.patients} validation patients, more than the {agreed} that were agreed"
         return TASKS[self.config.task].impossible(answer.metrics, answer.patients, self.config.data)
 
     def export(self, state: State) -> None:
