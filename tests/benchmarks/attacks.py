@@ -38,8 +38,9 @@ from simulation.sites import Machine, make_sites
 
 ROOT = Path("outputs/results/attacks")
 PAGE = Path("docs/threats.md")
-BEGIN, END = "<!-- made by make results: attacks -->", "<!-- end -->"
 SEEDS = (0, 1, 2)
+KEPT = 0.95
+"""Share of the honest run's Dice that a fold should keep."""
 ROUNDS, LATER = 9, 7
 PATIENTS, MANY = 12, 48
 """Of each site; and those that the holder of the greatest share is agreed to have."""
@@ -212,6 +213,52 @@ def make(folds: Sequence[str] = tuple(f"fold={name}" for name in FOLDS), only: S
             found = bench.train(run)
             append_line(ROOT / "runs.jsonl", json.dumps({"run": asdict(run), **found}))
             print(run, found, file=sys.stderr, flush=True)
+
+
+def table() -> str:
+    """A table for each number of sites: Dice of the honest sites over the seeds, from round 1 and from a later one."""
+    found = results()
+    parts = []
+    for sites, hostile in HOSTILE.items():
+        folds = [fold for fold in FOLDS if any(run.sites == sites and run.fold == f"fold={fold}" for run in found)]
+        parts.append(f"{hostile} hostile of {sites} sites:\n")
+        parts.append("| attack | from round | " + " | ".join(folds) + " |\n|---|---|" + "---|" * len(folds))
+        for attack, says in ATTACKS.items():
+            for since in (1, LATER):
+                cells = [cell(found, sites, f"fold={fold}", attack, since) for fold in folds]
+                if any(cells):
+                    since_says = "" if attack in ("none", "honest_greedy") else str(since)
+                    parts.append(f"| {says} | {since_says} | " + " | ".join(cell or "-" for cell in cells) + " |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def cell(found: Mapping[Run, Mapping[str, Any]], sites: int, fold: str, attack: str, since: int) -> str:
+    """Mean and lowest Dice; in brackets, of the honest run's mean; bold where that is below .95."""
+    rows = {seed: found.get(Run(sites, seed, fold, attack, since)) for seed in SEEDS}
+    dice = [row["dice"] for row in rows.values() if row]
+    if not dice:
+        return ""
+    text = f"{fmean(dice):.3f}, lowest {min(dice):.3f}"
+    reference = "honest_greedy" if attack in GREEDY else "none"
+    if attack != reference:
+        honest = [found.get(Run(sites, seed, fold, reference, 1)) for seed in rows if rows[seed]]
+        if all(honest):
+            share = fmean(dice) / fmean(row["dice"] for row in honest if row)
+            text = f"{text} ({share:.2f})" if share >= KEPT else f"**{text} ({share:.2f})**"
+    triggered = [row["triggered"] for row in rows.values() if row and row["triggered"] is not None]
+    return (
+        text
+        + (f"; with the trigger {fmean(triggered):.3f}" if triggered else "")
+        + ("" if len(dice) == len(SEEDS) else f"; {len(dice)} seeds")
+    )
+
+
+def write_between(page: Path, name: str, text: str) -> None:
+    """Put text between the page's marks of that name."""
+    begin, end = f"<!-- made by make results: {name} -->", f"<!-- end of {name} -->"
+    before, rest = page.read_text().split(begin)
+    page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
 
 
 if __name__ == "__main__":

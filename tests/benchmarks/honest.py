@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -180,7 +180,7 @@ def results() -> Iterator[dict[str, Any]]:
     yield from (json.loads(line) for line in path.read_text().splitlines()) if path.exists() else ()
 
 
-def make(settings: list[str]) -> None:
+def make(settings: Sequence[str] = tuple(SETTINGS)) -> None:
     torch.set_num_threads(1)
     everybody = pool()
     done = {(row["setting"], row["seed"]) for row in results()}
