@@ -107,7 +107,10 @@ def test_each_provisioning_is_noted_with_its_kits(folder: Path, monkeypatch: pyt
     assert first["kits"]["hospital-a"] == second["replaced"]["hospital-a"] == old != new
     assert made_kits(folder, "hospital-a") == {old, new}
     shutil.rmtree(folder / "audit")  # as of a federation that an older version made
-    assert made_kits(folder, "hospital-a") == {new}
+    monkeypatch.setattr("server.provisioning.provision.build_code", lambda: b"newest")
+    again(folder)
+    newest = kit_sha256((folder / "kits/hospital-a.zip").read_bytes())
+    assert made_kits(folder, "hospital-a") == {new, newest}
     renew(folder)
     assert read_audit(audit_file(folder)).events()[-1]["event"] == "renewed"
 
