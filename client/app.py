@@ -107,8 +107,11 @@ def _fault(kind: str, site: SiteConfig, error: Exception, exact: bool) -> Reply:
         LOG.error("%s declined: %s", kind, error)
         left_out = getattr(error, "left_out", {}) if exact else {}
         return Reply(site=site.name, status="declined", code=code if code in CODES else "data", left_out=left_out)
+    if isinstance(error, MessageError):
+        LOG.error("%s refused: %s", kind, error)
+        return Reply(site=site.name, status="failed", code="protocol")
     LOG.error("%s failed", kind, exc_info=error)
-    code = "out_of_memory" if ran_out(error) else "protocol" if isinstance(error, MessageError) else "error"
+    code = "out_of_memory" if ran_out(error) else "error"
     return Reply(site=site.name, status="failed", code=code)
 
 

@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-import torch
-
 from server.round.strategies import STRATEGIES
 from shared.config import DataConfig, RunConfig
 from shared.parse import ConfigError, parse
-from shared.tasks import model_of
+from shared.sizes import outline
 
 GROUPS = ("model", "data", "train", "round", "gate", "strategy", "privacy")
 
@@ -41,8 +39,7 @@ def parse_run(values: Mapping[str, Any], sites: Sequence[str]) -> RunConfig:
     if run.round.quorum > len(sites):
         raise ConfigError(f"round.quorum={run.round.quorum}: more than sites={len(sites)}")
     try:
-        with torch.device("meta"):
-            model_of(run)
+        outline(run)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     if run.privacy.mechanism == "central":

@@ -34,6 +34,10 @@ class PolicyConfig(Strict):
     begun in time is finished."""
     max_steps: Positive | None = None
     """Most local steps a round."""
+    max_parameters: Positive | None = None
+    """Largest model; its weights have 4 bytes for each, and training holds about six times that."""
+    max_step_voxels: Positive | None = None
+    """Most voxels of a step: samples x visits x refinements x patch, see `shared.sizes.step_voxels`."""
     max_minutes: PositiveFloat = 240.0
     """Longest that one request may take across hospitals, also where the run's round.deadline is longer; then it is
     ended, and answered with a code."""

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from client.doctor.manifest import admit
+from client.round.limits import check_size
 from client.round.policy import DeclinedError, check_cohort, check_run, counts_leave
 from client.round.training import pick_device
 from shared.codec import load_weights, weights_from_bytes
@@ -41,6 +42,7 @@ class Job:
 def open_job(site: SiteConfig, request: Request) -> Job:
     """Ask the policy, take the device and open the data, in this order: refusing is cheap."""
     check_run(site.policy, request.config)
+    check_size(site.policy, request.config)
     try:
         device = pick_device(site.device)
     except ValueError as error:

@@ -69,6 +69,9 @@ WRONG_SETTINGS = {
     ("train.class_weights=[1]",): ("train.class_weights",),
     ("data.spacing=[1,2]",): ("data.spacing",),
     ("data.modalities=[t1,t1]",): ("data.modalities=t1,t1", "twice"),
+    ("data.patch=[1024,1024,1024]",): ("data.patch", "voxels"),
+    ("train.batch=100000",): ("train.batch=100000",),
+    ("model.layers=10000000",): ("model.layers=10000000",),
     ("data.visits=1",): ("data.visits=1", "data.window=5"),
     # Beyond what floating-point noise, or its search, can do.
     ("privacy=dp_sgd", "privacy.clip=1e-45"): ("privacy.clip=1e-45",),
