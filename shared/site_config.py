@@ -103,7 +103,7 @@ class SiteConfig(Strict):
     work: str
     """Folder for the cache, stored replies and the site's log."""
     device: Device = "auto"
-    threads: Positive = 1
+    threads: Annotated[int, Field(gt=0, le=1024)] = 1
     """Threads of PyTorch on a CPU."""
     policy: PolicyConfig = PolicyConfig()
     check: CheckConfig = CheckConfig()
