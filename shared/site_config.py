@@ -35,7 +35,8 @@ class PolicyConfig(Strict):
     max_steps: Positive | None = None
     """Most local steps a round."""
     max_parameters: Positive | None = None
-    """Largest model; its weights have 4 bytes for each, and training holds about six times that."""
+    """Largest model. Weights have 4 bytes for each parameter; training holds six times that: gradient, AdamW's two
+    moments, the weights as they came, and the update."""
     max_step_voxels: Positive | None = None
     """Most voxels of a step: samples x visits x refinements x patch, see `shared.sizes.step_voxels`."""
     max_minutes: PositiveFloat = 240.0

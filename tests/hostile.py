@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from flwr.app import Context, Message, RecordDict
 from safetensors.torch import save
-from small_run import composed
 
 from client.app import make_client_app
 from server.round.rounds import initial_model
@@ -29,6 +28,7 @@ from shared.site_config import PolicyConfig, SiteConfig
 from simulation.grid import LocalGrid
 from simulation.settings import parse_settings
 from tests.benchmarks.measure import give_back_freed_memory, measure_once, resident
+from tests.small_run import composed
 
 CPU = torch.device("cpu")
 CLSTM = {"model.name": "clstm_unet3d"}

@@ -96,6 +96,9 @@ needs to come in: no open port, no VPN. The clock must be right (NTP).
 
        gliofed-client start {folder}
 
+   As a service, give it a memory limit: `MemoryMax=` with `OOMPolicy=continue` in a systemd unit, `--mem` in a Slurm
+   job. gliofed's docs/deploy.md has both, and says how to choose.
+
 Keep the folder, and `work` in it, for the whole study: the ledger there bounds what each patient gives. If `site.key`
 is lost or somebody else may have seen it, tell the aggregator at once, and join again into another folder.
 """

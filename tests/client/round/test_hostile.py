@@ -20,8 +20,8 @@ ROOM = 50
 @pytest.fixture(scope="module")
 def asked() -> dict[str, Any]:
     """What came of all of them, in a process of their own."""
-    paths = [str(Path(hostile.__file__).parents[1]), str(Path(hostile.__file__).parent)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    root = str(Path(hostile.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, hostile.__file__], env=environment, stdout=subprocess.PIPE, check=True)
     return dict(json.loads(done.stdout))
 
