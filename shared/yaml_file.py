@@ -30,7 +30,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Make a group."""
         seen: set[Any] = set()
-        for key, _ in node.value:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
             seen.add(key.value)
@@ -64,7 +64,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (YAMLError, UnicodeDecodeError, TypeError) as error:  # the last over a key that is a list
+    except ConfigError:
+        raise
+    except (YAMLError, ValueError, ArithmeticError) as error:  # the last two over odd numbers, as 0b_
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(values, dict | None):
         raise ConfigError(f"{path}: must be settings, as in name: value")

@@ -76,9 +76,11 @@ def test_a_hospital_that_says_nothing_asks_for_five_patients(tmp_path: Path) -> 
         (TEXT + "threads: 1" + ":1" * 10**5 + "\n", "line 4: a value of more than 4096 characters"),
         (TEXT + "patients: [" + "1," * 10**5 + "]\n", "line 4: more than 50000 values"),
         (TEXT + "threads: 0x" + "f" * 4000 + "\n", "threads=a number of thousands of digits"),
+        (TEXT + "threads: 0b_\n", "not YAML"),
+        (TEXT + "threads: 1" + ":1" * 2000 + ".5\n", "not YAML"),
         (TEXT + "[a]: b\n", "not YAML"),
     ],
-    ids=range(31),
+    ids=range(33),
 )
 def test_wrong_settings(tmp_path: Path, text: str | bytes, words: str) -> None:
     path = tmp_path / "site.yaml"
