@@ -109,8 +109,11 @@ def _fault(kind: str, site: SiteConfig, error: Exception) -> Reply:
         LOG.error("%s declined: %s", kind, error)
         code, left_out = code if code in CODES else "data", getattr(error, "left_out", {})
         return Reply(site=site.name, status="declined", code=code, left_out=left_out)
+    if isinstance(error, MessageError):
+        LOG.error("%s refused: %s", kind, error)
+        return Reply(site=site.name, status="failed", code="protocol")
     LOG.error("%s failed", kind, exc_info=error)
-    code = "out_of_memory" if ran_out(error) else "protocol" if isinstance(error, MessageError) else "error"
+    code = "out_of_memory" if ran_out(error) else "error"
     return Reply(site=site.name, status="failed", code=code)
 
 

@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-import torch
-
 from server.round.budget import BudgetError, noise_of_a_sum
 from server.round.fold import FOLDS
 from server.round.strategies import STRATEGIES
 from shared.config import DataConfig, RunConfig
 from shared.parse import ConfigError, parse
-from shared.tasks import model_of
+from shared.sizes import outline
 
 GROUPS = ("model", "data", "train", "round", "fold", "strategy", "privacy")
 
@@ -45,8 +43,7 @@ def parse_run(values: Mapping[str, Any], sites: Sequence[str]) -> RunConfig:
     if run.round.quorum > (most := len(run.round.expected)):
         raise ConfigError(f"round.quorum={run.round.quorum}: more than the {most} sites of round.expected")
     try:
-        with torch.device("meta"):
-            model_of(run)
+        outline(run)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     if run.privacy.mechanism == "central":

@@ -10,6 +10,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+LONGEST_HEADER = 2**18
+"""Bytes; the largest of our models has 10 thousand."""
+
 
 class CodecError(ValueError):
     """Bytes that are no update."""
@@ -33,6 +36,28 @@ def weights_from_bytes(data: bytes) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise CodecError(f"weights of {len(data)} bytes are not safetensors: {error}") from None
     return weights
+
+
+def check_weights(data: bytes, like: Mapping[str, Tensor]) -> None:
+    """Raise CodecError unless `data` holds fp32 tensors of these names and shapes and nothing else, by its header.
+
+    Only the header is read: nothing is built, and no memory taken, for what it says.
+    """
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > min(len(data) - 8, LONGEST_HEADER):
+        raise CodecError(f"weights of {len(data)} bytes are not safetensors with a header of at most {LONGEST_HEADER}")
+    try:
+        header = json.loads(data[8 : 8 + size])
+        found = {name: (tensor["dtype"], tensor["shape"]) for name, tensor in header.items()}
+        spans = sorted((int(begin), int(end)) for begin, end in (each["data_offsets"] for each in header.values()))
+    except (ValueError, ArithmeticError, AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise CodecError(f"weights whose header cannot be read: {type(error).__name__}") from None
+    wanted = {name: ("F32", list(tensor.shape)) for name, tensor in like.items()}
+    if odd := sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)):
+        raise CodecError(f"weights do not fit the model: {', '.join(name[:80] for name in odd[:3])}")
+    ends = [0, *(end for _, end in spans)]
+    if [begin for begin, _ in spans] != ends[:-1] or ends[-1] != len(data) - 8 - size:
+        raise CodecError("weights whose tensors overlap, or leave bytes to nobody")
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -4,22 +4,29 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import FailFast, Field
 
-from shared.parse import Fraction, NonNegative, Positive, PositiveFloat, Seed, SiteName, Strict
+from shared.parse import Fraction, Name, Names, PositiveFloat, Seconds, Seed, SiteName, Strict
+
+Edge = Annotated[int, Field(gt=0, le=1024)]
+Spacing = Annotated[float, Field(ge=0.1, le=100)]
+MOST_ROUNDS = 1_000_000
+SMALLEST_VOXEL = 0.05
+"""mm3. A scan of 240 x 240 x 240 mm then has 280 million voxels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Strict):
     """Which network."""
 
-    name: str
+    name: Name
     """A key of `shared.models.MODELS`."""
     preset: Literal["demo", "tiny", "small", "base", "full"]
     """First width 8, 8, 16, 32, 64."""
-    layers: Positive | None = None
+    layers: Annotated[int, Field(gt=0, le=16)] | None = None
     """ConvLSTM layers of clstm_unet3d. None, here and below: the model's own choice."""
     light: bool | None = None
     """Depthwise hidden convolutions in the ConvLSTM of clstm_unet3d and lstm_unet."""
@@ -39,26 +46,30 @@ class ModelConfig(Strict):
 class DataConfig(Strict):
     """What every site makes of its scans."""
 
-    modalities: Annotated[tuple[str, ...], Field(min_length=1)]
+    modalities: Names
     """Input channels, in this order."""
-    regions: Annotated[tuple[str, ...], Field(min_length=1)]
+    regions: Names
     """Output channels of segmentation; a site's label scheme must define each."""
-    window: Positive
+    window: Annotated[int, Field(gt=0, le=64)]
     """Visits in one sample of a model that reads series; other models read one visit."""
-    spacing: PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None
+    spacing: Spacing | tuple[Spacing, Spacing, Spacing] | None
     """Voxel edge in mm, or edges (D, H, W); None keeps each scan's own."""
-    patch: tuple[Positive, Positive, Positive]
+    patch: tuple[Edge, Edge, Edge]
     """Voxels (D, H, W). Segmentation: a training patch, and the window that evaluation slides. Grading: the central
     block of every scan; W counts axial slices."""
     validation: Annotated[float, Field(ge=0, lt=1)]
     """Fraction of a site's patients kept for validation, by a hash of the id."""
-    split_seed: int
+    split_seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
     """Salt of that hash; fixed for a study."""
 
     def __post_init__(self) -> None:
         for key, names in (("modalities", self.modalities), ("regions", self.regions)):
             if len(set(names)) < len(names):
                 raise ValueError(f"data.{key}={','.join(names)}: names one twice; each is a channel of its own")
+        edges = self.spacing if isinstance(self.spacing, tuple) else (self.spacing or 1.0,) * 3
+        if prod(edges) < SMALLEST_VOXEL:
+            shown = ",".join(f"{edge:g}" for edge in edges)
+            raise ValueError(f"data.spacing={shown}: a voxel below {SMALLEST_VOXEL} mm3; 1.0 is usual")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +104,9 @@ class TrainConfig(Strict):
 
     steps: Annotated[int, Field(gt=0, le=1_000_000)] | None
     """Optimiser steps a round."""
-    epochs: Positive | None
+    epochs: Annotated[int, Field(gt=0, le=10_000)] | None
     """Passes over the site's patients a round, instead of steps."""
-    batch: Positive
+    batch: Annotated[int, Field(gt=0, le=4096)]
     """Samples a step."""
     lr: PositiveFloat
     """AdamW's learning rate; the optimiser is fresh every round."""
@@ -126,18 +137,18 @@ class TrainConfig(Strict):
 class RoundConfig(Strict):
     """How the server asks."""
 
-    deadline: PositiveFloat
+    deadline: Seconds
     """Seconds a site has for one request."""
-    join: PositiveFloat
+    join: Seconds
     """Seconds the server waits for the expected sites, or the quorum, to be there."""
-    quorum: Positive
+    quorum: Annotated[int, Field(gt=0, le=1000)]
     """Updates that must count, else the round fails."""
-    evaluate_every: NonNegative
+    evaluate_every: Annotated[int, Field(ge=0, le=MOST_ROUNDS)]
     """Sites evaluate the new model every so many rounds, and after the last; 0: never."""
-    retry: PositiveFloat | None = None
+    retry: Seconds | None = None
     """Seconds without an answer after which a site, on another machine, is asked whether it is free: then its answer
     was lost, and it is asked again. None: a tenth of the deadline."""
-    expected: tuple[SiteName, ...]
+    expected: Annotated[tuple[SiteName, ...], Field(max_length=1000), FailFast()]
     """Sites that take part: one that is away is named missing, and any other is sent nothing. Empty: whoever comes."""
 
 
@@ -160,7 +171,7 @@ class FoldConfig(Strict):
 class StrategyConfig(Strict):
     """The server's optimiser on the folded update (Reddi et al. 2021, arXiv:2003.00295)."""
 
-    name: str
+    name: Name
     """A key of `server.round.strategies.STRATEGIES`."""
     lr: PositiveFloat
     """1 with fedavg is plain averaging."""
@@ -213,7 +224,7 @@ class RunConfig(Strict):
     """Of the first weights and, with site and round, of every patch."""
     task: Literal["segmentation", "grading"]
     """A key of `shared.tasks.TASKS`."""
-    rounds: Annotated[int, Field(gt=0, le=1_000_000)]
+    rounds: Annotated[int, Field(gt=0, le=MOST_ROUNDS)]
     codec: Literal["fp32", "fp16", "int8"]
     """How a site's update travels."""
     model: ModelConfig

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from shared.config import RunConfig
+from shared.config import MOST_ROUNDS, RunConfig
 from shared.parse import is_site_name, parse
 
 CODES = {
@@ -37,7 +37,7 @@ CODES = {
     "undisclosed": "its own log says why: in a private run the reason could tell of a patient",
     "device": "the site's device is not there",
     "config": "the site's own configuration is not right",
-    "protocol": "the request could not be read",
+    "protocol": "the request is malformed, or beyond the limits of any run",
     "out_of_memory": "the site ran out of memory, also with a smaller patch where there is one",
     "timeout": "the site did not finish in the time that it allows",
     "error": "the site's program failed",
@@ -51,6 +51,8 @@ MOST_NUMBERS = 64
 """Metrics and counts in one reply."""
 LARGEST = 1e9
 """Of any of them."""
+LONGEST_CONFIG = 2**17
+"""Characters of a run's config as JSON; a thousand expected sites with the longest names have 67 thousand."""
 
 Status = Literal["ok", "declined", "failed"]
 
@@ -90,14 +92,22 @@ class Request:
 
     @classmethod
     def from_records(cls, records: RecordDict) -> "Request":
-        """Read a request; the config must have the hash that it was sent with."""
+        """Read a request; the config must have the hash that it was sent with.
+
+        Nothing is built and no memory is taken for what it says: each value is bounded, and so is the JSON's length.
+        """
         try:
             head = records.config_records["request"]
-            config = parse(RunConfig, str(head["config"]), "run")
+            text, number = head["config"], head["round"]
+            if not isinstance(text, str) or len(text) > LONGEST_CONFIG:
+                raise MessageError(f"a config that is no text of at most {LONGEST_CONFIG} characters")
+            if not isinstance(number, int) or not 0 <= number <= MOST_ROUNDS:
+                raise MessageError(f"a round that is no number from 0 to {MOST_ROUNDS}")
+            config = parse(RunConfig, text, "run")
             weights = records.array_records["weights"]["bytes"].data
             request = cls(
                 run_id=str(head["run_id"]),
-                round=int(str(head["round"])),
+                round=number,
                 config=config,
                 weights=weights,
                 head=_checked_head(head),
@@ -105,10 +115,12 @@ class Request:
             sent = head["config_hash"]
         except (KeyError, ValueError) as error:
             raise MessageError(f"no request: {error}") from None
-        if not is_site_name(request.run_id) or request.round < 0:  # both become a file's name at the site
-            raise MessageError("no run's id and round")
+        if not is_site_name(request.run_id):  # it becomes a file's name at the site
+            raise MessageError("no run's id")
         if config.hash != sent:
             raise MessageError(f"config hash {config.hash[:12]} is not the {str(sent)[:12]} that was sent")
+        if config.to_json() != text:  # a key given twice, say: others could read another run in it
+            raise MessageError("a config that is not as gliofed writes it: sorted keys, each once, and every value")
         return request
 
 

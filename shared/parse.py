@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(gt=0)]
@@ -14,6 +14,11 @@ NonNegative = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """NumPy's older generators take no larger one."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(gt=0, le=1e7)]
+"""Up to four months."""
+Name = Annotated[str, Field(max_length=64)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=16), FailFast()]
+"""Of channels. One fault of a list is enough: a hostile one would have thousands."""
 
 
 def matching(pattern: str, words: str) -> AfterValidator:
@@ -33,6 +38,10 @@ SiteName = Annotated[str, matching(SITE_NAME, _NAME_WORDS)]
 """A site's name becomes a file's name at the server."""
 
 T = TypeVar("T")
+MOST_FAULTS = 8
+"""In one sentence."""
+LONGEST = 100
+"""Characters of a wrong value in it."""
 
 
 class ConfigError(ValueError):
@@ -46,13 +55,14 @@ class Strict:
 
 
 def parse(kind: type[T], values: Mapping[str, Any] | str, where: str = "") -> T:
-    """Read `kind` from a mapping or a JSON string, or raise ConfigError with every fault in one sentence."""
+    """Read `kind` from a mapping or a JSON string, or raise ConfigError with the faults in one sentence."""
     adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]  # a type can be hashed
     try:
         return adapter.validate_json(values) if isinstance(values, str) else adapter.validate_python(values)
     except ValidationError as error:
         faults = [fault for fault in error.errors(include_url=False) if not _follows(fault)]
-        raise ConfigError("; ".join(_fault(fault, where) for fault in faults)) from None
+        more = [f"and {len(faults) - MOST_FAULTS} more faults"] if len(faults) > MOST_FAULTS else []
+        raise ConfigError("; ".join([_fault(fault, where) for fault in faults[:MOST_FAULTS]] + more)) from None
 
 
 @lru_cache
@@ -73,7 +83,7 @@ def _follows(fault: Any) -> bool:
 
 def _fault(fault: Any, where: str) -> str:
     # Where a value may be of several types, the place ends with a type's name: no word for a user.
-    place = [str(part) for part in fault["loc"] if re.fullmatch(r"[\w-]+", str(part))]
+    place = [str(part) for part in fault["loc"] if re.fullmatch(r"[\w-]{1,64}", str(part))]
     key = ".".join([where] * bool(where) + [part for part in place if not part.startswith("constrained-")])
     if fault["type"] == "value_error":  # ours: names the key itself
         return str(fault["ctx"]["error"])
@@ -84,9 +94,17 @@ def _fault(fault: Any, where: str) -> str:
     if fault["type"] == "unexpected_keyword_argument":
         return f"{key}: no such key"
     if fault["type"] == "dataclass_type":
-        return f"{key}={fault['input']}: must be a group of settings"
+        return f"{key}={_shown(fault['input'])}: must be a group of settings"
     if fault["type"] == "tuple_type":
-        return f"{key}={fault['input']}: must be a list, as [a, b]"
+        return f"{key}={_shown(fault['input'])}: must be a list, as [a, b]"
     # "Tuple should have at least 1 item after validation, not 0", say
     message = re.sub(r"^\w+ should (.*?)( after validation.*)?$", r"must \1", fault["msg"])
-    return f"{key}={fault['input']}: {message}"
+    return f"{key}={_shown(fault['input'])}: {message}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = str(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -34,6 +34,11 @@ class PolicyConfig(Strict):
     begun in time is finished."""
     max_steps: Positive | None = None
     """Most local steps a round."""
+    max_parameters: Positive | None = None
+    """Largest model. Weights have 4 bytes for each parameter; training holds six times that: gradient, AdamW's two
+    moments, the weights as they came, and the update."""
+    max_step_voxels: Positive | None = None
+    """Most voxels of a step: samples x visits x refinements x patch, see `shared.sizes.step_voxels`."""
     max_minutes: PositiveFloat = 240.0
     """Longest that one request may take across hospitals, also where the run's round.deadline is longer; then it is
     ended, and answered with a code."""
@@ -99,7 +104,7 @@ class SiteConfig(Strict):
     work: str
     """Folder for the cache, stored replies and the site's log."""
     device: Device = "auto"
-    threads: Positive = 1
+    threads: Annotated[int, Field(gt=0, le=1024)] = 1
     """Threads of PyTorch on a CPU."""
     policy: PolicyConfig = PolicyConfig()
     check: CheckConfig = CheckConfig()

@@ -164,7 +164,7 @@ def settle(folder: Path, scans: Path) -> None:
     """Fill in what a hospital must say, and approve the code that came with its kit."""
     file = folder / "site.yaml"
     text = file.read_text().replace("root: ???", f"root: {scans}").replace("labels: ???", "labels: brats2020")
-    text = text.replace("metrics: unless_private", "metrics: always")
+    text = text.replace("metrics: unless_private", "metrics: always").replace("min_patients: 5", "min_patients: 1")
     file.write_text(text.replace("device: auto", "device: cpu"))
     with redirect_stdout(io.StringIO()):  # it shows all of the code
         assert approve(folder, sha256=json.loads((folder / "kit.json").read_text())["code_sha256"]) == 0

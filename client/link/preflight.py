@@ -12,11 +12,9 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TypeVar
 
-import yaml
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-from yaml import YAMLError
 
 import client
 from client.link.approve import approved
@@ -29,6 +27,7 @@ from shared.kit import Kit, parse_kit
 from shared.parse import ConfigError
 from shared.processes import no_proxy_here
 from shared.site_config import SiteConfig
+from shared.yaml_file import load_yaml
 
 LEAST_FREE = 10**9
 """Bytes that the work folder's disk must have."""
@@ -69,7 +68,7 @@ def preflight(folder: Path) -> Findings:
     if site := tried(lambda: read_site(folder), found):
         if kit and site.name != kit.site:
             found.faults.append(f"{path}: name={site.name}: this hospital joined as {kit.site}; write that")
-        tried(lambda: _look_at_data(site, path), found)
+        tried(lambda: _look_at_data(site, path, found), found)
         tried(lambda: _look_at_work(site, path, found), found)
         tried(lambda: _look_at_environment(site, path, found), found)
     if kit:
@@ -158,19 +157,22 @@ def _write_into(place: Path, named: str) -> None:
 def _look_at_labels(path: Path) -> None:
     """By themselves: as long as another setting is wrong, there is no SiteConfig."""
     labels: object = None
-    with suppress(OSError, ValueError, TypeError, KeyError, YAMLError):  # said where all of it is read
-        labels = yaml.safe_load(path.read_text())["labels"]
+    with suppress(ConfigError):  # said where all of it is read
+        labels = load_yaml(path).get("labels")
     if isinstance(labels, str) and labels not in (*LABELS, "???"):
         raise ConfigError(f"{path}: labels={labels}: unknown scheme; known are {', '.join(LABELS)}")
 
 
-def _look_at_data(site: SiteConfig, path: Path) -> None:
+def _look_at_data(site: SiteConfig, path: Path, found: Findings) -> None:
     """Find the cohort's cases by their names; gliofed-client check reads them."""
     from shared.data.dataset import site_cases
 
     try:
         if site.labels in LABELS or not Path(site.root).is_dir():
-            site_cases(site)
+            patients, least = len({case.patient for case in site_cases(site)}), site.policy.min_patients
+            if patients < least:
+                sentence = f"{site.root} has {patients}, so every request will be declined"
+                found.warnings.append(f"{path}: policy.min_patients={least}: {sentence}")
     except DataError as error:
         raise ConfigError(f"{path}: {error}") from None
 

@@ -10,6 +10,9 @@ from shared.parse import ConfigError, parse
 from shared.site_config import SiteConfig
 from shared.yaml_file import read_yaml
 
+MIN_PATIENTS = 5
+"""Of a hospital whose policy says nothing: what fewer taught tells much of each. In a simulation it is 1."""
+
 
 def read_site(folder: Path) -> SiteConfig:
     """Read site.yaml; its paths become absolute, from the folder on. Raises ConfigError with every fault."""
@@ -17,7 +20,9 @@ def read_site(folder: Path) -> SiteConfig:
     path = folder / "site.yaml"
     if not path.exists():
         raise ConfigError(f"{folder}: no site.yaml there; give the folder that gliofed-client join made")
-    values = {"work": "work"} | read_yaml(path)
+    values = {"work": "work", "policy": {}} | read_yaml(path)
+    if isinstance(values["policy"], dict):
+        values["policy"] = {"min_patients": MIN_PATIENTS} | values["policy"]
     for key in ("root", "work"):
         if isinstance(values.get(key), str):
             values[key] = str(_absolute(folder, values[key]))

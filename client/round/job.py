@@ -8,6 +8,7 @@ from torch import nn
 
 from client.doctor.manifest import admit
 from client.round.ledger import check_no_budget, ledger_folder
+from client.round.limits import check_size
 from client.round.policy import DeclinedError, check_cohort, check_run, counts_leave
 from client.round.training import pick_device
 from shared.codec import load_weights, weights_from_bytes
@@ -42,6 +43,7 @@ class Job:
 def open_job(site: SiteConfig, request: Request) -> Job:
     """Ask the policy, take the device and open the data, in this order: refusing is cheap."""
     check_run(site.policy, request.config)
+    check_size(site.policy, request.config)
     if not request.config.private:
         check_no_budget(ledger_folder(site.work), request.run_id)
     try:

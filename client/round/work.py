@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from client.round.job import Job, open_job
+from client.round.limits import check_header
 from client.round.memory import with_less_memory
 from client.round.outbox import Outbox
 from client.round.policy import DeclinedError, check_run, counts_leave, metrics_leave, reply_key
@@ -44,6 +45,7 @@ def train(site: SiteConfig, request: Request) -> Reply:
     key = reply_key(site.policy, request)
     if stored := outbox.find(key):
         return stored if metrics_leave(site.policy, request.config) else replace(stored, metrics={})
+    check_header(request)
     job = open_job(site, request)
     reply = with_less_memory(job, _train_privately if request.config.private else _train_openly)
     outbox.store(key, reply)
@@ -55,6 +57,7 @@ def evaluate(site: SiteConfig, request: Request) -> Reply:
     """Measure the weights that were sent on the site's validation patients, each patient once."""
     if not metrics_leave(site.policy, request.config):
         raise DeclinedError("withheld", f"policy.metrics={site.policy.metrics}: nothing is evaluated for others")
+    check_header(request)
     job, config = open_job(site, request), request.config
     if config.private:
         from client.round.private_work import ledger_of

@@ -19,9 +19,11 @@ threads: 1                   # of a CPU
 
 # What this hospital accepts. A request beyond it is declined.
 policy:
-  min_patients: 1            # fewer training patients than this: no training
+  min_patients: 5            # fewer training patients than this: no training; also where this line is missing
   models: null               # names of allowed models, as [unet, lstm_unet]; null: any
   max_steps: null            # most local steps a round; null: any
+  max_parameters: null       # largest model, as 30000000; null: any
+  max_step_voxels: null      # most voxels of a step: samples x visits x refinements x patch, as 10000000; null: any
   max_minutes: 240.0         # longest that one request may take; then it is ended
   metrics: unless_private    # whether losses and Dice may leave: always, unless_private, never
   counts: unless_private     # whether exact numbers of patients may leave: always, unless_private
@@ -96,6 +98,9 @@ needs to come in: no open port, no VPN. The clock must be right (NTP).
 7. **Start**, once the aggregator says that the hospital is admitted:
 
        gliofed-client start {folder}
+
+   As a service, give it a memory limit: `MemoryMax=` with `OOMPolicy=continue` in a systemd unit, `--mem` in a Slurm
+   job. gliofed's docs/deploy.md has both, and says how to choose.
 
 Keep the folder, and `work` in it, for the whole study: the ledger there bounds what each patient gives. If `site.key`
 is lost or somebody else may have seen it, tell the aggregator at once, and join again into another folder.

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from shared.versions import versions
-from tests.benchmarks import cache, cohort, models, overhead, phantoms, privacy, startup
+from tests.benchmarks import cache, cohort, hostile, models, overhead, phantoms, privacy, startup
 
 
 def machine() -> dict[str, object]:
@@ -24,13 +24,13 @@ def machine() -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
-        "what", nargs="*", help="phantoms, cache, cohort, models, privacy, overhead, startup (default: all)"
+        "what", nargs="*", help="phantoms, cache, cohort, models, privacy, overhead, startup, hostile (default: all)"
     )
     parser.add_argument("--runs", type=int, default=5, help="of each whole process, for the overhead (default: 5)")
     parser.add_argument("--json", type=Path, help="file for the figures")
     models.add_arguments(parser)
     arguments = parser.parse_args()
-    known = ("phantoms", "cache", "cohort", "models", "privacy", "overhead", "startup")
+    known = ("phantoms", "cache", "cohort", "models", "privacy", "overhead", "startup", "hostile")
     what = arguments.what or known
     if odd := [word for word in what if word not in known]:
         parser.error(f"{odd[0]}: unknown; known are {', '.join(known)}")
@@ -63,6 +63,11 @@ def main() -> None:
         print(f"From a round's request to the reply of one step, {startup.PATIENTS} patients, in seconds")
         for name, seconds in started.items():
             print(f"  {name + f' (asked: at least {startup.ASKED:g})' * (name == 'ratio'):30} {seconds:8.2f}")
+    if "hostile" in what:
+        figures["hostile_milliseconds"] = refused = hostile.measure()
+        print("A hospital refuses requests of a hostile server, in milliseconds")
+        for name, milliseconds in refused.items():
+            print(f"  {name:80} {milliseconds:8.2f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 

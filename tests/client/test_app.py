@@ -13,6 +13,8 @@ from client.app import make_client_app
 from client.doctor.manifest import NonePassedError
 from client.round.outbox import Outbox
 from client.round.policy import OF_NO_PATIENT, DeclinedError
+from server.round.rounds import initial_model
+from shared.codec import travelling, weights_to_bytes
 from shared.config import RunConfig
 from shared.data.volume import DataError
 from shared.messages import CODES, Reply, Request
@@ -39,7 +41,9 @@ def ask(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Callable[..., t
         )
         app = make_client_app(lambda _: site)
         LocalGrid(app, {}, 1, 1.0)  # a Message needs to know who speaks
-        request = Request(run_id="r", round=1, config=run_config(*run), head="0" * 64)
+        config = run_config(*run)
+        weights = weights_to_bytes(travelling(initial_model(config)))
+        request = Request(run_id="r", round=1, config=config, weights=weights, head="0" * 64)
         answer = app(Message(request.to_records(), 1, kind), Context(1, 1, {}, RecordDict(), {}))
         log = tmp_path / "work" / "site.log"
         assert NAME not in repr(answer.content)

@@ -45,7 +45,7 @@ def federation(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         file = made.hospital(site) / "site.yaml"
         text = file.read_text().replace("root: ???", f"root: {simulated}/data/{site}")
         text = text.replace("labels: ???", "labels: mock").replace("metrics: unless_private", "metrics: always")
-        file.write_text(text.replace("device: auto", "device: cpu"))
+        file.write_text(text.replace("device: auto", "device: cpu").replace("min_patients: 5", "min_patients: 1"))
     made.start()
     try:
         for site in SITES:

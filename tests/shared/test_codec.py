@@ -1,5 +1,6 @@
 """Updates as bytes: what comes back, and what is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,16 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from shared.codec import CodecError, CodedUpdate, encode, load_weights, travelling, weights_from_bytes, weights_to_bytes
+from shared.codec import (
+    CodecError,
+    CodedUpdate,
+    check_weights,
+    encode,
+    load_weights,
+    travelling,
+    weights_from_bytes,
+    weights_to_bytes,
+)
 
 
 @pytest.fixture
@@ -92,3 +102,45 @@ def test_weights_of_another_model_are_refused() -> None:
         load_weights(nn.Linear(2, 1, bias=False), weights)
     with pytest.raises(CodecError, match="not safetensors"):
         weights_from_bytes(b"x")
+
+
+LIKE = {"a": torch.ones(2, 3), "b": torch.ones(())}
+
+
+def headed(header: object, data: bytes = bytes(28)) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def entry(shape: list[int], begin: int, end: int, dtype: str = "F32") -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def test_a_header_of_the_model_passes() -> None:
+    check_weights(weights_to_bytes(LIKE), LIKE)
+    check_weights(headed({"b": entry([], 0, 4), "a": entry([2, 3], 4, 28)}), LIKE)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"1234567",
+        (2**63).to_bytes(8, "little") + bytes(28),
+        headed({"a": entry([2, 3], 0, 24)}, bytes(24)),
+        headed({"a": entry([3, 2], 0, 24), "b": entry([], 24, 28)}),
+        headed({"a": entry([2, 3], 0, 24, "F64"), "b": entry([], 24, 28)}),
+        headed({"a": entry([2, 3], 0, 24), "b": entry([], 24, 28), "c": entry([0], 28, 28)}),
+        headed({"a": entry([2, 3], 0, 24), "b": entry([], 0, 4)}),
+        headed({"a": entry([2, 3], 0, 2**40), "b": entry([], 2**40, 2**40 + 4)}),
+        headed({"a": entry([2, 3], 0, 24), "b": entry([], 24, 28)}, bytes(29)),
+        headed({"a": entry([2, 3], 0, 24), "b": entry([], 24, 28), "__metadata__": {"x": "y"}}),
+        headed({"a": {"shape": [2, 3]}, "b": entry([], 24, 28)}),
+        headed([1]),
+        headed({"a": [1], "b": None}),
+        headed({"a": entry([2, 3], 0, 24), "b": {"dtype": "F32", "shape": [], "data_offsets": [1e999, 2]}}),
+    ],
+)
+def test_a_header_that_is_not_the_models_is_refused(data: bytes) -> None:
+    with pytest.raises(CodecError):
+        check_weights(data, LIKE)

@@ -50,6 +50,15 @@ def test_every_fault_is_told_at_once() -> None:
         parse(SiteConfig, {"name": "a", "work": "w"}, "site")
 
 
+def test_a_sentence_is_short_whatever_is_wrong() -> None:
+    """Long values and many faults are cut: a hostile server's words go into a log, and these here to a person."""
+    with pytest.raises(ConfigError) as long:
+        parse(SiteConfig, SITE | {"name": "x" * 10**6} | {f"key{number}": 1 for number in range(1000)}, "site")
+    assert len(str(long.value)) < 1000 and str(long.value).endswith("and 993 more faults")
+    with pytest.raises(ConfigError, match=r"^site\.device=a number of thousands of digits: must be a valid string$"):
+        parse(SiteConfig, SITE | {"device": 10**5000}, "site")
+
+
 @pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (None, None)])
 def test_steps_or_epochs(run_config: Callable[..., RunConfig], steps: int | None, epochs: int | None) -> None:
     train = json.loads(run_config().to_json())["train"] | {"steps": steps, "epochs": epochs}

@@ -22,6 +22,27 @@ def test_a_changed_config_is_noticed(run_config: Callable[..., RunConfig]) -> No
         Request.from_records(records)
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda head: head.update({"config": head["config"].replace('"rounds":2', '"rounds":9,"rounds":2')}),
+        lambda head: head.update({"config": head["config"].replace(",", ", ")}),
+        lambda head: head.update({"config": [head["config"]]}),
+        lambda head: head.update({"config": head["config"].encode()}),
+        lambda head: head.update({"round": 10**9}),
+        lambda head: head.update({"round": -1}),
+        lambda head: head.update({"round": 1.5}),
+        lambda head: head.update({"round": "1"}),
+    ],
+)
+def test_a_request_has_one_form(run_config: Callable[..., RunConfig], spoil: Callable[[ConfigRecord], object]) -> None:
+    """The hash is of the run that was read: it says nothing of a key that was there twice."""
+    records = Request(run_id="r", round=1, config=run_config()).to_records()
+    spoil(records.config_records["request"])
+    with pytest.raises(MessageError):
+        Request.from_records(records)
+
+
 def test_key_tells_run_round_and_weights_apart(run_config: Callable[..., RunConfig]) -> None:
     one = Request(run_id="r", round=1, config=run_config(), weights=b"w")
     others = [replace(one, run_id="q"), replace(one, round=2), replace(one, weights=b"v")]

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_run import as_given
@@ -12,6 +14,7 @@ import configs
 from shared.data.volume import DataError
 from shared.parse import ConfigError
 from simulation.cli import main
+from simulation.settings import parse_settings
 from simulation.simulate import simulate
 
 GROUPS = sorted(
@@ -69,6 +72,9 @@ WRONG_SETTINGS = {
     ("train.class_weights=[1]",): ("train.class_weights",),
     ("data.spacing=[1,2]",): ("data.spacing",),
     ("data.modalities=[t1,t1]",): ("data.modalities=t1,t1", "twice"),
+    ("data.patch=[1024,1024,1024]",): ("data.patch", "voxels"),
+    ("train.batch=100000",): ("train.batch=100000",),
+    ("model.layers=10000000",): ("model.layers=10000000",),
     ("data.visits=1",): ("data.visits=1", "data.window=5"),
     # Beyond what floating-point noise, or its search, can do.
     ("privacy=dp_sgd", "privacy.clip=1e-45"): ("privacy.clip=1e-45",),
@@ -118,6 +124,15 @@ def test_wrong_settings_are_one_sentence(here: Path, words: tuple[str, ...]) -> 
     for word in WRONG_SETTINGS[words]:
         assert word in sentence
     assert not list(here.rglob("history.jsonl"))
+
+
+def test_a_policy_is_rehearsed_here(values: Callable[..., dict[str, Any]]) -> None:
+    """One patient is enough unless somebody says otherwise; one site alone can be given what a hospital has."""
+    _, settings = parse_settings(values("policies={site-2:{min_patients:5,max_step_voxels:1}}"))
+    assert settings.policy.min_patients == 1
+    strict = settings.policies["site-2"]
+    assert (strict.min_patients, strict.max_step_voxels, strict.metrics) == (5, 1, "always")
+    assert parse_settings(values("policy.min_patients=5"))[1].policy.min_patients == 5
 
 
 def test_help_names_every_choice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

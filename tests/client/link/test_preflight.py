@@ -46,7 +46,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         site_yaml("a").replace("root: ???", "root: scans").replace("labels: ???", "labels: mock")
     )
     case = place / "scans/patient-001/visit-1"
-    monkeypatch.setattr("shared.data.dataset.find_cases", lambda root, labels: [SimpleNamespace(patient="p")])
+    cases = [SimpleNamespace(patient=f"p{number}") for number in range(5)]
+    monkeypatch.setattr("shared.data.dataset.find_cases", lambda root, labels: cases)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, b"", b""))
     case.mkdir(parents=True)
     return place
@@ -57,6 +58,14 @@ def test_a_hospital_without_fault(folder: Path) -> None:
     found = preflight(folder)
     assert found.faults == [] and [EMPTY in each for each in found.warnings] == [True, False]
     assert "nothing answers" in found.warnings[1]
+
+
+def test_fewer_patients_than_the_policy_asks_for(folder: Path) -> None:
+    """Else the hospital would find it out from the first request."""
+    settings("min_patients: 5", "min_patients: 6")(folder)
+    found = preflight(folder)
+    assert found.faults == []
+    assert found.warnings[0].startswith(f"{folder}/site.yaml: policy.min_patients=6: {folder}/scans has 5, so every")
 
 
 def other_key(folder: Path) -> None:

@@ -6,8 +6,11 @@ import pytest
 
 from client.link.site_file import read_site
 from shared.parse import ConfigError
+from shared.site_config import PolicyConfig
 
 TEXT = "name: a\nroot: scans\nlabels: msd\n"
+# Nine times nine times ... nine: a gigabyte, from half a kilobyte.
+BOMB = "".join(f"k{level}: &k{level} [{', '.join([f'*k{level - 1}' if level else 'x'] * 9)}]\n" for level in range(10))
 
 
 def test_paths_are_relative_to_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,6 +27,22 @@ def test_paths_are_relative_to_the_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert (site.root, site.work) == ("/mnt/scans", "/home/somebody/work")
 
 
+def test_patients_may_be_named_as_dates_and_numbers(tmp_path: Path) -> None:
+    """YAML has dates, which no setting is; ten thousand patients are read at once."""
+    names = ["2020-01-01", *(f"BraTS-GLI-{number:05d}-000" for number in range(10_000))]
+    (tmp_path / "site.yaml").write_text(f"{TEXT}patients: [{', '.join(names)}]\n")
+    assert read_site(tmp_path).patients == tuple(names)
+
+
+def test_a_hospital_that_says_nothing_asks_for_five_patients(tmp_path: Path) -> None:
+    """What it says counts; where no hospital is asked, as in a simulation, one is enough."""
+    for words, expected in (("", 5), ("policy: {max_steps: 9}\n", 5), ("policy: {min_patients: 2}\n", 2)):
+        (tmp_path / "site.yaml").write_text(TEXT + words)
+        assert read_site(tmp_path).policy.min_patients == expected
+    assert read_site(tmp_path).policy.max_steps is None
+    assert PolicyConfig().min_patients == 1
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -38,11 +57,30 @@ def test_paths_are_relative_to_the_folder(tmp_path: Path, monkeypatch: pytest.Mo
         (TEXT.replace("scans", "[scans]"), "root="),
         (TEXT.replace("name: a", "name: ../a"), "name=../a"),
         (TEXT + "work: ~nobody-of-that-name/x\n1: 2\n", "1: no such key"),
-        (TEXT + "x: !!python/object/apply:os.getcwd []\n", "not YAML"),
+        (TEXT + "x: !!python/object/apply:os.getcwd []\n", "! of YAML"),
         ("\xff".encode("latin-1"), "not YAML"),
         (b"a: \x00", "not YAML"),
         ("", "root: missing"),
+        ("- a\n", "must be settings"),
+        (TEXT + "work: ${oc.env:HOME}\n", "line 4: ${...} is not replaced here"),
+        (TEXT + 'work: "\\x24{oc.env:HOME}"\n', "line 4: ${...} is not replaced here"),
+        (TEXT + "${oc.env:HOME}: 1\n", "line 4: ${...} is not replaced here"),
+        (TEXT + "policy: {hours: '${oc.env:HOME}'}\n", "line 4: ${...} is not replaced here"),
+        (TEXT + BOMB, "line 4: & and * of YAML"),
+        (TEXT + "policy: &a {min_patients: 1}\ncheck: {<<: *a}\n", "line 4: & and * of YAML"),
+        (TEXT + "work: !!str x\n", "line 4: ! of YAML"),
+        (TEXT + "work: " + "[" * 10**6, "line 4: more than 8 groups and lists inside each other"),
+        ("? " * 10**6, "larger than 1048576 bytes"),
+        (TEXT + "work: '" + " " * 2**20 + "'\n", "larger than 1048576 bytes"),
+        (TEXT + "work: '" + "x" * 10**6 + "'\n", "line 4: a value of more than 4096 characters"),
+        (TEXT + "threads: 1" + ":1" * 10**5 + "\n", "line 4: a value of more than 4096 characters"),
+        (TEXT + "patients: [" + "1," * 10**5 + "]\n", "line 4: more than 50000 values"),
+        (TEXT + "threads: 0x" + "f" * 4000 + "\n", "threads=a number of thousands of digits"),
+        (TEXT + "threads: 0b_\n", "not YAML"),
+        (TEXT + "threads: 1" + ":1" * 2000 + ".5\n", "not YAML"),
+        (TEXT + "[a]: b\n", "not YAML"),
     ],
+    ids=range(33),
 )
 def test_wrong_settings(tmp_path: Path, text: str | bytes, words: str) -> None:
     path = tmp_path / "site.yaml"

@@ -113,6 +113,7 @@ WRONG = {
     ("model=resnet",): "resnet",
     ("rounds=0",): "rounds=0",
     ("round=5",): "round",
+    ("data.patch=[1024,1024,1024]",): "no run may have more than",
     ("sites=3",): "sites",
     ("data.root=/scans",): "data.root: each hospital's own",
     ("round.expected=[hospital-b]",): "hospital-b is not admitted",

@@ -15,7 +15,7 @@ import pytest
 from cryptography import x509
 from small_federation import TEXT, provisioned, status
 
-from client.link.site_file import read_site
+from client.link.site_file import MIN_PATIENTS, read_site
 from server.cli import main
 from server.provisioning.acts import made_kits
 from server.provisioning.certificates import ending_soon, load_authority, stale, write_certificate
@@ -24,7 +24,7 @@ from shared.audit import audit_file, read_audit
 from shared.keys import spoken
 from shared.kit import kit_sha256, read_kit
 from shared.parse import ConfigError
-from shared.site_config import SiteConfig
+from shared.site_config import PolicyConfig, SiteConfig
 
 NOW = datetime.now(UTC)
 
@@ -272,7 +272,8 @@ def test_site_yaml_says_every_setting_and_its_default(made: Path, tmp_path: Path
     with pytest.raises(ConfigError, match=r"site\.yaml: labels, root: still \?\?\?; fill in"):
         read_site(tmp_path)
     (tmp_path / "site.yaml").write_text(text.replace("root: ???", "root: scans").replace("labels: ???", "labels: msd"))
-    plain = SiteConfig(name="hospital-a", root=str(tmp_path / "scans"), labels="msd", work=str(tmp_path / "work"))
+    paths = {"root": str(tmp_path / "scans"), "work": str(tmp_path / "work")}
+    plain = SiteConfig(name="hospital-a", labels="msd", policy=PolicyConfig(min_patients=MIN_PATIENTS), **paths)
     assert read_site(tmp_path) == plain
     for name in (*asdict(plain), *asdict(plain.policy), *asdict(plain.check)):
         assert f"{name}:" in text
@@ -297,7 +298,8 @@ def test_site_yaml_says_every_setting_and_its_default(made: Path, tmp_path: Path
         ("- a", ("must be settings",)),
         ("3", ("must be settings",)),
         ("", ("address: missing",)),
-        ("name: ${x}", ("not YAML", "x")),
+        ("name: ${x}", ("line 1: ${...} is not replaced here",)),
+        (TEXT + "listen: &a [*a]\n", ("line 5: & and * of YAML",)),
         (None, ("no such file",)),
     ],
 )

@@ -1,0 +1,78 @@
+"""How large a run is, found before anything is built for it: its model without storage, and the voxels of a step."""
+
+from functools import lru_cache
+from math import ceil, hypot, prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from shared.codec import travelling
+from shared.config import RunConfig
+from shared.tasks import model_of, reading_of
+
+MOST_PARAMETERS = 2**29
+"""As fp32 2 GiB, which is what a message may have."""
+MOST_VOXELS = 2**28
+"""Of a step; a batch of 32 patches of 128^3 voxels has a quarter."""
+
+
+@lru_cache(maxsize=8)
+def outline(run: RunConfig) -> dict[str, Tensor]:
+    """Give the tensors that travel, by name, on PyTorch's meta device: names, shapes and types without storage.
+
+    Raises ValueError for a run that is larger than any may be, and what `model_of` raises.
+    """
+    if (voxels := step_voxels(run)) > MOST_VOXELS:
+        raise ValueError(f"{step_sentence(voxels)}; no run may have more than {MOST_VOXELS}")
+    with torch.device("meta"), _Unfilled():
+        tensors = travelling(model_of(run))
+    if (parameters := count(tensors)) > MOST_PARAMETERS:
+        raise ValueError(f"{model_sentence(run, parameters)}; no run may have more than {MOST_PARAMETERS}")
+    return tensors
+
+
+class _Unfilled(TorchFunctionMode):
+    """Draws no normal numbers: without storage there are none, but PyTorch would load its compiler, for seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.normal_, nn.init.normal_):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
+
+
+def count(tensors: dict[str, Tensor]) -> int:
+    """Count the numbers in a model."""
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def step_voxels(run: RunConfig) -> int:
+    """Count the voxels that a training step computes on, or that a turned patch is cut from, where those are more.
+
+    Samples of the batch, or of one patient with dp_sgd, times visits of a series, refinements of lstm_unet and voxels
+    of a patch. Times modalities, regions or channels that is what memory must hold.
+    """
+    samples = run.privacy.patches if run.privacy.mechanism == "dp_sgd" else run.train.batch
+    visits = run.data.window if reading_of(run) == "series" else 1
+    return visits * max(samples * (run.model.iterations or 1) * prod(run.data.patch), _block(run))
+
+
+def _block(run: RunConfig) -> int:
+    """Voxels of the largest block that `shared.data.augment` may cut to turn and scale a patch."""
+    augment, patch, spacing = run.train.augment, run.data.patch, run.data.spacing
+    if run.task == "grading" or not (augment.rotation or augment.scaling):
+        return prod(patch)
+    edges = spacing if isinstance(spacing, tuple) else (1.0,) * 3
+    diagonal = hypot(*(edge * voxels for edge, voxels in zip(edges, patch, strict=True))) * (1 + augment.scaling)
+    return prod(ceil(diagonal / edge) + 3 for edge in edges)  # 3: a block has the patch's centre, and whole voxels
+
+
+def step_sentence(voxels: int) -> str:
+    """Say how large a step is, and what makes it so."""
+    return f"a step of {voxels} voxels (samples x visits x refinements x data.patch, or the block of a turned patch)"
+
+
+def model_sentence(run: RunConfig, parameters: int) -> str:
+    """Say how large a model is."""
+    return f"model.name={run.model.name} with model.preset={run.model.preset}: {parameters} parameters"

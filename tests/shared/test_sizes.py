@@ -1,0 +1,79 @@
+"""How large a run is, without building it, against what is built and drawn."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+import pytest
+from torch import nn
+
+from server.round.rounds import initial_model
+from shared.codec import travelling
+from shared.config import RunConfig
+from shared.data.augment import draw_geometry
+from shared.models import MODELS, task_of
+from shared.sizes import MOST_VOXELS, count, outline, step_voxels
+
+SERIES = ("model=clstm_unet3d", "data.visits=5", "data.window=5")
+GRADING = ("model=cnn_lstm", "data=phantom", "data.patch=[16,16,16]")
+
+
+def of(run: RunConfig, name: str) -> RunConfig:
+    """The run with another model, and what that is for."""
+    return replace(run, task=task_of(name), model=replace(run.model, name=name))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_outline_is_the_models(run_config: Callable[..., RunConfig], name: str) -> None:
+    run = of(run_config(), name)
+    real = travelling(initial_model(run))
+    made = outline(run)
+    assert {name: (tensor.shape, tensor.dtype) for name, tensor in made.items()} == {
+        name: (tensor.shape, tensor.dtype) for name, tensor in real.items()
+    }
+    assert all(tensor.is_meta for tensor in made.values())
+    assert count(made) == sum(tensor.numel() for tensor in real.values())
+
+
+def test_drawing_goes_on_as_ever(run_config: Callable[..., RunConfig]) -> None:
+    """What an outline leaves out is left out there alone."""
+    outline(run_config())
+    assert nn.init.normal_(nn.Linear(2, 2).weight).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("words", "voxels"),
+    [
+        (("data.patch=[16,8,24]", "train.batch=3"), 3 * 16 * 8 * 24),
+        ((*SERIES, "train.batch=2", "data.patch=[16,16,16]"), 2 * 5 * 16**3),
+        (("model=lstm_unet", "model.iterations=7", "train.batch=2", "data.patch=[16,16,16]"), 2 * 7 * 16**3),
+        (("privacy=dp_sgd", "privacy.patches=6", "train.batch=100", "data.patch=[16,16,16]"), 6 * 16**3),
+    ],
+)
+def test_voxels_of_a_step(run_config: Callable[..., RunConfig], words: tuple[str, ...], voxels: int) -> None:
+    assert step_voxels(run_config(*words)) == voxels
+
+
+@pytest.mark.parametrize("spacing", ["1.0", "[0.5,0.5,6.0]", "[3.0,0.4,1.0]"])
+def test_no_turned_patch_is_cut_from_more(run_config: Callable[..., RunConfig], spacing: str) -> None:
+    """With thick slices a block is much larger than its patch; the bound holds for every draw, within four times."""
+    augment = ("train.augment.rotation=180", "train.augment.scaling=0.5", "train.augment.chance=1")
+    run = run_config(*augment, "train.batch=1", "data.patch=[32,24,16]", f"data.spacing={spacing}")
+    edges = run.data.spacing if isinstance(run.data.spacing, tuple) else (run.data.spacing or 1.0,) * 3
+    rng = np.random.default_rng(0)
+    blocks = (draw_geometry(run.train.augment, edges, rng).block(run.data.patch) for _ in range(3000))
+    assert 1 <= step_voxels(run) / max(map(prod, blocks)) < 4
+
+
+def test_too_large_for_anybody(run_config: Callable[..., RunConfig]) -> None:
+    """The greatest that may be, and a sample more."""
+    run = run_config("data.patch=[128,128,128]", "train.batch=128")
+    assert step_voxels(run) == MOST_VOXELS
+    outline(run)
+    with pytest.raises(ValueError, match=f"no run may have more than {MOST_VOXELS}"):
+        outline(replace(run, train=replace(run.train, batch=129)))
+    wide = run_config(*SERIES, "model.preset=full", "model.bidirectional=true")
+    wide = replace(wide, model=replace(wide.model, layers=16))
+    with pytest.raises(ValueError, match=r"model\.preset=full: [0-9]+ parameters; no run may have more than"):
+        outline(wide)
