@@ -156,7 +156,7 @@ class RoundConfig(Strict):
 class FoldConfig(Strict):
     """How the updates of a round become one."""
 
-    name: str
+    name: Name
     """A key of `server.round.fold.FOLDS`."""
     clip: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = 2.0
     """Largest size of an update, in medians of the round (`server.round.clip`); a larger one is clipped to that. None:

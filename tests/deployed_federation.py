@@ -125,15 +125,19 @@ class Deployed:
         """Of the SuperLink or nginx."""
         return int(json.loads((self.folder / "link" / f"{program}.process.json").read_text())["pid"])
 
-    def node(self, site: str, key: Path | None = None) -> "subprocess.Popen[bytes]":
+    def node(self, site: str, key: Path | None = None, **environment: str) -> "subprocess.Popen[bytes]":
         """Start Flower's own SuperNode, without anything of ours around it."""
         home = self.hospital(site)
-        environment = os.environ | {
-            "FLWR_HOME": str(home / "flower"),
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        }
+        environment = (
+            os.environ
+            | environment
+            | {
+                "FLWR_HOME": str(home / "flower"),
+                "FLWR_TELEMETRY_ENABLED": "0",
+                "FLWR_DISABLE_UPDATE_CHECK": "1",
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            }
+        )
         words = ["--superlink", f"{self.host}:{self.port}", "--root-certificates", str(home / "ca.crt")]
         words += ["--auth-supernode-private-key", str(key or home / "site.key"), "--port", str(free_port())]
         words += ["--node-config", f"folder='{home}'"]

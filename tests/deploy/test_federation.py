@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from deployed_federation import Deployed, settle
+from plain_federation import sites_of
 from safetensors.torch import load_file
 from small_federation import rewrite
 from small_run import as_given
@@ -15,6 +17,13 @@ from tls_recorder import Recorder
 from torch.testing import assert_close
 from waiting import until
 
+from client.round.work import train
+from server.round.fold import Share, weighted_mean
+from server.round.rounds import initial_model
+from shared.codec import CodedUpdate, travelling, weights_to_bytes
+from shared.config import RunConfig
+from shared.messages import Request
+from shared.parse import parse
 from simulation.simulate import simulate
 
 pytestmark = pytest.mark.deploy
@@ -85,6 +94,83 @@ def test_a_run_across_machines(federation: tuple[Deployed, Recorder], simulated:
     names = {path.name for path in scans.rglob("*")} | {path.stem for path in scans.rglob("*")} | {BROKEN}
     told = [name for name in (*names, str(simulated), str(made.hospital(SITES[0]))) if name.encode() in left]
     assert len(names) > 20 and told == []
+
+
+LIAR = '''
+import importlib.util
+import sys
+
+
+class Liar:
+    """Once the app is imported, its site lies, whatever code the hospital approved."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "client.app":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        load = spec.loader.exec_module
+
+        def load_and_change(module):
+            load(module)
+            work = module._work
+            module._work = lambda *words: false(work(*words))
+
+        spec.loader.exec_module = load_and_change
+        return spec
+
+
+def false(reply):
+    from dataclasses import replace
+
+    from safetensors.torch import load
+    from shared.codec import encode
+
+    update = reply.update and encode({name: 0 * tensor for name, tensor in load(reply.update).items()}, "fp32")
+    return replace(reply, patients=10**9, metrics=dict.fromkeys(reply.metrics, 1.0), update=update)
+
+
+sys.meta_path.insert(0, Liar())
+'''
+"""Of a Python that imports it at its start. Who runs a hospital's programs can make them say anything."""
+
+
+def test_a_hospital_that_lies_counts_as_many_patients_as_agreed(
+    federation: tuple[Deployed, Recorder], simulated: Path, tmp_path: Path
+) -> None:
+    """It claims a billion patients and perfect metrics, and sends zeros."""
+    made, _ = federation
+    made.hospital_end(SITES[2])
+    (tmp_path / "sitecustomize.py").write_text(LIAR)
+    liar = made.node(SITES[2], PYTHONPATH=str(tmp_path))
+    until(lambda: made.connected(SITES[2]), "the one that lies connected")
+    words = ("run", f"federation={made.folder}", "name=claim", *SETTINGS, "rounds=1")
+    assert made.command(*words).wait() == 0
+    run = made.folder / "runs" / "claim"
+    until(lambda: ended(run), "the run ended", ROUNDS)
+    os.killpg(liar.pid, signal.SIGTERM)
+    assert ended(run) == "done", (run / "server.log").read_text()
+    (event,) = (json.loads(line) for line in (run / "history.jsonl").read_text().splitlines() if '"round",' in line)
+    line = event["sites"][SITES[2]]
+    assert (line["status"], line["claimed"], line["patients"], line["evaluate"]) == ("counted", 10**9, 100, None)
+    assert (line["share"], event["global"]["dice"] < 1) == (0.5, True)
+    shown = next(site for site in made.status()["sites"] if site["name"] == SITES[2])
+    assert "claimed 1000000000 patients, 100 agreed" in shown["reason"]
+
+    # The same round with its number as agreed: as much as the two others together, by fold.max_share.
+    values = as_given("sites=3", *SETTINGS, f"data.root={simulated / 'data'}")
+    config = parse(RunConfig, json.loads((run / "run.json").read_text())["run"])
+    weights = travelling(initial_model(config))
+    request = Request(run_id="oracle", round=1, config=config, weights=weights_to_bytes(weights))
+    shares, patients = [], 0
+    for site in sites_of(values, config, tmp_path / "oracle")[:2]:
+        reply = train(site, request)
+        (tmp_path / site.name).write_bytes(reply.update)
+        shares.append(Share(CodedUpdate(tmp_path / site.name, "fp32"), reply.patients))
+        patients += reply.patients
+    mean = weighted_mean([*shares, Share(shares[0].update, patients, 0.0)], weights)
+    expected = {name: tensor + mean[name] for name, tensor in weights.items()}
+    assert_close(load_file(run / "model" / "model.safetensors"), expected, rtol=0, atol=0)
 
 
 def ended(run: Path) -> str | None:
