@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from server.link.control import Control
-from server.link.proxy import nginx_conf
+from server.link.proxy import ACCESS_LOG, nginx_conf
 from server.provisioning.certificates import LINK_NAMES, SERVER_CERTIFICATES, load_authority, stale
 from server.provisioning.federation import FederationConfig, open_federation
 from shared.files import write_bytes, write_json
@@ -58,9 +58,8 @@ def open_link(folder: Path) -> Link:
     home.mkdir(mode=0o700, exist_ok=True)
     os.environ |= no_proxy_here()  # for our own calls too
     environment = _environment(home)
-    proxy = Program(
-        "nginx", (nginx, "-c", str(home / "nginx.conf"), "-p", str(home), "-e", "stderr"), home, environment
-    )
+    words = (nginx, "-c", str(home / "nginx.conf"), "-p", str(home), "-e", "stderr")
+    proxy = Program("nginx", words, home, environment, other_logs=[home / ACCESS_LOG])
     superlink = Program("superlink", (), home, environment)
     for program in (proxy, superlink):
         program.end_older()
