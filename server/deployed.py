@@ -8,14 +8,14 @@ from pathlib import Path
 from flwr.app import Context
 
 from server.app import Federation, make_server_app
-from server.link.runs import NODES, Run
+from server.link.runs import FEDERATION, NODES, announced
 from shared.config import RunConfig
 from shared.parse import ConfigError, parse
 
 
 def _federation(context: Context) -> Federation:
-    """Read the run whose folder Flower's run config names; a run that is there goes on."""
-    run = Run(Path(str(context.run_config["out"])))
+    """Read the run that was submitted under the id in Flower's run config; a run that is there goes on."""
+    run = announced(Path(os.environ[FEDERATION]), str(context.run_config["submission"]))
     _say_into(run.log)
     saved = run.saved()
     config = parse(RunConfig, saved["run"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from server.link.control import Control
 from server.link.members import Member
-from server.link.runs import NODES, Run, Submission, runs_of
+from server.link.runs import NODES, Run, Submission, announce, runs_of
 from server.link.superlink import installed_code, link_folder
 from shared.files import write_json
 from shared.parse import ConfigError
@@ -108,7 +108,7 @@ class Runner:
         if (code := installed_code(self.folder)).exists():
             shutil.rmtree(code)
         run.submitted(submission)  # where nothing can be noted, no server may start that nobody knows of
-        flower = self.control.start_run((self.folder / "code.fab").read_bytes(), {"out": str(run.folder)})
+        flower = self.control.start_run((self.folder / "code.fab").read_bytes(), {"submission": announce(run)})
         since = run.wanted().since
         run.submitted(Submission(since=since, flower=flower, tries=tries + 1, rounds=rounds))
         return [f"run {run.name}: {'goes on' if run.events() else 'submitted'}"]

@@ -66,9 +66,9 @@ def federation(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def test_a_run_across_machines(federation: tuple[Deployed, Recorder], simulated: Path) -> None:
     """The weights are the simulation's, bit for bit; the logs of all ends hold each other; no name has left."""
     made, tap = federation
-    words = ("run", f"federation={made.folder}", "name=first", *SETTINGS)
+    words = ("run", f"federation={made.folder}", "name=paediatric", *SETTINGS)
     assert made.command(*words).wait() == 0
-    run = made.folder / "runs" / "first"
+    run = made.folder / "runs" / "paediatric"
     until(lambda: ended(run), "the run ended", ROUNDS)
     assert ended(run) == "done", (run / "server.log").read_text()
     ours, theirs = (load_file(each / "model" / "model.safetensors") for each in (run, simulated))
@@ -85,6 +85,9 @@ def test_a_run_across_machines(federation: tuple[Deployed, Recorder], simulated:
     names = {path.name for path in scans.rglob("*")} | {path.stem for path in scans.rglob("*")} | {BROKEN}
     told = [name for name in (*names, str(simulated), str(made.hospital(SITES[0]))) if name.encode() in left]
     assert len(names) > 20 and told == []
+    came, submission = tap.came(), json.loads((run.parent / "submitted.json").read_text())["submission"]
+    assert submission.encode() in came  # so Flower's words about the run are in it
+    assert b"paediatric" not in came and str(made.folder).encode() not in came
 
 
 def ended(run: Path) -> str | None:
