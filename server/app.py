@@ -9,6 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.round.asking import Names
 from server.round.rounds import federate
+from server.round.run_keys import RunKeys
 from shared.config import RunConfig
 
 
@@ -26,6 +27,8 @@ class Federation:
     """Which site each node is; who is not in there is not asked. None: the nodes say it."""
     lossy: bool = False
     """Whether what is on its way may be lost, as it may between machines."""
+    keys: RunKeys | None = None
+    """What requests are signed with, and replies checked by. None: nobody has keys."""
 
 
 def make_server_app(
@@ -41,7 +44,16 @@ def make_server_app(
     def main(grid: Grid, context: Context) -> None:
         run = federation_of(context)
         try:
-            federate(grid, run.config, run.out, run.run_id, waves=run.waves, names=run.names, lossy=run.lossy)
+            federate(
+                grid,
+                run.config,
+                run.out,
+                run.run_id,
+                waves=run.waves,
+                names=run.names,
+                lossy=run.lossy,
+                keys=run.keys,
+            )
         finally:
             if finished:
                 finished()

@@ -1,15 +1,19 @@
 """Where audit logs are, and whether a site's and a server's agree: each notes the other's head in its own chain."""
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from shared.chain import Chain, begun, head_file, read_chain, read_head
+from shared.chain import REDACTED, Chain, begun, head_file, read_chain, read_head, redact
 from shared.parse import ConfigError
+from shared.signatures import NO_RECEIPT, Trust, What, check_signatures, records_sha256
+from shared.terminal import plain
 
 Event = dict[str, Any]
-NO_RECEIPT = ("audit", "config")
-"""Codes of replies that have no receipt: the site could not write its log, or does not know where it is."""
+FAILED, WRONG_USE = 1, 2
+"""Exit statuses of both ends' `audit`: a line does not hold; there is no log."""
 
 _OF = {"kind", "round", "site"}
 AT_SITE = {
@@ -31,11 +35,38 @@ def audit_file(folder: Path) -> Path:
     return folder / "audit" / "audit.jsonl"
 
 
-def find_audit(place: Path) -> Path | None:
-    """The log of a work folder or a run's, of an audit folder, or the file itself; None where there is none."""
+class NoLogError(Exception):
+    """There is no log in the place that was given."""
+
+
+def find_audit(place: Path, hint: str) -> Path:
+    """The log of a work folder or a run's, of an audit folder, or the file itself. Raises NoLogError with the hint."""
+    place = place.expanduser()
     if place.is_file():
         return place
-    return next((file for file in (audit_file(place), place / "audit.jsonl") if begun(file)), None)
+    found = next((file for file in (audit_file(place), place / "audit.jsonl") if begun(file)), None)
+    if found is None:
+        raise NoLogError(f"{place}: no audit log there; give {hint}")
+    return found
+
+
+def audit_status(program: str, work: Callable[[], Iterable[str]]) -> int:
+    """Print each sentence of the work as it comes; return the exit status, after one sentence of what is wrong."""
+    try:
+        for sentence in work():
+            print(plain(sentence))
+    except ConfigError as error:
+        return _wrong(program, str(error), FAILED)
+    except NoLogError as error:
+        return _wrong(program, str(error), WRONG_USE)
+    except OSError as error:  # another user's folder
+        return _wrong(program, f"{error.filename}: {error.strerror}", WRONG_USE)
+    return 0
+
+
+def _wrong(program: str, sentence: str, status: int) -> int:
+    print(f"{program}: {plain(sentence)}", file=sys.stderr)
+    return status
 
 
 def read_audit(file: Path, alone: bool = False) -> Chain:
@@ -45,6 +76,34 @@ def read_audit(file: Path, alone: bool = False) -> Chain:
     """
     head = None if alone and not head_file(file).exists() else read_head(head_file(file))
     return read_chain(file, "", head)
+
+
+def describe(log: Chain, what: What, trust: Trust) -> list[str]:
+    """What there is to say of a log that holds: how long it is, and what is signed. Raises ConfigError."""
+    redacted = sum(event.get("event") == REDACTED for event in log.events())
+    hidden = f", {redacted} of them redacted" if redacted else ""
+    about = f"{log.file}: {len(log.lines)} lines hold{hidden}; head {log.head}"
+    return [about, check_signatures(log, what, trust)]
+
+
+def copy_for(log: Chain, site: str) -> list[str]:
+    """The lines of a run's log for one of its sites: its own ones, and the others redacted. Raises ConfigError.
+
+    Whole are also lines of no site, of the run's start and end, and of a node that had not told its name.
+    """
+    lines, names = [], set()
+    for number, (line, event) in enumerate(zip(log.lines, log.events(), strict=True), start=1):
+        name = str(event.get("site"))
+        names.add(name)
+        own = name == site or name.startswith("node-") or event.get("event") in ("start", "resume", "end", REDACTED)
+        copied = line if own else redact(line)
+        if copied is None:
+            why = "is of an earlier version and has no salt: what it says could be guessed from its hash"
+            raise ConfigError(f"{log.file}: line {number} {why}; no copy without other sites can be made")
+        lines.append(copied)
+    if site not in names:
+        raise NoLogError(f"{log.file}: no line of {site}; give the site's name as it was admitted")
+    return lines
 
 
 def compare(site: Chain, server: Chain) -> str:
@@ -64,10 +123,8 @@ def compare(site: Chain, server: Chain) -> str:
         raise ConfigError(f"{site.file}: no reply to the run of {server.file}")
     replies, bare = _replies(names, site, server)
     requests = _requests(names, asked, site, server)
-    lost = _lost(asked, site, server)
     agree = f"{', '.join(sorted(names))}: {replies} replies and {requests} requests agree with {server.file}"
-    gone = f"; {lost} more left the site, of which the server notes no answer" if lost else ""
-    gone += ", as is usual after a stop or a lost connection" if lost else ""
+    gone = _sentence(_lost(asked, site, server))
     return agree + gone + (f"; {bare} came without a receipt, for the site could not write its log" if bare else "")
 
 
@@ -82,9 +139,25 @@ def noted_head(path: Path, server: Chain) -> str:
     raise ConfigError(f"{path}: its last line is none that {server.file} notes; ask for the site's audit.jsonl")
 
 
+def _sentence(lost: list[Event]) -> str:
+    """What left the site and was not noted: an update matters more than a few bytes that say that the site is free."""
+    if not lost:
+        return ""
+    sizes = [sum(each["bytes"] for each in event["records"] if isinstance(each.get("bytes"), int)) for event in lost]
+    alike = Counter((size, str(event["kind"]), str(event["round"])) for size, event in zip(sizes, lost, strict=True))
+    parts = [
+        f"{kind} of round {round}, {size} bytes" + (f" ({count} times)" if count > 1 else "")
+        for (size, kind, round), count in sorted(alike.items(), reverse=True)
+    ]
+    usual = "as is usual after a stop or a lost connection"
+    return f"; {len(lost)} more left the site, of which the server notes no answer, {usual}: {'; '.join(parts)}"
+
+
 def _check_lines(chain: Chain, has: Mapping[str, set[str]]) -> None:
     """Refuse a line that lacks what all of its kind have: a log may come from the very party that is to be checked."""
     for number, event in _numbered(chain):
+        if event.get("event") == REDACTED:
+            continue
         keys = {"event", *has.get(str(event.get("event")), ())}
         lacks = [key for key in keys if not isinstance(event.get(key, ()), str | int | float | None)]
         if event.get("event") == "receipt" and not _has_update(event.get("records")):
@@ -97,8 +170,9 @@ def _check_lines(chain: Chain, has: Mapping[str, set[str]]) -> None:
 
 def _has_update(records: object) -> bool:
     """Whether a receipt tells of the update; an empty one is told of too."""
-    parts = [each for each in records if isinstance(each, dict)] if isinstance(records, list) else []
-    return any({"bytes", "sha256"} <= each.keys() for each in parts if each.get("name") == "update/bytes")
+    if not isinstance(records, list) or not all(isinstance(each, dict) for each in records):
+        return False
+    return any({"bytes", "sha256"} <= each.keys() for each in records if each.get("name") == "update/bytes")
 
 
 def _replies(names: set[str], site: Chain, server: Chain) -> tuple[int, int]:
@@ -117,7 +191,7 @@ def _replies(names: set[str], site: Chain, server: Chain) -> tuple[int, int]:
         if not place:  # unknown, or the root, which is no line
             raise ConfigError(f"{server.file}: line {number} notes a line that {site.file} does not have")
         receipt = receipts[place - 1]
-        if receipt["event"] != "receipt" or _told(receipt) != {key: event[key] for key in _told(receipt)}:
+        if receipt["event"] != "receipt" or any(event.get(key, told) != told for key, told in _told(receipt).items()):
             raise ConfigError(f"{server.file}: line {number} is not the reply of line {place} of {site.file}")
     return replies, bare
 
@@ -128,7 +202,8 @@ def _told(receipt: Event) -> Event:
     told = {key: receipt[key] for key in ("site", "status", "code", "patients")}
     if receipt["round"] is not None:  # else the request could not be read
         told |= {key: receipt[key] for key in ("kind", "round")}
-    return told | {"bytes": update["bytes"], "sha256": update["sha256"]}
+    left = {"records": records_sha256(receipt["records"])}  # earlier versions of the server do not note it
+    return told | left | {"bytes": update["bytes"], "sha256": update["sha256"]}
 
 
 def _requests(names: set[str], asked: Iterable[tuple[int, Event]], site: Chain, server: Chain) -> int:
@@ -149,9 +224,13 @@ def _requests(names: set[str], asked: Iterable[tuple[int, Event]], site: Chain, 
 
 
 def _sent_together(lines: list[Event], place: int) -> Iterable[Event]:
-    """The server's lines of requests up to this place; sites that are asked together get the head of the last one."""
-    while place and lines[place - 1]["event"] == "request":
-        yield lines[place - 1]
+    """The server's lines of requests up to this place; sites that are asked together get the head of the last one.
+
+    Those of others may be redacted.
+    """
+    while place and lines[place - 1]["event"] in ("request", REDACTED):
+        if lines[place - 1]["event"] == "request":
+            yield lines[place - 1]
         place -= 1
 
 
@@ -161,16 +240,16 @@ def _same(asked: Event, line: Event, names: set[str]) -> bool:
     return named and all(asked.get(key) == line.get(key) for key in ("kind", "round", "config_hash", "weights"))
 
 
-def _lost(asked: Iterable[tuple[int, Event]], site: Chain, server: Chain) -> int:
+def _lost(asked: Iterable[tuple[int, Event]], site: Chain, server: Chain) -> list[Event]:
     """Receipts of which the server has no reply; it must say that none came, or not have gone on since."""
-    places, lines, place, lost = _places(server), server.events(), 0, 0
+    places, lines, place, lost = _places(server), server.events(), 0, list[Event]()
     heads = {line["head"] for line in lines if line["event"] == "reply"}
     for number, event in asked:
         if event["event"] == "request":
             place = places[event["server_head"]]
         if event["event"] != "receipt" or site.hashes[number] in heads:
             continue
-        lost += 1
+        lost.append(event)
         if not _excused(event, place, lines):
             raise ConfigError(f"{site.file}: line {number} is a reply that {server.file} lacks, and it went on without")
     return lost

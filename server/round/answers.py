@@ -32,6 +32,7 @@ class Absent:
 
 EXPELLED = Absent("missing", "expelled")
 NO_REPLY = Absent("failed", FLOWER_ERRORS[3])
+UNSIGNED = Absent("failed", "its reply is not signed with the key that it was admitted with")
 
 
 def flower_error(code: int) -> Absent:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,9 +76,17 @@ def test_a_run_across_machines(federation: tuple[Deployed, Recorder], simulated:
     ours, theirs = (load_file(each / "model" / "model.safetensors") for each in (run, simulated))
     assert_close(ours, theirs, rtol=0, atol=0)
     for site in SITES:
-        work = made.hospital(site) / "work"
+        work, copy = made.hospital(site) / "work", made.root / f"{site}.jsonl"
         assert made.command("audit", "verify", run, "--site", work).wait() == 0
-        assert made.client("audit", "verify", work, "--server", run).wait() == 0
+        with copy.open("wb") as file:
+            assert made.command("audit", "copy", run, "--site", site, stdout=file).wait() == 0
+        verify = made.client("audit", "verify", work, "--server", copy, stdout=subprocess.PIPE)
+        said = verify.communicate()[0].decode()
+        assert verify.returncode == 0
+        assert re.search("requests of the server signed with SHA256:[^ ]+: [1-9]", said)
+        assert re.search(f"replies of {site} signed with SHA256:[^ ]+: [1-9]", said)
+        assert "is that its key" not in said and "without a signature" not in said
+        assert not [other for other in SITES if other != site and other in copy.read_text()]
     left = tap.sent()
     # What is looked for would be seen: updates are whole in it, and the site's own name is.
     assert len(left) > 2 * sum(weight.nbytes for weight in ours.values())
