@@ -170,6 +170,6 @@ def _sentence(log: Chain, what: What, trust: Trust, signed: Counter[tuple[str, s
         sure = trust.authority is not None if what == "request" else owner in trust.sites
         doubt = "" if sure else " (is that its key? compare it, or give --keys)"
         parts.append(f"{noun} of {owner} signed with {mark}: {count}{doubt}")
-    if unsigned or not parts:
-        parts.append(f"{noun} without a signature, which prove nothing to anybody else: {unsigned}")
-    return f"{log.file}: {'; '.join(parts)}"
+    if unsigned:
+        parts.append(f"unsigned {noun}, which prove nothing to anybody else: {unsigned}")
+    return f"{log.file}: {'; '.join(parts) or f'no {noun} yet'}"

@@ -34,7 +34,7 @@ def _verify(given: argparse.Namespace) -> Iterator[str]:
     file = find_audit(given.run, HINT)
     others = [find_audit(site, "--site a work folder, audit.jsonl or head.json") for site in given.site]
     trust = read_trust(given.keys, _known(file))
-    log = read_audit(file)
+    log = read_audit(file, alone=given.run.is_file())
     yield from describe(log, "reply", trust)
     for other in others:
         if other.suffix == ".json":

@@ -297,6 +297,8 @@ def test_a_copy_for_a_site_names_no_other(finished: Path, tmp_path: Path, capsys
     (tmp_path / "copy.jsonl").write_text(text + "\n")
     assert at_site(["verify", str(site(finished)), "--server", str(tmp_path / "copy.jsonl")]) == 0
     said = capsys.readouterr().out
+    assert at_server(["verify", str(tmp_path / "copy.jsonl")]) == 0
+    assert "copy.jsonl: unsigned replies, which prove nothing to anybody else: " in capsys.readouterr().out
     hidden = sum('"rest": "' in line for line in lines)
     assert f"{len(lines)} lines hold, {hidden} of them redacted; head {read_audit(audit_file(finished)).head}" in said
     replies = len([line for line in of(finished, "reply") if line["site"] == "site-1"])
