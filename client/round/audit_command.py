@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared.audit import audit_status, compare, describe, find_audit, read_audit
+from shared.audit import compare, read_audit
+from shared.audit_command import audit_status, describe, find_audit
 from shared.signatures import Trust, read_trust
 
 KEYS = ("ca.crt", "site.key.pub")

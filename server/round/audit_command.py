@@ -6,7 +6,8 @@ from pathlib import Path
 
 from server.provisioning.admit import read_records
 from server.provisioning.federation import FILE
-from shared.audit import audit_status, compare, copy_for, describe, find_audit, noted_head, read_audit
+from shared.audit import compare, noted_head, read_audit
+from shared.audit_command import audit_status, copy_for, describe, find_audit
 from shared.signatures import Trust, read_trust
 
 HINT = "a run's folder"

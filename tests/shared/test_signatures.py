@@ -2,22 +2,18 @@
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from both_ends import Both, both_ends
-from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-from flwr.app import RecordDict
-from small_federation import provisioned
+from signed_ends import both, original, root, run, site_keys, trust
 from telephone import admit_told
 
 from client.link.join import join
-from client.round.audit import Audit, SiteKeys
+from client.round.audit import Audit
 from client.round.audit_command import audit_command as at_site
-from server.provisioning.certificates import load_authority
 from server.provisioning.provision import renew
 from server.round.audit_command import audit_command as at_server
 from server.round.run_keys import open_keys
@@ -25,51 +21,12 @@ from shared.audit import audit_file, read_audit
 from shared.chain import Chain, digest
 from shared.config import RunConfig
 from shared.keys import fingerprint, new_key, public_line, read_public
-from shared.messages import MessageError, Reply, Request
+from shared.messages import Reply
 from shared.parse import ConfigError
 from shared.signatures import Trust, check_signatures, read_trust, sign
 
+__all__ = ["both", "original", "root"]
 Event = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A federation's folder study, and that of its hospital a, which was admitted; and another federation's."""
-    root = tmp_path_factory.mktemp("federation")
-    for name in ("root", "other"):
-        provisioned(root / name, "name: study\naddress: localhost:8443\nsites: [a, z]\n")
-    join(root / "root/study/kits/a.zip", root / "root/a")
-    admit_told(root / "root/a/a.request.json", root / "root/study")
-    return root
-
-
-@pytest.fixture
-def root(original: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "copy")) / "root"
-
-
-@pytest.fixture
-def both(root: Path, run_config: Callable[..., RunConfig]) -> Iterator[Both]:
-    """A run in the federation's folder, whose site has prepared."""
-    (root / "study/runs").mkdir()
-    with both_ends(root / "study/runs/one", run_config(), open_keys(root / "study"), site_keys(root / "a")) as made:
-        yield made
-
-
-def site_keys(folder: Path) -> SiteKeys:
-    key: Any = load_ssh_private_key((folder / "site.key").read_bytes(), None)
-    authority = load_authority(folder.parent / "study")
-    assert authority is not None
-    return SiteKeys(key, authority.certificate)
-
-
-def trust(root: Path) -> Trust:
-    """What a hospital has from its kit, and from its own folder."""
-    return read_trust([root / "study/kits/a.zip", root / "a/site.key.pub"])
-
-
-def run(root: Path) -> Path:
-    return root / "study/runs/one"
 
 
 def replies(root: Path, known: Trust | None = None) -> str:
@@ -202,56 +159,12 @@ def test_a_certificate_of_another_authority(both: Both, root: Path) -> None:
         requests(root, read_trust([other / "ca/ca.crt"]))
 
 
-@pytest.mark.parametrize("other", [{"signature": ""}, {"certificate": ""}, {"run_id": "s"}, {"weights": b"others"}])
-def test_a_site_does_nothing_that_it_was_not_asked_for(both: Both, root: Path, other: dict[str, Any]) -> None:
-    """Whoever reads inside the TLS connection could alter a request. It is noted, and is no claim on the server."""
-    with pytest.raises(MessageError, match="the request to a is not signed by the federation's server"):
-        both.ask(**other)
-    assert both.logs()[0].events()[-1]["event"] == "request"
-    assert signed(requests(root)) == ["1"]
-
-
-def test_a_request_to_another_site(both: Both) -> None:
-    with pytest.raises(MessageError, match="not signed"):
-        both.ask(site="z")
-
-
-def test_a_server_of_another_authority(both: Both, root: Path, tmp_path: Path) -> None:
-    both.server._keys = open_keys(root.parent / "other/study")
-    with pytest.raises(MessageError, match="not signed"):
-        both.ask()
-
-
 def test_a_renewed_certificate(both: Both, root: Path) -> None:
     """It comes with the next request, and the authority has signed both."""
     renew(root / "study")
     both.server._keys = open_keys(root / "study")
     both.take(both.ask())
     assert signed(requests(root)) == ["1", "1"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"patients": 4}, {"update": b"others"}, {"records": "0" * 64}, {"signature": ""}, {"head": "0" * 64}],
-)
-def test_a_reply_that_was_altered_on_its_way_does_not_count(both: Both, change: dict[str, Any]) -> None:
-    reply = both.ask()
-    assert both.server.is_signed("train", 1, "a", reply)
-    altered = replace(reply, **change)
-    assert not both.server.is_signed("train", 1, "a", altered)
-    for kind, round, site in (("train", 2, "a"), ("evaluate", 1, "a"), ("train", 1, "z")):
-        assert not both.server.is_signed(kind, round, site, reply)
-
-
-def test_a_metric_is_signed_as_well(both: Both) -> None:
-    """And all else that a message holds."""
-    reply = both.ask()
-    records = reply.to_records()
-    records.metric_records["metrics"]["dice"] = 1.0
-    assert not both.server.is_signed("train", 1, "a", Reply.from_records(records))
-    again = RecordDict({name: records[name] for name in reversed(list(records))})  # Flower keeps no order
-    del again.metric_records["metrics"]["dice"]
-    assert both.server.is_signed("train", 1, "a", Reply.from_records(again))
 
 
 def test_a_request_that_could_not_be_read(both: Both, root: Path) -> None:
@@ -282,40 +195,8 @@ def test_what_earlier_versions_wrote_is_unsigned(root: Path, run_config: Callabl
             assert signed(said) == ["1"] and said.endswith("else: 1")
 
 
-def test_a_key_that_is_not_there_is_no_key(both: Both, root: Path) -> None:
-    reply = both.ask()
-    (root / "study/sites/a/key.pub").write_text("damaged")
-    assert not both.server.is_signed("train", 1, "a", reply)
-    (root / "study/sites/a/key.pub").unlink()
-    assert not both.server.is_signed("train", 1, "a", reply)
-
-
 @pytest.mark.parametrize("content", [b"", b"ecdsa-sha2-nistp384 AAAA", b"-----BEGIN CERTIFICATE-----\n", b"PK\x03"])
 def test_keys_that_are_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "keys").write_bytes(content + b"\n")
     with pytest.raises(ConfigError, match="keys: "):
         read_trust([tmp_path / "keys"])
-
-
-@pytest.mark.parametrize("lost", ["link.key", "link.crt"])
-def test_a_server_without_its_key(root: Path, lost: str) -> None:
-    (root / "study/server" / lost).write_bytes((root.parent / "other/study/server" / lost).read_bytes())
-    with pytest.raises(ConfigError, match=r"not the key of link\.crt; run gliofed-server renew"):
-        open_keys(root / "study")
-    (root / "study/server" / lost).unlink()
-    with pytest.raises(ConfigError, match="cannot be read, with its certificate; run gliofed-server renew"):
-        open_keys(root / "study")
-
-
-@pytest.mark.parametrize(("key", "value"), [("signature", "A" * 161), ("signature", "{"), ("certificate", "A" * 4001)])
-def test_a_signature_is_bounded(both: Both, key: str, value: str) -> None:
-    """It enters the log, which is read whole for each message."""
-    records = Request(run_id="r", round=1, config=both.config, head="0" * 64).to_records()
-    records.config_records["request"][key] = value
-    with pytest.raises(MessageError):
-        Request.from_records(records)
-    if key == "signature":
-        answer = Reply(site="a").to_records()
-        answer.config_records["reply"][key] = value
-        with pytest.raises(MessageError):
-            Reply.from_records(answer)

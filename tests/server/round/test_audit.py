@@ -20,9 +20,8 @@ from server.round.audit import hold_audit
 from server.round.audit_command import audit_command as at_server
 from server.round.run_keys import RunKeys
 from shared.audit import audit_file, compare, read_audit
-from shared.chain import digest, head_file, hold_chain, line_hash, link, redact
+from shared.chain import hold_chain
 from shared.config import RunConfig
-from shared.files import write_json
 from shared.keys import new_key, public_line
 from shared.messages import Reply
 from shared.parse import ConfigError
@@ -274,75 +273,3 @@ def test_a_resumed_run_goes_on_in_the_same_log(out: Path) -> None:
         "end",
     ]
     compare(read_audit(audit_file(site(out))), read_audit(audit_file(out)))
-
-
-def copied(run: Path, name: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """The lines of the copy of a run's log for a site."""
-    capsys.readouterr()
-    assert at_server(["copy", str(run), "--site", name]) == 0
-    return capsys.readouterr().out.splitlines()
-
-
-def test_a_copy_for_a_site_names_no_other(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It has the site's own lines, verifies to the same head, and agrees with the site's log as the whole one does."""
-    lines = copied(finished, "site-1", capsys)
-    whole = audit_file(finished).read_text().splitlines()
-    assert len(lines) == len(whole)
-    own = [line for line in whole if '"site": "site-1"' in line]
-    assert len(own) > 6 and set(own) <= set(lines)
-    text, others = "\n".join(lines), [line for line in of(finished, "reply") if line["site"] != "site-1"]
-    told = {str(line[key]) for line in others for key in ("site", "head", "sha256") if line["bytes"]}
-    assert len(told) > 4 and not [word for word in told if word in text]
-    assert "site-2" in audit_file(finished).read_text()
-    (tmp_path / "copy.jsonl").write_text(text + "\n")
-    assert at_site(["verify", str(site(finished)), "--server", str(tmp_path / "copy.jsonl")]) == 0
-    said = capsys.readouterr().out
-    assert at_server(["verify", str(tmp_path / "copy.jsonl")]) == 0
-    assert "copy.jsonl: unsigned replies, which prove nothing to anybody else: " in capsys.readouterr().out
-    hidden = sum('"rest": "' in line for line in lines)
-    assert f"{len(lines)} lines hold, {hidden} of them redacted; head {read_audit(audit_file(finished)).head}" in said
-    replies = len([line for line in of(finished, "reply") if line["site"] == "site-1"])
-    assert f"site-1: {replies} replies and {replies} requests agree" in said
-
-
-@pytest.mark.parametrize(
-    ("spoil", "sentence"),
-    [
-        (lambda lines, own: [redact(line) if line == own[-1] else line for line in lines], "lacks, and it went on"),
-        (lambda lines, own: [line for line in lines if line != own[2]], "does not follow the one before"),
-        (lambda lines, own: [line.replace('"status": "ok"', '"status": "no"') for line in lines], "does not follow"),
-    ],
-)
-def test_a_copy_that_hides_or_changes_something(
-    finished: Path,
-    tmp_path: Path,
-    spoil: Callable[[list[str], list[str]], list[str]],
-    sentence: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """A line of the site itself that is redacted is missing there."""
-    lines = copied(finished, "site-1", capsys)
-    spoilt = spoil(lines, [line for line in lines if '"event": "reply"' in line])
-    (tmp_path / "copy.jsonl").write_text("\n".join(spoilt) + "\n")
-    assert at_site(["verify", str(site(finished)), "--server", str(tmp_path / "copy.jsonl")]) == 1
-    assert sentence in capsys.readouterr().err
-
-
-def test_no_copy_of_what_could_be_guessed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Lines of earlier versions have no salt: whoever knows the sites' names finds the one that has the hash."""
-    file, lines, before = audit_file(run), [], [digest("")]
-    for event in events(run):
-        lines.append(link({key: event[key] for key in event.keys() - {"before", "salt"}}, before[-1]))
-        before.append(line_hash(lines[-1]))
-    file.write_text("".join(f"{line}\n" for line in lines))
-    write_json(head_file(file), {"lines": len(lines), "hash": before[-1]})
-    assert at_server(["verify", str(run)]) == 0
-    assert at_server(["copy", str(run), "--site", "site-1"]) == 1
-    number = next(n for n, event in enumerate(events(run), 1) if event.get("site") == "site-2")
-    assert f"line {number} is of an earlier version and has no salt" in capsys.readouterr().err
-
-
-def test_a_copy_for_nobody(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert at_server(["copy", str(finished), "--site", "site-9"]) == 2
-    assert "no line of site-9; give the site's name" in capsys.readouterr().err
-    assert at_server(["copy", str(tmp_path), "--site", "site-1"]) == 2
