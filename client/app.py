@@ -12,7 +12,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from client.round.audit import Audit
+from client.round.audit import Audit, SiteKeys
 from client.round.memory import ran_out
 from client.round.policy import OF_NO_PATIENT, counts_leave
 from shared.messages import CODES, MessageError, Reply, Request, leaving
@@ -28,47 +28,62 @@ SiteOf = Callable[[Context], SiteConfig]
 """Which site a message is for: one in a hospital, several in a simulation."""
 
 
-def make_client_app(site_of: SiteOf, mods: Sequence[Mod] = (), watched: bool = False) -> ClientApp:
+def make_client_app(
+    site_of: SiteOf,
+    mods: Sequence[Mod] = (),
+    watched: bool = False,
+    keys_of: Callable[[Context], SiteKeys | None] = lambda _: None,
+) -> ClientApp:
     """Make the app that answers every message of a federation; `mods` are Flower's, around every answer.
 
-    `watched`: a request that takes too long is ended; only where the process ends after each answer.
+    `watched`: a request that takes too long is ended; only where the process ends after each answer. Sites that have
+    keys answer signed requests alone, and sign their replies.
     """
     app = ClientApp(mods=list(mods))
+    answer = partial(_answer, site_of=site_of, keys_of=keys_of, watched=watched)
 
     @app.query()
     def prepare(message: Message, context: Context) -> Message:
-        return _answer("prepare", message, context, site_of, watched)
+        return answer("prepare", message, context)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        return _answer("train", message, context, site_of, watched)
+        return answer("train", message, context)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        return _answer("evaluate", message, context, site_of, watched)
+        return answer("evaluate", message, context)
 
     return app
 
 
-def _answer(kind: str, message: Message, context: Context, site_of: SiteOf, watched: bool) -> Message:
+def _answer(
+    kind: str,
+    message: Message,
+    context: Context,
+    site_of: SiteOf,
+    keys_of: Callable[[Context], SiteKeys | None],
+    watched: bool,
+) -> Message:
     """Do the work; every fault becomes a code, its words and its traceback a line of the site's log."""
     try:
         site = site_of(context)
         with _log(Path(site.work)):
-            records = _audited(kind, site, message, watched)
+            records = _audited(kind, site, message, Audit(site, kind, keys_of(context)), watched)
     except Exception:  # no configuration or no place for a log: the SuperNode's own output has the reason
         LOG.exception("%s: the site's configuration or its work folder cannot be used", kind)
         records = Reply(site="", status="failed", code="config").to_records()
     return Message(records, reply_to=message)
 
 
-def _audited(kind: str, site: SiteConfig, message: Message, watched: bool) -> RecordDict:
+def _audited(kind: str, site: SiteConfig, message: Message, audit: Audit, watched: bool) -> RecordDict:
     """Answer, with a receipt of the very records on disk; where that cannot be, nothing but this code leaves."""
-    audit = Audit(site, kind)
     reply = _work(kind, site, message, audit, watched)
     try:
         records = reply.to_records()
-        records.config_records["reply"]["head"] = audit.receipt(reply, leaving(records))
+        parts = leaving(records)
+        head = audit.receipt(reply, parts)
+        records.config_records["reply"].update(head=head, signature=audit.sign(reply, parts, head))
         return records
     except Exception as error:
         LOG.error("%s declined, for its receipt cannot be written: %s", kind, error, exc_info=error)

@@ -18,7 +18,7 @@ HELP = """gliofed-client: one hospital.
 usage: gliofed-client check data.root=DIR data.labels=SCHEME [key=value ...]
        gliofed-client predict model=DIR data.root=DIR [data.labels=SCHEME] [key=value ...]
        gliofed-client ledger WORK [--json]
-       gliofed-client audit verify WORK [--server RUN]
+       gliofed-client audit verify WORK [--server RUN] [--keys FILE]...
        gliofed-client join KIT.zip --patients N [--hash HASH] [--into DIR]
        gliofed-client approve DIR [--code FILE.fab] [--hash SHA256 | --unpack DIR | --withdraw SHA256]
        gliofed-client start [DIR]
@@ -63,6 +63,8 @@ Words of ledger
 Words of audit
   WORK                                 the site's work folder, its audit folder, or a copy of audit.jsonl
   --server RUN                         a run's folder, or a copy of its audit.jsonl, to hold against it
+  --keys FILE                          ca.crt or a kit for the server's signatures, site.key.pub for the site's; else
+                                       those of the hospital's folder, where WORK is in it
 
 Words of join, approve, start and status
   KIT.zip                              the file that the aggregator sent

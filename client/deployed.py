@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.app import Context
 
 from client.app import make_client_app
 from client.link.site_file import read_site
+from client.round.audit import SiteKeys
+from shared.keys import read_authority
+from shared.parse import ConfigError
 from shared.site_config import SiteConfig
 
 
@@ -14,4 +19,14 @@ def _site(context: Context) -> SiteConfig:
     return read_site(Path(str(context.node_config["folder"])))
 
 
-app = make_client_app(_site, watched=True)
+def _keys(context: Context) -> SiteKeys:
+    """Read the hospital's own key, and the certificate by which it knows the server."""
+    folder = Path(str(context.node_config["folder"]))
+    ca, path = folder / "ca.crt", folder / "site.key"
+    key = load_ssh_private_key(path.read_bytes(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError(f"{path}: no private key as join makes it; restore it from a copy")
+    return SiteKeys(key, read_authority(ca.read_bytes(), str(ca)))
+
+
+app = make_client_app(_site, watched=True, keys_of=_keys)

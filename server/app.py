@@ -9,6 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.round.asking import Agreed, Names
 from server.round.rounds import federate
+from server.round.run_keys import RunKeys
 from shared.config import RunConfig
 
 
@@ -28,6 +29,8 @@ class Federation:
     """The most patients of each site that may count."""
     lossy: bool = False
     """Whether what is on its way may be lost, as it may between machines."""
+    keys: RunKeys | None = None
+    """What requests are signed with, and replies checked by. None: nobody has keys."""
 
 
 def make_server_app(
@@ -52,6 +55,7 @@ def make_server_app(
                 names=run.names,
                 agreed=run.agreed,
                 lossy=run.lossy,
+                keys=run.keys,
             )
         finally:
             if finished:

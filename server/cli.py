@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path, help="the run's folder")
     report.add_argument("--metric", help="such as loss, hd95_et or auc; else Dice, or accuracy of grading")
     report.add_argument("--json", action="store_true", help="the history's events as one JSON list")
-    commands.add_parser("audit", help="verify RUN: check the log of a run, alone or against a site's", add_help=False)
+    commands.add_parser("audit", help="verify RUN: check a run's log; copy RUN --site NAME", add_help=False)
     make = commands.add_parser("provision", help="make a federation's authority, certificates and kits, or what is new")
     make.add_argument("file", type=Path, metavar="federation.yaml", help="name, address, names, sites, days")
     make.add_argument(

@@ -8,22 +8,24 @@ from pathlib import Path
 from flwr.app import Context
 
 from server.app import Federation, make_server_app
-from server.link.runs import AGREED, NODES, Run
+from server.link.runs import AGREED, FEDERATION, NODES, announced
+from server.round.run_keys import open_keys
 from shared.config import RunConfig
 from shared.parse import ConfigError, parse
 
 
 def _federation(context: Context) -> Federation:
-    """Read the run whose folder Flower's run config names; a run that is there goes on."""
-    run = Run(Path(str(context.run_config["out"])))
+    """Read the run that was submitted under the id in Flower's run config; a run that is there goes on."""
+    folder = Path(os.environ[FEDERATION])
+    run = announced(folder, str(context.run_config["submission"]))
     _say_into(run.log)
     saved = run.saved()
     config = parse(RunConfig, saved["run"])
     if config.hash != saved["config_hash"]:
         raise ConfigError(f"{run.folder}: run.json was changed since the run began; put it back from a copy")
     names, agreed = partial(_names, run.folder / NODES), partial(_agreed, run.folder / AGREED)
-    run_id = saved["run_id"]
-    return Federation(config=config, out=run.folder, run_id=run_id, names=names, agreed=agreed, lossy=True)
+    run_id, keys = saved["run_id"], open_keys(folder)
+    return Federation(config=config, out=run.folder, run_id=run_id, names=names, agreed=agreed, lossy=True, keys=keys)
 
 
 def _names(path: Path) -> dict[int, str]:

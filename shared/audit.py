@@ -1,16 +1,15 @@
 """Where audit logs are, and whether a site's and a server's agree: each notes the other's head in its own chain."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from shared.chain import Chain, begun, head_file, read_chain, read_head
+from shared.chain import REDACTED, Chain, head_file, read_chain, read_head
 from shared.parse import ConfigError
+from shared.signatures import NO_RECEIPT, records_sha256
 
 Event = dict[str, Any]
-NO_RECEIPT = ("audit", "config")
-"""Codes of replies that have no receipt: the site could not write its log, or does not know where it is."""
-
 _OF = {"kind", "round", "site"}
 AT_SITE = {
     "request": {"kind", "round", "run_id", "server_head"},
@@ -29,13 +28,6 @@ AT_SERVER = {
 def audit_file(folder: Path) -> Path:
     """The audit log of a site's work folder, or of a run's."""
     return folder / "audit" / "audit.jsonl"
-
-
-def find_audit(place: Path) -> Path | None:
-    """The log of a work folder or a run's, of an audit folder, or the file itself; None where there is none."""
-    if place.is_file():
-        return place
-    return next((file for file in (audit_file(place), place / "audit.jsonl") if begun(file)), None)
 
 
 def read_audit(file: Path, alone: bool = False) -> Chain:
@@ -64,10 +56,8 @@ def compare(site: Chain, server: Chain) -> str:
         raise ConfigError(f"{site.file}: no reply to the run of {server.file}")
     replies, bare = _replies(names, site, server)
     requests = _requests(names, asked, site, server)
-    lost = _lost(asked, site, server)
     agree = f"{', '.join(sorted(names))}: {replies} replies and {requests} requests agree with {server.file}"
-    gone = f"; {lost} more left the site, of which the server notes no answer" if lost else ""
-    gone += ", as is usual after a stop or a lost connection" if lost else ""
+    gone = _sentence(_lost(asked, site, server))
     return agree + gone + (f"; {bare} came without a receipt, for the site could not write its log" if bare else "")
 
 
@@ -82,9 +72,25 @@ def noted_head(path: Path, server: Chain) -> str:
     raise ConfigError(f"{path}: its last line is none that {server.file} notes; ask for the site's audit.jsonl")
 
 
+def _sentence(lost: list[Event]) -> str:
+    """What left the site and was not noted: an update matters more than a few bytes that say that the site is free."""
+    if not lost:
+        return ""
+    sizes = [sum(each["bytes"] for each in event["records"] if isinstance(each.get("bytes"), int)) for event in lost]
+    alike = Counter((size, str(event["kind"]), str(event["round"])) for size, event in zip(sizes, lost, strict=True))
+    parts = [
+        f"{kind} of round {round}, {size} bytes" + (f" ({count} times)" if count > 1 else "")
+        for (size, kind, round), count in sorted(alike.items(), reverse=True)
+    ]
+    usual = "as is usual after a stop or a lost connection"
+    return f"; {len(lost)} more left the site, of which the server notes no answer, {usual}: {'; '.join(parts)}"
+
+
 def _check_lines(chain: Chain, has: Mapping[str, set[str]]) -> None:
     """Refuse a line that lacks what all of its kind have: a log may come from the very party that is to be checked."""
     for number, event in _numbered(chain):
+        if event.get("event") == REDACTED:
+            continue
         keys = {"event", *has.get(str(event.get("event")), ())}
         lacks = [key for key in keys if not isinstance(event.get(key, ()), str | int | float | None)]
         if event.get("event") == "receipt" and not _has_update(event.get("records")):
@@ -97,8 +103,9 @@ def _check_lines(chain: Chain, has: Mapping[str, set[str]]) -> None:
 
 def _has_update(records: object) -> bool:
     """Whether a receipt tells of the update; an empty one is told of too."""
-    parts = [each for each in records if isinstance(each, dict)] if isinstance(records, list) else []
-    return any({"bytes", "sha256"} <= each.keys() for each in parts if each.get("name") == "update/bytes")
+    if not isinstance(records, list) or not all(isinstance(each, dict) for each in records):
+        return False
+    return any({"bytes", "sha256"} <= each.keys() for each in records if each.get("name") == "update/bytes")
 
 
 def _replies(names: set[str], site: Chain, server: Chain) -> tuple[int, int]:
@@ -117,7 +124,7 @@ def _replies(names: set[str], site: Chain, server: Chain) -> tuple[int, int]:
         if not place:  # unknown, or the root, which is no line
             raise ConfigError(f"{server.file}: line {number} notes a line that {site.file} does not have")
         receipt = receipts[place - 1]
-        if receipt["event"] != "receipt" or _told(receipt) != {key: event[key] for key in _told(receipt)}:
+        if receipt["event"] != "receipt" or any(event.get(key, told) != told for key, told in _told(receipt).items()):
             raise ConfigError(f"{server.file}: line {number} is not the reply of line {place} of {site.file}")
     return replies, bare
 
@@ -128,7 +135,8 @@ def _told(receipt: Event) -> Event:
     told = {key: receipt[key] for key in ("site", "status", "code", "patients")}
     if receipt["round"] is not None:  # else the request could not be read
         told |= {key: receipt[key] for key in ("kind", "round")}
-    return told | {"bytes": update["bytes"], "sha256": update["sha256"]}
+    left = {"records": records_sha256(receipt["records"])}  # earlier versions of the server do not note it
+    return told | left | {"bytes": update["bytes"], "sha256": update["sha256"]}
 
 
 def _requests(names: set[str], asked: Iterable[tuple[int, Event]], site: Chain, server: Chain) -> int:
@@ -149,9 +157,13 @@ def _requests(names: set[str], asked: Iterable[tuple[int, Event]], site: Chain, 
 
 
 def _sent_together(lines: list[Event], place: int) -> Iterable[Event]:
-    """The server's lines of requests up to this place; sites that are asked together get the head of the last one."""
-    while place and lines[place - 1]["event"] == "request":
-        yield lines[place - 1]
+    """The server's lines of requests up to this place; sites that are asked together get the head of the last one.
+
+    Those of others may be redacted.
+    """
+    while place and lines[place - 1]["event"] in ("request", REDACTED):
+        if lines[place - 1]["event"] == "request":
+            yield lines[place - 1]
         place -= 1
 
 
@@ -161,16 +173,16 @@ def _same(asked: Event, line: Event, names: set[str]) -> bool:
     return named and all(asked.get(key) == line.get(key) for key in ("kind", "round", "config_hash", "weights"))
 
 
-def _lost(asked: Iterable[tuple[int, Event]], site: Chain, server: Chain) -> int:
+def _lost(asked: Iterable[tuple[int, Event]], site: Chain, server: Chain) -> list[Event]:
     """Receipts of which the server has no reply; it must say that none came, or not have gone on since."""
-    places, lines, place, lost = _places(server), server.events(), 0, 0
+    places, lines, place, lost = _places(server), server.events(), 0, list[Event]()
     heads = {line["head"] for line in lines if line["event"] == "reply"}
     for number, event in asked:
         if event["event"] == "request":
             place = places[event["server_head"]]
         if event["event"] != "receipt" or site.hashes[number] in heads:
             continue
-        lost += 1
+        lost.append(event)
         if not _excused(event, place, lines):
             raise ConfigError(f"{site.file}: line {number} is a reply that {server.file} lacks, and it went on without")
     return lost

@@ -2,11 +2,18 @@
 
 A line that was changed, removed, swapped or put in shows, and so does an end that was cut off. Nobody is kept from
 writing a whole log and its head anew: that shows only to who has noted an earlier head elsewhere.
+
+A line can be redacted, so that a copy tells only what its reader may know: all that follows the hash of the line before
+is replaced by its SHA-256. The hash of a line is always that of its redacted form, so the copy verifies like the log.
+Each line has a random salt, without which a short line could be guessed from its SHA-256. Lines of earlier versions
+have none; their hash is that of the line itself, and they cannot be redacted.
 """
 
 import fcntl
 import hashlib
 import json
+import re
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +26,10 @@ from shared.files import append_line, write_bytes, write_json
 from shared.parse import ConfigError
 
 POLL = 0.01  # seconds between two tries of a lock
+REDACTED = "redacted"
+"""The event of a line that was redacted."""
+_SALTED = re.compile(r'(\{"before": "[0-9a-f]{64}", )("salt": "[0-9a-f]{32}", .*\})')
+_REST = re.compile(r'\{"before": "[0-9a-f]{64}", "rest": "[0-9a-f]{64}"\}')
 
 
 class BusyError(Exception):
@@ -40,11 +51,11 @@ class Chain:
         return self.hashes[-1]
 
     def events(self) -> list[dict[str, Any]]:
-        """What the lines say, or ConfigError."""
+        """What the lines say, {"event": REDACTED} where one is redacted, or ConfigError."""
         events = []
         for number, line in enumerate(self.lines, start=1):
             try:
-                events.append(dict(json.loads(line)))
+                events.append({"event": REDACTED} if _REST.fullmatch(line) else dict(json.loads(line)))
             except (ValueError, TypeError, RecursionError):
                 raise ConfigError(f"{self.file}: line {number} is no event; put the file back from a copy") from None
         return events
@@ -56,8 +67,8 @@ class Chain:
         """
         now, new, hashes = _now().isoformat(timespec="seconds"), [], [self.head]
         for event in events:
-            new.append(link({"time": now, **event}, hashes[-1]))
-            hashes.append(digest(new[-1]))
+            new.append(link({"time": now, **event}, hashes[-1], secrets.token_hex(16)))
+            hashes.append(line_hash(new[-1]))
         append_line(self.file, "\n".join(new))
         self.lines += new
         self.hashes += hashes[1:]
@@ -133,7 +144,7 @@ def read_chain(file: Path, root: str, head: Mapping[str, Any] | None) -> Chain:
     for number, line in enumerate(lines, start=1):
         if not line.startswith(_follows(hashes[-1])):
             raise ConfigError(f"{file}: line {number} does not follow the one before; put the file back from a copy")
-        hashes.append(digest(line))
+        hashes.append(line_hash(line))
     if head is not None and not 0 <= head["lines"] <= len(lines):
         sentence = f"{len(lines)} lines, not the {head['lines']} of head.json: its end was cut off"
         raise ConfigError(f"{file}: {sentence}; put both files back from a copy")
@@ -153,9 +164,21 @@ def drop_unfinished(file: Path) -> None:
         write_bytes(file, whole)
 
 
-def link(values: Mapping[str, Any], before: str) -> str:
-    """The line, JSON with sorted keys, that follows the one with the hash `before`; that comes first."""
-    return _follows(before) + ", " + json.dumps(values, sort_keys=True, allow_nan=False)[1:]
+def link(values: Mapping[str, Any], before: str, salt: str = "") -> str:
+    """The line, JSON with sorted keys, that follows the one with the hash `before`; that comes first, then the salt."""
+    salted = f', "salt": "{salt}"' if salt else ""
+    return _follows(before) + salted + ", " + json.dumps(values, sort_keys=True, allow_nan=False)[1:]
+
+
+def line_hash(line: str) -> str:
+    """SHA-256 in hex by which the next line names this one; the same for its redacted form."""
+    return digest(redact(line) or line)
+
+
+def redact(line: str) -> str | None:
+    """The line without what it says; None where it cannot be redacted, for it has no salt, or is redacted already."""
+    parts = _SALTED.fullmatch(line)
+    return parts and f'{parts[1]}"rest": "{digest(parts[2])}"}}'
 
 
 def digest(text: str) -> str:

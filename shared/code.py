@@ -27,7 +27,7 @@ serverapp = "server.deployed:app"
 clientapp = "client.deployed:app"
 
 [tool.flwr.app.config]
-out = ""
+submission = ""
 """
 
 

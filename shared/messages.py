@@ -12,6 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from shared.config import MOST_ROUNDS, RunConfig
 from shared.parse import is_site_name, parse
+from shared.signatures import records_sha256
 
 CODES = {
     "ok": "done",
@@ -54,6 +55,10 @@ LARGEST = 1e9
 LONGEST_CONFIG = 2**17
 """Characters of a run's config as JSON; a thousand expected sites with the longest names have 67 thousand."""
 
+_EVIDENCE = {"head": "[0-9a-f]{64}", "signature": "[A-Za-z0-9+/=]{1,160}", "certificate": "[A-Za-z0-9+/=]{1,4000}"}
+_AFTER = ("head", "signature")
+"""What enters a reply after its receipt was written."""
+
 Status = Literal["ok", "declined", "failed"]
 
 
@@ -72,6 +77,10 @@ class Request:
     """safetensors; empty when a site is asked to prepare."""
     head: str = ""
     """Of the server's audit log: the hash of the line that notes this request. The site notes it in its own log."""
+    signature: str = ""
+    """The server's, of what the site's log says of this request; empty in a simulation."""
+    certificate: str = ""
+    """Of the signature's key: DER, base64."""
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -88,6 +97,7 @@ class Request:
         """As Flower's records."""
         head = ConfigRecord({"run_id": self.run_id, "round": self.round})
         head["config"], head["config_hash"], head["head"] = self.config.to_json(), self.config.hash, self.head
+        head["signature"], head["certificate"] = self.signature, self.certificate
         return RecordDict({"request": head, "weights": _array(self.weights)})
 
     @classmethod
@@ -110,7 +120,9 @@ class Request:
                 round=number,
                 config=config,
                 weights=weights,
-                head=_checked_head(head),
+                head=_checked(head, "head"),
+                signature=_checked(head, "signature"),
+                certificate=_checked(head, "certificate"),
             )
             sent = head["config_hash"]
         except (KeyError, ValueError) as error:
@@ -142,13 +154,23 @@ class Reply:
     """Of each patient at the site so far, over all runs of its study; rounded up. None: not told."""
     update: bytes = b""
     head: str = ""
-    """Of the site's audit log: the hash of the line that is this reply's receipt. It is the one thing that leaves and
-    is not in the receipt, whose own hash it is; whoever has the line can check it, and the server notes it."""
+    """Of the site's audit log: the hash of the line that is this reply's receipt. But for the signature it is the one
+    thing that leaves and is not in the receipt, whose own hash it is; whoever has the line can check it, and the server
+    notes it."""
+    signature: str = ""
+    """The site's, of what the server's log says of this reply; empty in a simulation."""
+    records: str = field(default="", compare=False)
+    """Of a reply that came: SHA-256 of all that it holds, as `shared.signatures.records_sha256` makes it."""
+
+    @cached_property
+    def update_sha256(self) -> str:
+        """Of the update, in hex; computed once."""
+        return hashlib.sha256(self.update).hexdigest()
 
     def to_records(self) -> RecordDict:
         """As Flower's records; the metric record has num-examples, as Flower's own strategies expect."""
         head = {"site": self.site, "status": self.status, "code": self.code, "left_out": json.dumps(self.left_out)}
-        head["head"] = self.head
+        head["head"], head["signature"] = self.head, self.signature
         numbers: dict[str, int | float | list[int] | list[float]] = {"num-examples": self.patients, "steps": self.steps}
         numbers |= self.metrics | ({} if self.epsilon is None else {"epsilon": self.epsilon})
         return RecordDict(
@@ -176,15 +198,17 @@ class Reply:
                 metrics=numbers,
                 left_out=left_out,
                 update=records.array_records["update"]["bytes"].data,
-                head=_checked_head(head),
+                head=_checked(head, "head"),
+                signature=_checked(head, "signature"),
+                records=records_sha256(leaving(records)),
             )
         except (KeyError, ValueError, ArithmeticError, AttributeError, TypeError, RecursionError) as error:
             raise MessageError(f"no reply: {error}") from None
 
 
 def leaving(records: RecordDict) -> list[dict[str, Any]]:
-    """Describe all that a reply's records hold, but its head: of each array and each record of values its name, its
-    type and shape, and number and SHA-256 of its bytes. Values are bytes as JSON with sorted keys.
+    """Describe all that a reply's records hold, but its head and signature: of each array and each record of values
+    its name, its type and shape, and number and SHA-256 of its bytes. Values are bytes as JSON with sorted keys.
     """
     parts: list[dict[str, Any]] = []
     for name, record in records.items():
@@ -193,7 +217,7 @@ def leaving(records: RecordDict) -> list[dict[str, Any]]:
                 about = {"name": f"{name}/{key}", "type": array.dtype, "shape": list(array.shape)}
                 parts.append({**about, **_measure(array.data)})
         else:
-            values = {key: value for key, value in record.items() if (name, key) != ("reply", "head")}
+            values = {key: value for key, value in record.items() if name != "reply" or key not in _AFTER}
             text = json.dumps(values, sort_keys=True, separators=(",", ":"))
             parts.append({"name": name, "type": type(record).__name__, **_measure(text.encode())})
     return parts
@@ -203,12 +227,12 @@ def _measure(data: bytes) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _checked_head(record: ConfigRecord) -> str:
-    """The head that came with a message; it enters a log."""
-    head = str(record.get("head", ""))
-    if re.fullmatch("([0-9a-f]{64})?", head) is None:
-        raise MessageError("a head that is no SHA-256")
-    return head
+def _checked(record: ConfigRecord, key: str) -> str:
+    """A head, a signature or a certificate that came with a message, empty where none did; it enters a log."""
+    value = str(record.get(key, ""))
+    if value and re.fullmatch(_EVIDENCE[key], value) is None:
+        raise MessageError(f"a {key} that is none")
+    return value
 
 
 def _check_numbers(numbers: Mapping[str, float], left_out: Mapping[str, int]) -> None:

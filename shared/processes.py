@@ -44,6 +44,8 @@ class Program:
     environment: Mapping[str, str]
     pauses: Sequence[float] = (1, 2, 5, 15, 60)
     """Seconds before each start after an end; the last stays."""
+    other_logs: Sequence[Path] = ()
+    """What it writes by itself, at the end of the file; kept as short as its log."""
     process: "subprocess.Popen[bytes] | None" = None
     _since: float = 0.0
     _due: float = 0.0
@@ -61,7 +63,8 @@ class Program:
             self._said.append(f"{self.name} ended ({_words(status)}); again in {pause:g} s, see {self.log}")
         if self.process is None and now >= self._due:
             self._start()
-        self._shorten_log()
+        for log in (self.log, *self.other_logs):
+            _shorten(log)
         said, self._said = self._said, []
         return said
 
@@ -112,13 +115,6 @@ class Program:
         with suppress(OSError):  # a full disk: without the note, its processes are known by their mark
             write_json(self._note, {"pid": self.process.pid, "started": _started(self.process.pid), "boot": _boot()})
 
-    def _shorten_log(self) -> None:
-        """Begin another log; the program writes at the end of the same file, wherever that is."""
-        if self.log.exists() and self.log.stat().st_size > LONGEST_LOG:
-            with suppress(OSError):  # a full disk: the log is what can be done without
-                shutil.copyfile(self.log, self.log.with_suffix(".old.log"))
-            os.truncate(self.log, 0)
-
     @property
     def _mark(self) -> str:
         """What its processes, and theirs, have in their environment."""
@@ -145,6 +141,14 @@ class Program:
             if stat and stat[0] not in "ZX" and (int(stat[2]) == group or mark in _environment(pid)):
                 found.append(pid)
         return found
+
+
+def _shorten(log: Path) -> None:
+    """Begin another log; the program writes at the end of the same file, wherever that is."""
+    if log.exists() and log.stat().st_size > LONGEST_LOG:
+        with suppress(OSError):  # a full disk: the log is what can be done without
+            shutil.copyfile(log, log.with_suffix(".old.log"))
+        os.truncate(log, 0)
 
 
 def _stat(pid: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Stands between a hospital and the server, with a certificate of their authority, and keeps what the hospital sent."""
+"""Stands between a hospital and the server, with a certificate of their authority, and keeps what goes over."""
 
 import asyncio
 import ssl
@@ -24,7 +24,7 @@ class Recorder:
         self._as_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._as_server.load_cert_chain(folder / "tap.crt", folder / "tap.key")
         self._as_client = ssl.create_default_context(cafile=str(study / "ca" / "ca.crt"))
-        self._server, self._kept = port, list[bytearray]()
+        self._server, self._sent, self._came = port, list[bytearray](), list[bytearray]()
         self._ready, self._loop, self.port = threading.Event(), asyncio.new_event_loop(), 0
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
 
@@ -40,7 +40,11 @@ class Recorder:
 
     def sent(self) -> bytes:
         """All that the hospital sent."""
-        return b"\n".join(bytes(each) for each in list(self._kept))
+        return b"\n".join(bytes(each) for each in list(self._sent))
+
+    def came(self) -> bytes:
+        """All that it received."""
+        return b"\n".join(bytes(each) for each in list(self._came))
 
     async def _serve(self) -> None:
         self._over = asyncio.Event()
@@ -55,22 +59,22 @@ class Recorder:
         await asyncio.gather(*others, return_exceptions=True)
 
     async def _pass(self, reader: StreamReader, writer: StreamWriter) -> None:
-        kept = bytearray()
-        self._kept.append(kept)
+        sent, came = bytearray(), bytearray()
+        self._sent.append(sent)
+        self._came.append(came)
         with suppress(OSError):
             server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server, ssl=self._as_client)
             try:
-                await asyncio.gather(_pump(reader, server_writer, kept), _pump(server_reader, writer, None))
+                await asyncio.gather(_pump(reader, server_writer, sent), _pump(server_reader, writer, came))
             finally:
                 server_writer.transport.abort()
         writer.transport.abort()
 
 
-async def _pump(source: StreamReader, target: StreamWriter, kept: bytearray | None) -> None:
+async def _pump(source: StreamReader, target: StreamWriter, kept: bytearray) -> None:
     with suppress(OSError):
         while data := await source.read(65536):
-            if kept is not None:
-                kept += data
+            kept += data
             target.write(data)
             await target.drain()
     target.close()

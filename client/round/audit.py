@@ -2,7 +2,7 @@
 
 No line names a patient or a file. `work/audit/audit.jsonl` has, for each message,
 
-    request   what was asked, by which run, SHA-256 of the weights and the server's head that came with it
+    request   what was asked, by which run, SHA-256 of the weights, the server's head and its signature
     decision  accepted by the policy; or declined or failed, with the code
     receipt   of all that left: of each record its name, type, size and SHA-256, and what was told in numbers
 
@@ -13,9 +13,13 @@ trained with less than was asked for.
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.round.outbox import Outbox
 from client.round.policy import DeclinedError, check_hours, check_rounds, check_run, reply_key
@@ -23,26 +27,43 @@ from shared.audit import audit_file
 from shared.chain import BusyError, Chain, hold_chain
 from shared.messages import MessageError, Reply, Request
 from shared.parse import ConfigError
+from shared.signatures import holds, records_sha256, server_key, sign
 from shared.site_config import SiteConfig
 
 WAIT = 10.0  # seconds for another message's line: writing one takes milliseconds
 DAY = timedelta(hours=24)
 
 
+@dataclass(frozen=True)
+class SiteKeys:
+    """What a site's replies are signed with, and whose requests it answers."""
+
+    key: ec.EllipticCurvePrivateKey
+    authority: x509.Certificate
+
+    def signed(self, line: Mapping[str, Any], request: Request) -> bool:
+        """Whether the federation's server signed the request that a line notes."""
+        key = server_key(request.certificate, self.authority)
+        return key is not None and holds(key, request.signature, "request", line)
+
+
 class Audit:
     """One message at one site. Its methods raise DeclinedError `audit` where the log cannot be written."""
 
-    def __init__(self, site: SiteConfig, kind: str) -> None:
-        """Nothing is written yet; `kind` is prepare, train or evaluate."""
-        self._site, self._noted = site, False
+    def __init__(self, site: SiteConfig, kind: str, keys: SiteKeys | None = None) -> None:
+        """Nothing is written yet; `kind` is prepare, train or evaluate. Without keys, as in a simulation, nothing is
+        signed.
+        """
+        self._site, self._noted, self._keys = site, False, keys
         self._about: dict[str, Any] = {"kind": kind, "run_id": None, "round": None}
-        self._asked: dict[str, Any] = {"event": "request", **self._about}
+        self._asked: dict[str, Any] = {"event": "request", **self._about, "site": site.name}
         self._asked |= {"config_hash": None, "weights": None, "server_head": None}
 
     def admit(self, request: Request) -> None:
         """Note a request and ask the policy, or raise its DeclinedError. Nothing of the site's data is read for it.
 
-        Raises MessageError where the request names no line of the server's log: such a server could write it anew.
+        Raises MessageError where the request names no line of the server's log, or the server did not sign it: nobody
+        could be shown that it was asked.
         """
         policy, now = self._site.policy, _now()
         self._about |= {"run_id": request.run_id, "round": request.round}
@@ -56,6 +77,7 @@ class Audit:
             try:
                 if not request.head:
                     raise MessageError("the request names no line of the server's audit log")
+                events = [*self._signer(request, log), self._asked]
                 check_run(policy, request.config)
                 if not stored:  # the work is done already
                     check_hours(policy, now.astimezone().time())
@@ -76,6 +98,26 @@ class Audit:
             events.append(self._decision(reply.status, reply.code))
         with self._log() as log:
             return log.append(*events, {"event": "receipt", **self._about, **told, "records": leaving})
+
+    def sign(self, reply: Reply, leaving: list[dict[str, Any]], head: str) -> str:
+        """Sign what leaves, with the receipt's hash; empty without keys."""
+        if self._keys is None:
+            return ""
+        update = next(part for part in leaving if part["name"] == "update/bytes")
+        told = {"site": reply.site, "status": reply.status, "code": reply.code, "patients": reply.patients}
+        told |= {"bytes": update["bytes"], "sha256": update["sha256"], "records": records_sha256(leaving)}
+        return sign(self._keys.key, "reply", {**self._about, **told, "head": head})
+
+    def _signer(self, request: Request, log: Chain) -> list[dict[str, Any]]:
+        """Note a request's signature, and its certificate, in a line of its own, where the log has not got it yet."""
+        if self._keys is None:
+            return []
+        if not self._keys.signed(self._asked, request):
+            raise MessageError(f"the request to {self._site.name} is not signed by the federation's server")
+        self._asked["signature"] = request.signature
+        if any(request.certificate in line for line in log.lines):
+            return []
+        return [{"event": "signer", "certificate": request.certificate}]
 
     def _decision(self, decision: str, code: str) -> dict[str, Any]:
         return {"event": "decision", **self._about, "decision": decision, "code": code}

@@ -1,14 +1,14 @@
-"""gliofed-client audit: whether a site's audit log is whole, and agrees with a server's."""
+"""gliofed-client audit: whether a site's audit log is whole, is signed by the server, and agrees with the server's."""
 
 import argparse
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from shared.audit import compare, find_audit, read_audit
-from shared.parse import ConfigError
-from shared.terminal import plain
+from shared.audit import compare, read_audit
+from shared.audit_command import audit_status, describe, find_audit
+from shared.signatures import Trust, read_trust
 
-FAILED, WRONG_USE = 1, 2
+KEYS = ("ca.crt", "site.key.pub")
 
 
 def audit_command(words: list[str]) -> int:
@@ -21,30 +21,26 @@ def audit_command(words: list[str]) -> int:
     verify = commands.add_parser("verify", add_help=False)
     verify.add_argument("work", type=Path, metavar="WORK")
     verify.add_argument("--server", type=Path, metavar="RUN", help="a run's folder, or a copy of its audit.jsonl")
-    arguments = parser.parse_args(words)
-    try:
-        return _verify(arguments.work.expanduser(), arguments.server and arguments.server.expanduser())
-    except OSError as error:  # another user's folder
-        return _say(f"{error.filename}: {error.strerror}", WRONG_USE)
+    verify.add_argument("--keys", type=Path, metavar="FILE", action="append", default=[], help="ca.crt, KIT.zip, .pub")
+    given = parser.parse_args(words)
+    return audit_status("gliofed-client", lambda: _verify(given))
 
 
-def _verify(work: Path, server: Path | None) -> int:
-    file = find_audit(work)
-    if file is None:
-        return _say(f"{work}: no audit log there; give a site's work folder", WRONG_USE)
-    other = server and find_audit(server)
-    if server and other is None:
-        return _say(f"--server {server}: no audit log there; give a run's folder", WRONG_USE)
-    try:
-        log = read_audit(file, alone=work.is_file())
-        print(f"{file}: {len(log.lines)} lines hold; head {log.head}")
-        if other is not None:
-            print(plain(compare(log, read_audit(other, alone=True))))
-    except ConfigError as error:
-        return _say(str(error), FAILED)
-    return 0
+def _verify(given: argparse.Namespace) -> Iterator[str]:
+    file = find_audit(given.work, "a site's work folder")
+    server = given.server and find_audit(given.server, "--server a run's folder")
+    trust = read_trust(given.keys, _known(file))
+    log = read_audit(file, alone=given.work.is_file())
+    yield from describe(log, "request", trust)
+    if server:
+        other = read_audit(server, alone=True)
+        yield from describe(other, "reply", trust)
+        yield compare(log, other)
 
 
-def _say(sentence: str, status: int) -> int:
-    print(f"gliofed-client: {plain(sentence)}", file=sys.stderr)
-    return status
+def _known(log: Path) -> Trust:
+    """The keys in the hospital's folder, where the log is in it."""
+    for folder in log.resolve().parents:
+        if all((folder / name).is_file() for name in KEYS):
+            return read_trust(folder / name for name in KEYS)
+    return Trust()

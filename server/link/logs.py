@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from server.link.control import key_bytes
+from server.link.proxy import logged_key
 from server.link.runs import Run, find_run, runs_of
 from server.link.superlink import link_folder
 from server.provisioning.acts import note_act
 from server.provisioning.federation import open_federation
+from shared.keys import read_public
 from shared.parse import ConfigError
 from shared.terminal import plain
 
@@ -38,15 +41,17 @@ def logs(
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Print a run's server log, to its end and, to `follow`, until the run is over; without a name the link's last
-    lines. Raises ConfigError.
+    lines, with a site's name in the place of its key. Raises ConfigError.
     """
     open_federation(folder)
     if name is None:
         found = sorted(link_folder(folder).glob("*.log"))
         if not found:
             raise ConfigError(f"{link_folder(folder)}: no logs yet, since gliofed-server start has not run")
+        keys = _logged_keys(folder)
         for log in found:
-            _print([f"== {log}", *log.read_text(errors="replace").splitlines()[-LINES:]], say)
+            lines = log.read_text(errors="replace").splitlines()[-LINES:]
+            _print([f"== {log}", *(" ".join(keys.get(word, word) for word in line.split(" ")) for line in lines)], say)
         return
     run, place, half = find_run(folder, name), 0, ""
     while True:
@@ -71,6 +76,15 @@ def _current(folder: Path) -> Run:
                 if run.state()[0] == state:
                     return run
     raise ConfigError(f"{folder}: no run waits or runs")
+
+
+def _logged_keys(folder: Path) -> dict[str, str]:
+    """Whose key each is that the access log has, of every site that was ever admitted."""
+    keys = {}
+    for path in (folder / "sites").glob("*/key.pub"):
+        with suppress(ConfigError, OSError):  # status says it
+            keys[logged_key(key_bytes(read_public(path.read_text(errors="replace"), "")))] = path.parent.name
+    return keys
 
 
 def _print(lines: Sequence[str], say: Callable[[str], None]) -> None:

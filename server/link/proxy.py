@@ -3,6 +3,7 @@
 Flower's Control API has no authentication, and its Fleet API can register nodes: from outside they must not be there.
 """
 
+import base64
 from collections.abc import Sequence
 
 CALLS = (
@@ -21,6 +22,10 @@ CALLS = (
 
 BURST = 200
 """Calls that a site may make at once before the rate counts."""
+ACCESS_LOG = "access.log"
+KEY = slice(80, 112)
+"""What the access log has of the header in which Flower sends a hospital's public key, PEM in base64: 18 bytes of the
+key itself. Before them every key on the curve has the same."""
 
 TEMPLATE = """# Written by gliofed-server start; changes are lost.
 daemon off;
@@ -30,7 +35,16 @@ error_log stderr warn;
 events {{ worker_connections 1024; }}
 http {{
     map $status $odd {{ ~^2 0; default 1; }}
-    access_log /dev/stderr combined if=$odd;  # not the polls of every site, three seconds apart
+    access_log /dev/stderr combined if=$odd;
+    map $http_flwr_public_key $key {{ "~^.{{{skipped}}}(?<piece>[A-Za-z0-9+/]{{{length}}})" $piece; default -; }}
+    # Not the polls of every site that bring nothing: one in three seconds.
+    map "$request_uri $status $body_bytes_sent" $call {{
+        "/v1/fleet/pull-messages 200 0" 0;
+        ~^/v1/fleet/ 1;
+        default 0;
+    }}
+    log_format call '$time_iso8601 $remote_addr $key $request_uri $status $request_length $bytes_sent';
+    access_log {access_log} call if=$call;
     server_tokens off;
     client_body_temp_path body;
     proxy_temp_path proxy;
@@ -70,27 +84,28 @@ http {{
         proxy_read_timeout 120s;
         proxy_max_temp_file_size 0;  # else model data would lie in nginx' files
         location / {{ return 404; }}
-        location ~ ^/v1/fleet/({calls})$ {{  # but for the two below, which go first
-            limit_except POST {{ deny all; }}
-            proxy_pass https://superlink;
-        }}
-        location = /v1/fleet/push-messages {{
+        if ($request_uri != $uri) {{ return 404; }}  # another spelling of a path, or a query
+{locations}
+    }}
+}}
+"""
+LOCATION = """        location = {path} {{
+{settings}            limit_except POST {{ deny all; }}
+            proxy_pass https://superlink{path};
+        }}"""
+"""Of one call: nginx asks the SuperLink for this very path, whatever the spelling that came."""
+SETTINGS = {
+    "push-messages": """\
             # For each list the SuperLink's database is locked, a third of a second for 32k, and who else writes waits
             # five seconds at most: several long ones at once would end every call.
             limit_conn lists 1;
             limit_conn connections 64;
-            limit_except POST {{ deny all; }}
-            proxy_pass https://superlink;
-        }}
-        location = /v1/fleet/push-object {{
+""",
+    "push-object": """\
             client_max_body_size 16m;  # Flower sends chunks of 5.24 MB
             client_body_buffer_size 16m;
-            limit_except POST {{ deny all; }}
-            proxy_pass https://superlink;
-        }}
-    }}
-}}
-"""
+""",
+}
 
 
 def nginx_conf(listen: Sequence[str], link: str, requests_a_second: int = 20) -> str:
@@ -101,7 +116,17 @@ def nginx_conf(listen: Sequence[str], link: str, requests_a_second: int = 20) ->
     return TEMPLATE.format(
         listen=" ".join(f"listen {address} ssl;" for address in listen),
         link=link,
-        calls="|".join(CALLS),
+        locations="\n".join(
+            LOCATION.format(path=f"/v1/fleet/{call}", settings=SETTINGS.get(call, "")) for call in CALLS
+        ),
+        access_log=ACCESS_LOG,
+        skipped=KEY.start,
+        length=KEY.stop - KEY.start,
         rate=requests_a_second,
         burst=BURST,
     )
+
+
+def logged_key(public_key: bytes) -> str:
+    """What the access log has of a key, which Flower writes as these bytes."""
+    return base64.b64encode(public_key).decode()[KEY]

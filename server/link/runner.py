@@ -11,7 +11,7 @@ from typing import Any
 
 from server.link.control import Control
 from server.link.members import Member
-from server.link.runs import AGREED, CODE, NODES, Run, Submission, runs_of
+from server.link.runs import AGREED, CODE, NODES, Run, Submission, announce, runs_of
 from server.link.superlink import installed_code, link_folder
 from shared.files import write_json
 from shared.parse import ConfigError
@@ -114,7 +114,7 @@ class Runner:
         if (unpacked := installed_code(self.folder)).exists():
             shutil.rmtree(unpacked)
         run.submitted(submission)  # where nothing can be noted, no server may start that nobody knows of
-        flower = self.control.start_run(code, {"out": str(run.folder)})
+        flower = self.control.start_run(code, {"submission": announce(run)})
         since = run.wanted().since
         run.submitted(Submission(since=since, flower=flower, tries=tries + 1, rounds=rounds))
         return [f"run {run.name}: {'goes on' if run.events() else 'submitted'}"]

@@ -32,6 +32,8 @@ T = TypeVar("T")
 CODE = "code.fab"
 NODES = "nodes.json"
 AGREED = "agreed.json"
+FEDERATION = "GLIOFED_FEDERATION"
+"""Environment variable with the federation's folder, of a run's server."""
 State = Literal["waiting", "running", "stopped", "done", "incomplete", "failed"]
 
 
@@ -200,6 +202,31 @@ def new_run(folder: Path, name: str, config: RunConfig, overrides: Sequence[str]
             write_json(half / "run.json", saved | {"overrides": list(overrides)})
             Run(half).want("run")
     return run
+
+
+def announce(run: Run) -> str:
+    """Note that a run's server is to be started; return the random id by which it finds the run.
+
+    Flower shows every hospital what a run is started with, so it must tell neither folder nor name.
+    """
+    id = uuid4().hex
+    write_json(_announced(run.folder.parents[1]), {"submission": id, "run": run.name})
+    return id
+
+
+def announced(folder: Path, id: str) -> Run:
+    """Find the run that was announced last under this id, or raise ConfigError: another one has taken its place."""
+    name = None
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        known = json.loads(_announced(folder).read_text())
+        name = known["run"] if known["submission"] == id else None
+    if name is None:
+        raise ConfigError(f"{_announced(folder)}: does not name this submission; start submits the run again")
+    return find_run(folder, name)
+
+
+def _announced(folder: Path) -> Path:
+    return folder / "runs" / "submitted.json"
 
 
 @lru_cache(maxsize=256)

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from server.link.control import Control
-from server.link.proxy import nginx_conf
+from server.link.proxy import ACCESS_LOG, nginx_conf
+from server.link.runs import FEDERATION
 from server.provisioning.certificates import LINK_NAMES, SERVER_CERTIFICATES, load_authority, stale
 from server.provisioning.federation import FederationConfig, open_federation
 from shared.files import write_bytes, write_json
@@ -58,9 +59,8 @@ def open_link(folder: Path) -> Link:
     home.mkdir(mode=0o700, exist_ok=True)
     os.environ |= no_proxy_here()  # for our own calls too
     environment = _environment(home)
-    proxy = Program(
-        "nginx", (nginx, "-c", str(home / "nginx.conf"), "-p", str(home), "-e", "stderr"), home, environment
-    )
+    words = (nginx, "-c", str(home / "nginx.conf"), "-p", str(home), "-e", "stderr")
+    proxy = Program("nginx", words, home, environment, other_logs=[home / ACCESS_LOG])
     superlink = Program("superlink", (), home, environment)
     for program in (proxy, superlink):
         program.end_older()
@@ -105,7 +105,8 @@ def _environment(home: Path) -> dict[str, str]:
     """
     others = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
     flower = {"FLWR_HOME": str(home / "flower"), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    return {**others, **flower, "PATH": f"{_bin()}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+    path = f"{_bin()}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {**others, **flower, FEDERATION: str(home.parent), "PATH": path}
 
 
 def _bin() -> Path:

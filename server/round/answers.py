@@ -33,6 +33,7 @@ class Absent:
 NOT_INVITED = Absent("not_invited", "not in round.expected")
 EXPELLED = Absent("missing", "expelled")
 NO_REPLY = Absent("failed", FLOWER_ERRORS[3])
+UNSIGNED = Absent("failed", "its reply is not signed with the key that it was admitted with")
 
 
 def flower_error(code: int) -> Absent:

@@ -3,40 +3,80 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
 from torch import Tensor
 
+from server.round.run_keys import RunKeys
 from shared.audit import audit_file
 from shared.chain import BusyError, Chain, hold_chain
 from shared.codec import weights_to_bytes
+from shared.keys import public_line
 from shared.messages import Reply, Request
 from shared.parse import ConfigError
+from shared.signatures import NO_RECEIPT, holds, sign
 
 
 class RunAudit:
     """The audit log of one run; every line is on disk before its method returns."""
 
-    def __init__(self, log: Chain) -> None:
-        """Write to a log that is held."""
-        self._log = log
+    def __init__(self, log: Chain, keys: RunKeys | None = None) -> None:
+        """Write to a log that is held. Without keys, as in a simulation, nothing is signed."""
+        self._log, self._keys, self._run_id = log, keys, ""
+        self._signers: dict[str, ec.EllipticCurvePublicKey] = {}
+        """Whose key each site's last reply was signed with."""
 
     def began(self, event: str, run_id: str, config_hash: str) -> None:
         """Note a start or a resume."""
+        self._run_id = run_id
         self._log.append({"event": event, "run_id": run_id, "config_hash": config_hash})
 
-    def asked(self, kind: str, request: Request, sites: Sequence[str]) -> str:
-        """Note who is about to be asked, from which weights; return the head that goes with the requests."""
-        about = {"event": "request", "kind": kind, "round": request.round, "config_hash": request.config.hash}
+    def asked(self, kind: str, request: Request, sites: Sequence[str]) -> list[Request]:
+        """Note who is about to be asked, from which weights; return each one's request, with the log's head, signed."""
+        about = {"kind": kind, "round": request.round, "config_hash": request.config.hash}
         about["weights"] = request.weights_sha256
-        return self._log.append(*({**about, "site": site} for site in sites))
+        head = self._log.append(*({"event": "request", **about, "site": site} for site in sites))
+        if self._keys is None:
+            return [replace(request, head=head)] * len(sites)
+        lines = [{**about, "run_id": request.run_id, "site": site, "server_head": head} for site in sites]
+        signatures = [sign(self._keys.key, "request", line) for line in lines]
+        proven = replace(request, head=head, certificate=self._keys.certificate)
+        return [replace(proven, signature=signature) for signature in signatures]
+
+    def is_signed(self, kind: str, round: int, site: str, reply: Reply) -> bool:
+        """Whether a reply is signed with the key that its site is admitted with, where sites have keys.
+
+        The site could write no log where the reply says so; then it has no signature either.
+        """
+        if self._keys is None:
+            return True
+        if not reply.head and reply.code in NO_RECEIPT:
+            return not reply.signature
+        key = self._keys.of_site(site)
+        line = {**self._line(kind, round, site, reply), "run_id": self._run_id}
+        if key is None or not holds(key, reply.signature, "reply", line):
+            return False
+        self._signers[site] = key
+        return True
 
     def answered(self, kind: str, round: int, site: str, reply: Reply) -> None:
-        """Note a reply, with the site's head that came with it."""
+        """Note a reply, with the site's head and signature that came with it, and before the first one its key."""
+        line = self._line(kind, round, site, reply)
+        if not reply.signature or self._keys is None:
+            self._log.append(line)
+            return
+        key = {"event": "signer", "site": site, "key": public_line(self._signers[site])}
+        known = any(key["key"] in each for each in self._log.lines)
+        self._log.append(*([] if known else [key]), {**line, "signature": reply.signature})
+
+    def _line(self, kind: str, round: int, site: str, reply: Reply) -> dict[str, Any]:
         about = {"event": "reply", "kind": kind, "round": round, "site": site, "head": reply.head or None}
         told = {"status": reply.status, "code": reply.code, "patients": reply.patients}
-        update = {"bytes": len(reply.update), "sha256": hashlib.sha256(reply.update).hexdigest()}
-        self._log.append({**about, **told, **update})
+        update = {"bytes": len(reply.update), "sha256": reply.update_sha256}
+        return {**about, **told, **update, **({"records": reply.records} if reply.records else {})}
 
     def absent(self, kind: str, round: int, site: str, status: str, reason: str) -> None:
         """Note that there is no reply, or none that can be read, and why."""
@@ -57,10 +97,10 @@ class RunAudit:
 
 
 @contextmanager
-def hold_audit(out: Path) -> Iterator[RunAudit]:
+def hold_audit(out: Path, keys: RunKeys | None = None) -> Iterator[RunAudit]:
     """Hold the audit log of the run in `out`, as long as the server works on it; or raise ConfigError."""
     try:
         with hold_chain(audit_file(out)) as log:
-            yield RunAudit(log)
+            yield RunAudit(log, keys)
     except BusyError as error:
         raise ConfigError(f"{error}; wait until it ends") from None

@@ -1,14 +1,16 @@
-"""gliofed-server audit: whether a run's audit log is whole, and agrees with the sites'."""
+"""gliofed-server audit: whether a run's audit log is whole, is signed by the sites, and agrees with theirs; copies."""
 
 import argparse
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from shared.audit import compare, find_audit, noted_head, read_audit
-from shared.parse import ConfigError
-from shared.terminal import plain
+from server.provisioning.admit import read_records
+from server.provisioning.federation import FILE
+from shared.audit import compare, noted_head, read_audit
+from shared.audit_command import audit_status, copy_for, describe, find_audit
+from shared.signatures import Trust, read_trust
 
-FAILED, WRONG_USE = 1, 2
+HINT = "a run's folder"
 
 
 def audit_command(words: list[str]) -> int:
@@ -17,29 +19,42 @@ def audit_command(words: list[str]) -> int:
     Returns 0 where every line holds, 1 where one does not, and 2 where there is no log.
     """
     parser = argparse.ArgumentParser(prog="gliofed-server audit", add_help=False)
-    commands = parser.add_subparsers(required=True, metavar="verify")
+    commands = parser.add_subparsers(required=True, metavar="verify|copy", dest="command")
     verify = commands.add_parser("verify", add_help=False)
-    verify.add_argument("run", type=Path, metavar="RUN")
     verify.add_argument("--site", type=Path, metavar="WORK", action="append", default=[])
-    arguments = parser.parse_args(words)
-    file = find_audit(arguments.run.expanduser())
-    if file is None:
-        return _say(f"{arguments.run}: no audit log there; give a run's folder", WRONG_USE)
-    others = [find_audit(site.expanduser()) for site in arguments.site]
-    for site, other in zip(arguments.site, others, strict=True):
-        if other is None:
-            return _say(f"--site {site}: no audit log there; give a work folder, audit.jsonl or head.json", WRONG_USE)
-    try:
-        log = read_audit(file)
-        print(f"{file}: {len(log.lines)} lines hold; head {log.head}")
-        for other in filter(None, others):
-            says = noted_head(other, log) if other.suffix == ".json" else compare(read_audit(other, alone=True), log)
-            print(plain(says))
-    except ConfigError as error:
-        return _say(str(error), FAILED)
-    return 0
+    verify.add_argument("--keys", type=Path, metavar="FILE", action="append", default=[], help="ca.crt, KIT.zip, .pub")
+    copy = commands.add_parser("copy", add_help=False)
+    copy.add_argument("--site", metavar="NAME", required=True)
+    for command in (verify, copy):
+        command.add_argument("run", type=Path, metavar="RUN")
+    given = parser.parse_args(words)
+    return audit_status("gliofed-server", lambda: _verify(given) if given.command == "verify" else _copy(given))
 
 
-def _say(sentence: str, status: int) -> int:
-    print(f"gliofed-server: {plain(sentence)}", file=sys.stderr)
-    return status
+def _verify(given: argparse.Namespace) -> Iterator[str]:
+    file = find_audit(given.run, HINT)
+    others = [find_audit(site, "--site a work folder, audit.jsonl or head.json") for site in given.site]
+    trust = read_trust(given.keys, _known(file))
+    log = read_audit(file, alone=given.run.is_file())
+    yield from describe(log, "reply", trust)
+    for other in others:
+        if other.suffix == ".json":
+            yield noted_head(other, log)
+        else:
+            site = read_audit(other, alone=True)
+            yield from describe(site, "request", trust)
+            yield compare(site, log)
+
+
+def _copy(given: argparse.Namespace) -> Iterator[str]:
+    yield from copy_for(read_audit(find_audit(given.run, HINT)), given.site)
+
+
+def _known(log: Path) -> Trust:
+    """The keys in the federation's folder, where the log is in it: every key that a site was ever admitted with."""
+    for folder in log.resolve().parents:
+        if (folder / FILE).is_file() and (folder / "ca" / "ca.crt").is_file():
+            records = read_records(folder)[0].items()
+            sites = {site: [one.fingerprint, *(each.fingerprint for each in one.earlier)] for site, one in records}
+            return read_trust([folder / "ca" / "ca.crt"], Trust(sites=sites))
+    return Trust()

@@ -15,7 +15,7 @@ from typing import Literal
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from server.round.answers import AWAY, EXPELLED, LOST, NO_REPLY, Absent, flower_error
+from server.round.answers import AWAY, EXPELLED, LOST, NO_REPLY, UNSIGNED, Absent, flower_error
 from server.round.audit import RunAudit
 from server.round.pulling import UNREADABLE, SeparatePulls, TogetherPulls
 from shared.messages import LATE, MessageError, Reply, Request
@@ -120,7 +120,8 @@ class Mail:
             node = messages[message]
             answered = not _given_up(reply)
             if answered:  # noted like any other, since the site's log has its receipt
-                self.note(_word(reply), round_of(node), node, _read(reply))
+                word, round = _word(reply), round_of(node)
+                self.note(word, round, node, self._read(word, round, node, reply))
             yield node, answered
 
     def note(self, word: str, round: int, node: int, answer: Reply | Absent) -> None:
@@ -133,13 +134,12 @@ class Mail:
     def _send(
         self, kind: Kind, request: Request, questions: dict[int, _Question], nodes: Sequence[int], end: float
     ) -> Iterator[tuple[int, Answer]]:
-        if nodes:
-            names = [self._name_of(node) for node in nodes]
-            request = replace(request, head=self._audit.asked(WORD[kind], request, names))
-        for node in nodes:
+        names = [self._name_of(node) for node in nodes]
+        requests = self._audit.asked(WORD[kind], request, names) if nodes else []
+        for node, addressed in zip(nodes, requests, strict=True):
             question = questions[node]
             # Who comes back after the end must not train a round that is closed.
-            sent = self._push(kind, request, node, end - time.monotonic() + 60)
+            sent = self._push(kind, addressed, node, end - time.monotonic() + 60)
             if sent is None:
                 del questions[node]
                 yield node, Absent("failed", "the request could not be sent")
@@ -163,7 +163,8 @@ class Mail:
         error = reply.error.code if isinstance(reply, Message) and reply.has_error() else None
         if message == question.probe:
             question.probe, question.since = "", time.monotonic()
-            self.note(WORD["query"], request.round, question.node, _read(reply))
+            answer = self._read(WORD["query"], request.round, question.node, reply)
+            self.note(WORD["query"], request.round, question.node, answer)
             if error is None:  # it is free, though what was sent before has no answer
                 self._lose(kind, request, question, NO_REPLY)
             return
@@ -175,7 +176,21 @@ class Mail:
             if question.asks < MOST_ASKS or question.open:
                 return
         del questions[question.node]
-        yield question.node, Unanswered(None) if _given_up(reply) else _read(reply)
+        if _given_up(reply):
+            yield question.node, Unanswered(None)
+        else:
+            yield question.node, self._read(WORD[kind], request.round, question.node, reply)
+
+    def _read(self, word: str, round: int, node: int, reply: Message | Absent) -> Reply | Absent:
+        if isinstance(reply, Absent):
+            return reply
+        if reply.has_error():
+            return flower_error(reply.error.code)
+        try:
+            found = Reply.from_records(reply.content)
+        except MessageError:
+            return UNREADABLE
+        return found if self._audit.is_signed(word, round, self._name_of(node), found) else UNSIGNED
 
     def _lose(self, kind: Kind, request: Request, question: _Question, why: Absent) -> None:
         self.note(WORD[kind], request.round, question.node, why)
@@ -187,8 +202,7 @@ class Mail:
             silent = question.open and not question.probe and time.monotonic() - question.since > retry
             if silent and not question.again and question.asks < MOST_ASKS:
                 names = [self._name_of(question.node)]
-                empty = replace(request, weights=b"")
-                empty = replace(empty, head=self._audit.asked(WORD["query"], empty, names))
+                (empty,) = self._audit.asked(WORD["query"], replace(request, weights=b""), names)
                 question.probe = self._push("query", empty, question.node, 2 * retry) or ""
                 question.since = time.monotonic()
 
@@ -203,14 +217,3 @@ def _given_up(reply: Message | Absent) -> bool:
 
 def _word(reply: Message | Absent) -> str:
     return WORD.get(reply.metadata.message_type, "unknown") if isinstance(reply, Message) else "unknown"
-
-
-def _read(reply: Message | Absent) -> Reply | Absent:
-    if isinstance(reply, Absent):
-        return reply
-    if reply.has_error():
-        return flower_error(reply.error.code)
-    try:
-        return Reply.from_records(reply.content)
-    except MessageError:
-        return UNREADABLE

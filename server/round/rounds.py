@@ -18,6 +18,7 @@ from server.round.fold import fold
 from server.round.gate import judge
 from server.round.history import Event, History, as_json, site_line
 from server.round.progress import RoundProgress
+from server.round.run_keys import RunKeys
 from server.round.spool import Spool, Spooled
 from server.round.state import State, load_state, save_state
 from server.round.strategies import ServerStep
@@ -54,12 +55,13 @@ def federate(
     names: Names | None = None,
     agreed: Agreed | None = None,
     lossy: bool = False,
+    keys: RunKeys | None = None,
 ) -> str:
     """Train to the last round, or go on with the run in `out`; return done, incomplete or failed.
 
     Incomplete: a site that was asked, or expected, did not count in some round; or the privacy budget was spent before
     the last round, and the end of the history has a reason. `waves` are the turns that sites on one machine take; for
-    `names`, `agreed` and `lossy` see `Sites`.
+    `names`, `agreed` and `lossy` see `Sites`, for `keys` `RunAudit`.
     """
     history = History(out / "history.jsonl")
     events = history.events()
@@ -68,7 +70,7 @@ def federate(
     start: Event = {"run_id": run_id, "config_hash": config.hash, "versions": versions()}
     if config.privacy.mechanism != "none":
         start["private"] = config.privacy.test_seed is None  # in test mode anybody can compute the noise
-    with hold_audit(out) as audit, RoundProgress(config.rounds) as progress:
+    with hold_audit(out, keys) as audit, RoundProgress(config.rounds) as progress:
         history.repair()  # held by now: another server of this run may have been writing that line
         audit.began("resume" if events else "start", run_id, config.hash)
         history.append({"event": "resume" if events else "start", **start})

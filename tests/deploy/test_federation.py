@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,17 +77,25 @@ def federation(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def test_a_run_across_machines(federation: tuple[Deployed, Recorder], simulated: Path) -> None:
     """The weights are the simulation's, bit for bit; the logs of all ends hold each other; no name has left."""
     made, tap = federation
-    words = ("run", f"federation={made.folder}", "name=first", *SETTINGS)
+    words = ("run", f"federation={made.folder}", "name=paediatric", *SETTINGS)
     assert made.command(*words).wait() == 0
-    run = made.folder / "runs" / "first"
+    run = made.folder / "runs" / "paediatric"
     until(lambda: ended(run), "the run ended", ROUNDS)
     assert ended(run) == "done", (run / "server.log").read_text()
     ours, theirs = (load_file(each / "model" / "model.safetensors") for each in (run, simulated))
     assert_close(ours, theirs, rtol=0, atol=0)
     for site in SITES:
-        work = made.hospital(site) / "work"
+        work, copy = made.hospital(site) / "work", made.root / f"{site}.jsonl"
         assert made.command("audit", "verify", run, "--site", work).wait() == 0
-        assert made.client("audit", "verify", work, "--server", run).wait() == 0
+        with copy.open("wb") as file:
+            assert made.command("audit", "copy", run, "--site", site, stdout=file).wait() == 0
+        verify = made.client("audit", "verify", work, "--server", copy, stdout=subprocess.PIPE)
+        said = verify.communicate()[0].decode()
+        assert verify.returncode == 0
+        assert re.search("requests of the server signed with SHA256:[^ ]+: [1-9]", said)
+        assert re.search(f"replies of {site} signed with SHA256:[^ ]+: [1-9]", said)
+        assert "is that its key" not in said and "unsigned" not in said
+        assert not [other for other in SITES if other != site and other in copy.read_text()]
     left = tap.sent()
     # What is looked for would be seen: updates are whole in it, and the site's own name is.
     assert len(left) > 2 * sum(weight.nbytes for weight in ours.values())
@@ -94,6 +104,9 @@ def test_a_run_across_machines(federation: tuple[Deployed, Recorder], simulated:
     names = {path.name for path in scans.rglob("*")} | {path.stem for path in scans.rglob("*")} | {BROKEN}
     told = [name for name in (*names, str(simulated), str(made.hospital(SITES[0]))) if name.encode() in left]
     assert len(names) > 20 and told == []
+    came, submission = tap.came(), json.loads((run.parent / "submitted.json").read_text())["submission"]
+    assert submission.encode() in came  # so Flower's words about the run are in it
+    assert b"paediatric" not in came and str(made.folder).encode() not in came
 
 
 LIAR = '''

@@ -27,9 +27,10 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from waiting import alive, until
 
-from server.link.proxy import CALLS
+from server.link.control import key_bytes
+from server.link.proxy import ACCESS_LOG, CALLS, logged_key
 from server.provisioning.admit import expel
-from shared.keys import new_key, private_bytes, write_secret
+from shared.keys import new_key, private_bytes, read_public, write_secret
 
 pytestmark = pytest.mark.deploy
 
@@ -121,9 +122,13 @@ def test_a_site_sends_one_list_of_chunks_at_a_time(deployed: Deployed, line: htt
         "/v1/fleet/pull-messages/register-node",
         "http://localhost/v1/control/list-nodes",
         "https://127.0.0.1/v1/fleet/register-node",
+        "/v1/control/x%2f..%2f..%2ffleet%2fpull-messages",
+        "/v1/fleet//pull-messages",
+        "/v1/fleet/pull%2dmessages",
+        "/v1/fleet/pull-messages?x",
     ],
 )
-def test_no_spelling_reaches_the_rest(deployed: Deployed, path: str) -> None:
+def test_no_other_spelling_is_passed_on(deployed: Deployed, path: str) -> None:
     raw = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
     trust = ssl.create_default_context(cafile=str(deployed.hospital(SITES[0]) / "ca.crt"))
     with socket.create_connection(("127.0.0.1", deployed.port), 30) as plain:
@@ -206,6 +211,21 @@ def test_an_admitted_site_connects_survives_restarts_and_is_cut_off(deployed: De
     log = deployed.hospital(SITES[0]) / "node.log"
     until(lambda: deployed.others[-2].poll() is not None or "401" in log.read_text(), "the node was cut off")
     assert deployed.connected(SITES[1])
+
+
+def test_every_use_of_a_key_is_logged_with_its_address(deployed: Deployed, line: http.client.HTTPSConnection) -> None:
+    """A call without a key as well; but not the polls that bring nothing, and no other path."""
+    key = read_public((deployed.hospital(SITES[1]) / "site.key.pub").read_text(), "site.key.pub")
+    assert answer(line, "POST", "/v1/fleet/get-run", b"x") == 415  # Flower looks at the form first
+    assert answer(line, "POST", "/v1/control/list-nodes") == 404
+    log = deployed.folder / "link" / ACCESS_LOG
+    until(lambda: " - /v1/fleet/get-run 415 " in log.read_text(), "it is logged")
+    calls = [each.split(" ") for each in log.read_text().splitlines()]
+    assert {len(each) for each in calls} == {7} and {each[1] for each in calls} == {"127.0.0.1"}
+    of_site = {(call, status) for _, _, piece, call, status, _, _ in calls if piece == logged_key(key_bytes(key))}
+    assert {("/v1/fleet/activate-node", "200"), ("/v1/fleet/send-node-heartbeat", "200")} <= of_site
+    assert "/v1/fleet/pull-messages" not in {each[3] for each in calls if each[4] == "200"}
+    assert "/v1/control/list-nodes" not in log.read_text()
 
 
 def test_a_hospital_orders_no_other(deployed: Deployed) -> None:

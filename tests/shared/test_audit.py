@@ -1,58 +1,28 @@
 """A server's and a site's log against each other: what either leaves out, or notes otherwise, shows."""
 
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from both_ends import WEIGHTS, Both, both_ends
 
 import shared.messages
 from client.round.audit import Audit, note
 from client.round.policy import reply_key
-from server.round.audit import RunAudit, hold_audit
-from shared.audit import audit_file, compare, read_audit
+from server.round.audit import RunAudit
 from shared.config import RunConfig
-from shared.messages import MessageError, Reply, Request, leaving
+from shared.messages import MessageError, Reply, Request
 from shared.parse import ConfigError
-from shared.site_config import SiteConfig
-
-WEIGHTS = b"weights"
-
-
-@dataclass
-class Both:
-    """The two ends of a run, each with the log that it writes in truth; a test says what is lost or forged."""
-
-    server: RunAudit
-    site: SiteConfig
-    config: RunConfig
-
-    def ask(self, kind: str = "train", round: int = 1, site: str = "a", **other: Any) -> Reply:
-        """Ask, let the site note and answer it, and return the reply as it leaves; `other` than noted comes there."""
-        weights = b"" if kind == "prepare" else WEIGHTS
-        request = Request(run_id="r", round=round, config=self.config, weights=weights)
-        request = replace(request, head=self.server.asked(kind, request, [site, "z"]))
-        audit = Audit(self.site, kind)
-        audit.admit(replace(request, **other))
-        reply = Reply(site="a", patients=3, update=b"update" if kind == "train" else b"")
-        return replace(reply, head=audit.receipt(reply, leaving(reply.to_records())))
-
-    def agree(self) -> str:
-        """What is said of both logs, without what they are called."""
-        logs = (read_audit(audit_file(Path(self.site.work))), read_audit(audit_file(Path(self.site.work).parent)))
-        return compare(*logs).replace(str(logs[1].file), "LOG")
 
 
 @pytest.fixture
 def both(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Iterator[Both]:
-    site = SiteConfig(name="a", root=str(tmp_path), labels="mock", work=str(tmp_path / "work"))
-    with hold_audit(tmp_path) as server:
-        made = Both(server, site, run_config())
-        server.began("start", "r", made.config.hash)
-        server.answered("prepare", 1, "a", made.ask("prepare"))
+    with both_ends(tmp_path, run_config()) as made:
         yield made
 
 
@@ -96,7 +66,23 @@ def test_a_reply_that_was_lost_is_counted(both: Both, excuse: Callable[[RunAudit
     both.server.answered("train", 1, "a", both.ask())
     both.server.ended("done")
     assert both.agree().startswith("a: 2 replies and 3 requests agree with LOG; 1 more left the site")
-    assert both.agree().endswith("no answer, as is usual after a stop or a lost connection")
+    size = sum(record["bytes"] for record in both.logs()[0].events()[5]["records"])
+    lost = f"no answer, as is usual after a stop or a lost connection: train of round 1, {size} bytes"
+    assert size > len(b"update") and both.agree().endswith(lost)
+
+
+def test_what_was_lost_is_told_by_its_size(both: Both) -> None:
+    """A whole update is not drowned in the answers that say that a site is free."""
+    both.ask("prepare")
+    both.ask(round=2)
+    both.ask("prepare", round=2)
+    both.ask("prepare", round=2)
+    said = both.agree().split("lost connection: ")[1]
+    size, first = "([0-9]+) bytes", "prepare of round 1, [0-9]+ bytes"
+    found = re.fullmatch(rf"train of round 2, {size}; prepare of round 2, {size} \(2 times\); {first}", said)
+    assert found is not None
+    update, answer = map(int, found.groups())
+    assert update == answer + len(b"update")
 
 
 @pytest.mark.parametrize("kind", ["prepare", "train"])

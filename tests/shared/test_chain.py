@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import shared.chain
-from shared.chain import BusyError, Chain, head_file, hold_chain, lock, read_chain, read_head
+from shared.chain import BusyError, Chain, head_file, hold_chain, lock, read_chain, read_head, redact
 from shared.files import append_line
 from shared.parse import ConfigError
 
@@ -45,12 +46,55 @@ def change(file: Path, how: Callable[[list[bytes]], list[bytes]]) -> None:
     file.write_bytes(b"".join(how(file.read_bytes().splitlines(keepends=True))))
 
 
+def by_hand(line: bytes) -> str:
+    """The hash of a line, without our functions: of its first 79 bytes and the hash of the others."""
+    start, rest = line[:79], line[79:]
+    assert re.fullmatch(rb'\{"before": "[0-9a-f]{64}", ', start) and rest.startswith(b'"salt": "')
+    return sha256(start + b'"rest": "' + sha256(rest).hexdigest().encode() + b'"}').hexdigest()
+
+
 def test_the_hashes_are_those_of_any_other_tool(file: Path) -> None:
     """Each line without its end, by hashlib; the first follows the hash of nothing."""
     lines = file.read_bytes().splitlines()
     before = [json.loads(line)["before"] for line in lines]
-    assert before == [sha256(line).hexdigest() for line in (b"", *lines[:-1])]
-    assert json.loads(head_file(file).read_text()) == {"lines": 4, "hash": sha256(lines[-1]).hexdigest()}
+    assert before == [sha256(b"").hexdigest(), *map(by_hand, lines[:-1])]
+    assert json.loads(head_file(file).read_text()) == {"lines": 4, "hash": by_hand(lines[-1])}
+
+
+def test_a_log_of_an_earlier_version_goes_on(file: Path) -> None:
+    """Its lines have no salt, and their hash is their own."""
+    old, before = [], ""
+    for number in range(3):
+        old.append(json.dumps({"before": sha256(before.encode()).hexdigest(), "number": number}))
+        before = old[-1]
+    file.write_text("".join(f"{line}\n" for line in old))
+    head_file(file).write_text(json.dumps({"lines": 3, "hash": sha256(before.encode()).hexdigest()}))
+    add(file, 3)
+    assert numbers(file) == [0, 1, 2, 3]
+    assert [redact(line) for line in old] == [None] * 3
+    change(file, lambda of: [of[0], of[1].replace(b": 1}", b": 7}"), *of[2:]])
+    with pytest.raises(ConfigError, match="line 3 does not follow"):
+        verify(file)
+
+
+@pytest.mark.parametrize("hidden", [[0], [1, 2], [3], [0, 1, 2, 3]])
+def test_a_redacted_log_holds_and_tells_nothing(file: Path, hidden: list[int]) -> None:
+    lines, head = file.read_text().splitlines(), verify(file).head
+    copy = [redact(line) or "" if number in hidden else line for number, line in enumerate(lines)]
+    file.write_text("".join(f"{line}\n" for line in copy))
+    log = verify(file)
+    assert log.head == head
+    told = [event.get("number", event["event"] if "event" in event else None) for event in log.events()]
+    assert told == ["redacted" if number in hidden else number for number in range(4)]
+    # Whoever knows all but the salt cannot tell which event it was.
+    salts = [json.loads(line)["salt"] for line in lines]
+    assert len(set(salts)) == 4
+    assert [salt in "".join(copy) for salt in salts] == [number not in hidden for number in range(4)]
+    for number in hidden:
+        spoilt = copy[number].replace(json.loads(copy[number])["rest"][:8], "00000000")
+        file.write_text("".join(f"{line}\n" for line in [*copy[:number], spoilt, *copy[number + 1 :]]))
+        with pytest.raises(ConfigError, match=f"line {number + 2} does not follow|line 4 is not the one"):
+            verify(file)
 
 
 @pytest.mark.parametrize(

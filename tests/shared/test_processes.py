@@ -138,11 +138,14 @@ def test_a_long_log_becomes_the_old_one(
 ) -> None:
     """It grows for months; and the program keeps its file open."""
     monkeypatch.setattr(shared.processes, "LONGEST_LOG", 10)
-    it = program("sh", "-c", "echo 0123456789; while [ ! -e more ]; do sleep 0.01; done; echo after; sleep 60")
-    until(lambda: it.tend() or (tmp_path / "it.old.log").exists(), "another log")
-    assert (tmp_path / "it.old.log").read_text() == "0123456789\n"
+    own = tmp_path / "own.log"
+    words = "exec 3>>own.log; echo 0123456789 | tee /dev/fd/3; until [ -e more ]; do sleep 0.01; done"
+    it = program("sh", "-c", f"{words}; echo after | tee /dev/fd/3; sleep 60")
+    it.other_logs = [own]
+    until(lambda: it.tend() or all((tmp_path / f"{name}.old.log").exists() for name in ("it", "own")), "other logs")
+    assert (tmp_path / "it.old.log").read_text() == (tmp_path / "own.old.log").read_text() == "0123456789\n"
     (tmp_path / "more").touch()
-    until(lambda: it.log.read_text() == "after\n", "it writes on")
+    until(lambda: it.log.read_text() == own.read_text() == "after\n", "it writes on")
 
 
 def test_a_full_disk_keeps_no_program_from_running(

@@ -1,6 +1,7 @@
 """How `start` takes runs to Flower and back, one at a time."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -10,11 +11,13 @@ import pytest
 
 import server.link.runner
 import server.link.runs
+import shared.code
 from server.deployed import _agreed
 from server.link.members import Member
 from server.link.runner import MOST_TRIES, PAUSES, Runner
-from server.link.runs import Run
+from server.link.runs import Run, announce, announced
 from server.round.history import Event, History
+from shared.parse import ConfigError
 
 MEMBERS = {"a": Member(node=7, online=True, seen=None, patients=40)}
 END = {"event": "end", "status": "done"}
@@ -67,13 +70,35 @@ def test_runs_take_turns_in_the_order_in_which_they_are_wanted(make: Callable[[s
     it, flower, _ = runner(study)
     it.tend(MEMBERS)
     it.tend(MEMBERS)
-    assert [Path(config["out"]).name for config in flower.started] == ["b"]
+    assert [announced(study, config["submission"]) for config in flower.started] == [first]
     assert json.loads((first.folder / "nodes.json").read_text()) == {"7": "a"}
     assert (first.state(), later.state()) == (("running", None), ("waiting", None))
     write(first, {"event": "start"}, END)
     flower.going.clear()
     assert it.tend(MEMBERS) == ["run b: done", "run a: submitted"]
     assert first.state() == ("done", None)
+
+
+def test_flower_is_told_neither_the_folder_nor_the_name_of_a_run(make: Callable[[str], Run], study: Path) -> None:
+    """It shows every hospital what a run is started with."""
+    make("first-in-human")
+    it, flower, _ = runner(study)
+    it.tend(MEMBERS)
+    ((key, told),) = flower.started[0].items()
+    assert key == "submission" and re.fullmatch("[0-9a-f]{32}", told)
+    assert f'{key} = ""' in shared.code.PYPROJECT  # Flower takes no other key
+
+
+def test_a_server_whose_run_was_submitted_again_does_not_find_it(make: Callable[[str], Run], study: Path) -> None:
+    """Two of them would write into one folder."""
+    run = make("one")
+    first, second = announce(run), announce(run)
+    assert announced(study, second) == run
+    with pytest.raises(ConfigError, match="does not name this submission"):
+        announced(study, first)
+    (study / "runs" / "submitted.json").write_text("[half")
+    with pytest.raises(ConfigError, match="does not name this submission"):
+        announced(study, second)
 
 
 def test_a_site_that_is_admitted_meanwhile_enters_a_run_that_goes_on(make: Callable[[str], Run], study: Path) -> None:

@@ -15,13 +15,16 @@ from telephone import admit_told
 import server.link.online
 from client.link.join import join
 from server.cli import main
+from server.link.control import key_bytes
 from server.link.logs import logs, stop
 from server.link.online import read_online, write_online
+from server.link.proxy import ACCESS_LOG, logged_key
 from server.link.runs import Run, new_run
 from server.link.status import show, status
 from server.provisioning.admit import expel
 from server.round.history import History
 from shared.config import RunConfig
+from shared.keys import new_key, read_public
 from shared.parse import ConfigError
 
 
@@ -189,6 +192,20 @@ def test_without_a_name_the_links_logs_are_shown(folder: Path) -> None:
     logs(folder, None, False, said.append)
     assert said[0].startswith("== ")
     assert said[1:] == [str(number) for number in range(60, 100)]
+
+
+def test_the_access_log_is_shown_with_names(folder: Path) -> None:
+    """Also of a site that was expelled: what its key did before stays of interest."""
+    keys = [read_public((folder / "sites" / site / "key.pub").read_text(), "") for site in ("hospital-a", "hospital-b")]
+    keys.append(new_key().public_key())
+    (folder / "sites" / "hospital-c").mkdir()
+    (folder / "sites" / "hospital-c" / "key.pub").write_text("damaged")
+    (folder / "link").mkdir()
+    logged = "".join(f"2027-01-01T00:00:00+00:00 10.1.2.3 {logged_key(key_bytes(key))} x\n" for key in keys)
+    (folder / "link" / ACCESS_LOG).write_text(logged)
+    said: list[str] = []
+    logs(folder, None, False, said.append)
+    assert [line.split()[2] for line in said[1:]] == ["hospital-a", "hospital-b", logged_key(key_bytes(keys[2]))]
 
 
 def test_a_hospitals_words_are_no_markup_and_no_command(folder: Path, run: Run) -> None:

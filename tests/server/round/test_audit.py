@@ -14,12 +14,15 @@ from small_run import composed
 
 import server.round.asking
 from client.round.audit_command import audit_command as at_site
+from server.round.answers import UNSIGNED
 from server.round.asking import Sites
 from server.round.audit import hold_audit
 from server.round.audit_command import audit_command as at_server
+from server.round.run_keys import RunKeys
 from shared.audit import audit_file, compare, read_audit
 from shared.chain import hold_chain
 from shared.config import RunConfig
+from shared.keys import new_key, public_line
 from shared.messages import Reply
 from shared.parse import ConfigError
 from simulation.grid import LocalGrid
@@ -121,6 +124,25 @@ def test_a_reply_without_a_head_does_not_count(
     assert sorted(nodes) == ready
     if not ready:
         assert absent["a"].reason == events(tmp_path)[-1]["reason"] == "its reply names no line of its audit log"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_reply_that_is_not_signed_is_none(
+    tmp_path: Path, run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """Whoever could alter it on its way could have made it up; nothing in it reaches the log."""
+    monkeypatch.setattr(server.round.asking, "SLACK", 0.0)
+    (tmp_path / "sites/a").mkdir(parents=True)
+    (tmp_path / "sites/a/key.pub").write_text(public_line(new_key().public_key()))
+    with hold_audit(tmp_path, RunKeys(new_key(), "", tmp_path / "sites")) as audit:
+        grid = LateGrid(late)
+        sites = Sites(grid, run_config("round.deadline=0.01"), "r", audit, names=lambda: {1: "a"})  # type: ignore[arg-type]
+        found = sites.roll(1)[1]["a"]
+        assert found == UNSIGNED if not late else found.status == "late"
+        grid.late = False
+        assert "a" in sites.roll(2)[1]
+    assert not of(tmp_path, "reply")
+    assert UNSIGNED.reason in [line["reason"] for line in of(tmp_path, "absent")]
 
 
 class LateGrid:

@@ -1,0 +1,48 @@
+"""What a run across machines signs its requests with, and the keys with which its sites sign their replies."""
+
+import base64
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+
+from shared.keys import read_public
+from shared.parse import ConfigError
+
+
+@dataclass(frozen=True)
+class RunKeys:
+    """Keys of a federation's folder."""
+
+    key: ec.EllipticCurvePrivateKey
+    certificate: str
+    """Of the key: DER, base64."""
+    sites: Path
+    """Folder with each admitted site's key.pub."""
+
+    def of_site(self, site: str) -> ec.EllipticCurvePublicKey | None:
+        """The key that a site is admitted with at this moment; None where it cannot be read, which `start` says."""
+        path = self.sites / site / "key.pub"
+        with suppress(ConfigError, OSError):
+            return read_public(path.read_text(errors="replace"), str(path))
+        return None
+
+
+def open_keys(folder: Path) -> RunKeys:
+    """Read the keys of a federation's folder, or raise ConfigError.
+
+    The server signs with the key of link.crt, which by itself speaks TLS on loopback alone. What is signed begins with
+    words of ours and is text to its end, which nothing is that TLS signs.
+    """
+    path = folder / "server" / "link.key"
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+        certificate = x509.load_pem_x509_certificate(path.with_suffix(".crt").read_bytes())
+    except (OSError, ValueError, TypeError):
+        raise ConfigError(f"{path}: cannot be read, with its certificate; run gliofed-server renew {folder}") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+        raise ConfigError(f"{path}: not the key of link.crt; run gliofed-server renew {folder}")
+    return RunKeys(key, base64.b64encode(certificate.public_bytes(Encoding.DER)).decode(), folder / "sites")

@@ -1,0 +1,76 @@
+"""What the `audit` commands of both ends have in common."""
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from shared.audit import audit_file
+from shared.chain import REDACTED, Chain, begun, redact
+from shared.parse import ConfigError
+from shared.signatures import Trust, What, check_signatures
+from shared.terminal import plain
+
+FAILED, WRONG_USE = 1, 2
+"""Exit statuses: a line does not hold; there is no log."""
+
+
+class NoLogError(Exception):
+    """There is no log in the place that was given."""
+
+
+def find_audit(place: Path, hint: str) -> Path:
+    """The log of a work folder or a run's, of an audit folder, or the file itself. Raises NoLogError with the hint."""
+    place = place.expanduser()
+    if place.is_file():
+        return place
+    found = next((file for file in (audit_file(place), place / "audit.jsonl") if begun(file)), None)
+    if found is None:
+        raise NoLogError(f"{place}: no audit log there; give {hint}")
+    return found
+
+
+def audit_status(program: str, work: Callable[[], Iterable[str]]) -> int:
+    """Print each sentence of the work as it comes; return the exit status, after one sentence of what is wrong."""
+    try:
+        for sentence in work():
+            print(plain(sentence))
+    except ConfigError as error:
+        return _wrong(program, str(error), FAILED)
+    except NoLogError as error:
+        return _wrong(program, str(error), WRONG_USE)
+    except OSError as error:  # another user's folder
+        return _wrong(program, f"{error.filename}: {error.strerror}", WRONG_USE)
+    return 0
+
+
+def _wrong(program: str, sentence: str, status: int) -> int:
+    print(f"{program}: {plain(sentence)}", file=sys.stderr)
+    return status
+
+
+def describe(log: Chain, what: What, trust: Trust) -> list[str]:
+    """What there is to say of a log that holds: how long it is, and what is signed. Raises ConfigError."""
+    redacted = sum(event.get("event") == REDACTED for event in log.events())
+    hidden = f", {redacted} of them redacted" if redacted else ""
+    about = f"{log.file}: {len(log.lines)} lines hold{hidden}; head {log.head}"
+    return [about, check_signatures(log, what, trust)]
+
+
+def copy_for(log: Chain, site: str) -> list[str]:
+    """The lines of a run's log for one of its sites: its own ones, and the others redacted. Raises ConfigError.
+
+    Whole are also lines of no site, of the run's start and end, and of a node that had not told its name.
+    """
+    lines, names = [], set()
+    for number, (line, event) in enumerate(zip(log.lines, log.events(), strict=True), start=1):
+        name = str(event.get("site"))
+        names.add(name)
+        own = name == site or name.startswith("node-") or event.get("event") in ("start", "resume", "end", REDACTED)
+        copied = line if own else redact(line)
+        if copied is None:
+            why = "is of an earlier version and has no salt: what it says could be guessed from its hash"
+            raise ConfigError(f"{log.file}: line {number} {why}; no copy without other sites can be made")
+        lines.append(copied)
+    if site not in names:
+        raise NoLogError(f"{log.file}: no line of {site}; give the site's name as it was admitted")
+    return lines

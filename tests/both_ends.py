@@ -1,0 +1,72 @@
+"""The two ends of a run, each with the log that it writes in truth; a test says what is lost or forged."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from client.round.audit import Audit, SiteKeys
+from server.round.audit import RunAudit, hold_audit
+from server.round.run_keys import RunKeys
+from shared.audit import audit_file, compare, read_audit
+from shared.chain import Chain
+from shared.config import RunConfig
+from shared.messages import Reply, Request, leaving
+from shared.site_config import SiteConfig
+
+WEIGHTS = b"weights"
+
+
+@dataclass
+class Both:
+    """A server, and the site a; z is asked as well."""
+
+    server: RunAudit
+    site: SiteConfig
+    config: RunConfig
+    keys: SiteKeys | None = None
+
+    def ask(self, kind: str = "train", round: int = 1, site: str = "a", **other: Any) -> Reply:
+        """Ask, let the site note and answer it, and return the reply as it comes; `other` than noted comes there."""
+        weights = b"" if kind == "prepare" else WEIGHTS
+        request = Request(run_id="r", round=round, config=self.config, weights=weights)
+        request = replace(self.server.asked(kind, request, [site, "z"])[0], **other)
+        audit = Audit(self.site, kind, self.keys)
+        audit.admit(Request.from_records(request.to_records()))
+        return self.answer(audit, Reply(site="a", patients=3, update=b"update" if kind == "train" else b""))
+
+    def answer(self, audit: Audit, reply: Reply) -> Reply:
+        """The reply as it comes, with its receipt in the site's log."""
+        parts = leaving(reply.to_records())
+        head = audit.receipt(reply, parts)
+        gone = replace(reply, head=head, signature=audit.sign(reply, parts, head))
+        return Reply.from_records(gone.to_records())
+
+    def take(self, reply: Reply, kind: str = "train", round: int = 1) -> None:
+        """Let the server check and note a reply."""
+        assert self.server.is_signed(kind, round, "a", reply)
+        self.server.answered(kind, round, "a", reply)
+
+    def logs(self) -> tuple[Chain, Chain]:
+        """The site's and the server's."""
+        work = Path(self.site.work)
+        return read_audit(audit_file(work)), read_audit(audit_file(work.parent))
+
+    def agree(self) -> str:
+        """What is said of both logs, without what they are called."""
+        site, server = self.logs()
+        return compare(site, server).replace(str(server.file), "LOG")
+
+
+@contextmanager
+def both_ends(
+    folder: Path, config: RunConfig, server_keys: RunKeys | None = None, site_keys: SiteKeys | None = None
+) -> Iterator[Both]:
+    """A run that began, with its site prepared."""
+    site = SiteConfig(name="a", root=str(folder), labels="mock", work=str(folder / "work"))
+    with hold_audit(folder, server_keys) as server:
+        made = Both(server, site, config, site_keys)
+        server.began("start", "r", config.hash)
+        made.take(made.ask("prepare"), "prepare")
+        yield made
