@@ -3,7 +3,8 @@
 No line names a patient or a file. `work/audit/audit.jsonl` has, for each message,
 
     request   what was asked, by which run, SHA-256 of the weights and the server's head that came with it
-    decision  accepted by the policy; or declined or failed, with the code
+    decision  accepted by the policy, with the reading of the data where it is a new one; or declined or failed, with
+              the code
     receipt   of all that left: of each record its name, type, size and SHA-256, and what was told in numbers
 
 and besides `code_refused`, with the hash of code that nobody here approved, `error_sent`, with the number by which
@@ -18,9 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from client.round.outbox import Outbox
-from client.round.policy import DeclinedError, check_hours, check_rounds, check_run, reply_key
+from client.round.policy import (
+    DeclinedError,
+    check_hours,
+    check_readings,
+    check_rounds,
+    check_run,
+    data_reading,
+    reply_key,
+)
 from shared.audit import audit_file
 from shared.chain import BusyError, Chain, hold_chain
+from shared.config import RunConfig
 from shared.messages import MessageError, Reply, Request
 from shared.parse import ConfigError
 from shared.site_config import SiteConfig
@@ -51,6 +61,7 @@ class Audit:
         trains = self._about["kind"] == "train"
         outbox = Outbox(Path(self._site.work) / "outbox")
         stored = trains and outbox.find(reply_key(policy, request)) is not None
+        reading = self._reading(request.config)
         with self._log() as log:
             events = [self._asked]
             try:
@@ -61,7 +72,7 @@ class Audit:
                     check_hours(policy, now.astimezone().time())
                 if trains and not stored and policy.max_rounds_a_day is not None:
                     check_rounds(policy, _rounds_since(log, now - DAY))
-                events.append(self._decision("accepted", "ok") | {"stored": stored})
+                events.append(self._decision("accepted", "ok") | {"stored": stored} | self._if_new(reading, log))
             finally:
                 log.append(*events)
                 self._noted = True
@@ -79,6 +90,25 @@ class Audit:
 
     def _decision(self, decision: str, code: str) -> dict[str, Any]:
         return {"event": "decision", **self._about, "decision": decision, "code": code}
+
+    def _reading(self, run: RunConfig) -> dict[str, object]:
+        """The run's reading of the data. Before the log is held: PyTorch comes with it, and takes seconds to load."""
+        try:
+            check_run(self._site.policy, run)
+        except DeclinedError:
+            return {}  # said once the request is noted
+        return data_reading(run)
+
+    def _if_new(self, reading: dict[str, object], log: Chain) -> dict[str, Any]:
+        """What the decision says of a reading that is new here; DeclinedError where the policy allows no more.
+
+        It is noted before the data is read: that patients cannot be used in some way is an answer as well.
+        """
+        known = [event["reading"] for event in log.events() if "reading" in event]
+        if reading in known:
+            return {}
+        check_readings(self._site.policy, len(known))
+        return {"reading": reading}
 
     def _log(self) -> AbstractContextManager[Chain]:
         return _log_of(self._site)
