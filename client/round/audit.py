@@ -8,8 +8,9 @@ No line names a patient or a file. `work/audit/audit.jsonl` has, for each messag
     receipt   of all that left: of each record its name, type, size and SHA-256, and what was told in numbers
 
 and besides `code_refused`, with the hash of code that nobody here approved, `error_sent`, with the number by which
-Flower says that the program of a request ended without a reply, and `smaller_patch`, where a round was
-trained with less than was asked for.
+Flower says that the program of a request ended without a reply, `smaller_patch`, where a round was trained with less
+than was asked for, `trained_on`, with the hash of the list of those whom a run trains with, and `withdrawn`, with the
+pseudonym of a patient and the runs that trained with them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from client.round.outbox import Outbox
+from client.round.outbox import outbox_of
 from client.round.policy import (
     DeclinedError,
     check_hours,
@@ -59,8 +60,7 @@ class Audit:
         told = {"config_hash": request.config.hash, "weights": request.weights_sha256}
         self._asked |= {**self._about, **told, "server_head": request.head or None}
         trains = self._about["kind"] == "train"
-        outbox = Outbox(Path(self._site.work) / "outbox")
-        stored = trains and outbox.find(reply_key(policy, request)) is not None
+        stored = trains and outbox_of(self._site).find(reply_key(policy, request)) is not None
         reading = self._reading(request.config)
         with self._log() as log:
             events = [self._asked]

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tls_recorder import Recorder
 from torch.testing import assert_close
 from waiting import until
 
+from shared.data.cases import split
 from simulation.simulate import simulate
 
 pytestmark = pytest.mark.deploy
@@ -85,6 +87,31 @@ def test_a_run_across_machines(federation: tuple[Deployed, Recorder], simulated:
     names = {path.name for path in scans.rglob("*")} | {path.stem for path in scans.rglob("*")} | {BROKEN}
     told = [name for name in (*names, str(simulated), str(made.hospital(SITES[0]))) if name.encode() in left]
     assert len(names) > 20 and told == []
+
+
+def test_a_patient_withdraws_while_start_runs(federation: tuple[Deployed, Recorder], simulated: Path) -> None:
+    """The next run trains without them, and nothing of them is left in the work folder; the log still holds."""
+    made, _ = federation
+    first, second, site = made.folder / "runs" / "first", made.folder / "runs" / "second", SITES[1]
+    names = sorted(path.name for path in (simulated / "data" / site).iterdir() if path.is_dir())
+    patient, work = split(names, validation=0.2, seed=0)[0][0], made.hospital(site) / "work"
+    told = subprocess.PIPE
+    said, _ = made.client("withdraw", patient, made.hospital(site), stdout=told).communicate()
+    assert f"trained with {patient}: run {json.loads((first / 'run.json').read_text())['run_id']}" in said.decode()
+    assert made.command("run", f"federation={made.folder}", "name=second", *SETTINGS).wait() == 0
+    until(lambda: ended(second), "the run ended", ROUNDS)
+    assert trained(second, site) == [patients - 1 for patients in trained(first, site)]
+    assert trained(second, SITES[2]) == trained(first, SITES[2])
+    files = [path for path in work.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    assert [path for path in files if patient in str(path) or patient.encode() in path.read_bytes()] == []
+    assert made.client("audit", "verify", work, "--server", second).wait() == 0
+
+
+def trained(run: Path, site: str) -> list[int]:
+    """Patients that a site told of, round by round."""
+    events = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    return [event["sites"][site]["patients"] for event in events if event["event"] == "round"]
 
 
 def ended(run: Path) -> str | None:

@@ -79,7 +79,8 @@ def recomputed(records: RecordDict) -> dict[str, tuple[int, str]]:
 @pytest.mark.parametrize("kind", ["query", "train"])
 def test_a_receipt_is_of_the_very_message(site: SiteConfig, request_: Request, kind: str) -> None:
     records = send(site, request_.to_records(), kind)
-    asked, decision, receipt = events(site)
+    asked, decision, *trained_on, receipt = events(site)
+    assert [event["event"] for event in trained_on] == ["trained_on"] * (kind == "train")
     assert {record["name"]: (record["bytes"], record["sha256"]) for record in receipt["records"]} == recomputed(records)
     reply = Reply.from_records(records)
     assert (receipt["patients"], receipt["metrics"], receipt["epsilon"]) == (3, sorted(reply.metrics), None)
@@ -207,7 +208,7 @@ def test_without_a_receipt_nothing_leaves(site: SiteConfig, request_: Request, m
         records = send(site, request_.to_records())
         assert Reply.from_records(records) == Reply(site="a", status="declined", code="audit")
     assert Reply.from_records(send(site, request_.to_records())).status == "ok"
-    assert [event.get("stored") for event in events(site)] == [None, False, None, True, None]
+    assert [event.get("stored") for event in events(site)] == [None, False, None, None, True, None]
 
 
 def test_a_simulated_run_leaves_receipts(values: Callable[..., dict[str, Any]], out: Path) -> None:
