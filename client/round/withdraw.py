@@ -59,7 +59,8 @@ def withdraw(site: SiteConfig, patient: str) -> Withdrawal:
     add_withdrawn(work, patient)
     with hold_patients(work, alone=True):
         pseudonym = read_consent(work).pseudonym(patient)
-        replies, entries = outbox_of(site).with_patient(pseudonym), list(_entries(work, patient))
+        replies = outbox_of(site).with_patient(pseudonym)
+        entries = [entry for entry, patients in _entries(work) if patients is None or patient in patients]
         runs, unknown = _note(site, pseudonym, {"replies": len(replies) // 2, "cache": len(entries)})
         if manifest := read_manifest(work):
             rest = [entry for entry in manifest.entries if entry.case.patient != patient]
@@ -79,10 +80,11 @@ def _check_known(work: Path, patient: str) -> None:
     """Refuse a name that nothing here knows: it is mistyped, and the patient would stay."""
     manifest, consent = read_manifest(work), read_consent(work)
     known = {entry.case.patient for entry in manifest.entries} if manifest else set[str]()
+    known.update(*(patients for _, patients in _entries(work) if patients))
     if patient in known or not consent.given(patient) or runs_with(work, consent.pseudonym(patient))[0]:
         return
-    like = f", where patients are named like {min(known)}" if known else ", where nothing is frozen"
-    raise ConfigError(f"{patient}: no patient of the cohort in {work}{like}; look at the spelling")
+    like = f", where patients are named like {min(known)}" if known else ""
+    raise ConfigError(f"{patient}: {work} has nothing of such a patient{like}; look at the spelling")
 
 
 def _note(site: SiteConfig, pseudonym: str, counts: dict[str, int]) -> tuple[list[str], list[str]]:
@@ -106,15 +108,14 @@ def _trained(events: list[dict[str, object]]) -> set[str]:
     return {str(event["run_id"]) for event in left if event["status"] == "ok"}
 
 
-def _entries(work: Path, patient: str) -> Iterator[Path]:
-    """Entries of the cache that are the patient's, or are damaged, so that they do not say whose they are."""
+def _entries(work: Path) -> Iterator[tuple[Path, set[str] | None]]:
+    """Entries of the cache, and whose they are; None where one is damaged, and may be anybody's."""
     for entry in (work / "cache").glob("[!.]*"):
         try:
             visits = json.loads((entry / "entry.json").read_text(encoding="utf-8"))["of"]["visits"]
-            if any(visit["patient"] == patient for visit in visits):
-                yield entry
+            yield entry, {str(visit["patient"]) for visit in visits}
         except (OSError, ValueError, KeyError, TypeError):
-            yield entry
+            yield entry, None
 
 
 def _drop_unfinished(work: Path) -> None:

@@ -236,12 +236,22 @@ def test_a_name_that_is_mistyped(
 ) -> None:
     assert command(monkeypatch, "Mock-1002\x1b[2J", site.work) == 2
     said = capsys.readouterr().err
-    assert "no patient of the cohort" in said and "named like Mock-01000" in said and "\x1b" not in said
+    assert "has nothing of such a patient" in said and "named like Mock-01000" in said and "\x1b" not in said
     assert command(monkeypatch, WHO, tmp_path) == 2
     assert "no hospital's folder and no work folder" in capsys.readouterr().err
     assert not [event for event in events_of(site) if event["event"] == "withdrawn"]
-    with pytest.raises(ConfigError, match="where nothing is frozen"):
+    with pytest.raises(ConfigError, match="nothing of such a patient; look"):
         withdraw(replace(site, work=str(tmp_path / "new")), WHO)
+
+
+def test_a_patient_of_an_earlier_cohort(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """site.yaml does not name them any more, and the cohort was frozen anew: the cache still has their scans."""
+    work = Path(site.work)
+    shutil.rmtree(work / "cohort")
+    shutil.rmtree(work / "trained")
+    assert ask(replace(site, patients=tuple(OTHERS)), config(), "query").patients == 2
+    assert WHO not in {entry.case.patient for entry in frozen(work)}
+    assert command(monkeypatch, WHO, work) == 0 and traces(work) == []
 
 
 def test_a_hospitals_folder(
