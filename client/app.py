@@ -14,7 +14,7 @@ from flwr.clientapp.typing import Mod
 
 from client.round.audit import Audit, SiteKeys
 from client.round.memory import ran_out
-from client.round.policy import OF_NO_PATIENT, counts_leave
+from client.round.policy import OF_NO_PATIENT, DeclinedError, counts_leave
 from shared.messages import CODES, MessageError, Reply, Request, leaving
 from shared.site_config import SiteConfig
 from shared.terminal import plain
@@ -107,9 +107,14 @@ def _work(kind: str, site: SiteConfig, message: Message, audit: Audit, watched: 
 
 def _done(kind: str, site: SiteConfig, request: Request) -> Reply:
     # Imported here, where a broken installation is a code as well, and not a stack trace at the server.
+    from client.doctor.consent import hold_patients, read_consent
     from client.round import work
 
-    reply: Reply = getattr(work, kind)(site, request)
+    with hold_patients(Path(site.work)):
+        withdrawn = read_consent(Path(site.work)).withdrawn
+        reply: Reply = getattr(work, kind)(site, request)
+        if read_consent(Path(site.work)).withdrawn != withdrawn:
+            raise DeclinedError("changed_file", "a patient withdrew consent meanwhile: this answer does not leave")
     return reply
 
 

@@ -23,6 +23,7 @@ usage: gliofed-client check data.root=DIR data.labels=SCHEME [key=value ...]
        gliofed-client approve DIR [--code FILE.fab] [--hash SHA256 | --unpack DIR | --withdraw SHA256]
        gliofed-client start [DIR]
        gliofed-client status [DIR] [--json]
+       gliofed-client withdraw PATIENT [DIR]
 
   check    read every scan to its end and say what to mend; status 0 without errors, 1 with
   predict  write a mask, or the grade, of every case; status 0 for all, 1 where one could not be predicted
@@ -36,6 +37,8 @@ usage: gliofed-client check data.root=DIR data.labels=SCHEME [key=value ...]
            1 with what will pass: a wrong clock, or a certificate of the server that ended
   status   what runs, what went wrong, which code is approved, what left the house, and the privacy spent; also while
            nothing runs
+  withdraw a patient took back consent: out of the cohort for good, with all that the work folder has of them, and list
+           the runs that trained with them; also while start runs; status 1 where a file there still names them
 
 SCHEME is what the masks' values mean: brats2018, brats2019, brats2020, brats2021, brats2023, brats2024, msd,
 ucsf_pdgm, lumiere, hd_glio.
@@ -66,14 +69,15 @@ Words of audit
   --keys FILE                          ca.crt or a kit for the server's signatures, site.key.pub for the site's; else
                                        those of the hospital's folder, where WORK is in it
 
-Words of join, approve, start and status
+Words of join, approve, start, status and withdraw
   KIT.zip                              the file that the aggregator sent
   --patients N                         the most patients that this hospital will ever train with, rounded up as it
                                        likes; the aggregator is told this number, and agrees to it
   --hash HASH                          of the kit, as the aggregator reads it by telephone: all, or ten pairs; without
                                        it, join shows the kit's hash, to be compared afterwards
   --into DIR                           the hospital's new folder; else ./FEDERATION-SITE
-  DIR                                  that folder; start and status take the one you are in
+  DIR                                  that folder; start, status and withdraw take the one you are in
+  PATIENT                              the id, as check names it; withdraw takes the work folder as DIR too
   --code FILE.fab                      new code that the aggregator sent; else the kit's
   --unpack DIR                         only write the code's files into this new folder, to read them
   --hash SHA256                        the whole hash of the code that was read, instead of a question
@@ -110,10 +114,12 @@ def _run() -> None:
         from client.round.audit_command import audit_command
 
         sys.exit(audit_command(words))
-    elif command in ("join", "approve", "start", "status"):
+    elif command in ("join", "approve", "start", "status", "withdraw"):
         sys.exit(_hospital(command, words))
     else:
-        _wrong(f"no command {command!r}; there are: check, predict, ledger, audit, join, approve, start, status")
+        _wrong(
+            f"no command {command!r}; there are: check, predict, ledger, audit, join, approve, start, status, withdraw"
+        )
 
 
 def _hospital(command: str, words: list[str]) -> int:
@@ -131,6 +137,8 @@ def _hospital(command: str, words: list[str]) -> int:
         parser.add_argument("--withdraw", metavar="SHA256")
         parser.add_argument("--unpack", type=Path, metavar="DIR")
     else:
+        if command == "withdraw":
+            parser.add_argument("patient", metavar="PATIENT")
         parser.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="DIR")
     if command == "status":
         parser.add_argument("--json", action="store_true")
@@ -165,6 +173,10 @@ def _done(command: str, given: argparse.Namespace) -> int:
         from client.link.start import start
 
         return start(given.folder)
+    if command == "withdraw":
+        from client.link.withdraw_command import withdraw_command
+
+        return withdraw_command(given.patient, given.folder)
     from client.link.status_command import status
 
     return status(given.folder, given.json)

@@ -19,6 +19,7 @@ CODES = {
     "policy": "the site's policy does not allow it",
     "hours": "it is outside the hours in which the site takes part",
     "rounds_a_day": "the site has trained as many rounds in a day as its policy allows",
+    "readings": "the site has answered as many different readings of its data as its policy allows",
     "too_few_patients": "the site has fewer training patients than its policy asks for",
     "data": "the site's data cannot be used",
     "changed_file": "a file of the site's cohort is not what it was when the cohort was frozen",

@@ -32,6 +32,9 @@ class PolicyConfig(Strict):
     hours: Hours | None = None
     """When a request may arrive, such as 20:00-06:00, by the site's own clock; the second is no longer in. What was
     begun in time is finished."""
+    max_readings: Positive = 3
+    """Most different readings of the data (task, modalities, regions, window, split) in a study, which is a work
+    folder: each tells something of the patients, also where the answer is that they cannot be used."""
     max_steps: Positive | None = None
     """Most local steps a round."""
     max_parameters: Positive | None = None

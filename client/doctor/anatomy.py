@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.doctor.findings import ImageFacts
+from client.doctor.findings import Grid, ImageFacts
 from client.doctor.pictures import Marks, picture
 from shared.data.labels import LABELS, regions_of
 from shared.data.volume import Floats, Volume
@@ -68,13 +68,14 @@ def mask_facts(volume: Volume, scheme: str) -> MaskFacts:
 def image_facts(volume: Volume, digest: str) -> ImageFacts:
     """Statistics of the voxels that are not zero; the image has some."""
     inside = volume.array[volume.array != 0]
-    low, median, high = (float(value) for value in np.percentile(inside, (5, 50, 95)))
+    with np.errstate(over="ignore", invalid="ignore"):  # between two voxels of 3e38 and -3e38: JSON knows no infinity
+        low, median, high = (float(value) for value in np.nan_to_num(np.percentile(inside, (5, 50, 95))))
     cubic_cm = float(np.prod(volume.spacing) / 1000)
     return ImageFacts(digest, median, high - low, inside.size * cubic_cm, 1 - inside.size / volume.array.size)
 
 
 def brain_findings(
-    images: Mapping[str, ImageFacts], grids: Mapping[str, Volume], rules: CheckConfig, scheme: str
+    images: Mapping[str, ImageFacts], grids: Mapping[str, Grid], rules: CheckConfig, scheme: str
 ) -> list[Warned]:
     """not_skull_stripped and thick_slices; once a case, at the first image. Mock volumes are no heads."""
     found: list[Warned] = []

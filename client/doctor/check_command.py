@@ -18,9 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from client.doctor.examine import CaseReport, examine, spread
-from client.doctor.inspection import Task
-from client.doctor.manifest import admit, freeze, manifest_path
+from client.doctor.consent import hold_patients, read_consent
+from client.doctor.examine import examine, spread
+from client.doctor.findings import Task
+from client.doctor.judgement import CaseReport, judge
+from client.doctor.manifest import admit, freeze
 from client.doctor.page import by_patient, summary, write_reports
 from shared.config import DataConfig
 from shared.data.cases import Case
@@ -76,25 +78,32 @@ def check(values: Mapping[str, Any]) -> int:
     out = _folder("out", settings.out or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")
     work = str(_folder("work", settings.work)) if settings.work else None
     workers = settings.workers or _cores()
+    if work:
+        cases = _with_consent(cases, Path(work))
     with _CasesProgress("reading") as progress:
-        reports = examine(
-            cases,
-            settings.check,
-            data.modalities,
-            settings.task,
-            workers,
-            progress.report,
-            data.validation,
-            data.split_seed,
-        )
-    write_reports(reports, {"root": str(root), "labels": settings.labels, "task": settings.task}, out)
+        inspected = examine(cases, settings.check, workers, progress.report)
+    task, split = settings.task, (data.validation, data.split_seed)
+    reports = judge(cases, inspected, settings.check, data.modalities, task, *split)
+    write_reports(reports, {"root": str(root), "labels": settings.labels, "task": task}, out)
     _print(reports)
     print(f"{out}: check.html has pictures, check.json all of it")
-    if work and any(report.status != "error" for report in reports):
+    if work:
         site = SiteConfig(name="check", root=str(root), labels=settings.labels, work=work, check=settings.check)
-        freeze(manifest_path(site, data, settings.task), root, cases, reports)
-        _prepare(site, settings, workers)
+        with hold_patients(Path(work), alone=True):
+            freeze(site, cases, inspected)
+        if any(report.status != "error" for report in reports):
+            _prepare(site, settings, workers)
+        else:
+            print(f"{work}: the cohort is frozen, and no case of it can be used for this task and these modalities")
     return 1 if any(report.status == "error" for report in reports) else 0
+
+
+def _with_consent(cases: Sequence[Case], work: Path) -> list[Case]:
+    """The cases but those of patients who withdrew, who are named here and nowhere else."""
+    consent = read_consent(work)
+    if withdrawn := sorted({case.patient for case in cases if not consent.given(case.patient)}):
+        print(plain(f"not read, for consent was withdrawn: {', '.join(withdrawn)}"))
+    return [case for case in cases if consent.given(case.patient)]
 
 
 def _settings(values: Mapping[str, Any]) -> Settings:
@@ -110,18 +119,19 @@ def _prepare(site: SiteConfig, settings: Settings, workers: int) -> None:
     """Fill the site's cache with the cohort that was frozen, a patient a job."""
     data = settings.data
     reading: Reading = "graded" if settings.task == "grading" else "series" if settings.series else "visits"
-    admitted = admit(site, data, settings.task).cases
-    patients = [list(visits) for _, visits in groupby(admitted, key=lambda case: case.patient)]
-    done = 0
-    with _CasesProgress("preparing") as progress:
+    with hold_patients(Path(site.work)):
+        admitted = admit(site, data, settings.task).cases
+        patients = [list(visits) for _, visits in groupby(admitted, key=lambda case: case.patient)]
+        done = 0
+        with _CasesProgress("preparing") as progress:
 
-        def count(*_: object) -> None:
-            nonlocal done
-            done += 1
-            progress.report(done, len(patients))
+            def count(*_: object) -> None:
+                nonlocal done
+                done += 1
+                progress.report(done, len(patients))
 
-        spread(partial(_prepare_patient, site=site, data=data, reading=reading), patients, workers, count)
-    cohort = open_cohort(site, data, reading, admitted)
+            spread(partial(_prepare_patient, site=site, data=data, reading=reading), patients, workers, count)
+        cohort = open_cohort(site, data, reading, admitted)
     left_out = "".join(f", {count} left out ({code})" for code, count in sorted(cohort.left_out.items()))
     print(
         f"{site.work}: the cohort is frozen and prepared: {len(cohort.train)} patients to train, "

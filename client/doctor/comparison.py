@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from client.doctor.findings import Finding
-from client.doctor.inspection import Inspection, Task
+from client.doctor.findings import Finding, Seen, Task
 from shared.data.cases import Case, Side, split
 from shared.site_config import CheckConfig
 
@@ -19,7 +18,7 @@ FIGURES = {"median": "median", "spread": "range of the middle 90%", "brain": "vo
 
 def cohort_findings(
     cases: Sequence[Case],
-    seen: Sequence[Inspection],
+    seen: Sequence[Seen],
     rules: CheckConfig,
     task: Task,
     validation: float,
@@ -60,7 +59,7 @@ def _sides(cases: Sequence[Case], validation: float, split_seed: int) -> Mapping
 
 
 def _duplicates(
-    cases: Sequence[Case], seen: Sequence[Inspection], sides: Mapping[str, set[str]], found: list[list[Finding]]
+    cases: Sequence[Case], seen: Sequence[Seen], sides: Mapping[str, set[str]], found: list[list[Finding]]
 ) -> None:
     """Name the later of two cases that share an image; the first without an error of its own is kept."""
     owner: dict[str, int] = {}
@@ -89,9 +88,7 @@ def _duplicates(
                 found[index].append(Finding(code="split_leak", message=message, file=file, picture=shown))
 
 
-def _outliers(
-    cases: Sequence[Case], seen: Sequence[Inspection], rules: CheckConfig, found: list[list[Finding]]
-) -> None:
+def _outliers(cases: Sequence[Case], seen: Sequence[Seen], rules: CheckConfig, found: list[list[Finding]]) -> None:
     """Name the figure in which a case is farthest from the others, where that is too far.
 
     A case with an error or a skull is neither compared nor told: its figures are another's.

@@ -1,56 +1,35 @@
-"""Checks a cohort: every case in its own process or in turn, then all of them against each other."""
+"""Reads a cohort: every case in its own process or in turn."""
 
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from client.doctor.comparison import cohort_findings
-from client.doctor.findings import FileState, Finding
-from client.doctor.inspection import Inspection, Task, inspect
+from client.doctor.findings import Facts, Fault
+from client.doctor.inspection import Inspection, inspect
 from shared.data.cases import Case
 from shared.site_config import CheckConfig
 
-Status = Literal["ok", "warning", "error"]
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class CaseReport:
-    """What was found in one visit of one patient."""
-
-    patient: str
-    visit: str
-    status: Status
-    """The gravest of the findings."""
-    findings: list[Finding]
-    files: list[FileState]
-    """Every file that could be opened."""
 
 
 def examine(
     cases: Sequence[Case],
     rules: CheckConfig,
-    modalities: Sequence[str],
-    task: Task,
     workers: int,
     report: Callable[[int, int], None] | None = None,
-    validation: float = 0.0,
-    split_seed: int = 0,
     draw: bool = True,
-) -> list[CaseReport]:
-    """Check every case, in the order of `cases` whatever the number of `workers`.
+) -> list[Inspection]:
+    """Inspect every case, in the order of `cases` whatever the number of `workers`.
 
     One worker is this process; more are processes of their own, and one that dies takes only its case along.
-    `report` hears (cases done, of all). `validation` and `split_seed` are a run's, to tell which duplicates would leak
-    from training into validation. `draw` asks for pictures of the findings.
+    `report` hears (cases done, of all). `draw` asks for pictures.
     """
-    look = partial(_look, rules=rules, modalities=modalities, task=task, draw=draw)
+    look = partial(_look, rules=rules, draw=draw)
     seen: dict[int, Inspection] = {}
 
     def done(index: int, inspection: Inspection | None) -> None:
@@ -63,12 +42,7 @@ def examine(
             done(index, look(case))
     else:
         spread(look, cases, min(workers, len(cases)), done)
-    ordered = [seen[index] for index in range(len(cases))]
-    compared = cohort_findings(cases, ordered, rules, task, validation, split_seed)
-    return [
-        _report(case, [*inspection.findings, *more], inspection.files)
-        for case, inspection, more in zip(cases, ordered, compared, strict=True)
-    ]
+    return [seen[index] for index in range(len(cases))]
 
 
 def spread(
@@ -113,10 +87,10 @@ def _until_one_dies(
     return sorted(lost)
 
 
-def _look(case: Case, rules: CheckConfig, modalities: Sequence[str], task: Task, draw: bool) -> Inspection:
+def _look(case: Case, rules: CheckConfig, draw: bool) -> Inspection:
     """Inspect a case; one that is too large for the memory must not take the others' reports along."""
     try:
-        return inspect(case, rules, modalities, task, draw)
+        return inspect(case, rules, draw)
     except MemoryError:
         return _died(case)
 
@@ -126,10 +100,4 @@ def _died(case: Case) -> Inspection:
         f"{case.patient} visit {case.visit}: reading it took more memory than there is, or its process died; "
         "look for a scan that is too large, or set workers=1"
     )
-    return Inspection([Finding(code="unreadable", message=message)], [])
-
-
-def _report(case: Case, findings: list[Finding], files: list[FileState]) -> CaseReport:
-    severities = {finding.severity for finding in findings}
-    status: Status = "error" if "error" in severities else "warning" if severities else "ok"
-    return CaseReport(case.patient, case.visit, status, findings, files)
+    return Inspection(Facts(faults=[Fault((), "unreadable", message, None)]))

@@ -4,7 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from shared.data.volume import Volume
+
 Severity = Literal["error", "warning"]
+Task = Literal["segmentation", "grading"]
 
 ERRORS = {
     "unreadable": "the file cannot be opened or decoded",
@@ -84,3 +89,61 @@ class ImageFacts:
     """Volume of the voxels that are not zero, cm3."""
     zeros: float
     """Share of the voxels that are zero."""
+
+
+MASK = "mask"
+"""Stands for the mask where modalities are named."""
+
+Matrix = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels of a scan lie, axes as RAS."""
+
+    shape: tuple[int, int, int]
+    """Voxels along X, Y, Z."""
+    spacing: tuple[float, float, float]
+    """Voxel edges, mm."""
+    affine: Matrix
+    """(4, 4): voxel indices to mm."""
+
+    @property
+    def volume(self) -> Volume:
+        """A volume on this grid that takes no memory: all its voxels are one zero."""
+        return Volume(np.broadcast_to(np.float32(0), self.shape), self.spacing, np.array(self.affine))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why scans cannot be used."""
+
+    scans: tuple[str, ...]
+    """Modalities and MASK; none: it is of the whole case."""
+    code: str
+    """A key of ERRORS."""
+    message: str
+    file: str | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one case is judged by, for whatever task and modalities a run asks; no voxels, and it can be JSON."""
+
+    files: list[FileState] = field(default_factory=list)
+    """Every file of the case that could be opened."""
+    faults: list[Fault] = field(default_factory=list)
+    grids: dict[str, Grid] = field(default_factory=dict)
+    """By modality or MASK: those that could be decoded and have a place in space."""
+    images: dict[str, ImageFacts] = field(default_factory=dict)
+    """By modality: those that could be decoded and are not constant."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A case as a run with some task and modalities would see it."""
+
+    findings: list[Finding]
+    images: dict[str, ImageFacts]
+    pictures: dict[str, bytes]
+    """PNG by modality or MASK."""

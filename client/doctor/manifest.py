@@ -1,8 +1,8 @@
 """The cohort of a study at this site: checked once, frozen by a manifest, and watched for changes.
 
-A manifest is a file in the site's work folder, one for each way of reading the scans: every case with what the check
-said of it, and the size, time of change and SHA-256 of every file. It names patients, so it stays at the site. Cases
-that come later do not belong to the cohort.
+The manifest is one file in the site's work folder, whatever runs ask: every case with the facts that it is judged by,
+and the size, time of change and SHA-256 of every file. What a run may use of it is judged for each request, without
+reading a scan again. It names patients, so it stays at the site. Cases that come later do not belong to the cohort.
 """
 
 import hashlib
@@ -10,14 +10,17 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from client.doctor.examine import CaseReport, examine
-from client.doctor.inspection import Task
+from client.doctor.consent import Consent, read_consent
+from client.doctor.examine import examine
+from client.doctor.findings import Facts, FileState, Task
+from client.doctor.inspection import Inspection
+from client.doctor.judgement import judge
 from shared.config import DataConfig
 from shared.data.cases import Case
 from shared.data.dataset import site_cases
@@ -28,12 +31,37 @@ from shared.site_config import SiteConfig
 
 log = logging.getLogger("gliofed.site")
 
-VERSION = 1
-"""Of what a manifest holds."""
-CASE = TypeAdapter(Case)
-"""Cases as JSON, and back."""
+VERSION = 2
+"""Of what a manifest holds. Version 1 had one for each task, split and set of modalities."""
 ANEW = "freeze the cohort anew: gliofed-client check with the site's work folder"
 CURE = f"put the old one back, or {ANEW}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One visit of one patient."""
+
+    case: Case
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What was frozen."""
+
+    version: int
+    settings: dict[str, Any]
+    """Those of site.yaml by which files are found and read."""
+    everybody: bool
+    """Whether it has every patient under the root, and not only those that site.yaml named."""
+    tables: list[FileState]
+    """Files that tell grades and sides."""
+    entries: list[Entry]
+    """By patient, and in order of time."""
+
+
+MANIFEST = TypeAdapter(Manifest)
+"""A manifest as JSON, and back."""
 
 
 @dataclass(frozen=True)
@@ -56,101 +84,158 @@ class NonePassedError(DataError):
 
 
 def admit(site: SiteConfig, data: DataConfig, task: Task) -> Admitted:
-    """Give the cases of the frozen cohort; check the folder and freeze it first, on one core, where that was not done.
+    """Give the cases of the frozen cohort that a run may use; freeze it first, on one core, where that was not done.
 
-    Raises DataError: changed_file if a file is not what was frozen, the first case's code if none passed, and those of
-    `site_cases`.
+    Raises DataError: changed_file if a file is not what was frozen, whether the run reads it or not; the first case's
+    code if none passed; and those of `site_cases`.
     """
-    path = manifest_path(site, data, task)
-    if not path.exists():
-        cases = site_cases(site)
-        reports = examine(
-            cases,
-            site.check,
-            data.modalities,
-            task,
-            workers=1,
-            validation=data.validation,
-            split_seed=data.split_seed,
-            draw=False,
-        )
-        freeze(path, Path(site.root), cases, reports)
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["version"] != VERSION:
-            raise ValueError(f"version {manifest['version']}")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise DataError("unreadable", f"{path}: no manifest ({error}); remove it, or {ANEW}") from None
-    passed = [entry for entry in manifest["cases"] if not entry["errors"]]
-    if any([_same_files(files) for files in (manifest["tables"], *(entry["files"] for entry in passed))]):
-        write_json(path, manifest)
-    refused = [entry["errors"] for entry in manifest["cases"] if entry["errors"]]
-    for fault in (fault for faults in refused for fault in faults):
-        log.warning("left out (%s): %s", fault["code"], fault["message"])
-    left_out = dict(Counter(faults[0]["code"] for faults in refused))
-    if not passed:
-        first = refused[0][0]
-        sentence = f"{site.root}: none of {len(refused)} cases passed. First: {first['message']}"
-        raise NonePassedError(first["code"], sentence, left_out)
-    cases = [CASE.validate_python(entry["case"]) for entry in passed]
+    consent = read_consent(Path(site.work))
+    entries = [entry for entry in _frozen(site, consent).entries if _belongs(site, consent, entry.case.patient)]
+    reports = judge(
+        [entry.case for entry in entries],
+        [Inspection(entry.facts) for entry in entries],
+        site.check,
+        data.modalities,
+        task,
+        data.validation,
+        data.split_seed,
+    )
+    errors = [[each for each in report.findings if each.severity == "error"] for report in reports]
+    for error in (error for found in errors for error in found):
+        log.warning("left out (%s): %s", error.code, error.message)
+    refused = [found[0] for found in errors if found]
+    left_out = dict(Counter(error.code for error in refused))
+    cases = [entry.case for entry, found in zip(entries, errors, strict=True) if not found]
+    if not cases and not refused:
+        raise DataError("no_cases", f"{site.root}: every patient of the cohort withdrew")
+    if not cases:
+        sentence = f"{site.root}: none of {len(refused)} cases passed. First: {refused[0].message}"
+        raise NonePassedError(refused[0].code, sentence, left_out)
     return Admitted(cases, left_out)
 
 
-def manifest_path(site: SiteConfig, data: DataConfig, task: Task) -> Path:
-    """Where the manifest of this way of reading the scans lies."""
-    what = {
-        "root": site.root,
-        "labels": site.labels,
-        "patients": site.patients,
-        "check": asdict(site.check),
-        "modalities": data.modalities,
-        "split": [data.validation, data.split_seed],
-        "task": task,
-    }
-    return Path(site.work) / "cohort" / f"{_hash(what)[:16]}.json"
+def manifest_path(work: Path) -> Path:
+    """Where the manifest of a work folder lies."""
+    return work / "cohort" / "manifest.json"
 
 
-def freeze(path: Path, root: Path, cases: Sequence[Case], reports: Sequence[CaseReport]) -> None:
-    """Write the manifest of checked cases under `root`; an older one is replaced."""
-    entries = []
-    for case, report in zip(cases, reports, strict=True):
-        errors = [finding for finding in report.findings if finding.severity == "error"]
-        entries.append(
-            {
-                "case": CASE.dump_python(case, mode="json"),
-                "errors": [{"code": error.code, "message": error.message} for error in errors],
-                "files": {str(file.path): [file.size, file.mtime_ns, file.sha256] for file in report.files},
-            }
-        )
-    tables = {str(table): _state(table) for pattern in TABLES for table in sorted(root.glob(pattern))}
-    write_json(path, {"version": VERSION, "tables": tables, "cases": entries})
+def read_manifest(work: Path) -> Manifest | None:
+    """Read what was frozen; None where nothing was. Raises DataError, unreadable, where it cannot be relied on."""
+    path = manifest_path(work)
+    if not path.exists():
+        if any(_of_version_1(work)):
+            raise DataError("unreadable", f"{path.parent}: was frozen by an earlier version of gliofed; {ANEW}")
+        return None
+    try:
+        manifest = MANIFEST.validate_python(json.loads(path.read_bytes()))  # pydantic's JSON knows no half letters
+        if manifest.version != VERSION:
+            raise ValueError(f"version {manifest.version}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError("unreadable", f"{path}: no manifest ({str(error).splitlines()[0]}); {ANEW}") from None
+    return manifest
 
 
-def _same_files(files: dict[str, list[Any]]) -> bool:
-    """Raise DataError if a file holds something else; return whether one was only touched, and note its new state."""
-    touched = False
-    for name, known in files.items():
-        try:
-            state = Path(name).stat()
-            if [state.st_size, state.st_mtime_ns] == known[:2]:
-                continue
-            now = _state(Path(name))
-        except FileNotFoundError:
-            raise DataError("changed_file", f"{name}: is gone since the cohort was frozen; {CURE}") from None
-        except OSError as error:
-            raise DataError("unreadable", f"{name}: {error.strerror}; look at the file and its rights") from error
-        if now[2] != known[2]:
-            raise DataError("changed_file", f"{name}: changed since the cohort was frozen; {CURE}")
-        files[name], touched = now, True
-    return touched
+def write_manifest(work: Path, manifest: Manifest) -> None:
+    """Write what is frozen from now on; one of an earlier version goes."""
+    write_json(manifest_path(work), MANIFEST.dump_python(manifest, mode="json"))
+    for old in _of_version_1(work):
+        old.unlink()
 
 
-def _state(path: Path) -> list[Any]:
-    """Size in bytes, time of change in ns, SHA-256."""
+def freeze(site: SiteConfig, cases: Sequence[Case], inspected: Sequence[Inspection]) -> Manifest:
+    """Freeze inspected cases of the site, but for those of patients who withdrew; an older manifest is replaced."""
+    consent, root = read_consent(Path(site.work)), Path(site.root)
+    entries = [
+        Entry(case, each.facts) for case, each in zip(cases, inspected, strict=True) if consent.given(case.patient)
+    ]
+    tables = [_state(table) for pattern in TABLES for table in sorted(root.glob(pattern))]
+    manifest = Manifest(VERSION, _settings(site), site.patients is None, tables, entries)
+    write_manifest(Path(site.work), manifest)
+    return manifest
+
+
+def _settings(site: SiteConfig) -> dict[str, Any]:
+    """What decides which files are found, and what is seen in them."""
+    spacing, size = list(site.check.spacing), list(site.check.size)
+    return {"root": str(Path(site.root).resolve()), "labels": site.labels, "spacing": spacing, "size": size}
+
+
+def _belongs(site: SiteConfig, consent: Consent, patient: str) -> bool:
+    return (site.patients is None or patient in site.patients) and consent.given(patient)
+
+
+def _frozen(site: SiteConfig, consent: Consent) -> Manifest:
+    """What is frozen, with no file changed.
+
+    Where the hospital changed site.yaml, so that the manifest does not tell what that asks for, it is frozen anew; no
+    request of a server has a part in that, and no file that was frozen may have changed meanwhile.
+    """
+    manifest = read_manifest(Path(site.work))
+    if manifest is None:
+        return _freeze_here(site, consent)
+    manifest = _unchanged(site, consent, manifest)
+    known, now = manifest.settings, _settings(site)
+    if changed := [key for key in now if now[key] != known.get(key)]:
+        why = ", ".join(f"{key}={known.get(key)}, now {now[key]}" for key in changed)
+    elif site.patients is None:
+        why = "" if manifest.everybody else "patients named some, now all under root"
+    else:
+        missing = {name for name in site.patients if consent.given(name)} - {e.case.patient for e in manifest.entries}
+        why = f"patients now names {min(missing)}" if missing else ""
+    if not why:
+        return manifest
+    log.warning("site.yaml was changed since the cohort was frozen (%s): it is frozen anew", why)
+    return _freeze_here(site, consent)
+
+
+def _freeze_here(site: SiteConfig, consent: Consent) -> Manifest:
+    if site.patients is not None:  # else those whose scans are gone would be missed, and named
+        site = replace(site, patients=tuple(filter(consent.given, site.patients)))
+    cases = [case for case in site_cases(site) if consent.given(case.patient)]
+    return freeze(site, cases, examine(cases, site.check, workers=1, draw=False))
+
+
+def _unchanged(site: SiteConfig, consent: Consent, manifest: Manifest) -> Manifest:
+    """Raise DataError where a file of the cohort holds something else; note the new times of those only touched.
+
+    Files under another root than site.yaml now names are none of the cohort any more.
+    """
+    if manifest.settings.get("root") != _settings(site)["root"]:
+        return manifest
+    tables = [_same(known) for known in manifest.tables]
+    entries = [
+        replace(entry, facts=replace(entry.facts, files=[_same(known) for known in entry.facts.files]))
+        if _belongs(site, consent, entry.case.patient)
+        else entry
+        for entry in manifest.entries
+    ]
+    now = replace(manifest, tables=tables, entries=entries)
+    if now != manifest:
+        write_manifest(Path(site.work), now)
+    return now
+
+
+def _same(known: FileState) -> FileState:
+    """The state of a file that was at most touched. Raises DataError where it holds something else."""
+    try:
+        state = known.path.stat()
+        if (state.st_size, state.st_mtime_ns) == (known.size, known.mtime_ns):
+            return known
+        now = _state(known.path)
+    except FileNotFoundError:
+        raise DataError("changed_file", f"{known.path}: is gone since the cohort was frozen; {CURE}") from None
+    except OSError as error:
+        raise DataError("unreadable", f"{known.path}: {error.strerror}; look at the file and its rights") from error
+    if now.sha256 != known.sha256:
+        raise DataError("changed_file", f"{known.path}: changed since the cohort was frozen; {CURE}")
+    return now
+
+
+def _state(path: Path) -> FileState:
     state = path.stat()
     with path.open("rb") as file:
-        return [state.st_size, state.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()]
+        return FileState(path, state.st_size, state.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode(errors="surrogateescape")).hexdigest()
+def _of_version_1(work: Path) -> list[Path]:
+    return [path for path in (work / "cohort").glob("*.json") if path != manifest_path(work)]

@@ -8,8 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from client.doctor.examine import CaseReport, Status
 from client.doctor.findings import ERRORS, WARNINGS, Finding
+from client.doctor.judgement import CaseReport, Status
 from shared.files import write_bytes, write_json
 
 STYLE = """

@@ -1,6 +1,5 @@
 """Before a SuperNode is started: everything that can be looked at, and every fault at once, a sentence each."""
 
-import json
 import os
 import shutil
 import stat
@@ -181,14 +180,19 @@ def _look_at_work(site: SiteConfig, path: Path, found: Findings) -> None:
     """The work folder must be writable, and hold what the cohort's cache still needs."""
     work = Path(site.work)
     _write_into(work, f"{path}: work={work}")
-    cohort = max((_passed(path) for path in work.glob("cohort/*.json")), default=None)
-    if cohort is None:
+    from client.doctor.manifest import read_manifest
+
+    try:
+        manifest = read_manifest(work)
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    if manifest is None:
         found.warnings.append(
             f"{work}: no cohort is frozen, so the first request checks all scans, on one core; "
             f"before that: gliofed-client check data.root={site.root} data.labels={site.labels} work={work}"
         )
     prepared = sum(1 for entry in work.glob("cache/*") if not entry.name.startswith("."))
-    needed = max(LEAST_FREE, CASE * ((cohort or 0) - prepared))
+    needed = max(LEAST_FREE, CASE * ((len(manifest.entries) if manifest else 0) - prepared))
     if (free := shutil.disk_usage(work).free) < needed:
         raise ConfigError(f"{work}: {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed; make room or move work")
 
@@ -200,14 +204,6 @@ def lacking_room(folder: Path, site: SiteConfig) -> str | None:
             if shutil.disk_usage(place).free < LEAST_FREE:
                 return f"{place}: less than {LEAST_FREE / 1e9:g} GB is free; make room, for requests may fail"
     return None
-
-
-def _passed(manifest: Path) -> int:
-    """Cases of a frozen cohort."""
-    try:
-        return sum(not entry["errors"] for entry in json.loads(manifest.read_text())["cases"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return 0  # said when it is used
 
 
 def _look_at_environment(site: SiteConfig, path: Path, found: Findings) -> None:

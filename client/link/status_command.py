@@ -40,11 +40,12 @@ def status(folder: Path, as_json: bool = False) -> int:
 def _gather(folder: Path) -> dict[str, Any]:
     said = Findings()
     found: dict[str, Any] = {"folder": str(folder), "faults": said.faults, "site": None, "federation": None}
-    found |= {"refused_code": None, "privacy": None, "log": None, "patients": None}
+    found |= {"refused_code": None, "privacy": None, "log": None, "patients": None, "withdrawn": 0}
     events: list[dict[str, Any]] = []
     if site := tried(lambda: read_site(folder), said):
         found["privacy"] = tried(lambda: _privacy(site), said)  # first, for it takes seconds: the rest is of one moment
         events = tried(lambda: events_of(site), said) or []
+        found["withdrawn"] = sum(event["event"] == "withdrawn" for event in events)
         found["log"] = str(Path(site.work) / "site.log")
         said.faults += filter(None, [lacking_room(folder, site)])
     if kit := tried(lambda: read_own_kit(folder), said):
@@ -143,6 +144,8 @@ def _show(found: dict[str, Any]) -> None:
         )
         ceiling = f"{privacy['ceiling']:g}" if privacy["ceiling"] is not None else "none"
         lines.append(f"epsilon of each patient: {spent} at delta={privacy['delta']:.3g}; ceiling: {ceiling}")
+    if withdrawn := found["withdrawn"]:
+        lines.append(f"consent withdrawn: {withdrawn} patients; gliofed-client check with the work folder names them")
     lines += [f"fault: {fault}" for fault in found["faults"]]
     for line in lines:
         print(plain(line))

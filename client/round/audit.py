@@ -3,12 +3,14 @@
 No line names a patient or a file. `work/audit/audit.jsonl` has, for each message,
 
     request   what was asked, by which run, SHA-256 of the weights, the server's head and its signature
-    decision  accepted by the policy; or declined or failed, with the code
+    decision  accepted by the policy, with the reading of the data where it is a new one; or declined or failed, with
+              the code
     receipt   of all that left: of each record its name, type, size and SHA-256, and what was told in numbers
 
 and besides `code_refused`, with the hash of code that nobody here approved, `error_sent`, with the number by which
-Flower says that the program of a request ended without a reply, and `smaller_patch`, where a round was
-trained with less than was asked for.
+Flower says that the program of a request ended without a reply, `smaller_patch`, where a round was trained with less
+than was asked for, `trained_on`, with the hash of the list of those whom a run trains with, and `withdrawn`, with the
+pseudonym of a patient and the runs that trained with them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,10 +23,19 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from client.round.outbox import Outbox
-from client.round.policy import DeclinedError, check_hours, check_rounds, check_run, reply_key
+from client.round.outbox import outbox_of
+from client.round.policy import (
+    DeclinedError,
+    check_hours,
+    check_readings,
+    check_rounds,
+    check_run,
+    data_reading,
+    reply_key,
+)
 from shared.audit import audit_file
 from shared.chain import BusyError, Chain, hold_chain
+from shared.config import RunConfig
 from shared.messages import MessageError, Reply, Request
 from shared.parse import ConfigError
 from shared.signatures import holds, records_sha256, server_key, sign
@@ -70,8 +81,8 @@ class Audit:
         told = {"config_hash": request.config.hash, "weights": request.weights_sha256}
         self._asked |= {**self._about, **told, "server_head": request.head or None}
         trains = self._about["kind"] == "train"
-        outbox = Outbox(Path(self._site.work) / "outbox")
-        stored = trains and outbox.find(reply_key(policy, request)) is not None
+        stored = trains and outbox_of(self._site).find(reply_key(policy, request)) is not None
+        reading = self._reading(request.config)
         with self._log() as log:
             events = [self._asked]
             try:
@@ -83,7 +94,7 @@ class Audit:
                     check_hours(policy, now.astimezone().time())
                 if trains and not stored and policy.max_rounds_a_day is not None:
                     check_rounds(policy, _rounds_since(log, now - DAY))
-                events.append(self._decision("accepted", "ok") | {"stored": stored})
+                events.append(self._decision("accepted", "ok") | {"stored": stored} | self._if_new(reading, log))
             finally:
                 log.append(*events)
                 self._noted = True
@@ -121,6 +132,25 @@ class Audit:
 
     def _decision(self, decision: str, code: str) -> dict[str, Any]:
         return {"event": "decision", **self._about, "decision": decision, "code": code}
+
+    def _reading(self, run: RunConfig) -> dict[str, object]:
+        """The run's reading of the data. Before the log is held: PyTorch comes with it, and takes seconds to load."""
+        try:
+            check_run(self._site.policy, run)
+        except DeclinedError:
+            return {}  # said once the request is noted
+        return data_reading(run)
+
+    def _if_new(self, reading: dict[str, object], log: Chain) -> dict[str, Any]:
+        """What the decision says of a reading that is new here; DeclinedError where the policy allows no more.
+
+        It is noted before the data is read: that patients cannot be used in some way is an answer as well.
+        """
+        known = [event["reading"] for event in log.events() if "reading" in event]
+        if reading in known:
+            return {}
+        check_readings(self._site.policy, len(known))
+        return {"reading": reading}
 
     def _log(self) -> AbstractContextManager[Chain]:
         return _log_of(self._site)

@@ -2,11 +2,15 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from client.doctor.consent import read_consent
 from shared.files import write_bytes
 from shared.messages import Reply
+from shared.site_config import SiteConfig
 
 KEEP = 2
 """The newest, and the one before it: a server that was restored from a backup may ask one round back."""
@@ -16,19 +20,34 @@ ROOM = ".room.tmp"
 """Set aside for a reply; `store` removes it with all that is half."""
 
 
+def outbox_of(site: SiteConfig) -> "Outbox":
+    """The outbox of a site, which has no reply that a patient is in who withdrew."""
+    work = Path(site.work)
+    return Outbox(work / "outbox", read_consent(work).withdrawn)
+
+
 class Outbox:
     """The last replies of one site, by the request's key."""
 
-    def __init__(self, folder: Path) -> None:
-        """Use `folder`, which need not be there yet."""
-        self._folder = folder
+    def __init__(self, folder: Path, withdrawn: frozenset[str] = frozenset()) -> None:
+        """Use `folder`, which need not be there yet; `withdrawn` are pseudonyms of patients."""
+        self._folder, self._withdrawn = folder, withdrawn
 
     def find(self, key: str) -> Reply | None:
         """Return the reply that was stored for this request, or None."""
         head = self._folder / f"{key}.json"
         if not head.exists():
             return None
-        return Reply(**json.loads(head.read_text()), update=head.with_suffix(".safetensors").read_bytes())
+        values = json.loads(head.read_text())
+        if _trained_with(values.pop("trained_on", None), self._withdrawn):
+            return None
+        return Reply(**values, update=head.with_suffix(".safetensors").read_bytes())
+
+    def with_patient(self, pseudonym: str) -> list[Path]:
+        """The files of the replies that a patient is in, each JSON last: until it is gone the other is found by it."""
+        heads = sorted(self._folder.glob("*.json"))
+        found = [each for each in heads if _trained_with(_read(each).get("trained_on"), frozenset({pseudonym}))]
+        return [path for head in found for path in (head.with_suffix(".safetensors"), head)]
 
     def make_room(self, size: int) -> None:
         """Set so many bytes of the disk aside for the next reply, or raise OSError; `store` takes them."""
@@ -39,11 +58,14 @@ class Outbox:
             else:  # macOS, on which a simulation may run
                 file.write(bytes(size))
 
-    def store(self, key: str, reply: Reply) -> None:
-        """Store a reply, the JSON last since it makes it count; then drop the oldest."""
+    def store(self, key: str, reply: Reply, trained_on: Sequence[str] = ()) -> None:
+        """Store a reply, the JSON last since it makes it count; then drop the oldest.
+
+        `trained_on` are pseudonyms of the patients that are in it.
+        """
         for half in self._folder.glob(".*.tmp"):  # ROOM, and what a killed process left: one message at a time
             half.unlink(missing_ok=True)
-        head = asdict(reply)
+        head = {**asdict(reply), "trained_on": list(trained_on)}
         write_bytes(self._folder / f"{key}.safetensors", head.pop("update"))
         write_bytes(
             self._folder / f"{key}.json", json.dumps(head).encode()
@@ -53,3 +75,15 @@ class Outbox:
         for old in sorted(others, key=lambda path: (path.stat().st_mtime_ns, path.name))[: 1 - KEEP]:
             old.unlink()
             old.with_suffix(".safetensors").unlink(missing_ok=True)
+
+
+def _trained_with(patients: list[str] | None, some: frozenset[str]) -> bool:
+    """Whether one of them is in a reply. One of an earlier version does not say who is, and may have anybody."""
+    return bool(some) and (patients is None or not some.isdisjoint(patients))
+
+
+def _read(head: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(head.read_text()))
+    except (ValueError, TypeError, RecursionError):  # damaged, so nobody knows who is in it
+        return {}

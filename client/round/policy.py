@@ -60,6 +60,27 @@ def check_rounds(policy: PolicyConfig, rounds: int) -> None:
         raise DeclinedError("rounds_a_day", sentence)
 
 
+def data_reading(run: RunConfig) -> dict[str, object]:
+    """What of a run decides which patients can be used, and on which side: each other one tells more of them."""
+    from shared.tasks import reading_of  # PyTorch comes with it
+
+    sample, data = reading_of(run), run.data
+    return {
+        "sample": sample,
+        "modalities": sorted(data.modalities),
+        "regions": None if sample == "graded" else sorted(data.regions),
+        "window": data.window if sample == "series" else None,
+        "split": [data.validation, data.split_seed],
+    }
+
+
+def check_readings(policy: PolicyConfig, readings: int) -> None:
+    """Decline one reading of the data more, after so many."""
+    if readings >= policy.max_readings:
+        sentence = f"{readings} readings of the data were answered: policy.max_readings={policy.max_readings}"
+        raise DeclinedError("readings", f"{sentence}; another split, task, window, modalities or regions are one more")
+
+
 def check_noise(policy: PolicyConfig, sigma: float) -> None:
     """Decline a private run whose noise multiplier is below the site's least."""
     if policy.min_noise is not None and sigma < policy.min_noise:

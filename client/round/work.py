@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +10,9 @@ from torch import Tensor, nn
 from client.round.job import Job, open_job
 from client.round.limits import check_header
 from client.round.memory import with_less_memory
-from client.round.outbox import Outbox
+from client.round.outbox import outbox_of
 from client.round.policy import DeclinedError, check_run, counts_leave, metrics_leave, reply_key
+from client.round.trained import note_trained, pseudonyms
 from client.round.training import TrainResult, train_one_round
 from shared.codec import encode, travelling
 from shared.data.samples import batches, whole
@@ -41,14 +41,14 @@ def prepare(site: SiteConfig, request: Request) -> Reply:
 def train(site: SiteConfig, request: Request) -> Reply:
     """Train for a round and reply with the update, or with the stored reply if this request was answered before."""
     check_run(site.policy, request.config)  # first: what was stored under another policy stays as well
-    outbox = Outbox(Path(site.work) / "outbox")
+    outbox = outbox_of(site)
     key = reply_key(site.policy, request)
     if stored := outbox.find(key):
         return stored if metrics_leave(site.policy, request.config) else replace(stored, metrics={})
     check_header(request)
     job = open_job(site, request)
     reply = with_less_memory(job, _train_privately if request.config.private else _train_openly)
-    outbox.store(key, reply)
+    outbox.store(key, reply, pseudonyms(site, job.cohort.train))
     return reply
 
 
@@ -102,6 +102,7 @@ def train_with(job: Job, patients: int, steps: Steps = _steps, hide: Hide = dict
     # For layers that draw from PyTorch's own generator, as dropout would; no model here has one. The generator is the
     # process's: with such a layer, sites in one process must take turns (at_once=1). Patches have their own.
     torch.manual_seed(seed_of(*job.words, "layers"))
+    note_trained(job.site, job.request.run_id, job.request.round, job.cohort.train)
     model = job.model()
     before = {name: tensor.detach().cpu().clone() for name, tensor in travelling(model).items()}
     result = steps(job, model)
@@ -123,7 +124,7 @@ def _train_privately(job: Job) -> Reply:
     with ledger_of(job) as ledger:
         # Before the charge: nobody is charged for an update that there is no room for. It is not larger than the
         # weights; the rest is for the lines of the logs.
-        Outbox(Path(job.site.work) / "outbox").make_room(len(job.request.weights) + ROOM_FOR_LOGS)
+        outbox_of(job.site).make_room(len(job.request.weights) + ROOM_FOR_LOGS)
         patients = patients_to_tell(job, ledger)
         plan = charge_round(job, ledger, patients)
         if job.request.config.privacy.mechanism == "local_update":

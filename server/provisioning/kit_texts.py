@@ -33,6 +33,7 @@ policy:
   codecs: null               # how an update may travel, as [fp32, fp16]; null: any
   mechanisms: null           # allowed mechanisms of privacy, as [dp_sgd]; null: any
   min_noise: null            # least noise multiplier of a private run; null: any
+  max_readings: 3            # most readings of the data (task, modalities, regions, window, split)
   max_rounds_a_day: null     # most rounds in 24 hours; null: any
   hours: null                # when a request may arrive, as "20:00-06:00"; null: always
   max_epsilon: null          # ceiling of each patient's epsilon over the whole study; null: none, also without privacy

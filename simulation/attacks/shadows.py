@@ -1,6 +1,5 @@
 """Shadow models: the run done again by the same federation, each time on a random half of every site's patients."""
 
-import json
 import math
 import sys
 import threading
@@ -17,11 +16,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from client.app import make_client_app
-from client.doctor.manifest import manifest_path
+from client.doctor.manifest import manifest_path, read_manifest, write_manifest
 from server.app import Federation, make_server_app
 from server.round.history import History
 from shared.config import RunConfig
-from shared.files import write_json
 from shared.parse import ConfigError
 from shared.seeding import generator, seed_of
 from shared.site_config import SiteConfig
@@ -101,15 +99,18 @@ def _admitted(target: Target, site: SiteConfig, half: set[str], folder: Path) ->
 
     It accepts what the site in the run accepted, over any budget: these models stay here.
     """
-    run, work = target.run, folder / "sites" / site.name
+    work = folder / "sites" / site.name
     free = replace(site.policy, hours=None, max_rounds_a_day=None)
     policy = replace(free, min_patients=1, max_epsilon=None, min_noise=None, test_mode=True)
     shadow = replace(site, patients=tuple(sorted(half)), work=str(work), policy=policy)
-    manifest = json.loads(manifest_path(site, run.data, run.task).read_text(encoding="utf-8"))
-    chosen = [entry for entry in manifest["cases"] if entry["case"]["patient"] in half]
-    for entry in chosen:
-        entry["case"]["side"] = None  # who validated in the run trains here
-    write_json(manifest_path(shadow, replace(run.data, validation=0.0), run.task), manifest | {"cases": chosen})
+    if (manifest := read_manifest(Path(site.work))) is None:
+        raise ConfigError(f"{manifest_path(Path(site.work))}: is gone, and it names the patients; put it back")
+    chosen = [
+        replace(entry, case=replace(entry.case, side=None))  # who validated in the run trains here
+        for entry in manifest.entries
+        if entry.case.patient in half
+    ]
+    write_manifest(work, replace(manifest, everybody=False, entries=chosen))
     (work / "cache").symlink_to(Path(site.work) / "cache")
     return shadow
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from client.doctor.examine import CaseReport
-from client.doctor.findings import FileState
+from client.doctor.findings import Facts, FileState, Grid, ImageFacts
+from client.doctor.inspection import Inspection, scans_of
 from client.doctor.manifest import admit, freeze, manifest_path
 from shared.data.cases import Case
 from shared.data.layouts import find_cases
@@ -45,7 +45,7 @@ def measure() -> dict[str, float]:
 
 
 def admitted(root: Path, work: Path, parts: list[list[str]]) -> float:
-    """Wall seconds in which every site compares its files with its manifest, which is written before."""
+    """Wall seconds in which every site compares its files with its manifest, written before, and judges its cases."""
     run = parse_settings(as_given("data=folder", "data.root=x", "data.labels=brats2020", "model=unet"))[0]
     sites = [
         SiteConfig(name=f"s{n}", root=str(root), labels="brats2020", work=str(work / f"s{n}"), patients=tuple(part))
@@ -53,15 +53,21 @@ def admitted(root: Path, work: Path, parts: list[list[str]]) -> float:
     ]
     cases = {case.patient: case for case in find_cases(root, "brats2020")}
     for site in sites:
-        path = manifest_path(site, run.data, "segmentation")
-        if not path.exists():
+        if not manifest_path(Path(site.work)).exists():
             mine = [cases[name] for name in site.patients or ()]
-            reports = [CaseReport(case.patient, case.visit, "ok", [], states(case)) for case in mine]
-            freeze(path, root, mine, reports)  # without the check: volumes of 4 x 4 x 4 would not pass
+            freeze(site, mine, [Inspection(facts(case)) for case in mine])  # volumes of 4 x 4 x 4 would not pass
     start = time.perf_counter()
     found = sum(len(admit(site, run.data, "segmentation").cases) for site in sites)
     assert found == PATIENTS
     return round(time.perf_counter() - start, 2)
+
+
+def facts(case: Case) -> Facts:
+    """As a check would find them."""
+    grid = Grid((240, 240, 155), (1.0, 1.0, 1.0), tuple(tuple(row) for row in np.eye(4).tolist()))
+    names = scans_of(case)
+    images = {name: ImageFacts(f"{case.patient} {name}", 500.0, 900.0, 1500.0, 0.8) for name in case.images}
+    return Facts(states(case), [], dict.fromkeys(names, grid), images)
 
 
 def states(case: Case) -> list[FileState]:

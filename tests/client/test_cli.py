@@ -18,8 +18,8 @@ import configs
 import shared.data.prepare
 from client.cli import main
 from client.doctor import manifest
-from client.doctor.examine import CaseReport
 from client.doctor.findings import Finding
+from client.doctor.judgement import CaseReport
 from client.doctor.page import page
 from shared.config import DataConfig
 from shared.data.dataset import open_cohort

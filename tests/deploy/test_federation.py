@@ -24,6 +24,7 @@ from server.round.fold import Share, weighted_mean
 from server.round.rounds import initial_model
 from shared.codec import CodedUpdate, travelling, weights_to_bytes
 from shared.config import RunConfig
+from shared.data.cases import split
 from shared.messages import Request
 from shared.parse import parse
 from simulation.simulate import simulate
@@ -162,6 +163,8 @@ def test_a_hospital_that_lies_counts_as_many_patients_as_agreed(
     run = made.folder / "runs" / "claim"
     until(lambda: ended(run), "the run ended", ROUNDS)
     os.killpg(liar.pid, signal.SIGTERM)
+    liar.wait()
+    made.hospital_start(SITES[2])
     assert ended(run) == "done", (run / "server.log").read_text()
     (event,) = (json.loads(line) for line in (run / "history.jsonl").read_text().splitlines() if '"round",' in line)
     line = event["sites"][SITES[2]]
@@ -184,6 +187,32 @@ def test_a_hospital_that_lies_counts_as_many_patients_as_agreed(
     mean = weighted_mean([*shares, Share(shares[0].update, patients, 0.0)], weights)
     expected = {name: tensor + mean[name] for name, tensor in weights.items()}
     assert_close(load_file(run / "model" / "model.safetensors"), expected, rtol=0, atol=0)
+    until(lambda: made.connected(SITES[2]), "the honest one is back")
+
+
+def test_a_patient_withdraws_while_start_runs(federation: tuple[Deployed, Recorder], simulated: Path) -> None:
+    """The next run trains without them, and nothing of them is left in the work folder; the log still holds."""
+    made, _ = federation
+    first, second, site = made.folder / "runs" / "first", made.folder / "runs" / "second", SITES[1]
+    names = sorted(path.name for path in (simulated / "data" / site).iterdir() if path.is_dir())
+    patient, work = split(names, validation=0.2, seed=0)[0][0], made.hospital(site) / "work"
+    told = subprocess.PIPE
+    said, _ = made.client("withdraw", patient, made.hospital(site), stdout=told).communicate()
+    assert f"trained with {patient}: run {json.loads((first / 'run.json').read_text())['run_id']}" in said.decode()
+    assert made.command("run", f"federation={made.folder}", "name=second", *SETTINGS).wait() == 0
+    until(lambda: ended(second), "the run ended", ROUNDS)
+    assert trained(second, site) == [patients - 1 for patients in trained(first, site)]
+    assert trained(second, SITES[2]) == trained(first, SITES[2])
+    files = [path for path in work.rglob("*") if path.is_file()]
+    assert len(files) > 20
+    assert [path for path in files if patient in str(path) or patient.encode() in path.read_bytes()] == []
+    assert made.client("audit", "verify", work, "--server", second).wait() == 0
+
+
+def trained(run: Path, site: str) -> list[int]:
+    """Patients that a site told of, round by round."""
+    events = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    return [event["sites"][site]["patients"] for event in events if event["event"] == "round"]
 
 
 def ended(run: Path) -> str | None:

@@ -17,8 +17,9 @@ import pytest
 from planted import PLANTS, copy_of, of
 
 from client.doctor import examine as examine_module
-from client.doctor.examine import CaseReport, examine, spread
-from client.doctor.findings import ERRORS, WARNINGS
+from client.doctor.examine import examine, spread
+from client.doctor.findings import ERRORS, WARNINGS, Task
+from client.doctor.judgement import CaseReport, judge
 from shared.data.cases import Case, split
 from shared.data.layouts import find_cases
 from shared.site_config import CheckConfig
@@ -28,6 +29,10 @@ MODALITIES = ("flair", "t1", "t1ce", "t2")
 RULES = CheckConfig(tiny_tumour=1.0)
 """A voxel of 8 mm alone has 0.5 cm3."""
 CLEAN = 8
+
+
+def check(cases: list[Case], task: Task = "segmentation", rules: CheckConfig = RULES, **split: Any) -> list[CaseReport]:
+    return judge(cases, examine(cases, rules, 1), rules, MODALITIES, task, **split)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ def planted(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[d
         PLANTS[code](folder)
     copy_of(original)(copy)
     where = {folder.name: code for code, folder in zip(codes, spoilt, strict=True)} | {copy.name: "duplicate"}
-    return where, examine(find_cases(root, "brats2020"), RULES, MODALITIES, "segmentation", 1)
+    return where, check(find_cases(root, "brats2020"))
 
 
 def enhancing(folder: Path) -> int:
@@ -83,6 +88,33 @@ def test_clean_cases_raise_nothing(planted: tuple[dict[str, str], list[CaseRepor
     assert {report.status for report in clean} == {"ok"}
 
 
+@pytest.mark.parametrize("task", ["segmentation", "grading"])
+@pytest.mark.parametrize("modalities", [("t1",), ("t2", "t1ce"), ("flair", "t1", "t1ce", "t2")])
+def test_a_run_is_told_what_reading_only_its_scans_would_tell(
+    planted: tuple[dict[str, str], list[CaseReport]], task: Task, modalities: tuple[str, ...]
+) -> None:
+    """All scans are read once, and judged for each run; the oracle reads the scans of this run alone."""
+    root = next(file.path for report in planted[1] for file in report.files).parents[1]
+    cases = find_cases(root, "brats2020")
+    asked = [
+        replace(
+            case,
+            images={name: case.images[name] for name in modalities if name in case.images},
+            mask=case.mask if task == "segmentation" else None,
+        )
+        for case in cases
+    ]
+    told, expected = (
+        judge(some, examine(some, RULES, 1, draw=False), RULES, modalities, task, validation=0.5)
+        for some in (cases, asked)
+    )
+    for report, oracle in zip(told, expected, strict=True):
+        assert [(each.code, each.file) for each in report.findings if each.severity == "error"] == [
+            (each.code, each.file) for each in oracle.findings if each.severity == "error"
+        ]
+    assert {each.code for report in told for each in report.findings if each.severity == "error"}
+
+
 NO_PLACE = {
     "unreadable", "truncated", "bad_crc", "empty_file", "wrong_format", "not_3d", "size",
     "missing_modality", "missing_mask", "no_grade",
@@ -111,7 +143,7 @@ def test_a_patient_declared_on_both_sides_leaks(few: list[Case]) -> None:
         replace(few[1], patient="A", visit="001", side="validation"),
         replace(few[2], side="training"),
     ]
-    reports = examine(cases, RULES, MODALITIES, "segmentation", 1)
+    reports = check(cases)
     assert [codes_of(report) for report in reports] == [{"split_leak"}, {"split_leak"}, set()]
 
 
@@ -121,13 +153,13 @@ def test_a_duplicate_on_the_other_side_of_the_split_leaks(few: list[Case]) -> No
     train, validate = split(names, 0.5, 0)
     for other, leak in ((validate[0], {"split_leak"}), (train[1], set[str]())):
         cases = [replace(few[0], patient=train[0]), replace(few[0], patient=other), few[1]]
-        reports = examine(cases, RULES, MODALITIES, "segmentation", 1, validation=0.5)
+        reports = check(cases, validation=0.5)
         assert [codes_of(report) for report in reports] == [set(), {"duplicate"} | leak, set()]
 
 
 def test_of_two_copies_the_one_that_can_be_used_is_kept(few: list[Case]) -> None:
     cases = [replace(few[0], mask=None), replace(few[0], patient="copy")]
-    reports = examine(cases, RULES, MODALITIES, "segmentation", 1)
+    reports = check(cases)
     assert [codes_of(report) for report in reports] == [{"missing_mask", "duplicate"}, set()]
 
 
@@ -140,22 +172,23 @@ def test_grading_asks_for_grades_and_not_for_masks(few: list[Case], tmp_path: Pa
         replace(few[1], mask=type(few[1].images["t1"])(broken), grade=None),
         replace(few[2], images=one_image),
     ]
-    reports = examine(cases, RULES, MODALITIES, "grading", 1)
+    reports = check(cases, "grading")
     # The grader is told what is missing, and goes on with the rest.
     assert [codes_of(report) for report in reports] == [set(), {"no_grade"}, {"missing_modality"}]
     assert [report.status for report in reports] == ["ok", "error", "warning"]
-    assert broken not in [file.path for report in reports for file in report.files]
+    assert broken in [file.path for report in reports for file in report.files]  # a run that segments may come later
 
 
 def test_every_file_is_hashed_and_processes_change_nothing(few: list[Case]) -> None:
     heard = []
-    alone = examine(few, RULES, MODALITIES, "segmentation", 1)
-    together = examine(few, RULES, MODALITIES, "segmentation", 2, lambda done, of: heard.append((done, of)))
+    alone = examine(few, RULES, 1)
+    together = examine(few, RULES, 2, lambda done, of: heard.append((done, of)))
     assert alone == together
     assert heard == [(1, 3), (2, 3), (3, 3)]
-    for case, report in zip(few, alone, strict=True):
-        assert {file.path for file in report.files} == {scan.path for scan in [*case.images.values(), case.mask]}
-        for file in report.files:
+    for case, inspection in zip(few, alone, strict=True):
+        files = inspection.facts.files
+        assert {file.path for file in files} == {scan.path for scan in [*case.images.values(), case.mask]}
+        for file in files:
             assert file.sha256 == hashlib.sha256(file.path.read_bytes()).hexdigest()
             assert (file.size, file.mtime_ns) == (file.path.stat().st_size, file.path.stat().st_mtime_ns)
 
@@ -177,7 +210,7 @@ def test_the_doctor_does_without_torch() -> None:
 @pytest.mark.parametrize(("resolution", "visits", "scheme"), [(8.0, 2, "brats2023"), (4.0, 1, "brats2020")])
 def test_phantoms_are_clean_under_the_defaults(resolution: float, visits: int, scheme: str, tmp_path: Path) -> None:
     write_phantoms(PhantomConfig(patients=2, visits=visits, resolution=resolution), tmp_path, 1)
-    reports = examine(find_cases(tmp_path, scheme), CheckConfig(), MODALITIES, "segmentation", 1)
+    reports = check(find_cases(tmp_path, scheme), rules=CheckConfig())
     assert len(reports) == 2 * visits
     assert [report.findings for report in reports] == [[]] * (2 * visits)
 
@@ -193,5 +226,5 @@ def test_a_scan_too_large_for_the_memory_takes_only_its_case_along(
         return inspect(case, *rest)
 
     monkeypatch.setattr(examine_module, "inspect", full)
-    reports = examine(few, RULES, MODALITIES, "segmentation", 1)
+    reports = check(few)
     assert [[finding.code for finding in report.findings] for report in reports[:2]] == [["unreadable"], []]

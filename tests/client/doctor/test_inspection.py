@@ -1,7 +1,9 @@
 """One file and one case, as damaged and as odd as they come."""
 
 import gzip
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import nibabel as nib
@@ -10,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.doctor.findings import ERRORS, WARNINGS
-from client.doctor.inspection import Inspection, inspect
+from client.doctor.findings import ERRORS, WARNINGS, Facts
+from client.doctor.inspection import inspect
+from client.doctor.judgement import CaseReport, judge
 from client.doctor.reading import read_file
 from shared.data.cases import Case
 from shared.data.volume import DataError, Scan
@@ -28,14 +31,19 @@ def content_of(array: np.ndarray, affine: np.ndarray = TEN_MM) -> bytes:
     return nib.Nifti1Image(array, affine).to_bytes()
 
 
-def look(images: dict[str, Scan], mask: Scan | None = None) -> Inspection:
-    """Inspect for segmentation where there is a mask, else for grading."""
+def look(images: dict[str, Scan], mask: Scan | None = None, rules: CheckConfig = RULES) -> CaseReport:
+    """Judge for segmentation where there is a mask, else for grading."""
     case = Case("p", "000", images, mask, "HGG", "brats2020")
-    return inspect(case, RULES, list(images), "segmentation" if mask else "grading")
+    inspected = [inspect(case, rules)]
+    return judge([case], inspected, rules, list(images), "segmentation" if mask else "grading")[0]
 
 
-def codes(inspection: Inspection) -> list[str]:
-    return [finding.code for finding in inspection.findings]
+def facts(images: dict[str, Scan]) -> Facts:
+    return inspect(Case("p", "000", images, None, "HGG", "brats2020"), RULES).facts
+
+
+def codes(report: CaseReport) -> list[str]:
+    return [finding.code for finding in report.findings]
 
 
 def code_of(path: Path, content: bytes) -> str:
@@ -81,10 +89,19 @@ def test_a_digest_is_of_the_voxels(tmp_path: Path) -> None:
     digests = set()
     for name, content in forms.items():
         (tmp_path / name).write_bytes(content)
-        digests.add(look({"t1": Scan(tmp_path / name)}).images["t1"].digest)
+        digests.add(facts({"t1": Scan(tmp_path / name)}).images["t1"].digest)
     assert len(digests) == 1
     (tmp_path / "e.nii").write_bytes(content_of(ANATOMY + np.int16(1)))
-    assert look({"t1": Scan(tmp_path / "e.nii")}).images["t1"].digest not in digests
+    assert facts({"t1": Scan(tmp_path / "e.nii")}).images["t1"].digest not in digests
+
+
+def test_facts_are_numbers_whatever_the_voxels(tmp_path: Path) -> None:
+    """They are kept as JSON: one image must not keep its site from freezing the cohort."""
+    array = np.where(ANATOMY % 2, np.float32(3e38), np.float32(-3e38))
+    array[:, :4] = 0
+    (tmp_path / "a.nii").write_bytes(content_of(array))
+    found = facts({"t1": Scan(tmp_path / "a.nii")}).images["t1"]
+    assert np.isfinite([found.median, found.spread, found.brain, found.zeros]).all()
 
 
 def test_the_scan_that_lies_apart_from_most_is_named(tmp_path: Path) -> None:
@@ -125,16 +142,15 @@ def test_real_images_of_nibabel(name: str) -> None:
 
 def test_a_real_image_with_nan_where_few_slices_are_allowed() -> None:
     path = Path(nib.__file__).parent / "tests" / "data" / "resampled_anat_moved.nii"
-    case = Case("p", "000", {"t1": Scan(path)}, None, "HGG", "brats2020")
-    (found,) = inspect(case, CheckConfig(size=(1, 1024)), ["t1"], "grading").findings
+    (found,) = look({"t1": Scan(path)}, rules=CheckConfig(size=(1, 1024))).findings
     assert found.code == "non_finite" and found.picture
 
 
 def test_the_mni_template() -> None:
     """T1, grey and white matter of half a head, skull-stripped, as the phantoms keep it: 1 mm, a 4D file."""
-    found = look({name: Scan(TEMPLATE_FILE, channel) for channel, name in enumerate(("t1", "t1ce", "t2"))})
-    assert codes(found) == []
-    assert found.images["t1"].brain == pytest.approx(950, rel=0.1)  # the whole has about 1900 cm3
+    scans = {name: Scan(TEMPLATE_FILE, channel) for channel, name in enumerate(("t1", "t1ce", "t2"))}
+    assert codes(look(scans)) == []
+    assert facts(scans).images["t1"].brain == pytest.approx(950, rel=0.1)  # the whole has about 1900 cm3
 
 
 def nonsense(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -166,6 +182,7 @@ def survive(folder: Path, changes: list[tuple[int, int]], kinds: tuple[bool, boo
     path.write_bytes(gzip.compress(content, 1) if zipped else content)
     good = Scan(folder / "good.nii")
     found = look({"t1": good}, Scan(path)) if as_mask else look({"t1": Scan(path)})
+    json.dumps(asdict(facts({"t1": Scan(path)})), allow_nan=False, default=str)
     assert set(codes(found)) <= {*ERRORS, *WARNINGS}
 
 

@@ -1,18 +1,24 @@
 """The frozen cohort: who is admitted, and what is noticed later."""
 
-import json
 import os
 import shutil
+import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from client.doctor import manifest
-from client.doctor.manifest import NonePassedError, admit, manifest_path
+from client.doctor.consent import add_withdrawn
+from client.doctor.findings import Task
+from client.doctor.manifest import NonePassedError, admit, freeze, manifest_path
 from shared.config import DataConfig
+from shared.data.layouts import find_cases
 from shared.data.volume import DataError
-from shared.site_config import SiteConfig
+from shared.files import write_json
+from shared.site_config import CheckConfig, SiteConfig
 from simulation.phantom import PhantomConfig, write_phantoms
 
 DATA = DataConfig(
@@ -100,11 +106,12 @@ def test_a_file_that_went_is_noticed(site: SiteConfig) -> None:
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", "null", "[" * 100_000])
 def test_a_manifest_that_cannot_be_read_says_so(content: str, site: SiteConfig) -> None:
-    path = manifest_path(site, DATA, "segmentation")
+    path = manifest_path(Path(site.work))
     path.parent.mkdir(parents=True)
     path.write_text(content)
     with pytest.raises(DataError, match="no manifest"):
         admit(site, DATA, "segmentation")
+    assert path.read_text() == content  # no request makes another
 
 
 def test_a_grade_that_changed_is_noticed(site: SiteConfig) -> None:
@@ -135,10 +142,142 @@ def test_cases_that_come_later_do_not_belong(site: SiteConfig) -> None:
     assert len(admitted.cases) == 2
 
 
-def test_other_settings_have_a_manifest_of_their_own(site: SiteConfig) -> None:
-    """Grading reads no masks: a broken one keeps nobody from it."""
+READINGS: dict[str, tuple[dict[str, Any], Task]] = {
+    "split": ({"split_seed": 1, "validation": 0.5}, "segmentation"),
+    "task": ({}, "grading"),
+    "modalities": ({"modalities": ("flair",)}, "segmentation"),
+    "regions": ({"regions": ("wt",)}, "segmentation"),
+    "window": ({"window": 4}, "segmentation"),
+}
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("end", ["_t1.nii.gz", "_seg.nii.gz"])
+def test_a_scan_that_changed_stops_every_reading(site: SiteConfig, reading: str, end: str) -> None:
+    """The server chooses split, task, modalities and regions: no choice may freeze the cohort anew, or go round it."""
+    admit(site, DATA, "segmentation")
+    frozen = manifest_path(Path(site.work)).read_bytes()
+    path = scan(site, 1, end)
+    path.write_bytes(path.read_bytes()[:-100])
+    words, task = READINGS[reading]
+    for _ in range(2):
+        with pytest.raises(DataError) as caught:
+            admit(site, replace(DATA, **words), task)
+        assert caught.value.code == "changed_file" and str(path) in str(caught.value)
+    assert manifest_path(Path(site.work)).read_bytes() == frozen
+    assert [file.name for file in manifest_path(Path(site.work)).parent.iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_another_reading_costs_no_read_of_the_scans(
+    site: SiteConfig, reading: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is judged as a site judges that was asked in this way first."""
     scan(site, 0, "_seg.nii.gz").write_bytes(b"")
-    assert admit(site, DATA, "segmentation").left_out == {"empty_file": 1}
-    assert admit(site, DATA, "grading").left_out == {}
-    segmentation = json.loads(manifest_path(site, DATA, "segmentation").read_text())
-    assert [len(case["errors"]) for case in segmentation["cases"]] == [1, 0, 0]
+    scan(site, 1, "_t2.nii.gz").unlink()
+    words, task = READINGS[reading]
+    expected = admit(replace(site, work=site.work + "-first"), replace(DATA, **words), task)
+    admit(site, DATA, "segmentation")
+    opened = Path.open
+
+    def refuse(path: Path, *rest: Any, **words: Any) -> Any:
+        assert ".nii" not in path.name
+        return opened(path, *rest, **words)
+
+    monkeypatch.setattr(Path, "open", refuse)  # by which the check opens every scan
+    with pytest.raises(AssertionError):
+        admit(replace(site, work=site.work + "-second"), DATA, "segmentation")
+    assert admit(site, replace(DATA, **words), task) == expected
+
+
+def test_readings_are_left_out_for_reasons_of_their_own(site: SiteConfig) -> None:
+    """Grading reads no masks: a broken one keeps nobody from it. A reading of one modality asks for no other."""
+    scan(site, 0, "_seg.nii.gz").write_bytes(b"")
+    scan(site, 1, "_t2.nii.gz").unlink()
+    scan(site, 2, "_t1.nii.gz").write_bytes(b"\x1f\x8b")
+    of = partial(admit, site)
+    with pytest.raises(NonePassedError) as none:
+        of(DATA, "segmentation")
+    assert none.value.left_out == {"empty_file": 1, "missing_modality": 1, "truncated": 1}
+    assert of(DATA, "grading").left_out == {"truncated": 1}  # what is missing, grading knows
+    assert of(replace(DATA, modalities=("flair", "t1")), "segmentation").left_out == {"empty_file": 1, "truncated": 1}
+    assert of(replace(DATA, modalities=("flair",)), "grading").left_out == {}
+
+
+def test_a_site_yaml_that_changed_is_followed(site: SiteConfig, caplog: pytest.LogCaptureFixture) -> None:
+    """It is the hospital's own; that a scan changed meanwhile is still noticed."""
+    admit(site, DATA, "segmentation")
+    stricter = replace(site, check=CheckConfig(spacing=(0.2, 1.0)))
+    with pytest.raises(NonePassedError):
+        admit(stricter, DATA, "segmentation")
+    assert "site.yaml was changed since the cohort was frozen (spacing=[0.2, 10.0], now [0.2, 1.0])" in caplog.text
+    assert len(admit(site, DATA, "segmentation").cases) == 3
+    path = scan(site, 0)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="changed since"):
+        admit(stricter, DATA, "segmentation")
+
+
+def test_another_root_is_another_cohort(site: SiteConfig, tmp_path: Path) -> None:
+    admit(site, DATA, "segmentation")
+    Path(site.root).rename(tmp_path / "elsewhere")
+    moved = admit(replace(site, root=str(tmp_path / "elsewhere")), DATA, "segmentation")
+    assert [case.images["t1"].path.parts[-3] for case in moved.cases] == ["elsewhere"] * 3
+
+
+def test_fewer_patients_are_no_other_cohort(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of the others do not matter then; and whom the hospital names later is read."""
+    names = [scan(site, place).parent.name for place in range(3)]
+    some = replace(site, patients=tuple(names[:2]))
+    assert len(admit(some, DATA, "segmentation").cases) == 2
+    with monkeypatch.context() as patched:
+        patched.delattr(manifest, "examine")
+        assert [
+            case.patient for case in admit(replace(site, patients=(names[0],)), DATA, "segmentation").cases
+        ] == names[:1]
+        shutil.move(scan(site, 1).parent, Path(site.work).parent)
+        assert len(admit(replace(site, patients=(names[0],)), DATA, "segmentation").cases) == 1
+    shutil.move(Path(site.work).parent / names[1], site.root)
+    assert len(admit(site, DATA, "segmentation").cases) == 3
+
+
+def test_a_manifest_of_an_earlier_version_says_its_cure(site: SiteConfig) -> None:
+    old = Path(site.work) / "cohort" / "0123456789abcdef.json"
+    write_json(old, {"version": 1, "tables": {}, "cases": []})
+    with pytest.raises(
+        DataError, match="by an earlier version of gliofed; freeze the cohort anew: gliofed-client check"
+    ):
+        admit(site, DATA, "segmentation")
+    cases = find_cases(Path(site.root), site.labels)
+    freeze(site, cases, manifest.examine(cases, site.check, 1, draw=False))
+    assert len(admit(site, DATA, "segmentation").cases) == 3 and not old.exists()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its names are UTF-8")
+def test_names_need_be_no_text(site: SiteConfig) -> None:
+    """As a disk of another system may have them."""
+    case = scan(site, 1).parent
+    for path in case.iterdir():
+        path.rename(case / os.fsdecode(path.name.encode().replace(b"002", b"\xff2")))
+    odd = case.rename(case.with_name(os.fsdecode(case.name.encode().replace(b"002", b"\xff2")))).name
+    admitted = admit(site, DATA, "segmentation")
+    assert odd in [case.patient for case in admitted.cases] and admit(site, DATA, "segmentation") == admitted
+    add_withdrawn(Path(site.work), odd)
+    assert odd not in [case.patient for case in admit(site, DATA, "segmentation").cases]
+
+
+def test_who_withdrew_stays_out(site: SiteConfig) -> None:
+    """Also of a cohort that is frozen anew, and where site.yaml still names them."""
+    names = [scan(site, place).parent.name for place in range(3)]
+    admit(site, DATA, "segmentation")
+    add_withdrawn(Path(site.work), names[1])
+    there = [names[0], names[2]]
+    assert [case.patient for case in admit(site, DATA, "segmentation").cases] == there
+    cases = find_cases(Path(site.root), site.labels)
+    freeze(site, cases, manifest.examine(cases, site.check, 1, draw=False))
+    assert names[1] not in manifest_path(Path(site.work)).read_text()
+    assert [case.patient for case in admit(replace(site, patients=tuple(names)), DATA, "segmentation").cases] == there
+    for name in there:
+        add_withdrawn(Path(site.work), name)
+    with pytest.raises(DataError, match="every patient of the cohort withdrew"):
+        admit(site, DATA, "segmentation")

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from client.doctor.examine import examine
+from client.doctor.findings import Finding, Task
+from client.doctor.judgement import judge
 from shared.data.layouts import find_cases
 from shared.site_config import CheckConfig
 
@@ -29,14 +31,18 @@ EXPECTED = {
 """File -> what a grading site should be told of it."""
 
 
+def found_in(root: Path, task: Task) -> list[Finding]:
+    cases, rules = find_cases(root, "brats2020"), CheckConfig()
+    (report,) = judge(cases, examine(cases, rules, 1), rules, ("t1",), task)
+    return report.findings
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_real_head(name: str, tmp_path: Path) -> None:
     (path,) = Path(str(REAL)).rglob(name)
     shutil.copy(path, tmp_path / "scan.nii.gz")
     (tmp_path / "cases.csv").write_text("patient,t1,grade\nA,scan.nii.gz,HGG\n")
-    cases = find_cases(tmp_path, "brats2020")
-    (report,) = examine(cases, CheckConfig(), ("t1",), "grading", 1)
-    assert {finding.code for finding in report.findings} == EXPECTED[name]
+    assert {finding.code for finding in found_in(tmp_path, "grading")} == EXPECTED[name]
 
 
 def test_an_atlas_is_no_mask(tmp_path: Path) -> None:
@@ -45,5 +51,4 @@ def test_an_atlas_is_no_mask(tmp_path: Path) -> None:
         (path,) = Path(str(REAL)).rglob(found)
         shutil.copy(path, tmp_path / f"{name}.nii.gz")
     (tmp_path / "cases.csv").write_text("patient,t1,mask\nA,scan.nii.gz,mask.nii.gz\n")
-    (report,) = examine(find_cases(tmp_path, "brats2020"), CheckConfig(), ("t1",), "segmentation", 1)
-    assert "label_values" in {finding.code for finding in report.findings}
+    assert "label_values" in {finding.code for finding in found_in(tmp_path, "segmentation")}

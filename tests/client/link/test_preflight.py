@@ -14,9 +14,12 @@ from small_federation import rewrite
 
 import client.link.preflight
 import client.link.reach
+from client.doctor.findings import Facts
+from client.doctor.manifest import VERSION, Entry, Manifest, write_manifest
 from client.link.preflight import own_folder, preflight
 from server.provisioning.certificates import make_authority
 from server.provisioning.kit_texts import site_yaml
+from shared.data.cases import Case
 from shared.data.layouts import find_cases
 from shared.files import write_bytes, write_json
 from shared.keys import certificate_sha256, new_key, private_bytes, public_line, write_secret
@@ -170,10 +173,24 @@ def test_no_cases(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(preflight(folder).faults) == 1 and "scans" in preflight(folder).faults[0]
 
 
+def freeze_cases(work: Path, count: int) -> None:
+    cases = [Entry(Case(f"P{number}", "000", {}, None, None, "mock"), Facts()) for number in range(count)]
+    write_manifest(work, Manifest(version=VERSION, settings={}, everybody=True, tables=[], entries=cases))
+
+
+def test_a_cohort_of_an_earlier_version_is_a_fault(folder: Path) -> None:
+    """No request would be answered."""
+    write_json(folder / "work/cohort/0123.json", {"version": 1, "tables": {}, "cases": []})
+    assert [
+        fault for fault in preflight(folder).faults if "earlier version" in fault and "gliofed-client check" in fault
+    ]
+    freeze_cases(folder / "work", 2)
+    assert not [fault for fault in preflight(folder).faults if "earlier version" in fault]
+
+
 def test_the_room_that_a_cohort_needs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is prepared already needs none, and a disk that is nearly full is a fault before any cohort."""
-    cases = [{"errors": []}] * 50 + [{"errors": ["x"]}] * 9
-    write_json(folder / "work/cohort/1.json", {"cases": cases})
+    freeze_cases(folder / "work", 50)
     for free, prepared, faults in ((4.9e9, 0, 1), (5.1e9, 0, 0), (2e9, 30, 0), (0.9e9, 50, 1)):
         for number in range(prepared):
             (folder / f"work/cache/{number}").mkdir(parents=True, exist_ok=True)

@@ -80,7 +80,8 @@ def recomputed(records: RecordDict) -> dict[str, tuple[int, str]]:
 @pytest.mark.parametrize("kind", ["query", "train"])
 def test_a_receipt_is_of_the_very_message(site: SiteConfig, request_: Request, kind: str) -> None:
     records = send(site, request_.to_records(), kind)
-    asked, decision, receipt = events(site)
+    asked, decision, *trained_on, receipt = events(site)
+    assert [event["event"] for event in trained_on] == ["trained_on"] * (kind == "train")
     assert {record["name"]: (record["bytes"], record["sha256"]) for record in receipt["records"]} == recomputed(records)
     reply = Reply.from_records(records)
     assert (receipt["patients"], receipt["metrics"], receipt["epsilon"]) == (3, sorted(reply.metrics), None)
@@ -89,7 +90,8 @@ def test_a_receipt_is_of_the_very_message(site: SiteConfig, request_: Request, k
     assert asked["weights"] == sha256(request_.weights).hexdigest()
     assert (decision["decision"], decision["code"]) == ("accepted", "ok")
     word = "prepare" if kind == "query" else kind
-    assert all((event["kind"], event["run_id"], event["round"]) == (word, "r", 1) for event in events(site))
+    for event in (asked, decision, receipt):
+        assert (event["kind"], event["run_id"], event["round"]) == (word, "r", 1)
     # The head that left is the hash of the receipt's own line.
     assert reply.head == line_hash(audit_file(Path(site.work)).read_text().splitlines()[-1])
 
@@ -207,7 +209,7 @@ def test_without_a_receipt_nothing_leaves(site: SiteConfig, request_: Request, m
         records = send(site, request_.to_records())
         assert Reply.from_records(records) == Reply(site="a", status="declined", code="audit")
     assert Reply.from_records(send(site, request_.to_records())).status == "ok"
-    assert [event.get("stored") for event in events(site)] == [None, False, None, True, None]
+    assert [event.get("stored") for event in events(site)] == [None, False, None, None, True, None]
 
 
 def test_a_simulated_run_leaves_receipts(values: Callable[..., dict[str, Any]], out: Path) -> None:
@@ -229,6 +231,8 @@ def test_a_simulated_run_leaves_receipts(values: Callable[..., dict[str, Any]], 
     assert told[0] < told[1] and ledger.epsilon() <= told[1] < ledger.epsilon() + 0.1
     codes = {event["code"] for event in logs["site-2"] if event["event"] in ("decision", "receipt")}
     assert codes == {"policy"}
+    readings = [[event["reading"] for event in log if "reading" in event] for log in logs.values()]
+    assert list(map(len, readings)) == [1, 0]  # a run is one reading; what the policy declines is none
     names = {path.name for path in (out / "data").rglob("*")} | {path.stem for path in (out / "data").rglob("*")}
     assert len(names) > 10
     for file in (*(audit_file(work) for work in works.values()), audit_file(out)):

@@ -30,6 +30,19 @@ def test_a_loss_that_is_not_a_number_is_kept(tmp_path: Path) -> None:
     assert math.isnan(found.metrics["loss"])
 
 
+def test_a_reply_with_somebody_who_withdrew_is_none(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.store("r-1", REPLY, ["p1", "p2"])
+    outbox.store("r-2", REPLY, ["p2"])
+    assert [outbox.find(key) for key in ("r-1", "r-2")] == [REPLY, REPLY]
+    later = Outbox(tmp_path, frozenset({"p1", "p9"}))
+    assert [later.find(key) for key in ("r-1", "r-2")] == [None, REPLY]
+    assert [path.name for path in outbox.with_patient("p1")] == ["r-1.safetensors", "r-1.json"]
+    assert outbox.with_patient("p3") == []
+    (tmp_path / "r-2.json").write_text("damaged")
+    assert [path.name for path in outbox.with_patient("p3")] == ["r-2.safetensors", "r-2.json"]
+
+
 def test_two_replies_are_kept(tmp_path: Path) -> None:
     """A year of rounds of a large model would fill the disk."""
     outbox = Outbox(tmp_path)

@@ -1,0 +1,86 @@
+"""Who withdrew consent: kept by pseudonym, so that the name is gone from the work folder and the patient stays out.
+
+A pseudonym is a keyed hash (HMAC-SHA256) of the patient's id. The key is made at the site, in `WORK/consent.json`, and
+never leaves it: who has a copy of the audit log cannot try names.
+"""
+
+import fcntl
+import hmac
+import json
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.chain import lock
+from shared.data.volume import DataError
+from shared.files import write_json
+
+WAIT = 10.0
+"""Seconds for another process that writes the file."""
+
+
+@dataclass(frozen=True)
+class Consent:
+    """The key of a site's pseudonyms, and who withdrew."""
+
+    key: str
+    withdrawn: frozenset[str]
+    """Pseudonyms."""
+
+    def pseudonym(self, patient: str) -> str:
+        """Name a patient without the name, in hex."""
+        return hmac.new(self.key.encode(), patient.encode(errors="surrogateescape"), "sha256").hexdigest()
+
+    def given(self, patient: str) -> bool:
+        """Whether the patient did not withdraw."""
+        return not self.withdrawn or self.pseudonym(patient) not in self.withdrawn
+
+
+def read_consent(work: Path) -> Consent:
+    """Read a site's file, and make it with a new key where there is none.
+
+    Raises DataError, unreadable: nobody may be trained on while it is not known who withdrew.
+    """
+    path = work / "consent.json"
+    if not path.exists() and (work / "trained").exists():  # with its pseudonyms
+        raise DataError("unreadable", f"{path}: is gone, so it is not known who withdrew; restore a copy")
+    if not path.exists():
+        with lock(work, WAIT):
+            if not path.exists():
+                write_json(path, {"key": secrets.token_hex(32), "withdrawn": []})
+    try:
+        values = json.loads(path.read_text())
+        return Consent(str(values["key"]), frozenset(map(str, values["withdrawn"])))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise DataError(
+            "unreadable", f"{path}: cannot be read, so it is not known who withdrew; restore a copy"
+        ) from None
+
+
+def add_withdrawn(work: Path, patient: str) -> None:
+    """Put a patient on the list; it is on disk on return."""
+    known = read_consent(work)
+    with lock(work, WAIT):
+        names = known.withdrawn | read_consent(work).withdrawn | {known.pseudonym(patient)}
+        write_json(work / "consent.json", {"key": known.key, "withdrawn": sorted(names)})
+
+
+@contextmanager
+def hold_patients(work: Path, alone: bool = False) -> Iterator[None]:
+    """Hold what the work folder has of patients: requests side by side, and alone what takes some of it away.
+
+    Waits for who holds it, and says so where a command is meant to be alone. A killed process gives it back.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+    with (work / "patients.lock").open("w") as file:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if alone:
+                print(f"{work}: a request is being answered; waiting until it is", file=sys.stderr, flush=True)
+            fcntl.flock(file, kind)
+        yield

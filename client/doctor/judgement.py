@@ -1,0 +1,147 @@
+"""What was read of the cases, judged for a run: which of them it may use. No file is opened for that."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from client.doctor.anatomy import brain_findings
+from client.doctor.comparison import cohort_findings
+from client.doctor.findings import MASK, Facts, FileState, Finding, Grid, Seen, Task
+from client.doctor.inspection import Inspection, scans_of
+from shared.data.cases import Case
+from shared.data.prepare import same_grid
+from shared.data.volume import DataError, Scan
+from shared.site_config import CheckConfig
+
+Status = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class CaseReport:
+    """What is found in one visit of one patient."""
+
+    patient: str
+    visit: str
+    status: Status
+    """The gravest of the findings."""
+    findings: list[Finding]
+    files: list[FileState]
+    """Every file of the case that could be opened."""
+
+
+def judge(
+    cases: Sequence[Case],
+    inspected: Sequence[Inspection],
+    rules: CheckConfig,
+    modalities: Sequence[str],
+    task: Task,
+    validation: float = 0.0,
+    split_seed: int = 0,
+) -> list[CaseReport]:
+    """Judge inspected cases, in their order, for a run's modalities, task and split.
+
+    What is wrong with another modality, or with the mask where the run grades, is not reported. The split tells which
+    duplicates would leak from training into validation.
+    """
+    seen = [_seen(case, each, rules, modalities, task) for case, each in zip(cases, inspected, strict=True)]
+    compared = cohort_findings(cases, seen, rules, task, validation, split_seed)
+    return [
+        _report(case, [*one.findings, *more], each.facts.files)
+        for case, each, one, more in zip(cases, inspected, seen, compared, strict=True)
+    ]
+
+
+def _report(case: Case, findings: list[Finding], files: list[FileState]) -> CaseReport:
+    severities = {finding.severity for finding in findings}
+    status: Status = "error" if "error" in severities else "warning" if severities else "ok"
+    return CaseReport(case.patient, case.visit, status, findings, files)
+
+
+def _seen(case: Case, inspected: Inspection, rules: CheckConfig, modalities: Sequence[str], task: Task) -> Seen:
+    facts, there = inspected.facts, scans_of(case)
+    names = [name for name in ([MASK] if task == "segmentation" else []) + [*modalities] if name in there]
+    scans = {name: there[name] for name in names}
+    images = {name: facts.images[name] for name in names if name in facts.images}
+    grids = {name: facts.grids[name] for name in names if name in facts.grids}
+    seen = Seen(_missing(case, modalities, task), images, inspected.pictures)
+    seen.findings.extend(_faults(facts, names, seen))
+    seen.findings.extend(_apart(scans, grids, seen))
+    seen.findings.extend(_twice(scans, seen))
+    warnings = brain_findings(images, grids, rules, case.labels)
+    if task == "segmentation":
+        warnings += [each for each in inspected.odd if each[1] in (MASK, *images)]
+    for code, name, what, shown in warnings:
+        seen_in = next(iter(images), MASK) if name == MASK else name  # an image shows what the mask is on
+        file, shown = str(scans[name].path), shown or seen.pictures.get(seen_in, b"")
+        seen.findings.append(
+            Finding(code=code, message=f"{file}: {what}", file=file, severity="warning", picture=shown)
+        )
+    return seen
+
+
+def _missing(case: Case, modalities: Sequence[str], task: Task) -> list[Finding]:
+    """Name scans that are not there. Grading can do without some images, and knows that they are missing."""
+    found, name = [], f"{case.patient} visit {case.visit}"
+    if missing := [each for each in modalities if each not in case.images]:
+        has = ", ".join(case.images) or "no image"
+        message = f"{name}: no {', '.join(missing)}; has {has}; add the file, or leave the case out"
+        lenient = task == "grading" and len(missing) < len(modalities)
+        found.append(Finding(code="missing_modality", message=message, severity="warning" if lenient else "error"))
+    if task == "segmentation" and case.mask is None:
+        message = f"{name}: no mask; add the segmentation's file, or leave the case out"
+        found.append(Finding(code="missing_mask", message=message))
+    return found
+
+
+def _faults(facts: Facts, names: Sequence[str], seen: Seen) -> list[Finding]:
+    """The faults of these scans, in the order of `names`; what is wrong with a file comes after its last scan."""
+    found: list[tuple[int, Finding]] = []
+    for fault in facts.faults:
+        places = [place for place, name in enumerate(names) if name in fault.scans]
+        if places or not fault.scans:
+            shown = next((seen.pictures[names[place]] for place in places if names[place] in seen.pictures), b"")
+            finding = Finding(code=fault.code, message=fault.message, file=fault.file, picture=shown)
+            found.append((max(places, default=-1), finding))
+    return [finding for _, finding in sorted(found, key=lambda each: each[0])]
+
+
+def _apart(scans: Mapping[str, Scan], grids: Mapping[str, Grid], seen: Seen) -> list[Finding]:
+    """Name the scans that do not share the grid that most of them have."""
+    if len(set(grids.values())) <= 1:
+        return []
+    faults: dict[str, dict[str, DataError]] = {
+        first: {
+            name: error
+            for name, grid in grids.items()
+            if (error := _differ(scans[first], grids[first], scans[name], grid))
+        }
+        for first in grids
+    }
+    return [
+        Finding(code=error.code, message=str(error), file=str(scans[name].path), picture=seen.pictures.get(name, b""))
+        for name, error in min(faults.values(), key=len).items()
+    ]
+
+
+def _differ(first: Scan, expected: Grid, scan: Scan, grid: Grid) -> DataError | None:
+    try:
+        same_grid((first, expected.volume), scan, grid.volume)
+    except DataError as error:
+        return error
+    return None
+
+
+def _twice(scans: Mapping[str, Scan], seen: Seen) -> list[Finding]:
+    """Name modalities that are one image."""
+    found: list[Finding] = []
+    first: dict[str, str] = {}
+    for name, facts in seen.images.items():
+        other = first.setdefault(facts.digest, name)
+        if other != name:
+            message = (
+                f"{scans[name]}: the same voxels as {scans[other]}, so {other} and {name} are one image; "
+                "export the right series"
+            )
+            shown = seen.pictures.get(name, b"")
+            found.append(Finding(code="same_image_twice", message=message, file=str(scans[name].path), picture=shown))
+    return found
