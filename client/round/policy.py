@@ -107,7 +107,19 @@ def counts_leave(policy: PolicyConfig, run: RunConfig) -> bool:
 
 
 OF_NO_PATIENT = frozenset(
-    {"policy", "hours", "rounds_a_day", "budget", "ledger", "ledger_busy", "audit", "withheld", "device", "protocol"}
+    {
+        "policy",
+        "hours",
+        "rounds_a_day",
+        "readings",
+        "budget",
+        "ledger",
+        "ledger_busy",
+        "audit",
+        "withheld",
+        "device",
+        "protocol",
+    }
 )
 """Codes that follow from settings, the clock, the ledger and the machine alone. Any other may depend on patients."""
 
