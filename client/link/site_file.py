@@ -3,12 +3,9 @@
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
-from yaml import YAMLError
-
 from shared.parse import ConfigError, parse
 from shared.site_config import SiteConfig
-from shared.yaml_file import read_yaml
+from shared.yaml_file import load_yaml, read_yaml
 
 MIN_PATIENTS = 5
 """Of a hospital whose policy says nothing: what fewer taught tells much of each. In a simulation it is 1."""
@@ -35,8 +32,8 @@ def read_site(folder: Path) -> SiteConfig:
 def work_of(folder: Path) -> Path:
     """The work folder, also while other settings of site.yaml are not filled in yet, or wrong."""
     given: object = None
-    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError, YAMLError):
-        given = yaml.safe_load((folder / "site.yaml").read_text())["work"]
+    with suppress(OSError, ConfigError):
+        given = load_yaml(folder / "site.yaml").get("work")
     return _absolute(folder.expanduser().resolve(), given if isinstance(given, str) and given != "???" else "work")
 
 
