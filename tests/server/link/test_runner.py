@@ -76,7 +76,7 @@ def test_runs_take_turns_in_the_order_in_which_they_are_wanted(make: Callable[[s
     assert first.state() == ("done", None)
 
 
-def test_a_site_that_is_admitted_meanwhile_enters_a_run_that_goes_on(make: Callable[[str], Run], study: Path) -> None:
+def test_a_site_that_is_admitted_meanwhile_is_known_to_the_run(make: Callable[[str], Run], study: Path) -> None:
     run, (it, _, _) = make("one"), runner(study)
     it.tend(MEMBERS)
     it.tend({**MEMBERS, "b": Member(node=9, online=True, seen=None)})
