@@ -159,7 +159,7 @@ def _done(command: str, given: argparse.Namespace) -> int:
     if command == "join":
         from client.link.join import join
 
-        print("\n".join(join(given.kit, given.into, patients=given.patients, told=given.hash)))
+        print("\n".join(join(given.kit, given.into, patients=given.patients, kit_hash=given.hash)))
         return 0
     if command == "approve":
         from client.link.approve import approve, unpack, withdraw

@@ -12,7 +12,7 @@ from shared.keys import fingerprint, new_key, private_bytes, public_line, read_a
 from shared.kit import read_kit
 from shared.parse import ConfigError
 
-TOLD = 20
+LEAST_DIGITS = 20
 """Digits of the kit's hash that are compared at least: 80 bits, more than anybody can look for another kit with."""
 
 
@@ -21,20 +21,20 @@ def join(
     into: Path | None = None,
     *,
     patients: int | None,
-    told: str | None = None,
+    kit_hash: str | None = None,
     now: datetime | None = None,
 ) -> list[str]:
     """Make the hospital's folder, whole or not at all, and say what to do next. Raises ConfigError.
 
-    The aggregator is told that it has at most so many `patients`, and lets it weigh no more. `told` is the kit's hash
-    as the aggregator reads it by telephone, or its first TOLD digits; None: it is compared afterwards.
+    The aggregator is told that it has at most so many `patients`, and lets it weigh no more. `kit_hash` is what
+    the aggregator reads by telephone, LEAST_DIGITS or more; None: it is compared afterwards.
 
     Nothing that is there is written over: a lost key locks the hospital out.
     """
     now, patients = now or datetime.now(UTC), check_patients(patients)
     kit, files, sha256 = read_kit(path)
-    if told is not None:
-        _compare(path, sha256, told)
+    if kit_hash is not None:
+        _compare(path, sha256, kit_hash)
     last = read_authority(files["ca.crt"], str(path)).not_valid_after_utc
     if last <= now:
         raise ConfigError(f"{path}: its authority ended on {last:%Y-%m-%d}; ask for a kit of a new federation")
@@ -67,10 +67,10 @@ def join(
     ]
 
 
-def _compare(path: Path, sha256: str, told: str) -> None:
-    digits = "".join(told.split()).replace(":", "").lower()
-    if len(digits) < TOLD:
-        raise ConfigError(f"--hash: give the first {TOLD} digits or more, which are {TOLD // 2} pairs")
+def _compare(path: Path, sha256: str, kit_hash: str) -> None:
+    digits = "".join(kit_hash.split()).replace(":", "").lower()
+    if len(digits) < LEAST_DIGITS:
+        raise ConfigError(f"--hash: give the first {LEAST_DIGITS} digits or more, which are {LEAST_DIGITS // 2} pairs")
     if not sha256.startswith(digits):
-        cure = "it was altered, or was made anew since; ask for it again, on another way"
+        cure = "it was altered, or was made anew since; ask for it again, by another channel"
         raise ConfigError(f"{path}: its hash is {spoken(sha256)}, and not what the aggregator read: {cure}")

@@ -117,7 +117,7 @@ def _note(folder: Path, act: str) -> None:
     try:
         note_act(folder, act)
     except (ConfigError, OSError) as error:
-        _say(f"{act}, which the audit log does not have: {error}")
+        _say(f"{act}, but this is not in the audit log: {error}")
 
 
 def _say(sentence: str) -> None:

@@ -74,7 +74,7 @@ class Runner:
             except ConfigError as error:  # its code is lost, say: the next one has its turn
                 self.troubles.append(f"run {run.name}: {error}")
         for run in current:
-            write_members(run, members)  # a site that was admitted meanwhile is asked from the next round on
+            write_members(run, members)  # a site that has a new key, or number, is asked by it from the next round on
         return said
 
     def _look(self, run: Run, going: Mapping[int, str]) -> list[str]:

@@ -149,7 +149,7 @@ def _note(folder: Path, act: str) -> None:
     try:
         note_act(folder, act)
     except (ConfigError, OSError) as error:
-        say([f"{act}, which the federation's audit log does not have: {_sentence(error)}"])
+        say([f"{act}, but this is not in the federation's audit log: {_sentence(error)}"])
 
 
 def _sentence(error: Exception) -> str:

@@ -196,7 +196,9 @@ def _refuse_key(path: Path, old: SiteRecord | None, mark: str, replaces: bool) -
 def _refuse_kit(path: Path, folder: Path, request: JoinRequest) -> None:
     """Refuse a hospital whose kit is none of ours; an older version does not say which one it was."""
     if request.kit_sha256 is not None and request.kit_sha256 not in made_kits(folder, request.site):
-        cure = "it was altered on its way; send the kit again, on another way, and let the hospital join anew with it"
+        cure = (
+            "it was altered on its way; send the kit again, by another channel, and let the hospital join anew with it"
+        )
         raise ConfigError(f"{path}: it joined with a kit that was not made here, {spoken(request.kit_sha256)}: {cure}")
 
 

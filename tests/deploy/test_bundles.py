@@ -73,11 +73,13 @@ def agree(hospital: Path, code: Path) -> None:
 
 
 def other_code(code: Path) -> bytes:
-    """A bundle that runs, and draws other patches: it would leave other weights."""
+    """A bundle that runs, and takes half a step after each round: it would leave other weights."""
     files = files_of(code.read_bytes())
-    seeding = files["shared/seeding.py"]
-    files["shared/seeding.py"] = seeding.replace(b'"\\x1f"', b'"\\x1e"')
-    assert files["shared/seeding.py"] != seeding
+    steps = files["server/round/strategies.py"]
+    files["server/round/strategies.py"] = steps.replace(
+        b"SGD(weights, lr=config.lr)", b"SGD(weights, lr=config.lr / 2)"
+    )
+    assert files["server/round/strategies.py"] != steps
     return bytes(build_fab_from_files(files)[0])
 
 

@@ -120,12 +120,12 @@ def test_one_hash_covers_all_of_a_kit(kit: Path, tmp_path: Path, name: str) -> N
     honest = spoken(kit_sha256(kit.read_bytes()))
     wrong = altered(kit, tmp_path / "wrong.zip", lambda files: files.update({name: files[name] + b"\n"}))
     with pytest.raises(ConfigError):  # by its hash, or since its parts do not fit
-        join(wrong, tmp_path / "a", patients=100, told=honest)
+        join(wrong, tmp_path / "a", patients=100, kit_hash=honest)
     assert not (tmp_path / "a").exists()
     if name in ("site.yaml", "README.md"):
         with pytest.raises(ConfigError, match=r"its hash is .* and not what the aggregator read: it was altered"):
-            join(wrong, tmp_path / "a", patients=100, told=honest)
-    join(kit, tmp_path / "a", patients=100, told=honest)
+            join(wrong, tmp_path / "a", patients=100, kit_hash=honest)
+    join(kit, tmp_path / "a", patients=100, kit_hash=honest)
 
 
 @pytest.mark.parametrize(

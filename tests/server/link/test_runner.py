@@ -101,7 +101,7 @@ def test_a_server_whose_run_was_submitted_again_does_not_find_it(make: Callable[
         announced(study, second)
 
 
-def test_a_site_that_is_admitted_meanwhile_enters_a_run_that_goes_on(make: Callable[[str], Run], study: Path) -> None:
+def test_a_site_that_is_admitted_meanwhile_is_known_to_the_run(make: Callable[[str], Run], study: Path) -> None:
     run, (it, _, _) = make("one"), runner(study)
     it.tend(MEMBERS)
     it.tend({**MEMBERS, "b": Member(node=9, online=True, seen=None)})

@@ -33,7 +33,7 @@ def test_a_start_is_noted_and_a_damaged_log_does_not_keep_the_hospitals_out(
     assert read_audit(audit_file(folder)).events()[-1]["event"] == "started"
     (folder / "audit/head.json").write_text("{half")
     _note(folder, "ended")
-    assert "ended, which the federation's audit log does not have: " in capsys.readouterr().out
+    assert "ended, but this is not in the federation's audit log: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("file", ["site.json", "key.pub"])
