@@ -25,7 +25,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("federation")
     for name in ("root", "other"):
         provisioned(root / name, "name: study\naddress: localhost:8443\nsites: [a, z]\n")
-    join(root / "root/study/kits/a.zip", root / "root/a")
+    join(root / "root/study/kits/a.zip", root / "root/a", patients=100)
     admit_told(root / "root/a/a.request.json", root / "root/study")
     return root
 

@@ -23,6 +23,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from client.round.limits import check_size
 from client.round.outbox import outbox_of
 from client.round.policy import (
     DeclinedError,
@@ -90,6 +91,7 @@ class Audit:
                     raise MessageError("the request names no line of the server's audit log")
                 events = [*self._signer(request, log), self._asked]
                 check_run(policy, request.config)
+                check_size(policy, request.config)
                 if not stored:  # the work is done already
                     check_hours(policy, now.astimezone().time())
                 if trains and not stored and policy.max_rounds_a_day is not None:
@@ -134,9 +136,13 @@ class Audit:
         return {"event": "decision", **self._about, "decision": decision, "code": code}
 
     def _reading(self, run: RunConfig) -> dict[str, object]:
-        """The run's reading of the data. Before the log is held: PyTorch comes with it, and takes seconds to load."""
+        """The run's reading of the data. Before the log is held: PyTorch comes with it, and takes seconds to load.
+
+        Raises MessageError for a model that cannot be.
+        """
         try:
             check_run(self._site.policy, run)
+            check_size(self._site.policy, run)
         except DeclinedError:
             return {}  # said once the request is noted
         return data_reading(run)

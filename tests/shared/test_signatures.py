@@ -129,7 +129,7 @@ def test_a_log_signed_with_another_key(both: Both, root: Path, capsys: pytest.Ca
 
 def test_an_earlier_key_of_a_site_stays_good(both: Both, root: Path) -> None:
     """The site moved to a new key since: the record has the old one's fingerprint."""
-    join(root / "study/kits/a.zip", root / "a2")
+    join(root / "study/kits/a.zip", root / "a2", patients=100)
     admit_told(root / "a2/a.request.json", root / "study", replaces=True)
     both.keys = site_keys(root / "a2")
     both.take(both.ask())

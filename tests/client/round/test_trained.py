@@ -29,14 +29,15 @@ def test_a_run_is_noted_once(hospital: Hospital, run_config: Callable[..., RunCo
     assert [(event["run_id"], event["round"]) for event in noted] == [("a", 1), ("b", 1)]
     content = (work / "trained" / "a.json").read_bytes()
     assert noted[0]["patients_sha256"] == sha256(content).hexdigest()
-    assert {*noted[0]} == {"event", "time", "before", "run_id", "round", "patients_sha256"}  # and no number
+    assert {*noted[0]} == {"event", "time", "before", "run_id", "round", "patients_sha256", "salt"}  # and no number
     assert not [name for name in names if name.encode() in content]
 
 
 def test_a_round_that_is_declined_trains_with_nobody(hospital: Hospital, run_config: Callable[..., RunConfig]) -> None:
     strict = replace(hospital.site(), policy=PolicyConfig(min_noise=1e6))
     assert ask(strict, run_config(*PRIVATE), "train").code == "policy"
-    assert ask(replace(strict, policy=PolicyConfig(min_patients=99)), run_config(), "train").code == "too_few_patients"
+    small = replace(strict, policy=PolicyConfig(min_patients=99))
+    assert ask(small, run_config(), "train", run_id="open").code == "too_few_patients"
     assert runs_with(Path(strict.work), "") == ([], [])
     assert ask(hospital.site(), run_config(*PRIVATE), "train").code == "ok"
     assert runs_with(Path(strict.work), "") == ([], ["r"])

@@ -136,7 +136,7 @@ def test_a_reply_that_is_not_signed_is_none(
     (tmp_path / "sites/a/key.pub").write_text(public_line(new_key().public_key()))
     with hold_audit(tmp_path, RunKeys(new_key(), "", tmp_path / "sites")) as audit:
         grid = LateGrid(late)
-        sites = Sites(grid, run_config("round.deadline=0.01"), "r", audit, names=lambda: {1: "a"})  # type: ignore[arg-type]
+        sites = Sites(grid, run_config("round.deadline=0.01", "round.expected=[a]"), "r", audit, names=lambda: {1: "a"})  # type: ignore[arg-type]
         found = sites.roll(1)[1]["a"]
         assert found == UNSIGNED if not late else found.status == "late"
         grid.late = False
