@@ -169,6 +169,8 @@ def train(name: str, seed: int, everybody: list[Folder]) -> dict[str, Any]:
         lines = [line for event in events if event["event"] == "round" for line in event["sites"].values()]
         refused += sum(line["status"] != "counted" for line in lines)
         if bounded:
+            sizes = [line["size"] for line in lines if "size" in line]
+            found["sizes"] = [min(sizes), max(sizes)]
             met = sum("clipped" in line or "share_before" in line for line in lines)
             if not met:
                 return found | {"unbounded": found[arm], "met": 0, "refused": refused}
@@ -211,7 +213,8 @@ def table() -> str:
         met, refused = (sum(row[key] for row in rows) for key in ("met", "refused"))
         lines.append(
             f"| {setting.says} | {n} | {without:.3f} | {bounded:.3f} | {mean:+.4f}, {mean - half:+.4f} to "
-            f"{mean + half:+.4f} | {met}, {refused} |"
+            f"{mean + half:+.4f} | {min(row['sizes'][0] for row in rows):.2g} to "
+            f"{max(row['sizes'][1] for row in rows):.2g} | {met}, {refused} |"
         )
     return "\n".join(lines) + "\n"
 
