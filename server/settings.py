@@ -17,6 +17,8 @@ GROUPS = ("model", "data", "train", "round", "fold", "strategy", "privacy")
 def check_groups(values: Mapping[str, Any], command: str) -> None:
     """Refuse what Hydra takes and no run can be made of. Raises ConfigError."""
     for key in GROUPS:
+        if key not in values:
+            raise ConfigError(f"{key}: missing; finish a run of an older version of gliofed with that version")
         if not isinstance(values[key], Mapping):
             raise ConfigError(f"{key}={values[key]}: must be a group of settings; see {command} --cfg job")
     if values["privacy"].get("mechanism") == "none" and "epsilon" in values["privacy"]:

@@ -39,6 +39,16 @@ def _scaled(update: Tensors, by: float) -> Tensors:
     return {name: by * tensor for name, tensor in update.items()}
 
 
+def _concentrated(update: Tensors, by: float) -> Tensors:
+    """All of the norm on the last bias, which decides for every voxel alike: downwards, so that nothing is found."""
+    norm = math.sqrt(sum(float(tensor.double().square().sum()) for tensor in update.values()))
+    last = [name for name in update if name.endswith("bias")][-1]
+    here = update[last].numel()
+    return {
+        name: torch.full_like(t, -by * norm / math.sqrt(here) if name == last else 0.0) for name, t in update.items()
+    }
+
+
 UPDATES: dict[str, tuple[float, Callable[[Tensors, float], Tensors]]] = {
     "nan": (1.0, _filled(math.nan)),
     "inf": (1.0, _filled(math.inf)),
@@ -47,6 +57,7 @@ UPDATES: dict[str, tuple[float, Callable[[Tensors, float], Tensors]]] = {
     "scale": (100.0, _scaled),
     "flip": (19.0, lambda update, by: _scaled(update, -by)),
     "greedy": (19.0, lambda update, by: _scaled(update, -by)),
+    "bias": (1.7, _concentrated),
     "label_flip": (1.0, _scaled),
     "backdoor": (1.0, _scaled),
 }
@@ -79,6 +90,7 @@ def _nothing(target: Tensor, which: slice) -> Tensor:
 BATCHES: dict[str, Callable[[Batch], Batch]] = {"label_flip": _flipped, "backdoor": _stamped}
 """What a fault makes of the samples that the site trains on."""
 
+SIZED = ("scale", "flip", "greedy", "label_flip", "backdoor", "bias")
 FAULTS = (*UPDATES, "zero_patients", "claim", "raise", "hang")
 
 
@@ -103,6 +115,8 @@ def parse_faults(faults: Mapping[str, str], sites: list[str], run: RunConfig) ->
         if parts is None or parts[1] not in FAULTS:
             known = ", ".join(FAULTS)
             raise ConfigError(f"faults.{site}={fault}: must be one of {known}; :2 sets a size, @3 the first round")
+        if parts[2] and parts[1] not in SIZED:
+            raise ConfigError(f"faults.{site}={fault}: has no size; these have: {', '.join(SIZED)}")
         if parts[1] in BATCHES and run.private:
             raise ConfigError(f"faults.{site}={fault}: does not train privately; use it with privacy=none or central")
         size = float(parts[2]) if parts[2] else UPDATES.get(parts[1], (1.0,))[0]

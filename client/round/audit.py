@@ -83,13 +83,19 @@ class Audit:
         self._asked |= {**self._about, **told, "server_head": request.head or None}
         trains = self._about["kind"] == "train"
         stored = trains and outbox_of(self._site).find(reply_key(policy, request)) is not None
-        reading = self._reading(request.config)
+        reading: dict[str, object] | MessageError
+        try:
+            reading = self._reading(request.config)
+        except MessageError as error:  # raised once it is noted, with its signature, what was asked
+            reading = error
         with self._log() as log:
             events = [self._asked]
             try:
                 if not request.head:
                     raise MessageError("the request names no line of the server's audit log")
                 events = [*self._signer(request, log), self._asked]
+                if isinstance(reading, MessageError):
+                    raise reading
                 check_run(policy, request.config)
                 check_size(policy, request.config)
                 if not stored:  # the work is done already

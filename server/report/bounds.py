@@ -15,6 +15,8 @@ def bounds_met(line: Mapping[str, Any]) -> str | None:
         met.append(f"claimed {line['claimed']} patients, {line['patients']} agreed")
     if line.get("clipped") is not None:
         met.append(f"update of {line['size']:.3g} times the usual size, clipped")
+    if line.get("peak") is not None:
+        met.append(f"weights moved up to {line['peak']:.3g} times as far as allowed, clamped")
     if line.get("share_before") is not None:
         met.append(f"share lowered from {line['share_before']:.2f} to {line['share']:.2f}")
     return "; ".join(met) or None

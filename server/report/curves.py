@@ -130,7 +130,8 @@ def _finished(events: Events) -> list[Mapping[str, Any]]:
 
 def _weight(line: Mapping[str, Any]) -> float:
     """Its share in the fold, or its patients; private updates of whole sites have neither, and all weigh the same."""
-    return float(line.get("share") or line["patients"] or 1)
+    share = line.get("share")
+    return float(line["patients"] or 1) if share is None else float(share)
 
 
 def _loss(line: Mapping[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from statistics import median_low
 
 from flwr.serverapp import Grid
 
@@ -103,9 +104,11 @@ class Sites:
         return self._agreed().get(self._names[node]) if self._agreed else None
 
     def ceiling(self, node: int) -> int:
-        """The same, or else the training patients that it said when it prepared."""
-        agreed = self.agreed(node)
-        return self.cohorts[node] if agreed is None else agreed
+        """The same; where none was agreed, what it said when it prepared, up to the median of the agreed ones."""
+        if (agreed := self.agreed(node)) is not None:
+            return agreed
+        others = list(self._agreed().values()) if self._agreed else []
+        return min([self.cohorts[node], *([median_low(others)] if others else [])])
 
     def _is_admitted(self, name: str) -> bool:
         return self._listed is None or name in self._known.values()

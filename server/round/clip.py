@@ -1,13 +1,19 @@
 """How large an update may be, and how much it may weigh: bounds that no single site sets.
 
-The size of an update is its L2 norm over the root of its local steps: steps go in all directions, so that their sum
-grows as the root of their number. Of honest updates it is nearly flat: see docs/threats.md.
+The size of an update is its L2 norm over the root of its local steps, in multiples of what the configuration lets
+expect: steps go in all directions, so that their sum grows as the root of their number. Of honest updates it is nearly
+flat: see docs/threats.md.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median_low
 
-from server.round.fold import BY_PATIENTS, ENOUGH, Share, limit_shares
+from torch import Tensor
+
+from server.round.fold import BY_PATIENTS, ENOUGH, Share, Update, limit_shares
+from server.round.gate import Measures
 from server.round.history import Event
 from server.round.spool import Spooled
 from shared.accounting import noise_for
@@ -16,6 +22,32 @@ from shared.config import RunConfig
 NO_VOTE = 20
 """An update that is so many times smaller than a usual one says nothing of how large updates are: a majority that sends
 zeros would clip everybody to nothing, and the model would stay as it is."""
+TAIL = 4.0
+"""Deviations of Gaussian noise; fold.clip of these are as far as the largest of some million values goes."""
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """An update that is scaled tensor by tensor, and whose values are then clamped."""
+
+    update: Update
+    factors: Mapping[str, float]
+    """By tensor; 1 where there is none."""
+    most: Mapping[str, float]
+    """Largest absolute value, by tensor; any where there is none."""
+
+    def tensor(self, name: str) -> Tensor:
+        """Return one tensor in fp32."""
+        return self._bounded(name, self.update.tensor(name))
+
+    def part(self, name: str, start: int, stop: int) -> Tensor:
+        """Return the values from `start` to `stop` of one tensor as it lies in memory, in fp32."""
+        return self._bounded(name, self.update.part(name, start, stop))
+
+    def _bounded(self, name: str, values: Tensor) -> Tensor:
+        if (factor := self.factors.get(name, 1.0)) != 1.0:
+            values = values * factor
+        return values.clamp(-self.most[name], self.most[name]) if name in self.most else values
 
 
 def usual_size(config: RunConfig, parameters: int, round: int, patients: int) -> float:
@@ -23,62 +55,107 @@ def usual_size(config: RunConfig, parameters: int, round: int, patients: int) ->
 
     A step of AdamW moves each parameter by about its learning rate, whatever the gradient is (Kingma and Ba 2015,
     arXiv:1412.6980, section 2.1). A private step is one of SGD, whose gradient is hardly more than noise, which follows
-    from the budget and from `patients`, the most that any site has.
+    from the budget and from the site's agreed `patients`.
     """
     privacy = config.privacy
     if not config.private:
         return config.train.lr * math.sqrt(parameters)
-    delta, steps = privacy.delta or 1 / (10 * max(patients, 1)), config.train.local_steps(patients)
+    patients, steps = max(patients, 1), config.train.local_steps(patients)
     if privacy.mechanism == "local_update":
-        sigma = noise_for(privacy.epsilon, delta, 1.0, config.rounds)
+        sigma = _noise(config, 1.0, config.rounds, patients)
         return privacy.clip * math.sqrt(1 + 4 * parameters * sigma**2) / math.sqrt(steps)
-    sigma = noise_for(privacy.epsilon, delta, min(1.0, privacy.batch / max(patients, 1)), config.rounds * steps)
+    sigma = _noise(config, min(1.0, privacy.batch / patients), config.rounds * steps, patients)
     lr = privacy.lr * (1 - (round - 1) / config.rounds if privacy.schedule == "linear" else 1.0)
-    return lr / (1 - privacy.momentum) * privacy.clip * math.sqrt(1 + parameters * sigma**2) / privacy.batch
+    # Of SGD with momentum, which starts anew: the noise of a step enters this one and all that follow, ever less.
+    reach = [(1 - privacy.momentum**left) / (1 - privacy.momentum) for left in range(1, steps + 1)]
+    return (
+        lr * privacy.clip * math.sqrt((1 + parameters * sigma**2) * sum(r * r for r in reach) / steps) / privacy.batch
+    )
 
 
-def reference_size(sizes: Sequence[float], usual: float) -> float:
-    """The size of a round: the lower median of the sites' sizes and of `usual`, which votes beside them.
+def reference_size(sizes: Sequence[float]) -> float:
+    """The size of a round: the lower median of the sites' sizes and of 1, the usual one, which votes beside them.
 
     So in a run of two sites neither sets it alone, and a majority of updates of nothing does not set it at all.
 
-    >>> reference_size([0.8, 0.9, 1.0, 1000.0], usual=0.7)
-    0.9
-    >>> reference_size([0.8, 1000.0], usual=0.7)
-    0.8
-    >>> reference_size([0.0, 0.0, 0.8], usual=0.7)
-    0.7
+    >>> reference_size([1.1, 1.2, 1.3, 1000.0])
+    1.2
+    >>> reference_size([1.1, 1000.0])
+    1.1
+    >>> reference_size([0.0, 0.0, 1.1])
+    1.0
     """
-    votes = sorted([usual, *(size for size in sizes if size >= usual / NO_VOTE)])
-    return votes[(len(votes) - 1) // 2]
+    return median_low([1.0, *(size for size in sizes if size >= 1 / NO_VOTE)])
 
 
 def bounded(
-    counted: Sequence[Spooled], norms: Mapping[str, float], config: RunConfig, usual: float | None
+    counted: Sequence[Spooled],
+    measures: Mapping[str, Measures],
+    config: RunConfig,
+    parameters: Mapping[str, int] | None,
+    round: int,
 ) -> tuple[list[Share], dict[str, Event]]:
     """Clip each update to fold.clip times the round's size, and each weight to fold.max_share.
 
-    `usual` is None in a run of one site, which is bounded by nothing. Returns the shares for the fold and, by site,
-    what the history says: `size` in multiples of the round's, `clipped` the factor where it was, `share` of the weight,
-    and `share_before` where the ceiling lowered it.
+    No parameter moves further than fold.clip times as far as it can in so many steps, or as noise goes: the whole size
+    on the few values of a bias would decide what the model says. Buffers, which follow the data and not the steps, are
+    clipped one by one to the round's median.
+
+    `parameters` has the trainable ones with their numbers of values; None in a run of one site, which is bounded by
+    nothing. Returns the shares for the fold and, by site, what the history says: `size` in multiples of the round's,
+    `clipped` the factor where it was, `peak` the largest move in multiples of what is allowed where it is more, `share`
+    of the weight, and `share_before` where the ceiling lowered it.
     """
-    sizes = {reply.site: norms[reply.site] / math.sqrt(max(reply.steps, 1)) for reply in counted}
-    reference = reference_size(list(sizes.values()), usual) if usual else 0.0
-    weights = [reply.weight for reply in counted]
-    limited = limit_shares(weights, config.fold.max_share)
-    shares, lines = [], {}
+    weights = [1 if config.privacy.mechanism == "local_update" else reply.weight for reply in counted]
+    limited, clip = limit_shares(weights, config.fold.max_share), config.fold.clip
+    lines: dict[str, Event] = {reply.site: {} for reply in counted}
+    updates: dict[str, Update] = {reply.site: reply.update() for reply in counted}
+    if parameters is not None:
+        total = sum(parameters.values())
+        usual = {reply.site: usual_size(config, total, round, reply.ceiling) for reply in counted}
+        sizes = {r.site: measures[r.site].norm / math.sqrt(max(r.steps, 1)) / usual[r.site] for r in counted}
+        reference, buffers = reference_size(list(sizes.values())), _usual_buffers(measures)
+        for reply in counted:
+            site, size = reply.site, sizes[reply.site] / reference
+            lines[site]["size"] = float(f"{size:.4g}")
+            if clip is None:
+                continue
+            factor = min(1.0, clip / size) if size else 1.0
+            most = clip * _farthest(config, usual[site], total, reply.steps)
+            if factor < 1:
+                lines[site]["clipped"] = float(f"{factor:.4g}")
+            if (peak := measures[site].peak * factor / most) > 1:
+                lines[site]["peak"] = float(f"{peak:.4g}")
+            factors = dict.fromkeys(parameters, factor)
+            for name, norm in measures[site].buffers.items():
+                factors[name] = min(1.0, clip * buffers[name] / norm) if norm else 1.0
+            updates[site] = Clipped(updates[site], factors, dict.fromkeys(parameters, most))
     for reply, before, weight in zip(counted, weights, limited, strict=True):
-        line: Event = {}
-        factor = 1.0
-        if reference:
-            line["size"] = round(sizes[reply.site] / reference, 4)
-            if config.fold.clip is not None and sizes[reply.site] > config.fold.clip * reference:
-                factor = config.fold.clip * reference / sizes[reply.site]
-                line["clipped"] = round(factor, 6)
         if config.fold.name in BY_PATIENTS or len(counted) < ENOUGH:
-            line["share"] = round(weight / sum(limited), 4)
+            lines[reply.site]["share"] = weight / sum(limited)
             if weight < before:
-                line["share_before"] = round(before / sum(weights), 4)
-        shares.append(Share(reply.update(), weight, factor))
-        lines[reply.site] = line
-    return shares, lines
+                lines[reply.site]["share_before"] = before / sum(weights)
+    return [Share(updates[r.site], weight) for r, weight in zip(counted, limited, strict=True)], lines
+
+
+def _farthest(config: RunConfig, usual: float, parameters: int, steps: int) -> float:
+    """How far one parameter goes at most in an honest round: in each step by the learning rate, or as noise goes."""
+    if not config.private:
+        return config.train.lr * steps
+    return TAIL * usual * math.sqrt(steps / parameters)
+
+
+def _usual_buffers(measures: Mapping[str, Measures]) -> dict[str, float]:
+    """The lower median of the sites' norms, of each buffer."""
+    sites = list(measures.values())
+    return {name: median_low([site.buffers[name] for site in sites]) for name in sites[0].buffers}
+
+
+def _noise(config: RunConfig, rate: float, steps: int, patients: int) -> float:
+    """About the noise multiplier of a site; its delta may be another, for which there is noise where here is none."""
+    epsilon = config.privacy.epsilon
+    while True:
+        try:
+            return noise_for(epsilon, config.privacy.delta or 1 / (10 * patients), rate, steps)
+        except ValueError:
+            epsilon *= 2

@@ -33,8 +33,6 @@ class Share:
     update: Update
     weight: float
     """Patients; of folds that weigh by them."""
-    factor: float = 1.0
-    """What clipping multiplies the update by."""
 
 
 Fold = Callable[[Sequence[Share], Mapping[str, Tensor], FoldConfig], dict[str, Tensor]]
@@ -53,7 +51,7 @@ def weighted_mean(
     for name, mine in model.items():
         total = torch.zeros(mine.shape, dtype=torch.float64)
         for share in shares:
-            total += share.update.tensor(name).double() * (share.weight * share.factor)
+            total += share.update.tensor(name).double() * share.weight
         mean[name] = (total / patients).to(mine.dtype)
     return mean
 
@@ -105,7 +103,7 @@ def geometric_median(shares: Sequence[Share], model: Mapping[str, Tensor], _: Fo
             break
     weights = weights if bool(weights.isfinite().all()) else given / given.sum()
     parts = zip(shares, weights.tolist(), strict=True)
-    return weighted_mean([Share(share.update, weight, share.factor) for share, weight in parts], model)
+    return weighted_mean([Share(share.update, weight) for share, weight in parts], model)
 
 
 FOLDS: dict[str, Fold] = {
@@ -173,7 +171,7 @@ def _slices(shares: Sequence[Share], model: Mapping[str, Tensor]) -> Iterator[tu
     for name, mine in model.items():
         for start in range(0, mine.numel(), length):
             stop = min(start + length, mine.numel())
-            parts = [share.update.part(name, start, stop).double() * share.factor for share in shares]
+            parts = [share.update.part(name, start, stop).double() for share in shares]
             yield name, start, torch.stack(parts)
 
 
@@ -182,4 +180,5 @@ def _sorted(values: Tensor) -> Tensor:
 
 
 def _hostile(shares: Sequence[Share], config: FoldConfig) -> int:
-    return int(config.hostile * len(shares))
+    """How many of the sites may be hostile; at least one, where there is a majority that it is not of."""
+    return max(1, int(config.hostile * len(shares)))

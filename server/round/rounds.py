@@ -13,9 +13,9 @@ from server.round.answers import Absent, refusal
 from server.round.asking import Agreed, Names, Sites
 from server.round.audit import RunAudit, hold_audit
 from server.round.budget import BudgetError, charge_sum, spent_for_good
-from server.round.clip import bounded, usual_size
+from server.round.clip import bounded
 from server.round.fold import fold
-from server.round.gate import judge
+from server.round.gate import REASON, Verdicts, judge
 from server.round.history import Event, History, as_json, site_line
 from server.round.progress import RoundProgress
 from server.round.run_keys import RunKeys
@@ -131,10 +131,10 @@ class _Run:
         replies = spool.replies()
         expelled = {reply.site: "expelled" for reply in replies if not self.sites.admitted(reply.node)}
         inside = [reply for reply in replies if reply.site not in expelled]
-        verdicts = judge(inside, state.weights, self.config)
+        verdicts = judge(inside, state.weights, parameters, self.config)
         refused = verdicts.refused | expelled
         counted = [reply for reply in replies if reply.site not in refused]
-        sites = absent | {reply.site: _line(reply, refused, len(request.weights)) for reply in replies}
+        sites = absent | {reply.site: self.line(reply, refused, len(request.weights)) for reply in replies}
         event: Event = {"event": "round", "round": number, "seconds": 0.0, "sites": dict(sorted(sites.items()))}
         for reply in replies:
             if reply.site in refused:
@@ -148,7 +148,7 @@ class _Run:
         if self.config.privacy.mechanism == "central":
             mean = self.private_mean(counted, state, event)
         else:
-            mean = self.bounded_fold(counted, verdicts.norms, state, event, parameters)
+            mean = self.bounded_fold(counted, verdicts, state, event, parameters)
         weights, optimizer = self.step(state, mean, parameters)
         event["seconds"] = time.monotonic() - started
         state = State(round=number, weights=weights, optimizer=optimizer, event=event)
@@ -181,18 +181,31 @@ class _Run:
         return lines
 
     def bounded_fold(
-        self, counted: list[Spooled], norms: dict[str, float], state: State, event: Event, parameters: list[str]
+        self, counted: list[Spooled], verdicts: Verdicts, state: State, event: Event, parameters: list[str]
     ) -> dict[str, Tensor]:
         """Fold updates that are bounded; note the bounds that were met in the round's `event`."""
-        usual = None
         invited = {site for site, line in event["sites"].items() if line["status"] != "not_invited"}
-        if len(invited.union(self.config.round.expected)) > 1:  # a run of one site is local training
-            moved = sum(state.weights[name].numel() for name in parameters)
-            usual = usual_size(self.config, moved, state.round + 1, max(reply.ceiling for reply in counted))
-        shares, lines = bounded(counted, norms, self.config, usual)
+        alone = len(invited.union(self.config.round.expected)) == 1  # whose federated training is local training
+        sizes = None if alone else {name: state.weights[name].numel() for name in parameters}
+        shares, lines = bounded(counted, verdicts.measures, self.config, sizes, state.round + 1)
         for site, line in lines.items():
             event["sites"][site] |= line
         return fold(shares, state.weights, self.config.fold)
+
+    def line(self, reply: Spooled, refused: dict[str, str], down: int) -> Event:
+        """The line of a site that sent an update."""
+        reason = refused.get(reply.site)
+        line = site_line(status="refused" if reason else "counted", reason=reason, patients=reply.weight)
+        line |= {"train": as_json(reply.metrics), "bytes_down": down, "bytes_up": reply.size}
+        odd = sorted(reply.metrics.keys() - {"loss"}) or TASKS[self.config.task].impossible(
+            reply.metrics, reply.patients, self.config.data
+        )
+        if odd:
+            line |= {"train": None, "reason": reason or f"training metrics refused: {odd}"[:REASON]}
+        if reply.patients > reply.ceiling and not self.config.private:  # noise goes above it by itself
+            line["claimed"] = reply.patients
+        line |= {"left_out": reply.left_out} if reply.left_out else {}
+        return line | ({"epsilon": reply.epsilon} if self.config.private and reply.epsilon is not None else {})
 
     def private_mean(self, counted: list[Spooled], state: State, event: Event) -> dict[str, Tensor]:
         """Clip, add noise and note epsilon in the round's `event`."""
@@ -288,13 +301,3 @@ def _why(sites: dict[str, Event]) -> list[str]:
         line["reason"] for line in sites.values() if line["status"] not in ("counted", "not_invited") and line["reason"]
     )
     return [f"of {sum(reasons.values())} sites {number}: {reason}" for reason, number in reasons.most_common(1)]
-
-
-def _line(reply: Spooled, refused: dict[str, str], down: int) -> Event:
-    """The line of a site that sent an update."""
-    reason = refused.get(reply.site)
-    line = site_line(status="refused" if reason else "counted", reason=reason, patients=reply.weight)
-    line |= {"train": as_json(reply.metrics), "bytes_down": down, "bytes_up": reply.size}
-    line |= {"claimed": reply.patients} if reply.patients > reply.ceiling else {}
-    line |= {"left_out": reply.left_out} if reply.left_out else {}
-    return line | ({"epsilon": reply.epsilon} if reply.epsilon is not None else {})

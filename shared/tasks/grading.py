@@ -10,7 +10,7 @@ from torch import Tensor
 
 from shared.config import DataConfig
 from shared.data.samples import Batch
-from shared.tasks.means import out_of_range, over_patients, over_sites
+from shared.tasks.means import LOSS, out_of_range, over_patients, over_sites
 from shared.tasks.scores import COUNTS, RATES, auc_with_interval, rates_with_intervals
 
 
@@ -77,7 +77,7 @@ class Grading:
         """Say what of one site's metrics over so many validation patients cannot be, if anything."""
         shares = {name + end: (0.0, 1.0) for name in ("auc", *RATES) for end in ("", "_low", "_high")}
         counts = {name: (0.0, float(patients)) for name in COUNTS}
-        if found := out_of_range(metrics, {"loss": (0.0, math.inf)} | shares | counts):
+        if found := out_of_range(metrics, {"loss": LOSS} | shares | counts):
             return found
         if set(COUNTS) <= metrics.keys() and not _adds_up(metrics, patients):
             return f"counts that are not of {patients} patients"

@@ -21,6 +21,8 @@ def over_sites(sites: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, fl
 
 
 Range = tuple[float, float]
+LOSS: Range = (0.0, 1e4)
+"""Of cross-entropy, which a model that diverges makes hundreds; what is not finite enters no mean."""
 
 
 def out_of_range(metrics: Mapping[str, float], ranges: Mapping[str, Range]) -> str | None:

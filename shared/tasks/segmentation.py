@@ -1,4 +1,3 @@
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
@@ -9,7 +8,7 @@ from torch import Tensor
 from shared.config import DataConfig
 from shared.data.samples import Batch
 from shared.tasks.masks import Spacing, compare
-from shared.tasks.means import Range, out_of_range, over_patients, over_sites
+from shared.tasks.means import LOSS, Range, out_of_range, over_patients, over_sites
 
 SMOOTH = 1.0
 """Voxels added to both parts of the soft Dice: a region that is absent then still pulls its probabilities to 0."""
@@ -22,9 +21,9 @@ RANGES: dict[str, Range] = {
     "jaccard": (0.0, 1.0),
     "recall": (0.0, 1.0),
     "precision": (0.0, 1.0),
-    "hd95": (0.0, math.inf),
+    "hd95": (0.0, 20_000.0),
 }
-"""What the metrics of a patient can be; hd95 in mm."""
+"""What the metrics of a patient can be; hd95 in mm, up to the diagonal of the largest volume that is read."""
 
 
 class Segmentation:
@@ -143,7 +142,7 @@ class Segmentation:
     def impossible(metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
         """Say what of one site's metrics over so many validation patients cannot be, if anything."""
         parts = [""] + [f"_{region.lower()}" for region in data.regions]
-        return out_of_range(metrics, {"loss": (0.0, math.inf)} | {n + p: r for n, r in RANGES.items() for p in parts})
+        return out_of_range(metrics, {"loss": LOSS} | {n + p: r for n, r in RANGES.items() for p in parts})
 
     @staticmethod
     def pool(sites: Sequence[tuple[Mapping[str, float], int]], data: DataConfig) -> dict[str, float]:

@@ -66,12 +66,13 @@ ATTACKS = {
     "flip:1": "sign flip",
     "flip:3": "sign flip, 3 times as large",
     "flip:19": "sign flip, 19 times as large",
+    "bias:1.7": "the norm of an update on the last bias",
     "label_flip:1": "label flip",
     "label_flip:19": "label flip, 19 times as large",
     "backdoor:19": "backdoor, 19 times as large",
     "claim": "10^9 patients, no update",
     "zero": "two of four send zeros",
-    "honest_greedy": "honest, with the greatest share",
+    "honest_greedy": "honest, one epoch a round",
     "greedy:19": "the greatest share, all steps, sign flip, 19 times as large",
 }
 GREEDY = ("honest_greedy", "greedy:19")

@@ -20,6 +20,7 @@ from torch.testing import assert_close
 from waiting import until
 
 from client.round.work import train
+from server.round.clip import Clipped
 from server.round.fold import Share, weighted_mean
 from server.round.rounds import initial_model
 from shared.codec import CodedUpdate, travelling, weights_to_bytes
@@ -184,7 +185,8 @@ def test_a_hospital_that_lies_counts_as_many_patients_as_agreed(
         (tmp_path / site.name).write_bytes(reply.update)
         shares.append(Share(CodedUpdate(tmp_path / site.name, "fp32"), reply.patients))
         patients += reply.patients
-    mean = weighted_mean([*shares, Share(shares[0].update, patients, 0.0)], weights)
+    zero = Clipped(shares[0].update, dict.fromkeys(weights, 0.0), {})
+    mean = weighted_mean([*shares, Share(zero, patients)], weights)
     expected = {name: tensor + mean[name] for name, tensor in weights.items()}
     assert_close(load_file(run / "model" / "model.safetensors"), expected, rtol=0, atol=0)
     until(lambda: made.connected(SITES[2]), "the honest one is back")
@@ -193,7 +195,7 @@ def test_a_hospital_that_lies_counts_as_many_patients_as_agreed(
 def test_a_patient_withdraws_while_start_runs(federation: tuple[Deployed, Recorder], simulated: Path) -> None:
     """The next run trains without them, and nothing of them is left in the work folder; the log still holds."""
     made, _ = federation
-    first, second, site = made.folder / "runs" / "first", made.folder / "runs" / "second", SITES[1]
+    first, second, site = made.folder / "runs" / "paediatric", made.folder / "runs" / "second", SITES[1]
     names = sorted(path.name for path in (simulated / "data" / site).iterdir() if path.is_dir())
     patient, work = split(names, validation=0.2, seed=0)[0][0], made.hospital(site) / "work"
     told = subprocess.PIPE

@@ -32,9 +32,9 @@ OVERRIDES = (
     "data.patients=2",
     "strategy=fedavgm",
     "codec=int8",
-    "faults={site-3:zero_patients}",
+    "faults={site-3:zero_patients,site-2:flip}",
 )
-"""Two honest sites, and one that is refused each round."""
+"""A site that is honest, one that is clipped and one that is refused each round."""
 
 
 def die() -> None:

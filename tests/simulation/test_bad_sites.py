@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 import client.round.work
 from client.round.work import train
+from server.round.clip import Clipped
 from server.round.fold import Share, weighted_mean
 from server.round.rounds import initial_model
 from shared.codec import CodedUpdate, travelling, weights_to_bytes
@@ -142,10 +143,31 @@ def test_a_site_that_claims_a_billion_patients_counts_as_many_as_agreed(values: 
             reply = train(site, request)
             (tmp_path / f"{site.name}.{number}").write_bytes(reply.update)
             update = CodedUpdate(tmp_path / f"{site.name}.{number}", "fp32")
-            shares.append(Share(update, 3, 0.0) if site.name == "site-2" else Share(update, reply.patients))
+            zero = site.name == "site-2"
+            shares.append(
+                Share(Clipped(update, dict.fromkeys(weights, 0.0), {}), 3) if zero else Share(update, reply.patients)
+            )
         mean = weighted_mean(shares, weights)
         weights = {name: tensor + mean[name] for name, tensor in weights.items()}
     assert_close(model_of(tmp_path / "claim"), weights, rtol=0, atol=0)
+
+
+def test_a_norm_on_few_values_is_clamped(values: Values, out: Path) -> None:
+    """Of a usual size as a whole; on the last bias alone it would decide for every voxel."""
+    simulate(values("sites=4", "rounds=1", "faults={site-2:bias}", f"out={out}"))
+    (event,) = rounds_of(out)
+    line = event["sites"]["site-2"]
+    assert "clipped" not in line and line["peak"] > 5
+    assert not any("peak" in other for site, other in event["sites"].items() if site != "site-2")
+
+
+def test_bounds_that_nobody_meets_change_nothing(values: Values, tmp_path: Path) -> None:
+    """Bit for bit."""
+    for name, words in {"bounded": (), "free": ("fold.clip=null", "fold.max_share=1")}.items():
+        simulate(values("sites=3", *words, f"out={tmp_path / name}", f"data.root={tmp_path / 'data'}"))
+    assert_close(model_of(tmp_path / "bounded"), model_of(tmp_path / "free"), rtol=0, atol=0)
+    lines = [line for event in rounds_of(tmp_path / "bounded") for line in event["sites"].values()]
+    assert not any({"clipped", "peak", "share_before"} & line.keys() for line in lines)
 
 
 GRADING = ("model=cnn_lstm", "data=phantom", "data.patients=4", "data.resolution=8.0", "data.patch=[8,8,8]")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from server.round.gate import Verdicts, judge
+from server.round.gate import Measures, Verdicts, judge
 from server.round.spool import Spool
 from shared.codec import encode
 from shared.config import RunConfig
@@ -32,7 +32,7 @@ def judged(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Judge:
         spool = Spool(tmp_path, 1, "fp32")
         for name, reply in zip("abcdefgh", replies, strict=False):
             spool.add(name, reply, ceiling=5, node=1)
-        return judge(spool.replies(), MODEL, run_config(*overrides))
+        return judge(spool.replies(), MODEL, ["w"], run_config(*overrides))
 
     return make
 
@@ -80,10 +80,12 @@ def test_one_bad_of_four_is_refused_with_its_reason(judged: Judge, bad: Reply, r
     assert re.search(reason, refused["b"])
 
 
-def test_norms_are_of_all_tensors_and_of_those_that_count(judged: Judge) -> None:
-    """How large an update may be is another's to say."""
-    verdicts = judged(reply(), reply(update(100)), reply(patients=0))
-    assert verdicts.norms == {"a": pytest.approx(8**0.5), "b": pytest.approx(100 * 8**0.5)}
+def test_an_update_is_measured_by_its_parameters_and_each_buffer(judged: Judge) -> None:
+    """Here w is trained, and b a buffer. How large they may be is another's to say."""
+    measures = judged(reply(), reply(update(100)), reply(patients=0)).measures
+    assert measures["a"] == Measures(norm=pytest.approx(6**0.5), peak=1.0, buffers={"b": pytest.approx(2**0.5)})
+    assert measures["b"].norm == pytest.approx(100 * 6**0.5)
+    assert measures.keys() == {"a", "b"}
 
 
 def test_more_patients_than_agreed_are_cut(judged: Judge, tmp_path: Path) -> None:
@@ -91,6 +93,13 @@ def test_more_patients_than_agreed_are_cut(judged: Judge, tmp_path: Path) -> Non
     assert judged(reply(patients=10**9)).refused == {}
     (spooled,) = Spool(tmp_path, 1, "fp32").replies()
     assert (spooled.patients, spooled.weight) == (10**9, 5)
+
+
+def test_a_site_whose_number_counts_nothing_is_refused(tmp_path: Path, run_config: Callable[..., RunConfig]) -> None:
+    """It said that it had none when it prepared; a sum of such weights is nothing to divide by."""
+    spool = Spool(tmp_path, 1, "fp32")
+    spool.add("a", reply(patients=5), ceiling=0, node=1)
+    assert judge(spool.replies(), MODEL, ["w"], run_config()).refused == {"a": "0 patients"}
 
 
 def test_steps_are_bounded_by_the_agreed_patients(judged: Judge) -> None:
