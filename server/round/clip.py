@@ -124,7 +124,7 @@ def bounded(
             most = clip * _farthest(config, usual[site], total, reply.steps)
             if factor < 1:
                 lines[site]["clipped"] = float(f"{factor:.4g}")
-            if (peak := measures[site].peak * factor / most) > 1:
+            if (peak := measures[site].peak * factor / most) > 1.001:  # and not by rounding
                 lines[site]["peak"] = float(f"{peak:.4g}")
             factors = dict.fromkeys(parameters, factor)
             for name, norm in measures[site].buffers.items():
