@@ -1,8 +1,8 @@
 """What the bounds on updates cost an honest run: paired differences in Dice, with them and without, over ten seeds.
 
-Mock volumes (synthetic), one pool of patients, and others that nobody trains on to measure with. A run in which no bound
-was met is the same run without them, bit for bit (a test has that), and is not trained twice; a private one has noise
-of its own in each arm. Runs that are done are lines of outputs/results/honest/runs.jsonl.
+Mock volumes (synthetic), one pool of patients, and others that nobody trains on to measure with. A run in which no
+bound was met is the same run without them, bit for bit (a test has that), and is not trained twice; a private one has
+noise of its own in each arm. Runs that are done are lines of outputs/results/honest/runs.jsonl.
 """
 
 import json
