@@ -66,11 +66,11 @@ class Setting:
 
 SETTINGS = {
     "steps": Setting(
-        (12, 12, 12, 12), ("train.steps=4", "train.lr=0.005", "rounds=4"), "4 sites of 12, 4 steps a round"
+        (12, 12, 12, 12), ("train.steps=4", "train.lr=0.005", "rounds=3"), "4 sites of 12, 4 steps a round"
     ),
     "epochs": Setting(
         (4, 8, 16, 32),
-        ("train.steps=null", "train.epochs=1", "train.lr=0.005", "rounds=3"),
+        ("train.steps=null", "train.epochs=1", "train.lr=0.005", "rounds=2"),
         "sites of 4, 8, 16 and 32, one epoch a round",
     ),
     "unequal": Setting(
