@@ -193,7 +193,7 @@ class PrivacyConfig(Strict):
     local_update: a site trains as ever, clips its whole update and adds noise before it leaves. central: the server
     clips the updates and adds noise to their sum (McMahan et al. 2018, arXiv:1710.06963); what a site sends is not
     private. The unit of these two is a site: whatever its patients are, with others the noise hides the difference."""
-    epsilon: Annotated[float, Field(gt=0, le=1000)] = 8.0
+    epsilon: Annotated[float, Field(ge=1e-3, le=1000)] = 8.0
     """Budget of each unit over all rounds of the run: the noise follows from it."""
     delta: Annotated[float, Field(gt=0, lt=1)] | None = None
     """None: 1 / (10 N), for N patients of a site that tells exact numbers; 0.0001 where it does not, since delta shows

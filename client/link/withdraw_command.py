@@ -5,6 +5,7 @@ from pathlib import Path
 from client.link.site_file import read_site
 from client.round.policy import DeclinedError
 from client.round.withdraw import Withdrawal, withdraw
+from shared.chain import BusyError
 from shared.data.volume import DataError
 from shared.parse import ConfigError
 from shared.site_config import SiteConfig
@@ -20,7 +21,7 @@ def withdraw_command(patient: str, folder: Path) -> int:
     """
     try:
         done = withdraw(_site(folder), patient)
-    except (DataError, DeclinedError) as error:
+    except (DataError, DeclinedError, BusyError) as error:
         raise ConfigError(f"{error}; then withdraw {patient} again") from None
     for line in _lines(done, patient):
         print(plain(line))

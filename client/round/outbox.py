@@ -34,14 +34,15 @@ class Outbox:
         self._folder, self._withdrawn = folder, withdrawn
 
     def find(self, key: str) -> Reply | None:
-        """Return the reply that was stored for this request, or None."""
+        """Return the reply that was stored for this request; None where there is none, or it is damaged."""
         head = self._folder / f"{key}.json"
-        if not head.exists():
-            return None
-        values = json.loads(head.read_text())
-        if _trained_with(values.pop("trained_on", None), self._withdrawn):
-            return None
-        return Reply(**values, update=head.with_suffix(".safetensors").read_bytes())
+        try:
+            values = json.loads(head.read_text())
+            if _trained_with(values.pop("trained_on", None), self._withdrawn):
+                return None
+            return Reply(**values, update=head.with_suffix(".safetensors").read_bytes())
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            return None  # the site trains anew
 
     def with_patient(self, pseudonym: str) -> list[Path]:
         """The files of the replies that a patient is in, each JSON last: until it is gone the other is found by it."""

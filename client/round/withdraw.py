@@ -110,11 +110,11 @@ def _trained(events: list[dict[str, object]]) -> set[str]:
 
 def _entries(work: Path) -> Iterator[tuple[Path, set[str] | None]]:
     """Entries of the cache, and whose they are; None where one is damaged, and may be anybody's."""
-    for entry in (work / "cache").glob("[!.]*"):
+    for entry in filter(Path.is_dir, (work / "cache").glob("[!.]*")):
         try:
             visits = json.loads((entry / "entry.json").read_text(encoding="utf-8"))["of"]["visits"]
             yield entry, {str(visit["patient"]) for visit in visits}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             yield entry, None
 
 
@@ -131,7 +131,8 @@ def _drop_unfinished(work: Path) -> None:
 def _named(patient: str) -> "re.Pattern[bytes]":
     """The patient's id as a word of its own, as it stands in file names, logs and JSON: P1 is not in P10."""
     forms = {patient.encode(errors="surrogateescape"), plain(patient).encode(), json.dumps(patient)[1:-1].encode()}
-    return re.compile(rb"(?<![A-Za-z0-9])(" + b"|".join(map(re.escape, sorted(forms))) + rb")(?![A-Za-z0-9])")
+    letter = rb"[A-Za-z0-9\x80-\xff]"  # bytes from 0x80 are of letters beyond ASCII
+    return re.compile(rb"(?<!" + letter + rb")(" + b"|".join(map(re.escape, sorted(forms))) + rb")(?!" + letter + rb")")
 
 
 def _rewrite(log: Path, patient: str) -> None:
@@ -144,7 +145,7 @@ def _rewrite(log: Path, patient: str) -> None:
 def _reports(work: Path, patient: str) -> Iterator[Path]:
     """Pages of a check that name the patient, wherever somebody had them written in the work folder."""
     for found in sorted(work.rglob("check.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError):  # no report of a check
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # no report of a check
             if any(case["patient"] == patient for case in json.loads(found.read_text())["cases"]):
                 yield found.with_name("check.html")
                 yield found  # last, for the other is found by it

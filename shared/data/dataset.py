@@ -62,7 +62,7 @@ def site_cases(site: SiteConfig) -> list[Case]:
         raise DataError(
             "unknown_patients",
             f"patients={', '.join(unknown[:5])}{' and more' * (len(unknown) > 5)}: not under {site.root}, "
-            f"where patients are named like {min(there)}",
+            f"which has {len(there)} patients",
         )
     return [case for case in cases if case.patient in wanted]
 

@@ -43,6 +43,15 @@ def test_a_reply_with_somebody_who_withdrew_is_none(tmp_path: Path) -> None:
     assert [path.name for path in outbox.with_patient("p3")] == ["r-2.safetensors", "r-2.json"]
 
 
+@pytest.mark.parametrize("spoil", [".json", ".safetensors"])
+def test_a_damaged_reply_is_as_if_it_was_not_stored(tmp_path: Path, spoil: str) -> None:
+    """Else that request would fail for good: the site trains anew."""
+    outbox = Outbox(tmp_path)
+    outbox.store("r", REPLY)
+    (tmp_path / f"r{spoil}").unlink() if spoil == ".safetensors" else (tmp_path / "r.json").write_text('{"site": "a')
+    assert outbox.find("r") is None
+
+
 def test_two_replies_are_kept(tmp_path: Path) -> None:
     """A year of rounds of a large model would fill the disk."""
     outbox = Outbox(tmp_path)

@@ -20,6 +20,7 @@ from client.doctor.consent import add_withdrawn, hold_patients, read_consent
 from client.doctor.manifest import manifest_path, read_manifest
 from client.round.withdraw import withdraw
 from shared.audit import audit_file, read_audit
+from shared.chain import lock
 from shared.config import RunConfig
 from shared.files import write_json
 from shared.messages import Request
@@ -85,6 +86,28 @@ def traces(work: Path, name: str = WHO) -> list[str]:
 
 def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> object:
     return status(monkeypatch, main, "withdraw", *words)
+
+
+def test_files_of_others_do_not_keep_a_patient_in(site: SiteConfig) -> None:
+    """A plain file in the cache, a deep JSON of the name of a report, a name that has this one in it."""
+    work = Path(site.work)
+    (work / "cache" / "notes").write_text("mine")
+    (work / "deep").mkdir()
+    (work / "deep" / "check.json").write_text("[" * 100_000)
+    with (work / "site.log").open("a") as log:
+        log.write(f"{WHO}é is another\n")
+    withdraw(site, WHO)
+    assert (work / "site.log").read_text().endswith(f"{WHO}é is another\n")
+    assert WHO not in (work / "site.log").read_text().replace(f"{WHO}é", "").replace(f"{WHO}9", "")
+
+
+def test_a_work_folder_that_is_held_is_said(
+    site: SiteConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("client.doctor.consent.WAIT", 0.1)
+    with lock(Path(site.work), 1.0):
+        assert command(monkeypatch, WHO, Path(site.work)) == 2
+    assert f"then withdraw {WHO} again" in capsys.readouterr().err
 
 
 def test_nothing_is_left_but_the_line_of_the_log(
