@@ -51,7 +51,7 @@ class PolicyConfig(Strict):
     """Whether exact numbers of training patients, and of cases that were left out, may leave. Else a
     private run gets a noisy number, which is charged to the budget."""
     count_noise: PositiveFloat = 10.0
-    """Deviation of that noise, patients. It is drawn once for a cohort."""
+    """Deviation of that noise, patients. It is drawn once for a cohort and a reading of the data."""
     min_validation: Positive = 1
     """Metrics over fewer validation patients than this stay: those of one patient are that patient's."""
     max_epsilon: PositiveFloat | None = None

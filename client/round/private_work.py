@@ -1,18 +1,20 @@
 """What a private run does otherwise: it is charged first; its steps or update, and numbers of patients, are noisy."""
 
-import hashlib
+import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from torch import Tensor, nn
 
+from client.doctor.consent import read_consent
 from client.round.job import Job
 from client.round.ledger import Charge, Ledger, hold, ledger_folder
-from client.round.policy import DeclinedError, check_noise, counts_leave
+from client.round.policy import DeclinedError, check_noise, counts_leave, data_reading
 from client.round.privacy import Plan, default_delta, plan_round, train_privately
 from client.round.training import TrainResult
 from shared.config import DataConfig
@@ -91,7 +93,9 @@ def patients_to_tell(job: Job, ledger: Ledger) -> int:
     if not _tells(job):
         return 1
     everybody = sorted(patient.name for patient in (*job.cohort.train, *job.cohort.validation))
-    cohort = hashlib.sha256("\x1f".join(everybody).encode()).hexdigest()
+    # By the reading too: the same number for two of them would tell that both use the same patients.
+    words = [json.dumps(data_reading(config), sort_keys=True), *everybody]
+    cohort = read_consent(Path(job.site.work)).pseudonym("\x1f".join(words))
     noisy = ledger.noisy_count(cohort)
     if noisy is None:
         sigma, rate, steps = _count_mechanism(job)

@@ -90,6 +90,16 @@ def test_the_noisy_number_is_noisy(hospital: Hospital, run_config: Config) -> No
     assert len({number for number in told if number > 1}) == sum(number > 1 for number in told)
 
 
+def test_two_readings_of_the_same_patients_have_numbers_of_their_own(hospital: Hospital, run_config: Config) -> None:
+    """The same one would tell that both use the same patients; each is charged, and drawn once."""
+    site = hospital.site(count_noise=1e6)
+    visits, series = run_config(*PRIVATE), run_config(*PRIVATE, "model=clstm_unet3d", "data.window=1")
+    told = [prepare(site, request_of(config)).patients for config in (visits, series, visits, series)]
+    assert told[:2] == told[2:]
+    noisy = [charge.noisy for charge in charges(site, "count")]
+    assert len(noisy) == 2 and noisy[0] != noisy[1]
+
+
 def test_nothing_is_evaluated_in_private(hospital: Hospital, run_config: Config) -> None:
     request = request_of(run_config(*PRIVATE))
     assert refusal(evaluate, hospital.site(), request)[0] == "withheld"
