@@ -251,7 +251,7 @@ def cell(found: Mapping[Run, Mapping[str, Any]], sites: int, fold: str, attack: 
     return (
         text
         + (f"; with the trigger {fmean(triggered):.3f}" if triggered else "")
-        + ("" if len(dice) == len(SEEDS) else f"; {len(dice)} seeds")
+        + ("" if len(dice) == len(SEEDS) else f"; {len(dice)} of {len(SEEDS)} seeds")
     )
 
 

@@ -198,10 +198,8 @@ def table() -> str:
     """The table: mean with and without the bounds, the paired difference and its 95% interval by Student's t."""
     from scipy.stats import t
 
-    lines = [
-        "| federation | n | without | with | difference, 95% interval | met, refused |",
-        "|---|---|---|---|---|---|",
-    ]
+    head = ("federation", "n", "without", "with", "difference, 95% interval", "sizes", "met, refused")
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, setting in SETTINGS.items():
         rows = [row for row in results() if row["setting"] == name]
         if not rows:
