@@ -158,7 +158,7 @@ class FoldConfig(Strict):
 
     name: Name
     """A key of `server.round.fold.FOLDS`."""
-    clip: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = 2.0
+    clip: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = 1.5
     """Largest size of an update, in medians of the round (`server.round.clip`); a larger one is clipped to that. None:
     any size counts, only to study attacks. privacy=central has its own clip instead."""
     max_share: Annotated[float, Field(gt=0, le=1)] = 0.5

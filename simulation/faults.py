@@ -57,7 +57,7 @@ UPDATES: dict[str, tuple[float, Callable[[Tensors, float], Tensors]]] = {
     "scale": (100.0, _scaled),
     "flip": (19.0, lambda update, by: _scaled(update, -by)),
     "greedy": (19.0, lambda update, by: _scaled(update, -by)),
-    "bias": (1.7, _concentrated),
+    "bias": (1.4, _concentrated),
     "label_flip": (1.0, _scaled),
     "backdoor": (1.0, _scaled),
 }

@@ -19,9 +19,9 @@ from server.round.spool import Spooled
 from shared.accounting import noise_for
 from shared.config import RunConfig
 
-NO_VOTE = 20
+NO_VOTE = 4
 """An update that is so many times smaller than a usual one says nothing of how large updates are: a majority that sends
-zeros would clip everybody to nothing, and the model would stay as it is."""
+next to nothing would clip everybody to that, and the model would stay as it is."""
 TAIL = 4.0
 """Deviations of Gaussian noise; fold.clip of these are as far as the largest of some million values goes."""
 

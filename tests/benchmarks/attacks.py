@@ -66,7 +66,7 @@ ATTACKS = {
     "flip:1": "sign flip",
     "flip:3": "sign flip, 3 times as large",
     "flip:19": "sign flip, 19 times as large",
-    "bias:1.7": "the norm of an update on the last bias",
+    "bias:1.4": "the norm of an update on the last bias",
     "label_flip:1": "label flip",
     "label_flip:19": "label flip, 19 times as large",
     "backdoor:19": "backdoor, 19 times as large",
