@@ -11,7 +11,7 @@ from typing import Any
 
 from server.link.control import Control
 from server.link.members import Member
-from server.link.runs import AGREED, CODE, NODES, Run, Submission, announce, runs_of
+from server.link.runs import AGREED, NODES, Run, Submission, announce, runs_of
 from server.link.superlink import installed_code, link_folder
 from shared.files import write_json
 from shared.parse import ConfigError
@@ -108,7 +108,7 @@ class Runner:
         if shutil.disk_usage(self.folder).free < SPARE:
             self.troubles.append(f"{self.folder}: less than {SPARE / 2**30:g} GiB is free; make room, and runs go on")
             return []
-        code = run.code(self.folder / CODE)
+        code = run.code()
         write_members(run, members)
         # Flower trusts what it has unpacked, also where a full disk or a kill left half of it.
         if (unpacked := installed_code(self.folder)).exists():

@@ -88,19 +88,17 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(f"{self.folder}/run.json: damaged; put it back from a copy") from None
 
-    def code(self, current: Path) -> bytes:
-        """The bundle that it began with, whatever was provisioned since. Raises ConfigError where it is lost.
-
-        A run that an older version made takes the `current` one, and keeps it from then on.
-        """
+    def code(self) -> bytes:
+        """The bundle that it began with, whatever was provisioned since. Raises ConfigError where it is lost."""
         file, sha256 = self.folder / CODE, self.saved().get("code_sha256")
-        if sha256 is None and not file.exists():
-            write_bytes(file, current.read_bytes())
+        if sha256 is None:
+            cure = f"end it with that version, or gliofed-server stop {self.name}, and begin a new run"
+            raise ConfigError(f"{self.folder}/run.json: of an older version, which kept no code with a run; {cure}")
         try:
             code = file.read_bytes()
         except OSError as error:
             raise ConfigError(f"{file}: {error.strerror}; restore it from a copy") from None
-        if sha256 not in (None, hashlib.sha256(code).hexdigest()):
+        if sha256 != hashlib.sha256(code).hexdigest():
             raise ConfigError(f"{file}: not the code that the run began with; restore it from a copy")
         return code
 

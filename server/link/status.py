@@ -17,8 +17,7 @@ from server.provisioning.certificates import ending_soon
 from server.provisioning.federation import open_federation
 from server.report.bounds import bounds_met
 from server.round.history import Event
-from shared.config import RunConfig
-from shared.parse import ConfigError, parse
+from shared.parse import ConfigError
 from shared.tasks import TASKS
 from shared.terminal import plain
 
@@ -164,17 +163,17 @@ def _run_status(run: Run) -> RunStatus:
 
 def _known_status(run: Run) -> RunStatus:
     saved = run.saved()
-    config = parse(RunConfig, saved["run"])
     state, reason = run.state()
     rounds = [event for event in run.events() if event["event"] == "round"]
-    metric = TASKS[config.task].headline
+    # No RunConfig: that of an older version may have other fields, and its run is whole.
+    metric = TASKS[saved["run"]["task"]].headline if saved["run"].get("task") in TASKS else ""
     values = [event["global"][metric] for event in rounds if (event["global"] or {}).get(metric) is not None]
     return RunStatus(
         name=run.name,
         state=state,
         reason=reason,
         round=len(rounds),
-        rounds=config.rounds,
+        rounds=saved["run"].get("rounds", 0),
         metric=metric,
         value=values[-1] if values else None,
         code=saved.get("code_sha256"),

@@ -61,7 +61,7 @@ def admit(
     """Admit the hospital whose request this is, if its key has the fingerprint that the hospital `told`.
 
     The fingerprint's beginning will do: TOLD characters. `patients` is the agreed ceiling; None: what was agreed with
-    this key before, or else what the request states. Raises ConfigError.
+    this site before, or else what the request states. Raises ConfigError.
     """
     federation, authority = open_federation(folder), load_authority(folder)
     request, key = read_request(path)
@@ -89,9 +89,11 @@ def admit(
         _refuse_key(path, old, mark, replaces)
         _refuse_kit(path, folder, request)
         earlier = (*old.earlier, _ended(old, time)) if old else ()
-        agreed = _agreed(path, patients, request.patients)
+        agreed = _agreed(path, patients, old.patients if old else None, request.patients)
         record = SiteRecord(fingerprint=mark, admitted=time, earlier=earlier, patients=agreed)
         said = [f"{site}: admitted, with the key {mark} and at most {agreed} patients"]
+        if patients is None and request.patients not in (None, agreed):
+            said.append(f"{site}: its request states {request.patients}; --patients {request.patients} takes that")
     if record != old:
         about = {"fingerprint": mark, "patients": record.patients, "replaces": bool(old and old.fingerprint != mark)}
         note_act(folder, "admitted", site=site, **about)

@@ -118,7 +118,7 @@ def test_a_bound_that_a_site_met_is_named(folder: Path, run: Run) -> None:
     event = {"event": "round", "round": 1, "global": None, "sites": {"hospital-a": claim}}
     History(run.folder / "history.jsonl").append(event)
     row, _ = status(folder).sites
-    assert row.reason == "claimed 1000000000 patients, 12 agreed; share lowered from 0.90 to 0.50"
+    assert row.reason == "claimed 1000000000 patients, counted as 12; share lowered from 0.90 to 0.50"
 
 
 def test_the_newest_round_is_that_of_the_run_that_was_written_last(
@@ -236,6 +236,18 @@ def test_a_damaged_record_of_a_site_hides_no_other(folder: Path, run: Run, file:
     assert str(record) in warning
     write_online(folder, {"programs": {}, "sites": {}, "trouble": f"a fault; {warning}"})
     assert status(folder).warnings == [f"a fault; {warning}"]  # said once
+
+
+def test_a_finished_run_of_an_older_version_is_whole(folder: Path, run: Run) -> None:
+    """Its configuration had other fields, which none but its own version can read."""
+    saved = json.loads((run.folder / "run.json").read_text())
+    saved["run"]["gate"] = saved["run"].pop("fold")
+    (run.folder / "run.json").write_text(json.dumps(saved))
+    event = {"event": "round", "round": 1, "global": {"dice": 0.5}, "sites": {}}
+    for each in (event, {"event": "end", "status": "done"}):
+        History(run.folder / "history.jsonl").append(each)
+    (found,) = status(folder).runs
+    assert (found.state, found.round, found.rounds, found.value) == ("done", 1, saved["run"]["rounds"], 0.5)
 
 
 @pytest.mark.parametrize("file", ["run.json", "wanted.json", "history.jsonl"])
