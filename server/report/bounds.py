@@ -8,11 +8,11 @@ def bounds_met(line: Mapping[str, Any]) -> str | None:
     """Say it of one site in one round, from its line of the history.
 
     >>> bounds_met({"claimed": 10**9, "patients": 12, "size": 19.2, "clipped": 0.104, "share": 0.25})
-    'claimed 1000000000 patients, 12 agreed; update of 19.2 times the usual size, clipped'
+    'claimed 1000000000 patients, counted as 12; update of 19.2 times the usual size, clipped'
     """
     met = []
     if line.get("claimed") is not None:
-        met.append(f"claimed {line['claimed']} patients, {line['patients']} agreed")
+        met.append(f"claimed {line['claimed']} patients, counted as {line['patients']}")
     if line.get("clipped") is not None:
         met.append(f"update of {line['size']:.3g} times the usual size, clipped")
     if line.get("peak") is not None:

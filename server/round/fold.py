@@ -148,11 +148,11 @@ def limit_shares(weights: Sequence[float], most: float) -> list[float]:
 
 def squared_distances(shares: Sequence[Share], model: Mapping[str, Tensor]) -> Tensor:
     """Squared L2 distances between all updates, (n, n), in double precision."""
-    total = torch.zeros((len(shares), len(shares)), dtype=torch.float64)
+    products = torch.zeros((len(shares), len(shares)), dtype=torch.float64)
     for _, _, values in _slices(shares, model):
-        for row in range(len(shares)):
-            total[row] += (values - values[row]).square().sum(dim=1)
-    return total
+        products += values @ values.T
+    squares = products.diagonal()
+    return (squares[:, None] + squares - 2 * products).clamp(min=0)
 
 
 def _by_slices(

@@ -172,7 +172,7 @@ def test_a_hospital_that_lies_counts_as_many_patients_as_agreed(
     assert (line["status"], line["claimed"], line["patients"], line["evaluate"]) == ("counted", 10**9, 100, None)
     assert (line["share"], event["global"]["dice"] < 1) == (0.5, True)
     shown = next(site for site in made.status()["sites"] if site["name"] == SITES[2])
-    assert "claimed 1000000000 patients, 100 agreed" in shown["reason"]
+    assert "claimed 1000000000 patients, counted as 100" in shown["reason"]
 
     # The same round with its number as agreed: as much as the two others together, by fold.max_share.
     values = as_given("sites=3", *SETTINGS, f"data.root={simulated / 'data'}")
