@@ -23,7 +23,7 @@ SMALL = (
     "data.patients=3",
     "train.steps=2",
     "rounds=2",
-    "round.deadline=60",
+    "round.deadline=600",
     "round.join=1",
 )
 

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from waiting import PATIENCE
 
 from shared.config import DataConfig
 from shared.data import cache as module
@@ -240,7 +241,7 @@ def test_two_processes_may_prepare_at_once(cases, tmp_path):
         )
         for order in (flags, flags[::-1])
     ]
-    answers = [process.communicate(timeout=60)[0].strip() for process in both]
+    answers = [process.communicate(timeout=PATIENCE)[0].strip() for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert answers[0] == answers[1]
     assert [entry.name for entry in (tmp_path / "cache").iterdir()] == [Path(answers[0]).name]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from hanging import time_is_over
 from plain_federation import mean_without_flower, model_of, rounds_of, sites_of
 from small_run import SMALL, as_given, composed
 from torch import Tensor
@@ -34,7 +35,7 @@ FAULTS = {
     "shape": ("refused", "wrong shape"),
     "zero_patients": ("refused", "0 patients"),
     "raise": ("failed", "the site's program failed"),
-    "hang": ("late", "no answer within round.deadline=2 s"),
+    "hang": ("late", "no answer within round.deadline=600 s"),
 }
 SEEN_AS_NAN = ("inf", "shape", "zero_patients")
 """Refused at the same place as nan; test_gate.py and the test of codecs look at their words."""
@@ -49,11 +50,11 @@ def honest_mean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.slow) if f in SEEN_AS_NAN else f for f in FAULTS])
 def test_one_bad_site_of_four_does_not_count(
-    values: Values, out: Path, honest_mean: dict[str, Tensor], fault: str
+    values: Values, out: Path, honest_mean: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     overrides = ["sites=4", f"faults={{site-2:{fault}}}", f"out={out}"]
     if fault == "hang":
-        overrides.append("round.deadline=2")
+        time_is_over(monkeypatch, 2, "train")
     outcome = simulate(values(*overrides))
     assert outcome.status == "incomplete"
     status, reason = FAULTS[fault]
@@ -92,7 +93,8 @@ def test_a_site_that_hangs_elsewhere_is_named_and_asked_once(
         return reply
 
     monkeypatch.setattr(client.round.work, work, hang)
-    outcome = simulate(values("sites=4", "rounds=2", "round.deadline=2", f"at_once={at_once}", f"out={out}"))
+    time_is_over(monkeypatch, 2, {"prepare": "query"}.get(work, work))
+    outcome = simulate(values("sites=4", "rounds=2", f"at_once={at_once}", f"out={out}"))
     release.set()
     assert outcome.hung
     first, second = (event["sites"] for event in rounds_of(out))

@@ -1,12 +1,14 @@
 """The grid in this process: answers, faults, and sites that never answer."""
 
+import math
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from hanging import time_is_over
+from waiting import PATIENCE, until
 
 from shared.messages import LATE
 from simulation.grid import LocalGrid
@@ -43,14 +45,14 @@ def test_an_exception_leaves_no_word() -> None:
 
 
 def test_no_more_than_at_once_work_at_a_time() -> None:
-    working, most, lock = 0, 0, threading.Lock()
+    working, most, lock, two = 0, 0, threading.Lock(), threading.Barrier(2)
 
     def count(message: Message, context: Context) -> Message:
         nonlocal working, most
         with lock:
             working += 1
             most = max(most, working)
-        time.sleep(0.02)
+        two.wait(PATIENCE)  # who works alone would wait for ever
         with lock:
             working -= 1
         return echo(message, context)
@@ -60,7 +62,7 @@ def test_no_more_than_at_once_work_at_a_time() -> None:
     assert most == 2
 
 
-def test_a_site_that_hangs_gives_its_turn_to_the_others() -> None:
+def test_a_site_that_hangs_gives_its_turn_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one turn for three sites, the two honest ones would wait for ever."""
     release = threading.Event()
 
@@ -69,8 +71,8 @@ def test_a_site_that_hangs_gives_its_turn_to_the_others() -> None:
             release.wait()
         return echo(message, context)
 
-    grid = grid_of(hang, at_once=1, deadline=0.3)
-    replies = list(grid.send_and_receive(requests(), timeout=20))
+    time_is_over(monkeypatch, 1, "train")
+    replies = list((grid := grid_of(hang, at_once=1, deadline=math.inf)).send_and_receive(requests()))
     late = [reply.metadata.src_node_id for reply in replies if reply.has_error() and reply.error.code == LATE]
     assert late == [1]
     assert len(replies) == 3
@@ -78,20 +80,23 @@ def test_a_site_that_hangs_gives_its_turn_to_the_others() -> None:
     release.set()
 
 
-def test_a_turn_is_given_back_once_only() -> None:
+def test_a_turn_is_given_back_once_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """A site that was given up and then comes to its end must not free a second turn."""
-    first, release = threading.Event(), threading.Event()
+    release = threading.Event()
 
     def hang(message: Message, context: Context) -> Message:
         if context.node_id == 1:
-            first.set()
             release.wait()
         return echo(message, context)
 
-    grid = grid_of(hang, nodes=2, at_once=1, deadline=0.2)
-    list(grid.send_and_receive(requests(2), timeout=20))
+    time_is_over(monkeypatch, 1, "train")
+    grid = grid_of(hang, nodes=2, at_once=1, deadline=math.inf)
+    list(grid.send_and_receive(requests(2)))
     release.set()
-    time.sleep(0.05)
+    thread = grid._sites[1].thread
+    assert thread is not None
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
     assert grid._slots.acquire(blocking=False)
     assert not grid._slots.acquire(blocking=False)
 
@@ -99,9 +104,7 @@ def test_a_turn_is_given_back_once_only() -> None:
 def test_a_pull_takes_only_what_it_asks_for() -> None:
     grid = grid_of(echo, nodes=2)
     one, two = list(grid.push_messages(requests(2)))
-    deadline = time.monotonic() + 10
-    while len(grid._replies) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: len(grid._replies) == 2, "both replies")
     assert [reply.metadata.reply_to_message_id for reply in grid.pull_messages([two])] == [two]
     assert [reply.metadata.reply_to_message_id for reply in grid.pull_messages([one, two])] == [one]
 

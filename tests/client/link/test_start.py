@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from small_federation import status
-from waiting import alive
+from waiting import alive, until
 
 import client.link.start
 from client.cli import main
@@ -117,10 +116,8 @@ def test_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: signal.S
         (tmp_path / "child").unlink(missing_ok=True)
         command = [sys.executable, "-c", HOSPITAL, str(tmp_path)]
         process = subprocess.Popen(command, env=own, cwd=tmp_path, stdout=subprocess.DEVNULL)
-        end = time.monotonic() + 60
-        while not (pid := _noted(tmp_path)):
-            assert time.monotonic() < end and process.poll() is None
-            time.sleep(0.02)
+        pid = until(lambda: _noted(tmp_path) or process.poll() is not None, "the program that it starts")
+        assert process.poll() is None
         return process, pid
 
     first, child = begun()

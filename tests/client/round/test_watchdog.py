@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 
 import pytest
+from waiting import PATIENCE
 
 from client.round.policy import DeclinedError
 from client.round.watchdog import limit_of, within
@@ -49,7 +50,7 @@ def ended(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Ended:
     def run(work: str, grace: float = 30) -> "subprocess.CompletedProcess[str]":
         words = [sys.executable, "-c", HOSPITAL.format(work=work, grace=grace), str(tmp_path), run_config().to_json()]
         own = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(words, capture_output=True, text=True, timeout=60, env=own)
+        return subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, env=own)
 
     return run
 
@@ -93,10 +94,12 @@ def test_the_log_of_the_thread(ended: Ended, tmp_path: Path) -> None:
 
 def test_late() -> None:
     """A refusal, with words for the site's log alone."""
+    release = Event()
     try:
         with pytest.raises(DeclinedError, match=r"policy\.max_minutes") as refused:
-            within(0.05, lambda: time.sleep(1) or Reply(site="a"))  # type: ignore[func-returns-value]
+            within(0.05, lambda: Reply(site="a") if release.wait() else Reply(site="b"))
         assert refused.value.code == "timeout"
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 0, "should the process not end, the kernel ends it"
     finally:
+        release.set()
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clock import with_clock
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 from plain_federation import model_of
@@ -64,13 +65,13 @@ class Line:
 
 @pytest.fixture
 def line(monkeypatch: pytest.MonkeyPatch) -> Line:
-    monkeypatch.setattr(server.round.asking, "POLL", 0.001)
+    with_clock(monkeypatch, server.round.asking)
     return Line()
 
 
 @pytest.fixture
 def sites(line: Line, tmp_path: Path, run_config: Callable[..., RunConfig]) -> Iterator[Sites]:
-    config = run_config("round.expected=[a,b]", "round.join=0.05")
+    config = run_config("round.expected=[a,b]")
     with hold_audit(tmp_path) as audit:
         yield Sites(line, config, "r", audit, names=lambda: line.names)  # type: ignore[arg-type]
 
@@ -114,7 +115,7 @@ def test_what_was_agreed_is_the_ceiling_whatever_a_site_says(
     line: Line, tmp_path: Path, run_config: Callable[..., RunConfig]
 ) -> None:
     """Of a site of an older federation, for which nothing was agreed, what it said when it prepared."""
-    config = run_config("round.expected=[a,b]", "round.join=0.05")
+    config = run_config("round.expected=[a,b]")
     with hold_audit(tmp_path) as audit:
         agreed = {"b": 1}
         sites = Sites(line, config, "r", audit, names=lambda: line.names, agreed=lambda: agreed)  # type: ignore[arg-type]
@@ -141,7 +142,7 @@ def test_a_node_that_must_say_its_name_is_asked_for_that_alone(
     """As on Ray, where nobody else knows it; the question has no weights."""
     line.names[C], line.here = "c", {A, B, C}
     with hold_audit(tmp_path) as audit:
-        config = run_config("round.expected=[a,b]", "round.join=5")
+        config = run_config("round.expected=[a,b]")
         sites = Sites(line, config, "r", audit)  # type: ignore[arg-type]
         looks = line.looks
         for round in (1, 2):
@@ -171,7 +172,7 @@ def test_an_update_does_not_count_once_its_site_is_expelled(
     line: Line, tmp_path: Path, run_config: Callable[..., RunConfig], again: bool
 ) -> None:
     """Nor where the site is there again with another key: the lost one may have sent it."""
-    config = run_config("round.expected=[a,b]", "round.join=0.01", "round.quorum=2", "round.evaluate_every=0")
+    config = run_config("round.expected=[a,b]", "round.quorum=2", "round.evaluate_every=0")
     weights = travelling(initial_model(config))
     line.update = encode({name: value * 0 for name, value in weights.items()}, config.codec)
     shown: Any = type("Progress", (), {"start": lambda *_: None, "tick": lambda *_: None})()

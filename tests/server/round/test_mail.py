@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from clock import Clock, with_clock
 from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 
@@ -90,18 +91,28 @@ class Wire:
         self.answered[message.metadata.message_id] = answer
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.round.mail, "POLL", 0.001)
-    monkeypatch.setattr(server.round.asking, "SLACK", 0.0)
+class PullsInTurn:
+    """In the place of SeparatePulls, for what is lost and asked again: without threads, which take real time."""
+
+    def __init__(self, grid: Wire) -> None:
+        self._grid = grid
+
+    def __call__(self, messages: Sequence[str], sent: int = 0) -> Pulled:
+        return [(message, reply) for message in messages for reply in self._grid.pull_messages([message])]
 
 
 @pytest.fixture
-def ask(tmp_path: Path, run_config: Callable[..., RunConfig], quick: None) -> Callable[..., dict[str, Reply | Absent]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    monkeypatch.setattr(server.round.mail, "SeparatePulls", PullsInTurn)
+    return with_clock(monkeypatch, server.round.mail, server.round.asking)
+
+
+@pytest.fixture
+def ask(tmp_path: Path, run_config: Callable[..., RunConfig], clock: Clock) -> Callable[..., dict[str, Reply | Absent]]:
     """Train at both sites over a wire; the answers by site, of which there is one each."""
 
-    def train(wire: Wire, lossy: bool = True, deadline: float = 5.0) -> dict[str, Reply | Absent]:
-        config = run_config("round.expected=[a,b]", f"round.deadline={deadline}", "round.retry=0.02")
+    def train(wire: Wire, lossy: bool = True) -> dict[str, Reply | Absent]:
+        config = run_config("round.expected=[a,b]", "round.deadline=300", "round.retry=3")
         with hold_audit(tmp_path) as audit:
             sites = _sites(wire, config, audit, lossy)
             nodes, absent = sites.roll(1)
@@ -143,7 +154,7 @@ def test_a_cable_that_is_pulled_often_uses_up_no_ask(ask: Ask) -> None:
 
 def test_a_site_that_stays_away_is_not_waited_for_in_later_rounds(ask: Ask) -> None:
     """It has no unanswered message, so it is no site that hangs: it may come back in any round."""
-    answers = ask(Wire(losses=[5], away=10**9), deadline=0.1)
+    answers = ask(Wire(losses=[5], away=10**9))
     assert answers["a"] == Absent("failed", "the site went away")
 
 
@@ -163,13 +174,20 @@ def test_a_reply_that_is_lost_in_silence_shows_when_the_site_answers_something_e
 
 def test_a_site_that_works_for_long_is_not_asked_again(ask: Ask) -> None:
     """A second answer would be sent for nothing, however large it is; a probe is small."""
-    wire = Wire(busy=120)  # longer than round.retry
+    wire = Wire(busy=120)  # looks, which take longer than round.retry
     answers = ask(wire)
     assert all(isinstance(answer, Reply) for answer in answers.values())
     assert sorted(wire.trained) == [A, B]
 
 
-def test_a_reply_that_flower_cannot_read_costs_its_own_site_alone(ask: Ask) -> None:
+@pytest.fixture
+def separately(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """Each message by a thread of its own, as it is between machines; nothing is late while the clock stands."""
+    monkeypatch.setattr(server.round.mail, "SeparatePulls", SeparatePulls)
+    monkeypatch.setattr(clock, "sleep", lambda seconds: None)
+
+
+def test_a_reply_that_flower_cannot_read_costs_its_own_site_alone(ask: Ask, separately: None) -> None:
     """A site can send parts that are no message; Flower raises while it puts them together."""
 
     def spoil(replies: list[Message]) -> list[Message]:
@@ -180,26 +198,34 @@ def test_a_reply_that_flower_cannot_read_costs_its_own_site_alone(ask: Ask) -> N
     assert isinstance(answers["b"], Reply)
 
 
-def test_a_reply_whose_parts_do_not_come_costs_no_other_site_and_not_more_than_the_deadline(ask: Ask) -> None:
+def test_a_reply_whose_parts_do_not_come_costs_no_other_site_and_not_more_than_the_deadline(
+    tmp_path: Path, run_config: Callable[..., RunConfig], clock: Clock, separately: None
+) -> None:
     """Flower's pull waits for them, for hours if a site sends one now and then."""
-    came = []
+    came = Event()
 
     def late(replies: list[Message]) -> list[Message]:
-        Event().wait(20)  # longer than all below
-        came.append(True)
+        came.wait()
         return replies
 
-    answers = ask(Wire(spoilt=late), deadline=0.5)
-    assert not came
-    assert isinstance(answers["b"], Reply)
-    assert isinstance(answers["a"], Absent)
+    config = run_config("round.expected=[a,b]", "round.deadline=300", "round.retry=3")
+    with hold_audit(tmp_path) as audit:
+        sites = _sites(Wire(spoilt=late), config, audit, lossy=True)
+        request = Request(run_id="r", round=1, config=config, weights=b"w")
+        answers = sites.ask("train", request, sites.roll(1)[0])
+        site, answer = next(answers)
+        assert (site, type(answer)) == ("b", Reply)
+        clock.now += 303  # and SLACK
+        site, answer = next(answers)
+        assert (site, type(answer)) == ("a", Absent)
+    came.set()
 
 
 def test_a_reply_may_be_as_large_as_the_model_that_was_sent(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """How much larger is test_pulling's."""
     sizes = []
 
-    class Pulls(SeparatePulls):
+    class Pulls(PullsInTurn):
         def __call__(self, messages: Sequence[str], sent: int = 0) -> Pulled:
             sizes.append(sent)
             return super().__call__(messages, sent)
@@ -210,7 +236,7 @@ def test_a_reply_may_be_as_large_as_the_model_that_was_sent(ask: Ask, monkeypatc
 
 
 @pytest.mark.parametrize("forged", ["", "message-of-another", "question-of-b"])
-def test_what_a_reply_says_of_itself_is_not_believed(ask: Ask, tmp_path: Path, forged: str) -> None:
+def test_what_a_reply_says_of_itself_is_not_believed(ask: Ask, separately: None, tmp_path: Path, forged: str) -> None:
     """Which message it answers, which kind it is and where it is from are its sender's words."""
     wire = Wire()
 
@@ -234,10 +260,10 @@ def test_what_a_reply_says_of_itself_is_not_believed(ask: Ask, tmp_path: Path, f
 
 
 def test_nobody_waits_for_a_site_that_is_expelled_while_it_works(
-    tmp_path: Path, run_config: Callable[..., RunConfig], quick: None
+    tmp_path: Path, run_config: Callable[..., RunConfig], clock: Clock
 ) -> None:
     wire, known = Wire(), dict(NAMES)
-    config = run_config("round.expected=[a,b]", "round.deadline=60")
+    config = run_config("round.expected=[a,b]")
     with hold_audit(tmp_path) as audit:
         sites = Sites(wire, config, "r", audit, names=lambda: known, lossy=True)  # type: ignore[arg-type]
         nodes, _ = sites.roll(1)
@@ -272,12 +298,12 @@ def test_the_audit_log_has_every_time_that_a_site_was_asked(ask: Ask, tmp_path: 
 
 
 def test_a_node_that_is_no_admitted_sites_is_not_asked(
-    tmp_path: Path, run_config: Callable[..., RunConfig], quick: None
+    tmp_path: Path, run_config: Callable[..., RunConfig], clock: Clock
 ) -> None:
     """Across hospitals a node is who its key says, not who it says; a site that is admitted later joins later."""
     wire, known = Wire(), {A: "a"}
     with hold_audit(tmp_path) as audit:
-        sites = Sites(wire, run_config("round.join=0.01", "round.expected=[a,b]"), "r", audit, names=lambda: known)  # type: ignore[arg-type]
+        sites = Sites(wire, run_config("round.expected=[a,b]"), "r", audit, names=lambda: known)  # type: ignore[arg-type]
         assert sites.roll(1)[0] == {"a": A}
         assert wire.probes == 1
         known[B] = "b"
@@ -287,11 +313,11 @@ def test_a_node_that_is_no_admitted_sites_is_not_asked(
 
 
 def test_a_node_cannot_answer_as_another_site(
-    tmp_path: Path, run_config: Callable[..., RunConfig], quick: None
+    tmp_path: Path, run_config: Callable[..., RunConfig], clock: Clock
 ) -> None:
     """The node has b's key, and says that it is a."""
     with hold_audit(tmp_path) as audit:
-        sites = Sites(Wire(), run_config("round.join=0.01", "round.expected=[b]"), "r", audit, names=lambda: {A: "b"})  # type: ignore[arg-type]
+        sites = Sites(Wire(), run_config("round.expected=[b]"), "r", audit, names=lambda: {A: "b"})  # type: ignore[arg-type]
         nodes, absent = sites.roll(1)
     assert nodes == {}
     assert absent["b"].reason == "it answered under another name"
