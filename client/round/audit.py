@@ -95,6 +95,8 @@ class Audit:
         with self._log() as log:
             events = [*self._signer(request, log), self._asked]
             try:
+                if self._keys is not None and not stored and _came_before(request, log):
+                    raise MessageError("the request came before, and the server signs each anew")
                 if isinstance(reading, MessageError):
                     raise reading
                 check_run(policy, request.config)
@@ -184,6 +186,11 @@ def _log_of(site: SiteConfig) -> Iterator[Chain]:
     except OSError as error:
         where = error.filename or file
         raise DeclinedError("audit", f"{where}: {error.strerror}; mend it, nothing leaves until then") from None
+
+
+def _came_before(request: Request, log: Chain) -> bool:
+    """Whether a signed request names the same line of the server's log: that has one for each time that it asks."""
+    return any(request.head in line and '"signature"' in line for line in log.lines)
 
 
 def _rounds_since(log: Chain, since: datetime) -> int:

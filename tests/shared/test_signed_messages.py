@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from both_ends import Both
+from both_ends import WEIGHTS, Both
 from flwr.app import RecordDict
 from signed_ends import both, original, root, trust
 
 from client.round.audit import Audit
+from client.round.outbox import Outbox
+from client.round.policy import reply_key
 from server.round.run_keys import open_keys
 from shared.audit import audit_file, read_audit
 from shared.messages import MessageError, Reply, Request
@@ -61,6 +63,25 @@ def test_a_certificate_signs_while_it_is_in_force(
         monkeypatch.setattr(f"{module}._now", lambda: then)
     with nullcontext() if good else pytest.raises(MessageError, match="not signed"):
         both.ask()
+
+
+@pytest.mark.parametrize("kind", ["prepare", "train", "evaluate"])
+def test_a_request_that_is_sent_again_is_not_worked_on_again(both: Both, kind: str) -> None:
+    """Whoever saw it could spend the budget of the patients with it. A stored reply may be fetched twice."""
+    asked = Request(run_id="r", round=1, config=both.config, weights=WEIGHTS * (kind != "prepare"))
+    request, _ = both.server.asked(kind, asked, ["a", "z"])
+    forged = Audit(both.site, kind, both.keys)
+    with pytest.raises(MessageError, match="not signed"):
+        forged.admit(replace(request, signature=""))
+    both.answer(forged, Reply(site="a", status="failed", code="protocol"))  # which is noted, and keeps no other out
+    Audit(both.site, kind, both.keys).admit(request)
+    with pytest.raises(MessageError, match="came before"):
+        Audit(both.site, kind, both.keys).admit(request)
+    both.ask(kind)
+    if kind == "train":
+        key = reply_key(both.site.policy, request)
+        Outbox(Path(both.site.work) / "outbox").store(key, Reply(site="a", update=b"u"))
+        Audit(both.site, kind, both.keys).admit(request)
 
 
 def test_a_request_to_another_site(both: Both) -> None:
