@@ -126,7 +126,10 @@ OF_NO_PATIENT = frozenset(
         "protocol",
     }
 )
-"""Codes that follow from settings, the clock, the ledger and the machine alone. Any other may depend on patients."""
+"""Codes that follow from settings, the clock, the ledger and the machine alone. Any other may depend on patients.
+
+So does `policy` where epochs are too many steps; but no private run has epochs.
+"""
 
 
 def check_cohort(policy: PolicyConfig, run: RunConfig, patients: int) -> None:
