@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from shared.terminal import plain
+from shared.terminal import one_sentence, plain
 
 # All else is imported where it is used: Ctrl-C is answered meanwhile, and no command waits for what it does not need.
 
@@ -89,6 +89,7 @@ Words of join, approve, start, status and withdraw
 def main() -> None:
     """Run the subcommand that the first word names."""
     os.umask(0o077)  # what it writes is of a hospital, and of patients
+    one_sentence()
     try:
         _run()
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.parse import ConfigError
-from shared.terminal import plain
+from shared.terminal import one_sentence, plain
 
 WRONG_USE = 2
 INTERRUPTED = 130
@@ -17,7 +17,8 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the subcommand that the first word names; what it writes is its user's alone."""
     os.umask(0o077)
-    if sys.argv[1:2] == ["audit"] and len(sys.argv) > 2:
+    one_sentence()
+    if sys.argv[1:2] == ["audit"]:
         from server.round.audit_command import audit_command
 
         sys.exit(_tried("audit", lambda: audit_command(sys.argv[2:])))

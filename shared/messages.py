@@ -23,6 +23,7 @@ CODES = {
     "too_few_patients": "the site has fewer training patients than its policy asks for",
     "data": "the site's data cannot be used",
     "changed_file": "a file of the site's cohort is not what it was when the cohort was frozen",
+    "too_fine": "the run's data.spacing makes a scan of the site larger than its policy allows",
     "no_cases": "the site found no cases in its folder",
     "no_training": "all usable patients of the site are declared for validation",
     "no_series": "no patient of the site has enough visits for a series",

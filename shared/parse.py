@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
@@ -48,6 +49,16 @@ class ConfigError(ValueError):
     """A value that cannot be: names the key, the value and what is allowed."""
 
 
+def home_path(given: str | Path) -> Path:
+    """A path as somebody gave it, with ~ replaced; raises ConfigError where it can be none."""
+    if "\0" in str(given):
+        raise ConfigError(f"{given}: has a zero byte, which no path has; write it anew")
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{given}: no such user on this machine; write the path from / on") from None
+
+
 class Strict:
     """An unknown key is an error, never ignored."""
 
@@ -83,7 +94,10 @@ def _follows(fault: Any) -> bool:
 
 def _fault(fault: Any, where: str) -> str:
     # Where a value may be of several types, the place ends with a type's name: no word for a user.
-    place = [str(part) for part in fault["loc"] if re.fullmatch(r"[\w-]{1,64}", str(part))]
+    unknown = fault["type"] == "unexpected_keyword_argument"
+    known = fault["loc"][:-1] if unknown else fault["loc"]
+    place = [str(part) for part in known if re.fullmatch(r"[\w-]{1,64}", str(part))]
+    place += [_shown(part) for part in fault["loc"][-1:] if unknown]
     key = ".".join([where] * bool(where) + [part for part in place if not part.startswith("constrained-")])
     if fault["type"] == "value_error":  # ours: names the key itself
         return str(fault["ctx"]["error"])
@@ -91,7 +105,7 @@ def _fault(fault: Any, where: str) -> str:
         return f"{where or 'config'}: not JSON: {fault['msg']}"
     if fault["type"] == "missing":
         return f"{key}: missing"
-    if fault["type"] == "unexpected_keyword_argument":
+    if unknown:
         return f"{key}: no such key"
     if fault["type"] == "dataclass_type":
         return f"{key}={_shown(fault['input'])}: must be a group of settings"

@@ -1,7 +1,8 @@
 """Signatures in audit logs: each end signs what it sends, and the other keeps the signature in its own log.
 
 So a log convinces a third person, who knows the public keys, of what the other end sent. A hospital signs with the key
-with which it was admitted; the server with that of link.crt, a certificate of the authority in every kit. A log has the
+with which it was admitted; the server with that of link.crt, of which the authority in every kit says that it is the
+SuperLink's: its names are LINK_NAMES, which no certificate has that hospitals connect to. A log has the
 other end's key in a line `signer` before the first line that is signed with it. Simulations have no keys, and earlier
 versions signed nothing.
 """
@@ -12,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +39,8 @@ FIELDS = {
 """Of a log's line, what the signature covers; a server's line has its run's id from the line `start`."""
 NO_RECEIPT = ("audit", "config")
 """Codes of replies without receipt and signature: the site could not write its log, or does not know where it is."""
+LINK_NAMES = ("127.0.0.1", "localhost")
+"""Of the SuperLink, which only the proxy on the same machine reaches, and so of the certificate that signs requests."""
 _SERVER = "the server"
 
 
@@ -64,16 +68,22 @@ def records_sha256(parts: Iterable[Any]) -> str:
     return hashlib.sha256("\n".join(sorted(json.dumps(part, sort_keys=True) for part in parts)).encode()).hexdigest()
 
 
-def server_key(certificate: str, authority: x509.Certificate | None) -> ec.EllipticCurvePublicKey | None:
-    """Give the key of a certificate (DER, base64) that this authority has signed; None: it has not, or it is none."""
+def server_key(certificate: str, authority: x509.Certificate | None, at: datetime) -> ec.EllipticCurvePublicKey | None:
+    """Give the key of a certificate (DER, base64) with which this authority's server may sign requests at some time.
+
+    None: it is of another authority, not of its SuperLink, not in force then, or no certificate.
+    """
     try:
         found = x509.load_der_x509_certificate(base64.b64decode(certificate, validate=True))
         if authority is not None:
             found.verify_directly_issued_by(authority)
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         key = found.public_key()
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         return None
-    return key if isinstance(key, ec.EllipticCurvePublicKey) else None
+    signs = sorted(str(name.value) for name in names) == sorted(LINK_NAMES)
+    in_force = found.not_valid_before_utc <= at <= found.not_valid_after_utc
+    return key if isinstance(key, ec.EllipticCurvePublicKey) and signs and in_force else None
 
 
 @dataclass(frozen=True)
@@ -152,9 +162,14 @@ def _claims(what: What, lines: Sequence[Mapping[str, Any]]) -> bool:
 
 def _signer(event: Mapping[str, Any], what: What, owner: str, trust: Trust, where: str) -> ec.EllipticCurvePublicKey:
     if what == "request":
-        key = server_key(str(event.get("certificate")), trust.authority)
+        time = str(event.get("time"))
+        try:
+            key = server_key(str(event.get("certificate")), trust.authority, datetime.fromisoformat(time))
+        except (ValueError, TypeError):  # no time, or one without its zone
+            key = None
         if key is None:
-            raise ConfigError(f"{where}: a certificate that is not of the federation's authority")
+            must = "not of the federation's authority, or not its SuperLink's, or not in force at"
+            raise ConfigError(f"{where}: a certificate that is {must} {time}")
         return key
     key = read_public(str(event.get("key")), where)
     known = trust.sites.get(owner)

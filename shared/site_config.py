@@ -33,8 +33,9 @@ class PolicyConfig(Strict):
     """When a request may arrive, such as 20:00-06:00, by the site's own clock; the second is no longer in. What was
     begun in time is finished."""
     max_readings: Positive = 3
-    """Most different readings of the data (task, modalities, regions, window, split) in a study, which is a work
-    folder: each tells something of the patients, also where the answer is that they cannot be used."""
+    """Most different readings of the data (task, modalities, regions, window, split, spacing, the block of grading) in
+    a study, which is a work folder: each fills a cache of its own, and tells something of the patients, also where the
+    answer is that they cannot be used."""
     max_steps: Positive | None = None
     """Most local steps a round."""
     max_parameters: Positive | None = None
@@ -42,6 +43,9 @@ class PolicyConfig(Strict):
     moments, the weights as they came, and the update."""
     max_step_voxels: Positive | None = None
     """Most voxels of a step: samples x visits x refinements x patch, see `shared.sizes.step_voxels`."""
+    max_scan_voxels: Positive = 64_000_000
+    """Most voxels of a scan as data.spacing makes it; a cube of 240 mm has as many at 0.6 mm. Each modality and visit
+    has so many, in memory and in the cache. Scans that keep their own grid are the hospital's choice."""
     max_minutes: PositiveFloat = 240.0
     """Longest that one request may take across hospitals, also where the run's round.deadline is longer; then it is
     ended, and answered with a code."""

@@ -18,7 +18,6 @@ MOST_VOXELS = 2**28
 """Of a step; a batch of 32 patches of 128^3 voxels has a quarter."""
 
 
-@lru_cache(maxsize=8)
 def outline(run: RunConfig) -> dict[str, Tensor]:
     """Give the tensors that travel, by name, on PyTorch's meta device: names, shapes and types without storage.
 
@@ -26,11 +25,16 @@ def outline(run: RunConfig) -> dict[str, Tensor]:
     """
     if (voxels := step_voxels(run)) > MOST_VOXELS:
         raise ValueError(f"{step_sentence(voxels)}; no run may have more than {MOST_VOXELS}")
-    with torch.device("meta"), _Unfilled():
-        tensors = travelling(model_of(run))
+    tensors = travelling(_empty_model(run))
     if (parameters := count(tensors)) > MOST_PARAMETERS:
         raise ValueError(f"{model_sentence(run, parameters)}; no run may have more than {MOST_PARAMETERS}")
     return tensors
+
+
+@lru_cache(maxsize=8)
+def _empty_model(run: RunConfig) -> nn.Module:
+    with torch.device("meta"), _Unfilled():
+        return model_of(run)
 
 
 class _Unfilled(TorchFunctionMode):
@@ -51,11 +55,15 @@ def step_voxels(run: RunConfig) -> int:
     """Count the voxels that a training step computes on, or that a turned patch is cut from, where those are more.
 
     Samples of the batch, or of one patient with dp_sgd, times visits of a series, refinements of lstm_unet and voxels
-    of a patch. Times modalities, regions or channels that is what memory must hold.
+    of a patch as the model pads it. Times modalities, regions or channels that is what memory must hold.
+    Raises what `model_of` raises.
     """
+    model = _empty_model(run)
+    step, refinements = getattr(model, "step", 1), getattr(model, "iterations", 1)  # each model's own, where it has one
     samples = run.privacy.patches if run.privacy.mechanism == "dp_sgd" else run.train.batch
     visits = run.data.window if reading_of(run) == "series" else 1
-    return visits * max(samples * (run.model.iterations or 1) * prod(run.data.patch), _block(run))
+    padded = prod(ceil(edge / step) * step for edge in run.data.patch)
+    return visits * max(samples * refinements * padded, _block(run))
 
 
 def _block(run: RunConfig) -> int:
@@ -70,7 +78,8 @@ def _block(run: RunConfig) -> int:
 
 def step_sentence(voxels: int) -> str:
     """Say how large a step is, and what makes it so."""
-    return f"a step of {voxels} voxels (samples x visits x refinements x data.patch, or the block of a turned patch)"
+    made_of = "samples x visits x refinements x padded data.patch, or the block of a turned patch"
+    return f"a step of {voxels} voxels ({made_of})"
 
 
 def model_sentence(run: RunConfig, parameters: int) -> str:

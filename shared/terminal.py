@@ -1,4 +1,20 @@
-"""Text from elsewhere on a person's terminal."""
+"""What a person reads on a terminal."""
+
+import argparse
+import sys
+from typing import NoReturn
+
+WRONG_USE = 2
+
+
+def one_sentence() -> None:
+    """Let every parser of this program say in one sentence what is wrong; Hydra makes its own, out of our reach."""
+    argparse.ArgumentParser.error = _wrong  # type: ignore[method-assign]
+
+
+def _wrong(self: argparse.ArgumentParser, message: str) -> NoReturn:
+    print(f"{self.prog}: {plain(message)}; see {self.prog} --help", file=sys.stderr)
+    sys.exit(WRONG_USE)
 
 
 def plain(text: str) -> str:

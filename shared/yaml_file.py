@@ -16,11 +16,14 @@ DEEPEST = 8
 LONGEST = 4096
 """Characters of one value."""
 MOST = 50_000
-"""Values."""
+"""Values, groups and lists."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the first needs libyaml
-    """Plain values; a key that is given twice is an error, and a patient named as a date stays a name."""
+    """Plain values; a key is the word that is written, and one that is given twice is an error.
+
+    So 0xff is no number as a key, and << merges nothing. A patient named as a date stays a name.
+    """
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's own
         first: [(tag, pattern) for tag, pattern in each if tag != "tag:yaml.org,2002:timestamp"]
@@ -34,6 +37,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
             seen.add(key.value)
+            key.tag = "tag:yaml.org,2002:str"
         made: dict[Any, Any] = super().construct_mapping(node, deep)
         return made
 
@@ -70,7 +74,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(values, dict | None):
         raise ConfigError(f"{path}: must be settings, as in name: value")
-    return {str(key): value for key, value in (values or {}).items()}
+    return values or {}
 
 
 def _check_plain(text: str, path: Path) -> None:
@@ -78,14 +82,14 @@ def _check_plain(text: str, path: Path) -> None:
     depth = count = 0
     for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        count += isinstance(event, yaml.ScalarEvent)
+        count += isinstance(event, yaml.NodeEvent)
         value = event.value if isinstance(event, yaml.ScalarEvent) else ""
         for wrong, words in (
             (getattr(event, "anchor", None), "& and * of YAML: write the value itself, or quote it"),
             (getattr(event, "tag", None), "! of YAML: write the value alone, or quote it"),
             ("${" in value, "${...} is not replaced here; write the value itself"),
             (len(value) > LONGEST, f"a value of more than {LONGEST} characters"),
-            (count > MOST, f"more than {MOST} values"),
+            (count > MOST, f"more than {MOST} values, groups and lists"),
             (depth > DEEPEST, f"more than {DEEPEST} groups and lists inside each other"),
         ):
             if wrong:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from shared.hydra_words import sentence
+from shared.terminal import one_sentence
 
 if TYPE_CHECKING:
     from simulation.simulate import Outcome
@@ -38,6 +39,7 @@ class _Stop(Exception):
 def main() -> None:
     """Run the command; every wrong use is one sentence and status 2."""
     os.environ |= {"HYDRA_FULL_ERROR": "1", "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    one_sentence()
     outcomes: list[Outcome] = []
     statuses: list[int] = []
     started: list[bool] = []

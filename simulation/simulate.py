@@ -28,7 +28,7 @@ from server.round.history import History
 from shared.config import RunConfig
 from shared.data.volume import DataError
 from shared.files import write_json
-from shared.parse import ConfigError
+from shared.parse import ConfigError, home_path
 from shared.site_config import SiteConfig
 from shared.tasks import TASKS
 from shared.versions import versions
@@ -180,8 +180,8 @@ def draw_together(outcomes: Sequence[Outcome]) -> Path | None:
 def _folder(values: Mapping[str, Any], name: str | None, now: datetime) -> Path:
     """Return the run's folder: that of the run to resume, or a new one."""
     if values["resume"] is not None:
-        return Path(str(values["resume"])).expanduser().resolve()
-    out = Path(str(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")).expanduser().resolve()
+        return home_path(str(values["resume"])).resolve()
+    out = home_path(str(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")).resolve()
     if name is not None:
         out = out / name
     _refuse_a_run(out)
@@ -198,7 +198,7 @@ def _with_root(values: Mapping[str, Any]) -> Any:
     data = values["data"]
     if not isinstance(data, Mapping) or data.get("root") is None:
         return data
-    return {**data, "root": str(Path(str(data["root"])).expanduser().resolve())}
+    return {**data, "root": str(home_path(str(data["root"])).resolve())}
 
 
 @contextmanager

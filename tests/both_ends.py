@@ -27,12 +27,14 @@ class Both:
     config: RunConfig
     keys: SiteKeys | None = None
 
-    def ask(self, kind: str = "train", round: int = 1, site: str = "a", **other: Any) -> Reply:
+    def ask(
+        self, kind: str = "train", round: int = 1, site: str = "a", audit: Audit | None = None, **other: Any
+    ) -> Reply:
         """Ask, let the site note and answer it, and return the reply as it comes; `other` than noted comes there."""
         weights = b"" if kind == "prepare" else WEIGHTS
         request = Request(run_id="r", round=round, config=self.config, weights=weights)
         request = replace(self.server.asked(kind, request, [site, "z"])[0], **other)
-        audit = Audit(self.site, kind, self.keys)
+        audit = audit or Audit(self.site, kind, self.keys)
         audit.admit(Request.from_records(request.to_records()))
         return self.answer(audit, Reply(site="a", patients=3, update=b"update" if kind == "train" else b""))
 

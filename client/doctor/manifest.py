@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from shared.config import DataConfig
 from shared.data.cases import Case
 from shared.data.dataset import site_cases
 from shared.data.layouts import TABLES
+from shared.data.prepare import prepared_shape
 from shared.data.volume import DataError
 from shared.files import write_json
 from shared.site_config import SiteConfig
@@ -87,7 +89,7 @@ def admit(site: SiteConfig, data: DataConfig, task: Task) -> Admitted:
     """Give the cases of the frozen cohort that a run may use; freeze it first, on one core, where that was not done.
 
     Raises DataError: changed_file if a file is not what was frozen, whether the run reads it or not; the first case's
-    code if none passed; and those of `site_cases`.
+    code if none passed; too_fine where data.spacing makes a scan too large; and those of `site_cases`.
     """
     consent = read_consent(Path(site.work))
     entries = [entry for entry in _frozen(site, consent).entries if _belongs(site, consent, entry.case.patient)]
@@ -111,6 +113,7 @@ def admit(site: SiteConfig, data: DataConfig, task: Task) -> Admitted:
     if not cases:
         sentence = f"{site.root}: none of {len(refused)} cases passed. First: {refused[0].message}"
         raise NonePassedError(refused[0].code, sentence, left_out)
+    _check_spacing(site, data, [entry for entry, found in zip(entries, errors, strict=True) if not found])
     return Admitted(cases, left_out)
 
 
@@ -158,6 +161,17 @@ def _settings(site: SiteConfig) -> dict[str, Any]:
     """What decides which files are found, and what is seen in them."""
     spacing, size = list(site.check.spacing), list(site.check.size)
     return {"root": str(Path(site.root).resolve()), "labels": site.labels, "spacing": spacing, "size": size}
+
+
+def _check_spacing(site: SiteConfig, data: DataConfig, entries: Sequence[Entry]) -> None:
+    """Decline, before a scan is read, a spacing that would take more memory and disk than the hospital allows."""
+    for entry in entries if data.spacing else ():
+        for grid in entry.facts.grids.values():
+            shape = prepared_shape(grid.volume, data)
+            if prod(shape) > (most := site.policy.max_scan_voxels):
+                made = f"{entry.case.patient} visit {entry.case.visit} would have {'x'.join(map(str, shape))} voxels"
+                sentence = f"data.spacing={data.spacing}: {made}, policy.max_scan_voxels allows {most}"
+                raise DataError("too_fine", sentence)
 
 
 def _belongs(site: SiteConfig, consent: Consent, patient: str) -> bool:

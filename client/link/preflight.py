@@ -23,7 +23,7 @@ from shared.data.labels import LABELS
 from shared.data.volume import DataError
 from shared.keys import certificate_sha256, public_line, read_authority, read_public
 from shared.kit import Kit, parse_kit
-from shared.parse import ConfigError
+from shared.parse import ConfigError, home_path
 from shared.processes import no_proxy_here
 from shared.site_config import SiteConfig
 from shared.yaml_file import load_yaml
@@ -80,7 +80,7 @@ def preflight(folder: Path) -> Findings:
 
 def own_folder(folder: Path) -> Path:
     """The hospital's folder, from the root on; ConfigError where it is none."""
-    folder = folder.expanduser().resolve()
+    folder = home_path(folder).resolve()
     if not (folder / "kit.json").is_file():
         raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
     return folder

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
-from shared.parse import ConfigError, parse
+from shared.parse import ConfigError, home_path, parse
 from shared.site_config import SiteConfig
 from shared.yaml_file import load_yaml, read_yaml
 
@@ -13,17 +13,17 @@ MIN_PATIENTS = 5
 
 def read_site(folder: Path) -> SiteConfig:
     """Read site.yaml; its paths become absolute, from the folder on. Raises ConfigError with every fault."""
-    folder = folder.expanduser().resolve()
+    folder = home_path(folder).resolve()
     path = folder / "site.yaml"
     if not path.exists():
         raise ConfigError(f"{folder}: no site.yaml there; give the folder that gliofed-client join made")
     values = {"work": "work", "policy": {}} | read_yaml(path)
     if isinstance(values["policy"], dict):
         values["policy"] = {"min_patients": MIN_PATIENTS} | values["policy"]
-    for key in ("root", "work"):
-        if isinstance(values.get(key), str):
-            values[key] = str(_absolute(folder, values[key]))
     try:
+        for key in ("root", "work"):
+            if isinstance(values.get(key), str):
+                values[key] = str(folder / home_path(values[key]))
         return parse(SiteConfig, values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -31,19 +31,13 @@ def read_site(folder: Path) -> SiteConfig:
 
 def work_of(folder: Path) -> Path:
     """The work folder, also while other settings of site.yaml are not filled in yet, or wrong."""
-    given: object = None
+    work = Path("work")
     with suppress(OSError, ConfigError):
         given = load_yaml(folder / "site.yaml").get("work")
-    return _absolute(folder.expanduser().resolve(), given if isinstance(given, str) and given != "???" else "work")
+        work = home_path(given) if isinstance(given, str) and given != "???" else work
+    return home_path(folder).resolve() / work
 
 
 def temporary(folder: Path) -> Path:
     """Where the hospital's programs write what they need for a moment."""
     return folder / "flower" / "tmp"
-
-
-def _absolute(folder: Path, given: str) -> Path:
-    try:
-        return folder / Path(given).expanduser()
-    except RuntimeError:  # ~somebody who is not there
-        return folder / given

@@ -7,7 +7,7 @@ from client.round.policy import DeclinedError
 from client.round.withdraw import Withdrawal, withdraw
 from shared.chain import BusyError
 from shared.data.volume import DataError
-from shared.parse import ConfigError
+from shared.parse import ConfigError, home_path
 from shared.site_config import SiteConfig
 from shared.terminal import plain
 
@@ -29,7 +29,7 @@ def withdraw_command(patient: str, folder: Path) -> int:
 
 
 def _site(folder: Path) -> SiteConfig:
-    folder = folder.expanduser().resolve()
+    folder = home_path(folder).resolve()
     if (folder / "site.yaml").exists():
         return read_site(folder)
     if not any((folder / name).exists() for name in ("cohort", "consent.json")):

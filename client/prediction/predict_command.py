@@ -22,7 +22,7 @@ from shared.data.layouts import find_cases
 from shared.data.volume import DataError
 from shared.files import write_json
 from shared.hydra_words import words as hydra_words
-from shared.parse import ConfigError, Strict, parse
+from shared.parse import ConfigError, Strict, home_path, parse
 from shared.site_config import Device
 from shared.terminal import plain
 from shared.versions import versions
@@ -56,13 +56,13 @@ def predict_command(words: list[str]) -> int:
     """Do what the words after `predict` ask for; return 0, 1 where a case failed, or 2 for wrong use."""
     try:
         settings = _settings(words)
-        given = Path(settings.model.folder).expanduser()
+        given = home_path(settings.model.folder)
         options = {"iterations": settings.model.iterations, "stop_when_stable": settings.model.stop_when_stable}
         folder = find_export(given)
         exported = read_export(folder, options)
         labels = _labels(exported, settings.data.labels)
-        cases = cases_under(Path(settings.data.root).expanduser().resolve(), labels or "")
-        out = Path(settings.out or f"outputs/{datetime.now().astimezone():%Y-%m-%d/%H-%M-%S}").expanduser()
+        cases = cases_under(home_path(settings.data.root).resolve(), labels or "")
+        out = home_path(settings.out or f"outputs/{datetime.now().astimezone():%Y-%m-%d/%H-%M-%S}")
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"out={out}: is there and not empty; give a new folder, or remove it")
         return _predict(settings, folder, exported, labels, cases, out)

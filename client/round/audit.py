@@ -53,9 +53,9 @@ class SiteKeys:
     key: ec.EllipticCurvePrivateKey
     authority: x509.Certificate
 
-    def signed(self, line: Mapping[str, Any], request: Request) -> bool:
-        """Whether the federation's server signed the request that a line notes."""
-        key = server_key(request.certificate, self.authority)
+    def signed(self, line: Mapping[str, Any], request: Request, now: datetime) -> bool:
+        """Whether the federation's server signed the request that a line notes, with a certificate in force."""
+        key = server_key(request.certificate, self.authority, now)
         return key is not None and holds(key, request.signature, "request", line)
 
 
@@ -75,25 +75,28 @@ class Audit:
         """Note a request and ask the policy, or raise its DeclinedError. Nothing of the site's data is read for it.
 
         Raises MessageError where the request names no line of the server's log, or the server did not sign it: nobody
-        could be shown that it was asked.
+        could be shown that it was asked. Such a one is noted with its receipt, and nothing is read for it.
         """
         policy, now = self._site.policy, _now()
         self._about |= {"run_id": request.run_id, "round": request.round}
         told = {"config_hash": request.config.hash, "weights": request.weights_sha256}
         self._asked |= {**self._about, **told, "server_head": request.head or None}
+        if not request.head:
+            raise MessageError("the request names no line of the server's audit log")
+        if self._keys is not None and not self._keys.signed(self._asked, request, now):
+            raise MessageError(f"the request to {self._site.name} is not signed by the federation's server")
         trains = self._about["kind"] == "train"
-        stored = trains and outbox_of(self._site).find(reply_key(policy, request)) is not None
+        stored = trains and outbox_of(self._site).head(reply_key(policy, request)) is not None
         reading: dict[str, object] | MessageError
         try:
             reading = self._reading(request.config)
         except MessageError as error:  # raised once it is noted, with its signature, what was asked
             reading = error
         with self._log() as log:
-            events = [self._asked]
+            events = [*self._signer(request, log), self._asked]
             try:
-                if not request.head:
-                    raise MessageError("the request names no line of the server's audit log")
-                events = [*self._signer(request, log), self._asked]
+                if self._keys is not None and not stored and _came_before(request, log):
+                    raise MessageError("the request came before, and the server signs each anew")
                 if isinstance(reading, MessageError):
                     raise reading
                 check_run(policy, request.config)
@@ -131,8 +134,6 @@ class Audit:
         """Note a request's signature, and its certificate, in a line of its own, where the log has not got it yet."""
         if self._keys is None:
             return []
-        if not self._keys.signed(self._asked, request):
-            raise MessageError(f"the request to {self._site.name} is not signed by the federation's server")
         self._asked["signature"] = request.signature
         if any(request.certificate in line for line in log.lines):
             return []
@@ -185,6 +186,11 @@ def _log_of(site: SiteConfig) -> Iterator[Chain]:
     except OSError as error:
         where = error.filename or file
         raise DeclinedError("audit", f"{where}: {error.strerror}; mend it, nothing leaves until then") from None
+
+
+def _came_before(request: Request, log: Chain) -> bool:
+    """Whether a signed request names the same line of the server's log: that has one for each time that it asks."""
+    return any(request.head in line and '"signature"' in line for line in log.lines)
 
 
 def _rounds_since(log: Chain, since: datetime) -> int:

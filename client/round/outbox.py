@@ -3,7 +3,8 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,17 @@ class Outbox:
 
     def find(self, key: str) -> Reply | None:
         """Return the reply that was stored for this request; None where there is none, or it is damaged."""
-        head = self._folder / f"{key}.json"
+        reply = self.head(key)
+        with suppress(OSError):
+            return reply and replace(reply, update=(self._folder / f"{key}.safetensors").read_bytes())
+        return None
+
+    def head(self, key: str) -> Reply | None:
+        """The same without the update, which is not read: it is as large as the model."""
         try:
-            values = json.loads(head.read_text())
-            if _trained_with(values.pop("trained_on", None), self._withdrawn):
-                return None
-            return Reply(**values, update=head.with_suffix(".safetensors").read_bytes())
+            (self._folder / f"{key}.safetensors").stat()
+            values = json.loads((self._folder / f"{key}.json").read_text())
+            return None if _trained_with(values.pop("trained_on", None), self._withdrawn) else Reply(**values)
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None  # the site trains anew
 

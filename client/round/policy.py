@@ -61,7 +61,10 @@ def check_rounds(policy: PolicyConfig, rounds: int) -> None:
 
 
 def data_reading(run: RunConfig) -> dict[str, object]:
-    """What of a run decides which patients can be used, and on which side: each other one tells more of them."""
+    """What of a run decides which patients can be used, on which side, and what the cache holds of them.
+
+    Each other one tells more of the patients, or takes more of the disk. Plain values, as they come back from JSON.
+    """
     from shared.tasks import reading_of  # PyTorch comes with it
 
     sample, data = reading_of(run), run.data
@@ -71,6 +74,8 @@ def data_reading(run: RunConfig) -> dict[str, object]:
         "regions": None if sample == "graded" else sorted(data.regions),
         "window": data.window if sample == "series" else None,
         "split": [data.validation, data.split_seed],
+        "spacing": list(data.spacing) if isinstance(data.spacing, tuple) else data.spacing,
+        "block": list(data.patch) if sample == "graded" else None,
     }
 
 
@@ -78,7 +83,7 @@ def check_readings(policy: PolicyConfig, readings: int) -> None:
     """Decline one reading of the data more, after so many."""
     if readings >= policy.max_readings:
         sentence = f"{readings} readings of the data were answered: policy.max_readings={policy.max_readings}"
-        raise DeclinedError("readings", f"{sentence}; another split, task, window, modalities or regions are one more")
+        raise DeclinedError("readings", f"{sentence}; another split, spacing, task, window or channel is one more")
 
 
 def check_noise(policy: PolicyConfig, sigma: float) -> None:
@@ -121,7 +126,10 @@ OF_NO_PATIENT = frozenset(
         "protocol",
     }
 )
-"""Codes that follow from settings, the clock, the ledger and the machine alone. Any other may depend on patients."""
+"""Codes that follow from settings, the clock, the ledger and the machine alone. Any other may depend on patients.
+
+So does `policy` where epochs are too many steps; but no private run has epochs.
+"""
 
 
 def check_cohort(policy: PolicyConfig, run: RunConfig, patients: int) -> None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from shared.hydra_words import sentence
-from shared.parse import ConfigError
+from shared.parse import ConfigError, home_path
 from shared.terminal import plain
 
 COMMAND = "gliofed-server run"
@@ -27,7 +27,7 @@ def run_command(words: Sequence[str]) -> None:
     # Taken out before Hydra reads the others: its grammar has a meaning for the = and , in a folder's name.
     own = dict(word.split("=", 1) for word in words if word.split("=", 1)[0] in OWN and "=" in word)
     settings = [word for word in words if word.split("=", 1)[0] not in OWN or "=" not in word]
-    folder = Path(own.get("federation", ".")).expanduser()
+    folder = home_path(own.get("federation", "."))
     if "resume" in own:
         if others := [*settings, *(f"name={own['name']}" for _ in range("name" in own))]:
             raise ConfigError(f"resume={own['resume']}: goes alone, since the run keeps its settings; drop {others[0]}")

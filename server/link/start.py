@@ -17,7 +17,7 @@ from server.link.superlink import Link, link_folder, open_link
 from server.provisioning.acts import note_act
 from server.provisioning.certificates import ending_soon
 from server.provisioning.federation import open_federation
-from shared.parse import ConfigError
+from shared.parse import ConfigError, home_path
 from shared.processes import asked_to_end
 from shared.terminal import plain
 
@@ -34,7 +34,7 @@ that nobody starts again once it ended."""
 
 def start(folder: Path) -> None:
     """Run a federation until a signal, or its terminal, ends it. Raises ConfigError, before anything is started."""
-    folder = folder.expanduser().resolve()
+    folder = home_path(folder).resolve()
     federation = open_federation(folder)
     stop = asked_to_end()
     with only_one(folder):

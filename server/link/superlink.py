@@ -14,12 +14,13 @@ from pathlib import Path
 from server.link.control import Control
 from server.link.proxy import ACCESS_LOG, nginx_conf
 from server.link.runs import FEDERATION
-from server.provisioning.certificates import LINK_NAMES, SERVER_CERTIFICATES, load_authority, stale
+from server.provisioning.certificates import SERVER_CERTIFICATES, load_authority, stale
 from server.provisioning.federation import FederationConfig, open_federation
 from shared.files import write_bytes, write_json
 from shared.kit import split_address
 from shared.parse import ConfigError
 from shared.processes import Program, no_proxy_here
+from shared.signatures import LINK_NAMES
 
 LOOPBACK = LINK_NAMES[0]
 

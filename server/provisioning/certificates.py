@@ -22,8 +22,6 @@ from shared.parse import ConfigError
 AUTHORITY_DAYS = 3650
 SLACK = timedelta(hours=1)
 """A certificate begins so long ago: a hospital's clock may be behind."""
-LINK_NAMES = ("127.0.0.1", "localhost")
-"""Of the SuperLink, which only the proxy on the same machine reaches."""
 SERVER_CERTIFICATES = ("server", "link")
 
 

@@ -24,6 +24,7 @@ policy:
   max_steps: null            # most local steps a round; null: any
   max_parameters: null       # largest model, as 30000000; null: any
   max_step_voxels: null      # most voxels of a step: samples x visits x refinements x patch, as 10000000; null: any
+  max_scan_voxels: 64000000  # most voxels of a scan as a run's data.spacing makes it; 240 mm at 0.6 mm have as many
   max_minutes: 240.0         # longest that one request may take; then it is ended
   metrics: unless_private    # whether losses and Dice may leave: always, unless_private, never
   counts: unless_private     # whether exact numbers of patients may leave: always, unless_private
@@ -33,7 +34,7 @@ policy:
   codecs: null               # how an update may travel, as [fp32, fp16]; null: any
   mechanisms: null           # allowed mechanisms of privacy, as [dp_sgd]; null: any
   min_noise: null            # least noise multiplier of a private run; null: any
-  max_readings: 3            # most readings of the data (task, modalities, regions, window, split)
+  max_readings: 3            # most readings of the data (task, modalities, regions, window, split, spacing)
   max_rounds_a_day: null     # most rounds in 24 hours; null: any
   hours: null                # when a request may arrive, as "20:00-06:00"; null: always
   max_epsilon: null          # ceiling of each patient's epsilon over the whole study; null: none, also without privacy

@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from server.provisioning.acts import note_act
 from server.provisioning.certificates import (
-    LINK_NAMES,
     Authority,
     ending_soon,
     load_authority,
@@ -24,6 +23,7 @@ from shared.files import write_bytes
 from shared.keys import certificate_sha256, spoken
 from shared.kit import Kit, kit_sha256, pack, read_kit
 from shared.parse import ConfigError
+from shared.signatures import LINK_NAMES
 
 
 def provision(file: Path, into: Path | None = None, now: datetime | None = None) -> list[str]:

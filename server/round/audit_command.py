@@ -18,12 +18,12 @@ def audit_command(words: list[str]) -> int:
 
     Returns 0 where every line holds, 1 where one does not, and 2 where there is no log.
     """
-    parser = argparse.ArgumentParser(prog="gliofed-server audit", add_help=False)
+    parser = argparse.ArgumentParser(prog="gliofed-server audit")
     commands = parser.add_subparsers(required=True, metavar="verify|copy", dest="command")
-    verify = commands.add_parser("verify", add_help=False)
+    verify = commands.add_parser("verify")
     verify.add_argument("--site", type=Path, metavar="WORK", action="append", default=[])
     verify.add_argument("--keys", type=Path, metavar="FILE", action="append", default=[], help="ca.crt, KIT.zip, .pub")
-    copy = commands.add_parser("copy", add_help=False)
+    copy = commands.add_parser("copy")
     copy.add_argument("--site", metavar="NAME", required=True)
     for command in (verify, copy):
         command.add_argument("run", type=Path, metavar="RUN")

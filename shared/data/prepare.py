@@ -12,7 +12,15 @@ from shared.config import DataConfig
 from shared.data.cache import Entry, keep
 from shared.data.cases import Case
 from shared.data.labels import region_values, regions_of
-from shared.data.transforms import bounding_box, central_block, foreground_voxels, min_max, resample, z_score
+from shared.data.transforms import (
+    bounding_box,
+    central_block,
+    foreground_voxels,
+    min_max,
+    resample,
+    resampled_shape,
+    z_score,
+)
 from shared.data.volume import DataError, Floats, Scan, Volume, read_volume
 
 TOLERANCE = 0.01
@@ -118,6 +126,11 @@ def same_grid(first: tuple[Scan, Volume], scan: Scan, volume: Volume) -> None:
             f"{scan}: lies elsewhere than {first[0].path.name}, by {apart:.3g} mm; "
             "register a patient's scans to one grid",
         )
+
+
+def prepared_shape(volume: Volume, data: DataConfig) -> tuple[int, ...]:
+    """Voxels along each axis once a volume has the run's spacing, before it is cropped."""
+    return resampled_shape(volume.array.shape, volume.spacing, _edges(volume, data))
 
 
 def _visit(case: Case, scans: Sequence[Scan]) -> dict[str, object]:

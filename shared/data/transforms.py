@@ -31,12 +31,17 @@ def resample(
     """
     scale = [new / old for new, old in zip(target, spacing, strict=True)]
     if shape is None:
-        shape = [max(1, round(size / step)) for size, step in zip(array.shape, scale, strict=True)]
+        shape = resampled_shape(array.shape, spacing, target)
     offset = [(step - 1) / 2 for step in scale]  # from voxel centres to faces and back
     resampled: npt.NDArray[Any] = ndimage.affine_transform(
         array, np.array(scale), offset=offset, output_shape=tuple(shape), order=order, mode="nearest"
     )
     return resampled
+
+
+def resampled_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> tuple[int, ...]:
+    """The size of (X, Y, Z) once it is resampled."""
+    return tuple(max(1, round(size / (new / old))) for size, old, new in zip(shape, spacing, target, strict=True))
 
 
 def z_score(array: Floats) -> Half:

@@ -16,7 +16,7 @@ from server.round.history import History
 from shared.codec import CodecError, load_weights, weights_from_bytes
 from shared.config import RunConfig
 from shared.data.dataset import Cohort, Patient, open_cohort
-from shared.parse import ConfigError
+from shared.parse import ConfigError, home_path
 from shared.site_config import SiteConfig
 from shared.tasks import model_of, reading_of
 from simulation.partition import Dealing
@@ -77,7 +77,7 @@ def open_target(folder: Path, machine: Machine) -> Target:
 
     Raises ConfigError where there is no finished run, or its scans are gone; DataError where they were changed.
     """
-    folder = folder.expanduser().resolve()
+    folder = home_path(folder).resolve()
     saved = _saved(folder)
     values = saved["simulation"]
     try:

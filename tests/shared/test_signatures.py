@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,17 @@ def test_a_certificate_of_another_authority(both: Both, root: Path) -> None:
     other = root.parent / "other/study"
     with pytest.raises(ConfigError, match="line 1: a certificate that is not of the federation's authority"):
         requests(root, read_trust([other / "ca/ca.crt"]))
+
+
+def test_a_certificate_that_had_ended(both: Both, root: Path) -> None:
+    """The time is that of the line: a log is good for long after its certificate."""
+    signer = next(event for event in both.logs()[0].events() if event["event"] == "signer")
+    late = (datetime.fromisoformat(signer["time"]) + timedelta(days=826)).isoformat()
+    for time in (late, "never"):
+        log = both.logs()[0]
+        rewritten(log, lambda events, time=time: [{**event, "time": time} for event in events])
+        with pytest.raises(ConfigError, match=f"line 1: .* not in force at {re.escape(time)}"):
+            requests(root)
 
 
 def test_a_renewed_certificate(both: Both, root: Path) -> None:

@@ -1,14 +1,19 @@
 """What the other end did not sign is not answered, and does not count."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from both_ends import Both
+from both_ends import WEIGHTS, Both
 from flwr.app import RecordDict
 from signed_ends import both, original, root, trust
 
+from client.round.audit import Audit
+from client.round.outbox import Outbox
+from client.round.policy import reply_key
 from server.round.run_keys import open_keys
 from shared.audit import audit_file, read_audit
 from shared.messages import MessageError, Reply, Request
@@ -21,11 +26,62 @@ __all__ = ["both", "original", "root"]
 @pytest.mark.parametrize("other", [{"signature": ""}, {"certificate": ""}, {"run_id": "s"}, {"weights": b"others"}])
 def test_a_site_does_nothing_that_it_was_not_asked_for(both: Both, root: Path, other: dict[str, Any]) -> None:
     """Whoever reads inside the TLS connection could alter a request. It is noted, and is no claim on the server."""
+    audit = Audit(both.site, "train", both.keys)
     with pytest.raises(MessageError, match="the request to a is not signed by the federation's server"):
-        both.ask(**other)
-    assert both.logs()[0].events()[-1]["event"] == "request"
+        both.ask(audit=audit, **other)
+    both.answer(audit, Reply(site="a", status="failed", code="protocol"))
+    assert [event["event"] for event in both.logs()[0].events()[-3:]] == ["request", "decision", "receipt"]
     log = read_audit(audit_file(Path(both.site.work)))
     assert " requests of the server signed with " in check_signatures(log, "request", trust(root))
+
+
+def test_nothing_is_read_for_a_request_that_is_not_signed(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the log nor a stored update: whoever may send requests could keep the hospital reading."""
+    for name in ("hold_chain", "outbox_of", "data_reading"):  # there is no other way to see that they are not called
+        monkeypatch.setattr(f"client.round.audit.{name}", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(MessageError, match="not signed"):
+        both.ask(signature="")
+
+
+def test_a_certificate_that_the_authority_gave_for_something_else(both: Both, root: Path) -> None:
+    """The proxy's own, whose key is where calls from outside arrive."""
+    server = root / "study/server"
+    for end in ("key", "crt"):
+        (server / f"server.{end}").replace(server / f"link.{end}")
+    both.server._keys = open_keys(root / "study")
+    with pytest.raises(MessageError, match="not signed"):
+        both.ask()
+
+
+@pytest.mark.parametrize(("days", "good"), [(-1, False), (1, True), (824, True), (826, False)])
+def test_a_certificate_signs_while_it_is_in_force(
+    both: Both, monkeypatch: pytest.MonkeyPatch, days: int, good: bool
+) -> None:
+    """It has 825 days; whoever finds an old key could sign with it for good."""
+    then = datetime.now(UTC) + timedelta(days=days)
+    for module in ("client.round.audit", "shared.chain"):
+        monkeypatch.setattr(f"{module}._now", lambda: then)
+    with nullcontext() if good else pytest.raises(MessageError, match="not signed"):
+        both.ask()
+
+
+@pytest.mark.parametrize("kind", ["prepare", "train", "evaluate"])
+def test_a_request_that_is_sent_again_is_not_worked_on_again(both: Both, kind: str) -> None:
+    """Whoever saw it could spend the budget of the patients with it. A stored reply may be fetched twice."""
+    asked = Request(run_id="r", round=1, config=both.config, weights=WEIGHTS * (kind != "prepare"))
+    request, _ = both.server.asked(kind, asked, ["a", "z"])
+    forged = Audit(both.site, kind, both.keys)
+    with pytest.raises(MessageError, match="not signed"):
+        forged.admit(replace(request, signature=""))
+    both.answer(forged, Reply(site="a", status="failed", code="protocol"))  # which is noted, and keeps no other out
+    Audit(both.site, kind, both.keys).admit(request)
+    with pytest.raises(MessageError, match="came before"):
+        Audit(both.site, kind, both.keys).admit(request)
+    both.ask(kind)
+    if kind == "train":
+        key = reply_key(both.site.policy, request)
+        Outbox(Path(both.site.work) / "outbox").store(key, Reply(site="a", update=b"u"))
+        Audit(both.site, kind, both.keys).admit(request)
 
 
 def test_a_request_to_another_site(both: Both) -> None:

@@ -6,13 +6,14 @@ from math import prod
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from server.round.rounds import initial_model
 from shared.codec import travelling
 from shared.config import RunConfig
 from shared.data.augment import draw_geometry
-from shared.models import MODELS, task_of
+from shared.models import MODELS, reads_series, task_of
 from shared.sizes import MOST_VOXELS, count, outline, step_voxels
 
 SERIES = ("model=clstm_unet3d", "data.visits=5", "data.window=5")
@@ -48,11 +49,31 @@ def test_drawing_goes_on_as_ever(run_config: Callable[..., RunConfig]) -> None:
         (("data.patch=[16,8,24]", "train.batch=3"), 3 * 16 * 8 * 24),
         ((*SERIES, "train.batch=2", "data.patch=[16,16,16]"), 2 * 5 * 16**3),
         (("model=lstm_unet", "model.iterations=7", "train.batch=2", "data.patch=[16,16,16]"), 2 * 7 * 16**3),
+        (("model=lstm_unet", "model.iterations=null", "train.batch=2", "data.patch=[16,16,16]"), 2 * 3 * 16**3),
         (("privacy=dp_sgd", "privacy.patches=6", "train.batch=100", "data.patch=[16,16,16]"), 6 * 16**3),
     ],
 )
 def test_voxels_of_a_step(run_config: Callable[..., RunConfig], words: tuple[str, ...], voxels: int) -> None:
     assert step_voxels(run_config(*words)) == voxels
+
+
+@pytest.mark.parametrize("preset", ["demo", "tiny"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_small_patch_counts_as_the_model_pads_it(
+    run_config: Callable[..., RunConfig], name: str, preset: str
+) -> None:
+    """Else a server that asks for patches of a few voxels gets past the policy with far more of them."""
+    run = of(run_config("train.batch=1", "data.patch=[1,9,5]", "data.window=1"), name)
+    run = replace(run, model=replace(run.model, preset=preset))
+    model = initial_model(run).eval()
+    seen: list[int] = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv3d):
+            module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-3:].numel()))
+    visits = [1] if reads_series(name) else []
+    with torch.no_grad():
+        model(torch.ones(1, *visits, len(run.data.modalities), *run.data.patch))
+    assert step_voxels(run) == max(seen) * getattr(model, "iterations", 1)
 
 
 @pytest.mark.parametrize("spacing", ["1.0", "[0.5,0.5,6.0]", "[3.0,0.4,1.0]"])

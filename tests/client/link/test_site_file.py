@@ -56,7 +56,17 @@ def test_a_hospital_that_says_nothing_asks_for_five_patients(tmp_path: Path) -> 
         (TEXT + "check: {spacing: [3, 1]}\n", "check.spacing=3.0,1.0"),
         (TEXT.replace("scans", "[scans]"), "root="),
         (TEXT.replace("name: a", "name: ../a"), "name=../a"),
-        (TEXT + "work: ~nobody-of-that-name/x\n1: 2\n", "1: no such key"),
+        (TEXT + "work: ~nobody-of-that-name/x\n", "~nobody-of-that-name/x: no such user on this machine"),
+        (TEXT + 'work: "a\\0b"\n', "has a zero byte"),
+        (TEXT.replace("scans", '"a\\0b"'), "has a zero byte"),
+        (TEXT + "1: 2\n", "1: no such key"),
+        (TEXT + "? 0x" + "f" * 4000 + "\n: 2\n", "site.yaml: 0xfff"),
+        (TEXT + "policy:\n  ? 0x" + "f" * 4000 + "\n  : 2\n", "policy.0xfff"),
+        (TEXT + "<<: {work: x}\n", "<<: no such key"),
+        (TEXT + "policy: {<<: {max_steps: 1}, max_steps: 2}\n", "policy.<<: no such key"),
+        (TEXT + "policy: {<<: {max_steps: 1}, <<: {}}\n", "<< is given twice"),
+        (TEXT + "patients: [" + "[]," * 10**5 + "]\n", "line 4: more than 50000 values, groups and lists"),
+        (TEXT + "patients: [" + "{}," * 10**5 + "]\n", "line 4: more than 50000 values, groups and lists"),
         (TEXT + "x: !!python/object/apply:os.getcwd []\n", "! of YAML"),
         ("\xff".encode("latin-1"), "not YAML"),
         (b"a: \x00", "not YAML"),
@@ -80,7 +90,7 @@ def test_a_hospital_that_says_nothing_asks_for_five_patients(tmp_path: Path) -> 
         (TEXT + "threads: 1" + ":1" * 2000 + ".5\n", "not YAML"),
         (TEXT + "[a]: b\n", "not YAML"),
     ],
-    ids=range(33),
+    ids=range(43),
 )
 def test_wrong_settings(tmp_path: Path, text: str | bytes, words: str) -> None:
     path = tmp_path / "site.yaml"

@@ -30,6 +30,8 @@ READINGS = {
     "task": ("task=grading", "model=cnn_lstm"),
     "modalities": ("data.modalities=[t2]",),
     "regions": ("data.regions=[et]",),
+    "spacing": ("data.spacing=[2,1,1]",),
+    "block": ("task=grading", "model=cnn_lstm", "data.patch=[8,8,8]"),
     "window": ("model=clstm_unet3d", "data.window=9"),
 }
 
@@ -71,6 +73,24 @@ def test_what_is_no_other_reading(run_config: Config) -> None:
         assert data_reading(run_config("data.regions=[et,wt]", *overrides)) == same
     different = [data_reading(run_config(*overrides)) for overrides in READINGS.values()]
     assert all(different.count(each) == 1 for each in different)
+
+
+@pytest.mark.parametrize(("mechanism", "code"), [("none", "too_fine"), ("dp_sgd", "undisclosed")])
+def test_a_spacing_too_fine_for_the_hospital(
+    site: SiteConfig, run_config: Config, mechanism: str, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one voxel, found in the frozen grids: no scan is read, and nothing enters the cache."""
+    run = run_config("data.spacing=[0.5,1,1]", f"privacy={mechanism}")
+    as_large = replace(site, policy=PolicyConfig(max_scan_voxels=32 * 16 * 16))
+    assert ask(as_large, run_config("data.spacing=2")).code == "ok"
+    cached = set((Path(site.work) / "cache").rglob("*"))
+    with monkeypatch.context() as unread:
+        unread.setattr("shared.data.prepare.read_volume", lambda _: pytest.fail("a scan was read"))
+        assert ask(replace(site, policy=PolicyConfig(max_scan_voxels=32 * 16 * 16 - 1)), run).code == code
+    assert set((Path(site.work) / "cache").rglob("*")) == cached
+    log = (Path(site.work) / "site.log").read_text()
+    assert "data.spacing=(0.5, 1.0, 1.0): " in log and "32x16x16 voxels, policy.max_scan_voxels allows 8191" in log
+    assert ask(as_large, run).code == "ok"
 
 
 def test_a_policy_that_declines_costs_no_reading(site: SiteConfig, run_config: Config) -> None:
