@@ -180,17 +180,16 @@ def _look_at_work(site: SiteConfig, path: Path, found: Findings) -> None:
     """The work folder must be writable, and hold what the cohort's cache still needs."""
     work = Path(site.work)
     _write_into(work, f"{path}: work={work}")
-    from client.doctor.manifest import read_manifest
+    from client.doctor.manifest import freeze_command, misfit, read_manifest
 
-    try:
-        manifest = read_manifest(work)
-    except DataError as error:
-        raise ConfigError(str(error)) from None
+    manifest = read_manifest(work)
     if manifest is None:
         found.warnings.append(
             f"{work}: no cohort is frozen, so the first request checks all scans, on one core; "
-            f"before that: gliofed-client check data.root={site.root} data.labels={site.labels} work={work}"
+            f"before that: {freeze_command(site)}"
         )
+    elif sentence := misfit(site, manifest):
+        raise ConfigError(sentence)
     prepared = sum(1 for entry in work.glob("cache/*") if not entry.name.startswith("."))
     needed = max(LEAST_FREE, CASE * ((len(manifest.entries) if manifest else 0) - prepared))
     if (free := shutil.disk_usage(work).free) < needed:

@@ -173,9 +173,10 @@ def test_no_cases(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(preflight(folder).faults) == 1 and "scans" in preflight(folder).faults[0]
 
 
-def freeze_cases(work: Path, count: int) -> None:
+def freeze_cases(work: Path, count: int, spacing: float = 0.2) -> None:
+    settings = {"root": f"{work.parent}/scans", "labels": "mock", "spacing": [spacing, 10.0], "size": [8, 1024]}
     cases = [Entry(Case(f"P{number}", "000", {}, None, None, "mock"), Facts()) for number in range(count)]
-    write_manifest(work, Manifest(version=VERSION, settings={}, everybody=True, tables=[], entries=cases))
+    write_manifest(work, Manifest(version=VERSION, settings=settings, everybody=True, tables=[], entries=cases))
 
 
 def test_a_cohort_of_an_earlier_version_is_a_fault(folder: Path) -> None:
@@ -186,6 +187,13 @@ def test_a_cohort_of_an_earlier_version_is_a_fault(folder: Path) -> None:
     ]
     freeze_cases(folder / "work", 2)
     assert not [fault for fault in preflight(folder).faults if "earlier version" in fault]
+
+
+def test_a_cohort_that_does_not_fit_is_a_fault(folder: Path) -> None:
+    """Every request would be declined; the command is said."""
+    freeze_cases(folder / "work", 5, spacing=0.3)
+    (fault,) = preflight(folder).faults
+    assert "site.yaml has spacing=[0.2, 10.0], and [0.3, 10.0] was frozen" in fault and f"{EMPTY}{folder}" in fault
 
 
 def test_the_room_that_a_cohort_needs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
