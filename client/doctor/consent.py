@@ -9,7 +9,7 @@ import hmac
 import json
 import secrets
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,15 +85,25 @@ def _logged(work: Path) -> frozenset[str]:
 
 def add_withdrawn(work: Path, patient: str) -> None:
     """Put a patient on the list; it is on disk on return."""
-    known = read_consent(work)
+    _list(work, lambda consent: consent.withdrawn | {consent.pseudonym(patient)})
+
+
+def drop_withdrawn(work: Path, patient: str) -> None:
+    """Take a patient off the list, of whom the audit log says so already; it is on disk on return."""
+    _list(work, lambda consent: consent.withdrawn - {consent.pseudonym(patient)})
+
+
+def _list(work: Path, change: Callable[[Consent], frozenset[str]]) -> None:
+    read_consent(work)  # makes the file where there is none
     with lock(work, WAIT):
-        names = known.withdrawn | read_consent(work).withdrawn | {known.pseudonym(patient)}
-        write_json(work / "consent.json", {"key": known.key, "withdrawn": sorted(names)})
+        consent = read_consent(work)
+        write_json(work / "consent.json", {"key": consent.key, "withdrawn": sorted(change(consent))})
 
 
 @contextmanager
 def hold_patients(work: Path, alone: bool = False) -> Iterator[None]:
-    """Hold what the work folder has of patients: requests side by side, and alone what takes some of it away.
+    """Hold what the work folder has of patients, its log too: requests and a check side by side, and alone what takes
+    some of it away.
 
     Waits for who holds it, and says so where a command is meant to be alone. A killed process gives it back.
     """
@@ -104,6 +114,10 @@ def hold_patients(work: Path, alone: bool = False) -> Iterator[None]:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if alone:
-                print(f"{work}: a request is being answered; waiting until it is", file=sys.stderr, flush=True)
+                print(
+                    f"{work}: in use by a request or another command; waiting until it ends",
+                    file=sys.stderr,
+                    flush=True,
+                )
             fcntl.flock(file, kind)
         yield

@@ -90,7 +90,7 @@ def test_requests_are_side_by_side_and_a_withdrawal_is_alone(
     waiting = threading.Thread(target=alone)
     with hold_patients(tmp_path), hold_patients(tmp_path):
         waiting.start()
-        until(lambda: "waiting until it is" in capsys.readouterr().err, "it waits")
+        until(lambda: "waiting until it ends" in capsys.readouterr().err, "it waits")
         seen.append("requests")
     waiting.join()
     assert seen == ["requests", "alone"]
