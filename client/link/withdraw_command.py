@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from client.doctor.manifest import ANEW
 from client.link.site_file import read_site
 from client.round.policy import DeclinedError
 from client.round.withdraw import Withdrawal, withdraw
@@ -41,8 +42,13 @@ def _lines(done: Withdrawal, patient: str) -> list[str]:
     lines = [f"{patient} is withdrawn: {done.entries} entries of the cache and {done.replies} stored replies removed"]
     lines += [f"removed, for it named {patient}: {path}" for path in done.reports]
     lines += [f"trained with {patient}: run {run}; tell its aggregator" for run in done.runs]
-    lines += [f"may have trained with {patient}: run {run}, of an earlier version" for run in done.unknown]
-    lines += [] if done.runs or done.unknown else [f"no run trained with {patient}"]
-    return lines + [
-        f"still names {patient}: {path}; remove it, or take it out of the work folder" for path in done.left
+    lines += [
+        f"may have trained with {patient}: run {run}, whose list of patients is missing or damaged"
+        for run in done.unknown
     ]
+    lines += [] if done.runs or done.unknown else [f"no run trained with {patient}"]
+    return lines + [f"still names {patient}: {path}; {_cure(path)}" for path in done.left]
+
+
+def _cure(path: Path) -> str:
+    return ANEW if path.parent.name == "cohort" else "remove it, or take it out of the work folder"
