@@ -38,5 +38,5 @@ def traces(work: Path, name: str = WHO) -> list[str]:
     ]
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> object:
-    return status(monkeypatch, main, "withdraw", *words)
+def command(monkeypatch: pytest.MonkeyPatch, *words: object, yes: bool = True) -> object:
+    return status(monkeypatch, main, "withdraw", *words, *["--yes"] * yes)

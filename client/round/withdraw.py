@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
 
-from client.doctor.consent import Consent, add_withdrawn, hold_patients, read_consent, withdrawn_by
+from client.doctor.consent import Consent, add_withdrawn, drop_withdrawn, hold_patients, read_consent, withdrawn_by
 from client.doctor.manifest import Manifest, manifest_path, read_manifest, write_manifest
 from client.round.audit import note
 from client.round.outbox import outbox_of
@@ -73,6 +73,21 @@ def withdraw(site: SiteConfig, patient: str) -> Withdrawal:
         finally:  # a log that cannot be written keeps nobody here
             _remove(work, names, entries, [*replies, *reports], hide)
         return Withdrawal(runs, unknown, len(replies) // 2, len(entries), reports, list(_left(work, hide)))
+
+
+def readmit(site: SiteConfig, patient: str) -> None:
+    """Take back a withdrawal that was a mistake: the cohort that is frozen next has the patient again.
+
+    Raises ConfigError where the patient did not withdraw, and as `withdraw` does.
+    """
+    work = Path(site.work)
+    with hold_patients(work, alone=True):
+        consent = read_consent(work)
+        if consent.given(patient):
+            raise ConfigError(f"{patient}: did not withdraw, as {work} has it; look at the spelling")
+        if (pseudonym := consent.pseudonym(patient)) in withdrawn_by(_events(work)):
+            note(site, {"event": "readmitted", "patient": pseudonym})
+        drop_withdrawn(work, patient)
 
 
 def _everybody(site: SiteConfig) -> set[str]:

@@ -1,11 +1,13 @@
 """gliofed-client withdraw: who is withdrawn, and who agrees."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from asked_site import events_of
-from withdrawal import WHO, command, traces
+from asked_site import ask, events_of
+from frozen_site import frozen_anew
+from withdrawal import WHO, command, config, traces
 
 from client.doctor.consent import read_consent
 from client.round.withdraw import withdraw
@@ -50,3 +52,32 @@ def test_a_hospitals_folder(
     head.write_text(kept)
     assert command(monkeypatch, WHO, tmp_path) == 0 == command(monkeypatch, WHO, tmp_path)
     assert traces(Path(site.work)) == []
+
+
+def test_who_is_asked(site: SiteConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The id is typed again on a terminal; a script must say that it means it."""
+    assert command(monkeypatch, WHO, site.work, yes=False) == 2
+    assert "nobody to ask; give --yes" in capsys.readouterr().err
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    for typed, given in (("", True), ("Mock-01000", True), (WHO, False)):
+        monkeypatch.setattr("builtins.input", lambda _, typed=typed: typed)
+        assert (command(monkeypatch, WHO, site.work, yes=False) == 2) is given
+        assert read_consent(Path(site.work)).given(WHO) is given
+
+
+def test_a_withdrawal_by_mistake(
+    site: SiteConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is taken back in the log as well, and the hospital freezes the cohort anew; the patient may withdraw again."""
+    work = Path(site.work)
+    assert command(monkeypatch, WHO, work, "--undo") == 2
+    assert f"{WHO}: did not withdraw, as {work} has it; look at the spelling" in capsys.readouterr().err
+    assert command(monkeypatch, WHO, work) == 0 == command(monkeypatch, WHO, work, "--undo")
+    assert (
+        read_consent(work).given(WHO) and "is taken back; to use their scans again, freeze" in capsys.readouterr().out
+    )
+    assert ask(site, config(), "train").patients == 2
+    assert ask(frozen_anew(site), config(), "train", round=2).patients == 3
+    assert command(monkeypatch, WHO, work) == 0 and traces(work) == []
+    acts = [event["event"] for event in events_of(site) if event.get("patient")]
+    assert acts == ["withdrawn", "readmitted", "withdrawn"]
