@@ -200,10 +200,15 @@ def _frozen(site: SiteConfig, consent: Consent) -> Manifest:
         if sentence := misfit(site, manifest):
             raise DataError("changed_file", sentence)
         return _unchanged(site, consent, manifest)
+    cases = consenting_cases(site, consent)
+    return freeze(site, cases, examine(cases, site.check, workers=1, draw=False))
+
+
+def consenting_cases(site: SiteConfig, consent: Consent) -> list[Case]:
+    """Find the cases of the site's patients but those who withdrew. Raises DataError as `site_cases` does."""
     if site.patients is not None:  # else those whose scans are gone would be missed, and named
         site = replace(site, patients=tuple(filter(consent.given, site.patients)))
-    cases = [case for case in site_cases(site) if consent.given(case.patient)]
-    return freeze(site, cases, examine(cases, site.check, workers=1, draw=False))
+    return [case for case in site_cases(site) if consent.given(case.patient)]
 
 
 def _unchanged(site: SiteConfig, consent: Consent, manifest: Manifest) -> Manifest:
