@@ -58,7 +58,7 @@ def withdraw(site: SiteConfig, patient: str) -> Withdrawal:
     work, consent = Path(site.work), read_consent(Path(site.work))
     everybody, pseudonym = _everybody(site), consent.pseudonym(patient)
     names = {name for name in everybody if consent.pseudonym(name) == pseudonym}
-    if not names and not _known(work, consent, patient):
+    if not names and not _known(site, consent, patient):
         like = f", where patients are named like {min(everybody)}" if everybody else ""
         raise ConfigError(f"{patient}: {work} has nothing of such a patient{like}; look at the spelling")
     add_withdrawn(work, patient)
@@ -96,19 +96,26 @@ def _everybody(site: SiteConfig) -> set[str]:
     names = {entry.case.patient for entry in manifest.entries} if manifest else set[str]()
     names.update(*(patients for _, patients in _entries(Path(site.work)) if patients))
     frozen = manifest.settings if manifest else {}
-    if not (root := site.root or frozen.get("root")):
-        return names
+    if root := site.root or frozen.get("root"):
+        with suppress(DataError, OSError):
+            names.update(case.patient for case in find_cases(Path(root), site.labels or frozen["labels"]))
+    return names
+
+
+def _known(site: SiteConfig, consent: Consent, patient: str) -> bool:
+    """Whether the patient is one who withdrew or trained, or of a manifest or of scans that cannot be told apart."""
+    texts = (path.read_text(errors="replace") for path in manifest_path(Path(site.work)).parent.glob("*.json"))
+    trained, _ = runs_with(Path(site.work), consent.pseudonym(patient))
+    if trained or not consent.given(patient) or any(json.dumps(patient) in text for text in texts):
+        return True
+    if not site.root:
+        return False
     try:
-        return names.union(case.patient for case in find_cases(Path(root), site.labels or frozen["labels"]))
+        find_cases(Path(site.root), site.labels)
     except (DataError, OSError):  # a folder may be a patient's
-        return names.union(path.name for pattern in ("*/", "*/*/") for path in Path(root).glob(pattern))
-
-
-def _known(work: Path, consent: Consent, patient: str) -> bool:
-    """Whether the patient is one who withdrew, trained, or is in a manifest that cannot be read."""
-    texts = (path.read_text(errors="replace") for path in manifest_path(work).parent.glob("*.json"))
-    trained, _ = runs_with(work, consent.pseudonym(patient))
-    return bool(trained) or not consent.given(patient) or any(json.dumps(patient) in text for text in texts)
+        folders = {path.name for pattern in ("*/", "*/*/") for path in Path(site.root).glob(pattern)}
+        return consent.pseudonym(patient) in map(consent.pseudonym, folders)
+    return False
 
 
 def _readable(work: Path) -> Manifest | None:

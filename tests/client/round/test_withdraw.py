@@ -17,6 +17,7 @@ from client.doctor.manifest import manifest_path
 from client.round.policy import DeclinedError
 from client.round.withdraw import withdraw
 from shared.audit import audit_file, read_audit
+from shared.files import write_bytes
 from shared.parse import ConfigError
 from shared.site_config import SiteConfig
 
@@ -158,9 +159,11 @@ def test_a_patient_who_is_not_frozen_yet(site: SiteConfig, layout: bool, tmp_pat
     """The scans are there, and a later check would take them in; also where no layout knows them yet."""
     new = replace(site, work=str(tmp_path / "new"))
     if not layout:
-        (tmp_path / "odd" / WHO).mkdir(parents=True)
+        (tmp_path / "odd" / WHO / f"{WHO}-000").mkdir(parents=True)
         new = replace(new, root=str(tmp_path / "odd"))
+    write_bytes(Path(new.work) / "site.log", f"{WHO}-000 and {WHO}9".encode())
     withdraw(new, WHO)
+    assert (Path(new.work) / "site.log").read_text() == f"(withdrawn)-000 and {WHO}9"
     with pytest.raises(ConfigError, match="nothing of such a patient"):
         withdraw(new, "Mock")
     assert not read_consent(Path(new.work)).given(WHO)
