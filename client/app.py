@@ -12,6 +12,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
+from client.doctor.consent import hold_patients, read_consent
 from client.round.audit import Audit, SiteKeys
 from client.round.memory import ran_out
 from client.round.policy import OF_NO_PATIENT, DeclinedError, counts_leave
@@ -68,7 +69,7 @@ def _answer(
     """Do the work; every fault becomes a code, its words and its traceback a line of the site's log."""
     try:
         site = site_of(context)
-        with _log(Path(site.work)):
+        with hold_patients(Path(site.work)), _log(Path(site.work)):  # no name is added to a log while it is rewritten
             records = _audited(kind, site, message, Audit(site, kind, keys_of(context)), watched)
     except Exception:  # no configuration or no place for a log: the SuperNode's own output has the reason
         LOG.exception("%s: the site's configuration or its work folder cannot be used", kind)
@@ -107,14 +108,12 @@ def _work(kind: str, site: SiteConfig, message: Message, audit: Audit, watched: 
 
 def _done(kind: str, site: SiteConfig, request: Request) -> Reply:
     # Imported here, where a broken installation is a code as well, and not a stack trace at the server.
-    from client.doctor.consent import hold_patients, read_consent
     from client.round import work
 
-    with hold_patients(Path(site.work)):
-        withdrawn = read_consent(Path(site.work)).withdrawn
-        reply: Reply = getattr(work, kind)(site, request)
-        if read_consent(Path(site.work)).withdrawn != withdrawn:
-            raise DeclinedError("changed_file", "a patient withdrew consent meanwhile: this answer does not leave")
+    withdrawn = read_consent(Path(site.work)).withdrawn
+    reply: Reply = getattr(work, kind)(site, request)
+    if read_consent(Path(site.work)).withdrawn != withdrawn:
+        raise DeclinedError("changed_file", "a patient withdrew consent meanwhile: this answer does not leave")
     return reply
 
 

@@ -23,7 +23,7 @@ usage: gliofed-client check data.root=DIR data.labels=SCHEME [key=value ...]
        gliofed-client approve DIR [--code FILE.fab] [--hash SHA256 | --unpack DIR | --withdraw SHA256]
        gliofed-client start [DIR]
        gliofed-client status [DIR] [--json]
-       gliofed-client withdraw PATIENT [DIR]
+       gliofed-client withdraw PATIENT [DIR] [--yes] [--undo]
 
   check    read every scan to its end and say what to mend; status 0 without errors, 1 with
   predict  write a mask, or the grade, of every case; status 0 for all, 1 where one could not be predicted
@@ -38,7 +38,8 @@ usage: gliofed-client check data.root=DIR data.labels=SCHEME [key=value ...]
   status   what runs, what went wrong, which code is approved, what left the house, and the privacy spent; also while
            nothing runs
   withdraw a patient took back consent: out of the cohort for good, with all that the work folder has of them, and list
-           the runs that trained with them; also while start runs; status 1 where a file there still names them
+           the runs that trained with them; also while start runs; status 1 where a file there still names them;
+           --undo where it was a mistake
 
 SCHEME is what the masks' values mean: brats2018, brats2019, brats2020, brats2021, brats2023, brats2024, msd,
 ucsf_pdgm, lumiere, hd_glio.
@@ -78,6 +79,7 @@ Words of join, approve, start, status and withdraw
   --into DIR                           the hospital's new folder; else ./FEDERATION-SITE
   DIR                                  that folder; start, status and withdraw take the one you are in
   PATIENT                              the id, as check names it; withdraw takes the work folder as DIR too
+  --yes                                do not ask to type the id again
   --code FILE.fab                      new code that the aggregator sent; else the kit's
   --unpack DIR                         only write the code's files into this new folder, to read them
   --hash SHA256                        the whole hash of the code that was read, instead of a question
@@ -140,6 +142,8 @@ def _hospital(command: str, words: list[str]) -> int:
     else:
         if command == "withdraw":
             parser.add_argument("patient", metavar="PATIENT")
+            parser.add_argument("--yes", action="store_true")
+            parser.add_argument("--undo", action="store_true")
         parser.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="DIR")
     if command == "status":
         parser.add_argument("--json", action="store_true")
@@ -175,9 +179,9 @@ def _done(command: str, given: argparse.Namespace) -> int:
 
         return start(given.folder)
     if command == "withdraw":
-        from client.link.withdraw_command import withdraw_command
+        from client.link.withdraw_command import undo_command, withdraw_command
 
-        return withdraw_command(given.patient, given.folder)
+        return (undo_command if given.undo else withdraw_command)(given.patient, given.folder, given.yes)
     from client.link.status_command import status
 
     return status(given.folder, given.json)

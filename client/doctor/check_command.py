@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -78,13 +78,14 @@ def check(values: Mapping[str, Any]) -> int:
     out = _folder("out", settings.out or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")
     work = str(_folder("work", settings.work)) if settings.work else None
     workers = settings.workers or _cores()
-    if work:
-        cases = _with_consent(cases, Path(work))
-    with _CasesProgress("reading") as progress:
-        inspected = examine(cases, settings.check, workers, progress.report)
-    task, split = settings.task, (data.validation, data.split_seed)
-    reports = judge(cases, inspected, settings.check, data.modalities, task, *split)
-    write_reports(reports, {"root": str(root), "labels": settings.labels, "task": task}, out)
+    with hold_patients(Path(work)) if work else nullcontext():  # who withdraws meanwhile is not in a report that stays
+        if work:
+            cases = _with_consent(cases, Path(work))
+        with _CasesProgress("reading") as progress:
+            inspected = examine(cases, settings.check, workers, progress.report)
+        task, split = settings.task, (data.validation, data.split_seed)
+        reports = judge(cases, inspected, settings.check, data.modalities, task, *split)
+        write_reports(reports, {"root": str(root), "labels": settings.labels, "task": task}, out)
     _print(reports)
     print(f"{out}: check.html has pictures, check.json all of it")
     if work:

@@ -9,17 +9,22 @@ import hmac
 import json
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unicodedata import normalize
 
+from shared.audit import audit_file
 from shared.chain import lock
 from shared.data.volume import DataError
 from shared.files import write_json
 
 WAIT = 10.0
 """Seconds for another process that writes the file."""
+ACTS = ("withdrawn", "readmitted")
+"""Events of the audit log."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,9 @@ class Consent:
     """Pseudonyms."""
 
     def pseudonym(self, patient: str) -> str:
-        """Name a patient without the name, in hex."""
-        return hmac.new(self.key.encode(), patient.encode(errors="surrogateescape"), "sha256").hexdigest()
+        """Name a patient without the name, in hex; the same for each way in which a disk may spell an umlaut."""
+        name = normalize("NFC", patient).encode(errors="surrogateescape")
+        return hmac.new(self.key.encode(), name, "sha256").hexdigest()
 
     def given(self, patient: str) -> bool:
         """Whether the patient did not withdraw."""
@@ -42,10 +48,12 @@ class Consent:
 def read_consent(work: Path) -> Consent:
     """Read a site's file, and make it with a new key where there is none.
 
-    Raises DataError, unreadable: nobody may be trained on while it is not known who withdrew.
+    Whoever withdrew by the audit log did so, also where an older copy of the file was put back. Raises DataError,
+    unreadable: nobody may be trained on while it is not known who withdrew.
     """
     path = work / "consent.json"
-    if not path.exists() and (work / "trained").exists():  # with its pseudonyms
+    logged = _logged(work)
+    if not path.exists() and (logged or (work / "trained").exists()):  # both have pseudonyms by its key
         raise DataError("unreadable", f"{path}: is gone, so it is not known who withdrew; restore a copy")
     if not path.exists():
         with lock(work, WAIT):
@@ -53,24 +61,49 @@ def read_consent(work: Path) -> Consent:
                 write_json(path, {"key": secrets.token_hex(32), "withdrawn": []})
     try:
         values = json.loads(path.read_text())
-        return Consent(str(values["key"]), frozenset(map(str, values["withdrawn"])))
+        return Consent(str(values["key"]), logged.union(map(str, values["withdrawn"])))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise DataError(
             "unreadable", f"{path}: cannot be read, so it is not known who withdrew; restore a copy"
         ) from None
 
 
+def withdrawn_by(events: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """The pseudonyms of those whom an audit log has withdrawn, and not admitted again since."""
+    last = {event["patient"]: event["event"] for event in events if event["event"] in ACTS}
+    return frozenset(patient for patient, act in last.items() if act == "withdrawn")
+
+
+def _logged(work: Path) -> frozenset[str]:
+    file = audit_file(work)
+    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []  # what follows the last is half a line
+    try:
+        return withdrawn_by(json.loads(line) for line in lines if any(f'"{act}"'.encode() in line for act in ACTS))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise DataError("unreadable", f"{file}: a line is damaged; put it and head.json back from a copy") from None
+
+
 def add_withdrawn(work: Path, patient: str) -> None:
     """Put a patient on the list; it is on disk on return."""
-    known = read_consent(work)
+    _list(work, lambda consent: consent.withdrawn | {consent.pseudonym(patient)})
+
+
+def drop_withdrawn(work: Path, patient: str) -> None:
+    """Take a patient off the list, of whom the audit log says so already; it is on disk on return."""
+    _list(work, lambda consent: consent.withdrawn - {consent.pseudonym(patient)})
+
+
+def _list(work: Path, change: Callable[[Consent], frozenset[str]]) -> None:
+    read_consent(work)  # makes the file where there is none
     with lock(work, WAIT):
-        names = known.withdrawn | read_consent(work).withdrawn | {known.pseudonym(patient)}
-        write_json(work / "consent.json", {"key": known.key, "withdrawn": sorted(names)})
+        consent = read_consent(work)
+        write_json(work / "consent.json", {"key": consent.key, "withdrawn": sorted(change(consent))})
 
 
 @contextmanager
 def hold_patients(work: Path, alone: bool = False) -> Iterator[None]:
-    """Hold what the work folder has of patients: requests side by side, and alone what takes some of it away.
+    """Hold what the work folder has of patients, its log too: requests and a check side by side, and alone what takes
+    some of it away.
 
     Waits for who holds it, and says so where a command is meant to be alone. A killed process gives it back.
     """
@@ -81,6 +114,10 @@ def hold_patients(work: Path, alone: bool = False) -> Iterator[None]:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if alone:
-                print(f"{work}: a request is being answered; waiting until it is", file=sys.stderr, flush=True)
+                print(
+                    f"{work}: in use by a request or another command; waiting until it ends",
+                    file=sys.stderr,
+                    flush=True,
+                )
             fcntl.flock(file, kind)
         yield

@@ -8,6 +8,7 @@ reading a scan again. It names patients, so it stays at the site. Cases that com
 import hashlib
 import json
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from shared.data.layouts import TABLES
 from shared.data.prepare import prepared_shape
 from shared.data.volume import DataError
 from shared.files import write_json
-from shared.site_config import SiteConfig
+from shared.site_config import CheckConfig, SiteConfig
 
 log = logging.getLogger("gliofed.site")
 
@@ -88,8 +89,9 @@ class NonePassedError(DataError):
 def admit(site: SiteConfig, data: DataConfig, task: Task) -> Admitted:
     """Give the cases of the frozen cohort that a run may use; freeze it first, on one core, where that was not done.
 
-    Raises DataError: changed_file if a file is not what was frozen, whether the run reads it or not; the first case's
-    code if none passed; too_fine where data.spacing makes a scan too large; and those of `site_cases`.
+    Raises DataError: changed_file if a file is not what was frozen, whether the run reads it or not, or site.yaml asks
+    for something else; the first case's code if none passed; too_fine where data.spacing makes a scan too large; and
+    those of `site_cases`.
     """
     consent = read_consent(Path(site.work))
     entries = [entry for entry in _frozen(site, consent).entries if _belongs(site, consent, entry.case.patient)]
@@ -128,6 +130,8 @@ def read_manifest(work: Path) -> Manifest | None:
     if not path.exists():
         if any(_of_version_1(work)):
             raise DataError("unreadable", f"{path.parent}: was frozen by an earlier version of gliofed; {ANEW}")
+        if (work / "trained").exists():  # or a request could freeze anew, once the manifest is lost
+            raise DataError("unreadable", f"{path}: is gone since the site trained; {CURE}")
         return None
     try:
         manifest = MANIFEST.validate_python(json.loads(path.read_bytes()))  # pydantic's JSON knows no half letters
@@ -157,6 +161,33 @@ def freeze(site: SiteConfig, cases: Sequence[Case], inspected: Sequence[Inspecti
     return manifest
 
 
+def freeze_command(site: SiteConfig) -> str:
+    """The hospital's command that freezes the cohort as site.yaml has it."""
+    own = {"spacing": site.check.spacing, "size": site.check.size}
+    limits = [f"check.{key}={list(own[key])}" for key in own if own[key] != getattr(CheckConfig, key)]
+    words = [f"data.root={site.root}", f"data.labels={site.labels}", f"work={site.work}", *limits]
+    return shlex.join(["gliofed-client", "check", *words])
+
+
+def misfit(site: SiteConfig, manifest: Manifest) -> str | None:
+    """Say what site.yaml asks for that was not frozen; None where the manifest fits."""
+    known, now = manifest.settings, _settings(site)
+    if changed := [key for key in now if now[key] != known.get(key)]:
+        why = ", ".join(f"{key}={now[key]}, and {known.get(key)} was frozen" for key in changed)
+    elif site.patients is None:
+        why = "" if manifest.everybody else "all patients under root, and some were frozen"
+    else:
+        consent, frozen = read_consent(Path(site.work)), {entry.case.patient for entry in manifest.entries}
+        missing = {name for name in site.patients if consent.given(name)} - frozen
+        why = f"patients names {min(missing)}, who was not frozen" if missing else ""
+    path = manifest_path(Path(site.work))
+    return (
+        f"{path}: site.yaml has {why}; put that back, or freeze the cohort anew: {freeze_command(site)}"
+        if why
+        else None
+    )
+
+
 def _settings(site: SiteConfig) -> dict[str, Any]:
     """What decides which files are found, and what is seen in them."""
     spacing, size = list(site.check.spacing), list(site.check.size)
@@ -179,43 +210,24 @@ def _belongs(site: SiteConfig, consent: Consent, patient: str) -> bool:
 
 
 def _frozen(site: SiteConfig, consent: Consent) -> Manifest:
-    """What is frozen, with no file changed.
-
-    Where the hospital changed site.yaml, so that the manifest does not tell what that asks for, it is frozen anew; no
-    request of a server has a part in that, and no file that was frozen may have changed meanwhile.
-    """
-    manifest = read_manifest(Path(site.work))
-    if manifest is None:
-        return _freeze_here(site, consent)
-    manifest = _unchanged(site, consent, manifest)
-    known, now = manifest.settings, _settings(site)
-    if changed := [key for key in now if now[key] != known.get(key)]:
-        why = ", ".join(f"{key}={known.get(key)}, now {now[key]}" for key in changed)
-    elif site.patients is None:
-        why = "" if manifest.everybody else "patients named some, now all under root"
-    else:
-        missing = {name for name in site.patients if consent.given(name)} - {e.case.patient for e in manifest.entries}
-        why = f"patients now names {min(missing)}" if missing else ""
-    if not why:
-        return manifest
-    log.warning("site.yaml was changed since the cohort was frozen (%s): it is frozen anew", why)
-    return _freeze_here(site, consent)
-
-
-def _freeze_here(site: SiteConfig, consent: Consent) -> Manifest:
-    if site.patients is not None:  # else those whose scans are gone would be missed, and named
-        site = replace(site, patients=tuple(filter(consent.given, site.patients)))
-    cases = [case for case in site_cases(site) if consent.given(case.patient)]
+    """What is frozen, with no file changed; frozen now where nothing was. A request never freezes anew."""
+    if manifest := read_manifest(Path(site.work)):
+        if sentence := misfit(site, manifest):
+            raise DataError("changed_file", sentence)
+        return _unchanged(site, consent, manifest)
+    cases = consenting_cases(site, consent)
     return freeze(site, cases, examine(cases, site.check, workers=1, draw=False))
 
 
-def _unchanged(site: SiteConfig, consent: Consent, manifest: Manifest) -> Manifest:
-    """Raise DataError where a file of the cohort holds something else; note the new times of those only touched.
+def consenting_cases(site: SiteConfig, consent: Consent) -> list[Case]:
+    """Find the cases of the site's patients but those who withdrew. Raises DataError as `site_cases` does."""
+    if site.patients is not None:  # else those whose scans are gone would be missed, and named
+        site = replace(site, patients=tuple(filter(consent.given, site.patients)))
+    return [case for case in site_cases(site) if consent.given(case.patient)]
 
-    Files under another root than site.yaml now names are none of the cohort any more.
-    """
-    if manifest.settings.get("root") != _settings(site)["root"]:
-        return manifest
+
+def _unchanged(site: SiteConfig, consent: Consent, manifest: Manifest) -> Manifest:
+    """Raise DataError where a file of the cohort holds something else; note the new times of those only touched."""
     tables = [_same(known) for known in manifest.tables]
     entries = [
         replace(entry, facts=replace(entry.facts, files=[_same(known) for known in entry.facts.files]))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,6 +27,9 @@ from shared.parse import ConfigError, home_path
 from shared.processes import no_proxy_here
 from shared.site_config import SiteConfig
 from shared.yaml_file import load_yaml
+
+if TYPE_CHECKING:
+    from client.doctor.consent import Consent
 
 LEAST_FREE = 10**9
 """Bytes that the work folder's disk must have."""
@@ -67,8 +70,9 @@ def preflight(folder: Path) -> Findings:
     if site := tried(lambda: read_site(folder), found):
         if kit and site.name != kit.site:
             found.faults.append(f"{path}: name={site.name}: this hospital joined as {kit.site}; write that")
-        tried(lambda: _look_at_data(site, path, found), found)
-        tried(lambda: _look_at_work(site, path, found), found)
+        consent = tried(lambda: _look_at_consent(site, path, found), found)
+        tried(lambda: _look_at_data(site, path, consent, found), found)
+        tried(lambda: _look_at_work(site, found), found)
         tried(lambda: _look_at_environment(site, path, found), found)
     if kit:
         there = reach(kit.address, folder / "ca.crt")
@@ -162,13 +166,26 @@ def _look_at_labels(path: Path) -> None:
         raise ConfigError(f"{path}: labels={labels}: unknown scheme; known are {', '.join(LABELS)}")
 
 
-def _look_at_data(site: SiteConfig, path: Path, found: Findings) -> None:
-    """Find the cohort's cases by their names; gliofed-client check reads them."""
-    from shared.data.dataset import site_cases
+def _look_at_consent(site: SiteConfig, path: Path, found: Findings) -> "Consent":
+    """The work folder must be writable, and tell who withdrew."""
+    from client.doctor.consent import read_consent
 
+    _write_into(Path(site.work), f"{path}: work={site.work}")
+    consent = read_consent(Path(site.work))
+    if consent.withdrawn:
+        found.warnings.append(f"{site.work}: patients who withdrew consent, and stay out: {len(consent.withdrawn)}")
+    return consent
+
+
+def _look_at_data(site: SiteConfig, path: Path, consent: "Consent | None", found: Findings) -> None:
+    """Find the cohort's cases by their names; gliofed-client check reads them."""
+    from client.doctor.consent import Consent
+    from client.doctor.manifest import consenting_cases
+
+    consent = consent or Consent("", frozenset())  # what is wrong with it was said
     try:
         if site.labels in LABELS or not Path(site.root).is_dir():
-            patients, least = len({case.patient for case in site_cases(site)}), site.policy.min_patients
+            patients, least = len({case.patient for case in consenting_cases(site, consent)}), site.policy.min_patients
             if patients < least:
                 sentence = f"{site.root} has {patients}, so every request will be declined"
                 found.warnings.append(f"{path}: policy.min_patients={least}: {sentence}")
@@ -176,21 +193,19 @@ def _look_at_data(site: SiteConfig, path: Path, found: Findings) -> None:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _look_at_work(site: SiteConfig, path: Path, found: Findings) -> None:
-    """The work folder must be writable, and hold what the cohort's cache still needs."""
+def _look_at_work(site: SiteConfig, found: Findings) -> None:
+    """The work folder must fit site.yaml, and hold what the cohort's cache still needs."""
     work = Path(site.work)
-    _write_into(work, f"{path}: work={work}")
-    from client.doctor.manifest import read_manifest
+    from client.doctor.manifest import freeze_command, misfit, read_manifest
 
-    try:
-        manifest = read_manifest(work)
-    except DataError as error:
-        raise ConfigError(str(error)) from None
+    manifest = read_manifest(work)
     if manifest is None:
         found.warnings.append(
             f"{work}: no cohort is frozen, so the first request checks all scans, on one core; "
-            f"before that: gliofed-client check data.root={site.root} data.labels={site.labels} work={work}"
+            f"before that: {freeze_command(site)}"
         )
+    elif sentence := misfit(site, manifest):
+        raise ConfigError(sentence)
     prepared = sum(1 for entry in work.glob("cache/*") if not entry.name.startswith("."))
     needed = max(LEAST_FREE, CASE * ((len(manifest.entries) if manifest else 0) - prepared))
     if (free := shutil.disk_usage(work).free) < needed:

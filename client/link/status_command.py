@@ -45,7 +45,7 @@ def _gather(folder: Path) -> dict[str, Any]:
     if site := tried(lambda: read_site(folder), said):
         found["privacy"] = tried(lambda: _privacy(site), said)  # first, for it takes seconds: the rest is of one moment
         events = tried(lambda: events_of(site), said) or []
-        found["withdrawn"] = sum(event["event"] == "withdrawn" for event in events)
+        found["withdrawn"] = _count(events, "withdrawn") - _count(events, "readmitted")
         found["log"] = str(Path(site.work) / "site.log")
         said.faults += filter(None, [lacking_room(folder, site)])
     if kit := tried(lambda: read_own_kit(folder), said):
@@ -59,6 +59,10 @@ def _gather(folder: Path) -> dict[str, Any]:
     if refused and refused[-1]["sha256"] not in {each.sha256 for each in known}:
         found["refused_code"] = {key: refused[-1][key] for key in ("time", "sha256")}
     return found | _now_running(folder, events) | {"problem": _problem(folder)}
+
+
+def _count(events: list[dict[str, Any]], act: str) -> int:
+    return sum(event["event"] == act for event in events)
 
 
 def _stated(folder: Path, kit: Kit) -> int | None:

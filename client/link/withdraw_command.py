@@ -1,10 +1,15 @@
-"""gliofed-client withdraw: a patient withdrew consent."""
+"""gliofed-client withdraw: a patient withdrew consent, or did so by mistake."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+from unicodedata import normalize
 
+from client.doctor.manifest import ANEW
 from client.link.site_file import read_site
 from client.round.policy import DeclinedError
-from client.round.withdraw import Withdrawal, withdraw
+from client.round.withdraw import Withdrawal, readmit, withdraw
 from shared.chain import BusyError
 from shared.data.volume import DataError
 from shared.parse import ConfigError, home_path
@@ -12,20 +17,52 @@ from shared.site_config import SiteConfig
 from shared.terminal import plain
 
 LEFT = 1
+T = TypeVar("T")
 
 
-def withdraw_command(patient: str, folder: Path) -> int:
-    """Withdraw, and say what became of it; 1 where files of others in the work folder still name the patient.
+def withdraw_command(patient: str, folder: Path, yes: bool = False) -> int:
+    """Ask, unless `yes`; withdraw, and say what became of it; 1 where a file in the work folder still names them.
 
-    `folder` is the hospital's or its work folder. Raises ConfigError where it is neither, or knows no such patient.
+    `folder` is the hospital's or its work folder. Raises ConfigError where it is neither, or knows no such patient, and
+    where nobody agrees.
     """
-    try:
-        done = withdraw(_site(folder), patient)
-    except (DataError, DeclinedError, BusyError) as error:
-        raise ConfigError(f"{error}; then withdraw {patient} again") from None
+    site = _site(folder)
+    _ask(patient, f"{patient} is never used again, and what {site.work} has of them is removed", yes)
+    done = _tried(lambda: withdraw(site, patient), f"withdraw {patient}")
     for line in _lines(done, patient):
         print(plain(line))
     return LEFT if done.left else 0
+
+
+def undo_command(patient: str, folder: Path, yes: bool = False) -> int:
+    """Ask, unless `yes`, and take a withdrawal back; 0. Raises ConfigError as `withdraw_command` does."""
+    site = _site(folder)
+    _ask(patient, f"the withdrawal of {patient} is taken back", yes)
+    _tried(lambda: readmit(site, patient), f"take back the withdrawal of {patient}")
+    print(plain(f"the withdrawal of {patient} is taken back; to use their scans again, {ANEW}"))
+    return 0
+
+
+def _ask(patient: str, what: str, yes: bool) -> None:
+    """Have the id typed again: nobody is withdrawn in the place of another."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{patient}: nobody to ask; give --yes")
+    print(plain(f"{what}."))
+    try:
+        typed = input("To agree, type the id again: ")
+    except EOFError:
+        typed = ""
+    if normalize("NFC", typed.strip()) != normalize("NFC", patient):
+        raise ConfigError(f"{patient}: nothing was done, for another id was typed")
+
+
+def _tried(do: Callable[[], T], act: str) -> T:
+    try:
+        return do()
+    except (DataError, DeclinedError, BusyError) as error:
+        raise ConfigError(f"{error}; then {act} again") from None
 
 
 def _site(folder: Path) -> SiteConfig:
@@ -41,8 +78,13 @@ def _lines(done: Withdrawal, patient: str) -> list[str]:
     lines = [f"{patient} is withdrawn: {done.entries} entries of the cache and {done.replies} stored replies removed"]
     lines += [f"removed, for it named {patient}: {path}" for path in done.reports]
     lines += [f"trained with {patient}: run {run}; tell its aggregator" for run in done.runs]
-    lines += [f"may have trained with {patient}: run {run}, of an earlier version" for run in done.unknown]
-    lines += [] if done.runs or done.unknown else [f"no run trained with {patient}"]
-    return lines + [
-        f"still names {patient}: {path}; remove it, or take it out of the work folder" for path in done.left
+    lines += [
+        f"may have trained with {patient}: run {run}, whose list of patients is missing or damaged"
+        for run in done.unknown
     ]
+    lines += [] if done.runs or done.unknown else [f"no run trained with {patient}"]
+    return lines + [f"still names {patient}: {path}; {_cure(path)}" for path in done.left]
+
+
+def _cure(path: Path) -> str:
+    return ANEW if path.parent.name == "cohort" else "remove it, or take it out of the work folder"

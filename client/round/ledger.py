@@ -36,9 +36,11 @@ class Charge:
     private: bool = True
     """False in test mode, whose noise can be computed by anybody."""
     noisy: int | None = None
-    """What was drawn for `count`, of all patients."""
+    """The noisy number of all patients that was drawn for `count`, or that `train` was planned from; None: exact."""
+    reading: str = ""
+    """What that number is of: how the data is read, in JSON."""
     cohort: str = ""
-    """Of `count`: SHA-256 of the patients' names, in hex."""
+    """Of `count`: keyed hash of the reading and of the patients' names, in hex."""
     split: str = ""
     """How patients are parted for validation."""
     time: str = ""
@@ -152,9 +154,11 @@ class Ledger:
         self.head = digest(text)
         _write_head(self)
 
-    def noisy_count(self, cohort: str) -> int | None:
-        """The number of patients that was drawn for these patients, if one was."""
-        return next((c.noisy for c in self.charges if c.what == "count" and c.cohort == cohort), None)
+    def noisy_count(self, run_id: str, reading: str, cohort: str) -> int | None:
+        """The number that was drawn: the run's own, whoever withdrew since, else one of just these patients."""
+        drawn = [charge for charge in self.charges if charge.noisy is not None]
+        own = [charge.noisy for charge in drawn if (charge.run_id, charge.reading) == (run_id, reading)]
+        return next(iter([*own, *(charge.noisy for charge in drawn if charge.cohort == cohort)]), None)
 
 
 def ledger_folder(work: str) -> Path:

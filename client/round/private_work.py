@@ -62,7 +62,10 @@ def charge_round(job: Job, ledger: Ledger, told: int) -> Plan:
     except ValueError as error:
         raise DeclinedError("budget", f"privacy.{error} (policy.count_noise={policy.count_noise:g})") from None
     check_noise(policy, plan.sigma)
-    ledger.charge(_charge(job, "train", plan.sigma, plan.rate, plan.steps), policy.max_epsilon)
+    charge = _charge(job, "train", plan.sigma, plan.rate, plan.steps)
+    if also:
+        charge = replace(charge, noisy=_drawn(job, ledger))
+    ledger.charge(charge, policy.max_epsilon)
     return plan
 
 
@@ -84,27 +87,40 @@ def hide(job: Job, update: dict[str, Tensor], plan: Plan) -> dict[str, Tensor]:
 def patients_to_tell(job: Job, ledger: Ledger) -> int:
     """The number of training patients as it may leave: a noisy one is drawn once for all patients, and charged.
 
-    The noise is on the number of all patients of the site, whichever of them a request has for validation. With
-    local_update, whose unit is the whole site, every site says 1. Raises DeclinedError where no budget holds that.
+    A run keeps its number when patients withdraw: it is of no patient more than what was charged, a new one would tell
+    that somebody left, and would cost what the last round needs. The noise is on the number of all patients of the
+    site, whichever of them a request has for validation. With local_update, whose unit is the whole site, every site
+    says 1. Raises DeclinedError where no budget holds that.
     """
     config = job.request.config
     if counts_leave(job.site.policy, config):
         return len(job.cohort.train)
     if not _tells(job):
         return 1
-    everybody = sorted(patient.name for patient in (*job.cohort.train, *job.cohort.validation))
-    # By the reading too: the same number for two of them would tell that both use the same patients.
-    words = [json.dumps(data_reading(config), sort_keys=True), *everybody]
-    cohort = read_consent(Path(job.site.work)).pseudonym("\x1f".join(words))
-    noisy = ledger.noisy_count(cohort)
+    noisy = _drawn(job, ledger)
     if noisy is None:
         sigma, rate, steps = _count_mechanism(job)
         test_seed = config.privacy.test_seed
         seed = secrets.randbits(256) if test_seed is None else seed_of(test_seed, *job.words, "count")
-        noisy = round(len(everybody) + np.random.default_rng(seed).normal(scale=sigma))
-        charge = replace(_charge(job, "count", sigma, rate, steps), noisy=noisy, cohort=cohort)
+        everybody = len(job.cohort.train) + len(job.cohort.validation)
+        noisy = round(everybody + np.random.default_rng(seed).normal(scale=sigma))
+        charge = replace(_charge(job, "count", sigma, rate, steps), noisy=noisy, cohort=_cohort(job))
         ledger.charge(charge, job.site.policy.max_epsilon)
     return max(1, round(noisy * (1 - config.data.validation)))
+
+
+def _drawn(job: Job, ledger: Ledger) -> int | None:
+    return ledger.noisy_count(job.request.run_id, _reading(job), _cohort(job))
+
+
+def _cohort(job: Job) -> str:
+    """All patients as they are read: the same number for two readings would tell that both use the same patients."""
+    everybody = sorted(patient.name for patient in (*job.cohort.train, *job.cohort.validation))
+    return read_consent(Path(job.site.work)).pseudonym("\x1f".join([_reading(job), *everybody]))
+
+
+def _reading(job: Job) -> str:
+    return json.dumps(data_reading(job.request.config), sort_keys=True)
 
 
 def _budget(job: Job, ledger: Ledger) -> tuple[float, float]:
@@ -133,6 +149,7 @@ def _charge(job: Job, what: Literal["train", "count"], sigma: float, rate: float
         steps=steps,
         patients=len(job.cohort.train),
         private=job.request.config.privacy.test_seed is None,
+        reading=_reading(job),
         split=split_of(job.request.config.data),
     )
 

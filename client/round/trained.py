@@ -7,6 +7,7 @@ patients, which a private run does not tell, cannot be read off a copy of the lo
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from client.doctor.consent import read_consent
@@ -36,9 +37,12 @@ def note_trained(site: SiteConfig, run_id: str, round: int, patients: Sequence[P
 
 
 def runs_with(work: Path, pseudonym: str) -> tuple[list[str], list[str]]:
-    """The runs that trained with a patient, and all that this folder tells of."""
-    paths = sorted(_folder(work).glob("*.json"))
-    return [path.stem for path in paths if pseudonym in _patients(path)], [path.stem for path in paths]
+    """The runs that trained with a patient, and all that this folder tells of, with a list that can be read."""
+    patients = dict[str, set[str]]()
+    for path in sorted(_folder(work).glob("*.json")):
+        with suppress(DeclinedError):
+            patients[path.stem] = _patients(path)
+    return [run for run in patients if pseudonym in patients[run]], [*patients]
 
 
 def _folder(work: Path) -> Path:

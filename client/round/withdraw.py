@@ -5,29 +5,30 @@ begins with the patient, and what is being answered meanwhile does not leave the
 """
 
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
 
-from client.doctor.consent import add_withdrawn, hold_patients, read_consent
-from client.doctor.manifest import read_manifest, write_manifest
+from client.doctor.consent import Consent, add_withdrawn, drop_withdrawn, hold_patients, read_consent, withdrawn_by
+from client.doctor.manifest import Manifest, manifest_path, read_manifest, write_manifest
 from client.round.audit import note
 from client.round.outbox import outbox_of
+from client.round.policy import DeclinedError
+from client.round.redaction import hiding
 from client.round.trained import runs_with
 from shared.audit import audit_file
 from shared.chain import begun, read_chain, read_head
+from shared.data.layouts import find_cases
+from shared.data.volume import DataError
 from shared.files import write_bytes
 from shared.parse import ConfigError
 from shared.site_config import SiteConfig
-from shared.terminal import plain
 
-OWN = ("audit", "cache", "cohort", "ledger", "outbox", "trained", "site.log", "site.old.log")
+OWN = ("audit", "cache", "ledger", "outbox", "trained", "site.log", "site.old.log")
 """Parts of a work folder that this file takes care of, or that never name a patient."""
 NO_TEXT = (".npy", ".safetensors", ".gz", ".png")
-INSTEAD = "(withdrawn)"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Withdrawal:
     runs: list[str]
     """Ids of the runs that trained with the patient."""
     unknown: list[str]
-    """Ids of runs of an earlier version, which did not note whom they trained with."""
+    """Ids of runs whose list of whom they trained with is damaged, or that noted none, as an earlier version."""
     replies: int
     """Stored replies that were removed."""
     entries: int
@@ -45,46 +46,98 @@ class Withdrawal:
     reports: list[Path]
     """Reports of a check that were removed."""
     left: list[Path]
-    """Files of others in the work folder that still name the patient."""
+    """Files that still name the patient: those of others in the work folder, and a manifest that cannot be read."""
 
 
 def withdraw(site: SiteConfig, patient: str) -> Withdrawal:
     """Withdraw a patient of the site; wait until a request that is being answered ends.
 
-    Raises ConfigError where nothing here knows the patient, DataError where a file of the site cannot be read, and
-    DeclinedError where the audit log cannot be written.
+    Raises ConfigError where nothing here knows the patient, DataError where it is not known who withdrew, and
+    DeclinedError, with all else done, where the audit log cannot be read or written.
+    """
+    work, consent = Path(site.work), read_consent(Path(site.work))
+    everybody, pseudonym = _everybody(site), consent.pseudonym(patient)
+    names = {name for name in everybody if consent.pseudonym(name) == pseudonym}
+    if not names and not _known(site, consent, patient):
+        like = f", where patients are named like {min(everybody)}" if everybody else ""
+        raise ConfigError(f"{patient}: {work} has nothing of such a patient{like}; look at the spelling")
+    add_withdrawn(work, patient)
+    names.add(patient)
+    hide = hiding(names, everybody - names)
+    with hold_patients(work, alone=True):
+        replies = outbox_of(site).with_patient(pseudonym)
+        entries = [entry for entry, patients in _entries(work) if patients is None or names & patients]
+        reports = list(_reports(work, names))
+        try:
+            runs, unknown = _note(site, pseudonym, {"replies": len(replies) // 2, "cache": len(entries)})
+        finally:  # a log that cannot be written keeps nobody here
+            _remove(work, names, entries, [*replies, *reports], hide)
+        return Withdrawal(runs, unknown, len(replies) // 2, len(entries), reports, list(_left(work, hide)))
+
+
+def readmit(site: SiteConfig, patient: str) -> None:
+    """Take back a withdrawal that was a mistake: the cohort that is frozen next has the patient again.
+
+    Raises ConfigError where the patient did not withdraw, and as `withdraw` does.
     """
     work = Path(site.work)
-    _check_known(work, patient)
-    add_withdrawn(work, patient)
     with hold_patients(work, alone=True):
-        pseudonym = read_consent(work).pseudonym(patient)
-        replies = outbox_of(site).with_patient(pseudonym)
-        entries = [entry for entry, patients in _entries(work) if patients is None or patient in patients]
-        runs, unknown = _note(site, pseudonym, {"replies": len(replies) // 2, "cache": len(entries)})
-        if manifest := read_manifest(work):
-            rest = [entry for entry in manifest.entries if entry.case.patient != patient]
-            write_manifest(work, replace(manifest, entries=rest))
-        for entry in entries:
-            rmtree(entry)
-        reports = list(_reports(work, patient))
-        for path in (*replies, *reports):
-            path.unlink(missing_ok=True)
-        _drop_unfinished(work)
-        for log in (work / "site.log", work / "site.old.log"):
-            _rewrite(log, patient)
-        return Withdrawal(runs, unknown, len(replies) // 2, len(entries), reports, list(_left(work, patient)))
+        consent = read_consent(work)
+        if consent.given(patient):
+            raise ConfigError(f"{patient}: did not withdraw, as {work} has it; look at the spelling")
+        if (pseudonym := consent.pseudonym(patient)) in withdrawn_by(_events(work)):
+            note(site, {"event": "readmitted", "patient": pseudonym})
+        drop_withdrawn(work, patient)
 
 
-def _check_known(work: Path, patient: str) -> None:
-    """Refuse a name that nothing here knows: it is mistyped, and the patient would stay."""
-    manifest, consent = read_manifest(work), read_consent(work)
-    known = {entry.case.patient for entry in manifest.entries} if manifest else set[str]()
-    known.update(*(patients for _, patients in _entries(work) if patients))
-    if patient in known or not consent.given(patient) or runs_with(work, consent.pseudonym(patient))[0]:
-        return
-    like = f", where patients are named like {min(known)}" if known else ""
-    raise ConfigError(f"{patient}: {work} has nothing of such a patient{like}; look at the spelling")
+def _everybody(site: SiteConfig) -> set[str]:
+    """Names of the patients that the cohort, the cache and the scans tell of, as far as these can be read."""
+    manifest = _readable(Path(site.work))
+    names = {entry.case.patient for entry in manifest.entries} if manifest else set[str]()
+    names.update(*(patients for _, patients in _entries(Path(site.work)) if patients))
+    frozen = manifest.settings if manifest else {}
+    if root := site.root or frozen.get("root"):
+        with suppress(DataError, OSError):
+            names.update(case.patient for case in find_cases(Path(root), site.labels or frozen["labels"]))
+    return names
+
+
+def _known(site: SiteConfig, consent: Consent, patient: str) -> bool:
+    """Whether the patient is one who withdrew or trained, or of a manifest or of scans that cannot be told apart."""
+    texts = (path.read_text(errors="replace") for path in manifest_path(Path(site.work)).parent.glob("*.json"))
+    trained, _ = runs_with(Path(site.work), consent.pseudonym(patient))
+    if trained or not consent.given(patient) or any(json.dumps(patient) in text for text in texts):
+        return True
+    if not site.root:
+        return False
+    try:
+        find_cases(Path(site.root), site.labels)
+    except (DataError, OSError):  # a folder may be a patient's
+        folders = {path.name for pattern in ("*/", "*/*/") for path in Path(site.root).glob(pattern)}
+        return consent.pseudonym(patient) in map(consent.pseudonym, folders)
+    return False
+
+
+def _readable(work: Path) -> Manifest | None:
+    with suppress(DataError):
+        return read_manifest(work)
+    return None
+
+
+def _remove(
+    work: Path, names: Collection[str], entries: list[Path], files: list[Path], hide: Callable[[str], str]
+) -> None:
+    if manifest := _readable(work):
+        rest = [entry for entry in manifest.entries if entry.case.patient not in names]
+        write_manifest(work, replace(manifest, entries=rest))
+    for entry in entries:
+        rmtree(entry)
+    for path in files:
+        path.unlink(missing_ok=True)
+    _drop_unfinished(work)
+    for log in (work / "site.log", work / "site.old.log"):
+        if log.exists() and (without := hide(text := _text(log))) != text:
+            write_bytes(log, without.encode(errors="surrogateescape"))
 
 
 def _note(site: SiteConfig, pseudonym: str, counts: dict[str, int]) -> tuple[list[str], list[str]]:
@@ -92,14 +145,17 @@ def _note(site: SiteConfig, pseudonym: str, counts: dict[str, int]) -> tuple[lis
     runs, noted = runs_with(Path(site.work), pseudonym)
     events = _events(Path(site.work))
     unknown = sorted(_trained(events) - {*noted})
-    if not any(event["event"] == "withdrawn" and event["patient"] == pseudonym for event in events):
+    if pseudonym not in withdrawn_by(events):
         note(site, {"event": "withdrawn", "patient": pseudonym, "runs": runs, "unknown": unknown, **counts})
     return runs, unknown
 
 
 def _events(work: Path) -> list[dict[str, object]]:
     file = audit_file(work)
-    return read_chain(file, "", read_head(file.parent / "head.json")).events() if begun(file) else []
+    try:
+        return read_chain(file, "", read_head(file.parent / "head.json")).events() if begun(file) else []
+    except ConfigError as error:
+        raise DeclinedError("audit", str(error)) from None
 
 
 def _trained(events: list[dict[str, object]]) -> set[str]:
@@ -128,35 +184,25 @@ def _drop_unfinished(work: Path) -> None:
         path.unlink()
 
 
-def _named(patient: str) -> "re.Pattern[bytes]":
-    """The patient's id as a word of its own, as it stands in file names, logs and JSON: P1 is not in P10."""
-    forms = {patient.encode(errors="surrogateescape"), plain(patient).encode(), json.dumps(patient)[1:-1].encode()}
-    letter = rb"[A-Za-z0-9\x80-\xff]"  # bytes from 0x80 are of letters beyond ASCII
-    return re.compile(rb"(?<!" + letter + rb")(" + b"|".join(map(re.escape, sorted(forms))) + rb")(?!" + letter + rb")")
-
-
-def _rewrite(log: Path, patient: str) -> None:
-    if log.exists():
-        text = log.read_bytes()
-        if (without := _named(patient).sub(INSTEAD.encode(), text)) != text:
-            write_bytes(log, without)
-
-
-def _reports(work: Path, patient: str) -> Iterator[Path]:
+def _reports(work: Path, names: Collection[str]) -> Iterator[Path]:
     """Pages of a check that name the patient, wherever somebody had them written in the work folder."""
     for found in sorted(work.rglob("check.json")):
         with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # no report of a check
-            if any(case["patient"] == patient for case in json.loads(found.read_text())["cases"]):
+            if any(case["patient"] in names for case in json.loads(found.read_text())["cases"]):
                 yield found.with_name("check.html")
                 yield found  # last, for the other is found by it
 
 
-def _left(work: Path, patient: str) -> Iterator[Path]:
-    """Files that are none of the site's own, and that name the patient, in their path or in their text."""
-    named = _named(patient)
+def _left(work: Path, hide: Callable[[str], str]) -> Iterator[Path]:
+    """Files that name the patient, in their path or in their text, and that are not the site's own."""
+    own = (*OWN, "cohort") if _readable(work) else OWN
     for path in sorted(work.rglob("*")):
         place = path.relative_to(work)
-        if place.parts[0] not in OWN and path.is_file():
-            inside = path.suffix not in NO_TEXT and named.search(path.read_bytes())
-            if inside or named.search(str(place).encode(errors="surrogateescape")):
+        if place.parts[0] not in own and path.is_file():
+            text = str(place) if path.suffix in NO_TEXT else f"{place}\n{_text(path)}"
+            if hide(text) != text:
                 yield path
+
+
+def _text(path: Path) -> str:
+    return path.read_bytes().decode(errors="surrogateescape")

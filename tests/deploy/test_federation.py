@@ -199,7 +199,7 @@ def test_a_patient_withdraws_while_start_runs(federation: tuple[Deployed, Record
     names = sorted(path.name for path in (simulated / "data" / site).iterdir() if path.is_dir())
     patient, work = split(names, validation=0.2, seed=0)[0][0], made.hospital(site) / "work"
     told = subprocess.PIPE
-    said, _ = made.client("withdraw", patient, made.hospital(site), stdout=told).communicate()
+    said, _ = made.client("withdraw", patient, made.hospital(site), "--yes", stdout=told).communicate()
     assert f"trained with {patient}: run {json.loads((first / 'run.json').read_text())['run_id']}" in said.decode()
     assert made.command("run", f"federation={made.folder}", "name=second", *SETTINGS).wait() == 0
     until(lambda: ended(second), "the run ended", ROUNDS)

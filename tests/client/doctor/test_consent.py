@@ -8,6 +8,9 @@ import pytest
 from waiting import until
 
 from client.doctor.consent import add_withdrawn, hold_patients, read_consent
+from shared.audit import audit_file
+from shared.chain import hold_chain
+from shared.data.volume import DataError
 
 
 def test_a_pseudonym_is_a_sites_own(tmp_path: Path) -> None:
@@ -25,6 +28,39 @@ def test_who_withdrew_is_kept_without_a_name(tmp_path: Path) -> None:
         assert not read_consent(tmp_path).given(name)
     assert read_consent(tmp_path).given("Erika") and b"Erika" not in (tmp_path / "consent.json").read_bytes()
     assert len(json.loads((tmp_path / "consent.json").read_text())["withdrawn"]) == 2
+
+
+def test_a_name_is_one_however_it_is_spelt(tmp_path: Path) -> None:
+    """A Mac's disk has the dots of Müller as a letter of their own, and a keyboard has not."""
+    composed, apart = "M\u00fcller", "Mu\u0308ller"
+    add_withdrawn(tmp_path, composed)
+    assert not read_consent(tmp_path).given(apart) and read_consent(tmp_path).given("Muller")
+
+
+def log(work: Path, *events: dict[str, str]) -> None:
+    with hold_chain(audit_file(work)) as chain:
+        chain.append(*events)
+
+
+def test_a_file_that_is_lost_or_old_brings_nobody_back(tmp_path: Path) -> None:
+    """Also before the first training: the audit log knows who withdrew."""
+    path = tmp_path / "consent.json"
+    old = (read_consent(tmp_path), path.read_text())[1]
+    pseudonym = read_consent(tmp_path).pseudonym("P1")
+    log(tmp_path, {"event": "request", "run_id": "withdrawn"})
+    for act, given in (("withdrawn", False), ("readmitted", True), ("withdrawn", False)):
+        log(tmp_path, {"event": act, "patient": pseudonym})
+        path.write_text(old)
+        assert read_consent(tmp_path).given("P1") is given and read_consent(tmp_path).given("P2")
+        path.unlink()
+        if not given:
+            with pytest.raises(DataError, match="is gone, so it is not known who withdrew; restore a copy"):
+                read_consent(tmp_path)
+            assert not path.exists()
+    path.write_text(old)
+    audit_file(tmp_path).write_text('{"withdrawn"\n')
+    with pytest.raises(DataError, match=r"audit\.jsonl: a line is damaged"):
+        read_consent(tmp_path)
 
 
 def test_many_who_are_first_agree_on_a_key(tmp_path: Path) -> None:
@@ -54,7 +90,7 @@ def test_requests_are_side_by_side_and_a_withdrawal_is_alone(
     waiting = threading.Thread(target=alone)
     with hold_patients(tmp_path), hold_patients(tmp_path):
         waiting.start()
-        until(lambda: "waiting until it is" in capsys.readouterr().err, "it waits")
+        until(lambda: "waiting until it ends" in capsys.readouterr().err, "it waits")
         seen.append("requests")
     waiting.join()
     assert seen == ["requests", "alone"]

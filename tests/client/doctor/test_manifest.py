@@ -9,51 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from frozen_site import DATA, changed, scan
 
 from client.doctor import manifest
 from client.doctor.consent import add_withdrawn
 from client.doctor.findings import Task
-from client.doctor.manifest import NonePassedError, admit, freeze, manifest_path
-from shared.config import DataConfig
-from shared.data.layouts import find_cases
+from client.doctor.manifest import NonePassedError, admit, manifest_path
 from shared.data.volume import DataError
-from shared.files import write_json
-from shared.site_config import CheckConfig, SiteConfig
-from simulation.phantom import PhantomConfig, write_phantoms
-
-DATA = DataConfig(
-    modalities=("flair", "t1", "t1ce", "t2"),
-    regions=("et", "tc", "wt"),
-    window=1,
-    spacing=None,
-    patch=(16, 16, 16),
-    validation=0.3,
-    split_seed=0,
-)
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("scans")
-    write_phantoms(PhantomConfig(patients=3, resolution=8.0), root, 0)
-    return root
-
-
-@pytest.fixture
-def site(scans: Path, tmp_path: Path) -> SiteConfig:
-    shutil.copytree(scans, tmp_path / "scans")
-    return SiteConfig(name="a", root=str(tmp_path / "scans"), labels="brats2020", work=str(tmp_path / "work"))
-
-
-def scan(site: SiteConfig, place: int, end: str = "_t1.nii.gz") -> Path:
-    return sorted(Path(site.root).glob(f"*/*{end}"))[place]
-
-
-def changed(site: SiteConfig) -> str:
-    with pytest.raises(DataError) as caught:
-        admit(site, DATA, "segmentation")
-    assert caught.value.code == "changed_file"
-    return str(caught.value)
+from shared.site_config import SiteConfig
 
 
 def test_cases_that_fail_are_left_out_and_counted(site: SiteConfig) -> None:
@@ -204,55 +167,6 @@ def test_readings_are_left_out_for_reasons_of_their_own(site: SiteConfig) -> Non
     assert of(replace(DATA, modalities=("flair",)), "grading").left_out == {}
 
 
-def test_a_site_yaml_that_changed_is_followed(site: SiteConfig, caplog: pytest.LogCaptureFixture) -> None:
-    """It is the hospital's own; that a scan changed meanwhile is still noticed."""
-    admit(site, DATA, "segmentation")
-    stricter = replace(site, check=CheckConfig(spacing=(0.2, 1.0)))
-    with pytest.raises(NonePassedError):
-        admit(stricter, DATA, "segmentation")
-    assert "site.yaml was changed since the cohort was frozen (spacing=[0.2, 10.0], now [0.2, 1.0])" in caplog.text
-    assert len(admit(site, DATA, "segmentation").cases) == 3
-    path = scan(site, 0)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match="changed since"):
-        admit(stricter, DATA, "segmentation")
-
-
-def test_another_root_is_another_cohort(site: SiteConfig, tmp_path: Path) -> None:
-    admit(site, DATA, "segmentation")
-    Path(site.root).rename(tmp_path / "elsewhere")
-    moved = admit(replace(site, root=str(tmp_path / "elsewhere")), DATA, "segmentation")
-    assert [case.images["t1"].path.parts[-3] for case in moved.cases] == ["elsewhere"] * 3
-
-
-def test_fewer_patients_are_no_other_cohort(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of the others do not matter then; and whom the hospital names later is read."""
-    names = [scan(site, place).parent.name for place in range(3)]
-    some = replace(site, patients=tuple(names[:2]))
-    assert len(admit(some, DATA, "segmentation").cases) == 2
-    with monkeypatch.context() as patched:
-        patched.delattr(manifest, "examine")
-        assert [
-            case.patient for case in admit(replace(site, patients=(names[0],)), DATA, "segmentation").cases
-        ] == names[:1]
-        shutil.move(scan(site, 1).parent, Path(site.work).parent)
-        assert len(admit(replace(site, patients=(names[0],)), DATA, "segmentation").cases) == 1
-    shutil.move(Path(site.work).parent / names[1], site.root)
-    assert len(admit(site, DATA, "segmentation").cases) == 3
-
-
-def test_a_manifest_of_an_earlier_version_says_its_cure(site: SiteConfig) -> None:
-    old = Path(site.work) / "cohort" / "0123456789abcdef.json"
-    write_json(old, {"version": 1, "tables": {}, "cases": []})
-    with pytest.raises(
-        DataError, match="by an earlier version of gliofed; freeze the cohort anew: gliofed-client check"
-    ):
-        admit(site, DATA, "segmentation")
-    cases = find_cases(Path(site.root), site.labels)
-    freeze(site, cases, manifest.examine(cases, site.check, 1, draw=False))
-    assert len(admit(site, DATA, "segmentation").cases) == 3 and not old.exists()
-
-
 @pytest.mark.skipif(sys.platform == "darwin", reason="its names are UTF-8")
 def test_names_need_be_no_text(site: SiteConfig) -> None:
     """As a disk of another system may have them."""
@@ -264,20 +178,3 @@ def test_names_need_be_no_text(site: SiteConfig) -> None:
     assert odd in [case.patient for case in admitted.cases] and admit(site, DATA, "segmentation") == admitted
     add_withdrawn(Path(site.work), odd)
     assert odd not in [case.patient for case in admit(site, DATA, "segmentation").cases]
-
-
-def test_who_withdrew_stays_out(site: SiteConfig) -> None:
-    """Also of a cohort that is frozen anew, and where site.yaml still names them."""
-    names = [scan(site, place).parent.name for place in range(3)]
-    admit(site, DATA, "segmentation")
-    add_withdrawn(Path(site.work), names[1])
-    there = [names[0], names[2]]
-    assert [case.patient for case in admit(site, DATA, "segmentation").cases] == there
-    cases = find_cases(Path(site.root), site.labels)
-    freeze(site, cases, manifest.examine(cases, site.check, 1, draw=False))
-    assert names[1] not in manifest_path(Path(site.work)).read_text()
-    assert [case.patient for case in admit(replace(site, patients=tuple(names)), DATA, "segmentation").cases] == there
-    for name in there:
-        add_withdrawn(Path(site.work), name)
-    with pytest.raises(DataError, match="every patient of the cohort withdrew"):
-        admit(site, DATA, "segmentation")

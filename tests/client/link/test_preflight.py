@@ -14,6 +14,7 @@ from small_federation import rewrite
 
 import client.link.preflight
 import client.link.reach
+from client.doctor.consent import add_withdrawn
 from client.doctor.findings import Facts
 from client.doctor.manifest import VERSION, Entry, Manifest, write_manifest
 from client.link.preflight import own_folder, preflight
@@ -71,6 +72,17 @@ def test_fewer_patients_than_the_policy_asks_for(folder: Path) -> None:
     assert found.warnings[0].startswith(f"{folder}/site.yaml: policy.min_patients=6: {folder}/scans has 5, so every")
 
 
+def test_who_withdrew_is_counted(folder: Path) -> None:
+    """In numbers, without a name; who stays may be fewer than the policy asks for."""
+    add_withdrawn(folder / "work", "p3")
+    settings("min_patients: 5", "min_patients: 4")(folder)
+    found = preflight(folder)
+    assert found.faults == [] and found.warnings[0] == f"{folder}/work: patients who withdrew consent, and stay out: 1"
+    settings("min_patients: 4", "min_patients: 5")(folder)
+    assert f"policy.min_patients=5: {folder}/scans has 4, so every" in preflight(folder).warnings[1]
+    assert not [each for each in preflight(folder).warnings if "p3" in each]
+
+
 def other_key(folder: Path) -> None:
     (folder / "site.key.pub").write_text(public_line(new_key().public_key()) + "\n")
 
@@ -98,6 +110,9 @@ FAULTS: dict[str, Callable[[Path], object]] = {
     "site.yaml: root: still ???": settings("root: scans", "root: ???"),
     "name=b: this hospital joined as a": settings('name: "a"', 'name: "b"'),
     "labels=brats: unknown scheme": settings("labels: mock", "labels: brats"),
+    "consent.json: cannot be read, so it is not known who withdrew": lambda folder: write_bytes(
+        folder / "work/consent.json", b"{"
+    ),
     "work=": lambda folder: (folder / "work").write_text("a file"),
 }
 
@@ -173,9 +188,10 @@ def test_no_cases(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(preflight(folder).faults) == 1 and "scans" in preflight(folder).faults[0]
 
 
-def freeze_cases(work: Path, count: int) -> None:
+def freeze_cases(work: Path, count: int, spacing: float = 0.2) -> None:
+    settings = {"root": f"{work.parent}/scans", "labels": "mock", "spacing": [spacing, 10.0], "size": [8, 1024]}
     cases = [Entry(Case(f"P{number}", "000", {}, None, None, "mock"), Facts()) for number in range(count)]
-    write_manifest(work, Manifest(version=VERSION, settings={}, everybody=True, tables=[], entries=cases))
+    write_manifest(work, Manifest(version=VERSION, settings=settings, everybody=True, tables=[], entries=cases))
 
 
 def test_a_cohort_of_an_earlier_version_is_a_fault(folder: Path) -> None:
@@ -186,6 +202,13 @@ def test_a_cohort_of_an_earlier_version_is_a_fault(folder: Path) -> None:
     ]
     freeze_cases(folder / "work", 2)
     assert not [fault for fault in preflight(folder).faults if "earlier version" in fault]
+
+
+def test_a_cohort_that_does_not_fit_is_a_fault(folder: Path) -> None:
+    """Every request would be declined; the command is said."""
+    freeze_cases(folder / "work", 5, spacing=0.3)
+    (fault,) = preflight(folder).faults
+    assert "site.yaml has spacing=[0.2, 10.0], and [0.3, 10.0] was frozen" in fault and f"{EMPTY}{folder}" in fault
 
 
 def test_the_room_that_a_cohort_needs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,8 @@ def test_after_a_while(folder: Path, shown: Any) -> None:
         leave(site, round, patients=7, update=b"u" * 1000, metrics={"loss": 0.5})
     leave(site, 12, status="declined", code="policy")
     note(site, {"event": "code_refused", "sha256": "c" * 64})
-    note(site, {"event": "withdrawn", "patient": "e" * 64, "runs": [], "unknown": [], "replies": 0, "cache": 0})
+    for act in ("withdrawn", "readmitted", "withdrawn"):
+        note(site, {"event": act, "patient": "e" * 64, "runs": [], "unknown": [], "replies": 0, "cache": 0})
     with hold(ledger_folder(site.work), 1e-4) as ledger:
         charge = Charge(what="train", run_id="run-1", round=1, sigma=2.0, rate=1.0, steps=1, patients=7)
         ledger.charge(charge, None)

@@ -208,7 +208,9 @@ def test_a_number_of_patients_is_drawn_once_for_a_cohort(folder: Path) -> None:
     write(folder, replace(COUNT, cohort="a"), ROUND, replace(COUNT, cohort="b", noisy=3))
     ledger = read_ledger(folder)
     assert ledger is not None
-    assert [ledger.noisy_count(cohort) for cohort in ("a", "b", "c")] == [12, 3, None]
+    assert [ledger.noisy_count("other", "", cohort) for cohort in ("a", "b", "c")] == [12, 3, None]
+    assert ledger.noisy_count(COUNT.run_id, "another", "c") is None
+    assert ledger.noisy_count(COUNT.run_id, COUNT.reading, "c") == 12  # the run's own, whoever is there by now
 
 
 def test_delta_is_that_of_the_first_charge(folder: Path) -> None:

@@ -10,6 +10,7 @@ from flwr.app import Context, Message, RecordDict
 from private_hospital import PATIENTS, PRIVATE, Config, Hospital, charges, refusal, request_of
 
 from client.app import make_client_app
+from client.doctor.consent import add_withdrawn
 from client.round.ledger import ledger_folder, read_ledger
 from client.round.policy import DeclinedError
 from client.round.privacy import plan_round
@@ -40,6 +41,20 @@ def test_a_number_is_drawn_once_however_patients_are_parted(hospital: Hospital, 
         with suppress(DeclinedError):
             prepare(site, request_of(run_config("privacy=dp_sgd", f"data.split_seed={seed}", "data.validation=0.4")))
     assert len(charges(site, "count")) == 1
+
+
+def test_a_run_keeps_its_number_when_a_patient_withdraws(hospital: Hospital, run_config: Config) -> None:
+    """A second draw would tell that somebody left, and be charged: the budget would not hold the last round."""
+    site, config = hospital.site(), run_config(*PRIVATE, "rounds=3", "privacy.epsilon=2")
+    other = replace(request_of(config), run_id="other")
+    told = [prepare(site, request_of(config)).patients, train(site, other).patients]
+    add_withdrawn(Path(site.work), "Mock-01000")
+    told += [train(site, request_of(config, round)).patients for round in (1, 2, 3)]
+    told += [train(site, replace(other, round=round)).patients for round in (2, 3)]  # which reused the first one's
+    assert len({*told}) == 1 == len(charges(site, "count"))
+    assert [charge.patients for charge in charges(site)] == [PATIENTS] + [PATIENTS - 1] * 5
+    prepare(site, replace(other, run_id="next"))  # has other patients from the first on
+    assert len(charges(site, "count")) == 2
 
 
 def test_a_split_tells_nobody_who_is_there(hospital: Hospital, run_config: Config) -> None:
