@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from client.doctor.examine import examine
+from client.doctor.manifest import freeze, read_manifest
 from server.report.sites import draw_sites
 from shared.config import DataConfig, RunConfig
 from shared.data.cases import Case, split
@@ -75,7 +77,7 @@ def make_sites(
         root = home_path(str(data["root"] or out / "data")).resolve()
         labels = _write(str(data["source"]), data["labels"], rest, run, names, root, report)
         roots, cohorts = [str(root / name) for name in names], [None] * sites
-    return [
+    made = [
         SiteConfig(
             name=name,
             root=root,
@@ -87,6 +89,18 @@ def make_sites(
         )
         for name, root, cohort in zip(names, roots, cohorts, strict=True)
     ]
+    if data["source"] != "folder":
+        for site in made:
+            _freeze_where_moved(site)
+    return made
+
+
+def _freeze_where_moved(site: SiteConfig) -> None:
+    """Freeze the cases anew of a run whose folder was moved with them, as a hospital would: no request does it."""
+    manifest = read_manifest(Path(site.work))
+    if manifest is not None and manifest.settings["root"] != site.root:
+        cases = find_cases(Path(site.root), site.labels)
+        freeze(site, cases, examine(cases, site.check, workers=1, draw=False))
 
 
 def _write(

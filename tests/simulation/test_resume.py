@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plain_federation import sites_of
+from small_run import composed
+
+from client.doctor.manifest import admit
+from simulation.settings import parse_settings
 
 HERE = Path(__file__).parent
 POINTS = (
@@ -57,3 +62,15 @@ def test_killed_and_resumed_is_the_same(runs: tuple[Path, dict[str, int]], point
     assert rounds_of(resumed) == rounds_of(undisturbed)
     leftovers = [*resumed.rglob("*.tmp"), *resumed.glob("spool/*")]
     assert leftovers == []
+
+
+def test_a_run_may_be_moved_with_its_data(tmp_path: Path) -> None:
+    """Its sites' cohorts were frozen where they were; across hospitals only the hospital itself freezes anew."""
+    values = composed("sites=2")
+    run, _ = parse_settings(values)
+    for folder in (tmp_path / "here", tmp_path / "there"):
+        (site, _) = sites_of(values, run, folder)
+        cases = admit(site, run.data, run.task).cases
+        assert len(cases) == values["data"]["patients"]
+        if folder.name == "here":
+            folder.rename(tmp_path / "there")
