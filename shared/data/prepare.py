@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import apply_affine
 
 from shared.config import DataConfig
 from shared.data.cache import Entry, keep
@@ -19,7 +21,9 @@ TOLERANCE = 0.01
 """Spacings that differ by this fraction or less are the same."""
 
 APART = 0.5
-"""Affines of a case's scans may differ by so much, in mm: header rounding, not another place."""
+"""Corners of the volumes of a case's scans may lie so far apart, mm: header rounding, not another place."""
+
+_CORNERS = np.array([*product((0, 1), repeat=3)])
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,11 @@ def images_of(case: Case, data: DataConfig) -> list[Scan]:
 
 
 def same_grid(first: tuple[Scan, Volume], scan: Scan, volume: Volume) -> None:
-    """Raise DataError, shape_mismatch or affine_mismatch, unless a scan's voxels are those of the case's first."""
+    """Raise DataError, shape_mismatch or affine_mismatch, unless a scan's voxels are those of the case's first.
+
+    The place is compared at the eight corners of the volumes, in mm: an entry of an affine is mm per voxel, so a small
+    difference there, a turn or another edge, moves the far side by many mm.
+    """
     expected = first[1]
     if volume.array.shape != expected.array.shape or not np.allclose(volume.spacing, expected.spacing, TOLERANCE, 0):
         raise DataError(
@@ -111,13 +119,19 @@ def same_grid(first: tuple[Scan, Volume], scan: Scan, volume: Volume) -> None:
             f"{scan}: {_grid(volume)}, but {first[0].path.name} {_grid(expected)}; "
             "register a patient's scans to one grid",
         )
-    apart = float(np.abs(volume.affine - expected.affine).max())
+    apart = float(np.linalg.norm(_corners(volume) - _corners(expected), axis=1).max())
     if apart > APART:
         raise DataError(
             "affine_mismatch",
-            f"{scan}: lies elsewhere than {first[0].path.name}, by {apart:.3g} mm; "
+            f"{scan}: lies elsewhere than {first[0].path.name}, by {apart:.3g} mm at a corner; "
             "register a patient's scans to one grid",
         )
+
+
+def _corners(volume: Volume) -> npt.NDArray[np.float64]:
+    """The eight corners of a volume, (8, 3), mm; a voxel reaches half its edge around its centre."""
+    corners: npt.NDArray[np.float64] = apply_affine(volume.affine, _CORNERS * volume.array.shape - 0.5)
+    return corners
 
 
 def _visit(case: Case, scans: Sequence[Scan]) -> dict[str, object]:
