@@ -20,6 +20,7 @@ from client.link.approve import approved
 from client.link.reach import Findings, reach
 from client.link.site_file import read_site, temporary
 from shared.data.labels import LABELS
+from shared.data.leftovers import counted
 from shared.data.volume import DataError
 from shared.keys import certificate_sha256, public_line, read_authority, read_public
 from shared.kit import Kit, parse_kit
@@ -164,11 +165,15 @@ def _look_at_labels(path: Path) -> None:
 
 def _look_at_data(site: SiteConfig, path: Path, found: Findings) -> None:
     """Find the cohort's cases by their names; gliofed-client check reads them."""
-    from shared.data.dataset import site_cases
+    from shared.data.dataset import site_inventory
 
     try:
         if site.labels in LABELS or not Path(site.root).is_dir():
-            patients, least = len({case.patient for case in site_cases(site)}), site.policy.min_patients
+            inventory, least = site_inventory(site), site.policy.min_patients
+            patients = len({case.patient for case in inventory.cases})
+            if strays := inventory.not_understood:
+                sentence = f"not understood: {counted(strays)}, in no case; gliofed-client check names them"
+                found.warnings.append(f"{path}: root={site.root}: {sentence}")
             if patients < least:
                 sentence = f"{site.root} has {patients}, so every request will be declined"
                 found.warnings.append(f"{path}: policy.min_patients={least}: {sentence}")

@@ -14,6 +14,7 @@ from shared.config import DataConfig
 from shared.data.cache import Entry, keep
 from shared.data.cases import Case
 from shared.data.labels import region_values, regions_of
+from shared.data.names import MASK
 from shared.data.transforms import bounding_box, central_block, foreground_voxels, min_max, resample, z_score
 from shared.data.volume import DataError, Floats, Scan, Volume, read_volume
 
@@ -54,7 +55,7 @@ def prepare(cases: Sequence[Case], data: DataConfig, cache: Path) -> Path:
     """Give the folder of the entry for segmentation of `cases`, one patient's visits in order.
 
     All images and masks on one grid, cropped to the voxels that are non-zero in any image, z-scored.
-    Raises DataError: missing_modality, missing_mask, shape_mismatch, those of `read_volume` and `regions_of`.
+    Raises DataError: shape_mismatch, affine_mismatch, those of `scans_of`, `read_volume` and `regions_of`.
     """
     regions = [sorted(values) for values in region_values(cases[0].labels, data.regions)]
     visits = [_visit(case, scans_of(case, data)) for case in cases]
@@ -72,7 +73,7 @@ def prepare_graded(case: Case, data: DataConfig, cache: Path) -> Path:
 
     Each volume is scaled to 0..1 by itself, then the central block of `data.patch` voxels is cut out of the whole scan,
     so that W holds the central axial slices. A modality that the visit lacks is noted as not present.
-    Raises DataError: missing_modality if there is none at all, shape_mismatch, and those of `read_volume`.
+    Raises DataError: missing_modality if there is none at all, two_files, shape_mismatch, and those of `read_volume`.
     """
     there = _there(case, data)
     visit = _visit(case, [case.images[modality] for modality in there])
@@ -83,9 +84,10 @@ def prepare_graded(case: Case, data: DataConfig, cache: Path) -> Path:
 def scans_of(case: Case, data: DataConfig) -> list[Scan]:
     """The case's images in the order of `data.modalities`, then its mask.
 
-    Raises DataError: missing_modality, missing_mask.
+    Raises DataError: two_files, missing_modality, missing_mask.
     """
     images = images_of(case, data)
+    _refuse_twice(case, [MASK])
     if case.mask is None:
         raise DataError("missing_mask", f"{case.patient} visit {case.visit}: no mask; add the segmentation's file")
     return [*images, case.mask]
@@ -94,8 +96,9 @@ def scans_of(case: Case, data: DataConfig) -> list[Scan]:
 def images_of(case: Case, data: DataConfig) -> list[Scan]:
     """The case's images in the order of `data.modalities`.
 
-    Raises DataError: missing_modality.
+    Raises DataError: two_files, missing_modality.
     """
+    _refuse_twice(case, data.modalities)
     missing = [modality for modality in data.modalities if modality not in case.images]
     if missing:
         raise DataError(
@@ -104,6 +107,18 @@ def images_of(case: Case, data: DataConfig) -> list[Scan]:
             "add the file, or leave the patient out",
         )
     return [case.images[modality] for modality in data.modalities]
+
+
+def two_files(case: Case, what: str) -> str:
+    """Name the files that a case has for one modality, or for MASK."""
+    names = ", ".join(str(path) for path in case.twice[what])
+    return f"{case.patient} visit {case.visit}: {len(case.twice[what])} files for {what}: {names}; leave one"
+
+
+def _refuse_twice(case: Case, names: Sequence[str]) -> None:
+    """Raise DataError, two_files: which of them is meant is the hospital's to say."""
+    if twice := [name for name in names if name in case.twice]:
+        raise DataError("two_files", two_files(case, twice[0]))
 
 
 def same_grid(first: tuple[Scan, Volume], scan: Scan, volume: Volume) -> None:
@@ -151,7 +166,7 @@ def _visit(case: Case, scans: Sequence[Scan]) -> dict[str, object]:
 def prepare_images(cases: Sequence[Case], data: DataConfig) -> Images:
     """Prepare the images of `cases`, one patient's visits in order, for segmentation; nothing is written.
 
-    Raises DataError: missing_modality, shape_mismatch, affine_mismatch, and those of `read_volume`.
+    Raises DataError: shape_mismatch, affine_mismatch, and those of `images_of` and `read_volume`.
     """
     images: list[npt.NDArray[np.float16]] = []
     first: tuple[Scan, Volume] | None = None
@@ -210,6 +225,7 @@ def graded_entry(case: Case, data: DataConfig) -> Entry:
 
 def _there(case: Case, data: DataConfig) -> list[str]:
     """Modalities that a visit has, of those that count."""
+    _refuse_twice(case, data.modalities)
     there = [modality for modality in data.modalities if modality in case.images]
     if not there:
         wanted, has = ", ".join(data.modalities), ", ".join(case.images) or "no image"
