@@ -63,7 +63,8 @@ def test_names_that_real_files_have_are_read(root, names):
         ([f"B_9/B_9_{name}.nrrd" for name in FOUR], "B_9", "3D Slicer"),
         ([f"B_9/series/IM{n:04d}" for n in range(20)], "B_9", "dcm2niix"),
         ([f"B_9/{n}.dcm" for n in range(20)], "B_9", "dcm2niix"),
-        (["B_9/B_9_t1.img", "B_9/B_9_t1.hdr"], "B_9", "nib-convert"),
+        (["B_9/B_9_t1.hdr", "B_9/B_9_t1.img"], "B_9", "does not tell left from right"),
+        (["B_9/B_9_t1.mgz"], "B_9", "nib-convert"),
         (["B_9_t1.nii.gz", "B_9_t2.nii.gz"], "", "a folder of its own"),
     ],
 )
