@@ -70,9 +70,8 @@ def _test_files(root: Path, listing: dict[str, Any]) -> Iterator[Path]:
     entries = listing.get("test")
     for entry in entries if isinstance(entries, list) else []:
         for value in entry.values() if isinstance(entry, dict) else [entry]:
-            yield from (
-                root / path for path in (value if isinstance(value, list) else [value]) if isinstance(path, str)
-            )
+            paths = value if isinstance(value, list) else [value]
+            yield from (root / path for path in paths if isinstance(path, str) and os.path.isfile(root / path))
 
 
 def _channels(path: Path, listing: dict[str, Any]) -> list[str]:

@@ -26,7 +26,7 @@ _NIFTI = re.compile(rf"(.+?){_COPY}?\.nii{_COPY}?(?:\.gz)?", re.IGNORECASE)
 _CURES = {
     **dict.fromkeys((".dcm", ".dicom", ".ima", ".par", ".rec"), "convert DICOM with dcm2niix"),
     **dict.fromkeys((".mha", ".mhd", ".nrrd", ".nhdr"), "save MetaImage or NRRD as .nii.gz with 3D Slicer"),
-    **dict.fromkeys((".hdr", ".img"), "export .hdr and .img anew as .nii.gz, for Analyze does not tell left from right"),
+    **dict.fromkeys((".hdr", ".img"), "export .hdr and .img anew: Analyze does not tell left from right"),
     **dict.fromkeys((".mgz", ".mgh"), "convert MGH with nib-convert, which comes with nibabel"),
     ".mnc": "convert MINC with mnc2nii",
     ".mif": "convert MIF with mrconvert",

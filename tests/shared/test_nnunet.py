@@ -46,6 +46,13 @@ def test_channels_are_read_by_their_names(tmp_path, listing, cases):
     assert sum(len(stray.files) for stray in inventory.not_understood) == (4 if cases == 1 else 0)
 
 
+def test_a_list_of_tests_hides_no_folder(tmp_path):
+    """An empty path there is the root itself, and would make all of it known."""
+    root = raw_folder(tmp_path, v1() | {"test": ["", {"image": "imagesTr", "label": 7}]})
+    [stray] = take_inventory(root, "msd").not_understood
+    assert len(stray.files) == 4
+
+
 def test_a_channel_or_a_mask_that_is_missing_is_missing_in_the_case(tmp_path):
     root = raw_folder(tmp_path, V2)
     (root / "imagesTr/BRATS_002_0001.nii.gz").unlink()
