@@ -13,7 +13,8 @@ from server.report.sites import draw_sites
 from shared.config import DataConfig, RunConfig
 from shared.data.cases import Case, split
 from shared.data.labels import LABELS, region_values
-from shared.data.layouts import find_cases
+from shared.data.layouts import find_cases, take_inventory
+from shared.data.leftovers import counted
 from shared.data.volume import DataError
 from shared.files import write_json
 from shared.parse import ConfigError, home_path, parse
@@ -164,7 +165,14 @@ def _deal(
     what = {"root": str(root), "labels": labels, "run": run.hash, "sites": len(names), **asdict(dealing)}
     if kept.exists() and (saved := json.loads(kept.read_text()))["of"] == what:
         return [tuple(cohort) for cohort in saved["cohorts"]]
-    usable = _usable(find_cases(root, labels), run, root)
+    inventory = take_inventory(root, labels)
+    usable = _usable(inventory.cases, run, root)
+    if strays := inventory.not_understood:
+        print(f"{root}: not understood: {counted(strays)}, in no case; gliofed-client check names them", flush=True)
+    if lacking := len(inventory.cases) - len(usable):
+        print(
+            f"{root}: {lacking} of {len(inventory.cases)} cases lack what this run reads, and are not dealt", flush=True
+        )
     visits: dict[str, int] = {}
     for case in usable:
         visits[case.patient] = visits.get(case.patient, 0) + 1

@@ -107,6 +107,7 @@ PLANTS: dict[str, Callable[[Path], object]] = {
     "wrong_format": raw("t1", gzip.decompress),
     "non_finite": every(("t1",), _nan),
     "not_3d": every(("t1",), lambda array, affine: (np.stack([array, array], 3), affine)),
+    "two_files": lambda folder: shutil.copy(of(folder, "t1"), folder / f"{folder.name}_t1 (1).nii.gz"),
     "missing_modality": lambda folder: of(folder, "t1").unlink(),
     "missing_mask": lambda folder: of(folder, "seg").unlink(),
     "label_values": every(("seg",), lambda array, affine: (np.where(array == 4, 3, array), affine)),
@@ -126,4 +127,4 @@ PLANTS: dict[str, Callable[[Path], object]] = {
     "modalities_swapped": _swap,
     "intensity_outlier": every(("t2",), lambda array, affine: (array * np.int16(15), affine)),
 }
-"""Code -> what gives a case this fault and no other. duplicate, split_leak and no_grade need more than a folder."""
+"""Code -> what gives a case this fault and no other. duplicate, split_leak, no_grade and not_understood need more."""

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from client.doctor.consent import hold_patients, read_consent
 from client.doctor.examine import examine, spread
-from client.doctor.findings import Task
+from client.doctor.findings import Finding, Task, of_stray
 from client.doctor.judgement import CaseReport, judge
 from client.doctor.manifest import admit, freeze
 from client.doctor.page import by_patient, summary, write_reports
@@ -28,7 +28,8 @@ from shared.config import DataConfig
 from shared.data.cases import Case
 from shared.data.dataset import Reading, open_cohort
 from shared.data.labels import LABELS
-from shared.data.layouts import find_cases
+from shared.data.layouts import Inventory, take_inventory
+from shared.data.leftovers import counted
 from shared.data.volume import DataError
 from shared.parse import ConfigError, Positive, Strict, home_path, parse
 from shared.site_config import CheckConfig, SiteConfig
@@ -38,6 +39,8 @@ LONG = 40
 """Most patients of whom the table names also those without findings."""
 SENTENCES = 100
 """Most findings that are printed; all of them are in the files."""
+PATTERNS = 20
+"""Most kinds of files not used that are printed; all of them are in the files."""
 EVERY = 10.0
 """Seconds between two lines of progress in a pipe."""
 
@@ -73,11 +76,13 @@ def check(values: Mapping[str, Any]) -> int:
     if settings.labels not in LABELS:
         raise ConfigError(f"data.labels={settings.labels}: unknown scheme; known are {', '.join(LABELS)}")
     root = home_path(settings.root).resolve()
-    cases, data = find_cases(root, settings.labels), settings.data
+    inventory, data = take_inventory(root, settings.labels), settings.data
+    cases = inventory.cases
     now = datetime.now().astimezone()
     out = _folder("out", settings.out or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")
     work = str(_folder("work", settings.work)) if settings.work else None
     workers = settings.workers or _cores()
+    strays = [of_stray(stray, "warning" if inventory.listed else "error") for stray in inventory.not_understood]
     with hold_patients(Path(work)) if work else nullcontext():  # who withdraws meanwhile is not in a report that stays
         if work:
             cases = _with_consent(cases, Path(work))
@@ -85,8 +90,9 @@ def check(values: Mapping[str, Any]) -> int:
             inspected = examine(cases, settings.check, workers, progress.report)
         task, split = settings.task, (data.validation, data.split_seed)
         reports = judge(cases, inspected, settings.check, data.modalities, task, *split)
-        write_reports(reports, {"root": str(root), "labels": settings.labels, "task": task}, out)
-    _print(reports)
+        of = {"root": str(root), "labels": settings.labels, "task": task}
+        write_reports(reports, strays, inventory.not_used, of, out)
+    _print(reports, strays, inventory)
     print(f"{out}: check.html has pictures, check.json all of it")
     if work:
         site = SiteConfig(name="check", root=str(root), labels=settings.labels, work=work, check=settings.check)
@@ -96,7 +102,7 @@ def check(values: Mapping[str, Any]) -> int:
             _prepare(site, settings, workers)
         else:
             print(f"{work}: the cohort is frozen, and no case of it can be used for this task and these modalities")
-    return 1 if any(report.status == "error" for report in reports) else 0
+    return 1 if any(each.severity == "error" for each in (*strays, *_findings(reports))) else 0
 
 
 def _with_consent(cases: Sequence[Case], work: Path) -> list[Case]:
@@ -162,26 +168,38 @@ def _folder(key: str, given: str) -> Path:
     return folder
 
 
-def _print(reports: list[CaseReport]) -> None:
+def _findings(reports: Sequence[CaseReport]) -> list[Finding]:
+    return [finding for report in reports for finding in report.findings]
+
+
+def _print(reports: Sequence[CaseReport], strays: Sequence[Finding], inventory: Inventory) -> None:
     """A table by patient, a sentence for each finding, and the counts."""
     rows = by_patient(reports)
     shown = rows if len(rows) <= LONG else [row for row in rows if row[3]]
+    lines = [(patient, str(len(visits)), status, codes) for patient, visits, status, codes in shown]
+    lines += [(Path(each.file or "").name, "", each.severity, [each.code]) for each in strays]
     table = Table("patient", "visits", "findings")
-    for patient, visits, status, codes in shown:
+    for name, visits, status, codes in lines:
         style = {"ok": "green", "warning": "yellow", "error": "red"}[status]
         # Text, for a name may hold what rich takes for markup.
-        table.add_row(Text(plain(patient)), str(len(visits)), Text(" ".join(codes) or "ok", style))
-    if shown:
+        table.add_row(Text(plain(name)), visits, Text(" ".join(codes) or "ok", style))
+    if lines:
         Console().print(table)
     if len(shown) < len(rows):
         print(f"and {len(rows) - len(shown)} patients without findings")
-    sentences = [f"{each.severity}: {each.code}: {each.message}" for report in reports for each in report.findings]
+    sentences = [f"{each.severity}: {each.code}: {each.message}" for each in (*strays, *_findings(reports))]
     for sentence in sentences[:SENTENCES]:
         print(plain(sentence))
     if len(sentences) > SENTENCES:
         print(f"and {len(sentences) - SENTENCES} more findings")
-    counts = summary(reports)
-    print(f"{counts['cases']} cases, {counts['error']} with errors, {counts['warning']} with warnings only")
+    patterns = sorted(inventory.not_used.items(), key=lambda each: -each[1])
+    for pattern, count in patterns[:PATTERNS]:
+        print(plain(f"not used: {pattern}: {count} files"))
+    if len(patterns) > PATTERNS:
+        print(f"and {len(patterns) - PATTERNS} more kinds of files that are not used")
+    counts = summary(reports, strays)
+    rest = f"; not understood: {counted(inventory.not_understood)}" if strays else ""
+    print(f"{counts['cases']} cases, {counts['error']} with errors, {counts['warning']} with warnings only{rest}")
 
 
 class _CasesProgress(Progress):

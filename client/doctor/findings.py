@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from shared.data.leftovers import Stray
+from shared.data.names import MASK as MASK
 from shared.data.volume import Volume
 
 Severity = Literal["error", "warning"]
@@ -21,6 +23,7 @@ ERRORS = {
     "not_3d": "the file holds no single volume",
     "missing_modality": "the case lacks an image",
     "missing_mask": "the case lacks a mask",
+    "two_files": "the case has two files for one image or mask",
     "no_grade": "the patient's grade is not known",
     "label_values": "the mask has values outside the declared scheme",
     "shape_mismatch": "scans of the case have other sizes or spacings",
@@ -32,6 +35,7 @@ ERRORS = {
     "duplicate": "the case is there twice, under two names",
     "same_image_twice": "two modalities are one image",
     "constant_image": "all voxels have one value",
+    "not_understood": "no case has this folder or these files",
 }
 """Code -> what it means. A case with one of these is not fit for training."""
 WARNINGS = {
@@ -62,6 +66,11 @@ class Finding:
     """PNG of the place; empty where there is none to show."""
 
 
+def of_stray(stray: Stray, severity: Severity) -> Finding:
+    """What no case has, as a finding."""
+    return Finding(code="not_understood", message=str(stray), file=str(stray.folder), severity=severity)
+
+
 @dataclass(frozen=True)
 class FileState:
     """What a file was when it was checked: another size, time or hash is another file."""
@@ -90,9 +99,6 @@ class ImageFacts:
     zeros: float
     """Share of the voxels that are zero."""
 
-
-MASK = "mask"
-"""Stands for the mask where modalities are named."""
 
 Matrix = tuple[tuple[float, ...], ...]
 

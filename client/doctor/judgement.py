@@ -9,7 +9,7 @@ from client.doctor.comparison import cohort_findings
 from client.doctor.findings import MASK, Facts, FileState, Finding, Grid, Seen, Task
 from client.doctor.inspection import Inspection, scans_of
 from shared.data.cases import Case
-from shared.data.prepare import same_grid
+from shared.data.prepare import same_grid, two_files
 from shared.data.volume import DataError, Scan
 from shared.site_config import CheckConfig
 
@@ -82,12 +82,15 @@ def _seen(case: Case, inspected: Inspection, rules: CheckConfig, modalities: Seq
 def _missing(case: Case, modalities: Sequence[str], task: Task) -> list[Finding]:
     """Name scans that are not there. Grading can do without some images, and knows that they are missing."""
     found, name = [], f"{case.patient} visit {case.visit}"
-    if missing := [each for each in modalities if each not in case.images]:
+    for each in [*modalities, MASK] if task == "segmentation" else modalities:
+        if each in case.twice:
+            found.append(Finding(code="two_files", message=two_files(case, each), file=str(case.twice[each][0])))
+    if missing := [each for each in modalities if each not in case.images and each not in case.twice]:
         has = ", ".join(case.images) or "no image"
         message = f"{name}: no {', '.join(missing)}; has {has}; add the file, or leave the case out"
         lenient = task == "grading" and len(missing) < len(modalities)
         found.append(Finding(code="missing_modality", message=message, severity="warning" if lenient else "error"))
-    if task == "segmentation" and case.mask is None:
+    if task == "segmentation" and case.mask is None and MASK not in case.twice:
         message = f"{name}: no mask; add the segmentation's file, or leave the case out"
         found.append(Finding(code="missing_mask", message=message))
     return found

@@ -25,8 +25,8 @@ from client.doctor.inspection import Inspection
 from client.doctor.judgement import judge
 from shared.config import DataConfig
 from shared.data.cases import Case
-from shared.data.dataset import site_cases
-from shared.data.layouts import TABLES
+from shared.data.dataset import site_inventory
+from shared.data.layouts import TABLES, Inventory
 from shared.data.prepare import prepared_shape
 from shared.data.volume import DataError
 from shared.files import write_json
@@ -91,7 +91,7 @@ def admit(site: SiteConfig, data: DataConfig, task: Task) -> Admitted:
 
     Raises DataError: changed_file if a file is not what was frozen, whether the run reads it or not, or site.yaml asks
     for something else; the first case's code if none passed; too_fine where data.spacing makes a scan too large; and
-    those of `site_cases`.
+    those of `site_inventory`.
     """
     consent = read_consent(Path(site.work))
     entries = [entry for entry in _frozen(site, consent).entries if _belongs(site, consent, entry.case.patient)]
@@ -215,15 +215,19 @@ def _frozen(site: SiteConfig, consent: Consent) -> Manifest:
         if sentence := misfit(site, manifest):
             raise DataError("changed_file", sentence)
         return _unchanged(site, consent, manifest)
-    cases = consenting_cases(site, consent)
+    inventory = consenting_inventory(site, consent)
+    for stray in inventory.not_understood:
+        log.warning("not understood: %s", stray)
+    cases = inventory.cases
     return freeze(site, cases, examine(cases, site.check, workers=1, draw=False))
 
 
-def consenting_cases(site: SiteConfig, consent: Consent) -> list[Case]:
-    """Find the cases of the site's patients but those who withdrew. Raises DataError as `site_cases` does."""
+def consenting_inventory(site: SiteConfig, consent: Consent) -> Inventory:
+    """Find the cases of the site's patients but those who withdrew. Raises DataError as `site_inventory` does."""
     if site.patients is not None:  # else those whose scans are gone would be missed, and named
         site = replace(site, patients=tuple(filter(consent.given, site.patients)))
-    return [case for case in site_cases(site) if consent.given(case.patient)]
+    inventory = site_inventory(site)
+    return replace(inventory, cases=[case for case in inventory.cases if consent.given(case.patient)])
 
 
 def _unchanged(site: SiteConfig, consent: Consent, manifest: Manifest) -> Manifest:

@@ -2,7 +2,7 @@
 
 import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -21,45 +21,65 @@ margin: .6rem 0; align-items: flex-start } img { background: #000 } figcaption {
 """
 
 
-def summary(reports: Sequence[CaseReport]) -> dict[str, Any]:
-    """Counts of the whole cohort: cases, patients, cases by status, and cases by code."""
+def summary(reports: Sequence[CaseReport], strays: Sequence[Finding]) -> dict[str, Any]:
+    """Counts of the whole cohort: cases, patients, cases by status, by code, and what is in no case."""
     codes = Counter(code for report in reports for code in {finding.code for finding in report.findings})
+    codes += Counter(finding.code for finding in strays)
     return {
         "cases": len(reports),
         "patients": len({report.patient for report in reports}),
         **{status: sum(report.status == status for report in reports) for status in ("ok", "warning", "error")},
+        "not_understood": len(strays),
         "codes": dict(sorted(codes.items())),
     }
 
 
-def write_reports(reports: Sequence[CaseReport], settings: Mapping[str, Any], out: Path) -> None:
-    """Write check.json and check.html into `out`, each whole or not at all; `settings` is shown with the counts."""
+def write_reports(
+    reports: Sequence[CaseReport],
+    strays: Sequence[Finding],
+    not_used: Mapping[str, int],
+    settings: Mapping[str, Any],
+    out: Path,
+) -> None:
+    """Write check.json and check.html into `out`, each whole or not at all; `settings` is shown with the counts.
+
+    `strays` are findings of what is in no case, `not_used` counts known files by pattern.
+    """
     cases = [
         {
             "patient": report.patient,
             "visit": report.visit,
             "status": report.status,
-            "findings": [
-                {"code": each.code, "severity": each.severity, "file": each.file, "message": each.message}
-                for each in report.findings
-            ],
+            "findings": _plain(report.findings),
         }
         for report in reports
     ]
-    write_json(out / "check.json", {"summary": {**settings, **summary(reports)}, "cases": cases})
+    counts = {**settings, **summary(reports, strays)}
+    rest = {"not_understood": _plain(strays), "not_used": dict(sorted(not_used.items()))}
+    write_json(out / "check.json", {"summary": counts, "cases": cases, **rest})
     # A file's name may hold bytes that are no text.
-    write_bytes(out / "check.html", page(reports, settings).encode(errors="backslashreplace"))
+    write_bytes(out / "check.html", page(reports, strays, not_used, settings).encode(errors="backslashreplace"))
 
 
-def page(reports: Sequence[CaseReport], settings: Mapping[str, Any]) -> str:
+def _plain(findings: Sequence[Finding]) -> list[dict[str, str | None]]:
+    """Findings without their pictures."""
+    return [
+        {"code": each.code, "severity": each.severity, "file": each.file, "message": each.message} for each in findings
+    ]
+
+
+def page(
+    reports: Sequence[CaseReport], strays: Sequence[Finding], not_used: Mapping[str, int], settings: Mapping[str, Any]
+) -> str:
     """One HTML page that needs nothing else: pictures are inside, names are escaped, nothing runs."""
-    counts = summary(reports)
+    counts = summary(reports, strays)
     facts = {
         **settings,
         **{key: counts[key] for key in ("cases", "patients")},
         "without findings": counts["ok"],
         "with warnings only": counts["warning"],
         "with errors": counts["error"],
+        "not understood": counts["not_understood"],
     }
     codes = {code: [number, (ERRORS | WARNINGS)[code]] for code, number in counts["codes"].items()}
     parts = [
@@ -72,6 +92,9 @@ def page(reports: Sequence[CaseReport], settings: Mapping[str, Any]) -> str:
         "<h2>Findings</h2><p>Pictures are axial slices, seen from the feet: the patient's right is on the left. "
         "The mask, or what is wrong, is outlined.</p>",
         *(_case(report) for report in reports if report.findings),
+        "<h3>In no case</h3>" if strays else "",
+        *map(_finding, strays),
+        "<h2>Known and not used</h2>" + _table(("files", "number"), sorted(not_used.items())) if not_used else "",
         "<p>Names and pictures here are patients': this page stays at the hospital.</p></body></html>",
     ]
     return "\n".join(parts)
@@ -115,7 +138,7 @@ def _finding(finding: Finding) -> str:
     return f"<figure>{picture}{words}</figure>"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     first = "".join(f"<th>{escape(word)}</th>" for word in head)
     lines = ["".join(_cell(value) for value in row) for row in rows]
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in [first, *lines] if line) + "</table>"

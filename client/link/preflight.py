@@ -20,6 +20,7 @@ from client.link.approve import approved
 from client.link.reach import Findings, reach
 from client.link.site_file import read_site, temporary
 from shared.data.labels import LABELS
+from shared.data.leftovers import counted
 from shared.data.volume import DataError
 from shared.keys import certificate_sha256, public_line, read_authority, read_public
 from shared.kit import Kit, parse_kit
@@ -180,12 +181,16 @@ def _look_at_consent(site: SiteConfig, path: Path, found: Findings) -> "Consent"
 def _look_at_data(site: SiteConfig, path: Path, consent: "Consent | None", found: Findings) -> None:
     """Find the cohort's cases by their names; gliofed-client check reads them."""
     from client.doctor.consent import Consent
-    from client.doctor.manifest import consenting_cases
+    from client.doctor.manifest import consenting_inventory
 
     consent = consent or Consent("", frozenset())  # what is wrong with it was said
     try:
         if site.labels in LABELS or not Path(site.root).is_dir():
-            patients, least = len({case.patient for case in consenting_cases(site, consent)}), site.policy.min_patients
+            inventory, least = consenting_inventory(site, consent), site.policy.min_patients
+            patients = len({case.patient for case in inventory.cases})
+            if strays := inventory.not_understood:
+                sentence = f"not understood: {counted(strays)}, in no case; gliofed-client check names them"
+                found.warnings.append(f"{path}: root={site.root}: {sentence}")
             if patients < least:
                 sentence = f"{site.root} has {patients}, so every request will be declined"
                 found.warnings.append(f"{path}: policy.min_patients={least}: {sentence}")

@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from hydra import compose, initialize_config_module
@@ -18,7 +17,7 @@ from client.overrides import quoted
 from client.prediction.exported import Exported, find_export, read_export
 from shared.data.cases import Case
 from shared.data.labels import LABELS, region_values
-from shared.data.layouts import find_cases
+from shared.data.layouts import take_inventory
 from shared.data.volume import DataError
 from shared.files import write_json
 from shared.hydra_words import words as hydra_words
@@ -61,44 +60,19 @@ def predict_command(words: list[str]) -> int:
         folder = find_export(given)
         exported = read_export(folder, options)
         labels = _labels(exported, settings.data.labels)
-        cases = cases_under(home_path(settings.data.root).resolve(), labels or "")
+        inventory = take_inventory(home_path(settings.data.root).resolve(), labels or "")
         out = home_path(settings.out or f"outputs/{datetime.now().astimezone():%Y-%m-%d/%H-%M-%S}")
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"out={out}: is there and not empty; give a new folder, or remove it")
-        return _predict(settings, folder, exported, labels, cases, out)
+        for stray in inventory.not_understood:
+            print(plain(f"not understood: {stray}"), file=sys.stderr)
+        return _predict(settings, folder, exported, labels, inventory.cases, out)
     except (ConfigError, DataError) as error:
         return _say(f"{error}; see gliofed-client --help", WRONG_USE)
     except OSError as error:
         return _say(f"{error.filename or 'out'}: {error.strerror}; make room or mend it, then start again", FAILED)
     except KeyboardInterrupt:
         return _say("interrupted; masks that are written are whole", INTERRUPTED)
-
-
-def cases_under(root: Path, labels: str) -> list[Case]:
-    """All cases under `root`, or the one case that `root` is the folder of.
-
-    Raises DataError as `find_cases` does.
-    """
-    try:
-        return find_cases(root, labels)
-    except DataError as fault:
-        if fault.code != "no_cases" or not root.is_dir():
-            raise
-        # A layout is a folder of cases. The parent may hold other things, so the case is seen in a folder of its own.
-        with TemporaryDirectory() as above:
-            (link := Path(above) / root.name).symlink_to(root)
-            try:
-                found = find_cases(Path(above), labels)
-            except DataError:
-                raise fault from None
-        return [replace(case, images=_moved(case, link, root), mask=None) for case in found]
-
-
-def _moved(case: Case, link: Path, root: Path) -> dict[str, Any]:
-    return {
-        name: replace(scan, path=root / scan.path.relative_to(link)) if scan.path.is_relative_to(link) else scan
-        for name, scan in case.images.items()
-    }
 
 
 def _settings(words: list[str]) -> _Settings:

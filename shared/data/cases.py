@@ -1,8 +1,9 @@
 """What a case is, and the split by patient."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import Literal
 
 from shared.data.volume import Scan
@@ -29,6 +30,18 @@ class Case:
     """Where the data set itself puts the patient; None: a hash of the id decides."""
     scanner: str | None = None
     """Scanner or institution, where the data set tells it."""
+    twice: dict[str, list[Path]] = field(default_factory=dict)
+    """Files by modality or MASK where there are several for one: none of them is in `images` or `mask`."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a layout finds under a root."""
+
+    cases: list[Case]
+    """A patient's in order of time."""
+    known: set[Path]
+    """Folders whose further files the layout has and gliofed does not use, such as a case's, and single such files."""
 
 
 def split(

@@ -1,32 +1,39 @@
-"""Cases that MONAI's or the Decathlon's `dataset.json` names."""
+"""Cases that MONAI's, the Decathlon's or nnU-Net's `dataset.json` names."""
 
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from shared.data.cases import Case, Side
-from shared.data.tables import MODALITIES, bad_table, modality_name, named_file, natural
+from shared.data.cases import Case, Found, Side
+from shared.data.folders import Folder
+from shared.data.names import MODALITIES, modality_name, stem
+from shared.data.tables import bad_table, named_file, natural
 from shared.data.volume import DataError, Scan
 
 DATALIST = "dataset.json"
+WHICH = 'which modalities? Add "channel_names": {"0": "FLAIR", "1": "T1w"}'
 
 
-def datalist(root: Path, labels: str) -> list[Case]:
+def datalist(root: Folder, labels: str) -> Found:
     """Cases of `dataset.json`: lists `training` and `validation` of {"image": path or paths, "label": path}.
 
-    A path alone is a file of one modality, or of all as channels of a fourth axis (MSD Task01). `channel_names` or
-    `modality` names them; without it, the files' own ends do. An entry may have `patient` and `visit`; else its file's
-    name is the patient. Sides are declared where there is a list `validation`; `test` has no masks and is left out.
-    Raises DataError: bad_table (names the entry), unreadable.
+    A path alone is a file of one modality, of all as channels of a fourth axis (MSD Task01), or nnU-Net's name for
+    X_0000.nii.gz and on, a file a channel. `channel_names` or `modality` names them; without it, the files' own ends
+    do. An entry may have `patient` and `visit`; else its file's name is the patient. Sides are declared where there is
+    a list `validation`; `test` has no masks and is left out. Where there are no lists, as nnU-Net v2 writes it, the
+    cases are those of `imagesTr/` and `labelsTr/`. Raises DataError: bad_table (names the entry), unreadable.
     """
-    path = root / DATALIST
+    path = root.path / DATALIST
     listing = _json(path) if os.path.lexists(path) else {}
     names = _channels(path, listing)
     cases: dict[tuple[str, str, str], Case] = {}
-    for side in get_args(Side):
-        entries = listing.get(side) or []
+    lists = {side: listing.get(side) or [] for side in get_args(Side)}
+    if listing and not any(lists.values()):
+        lists["training"] = _nnunet(root, path, listing)
+    for side, entries in lists.items():
         if not isinstance(entries, list):
             raise bad_table(path, f"{side}: must be a list of entries with image and label")
         for number, entry in enumerate(entries):
@@ -34,13 +41,37 @@ def datalist(root: Path, labels: str) -> list[Case]:
             if not isinstance(entry, dict) or not entry.get("image"):
                 raise bad_table(path, f'{where}: must be {{"image": path, "label": path}}, not {str(entry)[:60]}')
             images = _listed(path, where, entry["image"], names)
-            patient, visit = _who(entry, [scan.path for scan in images.values()])
+            one = isinstance(entry["image"], str)
+            patient, visit = _who(entry, [Path(entry["image"])] if one else [scan.path for scan in images.values()])
             mask = Scan(named_file(path, f"{where}.label", entry["label"])) if entry.get("label") else None
             declared = side if listing.get("validation") else None
             if (side, patient, visit) in cases:
                 raise bad_table(path, f'{where}: {patient} visit {visit} again; give entries "patient" and "visit"')
             cases[side, patient, visit] = Case(patient, visit, images, mask, None, labels, declared)
-    return sorted(cases.values(), key=lambda case: natural(case.visit))
+    without_masks = {root.path / "imagesTs", root.path / "labelsTs", *_test_files(root.path, listing)}
+    return Found(sorted(cases.values(), key=lambda case: natural(case.visit)), without_masks)
+
+
+def _nnunet(root: Folder, path: Path, listing: dict[str, Any]) -> list[dict[str, str]]:
+    """The entries that nnU-Net v2 leaves to the names of its files, in the form of v1."""
+    ending, images, masks = str(listing.get("file_ending", ".nii.gz")), root.child("imagesTr"), root.child("labelsTr")
+    if images.files and stem(f"X{ending}") is None:
+        raise bad_table(path, f"file_ending={ending}: is not read; convert images and masks to .nii.gz")
+    of_a_channel = (re.fullmatch(rf"(.+)_\d{{4}}{re.escape(ending)}", file) for file in images.files)
+    files = sorted({f"{match[1]}{ending}" for match in of_a_channel if match})
+    return [
+        {"image": f"{images.name}/{file}"} | ({"label": f"{masks.name}/{file}"} if file in masks.files else {})
+        for file in files
+    ]
+
+
+def _test_files(root: Path, listing: dict[str, Any]) -> Iterator[Path]:
+    """The files of the list `test`, whose entries are paths or as those of `training`."""
+    entries = listing.get("test")
+    for entry in entries if isinstance(entries, list) else []:
+        for value in entry.values() if isinstance(entry, dict) else [entry]:
+            paths = value if isinstance(value, list) else [value]
+            yield from (root / path for path in paths if isinstance(path, str) and os.path.isfile(root / path))
 
 
 def _channels(path: Path, listing: dict[str, Any]) -> list[str]:
@@ -59,18 +90,31 @@ def _channels(path: Path, listing: dict[str, Any]) -> list[str]:
 
 def _listed(path: Path, where: str, image: object, names: list[str]) -> dict[str, Scan]:
     """The images of a datalist's entry, by modality."""
+    if isinstance(image, str) and not os.path.isfile(path.parent / image):
+        by_channel = _channel_files(path.parent / image, names or [""])
+        if by_channel and not names:
+            raise bad_table(path, f"{where}.image: {WHICH}")
+        if by_channel:
+            return by_channel
     values = image if isinstance(image, list) else [image]
     files = [named_file(path, f"{where}.image", value) for value in values]
     if len(files) == 1 and len(names) > 1:
         return {name: Scan(files[0], channel, len(names)) for channel, name in enumerate(names)}
     ends = [modality_name(re.split(r"[-_]", _stem(file))[-1]) for file in files]
     if not names and len(set(ends) & set(MODALITIES.values())) < len(files):
-        raise bad_table(path, f'{where}.image: which modalities? Add "channel_names": {{"0": "FLAIR", "1": "T1w"}}')
+        raise bad_table(path, f"{where}.image: {WHICH}")
     if names and len(names) != len(files):
         raise bad_table(
             path, f"{where}.image: {len(files)} files, but channel_names has {len(names)}; give one a channel"
         )
     return {name: Scan(file) for name, file in zip(names or ends, files, strict=True)}
+
+
+def _channel_files(file: Path, names: list[str]) -> dict[str, Scan]:
+    """Those of nnU-Net's X_0000.nii.gz, X_0001.nii.gz, ... for X.nii.gz that are there, by modality."""
+    name = _stem(file)
+    files = [file.with_name(f"{name}_{number:04d}{file.name[len(name) :]}") for number in range(len(names))]
+    return {name: Scan(file) for name, file in zip(names, files, strict=True) if os.path.isfile(file)}
 
 
 def _who(entry: dict[str, Any], files: list[Path]) -> tuple[str, str]:
@@ -86,7 +130,7 @@ def _who(entry: dict[str, Any], files: list[Path]) -> tuple[str, str]:
 
 
 def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    return stem(path.name) or path.name
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ from typing import Literal
 from shared.config import DataConfig
 from shared.data.cases import Case, Grade, Side, split
 from shared.data.labels import region_values
-from shared.data.layouts import find_cases
+from shared.data.layouts import Inventory, take_inventory
 from shared.data.prepare import prepare, prepare_graded, scans_of
 from shared.data.volume import DataError
 from shared.site_config import SiteConfig
@@ -48,23 +48,33 @@ class Cohort:
 
 
 def site_cases(site: SiteConfig) -> list[Case]:
+    """The cases of `site_inventory`; what is not understood is named in the site's log."""
+    inventory = site_inventory(site)
+    for stray in inventory.not_understood:
+        log.warning("not understood: %s", stray)
+    return inventory.cases
+
+
+def site_inventory(site: SiteConfig) -> Inventory:
     """Find the cases of the site's patients, by patient and in order of time.
 
-    Raises DataError: no_cases, unknown_patients, and those of `find_cases`.
+    Where `patients` names them, whatever else lies under the root is not asked for.
+    Raises DataError: no_cases, unknown_patients, and those of `take_inventory`.
     """
-    cases = find_cases(Path(site.root), site.labels)
+    inventory = take_inventory(Path(site.root), site.labels)
     if site.patients is None:
-        return cases
+        return inventory
     if not site.patients:
         raise DataError("no_cases", "patients is an empty list; name some, or null for all under root")
-    there, wanted = {case.patient for case in cases}, set(site.patients)
+    there, wanted = {case.patient for case in inventory.cases}, set(site.patients)
     if unknown := sorted(wanted - there):
+        stray = f"; not understood: {inventory.not_understood[0]}" if inventory.not_understood else ""
         raise DataError(
             "unknown_patients",
             f"patients={', '.join(unknown[:5])}{' and more' * (len(unknown) > 5)}: not under {site.root}, "
-            f"which has {len(there)} patients",
+            f"which has {len(there)} patients{stray}",
         )
-    return [case for case in cases if case.patient in wanted]
+    return replace(inventory, cases=[case for case in inventory.cases if case.patient in wanted], not_understood=[])
 
 
 def open_cohort(

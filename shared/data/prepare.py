@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.affines import apply_affine
 
 from shared.config import DataConfig
 from shared.data.cache import Entry, keep
 from shared.data.cases import Case
 from shared.data.labels import region_values, regions_of
+from shared.data.names import MASK
 from shared.data.transforms import (
     bounding_box,
     central_block,
@@ -27,7 +30,9 @@ TOLERANCE = 0.01
 """Spacings that differ by this fraction or less are the same."""
 
 APART = 0.5
-"""Affines of a case's scans may differ by so much, in mm: header rounding, not another place."""
+"""Corners of the volumes of a case's scans may lie so far apart, mm: header rounding, not another place."""
+
+_CORNERS = np.array([*product((0, 1), repeat=3)])
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def prepare(cases: Sequence[Case], data: DataConfig, cache: Path) -> Path:
     """Give the folder of the entry for segmentation of `cases`, one patient's visits in order.
 
     All images and masks on one grid, cropped to the voxels that are non-zero in any image, z-scored.
-    Raises DataError: missing_modality, missing_mask, shape_mismatch, those of `read_volume` and `regions_of`.
+    Raises DataError: shape_mismatch, affine_mismatch, those of `scans_of`, `read_volume` and `regions_of`.
     """
     regions = [sorted(values) for values in region_values(cases[0].labels, data.regions)]
     visits = [_visit(case, scans_of(case, data)) for case in cases]
@@ -76,7 +81,7 @@ def prepare_graded(case: Case, data: DataConfig, cache: Path) -> Path:
 
     Each volume is scaled to 0..1 by itself, then the central block of `data.patch` voxels is cut out of the whole scan,
     so that W holds the central axial slices. A modality that the visit lacks is noted as not present.
-    Raises DataError: missing_modality if there is none at all, shape_mismatch, and those of `read_volume`.
+    Raises DataError: missing_modality if there is none at all, two_files, shape_mismatch, and those of `read_volume`.
     """
     there = _there(case, data)
     visit = _visit(case, [case.images[modality] for modality in there])
@@ -87,9 +92,10 @@ def prepare_graded(case: Case, data: DataConfig, cache: Path) -> Path:
 def scans_of(case: Case, data: DataConfig) -> list[Scan]:
     """The case's images in the order of `data.modalities`, then its mask.
 
-    Raises DataError: missing_modality, missing_mask.
+    Raises DataError: two_files, missing_modality, missing_mask.
     """
     images = images_of(case, data)
+    _refuse_twice(case, [MASK])
     if case.mask is None:
         raise DataError("missing_mask", f"{case.patient} visit {case.visit}: no mask; add the segmentation's file")
     return [*images, case.mask]
@@ -98,8 +104,9 @@ def scans_of(case: Case, data: DataConfig) -> list[Scan]:
 def images_of(case: Case, data: DataConfig) -> list[Scan]:
     """The case's images in the order of `data.modalities`.
 
-    Raises DataError: missing_modality.
+    Raises DataError: two_files, missing_modality.
     """
+    _refuse_twice(case, data.modalities)
     missing = [modality for modality in data.modalities if modality not in case.images]
     if missing:
         raise DataError(
@@ -110,8 +117,24 @@ def images_of(case: Case, data: DataConfig) -> list[Scan]:
     return [case.images[modality] for modality in data.modalities]
 
 
+def two_files(case: Case, what: str) -> str:
+    """Name the files that a case has for one modality, or for MASK."""
+    names = ", ".join(str(path) for path in case.twice[what])
+    return f"{case.patient} visit {case.visit}: {len(case.twice[what])} files for {what}: {names}; leave one"
+
+
+def _refuse_twice(case: Case, names: Sequence[str]) -> None:
+    """Raise DataError, two_files: which of them is meant is the hospital's to say."""
+    if twice := [name for name in names if name in case.twice]:
+        raise DataError("two_files", two_files(case, twice[0]))
+
+
 def same_grid(first: tuple[Scan, Volume], scan: Scan, volume: Volume) -> None:
-    """Raise DataError, shape_mismatch or affine_mismatch, unless a scan's voxels are those of the case's first."""
+    """Raise DataError, shape_mismatch or affine_mismatch, unless a scan's voxels are those of the case's first.
+
+    The place is compared at the eight corners of the volumes, in mm: an entry of an affine is mm per voxel, so a small
+    difference there, a turn or another edge, moves the far side by many mm.
+    """
     expected = first[1]
     if volume.array.shape != expected.array.shape or not np.allclose(volume.spacing, expected.spacing, TOLERANCE, 0):
         raise DataError(
@@ -119,11 +142,11 @@ def same_grid(first: tuple[Scan, Volume], scan: Scan, volume: Volume) -> None:
             f"{scan}: {_grid(volume)}, but {first[0].path.name} {_grid(expected)}; "
             "register a patient's scans to one grid",
         )
-    apart = float(np.abs(volume.affine - expected.affine).max())
+    apart = float(np.linalg.norm(_corners(volume) - _corners(expected), axis=1).max())
     if apart > APART:
         raise DataError(
             "affine_mismatch",
-            f"{scan}: lies elsewhere than {first[0].path.name}, by {apart:.3g} mm; "
+            f"{scan}: lies elsewhere than {first[0].path.name}, by {apart:.3g} mm at a corner; "
             "register a patient's scans to one grid",
         )
 
@@ -131,6 +154,12 @@ def same_grid(first: tuple[Scan, Volume], scan: Scan, volume: Volume) -> None:
 def prepared_shape(volume: Volume, data: DataConfig) -> tuple[int, ...]:
     """Voxels along each axis once a volume has the run's spacing, before it is cropped."""
     return resampled_shape(volume.array.shape, volume.spacing, _edges(volume, data))
+
+
+def _corners(volume: Volume) -> npt.NDArray[np.float64]:
+    """The eight corners of a volume, (8, 3), mm; a voxel reaches half its edge around its centre."""
+    corners: npt.NDArray[np.float64] = apply_affine(volume.affine, _CORNERS * volume.array.shape - 0.5)
+    return corners
 
 
 def _visit(case: Case, scans: Sequence[Scan]) -> dict[str, object]:
@@ -150,7 +179,7 @@ def _visit(case: Case, scans: Sequence[Scan]) -> dict[str, object]:
 def prepare_images(cases: Sequence[Case], data: DataConfig) -> Images:
     """Prepare the images of `cases`, one patient's visits in order, for segmentation; nothing is written.
 
-    Raises DataError: missing_modality, shape_mismatch, affine_mismatch, and those of `read_volume`.
+    Raises DataError: shape_mismatch, affine_mismatch, and those of `images_of` and `read_volume`.
     """
     images: list[npt.NDArray[np.float16]] = []
     first: tuple[Scan, Volume] | None = None
@@ -209,6 +238,7 @@ def graded_entry(case: Case, data: DataConfig) -> Entry:
 
 def _there(case: Case, data: DataConfig) -> list[str]:
     """Modalities that a visit has, of those that count."""
+    _refuse_twice(case, data.modalities)
     there = [modality for modality in data.modalities if modality in case.images]
     if not there:
         wanted, has = ", ".join(data.modalities), ", ".join(case.images) or "no image"

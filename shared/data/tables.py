@@ -7,20 +7,15 @@ from collections import Counter
 from datetime import date
 from pathlib import Path
 
-from shared.data.cases import Case, Grade, Side
+from shared.data.cases import Case, Found, Grade, Side
+from shared.data.folders import Folder
+from shared.data.names import MODALITIES, modality_name
 from shared.data.volume import DataError, Scan
 
 MANIFEST = "cases.csv"
 COLUMNS = ("patient", "visit", "date", "mask", "grade", "site", "scanner", "split")
 """Of a manifest; any other column is a modality and holds files."""
 
-MODALITIES = {
-    **dict.fromkeys(("t1", "t1w", "t1n"), "t1"),
-    **dict.fromkeys(("t1ce", "t1c", "t1gd", "ct1"), "t1ce"),
-    **dict.fromkeys(("t2", "t2w"), "t2"),
-    **dict.fromkeys(("flair", "t2f", "t2flair"), "flair"),
-}
-"""Names of modalities in data sets, in small letters without separators -> canonical ones."""
 _GRADES: dict[str, Grade] = {
     **dict.fromkeys(("HGG", "3", "4", "III", "IV"), "HGG"),
     **dict.fromkeys(("LGG", "1", "2", "I", "II"), "LGG"),
@@ -35,23 +30,25 @@ Rows = list[tuple[int, dict[str, str]]]
 """Rows of a table by column, with their numbers as a spreadsheet shows them."""
 
 
-def manifest(root: Path, labels: str) -> list[Case]:
+def manifest(root: Folder, labels: str) -> Found:
     """Cases of `cases.csv`: a row a visit, with the columns `COLUMNS` and one a modality; patient is needed.
 
     Files are relative to `root` or absolute. A patient's visits are in order of dates, else of their names; rows of
     split `test` are left out. Raises DataError: bad_table (names row and column), unreadable.
     """
-    path = root / MANIFEST
+    path = root.path / MANIFEST
     if not os.path.lexists(path):
-        return []
+        return Found([], set())
     rows = [(number, {column.lower(): value for column, value in row.items()}) for number, row in read_table(path)]
     if not rows:
         raise bad_table(path, "has no rows below the columns' names; add one a visit, or remove the file")
     modalities = _modality_columns(path, rows)
     cases: dict[tuple[str, str], tuple[str, Case]] = {}
     dated: dict[str, bool] = {}
+    left_out: set[Path] = set()
     for number, row in rows:
         if row.get("split", "").lower() == "test":
+            left_out |= {file for value in row.values() if _is_file(file := path.parent / value)}
             continue
         day = _day(path, number, row)
         case = _case(path, labels, number, row, modalities, day)
@@ -62,7 +59,8 @@ def manifest(root: Path, labels: str) -> list[Case]:
                 path, f"row {number}, column date: {case.patient} has dated visits and others; date all or none"
             )
         cases[case.patient, case.visit] = day, case
-    return [case for _, case in sorted(cases.values(), key=lambda found: (found[0], natural(found[1].visit)))]
+    in_time = sorted(cases.values(), key=lambda found: (found[0], natural(found[1].visit)))
+    return Found([case for _, case in in_time], left_out)
 
 
 def read_table(path: Path) -> Rows:
@@ -105,15 +103,6 @@ def as_grade(word: str) -> Grade | None:
     ['HGG', 'LGG', 'HGG', 'HGG', None]
     """
     return _GRADES.get(word.strip().upper().removesuffix(".0"))
-
-
-def modality_name(name: str) -> str:
-    """The canonical name of a modality; one that is unknown keeps its own, in small letters.
-
-    >>> [modality_name(name) for name in ("T1gd", "T2-FLAIR", "t1n", "ADC")]
-    ['t1ce', 'flair', 't1', 'adc']
-    """
-    return MODALITIES.get(re.sub(r"[-_ ]", "", name.lower()), name.lower())
 
 
 def _case(path: Path, labels: str, number: int, row: dict[str, str], modalities: dict[str, str], day: str) -> Case:

@@ -157,7 +157,7 @@ def _image(path: Path) -> Any:
     """Decode the bytes of the whole file; nibabel itself stops before a gzip's checksum."""
     _kept.of = _kept.image = None  # before the next file is in memory
     try:
-        content = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+        content = gzip.decompress(path.read_bytes()) if path.name.lower().endswith(".gz") else path.read_bytes()
     except _DAMAGE as error:
         raise _unreadable(path, error) from error
     return image_of(path, content)

@@ -87,6 +87,52 @@ def test_what_is_wrong_is_on_the_screen_in_the_json_and_on_the_page(
     assert "http" not in shown and "<script" not in shown
 
 
+def test_what_no_case_has_is_on_the_screen_in_the_json_and_on_the_page(
+    cases: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A patient whose folder was renamed is left out of training: status 1, though every case is without fault."""
+    root = tmp_path / "cases"
+    shutil.copytree(cases, root)
+    (root / "BraTS20_Training_002").rename(root / "renamed")
+    (root / "BraTS20_Training_001/BraTS20_Training_001_adc.nii.gz").touch()
+    assert check(monkeypatch, f"data.root={root}", "data.labels=brats2020", f"out={out}") == 1
+    screen = capsys.readouterr().out
+    assert f"error: not_understood: {root / 'renamed'}: BraTS20_Training_002_flair.nii.gz" in screen
+    assert any("renamed" in line and "not_understood" in line and str(root) not in line for line in screen.splitlines())
+    assert "not used: *_adc.nii.gz: 1 files" in screen
+    last = "1 cases, 0 with errors, 0 with warnings only; not understood: 1 folder with 5 image files"
+    assert last in screen.splitlines()
+    found = json.loads((out / "check.json").read_text())
+    assert found["summary"]["not_understood"] == found["summary"]["codes"]["not_understood"] == 1
+    assert [each["file"] for each in found["not_understood"]] == [str(root / "renamed")]
+    assert found["not_used"] == {"*_adc.nii.gz": 1}
+    shown = (out / "check.html").read_text()
+    assert "In no case" in shown and "*_adc.nii.gz" in shown
+
+
+def test_files_that_a_table_does_not_name_are_a_warning(
+    cases: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table says what is meant; the rest of a public data set may lie beside."""
+    root = tmp_path / "cases"
+    shutil.copytree(cases, root)
+    name = "BraTS20_Training_001"
+    columns = ("t1", "t1ce", "t2", "flair", "mask")
+    files = [f"{name}/{name}_{column.replace('mask', 'seg')}.nii.gz" for column in columns]
+    (root / "cases.csv").write_text(f"patient,{','.join(columns)}\nP,{','.join(files)}\n")
+    assert check(monkeypatch, f"data.root={root}", "data.labels=brats2020", f"out={out}") == 0
+    assert "warning: not_understood: " in (screen := capsys.readouterr().out) and "with 5 image files" in screen
+
+
+def test_the_folder_of_one_case(
+    cases: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As predict takes it."""
+    root = cases / "BraTS20_Training_001"
+    assert check(monkeypatch, f"data.root={root}", "data.labels=brats2020", f"out={out}") == 0
+    assert "1 cases, 0 with errors" in capsys.readouterr().out
+
+
 def test_a_warning_alone_is_status_0(
     cases: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,7 +248,7 @@ def test_names_of_files_are_not_markup() -> None:
 
     evil = "<script>alert(1)</script><img src=x onerror='y'>\udcff"
     finding = Finding(code="unreadable", message=f"{evil}: broken", file=evil)
-    shown = page([CaseReport(evil, evil, "error", [finding], [])], {"root": evil})
+    shown = page([CaseReport(evil, evil, "error", [finding], [])], [finding], {evil: 1}, {"root": evil})
     Tags().feed(shown)
     assert not Tags.seen & {"script", "img"}
     assert plain("a\x1b[2J\udcff\nb") == r"a\x1b[2J\udcff\nb"

@@ -19,7 +19,7 @@ from shared.data import prepare as preparing
 from shared.data import transforms
 from shared.data.cache import open_entry
 from shared.data.layouts import find_cases
-from shared.data.prepare import prepare
+from shared.data.prepare import prepare, prepare_graded
 from shared.data.transforms import resample
 from shared.data.volume import DataError
 
@@ -246,6 +246,21 @@ def test_two_processes_may_prepare_at_once(cases, tmp_path):
     assert answers[0] == answers[1]
     assert [entry.name for entry in (tmp_path / "cache").iterdir()] == [Path(answers[0]).name]
     assert open_entry(Path(answers[0])).image.shape[0] == 2
+
+
+def test_a_case_with_two_files_for_one_image_is_left_out(cases, tmp_path):
+    """Also where it is graded, which does with some of the images; another modality's do not matter."""
+    copy = cases[0].images["t1"].path.with_name("A-000-t1n (1).nii.gz")
+    copy.write_bytes(b"")
+    first = find_cases(tmp_path / "scans", "brats2023")[0]
+    for prepare_as in (
+        lambda data: prepare([first], data, tmp_path),
+        lambda data: prepare_graded(first, data, tmp_path),
+    ):
+        with pytest.raises(DataError) as caught:
+            prepare_as(DATA)
+        assert caught.value.code == "two_files" and str(copy) in str(caught.value)
+    prepare([first], replace(DATA, modalities=("flair",)), tmp_path / "cache")
 
 
 def test_faults_carry_code_and_file(cases, tmp_path):

@@ -183,6 +183,17 @@ def test_a_site_restricts_its_cohort_and_misspellings_are_named(site):
     assert error.code == "unknown_patients" and "patients=Bee:" in str(error)
 
 
+def test_what_no_case_has_is_in_the_sites_log_and_explains_who_is_missing(site, tmp_path, caplog):
+    """A renamed folder's patient is not trained on; where patients are named, the others are not asked for."""
+    (tmp_path / "scans/C-000").rename(tmp_path / "scans/renamed")
+    open_cohort(site, DATA, "visits")
+    assert [line.startswith("not understood: ") and "renamed" in line for line in caplog.messages] == [True]
+    caplog.clear()
+    open_cohort(replace(site, patients=("B",)), DATA, "visits")
+    assert not caplog.messages
+    assert "renamed" in str(fault(replace(site, patients=("B", "C")), DATA))
+
+
 def test_bad_cases_are_left_out_counted_and_logged(site, tmp_path, caplog):
     """The count may leave; the file's name goes to the site's own log."""
     scans = tmp_path / "scans"

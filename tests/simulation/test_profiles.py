@@ -140,6 +140,16 @@ def test_a_folder_is_dealt_and_shown_without_names(brats: Path, out: Path) -> No
     assert "Case" not in (out / "sites.json").read_text()
 
 
+def test_who_is_not_dealt_is_counted(brats: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Patients vanished without a word: from a renamed folder, and without a mask."""
+    (brats / "Case_00").rename(brats / "renamed")
+    (brats / "Case_01/Case_01_seg.nii.gz").unlink()
+    cohorts, _ = dealt(brats, out)
+    assert sum(map(len, cohorts)) == 18
+    printed = capsys.readouterr().out
+    assert "not understood: 1 folder with 2 image files" in printed and "1 of 19 cases lack" in printed
+
+
 def test_iid_is_the_deal_that_earlier_runs_had(brats: Path, out: Path) -> None:
     """A run that is resumed, or repeated at its seed, must find its patients where they were."""
     order = generator(0, "deal").permutation(20)

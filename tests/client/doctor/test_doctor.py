@@ -117,7 +117,7 @@ def test_a_run_is_told_what_reading_only_its_scans_would_tell(
 
 NO_PLACE = {
     "unreadable", "truncated", "bad_crc", "empty_file", "wrong_format", "not_3d", "size",
-    "missing_modality", "missing_mask", "no_grade",
+    "missing_modality", "missing_mask", "no_grade", "two_files",
 }  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def test_what_has_a_place_has_a_picture(planted: tuple[dict[str, str], list[Case
 
 
 def test_every_code_is_planted() -> None:
-    assert {*PLANTS, "duplicate", "split_leak", "no_grade"} == {*ERRORS, *WARNINGS}
+    assert {*PLANTS, "duplicate", "split_leak", "no_grade", "not_understood"} == {*ERRORS, *WARNINGS}
 
 
 @pytest.fixture(scope="module")

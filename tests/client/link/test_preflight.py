@@ -1,8 +1,10 @@
 """Before a SuperNode is started: each fault is a sentence with its cure, and all of them come at once."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ from client.link.preflight import own_folder, preflight
 from server.provisioning.certificates import make_authority
 from server.provisioning.kit_texts import site_yaml
 from shared.data.cases import Case
-from shared.data.layouts import find_cases
+from shared.data.layouts import Inventory, take_inventory
 from shared.files import write_bytes, write_json
 from shared.keys import certificate_sha256, new_key, private_bytes, public_line, write_secret
 from shared.kit import Kit
@@ -51,7 +53,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     case = place / "scans/patient-001/visit-1"
     cases = [SimpleNamespace(patient=f"p{number}") for number in range(5)]
-    monkeypatch.setattr("shared.data.dataset.find_cases", lambda root, labels: cases)
+    monkeypatch.setattr(
+        "shared.data.dataset.take_inventory", lambda root, labels: Inventory(cases, [], False, Counter())
+    )
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, b"", b""))
     case.mkdir(parents=True)
     return place
@@ -142,7 +146,7 @@ def test_a_setting_hides_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch)
     """Of site.yaml too, with the whole path; a wrong scheme of masks must not hide that the folder is not there."""
     done = subprocess.CompletedProcess([], 0, b"noise\nfault: device=cuda:9: none\n", b"")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
-    monkeypatch.setattr("shared.data.dataset.find_cases", find_cases)
+    monkeypatch.setattr("shared.data.dataset.take_inventory", take_inventory)
     FAULTS["labels=brats: unknown scheme"](folder)
     (folder / "approved.json").unlink()
     (folder / "scans").rename(folder / "elsewhere")
@@ -184,8 +188,19 @@ def test_other_names_of_a_policy(folder: Path, key: str, known: str) -> None:
 
 
 def test_no_cases(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.data.dataset.find_cases", find_cases)
+    monkeypatch.setattr("shared.data.dataset.take_inventory", take_inventory)
     assert len(preflight(folder).faults) == 1 and "scans" in preflight(folder).faults[0]
+
+
+def test_folders_that_are_in_no_case_are_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their patients are not trained on; no name is shown where the federation's own log may be read."""
+    monkeypatch.setattr("shared.data.dataset.take_inventory", take_inventory)
+    for name in ("B_1/B_1_t1.nii.gz", "renamed/B_2_t1.nii.gz"):
+        (folder / "scans" / name).parent.mkdir(parents=True)
+        (folder / "scans" / name).touch()
+    shutil.rmtree(folder / "scans/patient-001")
+    [warning] = [each for each in preflight(folder).warnings if "not understood" in each]
+    assert "1 folder with 1 image file," in warning and "gliofed-client check" in warning and "renamed" not in warning
 
 
 def freeze_cases(work: Path, count: int, spacing: float = 0.2) -> None:

@@ -15,9 +15,9 @@ from torch import nn
 
 from client.prediction.exported import Exported
 from client.prediction.predict import Predictor, case_name, predict, write_mask
-from client.prediction.predict_command import cases_under
 from shared.config import DataConfig, ModelConfig
 from shared.data.cases import Case
+from shared.data.layouts import find_cases
 from shared.data.volume import DataError, Scan
 
 BRAIN = {0: 100, 2: 200, 1: 300, 4: 400}
@@ -79,7 +79,7 @@ def predictor(network, data, name="unet", task="segmentation"):
 
 
 def run(network, data, root, out, name="unet", labels="brats2020", task="segmentation"):
-    return predict(predictor(network, data, name, task), cases_under(root, labels), labels, out, lambda line: None)
+    return predict(predictor(network, data, name, task), find_cases(root, labels), labels, out, lambda line: None)
 
 
 def dice(one, other):

@@ -16,11 +16,11 @@ from small_run import as_given
 from client.cli import main
 from client.prediction.exported import find_export, read_export
 from client.prediction.predict import load
-from client.prediction.predict_command import cases_under
 from shared.codec import travelling, weights_to_bytes
 from shared.config import DataConfig, ModelConfig
 from shared.data.dataset import open_cohort
 from shared.data.labels import regions_of
+from shared.data.layouts import find_cases
 from shared.data.samples import whole
 from shared.models import build_model
 from shared.parse import ConfigError
@@ -111,13 +111,23 @@ def test_what_cannot_be_read_is_named_and_the_others_are_predicted(trained, case
     assert (out / NAMES[1]).exists() and not (out / NAMES[0]).exists()
 
 
+def test_what_no_case_has_is_named(trained, cases, tmp_path, out, monkeypatch, capsys):
+    root = tmp_path / "cases"
+    shutil.copytree(cases, root)
+    (root / "BraTS20_Training_001").rename(root / "renamed")
+    assert command(monkeypatch, f"model={trained}", f"data.root={root}", "data.labels=brats2020", f"out={out}") == 0
+    printed = capsys.readouterr()
+    assert "1 of 1 cases predicted" in printed.out
+    assert printed.err.startswith(f"not understood: {root / 'renamed'}: BraTS20_Training_001_flair.nii.gz")
+
+
 def test_the_folder_of_one_case(cases, tmp_path):
     """What a physician has at hand is one patient's folder, without a mask, beside other things."""
     folder = tmp_path / "BraTS20_Training_001"
     shutil.copytree(cases / folder.name, folder)
     (tmp_path / "BraTS-GLI-00001-000").mkdir()
     (tmp_path / "BraTS-GLI-00001-000" / "BraTS-GLI-00001-000-t1n.nii.gz").touch()
-    [case] = cases_under(folder, "brats2020")
+    [case] = find_cases(folder, "brats2020")
     assert case.patient == folder.name
     assert {scan.path.parent for scan in case.images.values()} == {folder}
 

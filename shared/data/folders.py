@@ -1,0 +1,65 @@
+"""A folder and all below it, listed once: no file is opened."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from shared.data.names import ImageName, image_name, is_image, stem
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What lies in a folder, by name; hidden files and folders, which may be half-written, are left out."""
+
+    path: Path
+    files: tuple[str, ...] = ()
+    folders: tuple["Folder", ...] = ()
+    fault: str = ""
+    """Why it could not be listed."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.name
+
+    def child(self, name: str) -> "Folder":
+        """The folder of that name, in whatever letters; an empty one where there is none."""
+        found = (folder for folder in self.folders if folder.name.lower() == name.lower())
+        return next(found, Folder(self.path / name))
+
+    def nifti(self, name: str) -> list[Path]:
+        """The NIfTI files of that name, in whatever letters; copies have it as well."""
+        return [self.path / file for file in self.files if (stem(file) or "").lower() == name.lower()]
+
+    @cached_property
+    def named(self) -> dict[str, ImageName]:
+        """The NIfTI files whose names end in a modality or mask, read once for all layouts."""
+        return {file: name for file in self.files if (name := image_name(file))}
+
+    @property
+    def images(self) -> list[Path]:
+        """The image files in the folder itself, in any format."""
+        return [self.path / file for file in self.files if is_image(file)]
+
+    def walk(self) -> Iterator["Folder"]:
+        """The folder, then all below it."""
+        yield self
+        for folder in self.folders:
+            yield from folder.walk()
+
+
+def list_folder(path: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Folder:
+    """List a folder and all below it. A link that leads back to a folder `above`, by device and inode, is left out."""
+    try:
+        state = path.stat()
+        if (state.st_dev, state.st_ino) in above:
+            return Folder(path)
+        with os.scandir(path) as entries:
+            seen = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    except OSError as error:
+        return Folder(path, fault=error.strerror or str(error))
+    above |= {(state.st_dev, state.st_ino)}
+    files = tuple(name for name, is_folder in seen if not is_folder)
+    return Folder(path, files, tuple(list_folder(path / name, above) for name, is_folder in seen if is_folder))
