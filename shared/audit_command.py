@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shared.audit import audit_file
 from shared.chain import REDACTED, Chain, begun, redact
+from shared.files import absolute
 from shared.parse import ConfigError
 from shared.signatures import Trust, What, check_signatures
 from shared.terminal import plain
@@ -20,7 +21,7 @@ class NoLogError(Exception):
 
 def find_audit(place: Path, hint: str) -> Path:
     """The log of a work folder or a run's, of an audit folder, or the file itself. Raises NoLogError with the hint."""
-    place = place.expanduser()
+    place = absolute(place)
     if place.is_file():
         return place
     found = next((file for file in (audit_file(place), place / "audit.jsonl") if begun(file)), None)

@@ -10,6 +10,14 @@ from typing import Any
 from uuid import uuid4
 
 
+def absolute(given: str | Path) -> Path:
+    """The whole path of what a user wrote; `~` is the home folder, or a letter as others where there is none."""
+    try:
+        return Path(given).expanduser().resolve()
+    except RuntimeError:  # no home, no user of this name, or links in a circle
+        return Path(given).absolute()
+
+
 def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write a file so that a reader sees the old one or the new one, also after a power cut.
 

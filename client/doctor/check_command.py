@@ -30,6 +30,7 @@ from shared.data.dataset import Reading, open_cohort
 from shared.data.labels import LABELS
 from shared.data.layouts import find_cases
 from shared.data.volume import DataError
+from shared.files import absolute
 from shared.parse import ConfigError, Positive, Strict, parse
 from shared.site_config import CheckConfig, SiteConfig
 from shared.terminal import plain
@@ -72,7 +73,7 @@ def check(values: Mapping[str, Any]) -> int:
     settings = _settings(values)
     if settings.labels not in LABELS:
         raise ConfigError(f"data.labels={settings.labels}: unknown scheme; known are {', '.join(LABELS)}")
-    root = Path(settings.root).expanduser().resolve()
+    root = absolute(settings.root)
     cases, data = find_cases(root, settings.labels), settings.data
     now = datetime.now().astimezone()
     out = _folder("out", settings.out or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")
@@ -151,7 +152,7 @@ def _cores() -> int:
 
 def _folder(key: str, given: str) -> Path:
     """Make the folder before anything is read."""
-    folder = Path(given).expanduser().resolve()
+    folder = absolute(given)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=folder):

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
+from shared.files import absolute
 from shared.parse import ConfigError, parse
 from shared.site_config import SiteConfig
 from shared.yaml_file import load_yaml, read_yaml
@@ -13,7 +14,7 @@ MIN_PATIENTS = 5
 
 def read_site(folder: Path) -> SiteConfig:
     """Read site.yaml; its paths become absolute, from the folder on. Raises ConfigError with every fault."""
-    folder = folder.expanduser().resolve()
+    folder = absolute(folder)
     path = folder / "site.yaml"
     if not path.exists():
         raise ConfigError(f"{folder}: no site.yaml there; give the folder that gliofed-client join made")
@@ -34,7 +35,7 @@ def work_of(folder: Path) -> Path:
     given: object = None
     with suppress(OSError, ConfigError):
         given = load_yaml(folder / "site.yaml").get("work")
-    return _absolute(folder.expanduser().resolve(), given if isinstance(given, str) and given != "???" else "work")
+    return _absolute(absolute(folder), given if isinstance(given, str) and given != "???" else "work")
 
 
 def temporary(folder: Path) -> Path:

@@ -7,6 +7,7 @@ from client.round.policy import DeclinedError
 from client.round.withdraw import Withdrawal, withdraw
 from shared.chain import BusyError
 from shared.data.volume import DataError
+from shared.files import absolute
 from shared.parse import ConfigError
 from shared.site_config import SiteConfig
 from shared.terminal import plain
@@ -29,7 +30,7 @@ def withdraw_command(patient: str, folder: Path) -> int:
 
 
 def _site(folder: Path) -> SiteConfig:
-    folder = folder.expanduser().resolve()
+    folder = absolute(folder)
     if (folder / "site.yaml").exists():
         return read_site(folder)
     if not any((folder / name).exists() for name in ("cohort", "consent.json")):
