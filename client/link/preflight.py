@@ -21,11 +21,13 @@ from client.link.reach import Findings, reach
 from client.link.site_file import read_site, temporary
 from shared.data.labels import LABELS
 from shared.data.volume import DataError
+from shared.files import absolute
 from shared.keys import certificate_sha256, public_line, read_authority, read_public
 from shared.kit import Kit, parse_kit
 from shared.parse import ConfigError
 from shared.processes import no_proxy_here
 from shared.site_config import SiteConfig
+from shared.terminal import command_line
 from shared.yaml_file import load_yaml
 
 LEAST_FREE = 10**9
@@ -80,7 +82,7 @@ def preflight(folder: Path) -> Findings:
 
 def own_folder(folder: Path) -> Path:
     """The hospital's folder, from the root on; ConfigError where it is none."""
-    folder = folder.expanduser().resolve()
+    folder = absolute(folder)
     if not (folder / "kit.json").is_file():
         raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
     return folder
@@ -135,7 +137,8 @@ def _look_at_key(folder: Path) -> None:
 
 def _look_at_approval(folder: Path) -> None:
     if not approved(folder):
-        raise ConfigError(f"{folder}: no code is approved; read and approve it: gliofed-client approve {folder}")
+        approve = command_line("gliofed-client", "approve", folder)
+        raise ConfigError(f"{folder}: no code is approved; read and approve it: {approve}")
 
 
 def _look_at_temporary(folder: Path) -> None:
@@ -187,9 +190,10 @@ def _look_at_work(site: SiteConfig, path: Path, found: Findings) -> None:
     except DataError as error:
         raise ConfigError(str(error)) from None
     if manifest is None:
+        words = (f"data.root={site.root}", f"data.labels={site.labels}", f"work={work}")
         found.warnings.append(
             f"{work}: no cohort is frozen, so the first request checks all scans, on one core; "
-            f"before that: gliofed-client check data.root={site.root} data.labels={site.labels} work={work}"
+            f"before that: {command_line('gliofed-client', 'check', *words)}"
         )
     prepared = sum(1 for entry in work.glob("cache/*") if not entry.name.startswith("."))
     needed = max(LEAST_FREE, CASE * ((len(manifest.entries) if manifest else 0) - prepared))
