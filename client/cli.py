@@ -4,15 +4,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
 
-from shared.terminal import one_sentence, plain
+from shared.terminal import WRONG_USE, enter, tell
 
 # All else is imported where it is used: Ctrl-C is answered meanwhile, and no command waits for what it does not need.
 
-WRONG_USE = 2
 PATHS = {key: key for key in ("data.root", "work", "out")}
-INTERRUPTED = 130
 HELP = """gliofed-client: one hospital.
 
 usage: gliofed-client check data.root=DIR data.labels=SCHEME [key=value ...]
@@ -91,38 +88,33 @@ Words of join, approve, start, status and withdraw
 def main() -> None:
     """Run the subcommand that the first word names."""
     os.umask(0o077)  # what it writes is of a hospital, and of patients
-    one_sentence()
-    try:
-        _run()
-    except KeyboardInterrupt:
-        print("gliofed-client: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    enter("gliofed-client", _run)
 
 
-def _run() -> None:
+def _run() -> int:
     command, *words = sys.argv[1:] or ["--help"]
     if command in ("--help", "-h") or "--help" in words:
         print(HELP)
-    elif command == "check":
-        sys.exit(_check(words))
-    elif command == "predict":
+        return 0
+    if command == "check":
+        return _check(words)
+    if command == "predict":
         from client.prediction.predict_command import predict_command
 
-        sys.exit(predict_command(words))
-    elif command == "ledger":
+        return predict_command(words)
+    if command == "ledger":
         from client.round.ledger_command import ledger_command
 
-        sys.exit(ledger_command(words))
-    elif command == "audit":
+        return ledger_command(words)
+    if command == "audit":
         from client.round.audit_command import audit_command
 
-        sys.exit(audit_command(words))
-    elif command in ("join", "approve", "start", "status", "withdraw"):
-        sys.exit(_hospital(command, words))
-    else:
-        _wrong(
-            f"no command {command!r}; there are: check, predict, ledger, audit, join, approve, start, status, withdraw"
-        )
+        return audit_command(words)
+    if command in ("join", "approve", "start", "status", "withdraw"):
+        return _hospital(command, words)
+    return _wrong(
+        f"no command {command!r}; there are: check, predict, ledger, audit, join, approve, start, status, withdraw"
+    )
 
 
 def _hospital(command: str, words: list[str]) -> int:
@@ -148,19 +140,6 @@ def _hospital(command: str, words: list[str]) -> int:
     if command == "status":
         parser.add_argument("--json", action="store_true")
     given = parser.parse_args(words)
-    from shared.parse import ConfigError
-
-    try:
-        return _done(command, given)
-    except ConfigError as error:
-        print(f"gliofed-client: {plain(str(error))}", file=sys.stderr)
-    except OSError as error:  # no such kit, or a folder of another user
-        print(f"gliofed-client: {plain(str(error.filename or command))}: {error.strerror}", file=sys.stderr)
-    return WRONG_USE
-
-
-def _done(command: str, given: argparse.Namespace) -> int:
-    """Do it, and return the status."""
     if command == "join":
         from client.link.join import join
 
@@ -187,42 +166,24 @@ def _done(command: str, given: argparse.Namespace) -> int:
     return status(given.folder, given.json)
 
 
-def _check(overrides: list[str]) -> int:
-    values = _composed("check", overrides)
+def _check(words: list[str]) -> int:
+    from shared.hydra_words import composed
+    from shared.parse import ConfigError
+
+    try:
+        values = composed("check", words, PATHS)
+    except ConfigError as error:
+        return _wrong(str(error))
     # Only now, so that a mistyped key is answered at once.
     from client.doctor.check_command import check
     from shared.data.volume import DataError
-    from shared.parse import ConfigError
 
     try:
         return check(values)
     except (ConfigError, DataError) as error:
-        _wrong(str(error))
-    except OSError as error:  # a full disk, say
-        _wrong(f"{error.filename or 'out or work'}: {error.strerror}; make room or mend it, then start again")
+        return _wrong(str(error))
 
 
-def _composed(name: str, overrides: list[str]) -> dict[str, Any]:
-    """The settings of configs/NAME.yaml with what the command line overrides."""
-    from hydra import compose, initialize_config_module
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from client.overrides import quoted
-    from shared.hydra_words import words
-
-    try:
-        with initialize_config_module("configs", version_base="1.3"):
-            config = compose(name, [quoted(word, PATHS) for word in overrides])
-            if missing := sorted(OmegaConf.missing_keys(config)):
-                _wrong(f"{', '.join(missing)}: must be given")
-            values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:  # the last two where data=5, say
-        _wrong(words(error))
-    return values
-
-
-def _wrong(sentence: str) -> NoReturn:
-    print(f"gliofed-client: {plain(sentence)}; see gliofed-client --help", file=sys.stderr)
-    sys.exit(WRONG_USE)
+def _wrong(sentence: str) -> int:
+    tell("gliofed-client", f"{sentence}; see gliofed-client --help")
+    return WRONG_USE

@@ -4,48 +4,29 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from shared.parse import ConfigError
-from shared.terminal import one_sentence, plain
-
-WRONG_USE = 2
-INTERRUPTED = 130
+from shared.terminal import enter, plain
 
 
 def main() -> None:
     """Run the subcommand that the first word names; what it writes is its user's alone."""
     os.umask(0o077)
-    one_sentence()
-    if sys.argv[1:2] == ["audit"]:
+    enter("gliofed-server", _run)
+
+
+def _run() -> int | None:
+    if sys.argv[1:2] == ["audit"] and len(sys.argv) > 2:
         from server.round.audit_command import audit_command
 
-        sys.exit(_tried("audit", lambda: audit_command(sys.argv[2:])))
+        return audit_command(sys.argv[2:])
     if sys.argv[1:2] == ["run"]:
         from server.link.run_command import run_command
 
-        sys.exit(_tried("run", lambda: run_command(sys.argv[2:])))
-    given = _parser().parse_args()
-    if given.command == "report":
-        sys.exit(_tried("report", lambda: _report(given.run, given.metric, given.json)))
-    sys.exit(_tried(given.command, lambda: _do(given)))
-
-
-def _tried(command: str, work: Callable[[], int | None]) -> int:
-    """Do the work, and return its status; what is wrong is one sentence."""
-    try:
-        return work() or 0
-    except ConfigError as error:
-        # It may quote a hospital's request.
-        print(f"gliofed-server: {plain(str(error))}", file=sys.stderr)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        sys.stdout = None  # else it is flushed at the end, and fails again
-    except OSError as error:  # no such request, or a folder of another user
-        print(f"gliofed-server: {plain(str(error.filename or command))}: {error.strerror}", file=sys.stderr)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    return WRONG_USE
+        run_command(sys.argv[2:])
+    else:
+        _do(_parser().parse_args())
+    return None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _do(given: argparse.Namespace) -> None:
     # Imported here, for a mistyped word is answered at once.
-    if given.command == "start":
+    if given.command == "report":
+        _report(given.run, given.metric, given.json)
+    elif given.command == "start":
         from server.link.start import start
 
         start(given.folder)
@@ -142,6 +125,8 @@ def _provisioning(given: argparse.Namespace) -> list[str]:
 
 def _ask_fingerprint() -> str:
     """Ask for what the hospital says, without showing what the request says: nobody can agree by pressing Enter."""
+    from shared.parse import ConfigError
+
     if not sys.stdin.isatty():
         raise ConfigError("nobody to ask; give the fingerprint that the hospital said by telephone, with --fingerprint")
     print("Call the hospital, on a number that you knew before, for the fingerprint of its key: all, or 12 characters.")
@@ -157,6 +142,7 @@ def _report(run: Path, metric: str | None, as_json: bool) -> None:
     from server.report.bounds import bounds_of_run
     from server.report.table import results_table
     from server.round.history import History
+    from shared.parse import ConfigError
     from shared.tasks import TASKS
 
     path = run / "history.jsonl"

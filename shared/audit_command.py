@@ -6,7 +6,8 @@ from pathlib import Path
 
 from shared.audit import audit_file
 from shared.chain import REDACTED, Chain, begun, redact
-from shared.parse import ConfigError, home_path
+from shared.files import absolute
+from shared.parse import ConfigError
 from shared.signatures import Trust, What, check_signatures
 from shared.terminal import plain
 
@@ -21,7 +22,7 @@ class NoLogError(Exception):
 def find_audit(place: Path, hint: str) -> Path:
     """The log of a work folder or a run's, of an audit folder, or the file itself. Raises NoLogError with the hint."""
     try:
-        place = home_path(place)
+        place = absolute(place)
     except ConfigError as error:
         raise NoLogError(str(error)) from None
     if place.is_file():

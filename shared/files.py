@@ -9,6 +9,27 @@ from shutil import rmtree
 from typing import Any
 from uuid import uuid4
 
+from shared.parse import ConfigError
+
+
+def home_path(given: str | Path) -> Path:
+    """A path as a user wrote it, with ~ replaced. Raises ConfigError where it can be none."""
+    if "\0" in str(given):
+        raise ConfigError(f"{given}: has a zero byte, which no path has; write it anew")
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{given}: no such user on this machine; write the path from / on") from None
+
+
+def absolute(given: str | Path) -> Path:
+    """The whole path of what a user wrote. Raises ConfigError where it can be none."""
+    path = home_path(given)
+    try:
+        return path.resolve()
+    except RuntimeError:
+        raise ConfigError(f"{given}: links that lead in a circle; give the folder itself") from None
+
 
 def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write a file so that a reader sees the old one or the new one, also after a power cut.

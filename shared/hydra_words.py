@@ -1,10 +1,53 @@
-"""What Hydra says, as a user can read it."""
+"""The words of a command line, as Hydra reads them, and what it says, as a user can read it."""
 
 import re
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
-from hydra.errors import MissingConfigException
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from shared.parse import ConfigError
+
+
+def composed(name: str, given: Sequence[str], paths: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of configs/NAME.yaml with what the words of a command line set; `paths` as `quoted` takes them.
+
+    Raises ConfigError for a word that is wrong, and for a setting that must be given.
+    """
+    try:
+        with initialize_config_module("configs", version_base="1.3"):
+            config = compose(name, [quoted(word, paths) for word in given])
+            if missing := OmegaConf.missing_keys(config):
+                names = sorted({key: word for word, key in paths.items()}.get(key, key) for key in missing)
+                raise ConfigError(f"{', '.join(names)}: must be given")
+            values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    except ConfigError:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:  # the last two where data=5, say
+        raise ConfigError(words(error)) from None
+    return values
+
+
+def quoted(word: str, paths: Mapping[str, str]) -> str:
+    r"""Quote a path for Hydra, to whose grammar many characters mean something; other words stay as they are.
+
+    `paths` are the words that give paths, and what the configuration calls them.
+
+    >>> quoted("model=outputs/0-model=unet,seed=1", {"model": "model.folder"})
+    "model.folder='outputs/0-model=unet,seed=1'"
+    """
+    key, _, path = word.partition("=")
+    if key not in paths:
+        return word
+    if path in ("", "null", "???"):
+        return f"{paths[key]}={path}"
+    path = re.sub(r"(\\*)\$\{", r"\1\1\\${", path)  # else OmegaConf puts a setting there
+    path = re.sub(r"(\\*)('|\Z)", lambda end: end[1] * 2 + (r"\'" if end[2] else ""), path)
+    return f"{paths[key]}='{path}'"
 
 
 def sentence(error: Exception, command: str) -> str:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
@@ -47,16 +46,6 @@ LONGEST = 100
 
 class ConfigError(ValueError):
     """A value that cannot be: names the key, the value and what is allowed."""
-
-
-def home_path(given: str | Path) -> Path:
-    """A path as somebody gave it, with ~ replaced; raises ConfigError where it can be none."""
-    if "\0" in str(given):
-        raise ConfigError(f"{given}: has a zero byte, which no path has; write it anew")
-    try:
-        return Path(given).expanduser()
-    except RuntimeError:
-        raise ConfigError(f"{given}: no such user on this machine; write the path from / on") from None
 
 
 class Strict:

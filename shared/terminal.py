@@ -1,20 +1,59 @@
-"""What a person reads on a terminal."""
+"""How a command meets its terminal: what it prints there, Ctrl-C, and a reader that has gone."""
 
 import argparse
+import errno
+import getpass
+import io
+import os
+import shlex
+import signal
 import sys
-from typing import NoReturn
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
 
-WRONG_USE = 2
+# Each command imports this first: nothing heavy here, so that Ctrl-C is answered while the rest is imported.
+
+WRONG_USE, INTERRUPTED, UNREAD = 2, 130, 141
+"""Exit statuses; the last two are a shell's for SIGINT and SIGPIPE."""
 
 
-def one_sentence() -> None:
-    """Let every parser of this program say in one sentence what is wrong; Hydra makes its own, out of our reach."""
-    argparse.ArgumentParser.error = _wrong  # type: ignore[method-assign]
+def enter(command: str, run: Callable[[], int | None], leave_threads: bool = False) -> NoReturn:
+    """Run a command and exit with its status, wherever it is started and whatever its user does meanwhile.
+
+    Ctrl-C is status 130 and a sentence. Where nobody reads the output any more, as after `| head`, it is 141, in
+    silence. A ConfigError, and a file that cannot be read or written, is 2 and a sentence. With `leave_threads` an
+    interrupted command leaves at once, for its threads may be in the middle of something.
+    """
+    # Hydra makes parsers of its own, out of our reach.
+    argparse.ArgumentParser.error = _wrong_use  # type: ignore[method-assign]
+    _prepare_output()
+    _prepare_user()
+    status: Any = WRONG_USE
+    try:
+        status = _status(command, run)
+        sys.stdout.flush()
+    except _UnreadError:
+        status = UNREAD
+    except OSError:  # its disk is full, which was said; else Python tries again, and says it with a traceback
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if leave_threads and status in (INTERRUPTED, UNREAD):
+        os._exit(status)
+    sys.exit(status)
 
 
-def _wrong(self: argparse.ArgumentParser, message: str) -> NoReturn:
-    print(f"{self.prog}: {plain(message)}; see {self.prog} --help", file=sys.stderr)
-    sys.exit(WRONG_USE)
+def tell(command: str, sentence: str) -> None:
+    """Say what is wrong."""
+    print(f"{command}: {plain(sentence)}", file=sys.stderr, flush=True)
+
+
+def command_line(*words: object) -> str:
+    """A command, as it can be pasted into a shell.
+
+    >>> command_line("gliofed-simulate", "resume=my runs/1")
+    "gliofed-simulate 'resume=my runs/1'"
+    """
+    return shlex.join(map(str, words))
 
 
 def plain(text: str) -> str:
@@ -24,3 +63,79 @@ def plain(text: str) -> str:
     'a\\x1b[2Kb'
     """
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def _wrong_use(self: argparse.ArgumentParser, message: str) -> NoReturn:
+    """Say in one sentence what is wrong, and not how a whole command is used."""
+    tell(self.prog, f"{message}; see {self.prog} --help")
+    sys.exit(WRONG_USE)
+
+
+def _status(command: str, run: Callable[[], int | None]) -> Any:
+    try:
+        status = run() or 0
+        sys.stdout.flush()
+        return status
+    except SystemExit as end:
+        return end.code
+    except KeyboardInterrupt as stop:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever presses it again need not wait for anything
+        tell(command, str(stop) or "interrupted")
+        return INTERRUPTED
+    except ValueError as error:
+        from shared.parse import ConfigError  # whoever raised it waited for this import
+
+        if not isinstance(error, ConfigError):
+            raise
+        tell(command, str(error))
+        return WRONG_USE
+    except OSError as error:  # a full disk, or a folder of another user
+        where = f"{error.filename}: " if error.filename else ""
+        cure = "; make room, then start again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        tell(command, f"{where}{error.strerror or error}{cure}")
+        return WRONG_USE
+
+
+class _UnreadError(BaseException):
+    """Nobody reads the output any more. No OSError, which would be taken for a fault of some file."""
+
+
+class _Output(io.FileIO):
+    """Standard output or error. A BrokenPipeError of it is none of the sockets and pipes that a command may have."""
+
+    _told = False
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            # Once, in the thread that can end the command; what others and `finally` print is lost.
+            if self._told or threading.current_thread() is not threading.main_thread():
+                return len(data)
+            self._told = True
+            raise _UnreadError from None
+
+
+def _prepare_output() -> None:
+    """Let standard output and error be whatever they are: ascii, a pipe that is closed, or not there at all."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # 2>&-
+            setattr(sys, name, open(os.devnull, "w"))
+        elif stream is getattr(sys, f"__{name}__"):  # a test's is none of a terminal
+            lines = stream.line_buffering or stream.write_through
+            binary = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
+            text = io.TextIOWrapper(binary, stream.encoding, "backslashreplace", line_buffering=lines)
+            setattr(sys, name, text)
+
+
+def _prepare_user() -> None:
+    """Give a user without a name or a home, as in some containers, what MONAI and Flower ask for on import."""
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = "/nonexistent"  # as Debian's users without a home have it
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        from shared.processes import user_name
+
+        os.environ["LOGNAME"] = user_name()

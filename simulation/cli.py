@@ -4,28 +4,24 @@ import os
 import re
 import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from shared.hydra_words import sentence
-from shared.terminal import one_sentence
+from shared.terminal import WRONG_USE, enter, tell
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from simulation.simulate import Outcome
 
+# All else is imported where it is used: Ctrl-C is answered meanwhile.
+
+COMMAND = "gliofed-simulate"
 STATUS = {"done": 0, "failed": 1, "incomplete": 3}
 FAILED = 1
-WRONG_USE = 2
 WORST_FIRST = (2, 1, 3)
 """Statuses of a sweep's runs: its own is the first of these that there is."""
-INTERRUPTED = 130
-BROKEN_PIPE = 141
+PATHS = {key: key for key in ("data.root", "out", "resume", "run")}
 
 
 class _Stop(Exception):
@@ -38,15 +34,24 @@ class _Stop(Exception):
 
 def main() -> None:
     """Run the command; every wrong use is one sentence and status 2."""
+    enter(COMMAND, _run, leave_threads=True)
+
+
+def _run() -> int:
     os.environ |= {"HYDRA_FULL_ERROR": "1", "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    one_sentence()
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from shared.hydra_words import quoted, sentence
+
     outcomes: list[Outcome] = []
     statuses: list[int] = []
     started: list[bool] = []
     now = datetime.now().astimezone()
 
     @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="simulation")
-    def job(composed: DictConfig) -> None:
+    def job(composed: "DictConfig") -> None:
         started.append(True)
         try:
             outcome = _job(composed, now)
@@ -54,27 +59,31 @@ def main() -> None:
             statuses.append(STATUS[outcome.status] if outcome else 0)
         except _Stop as stop:
             statuses.append(stop.status)
-            print(f"gliofed-simulate: {stop}", file=sys.stderr, flush=True)  # a sweep goes on with its next run
+            tell(COMMAND, str(stop))  # a sweep goes on with its next run
 
-    sys.argv[1:] = _nested_last(sys.argv[1:])
+    sys.argv[1:] = _nested_last([word if _lists_runs(word) else quoted(word, PATHS) for word in sys.argv[1:]])
     try:
         job()
     except (HydraException, OmegaConfBaseException) as error:
-        _leave(WRONG_USE, sentence(error, "gliofed-simulate"))
+        tell(COMMAND, sentence(error, COMMAND))
+        return WRONG_USE
     except (ValueError, TypeError) as error:  # of Hydra, where a group is given a number, say
         if started:
             raise
-        _leave(WRONG_USE, sentence(error, "gliofed-simulate"))
-    except KeyboardInterrupt as stop:
-        print(f"gliofed-simulate: {stop or 'interrupted'}", file=sys.stderr, flush=True)
-        os._exit(INTERRUPTED)  # sites may be in the middle of a step
+        tell(COMMAND, sentence(error, COMMAND))
+        return WRONG_USE
     if len(outcomes) > 1:
         _together(outcomes)
     status = next((status for status in WORST_FIRST if status in statuses), 0)
-    sys.stdout.flush()
     if any(outcome.hung for outcome in outcomes):
+        sys.stdout.flush()
         os._exit(status)  # the thread of a site that hangs would hold the process
-    sys.exit(status)
+    return status
+
+
+def _lists_runs(word: str) -> bool:
+    """Whether it gives several runs to compare, as run=[A,B]; else what follows = is the path of one."""
+    return word.startswith("run=[") and word.endswith("]") and not Path(word.removeprefix("run=")).exists()
 
 
 def _nested_last(words: list[str]) -> list[str]:
@@ -86,12 +95,21 @@ def _nested_last(words: list[str]) -> list[str]:
     if not {"-m", "--multirun"} & set(words):
         return words
     setting = re.compile(r"((?:model|data|strategy|train|privacy)\.[\w.]+)=([^,(]+|\[[^()]*\])")
-    return [f"{match[1]}=choice({match[2]})" if (match := setting.fullmatch(word)) else word for word in words]
+    return [_of_one(match[1], match[2]) if (match := setting.fullmatch(word)) else word for word in words]
 
 
-def _job(composed: DictConfig, now: datetime) -> "Outcome | None":
+def _of_one(key: str, value: str) -> str:
+    # choice() takes no null; `++` sets what is not there yet, and a key that is none is refused when the run is read.
+    return f"++{key}=null" if value.lower() == "null" else f"{key}=choice({value})"
+
+
+def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":
     """Simulate, or attack a run that was simulated, which has no outcome."""
     # Imported here, so that --help and a mistyped key answer at once.
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
     from shared.data.volume import DataError
     from shared.parse import ConfigError
     from simulation.simulate import FailedError, draw, simulate
@@ -117,8 +135,6 @@ def _job(composed: DictConfig, now: datetime) -> "Outcome | None":
         return outcome
     except (ConfigError, DataError) as error:
         raise _Stop(WRONG_USE, str(error)) from None
-    except BrokenPipeError:
-        os._exit(BROKEN_PIPE)  # whoever read our output has seen enough
     except FailedError as error:
         raise _Stop(FAILED, str(error)) from None
 
@@ -132,10 +148,5 @@ def _together(outcomes: "list[Outcome]") -> None:
 
 def _name(number: int, overrides: list[str]) -> str:
     """Name one run of a sweep after what was set for it."""
-    words = ",".join(word for word in overrides if not word.startswith("out="))
+    words = ",".join(word for word in overrides if word.partition("=")[0] not in PATHS)
     return f"{number}-" + re.sub(r"[^\w.,=-]", "", words)[:100]
-
-
-def _leave(status: int, sentence: str) -> NoReturn:
-    print(f"gliofed-simulate: {sentence}", file=sys.stderr)
-    sys.exit(status)

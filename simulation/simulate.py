@@ -27,10 +27,11 @@ from server.report.table import results_table
 from server.round.history import History
 from shared.config import RunConfig
 from shared.data.volume import DataError
-from shared.files import write_json
-from shared.parse import ConfigError, home_path
+from shared.files import absolute, write_json
+from shared.parse import ConfigError
 from shared.site_config import SiteConfig
 from shared.tasks import TASKS
+from shared.terminal import command_line
 from shared.versions import versions
 from simulation.faults import fault_mod, parse_faults
 from simulation.grid import node_of, run_here
@@ -100,12 +101,15 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
                 (out / "run.json").unlink()
             raise
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted; go on with resume={out}") from None
-        except BrokenPipeError:
-            raise
+            raise KeyboardInterrupt(f"interrupted; go on with {resume_command(out)}") from None
         except OSError as error:
             where = f"{error.filename or out}: {error.strerror}"
-            raise FailedError(f"{where}; make room or mend it, then go on with resume={out}") from None
+            raise FailedError(f"{where}; make room or mend it, then go on with {resume_command(out)}") from None
+
+
+def resume_command(out: Path) -> str:
+    """What goes on with the run in this folder."""
+    return command_line("gliofed-simulate", f"resume={out}")
 
 
 def agreed_patients(sites: Sequence[SiteConfig], written: int, run: RunConfig) -> dict[str, int]:
@@ -180,8 +184,8 @@ def draw_together(outcomes: Sequence[Outcome]) -> Path | None:
 def _folder(values: Mapping[str, Any], name: str | None, now: datetime) -> Path:
     """Return the run's folder: that of the run to resume, or a new one."""
     if values["resume"] is not None:
-        return home_path(str(values["resume"])).resolve()
-    out = home_path(str(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")).resolve()
+        return absolute(str(values["resume"]))
+    out = absolute(str(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}"))
     if name is not None:
         out = out / name
     _refuse_a_run(out)
@@ -190,7 +194,7 @@ def _folder(values: Mapping[str, Any], name: str | None, now: datetime) -> Path:
 
 def _refuse_a_run(out: Path) -> None:
     if (out / "run.json").exists():
-        raise ConfigError(f"out={out}: holds a run already; give another folder, or resume={out}")
+        raise ConfigError(f"out={out}: holds a run already; give another folder, or go on with {resume_command(out)}")
 
 
 def _with_root(values: Mapping[str, Any]) -> Any:
@@ -198,7 +202,7 @@ def _with_root(values: Mapping[str, Any]) -> Any:
     data = values["data"]
     if not isinstance(data, Mapping) or data.get("root") is None:
         return data
-    return {**data, "root": str(home_path(str(data["root"])).resolve())}
+    return {**data, "root": str(absolute(str(data["root"])))}
 
 
 @contextmanager
@@ -263,7 +267,7 @@ def _words(status: str, end: Mapping[str, Any], out: Path) -> str:
     if status == "incomplete" and "reason" in end:
         return f"{end['reason']}, in {out}/model"
     if status == "failed":
-        return f"{end['reason']}; each site's own log is in {out}/sites; go on with resume={out}"
+        return f"{end['reason']}; each site's own log is in {out}/sites; go on with {resume_command(out)}"
     if status == "incomplete":
         return f"a site did not count in some round: see {out}/history.jsonl, and its own log in {out}/sites"
     return f"results in {out}: history.jsonl, curves.png, checkpoints, model"

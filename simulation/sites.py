@@ -16,8 +16,8 @@ from shared.data.labels import LABELS, region_values
 from shared.data.layouts import find_cases, take_inventory
 from shared.data.leftovers import counted
 from shared.data.volume import DataError
-from shared.files import write_json
-from shared.parse import ConfigError, home_path, parse
+from shared.files import absolute, write_json
+from shared.parse import ConfigError, parse
 from shared.site_config import SiteConfig
 from shared.tasks import reading_of
 from simulation.mock import MockConfig, write_mock
@@ -70,12 +70,12 @@ def make_sites(
     if data["source"] not in (*SOURCES, "folder"):
         raise ConfigError(f"data.source={data['source']}: unknown; known are {', '.join(SOURCES)}, folder")
     if data["source"] == "folder":
-        roots, labels = [str(home_path(str(data["root"])).resolve())] * sites, str(data["labels"])
+        roots, labels = [str(absolute(str(data["root"])))] * sites, str(data["labels"])
         cohorts: list[tuple[str, ...] | None] = [*_deal(Path(roots[0]), labels, run, names, dealing, out, report)]
         if run.task == "segmentation":
             region_values(labels, run.data.regions)
     else:
-        root = home_path(str(data["root"] or out / "data")).resolve()
+        root = absolute(str(data["root"] or out / "data"))
         labels = _write(str(data["source"]), data["labels"], rest, run, names, root, report)
         roots, cohorts = [str(root / name) for name in names], [None] * sites
     made = [

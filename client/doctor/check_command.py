@@ -31,7 +31,8 @@ from shared.data.labels import LABELS
 from shared.data.layouts import Inventory, take_inventory
 from shared.data.leftovers import counted
 from shared.data.volume import DataError
-from shared.parse import ConfigError, Positive, Strict, home_path, parse
+from shared.files import absolute
+from shared.parse import ConfigError, Positive, Strict, parse
 from shared.site_config import CheckConfig, SiteConfig
 from shared.terminal import plain
 
@@ -75,7 +76,7 @@ def check(values: Mapping[str, Any]) -> int:
     settings = _settings(values)
     if settings.labels not in LABELS:
         raise ConfigError(f"data.labels={settings.labels}: unknown scheme; known are {', '.join(LABELS)}")
-    root = home_path(settings.root).resolve()
+    root = absolute(settings.root)
     inventory, data = take_inventory(root, settings.labels), settings.data
     cases = inventory.cases
     now = datetime.now().astimezone()
@@ -158,7 +159,7 @@ def _cores() -> int:
 
 def _folder(key: str, given: str) -> Path:
     """Make the folder before anything is read."""
-    folder = home_path(given).resolve()
+    folder = absolute(given)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=folder):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from client.doctor.findings import Facts, Fault
 from client.doctor.inspection import Inspection, inspect
 from shared.data.cases import Case
+from shared.processes import spared_ctrl_c
 from shared.site_config import CheckConfig
 
 Job = TypeVar("Job")
@@ -73,7 +74,8 @@ def _until_one_dies(
             while waiting and not lost and len(busy) < workers:
                 index = waiting.popleft()
                 try:
-                    busy[pool.submit(work, jobs[index])] = index
+                    with spared_ctrl_c():  # this process ends them, and each would leave a traceback
+                        busy[pool.submit(work, jobs[index])] = index
                 except BrokenProcessPool:
                     lost.append(index)
             for future in wait(busy, return_when=FIRST_COMPLETED).done:

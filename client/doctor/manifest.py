@@ -8,7 +8,6 @@ reading a scan again. It names patients, so it stays at the site. Cases that com
 import hashlib
 import json
 import logging
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from shared.data.prepare import prepared_shape
 from shared.data.volume import DataError
 from shared.files import write_json
 from shared.site_config import CheckConfig, SiteConfig
+from shared.terminal import command_line
 
 log = logging.getLogger("gliofed.site")
 
@@ -166,7 +166,7 @@ def freeze_command(site: SiteConfig) -> str:
     own = {"spacing": site.check.spacing, "size": site.check.size}
     limits = [f"check.{key}={list(own[key])}" for key in own if own[key] != getattr(CheckConfig, key)]
     words = [f"data.root={site.root}", f"data.labels={site.labels}", f"work={site.work}", *limits]
-    return shlex.join(["gliofed-client", "check", *words])
+    return command_line("gliofed-client", "check", *words)
 
 
 def misfit(site: SiteConfig, manifest: Manifest) -> str | None:

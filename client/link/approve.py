@@ -1,7 +1,6 @@
 """gliofed-client approve: a person at the hospital reads the code that is to run there, and agrees to its hash."""
 
 import hashlib
-import shlex
 import sys
 import tokenize
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from shared.code import LIMIT, build_code, files_of
 from shared.files import write_bytes, write_json
 from shared.kit import Sha256
 from shared.parse import ConfigError, Strict, parse
-from shared.terminal import plain
+from shared.terminal import command_line, plain
 
 NOT_APPROVED = 1
 TYPED = 8
@@ -46,7 +45,7 @@ def approve(folder: Path, code: Path | None = None, sha256: str | None = None) -
         return _not_approved(f"{path}: {error}")
     _show(proposed, *_reference(folder, known))
     if not known:  # what does not differ was not shown
-        print(f"to read all of it: gliofed-client approve {shlex.quote(str(folder))} --unpack DIR")
+        print(f"to read all of it: {command_line('gliofed-client', 'approve', folder)} --unpack DIR")
     print(f"hash: {digest}")
     if any(each.sha256 == digest for each in known):
         print("approved before")

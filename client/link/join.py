@@ -6,11 +6,11 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 
-from shared.files import new_folder, write_bytes, write_json
+from shared.files import absolute, new_folder, write_bytes, write_json
 from shared.join_request import check_patients, sign_request
 from shared.keys import fingerprint, new_key, private_bytes, public_line, read_authority, spoken, write_secret
 from shared.kit import read_kit
-from shared.parse import ConfigError, home_path
+from shared.parse import ConfigError
 
 LEAST_DIGITS = 20
 """Digits of the kit's hash that are compared at least: 80 bits, more than anybody can look for another kit with."""
@@ -38,7 +38,7 @@ def join(
     last = read_authority(files["ca.crt"], str(path)).not_valid_after_utc
     if last <= now:
         raise ConfigError(f"{path}: its authority ended on {last:%Y-%m-%d}; ask for a kit of a new federation")
-    folder = home_path(into or f"{kit.federation}-{kit.site}").resolve()
+    folder = absolute(into or f"{kit.federation}-{kit.site}")
     request = folder / f"{kit.site}.request.json"
     if (folder / "site.key").exists():
         raise ConfigError(

@@ -22,11 +22,13 @@ from client.link.site_file import read_site, temporary
 from shared.data.labels import LABELS
 from shared.data.leftovers import counted
 from shared.data.volume import DataError
+from shared.files import absolute
 from shared.keys import certificate_sha256, public_line, read_authority, read_public
 from shared.kit import Kit, parse_kit
-from shared.parse import ConfigError, home_path
+from shared.parse import ConfigError
 from shared.processes import no_proxy_here
 from shared.site_config import SiteConfig
+from shared.terminal import command_line
 from shared.yaml_file import load_yaml
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def preflight(folder: Path) -> Findings:
 
 def own_folder(folder: Path) -> Path:
     """The hospital's folder, from the root on; ConfigError where it is none."""
-    folder = home_path(folder).resolve()
+    folder = absolute(folder)
     if not (folder / "kit.json").is_file():
         raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
     return folder
@@ -140,7 +142,8 @@ def _look_at_key(folder: Path) -> None:
 
 def _look_at_approval(folder: Path) -> None:
     if not approved(folder):
-        raise ConfigError(f"{folder}: no code is approved; read and approve it: gliofed-client approve {folder}")
+        approve = command_line("gliofed-client", "approve", folder)
+        raise ConfigError(f"{folder}: no code is approved; read and approve it: {approve}")
 
 
 def _look_at_temporary(folder: Path) -> None:

@@ -11,8 +11,10 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+from client.link.proxy import ProxyError, connect
 from shared.keys import read_authority
 from shared.kit import split_address
+from shared.parse import ConfigError
 
 PATIENCE = 5.0
 """Seconds for the connection, and for each answer."""
@@ -50,6 +52,10 @@ def reach(address: str, ca: Path) -> Findings:
         (found.passing if passing else found.faults).append(f"{address}: {_untrusted(error, ca)}")
     except UnicodeError:  # of a label that DNS cannot have
         found.faults.append(f"{address}: no such name can be; ask the aggregator for another kit")
+    except ConfigError as error:
+        found.faults.append(str(error))
+    except ProxyError as error:
+        found.warnings.append(f"{address}: {error}; trying on")
     except OSError as error:
         found.warnings.append(f"{address}: {_unreachable(error)}; trying on")
     return found
@@ -61,7 +67,7 @@ def _connected(address: str, ca: Path) -> Iterator[ssl.SSLSocket]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cafile=ca)
     with (
-        socket.create_connection((host, port), PATIENCE) as plain,
+        connect(host, port, PATIENCE) as plain,
         context.wrap_socket(plain, server_hostname=host) as encrypted,
     ):
         yield encrypted

@@ -3,7 +3,8 @@
 from contextlib import suppress
 from pathlib import Path
 
-from shared.parse import ConfigError, home_path, parse
+from shared.files import absolute, home_path
+from shared.parse import ConfigError, parse
 from shared.site_config import SiteConfig
 from shared.yaml_file import load_yaml, read_yaml
 
@@ -13,7 +14,7 @@ MIN_PATIENTS = 5
 
 def read_site(folder: Path) -> SiteConfig:
     """Read site.yaml; its paths become absolute, from the folder on. Raises ConfigError with every fault."""
-    folder = home_path(folder).resolve()
+    folder = absolute(folder)
     path = folder / "site.yaml"
     if not path.exists():
         raise ConfigError(f"{folder}: no site.yaml there; give the folder that gliofed-client join made")
@@ -35,7 +36,7 @@ def work_of(folder: Path) -> Path:
     with suppress(OSError, ConfigError):
         given = load_yaml(folder / "site.yaml").get("work")
         work = home_path(given) if isinstance(given, str) and given != "???" else work
-    return home_path(folder).resolve() / work
+    return absolute(folder) / work
 
 
 def temporary(folder: Path) -> Path:

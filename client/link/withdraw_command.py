@@ -12,7 +12,8 @@ from client.round.policy import DeclinedError
 from client.round.withdraw import Withdrawal, readmit, withdraw
 from shared.chain import BusyError
 from shared.data.volume import DataError
-from shared.parse import ConfigError, home_path
+from shared.files import absolute
+from shared.parse import ConfigError
 from shared.site_config import SiteConfig
 from shared.terminal import plain
 
@@ -66,7 +67,7 @@ def _tried(do: Callable[[], T], act: str) -> T:
 
 
 def _site(folder: Path) -> SiteConfig:
-    folder = home_path(folder).resolve()
+    folder = absolute(folder)
     if (folder / "site.yaml").exists():
         return read_site(folder)
     if not any((folder / name).exists() for name in ("cohort", "consent.json")):

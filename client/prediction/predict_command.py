@@ -8,25 +8,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from client.overrides import quoted
 from client.prediction.exported import Exported, find_export, read_export
 from shared.data.cases import Case
 from shared.data.labels import LABELS, region_values
 from shared.data.layouts import take_inventory
 from shared.data.volume import DataError
-from shared.files import write_json
-from shared.hydra_words import words as hydra_words
-from shared.parse import ConfigError, Strict, home_path, parse
+from shared.files import absolute, write_json
+from shared.hydra_words import composed
+from shared.parse import ConfigError, Strict, parse
 from shared.site_config import Device
-from shared.terminal import plain
+from shared.terminal import WRONG_USE, plain, tell
 from shared.versions import versions
 
-FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+FAILED = 1
 _PATHS = {"model": "model.folder", "data.root": "data.root", "out": "out"}
 
 
@@ -54,38 +48,24 @@ class _Settings(Strict):
 def predict_command(words: list[str]) -> int:
     """Do what the words after `predict` ask for; return 0, 1 where a case failed, or 2 for wrong use."""
     try:
-        settings = _settings(words)
-        given = home_path(settings.model.folder)
+        settings = parse(_Settings, composed("predict", words, _PATHS))
+        given = absolute(settings.model.folder)
         options = {"iterations": settings.model.iterations, "stop_when_stable": settings.model.stop_when_stable}
         folder = find_export(given)
         exported = read_export(folder, options)
         labels = _labels(exported, settings.data.labels)
-        inventory = take_inventory(home_path(settings.data.root).resolve(), labels or "")
-        out = home_path(settings.out or f"outputs/{datetime.now().astimezone():%Y-%m-%d/%H-%M-%S}")
+        inventory = take_inventory(absolute(settings.data.root), labels or "")
+        out = absolute(settings.out or f"outputs/{datetime.now().astimezone():%Y-%m-%d/%H-%M-%S}")
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"out={out}: is there and not empty; give a new folder, or remove it")
         for stray in inventory.not_understood:
             print(plain(f"not understood: {stray}"), file=sys.stderr)
         return _predict(settings, folder, exported, labels, inventory.cases, out)
     except (ConfigError, DataError) as error:
-        return _say(f"{error}; see gliofed-client --help", WRONG_USE)
-    except OSError as error:
-        return _say(f"{error.filename or 'out'}: {error.strerror}; make room or mend it, then start again", FAILED)
+        tell("gliofed-client", f"{error}; see gliofed-client --help")
+        return WRONG_USE
     except KeyboardInterrupt:
-        return _say("interrupted; masks that are written are whole", INTERRUPTED)
-
-
-def _settings(words: list[str]) -> _Settings:
-    try:
-        with initialize_config_module("configs", version_base="1.3"):
-            composed = compose("predict", [quoted(word, _PATHS) for word in words])
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:  # the last two where data=5, say
-        raise ConfigError(hydra_words(error)) from None
-    if missing := sorted(OmegaConf.missing_keys(composed)):
-        names = ", ".join("model" if key == "model.folder" else key for key in missing)
-        raise ConfigError(f"{names}: must be given")
-    values: Any = OmegaConf.to_container(composed, resolve=True)
-    return parse(_Settings, values)
+        raise KeyboardInterrupt("interrupted; masks that are written are whole") from None
 
 
 def _labels(exported: Exported, scheme: str | None) -> str | None:
@@ -137,8 +117,3 @@ def _progress(cases: int) -> Iterator[Any]:
                 print(plain(line), file=sys.stderr, flush=True)
 
         yield report
-
-
-def _say(sentence: str, status: int) -> int:
-    print(f"gliofed-client: {plain(sentence)}", file=sys.stderr)
-    return status

@@ -26,10 +26,11 @@ def ledger_command(words: list[str]) -> int:
     parser.add_argument("work", type=Path, metavar="WORK")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(words)
-    from shared.parse import ConfigError, home_path
+    from shared.files import absolute
+    from shared.parse import ConfigError
 
     try:
-        ledger = _find(home_path(arguments.work))
+        ledger = _find(absolute(arguments.work))
         if ledger is None:
             raise ConfigError(f"{arguments.work}: no ledger there; give a site's work folder in which it trained")
     except ConfigError as error:

@@ -30,7 +30,7 @@ def stop(folder: Path, name: str | None) -> list[str]:
         raise ConfigError(f"{run.name}: it is {state}; only a run that waits or runs can be stopped")
     note_act(folder, "run_stopped", run=run.name)
     run.want("stop")
-    return [f"{run.name}: will stop; go on with gliofed-server run resume={run.name}"]
+    return [f"{run.name}: will stop; go on with {run.resume_command}"]
 
 
 def logs(

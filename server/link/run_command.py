@@ -12,9 +12,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from shared.files import absolute
 from shared.hydra_words import sentence
-from shared.parse import ConfigError, home_path
-from shared.terminal import plain
+from shared.parse import ConfigError
+from shared.terminal import command_line, plain
 
 COMMAND = "gliofed-server run"
 OWN = ("federation", "name", "resume")
@@ -27,7 +28,7 @@ def run_command(words: Sequence[str]) -> None:
     # Taken out before Hydra reads the others: its grammar has a meaning for the = and , in a folder's name.
     own = dict(word.split("=", 1) for word in words if word.split("=", 1)[0] in OWN and "=" in word)
     settings = [word for word in words if word.split("=", 1)[0] not in OWN or "=" not in word]
-    folder = home_path(own.get("federation", "."))
+    folder = absolute(own.get("federation", "."))
     if "resume" in own:
         if others := [*settings, *(f"name={own['name']}" for _ in range("name" in own))]:
             raise ConfigError(f"resume={own['resume']}: goes alone, since the run keeps its settings; drop {others[0]}")
@@ -80,7 +81,8 @@ def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Seque
         raise ConfigError(f"round.expected: {unknown[0]} is not admitted; {why}")
     code = (folder / CODE).read_bytes()
     if code != build_code():
-        cure = f"run gliofed-server provision {folder / 'federation.yaml'}, and let the hospitals approve it"
+        provision = command_line("gliofed-server", "provision", folder / "federation.yaml")
+        cure = f"run {provision}, and let the hospitals approve it"
         raise ConfigError(f"{folder / CODE}: not the code that is installed here; {cure}")
     made = new_run(folder, name or f"{datetime.now().astimezone():%Y-%m-%d-%H-%M-%S}", run, words, code)
     without = [f"{plain(fault)}; the run does not expect {site}\n" for site, fault in faults.items()]
@@ -109,4 +111,4 @@ def _next(folder: Path) -> str:
     from server.link.online import read_online
 
     waits = "gliofed-server start does not run, so it waits until then; "
-    return f"{waits if read_online(folder) is None else ''}gliofed-server status"
+    return f"{waits if read_online(folder) is None else ''}{command_line('gliofed-server', 'status', folder)}"

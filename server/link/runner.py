@@ -102,7 +102,7 @@ class Runner:
         tries = 0 if rounds > submission.rounds else submission.tries
         if tries >= MOST_TRIES:
             log = self._log(run)
-            reason = f"its server ended {tries} times without a new round; see {log}, then run resume={run.name}"
+            reason = f"its server ended {tries} times without a new round; see {log}, then {run.resume_command}"
             run.submitted(replace(submission, gave_up=reason))
             return [f"run {run.name}: {reason}"]
         if shutil.disk_usage(self.folder).free < SPARE:

@@ -26,6 +26,7 @@ from server.round.history import Event, History
 from shared.config import RunConfig
 from shared.files import new_folder, write_bytes, write_json
 from shared.parse import ConfigError, Strict, is_site_name, parse
+from shared.terminal import command_line
 from shared.versions import versions
 
 T = TypeVar("T")
@@ -87,6 +88,11 @@ class Run:
             return {**saved, "run": dict(saved["run"]), "run_id": str(saved["run_id"])}
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(f"{self.folder}/run.json: damaged; put it back from a copy") from None
+
+    @property
+    def resume_command(self) -> str:
+        """What lets it go on."""
+        return command_line("gliofed-server", "run", f"federation={self.folder.parents[1]}", f"resume={self.name}")
 
     def code(self) -> bytes:
         """The bundle that it began with, whatever was provisioned since. Raises ConfigError where it is lost."""
@@ -192,7 +198,7 @@ def new_run(folder: Path, name: str, config: RunConfig, overrides: Sequence[str]
     with (run.folder.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two commands may give one name
         if run.folder.exists():
-            raise ConfigError(f"name={name}: there is a run of this name; give another, or resume={name}")
+            raise ConfigError(f"name={name}: there is a run of this name; give another, or {run.resume_command}")
         about = {key: saved[key] for key in ("run_id", "config_hash", "code_sha256")}
         note_act(folder, "run_submitted", run=name, **about)
         with new_folder(run.folder) as half:

@@ -17,9 +17,10 @@ from server.link.superlink import Link, link_folder, open_link
 from server.provisioning.acts import note_act
 from server.provisioning.certificates import ending_soon
 from server.provisioning.federation import open_federation
-from shared.parse import ConfigError, home_path
+from shared.files import absolute
+from shared.parse import ConfigError
 from shared.processes import asked_to_end
-from shared.terminal import plain
+from shared.terminal import command_line, plain
 
 TICK = 2.0
 """Seconds between two looks at everything."""
@@ -34,7 +35,7 @@ that nobody starts again once it ended."""
 
 def start(folder: Path) -> None:
     """Run a federation until a signal, or its terminal, ends it. Raises ConfigError, before anything is started."""
-    folder = home_path(folder).resolve()
+    folder = absolute(folder)
     federation = open_federation(folder)
     stop = asked_to_end()
     with only_one(folder):
@@ -133,7 +134,8 @@ def only_one(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ConfigError(f"{folder}: its server runs already; see gliofed-server status {folder}") from None
+            status = command_line("gliofed-server", "status", folder)
+            raise ConfigError(f"{folder}: its server runs already; see {status}") from None
         yield
 
 

@@ -19,7 +19,7 @@ from server.report.bounds import bounds_met
 from server.round.history import Event
 from shared.parse import ConfigError
 from shared.tasks import TASKS
-from shared.terminal import plain
+from shared.terminal import command_line, plain
 
 KEPT = ("patients", "epsilon")
 """What a site told last, while a newer round may have nothing of it."""
@@ -143,7 +143,8 @@ def show(status: Status, as_json: bool, console: Console | None = None) -> None:
 
 
 def _unagreed(site: str, folder: Path) -> str:
-    cure = f"agree on one by telephone, then gliofed-server admit {site}.request.json --patients N --folder {folder}"
+    admit = command_line("gliofed-server", "admit", f"{site}.request.json", "--patients", "N", "--folder", folder)
+    cure = f"agree on one by telephone, then {admit}"
     return f"{site}: no number of patients is agreed, as it was admitted by an older version; {cure}"
 
 

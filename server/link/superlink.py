@@ -21,6 +21,7 @@ from shared.kit import split_address
 from shared.parse import ConfigError
 from shared.processes import Program, no_proxy_here
 from shared.signatures import LINK_NAMES
+from shared.terminal import command_line
 
 LOOPBACK = LINK_NAMES[0]
 
@@ -134,7 +135,7 @@ def _check_certificates(folder: Path, federation: FederationConfig) -> None:
     for name, hosts in zip(SERVER_CERTIFICATES, (federation.hosts, LINK_NAMES), strict=True):
         path = folder / "server" / f"{name}.crt"
         if why := stale(path, authority, hosts, now, days=0):  # one that ends soon still serves, and status says so
-            raise ConfigError(f"{path}: cannot be used ({why}); run gliofed-server renew {folder}")
+            raise ConfigError(f"{path}: cannot be used ({why}); run {command_line('gliofed-server', 'renew', folder)}")
 
 
 def _addresses(federation: FederationConfig) -> list[str]:

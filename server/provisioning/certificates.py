@@ -18,6 +18,7 @@ from server.provisioning.federation import SOON
 from shared.files import new_folder, write_bytes
 from shared.keys import new_key, private_bytes, read_authority, write_secret
 from shared.parse import ConfigError
+from shared.terminal import command_line
 
 AUTHORITY_DAYS = 3650
 SLACK = timedelta(hours=1)
@@ -127,7 +128,7 @@ def stale(path: Path, authority: Authority, names: Iterable[str], now: datetime,
 def ending_soon(folder: Path, now: datetime | None = None) -> list[str]:
     """Name each certificate of a federation that ends within 30 days or has ended, and what to do."""
     now = now or datetime.now(UTC)
-    renew = f"run gliofed-server renew {folder}, and start the server anew"
+    renew = f"run {command_line('gliofed-server', 'renew', folder)}, and start the server anew"
     cures = {"ca/ca.crt": "make a new federation in another folder, which every hospital joins anew"}
     cures |= {f"server/{name}.crt": renew for name in SERVER_CERTIFICATES}
     sentences = []

@@ -24,6 +24,7 @@ from shared.keys import certificate_sha256, spoken
 from shared.kit import Kit, kit_sha256, pack, read_kit
 from shared.parse import ConfigError
 from shared.signatures import LINK_NAMES
+from shared.terminal import command_line
 
 
 def provision(file: Path, into: Path | None = None, now: datetime | None = None) -> list[str]:
@@ -44,7 +45,8 @@ def provision(file: Path, into: Path | None = None, now: datetime | None = None)
     kits = _kit_hashes(folder)
     said += [f"{each}; hash {spoken(kits[site])}" for each, site in zip(done, federation.sites, strict=True)]
     for site in sorted(path.name for path in (folder / "sites").glob("*") if path.name not in federation.sites):
-        said.append(f"sites/{site}: no longer in {FILE}; to shut it out, run gliofed-server expel {site}")
+        expel = command_line("gliofed-server", "expel", site, "--folder", folder)
+        said.append(f"sites/{site}: no longer in {FILE}; to shut it out, run {expel}")
     replaced = {site: sha256 for site, sha256 in before.items() if kits.get(site) != sha256}
     about = {"code_sha256": hashlib.sha256(code).hexdigest(), "kits": kits, "replaced": replaced}
     note_act(folder, "provisioned", **about, done=said)

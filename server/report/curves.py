@@ -1,5 +1,6 @@
 """Pictures of what the rounds did: losses and the headline metric, of one run or of all runs of a sweep."""
 
+import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -175,6 +176,7 @@ def _compare(
 
 def new_figure(title: str, note: str, width: float, height: float = 4.2) -> "Figure":
     """A figure in inches with its title and note above what is to be drawn."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it says at length where no home can be written
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150)

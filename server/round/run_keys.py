@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 
 from shared.keys import read_public
 from shared.parse import ConfigError
+from shared.terminal import command_line
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,12 @@ def open_keys(folder: Path) -> RunKeys:
     words of ours and is text to its end, which nothing is that TLS signs.
     """
     path = folder / "server" / "link.key"
+    renew = f"run {command_line('gliofed-server', 'renew', folder)}"
     try:
         key = load_pem_private_key(path.read_bytes(), None)
         certificate = x509.load_pem_x509_certificate(path.with_suffix(".crt").read_bytes())
     except (OSError, ValueError, TypeError):
-        raise ConfigError(f"{path}: cannot be read, with its certificate; run gliofed-server renew {folder}") from None
+        raise ConfigError(f"{path}: cannot be read, with its certificate; {renew}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-        raise ConfigError(f"{path}: not the key of link.crt; run gliofed-server renew {folder}")
+        raise ConfigError(f"{path}: not the key of link.crt; {renew}")
     return RunKeys(key, base64.b64encode(certificate.public_bytes(Encoding.DER)).decode(), folder / "sites")

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from shared.parse import ConfigError, home_path, parse
+from shared.files import absolute
+from shared.parse import ConfigError, parse
 from simulation.attacks.canaries import canaries
 from simulation.attacks.inversion import inversion
 from simulation.attacks.membership import membership
@@ -55,7 +56,7 @@ def attack(values: Mapping[str, Any], words: Sequence[str]) -> Path:
     check_device(settings.device)
     torch.set_num_threads(settings.threads)
     targets = _targets(values["run"], Machine(settings.device, settings.threads))
-    out = home_path(str(values["out"])).resolve() if values["out"] else targets[0].folder / "attacks" / name
+    out = absolute(str(values["out"])) if values["out"] else targets[0].folder / "attacks" / name
     make_folder(out)
     with only_one(out):
         rows = ATTACKS[name](targets, settings, out)

@@ -16,11 +16,13 @@ from server.round.history import History
 from shared.codec import CodecError, load_weights, weights_from_bytes
 from shared.config import RunConfig
 from shared.data.dataset import Cohort, Patient, open_cohort
-from shared.parse import ConfigError, home_path
+from shared.files import absolute
+from shared.parse import ConfigError
 from shared.site_config import SiteConfig
 from shared.tasks import model_of, reading_of
 from simulation.partition import Dealing
 from simulation.settings import Settings, parse_settings
+from simulation.simulate import resume_command
 from simulation.sites import Machine, make_sites, site_names
 
 
@@ -77,7 +79,7 @@ def open_target(folder: Path, machine: Machine) -> Target:
 
     Raises ConfigError where there is no finished run, or its scans are gone; DataError where they were changed.
     """
-    folder = home_path(folder).resolve()
+    folder = absolute(folder)
     saved = _saved(folder)
     values = saved["simulation"]
     try:
@@ -126,7 +128,8 @@ def _weights(folder: Path, run: RunConfig) -> bytes:
     """The exported model's bytes, tried in the run's model."""
     path = folder / "model" / "model.safetensors"
     if not path.exists():
-        raise ConfigError(f"run={folder}: not finished, so there is no model to attack; go on with resume={folder}")
+        cure = f"go on with {resume_command(folder)}"
+        raise ConfigError(f"run={folder}: not finished, so there is no model to attack; {cure}")
     try:
         weights = path.read_bytes()
         load_weights(model_of(run), weights_from_bytes(weights))

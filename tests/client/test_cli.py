@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -275,7 +274,7 @@ def test_a_work_folder_gets_the_frozen_cohort_and_its_cache(
 def test_folders_may_have_signs_that_hydra_knows(
     cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = tmp_path / "at home, x=1"
+    root = tmp_path / "at home, x=1 ü([#'"
     shutil.copytree(cases, root)
     assert check(monkeypatch, f"data.root={root}", "data.labels=brats2020", f"out={tmp_path / 'a,b=c'}") == 0
 
@@ -305,13 +304,12 @@ def test_an_interruption_while_a_command_is_loading(
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 130 and capsys.readouterr().err == "gliofed-client: interrupted\n"
-    heavy = "import client.cli, sys; print({'hydra', 'omegaconf', 'torch', 'pydantic'} & sys.modules.keys())"
-    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True).stdout == b"set()\n"
 
 
 def test_what_it_writes_is_for_nobody_else(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Scans that were prepared, masks and updates; a hospital's machine has other users."""
     before = os.umask(0o022)
     monkeypatch.setattr(sys, "argv", ["gliofed-client", "--help"])
-    main()
+    with pytest.raises(SystemExit):
+        main()
     assert os.umask(before) == 0o077

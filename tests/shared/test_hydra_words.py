@@ -2,9 +2,13 @@
 
 import pytest
 from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hypothesis import assume, example, given
+from hypothesis.strategies import sampled_from, text
+from omegaconf import OmegaConf
 
-from shared.hydra_words import sentence, words
+from shared.hydra_words import quoted, sentence, words
 
 SAID = {
     ("federation", "ronds=3"): "ronds: no such setting (did you mean rounds?)",
@@ -32,3 +36,15 @@ def test_another_privacy_has_settings() -> None:
     with initialize_config_module("configs", version_base="1.3"), pytest.raises(HydraException) as told:
         compose("federation", ["privacy=dp_sgd", "privacy.epsilom=3"])
     assert words(told.value) == "privacy.epsilom: no such setting (did you mean privacy.epsilon?)"
+
+
+@given(text(sampled_from("=,([{$}])\\'\"#&;!~ :/.%üx王\n\t"), max_size=12) | text())
+@example("${rounds}")
+@example("a\\")
+@example("'a'")
+@example(r"\'\${x}\\")
+def test_what_follows_a_path_is_a_path(path: str) -> None:
+    """Hydra's grammar and OmegaConf's interpolation have a meaning for most signs; here they are letters."""
+    assume(path not in ("", "null", "???"))
+    word = OverridesParser.create().parse_override(quoted(f"out={path}", {"out": "out"}))
+    assert OmegaConf.to_container(OmegaConf.create({"out": word.value()}), resolve=True) == {"out": path}

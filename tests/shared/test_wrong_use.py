@@ -8,7 +8,8 @@ import pytest
 import client.cli
 import server.cli
 import simulation.cli
-from shared.parse import ConfigError, home_path
+from shared.files import home_path
+from shared.parse import ConfigError
 
 NOBODY = "~nobody-of-that-name/x"
 MAINS: dict[str, Callable[[], None]] = {

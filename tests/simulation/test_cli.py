@@ -1,6 +1,7 @@
 """The command as a user meets it: what is wrong is one sentence, with status 2 and no traceback."""
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -135,6 +136,24 @@ def test_a_policy_is_rehearsed_here(values: Callable[..., dict[str, Any]]) -> No
     assert parse_settings(values("policy.min_patients=5"))[1].policy.min_patients == 5
 
 
+def test_a_path_is_no_grammar_and_the_next_command_can_be_pasted(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Folders of a sweep have = and , in their names, a person's may have anything."""
+    (here / "full").rename(out := here / "a=b,(c[#&;!~' ü${x}\\")
+    assert status_of(monkeypatch, f"out={out}") == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"gliofed-simulate: out={out}: holds a run already")
+    command, *words = shlex.split(said.partition("go on with ")[2])
+    assert command == "gliofed-simulate"
+    assert status_of(monkeypatch, *words) == 2
+    assert capsys.readouterr().err.startswith(f"gliofed-simulate: resume={out}: run.json is damaged")
+    assert status_of(monkeypatch, "attack=canaries", f"run={out}") == 2
+    assert capsys.readouterr().err.startswith(f"gliofed-simulate: run={out}: run.json is damaged")
+    assert status_of(monkeypatch, "attack=canaries", f"run=[{here}/a,{here}/b]") == 2  # several are a list
+    assert capsys.readouterr().err.startswith(f"gliofed-simulate: run={here}/a: no run.json there")
+
+
 def test_help_names_every_choice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(monkeypatch, "--help") == 0
     text = capsys.readouterr().out
@@ -153,7 +172,8 @@ def test_found_from_any_directory(tmp_path: Path) -> None:
 def test_a_sweep_gives_every_run_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)  # Hydra notes its sweep there
     small = ["data.size=[16,16,16]", "data.patch=[16,16,16]", "data.radius_max=6", "data.patients=2", "rounds=1"]
-    words = ["-m", "sites=1", "train.steps=1", "model=unet,clstm_unet3d", *small, f"out={tmp_path / 'out'}"]
+    epoch = ["train.steps=null", "train.epochs=1"]  # Hydra's own choice() takes no null
+    words = ["-m", "sites=1", *epoch, "model=unet,clstm_unet3d", *small, f"out={tmp_path / 'out'}"]
     assert status_of(monkeypatch, *words) == 0
     assert len(list(tmp_path.glob("out/*/history.jsonl"))) == len(list(tmp_path.glob("out/*/curves.png"))) == 2
     assert {path.name for path in tmp_path.glob("out/*.png")} == {"losses.png", "dice.png"}  # of both together

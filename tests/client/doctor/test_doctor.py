@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -199,6 +200,14 @@ def test_a_process_that_dies_takes_only_its_job_along() -> None:
     results: dict[int, object] = {}
     spread(call, jobs, 2, results.__setitem__)
     assert results == {0: 1, 1: None, 2: 3}
+
+
+def test_processes_of_a_check_do_not_get_the_terminals_ctrl_c() -> None:
+    """It goes to the whole group; each of them would print a traceback, and the command ends them anyway."""
+    kept: list[object] = []
+    spread(partial(signal.pthread_sigmask, signal.SIG_BLOCK), [()], 1, lambda _, blocked: kept.append(blocked))
+    assert kept == [{signal.SIGINT}]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 def test_the_doctor_does_without_torch() -> None:

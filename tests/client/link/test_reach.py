@@ -3,14 +3,16 @@
 import socket
 import ssl
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import client.link.preflight
@@ -106,6 +108,102 @@ def test_somebody_between(tmp_path: Path) -> None:
     with server(tmp_path / "theirs") as address:
         found = reach(address, tmp_path / "ours/ca/ca.crt")
     assert "is not of the authority of" in found.faults[0] and "somebody in between" in found.faults[0]
+
+
+@contextmanager
+def proxy(port: int | None, answer: str = "200 OK") -> Iterator[tuple[str, list[str]]]:
+    """An HTTP proxy whose tunnels lead to this port of ours, whatever was asked for; its place, and what was asked."""
+    asked: list[str] = []
+
+    def tunnel(near: socket.socket) -> None:
+        with near, near.makefile("rb") as lines:
+            asked.extend(line.decode().strip() for line in iter(lines.readline, b"\r\n"))
+            near.sendall(f"HTTP/1.1 {answer}\r\n\r\n".encode())
+            if port is not None:
+                join(near, port)
+
+    def join(near: socket.socket, port: int) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as far:
+            back = threading.Thread(target=copy, args=(far, near))
+            back.start()
+            copy(near, far)
+            back.join()
+
+    def copy(source: socket.socket, to: socket.socket) -> None:
+        with suppress(OSError):  # either end hangs up
+            while some := source.recv(65536):
+                to.sendall(some)
+        with suppress(OSError):
+            to.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                tunnel(listening.accept()[0])
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{listening.getsockname()[1]}", asked
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_through_the_hospitals_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Flower's library goes, which asks the same environment; TLS is with the server itself."""
+    with (
+        server(tmp_path, names=("fl.invalid",)) as address,
+        proxy(port := int(address.rpartition(":")[2])) as (at, asked),
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:se%40cret@{at}")
+        found = reach(f"fl.invalid:{port}", ca := tmp_path / "ca/ca.crt")
+        assert (found.faults, found.warnings) == ([], [])
+        login = b64encode(b"me:se@cret").decode()
+        assert asked[0].startswith(f"CONNECT fl.invalid:{port} ") and f"Proxy-Authorization: Basic {login}" in asked
+        asked.clear()
+        with httpx.Client(verify=ssl.create_default_context(cafile=ca)) as library:
+            assert library.get(f"https://fl.invalid:{port}/").status_code == 404
+        assert asked[0].startswith(f"CONNECT fl.invalid:{port} ") and f"Proxy-Authorization: Basic {login}" in asked
+        asked.clear()
+        monkeypatch.setenv("NO_PROXY", ".invalid")
+        assert "no such name" in reach(f"fl.invalid:{port}", ca).warnings[0] and not asked
+
+
+@pytest.mark.usefixtures("no_proxy")
+def test_a_proxy_that_lets_nobody_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its password is in no sentence."""
+    make_authority(tmp_path, "study", NOW)
+    with proxy(None, "407 Proxy Authentication Required") as (at, _):
+        monkeypatch.setenv("https_proxy", f"me:secret@{at}")
+        (said,) = reach("fl.invalid:443", tmp_path / "ca/ca.crt").warnings
+    assert f"no way through the proxy {at}" in said and "secret" not in said
+    (said,) = reach("fl.invalid:443", tmp_path / "ca/ca.crt").warnings  # it is gone
+    assert f"no way through the proxy {at} (Connection refused)" in said
+
+
+@pytest.mark.usefixtures("no_proxy")
+@pytest.mark.parametrize(
+    "given", ["socks5://me:secret@proxy:1080", "https://proxy:443", "http://proxy:port", "http://"]
+)
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY"])
+def test_a_proxy_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, variable: str
+) -> None:
+    """Flower's library would end the SuperNode over some of them."""
+    make_authority(tmp_path, "study", NOW)
+    monkeypatch.setenv(variable, given)
+    (said,) = reach("fl.invalid:443", tmp_path / "ca/ca.crt").faults
+    assert said.startswith(f"{variable}: must be http://HOST:PORT") and "secret" not in said
 
 
 def test_a_name_that_cannot_be(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_weights_that_are_not_this_models(tmp_path):
 
 
 WRONG = {
-    "no model": (("model=none",), "model=none: no model.json and model.safetensors there"),
+    "no model": (("model=none",), "none: no model.json and model.safetensors there"),
     "model missing": (("model=???",), "model: must be given"),
     "no root": (("data.root=none",), "none: no such folder"),
     "a key": (("data.rot=x",), "rot"),

@@ -43,7 +43,7 @@ def test_a_run_is_what_the_words_say_and_waits(
 ) -> None:
     words = ("name=first", "experiment=seed2_unet", "rounds=3", "model.preset=tiny")
     assert run(monkeypatch, f"federation={folder}", *words) == 0
-    waits = "gliofed-server start does not run, so it waits until then; gliofed-server status"
+    waits = f"gliofed-server start does not run, so it waits until then; gliofed-server status {folder}"
     assert capsys.readouterr().out == f"submitted as first; {waits}\n"
     saved = json.loads((folder / "runs" / "first" / "run.json").read_text())
     config = parse(RunConfig, saved["run"])

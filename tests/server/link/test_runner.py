@@ -192,7 +192,7 @@ def test_a_run_is_given_up_after_ten_submissions_without_a_new_round(make: Calla
     assert len(flower.started) == 5 + MOST_TRIES
     assert state == "failed"
     assert reason is not None
-    assert "run resume=one" in reason
+    assert "gliofed-server run federation=" in reason and "resume=one" in reason
     run.want("run")
     it.tend(MEMBERS)
     assert run.state() == ("running", None)

@@ -1,0 +1,21 @@
+"""Paths as users write them."""
+
+import pwd
+from pathlib import Path
+
+import pytest
+
+from shared.files import absolute
+
+
+def test_a_path_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container there may be no home and no name; a folder's name may begin with ~; links may go in a circle."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert absolute("~/scans") == Path("/home/somebody/scans")
+    assert absolute("~old-scans/1") == tmp_path / "~old-scans/1"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    assert absolute("~/scans") == tmp_path / "~/scans"
+    (tmp_path / "circle").symlink_to("circle")
+    assert absolute("circle/1") == tmp_path / "circle/1"

@@ -1,0 +1,137 @@
+"""A command ends in a sentence or in silence, wherever it is started and whatever its user does meanwhile."""
+
+import os
+import pwd
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.parse import ConfigError
+from shared.terminal import command_line, enter
+
+ROOT = Path(__file__).parents[2]
+
+
+def started(run: str, **given: Any) -> "subprocess.Popen[str]":
+    """A process that enters a command which does `run`."""
+    code = f"import sys\nfrom shared.terminal import enter\ndef run():\n {run}\nenter('gliofed', run)"
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | given
+    return subprocess.Popen([sys.executable, "-c", code], text=True, encoding="utf-8", cwd=ROOT, **given)
+
+
+@pytest.fixture
+def unread() -> Iterator[int]:
+    """A pipe's end to write to, whose other end is closed."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        "print('x')",  # written out at the end
+        "try: print('x', flush=True)\n except OSError: sys.exit('make room')",
+        "from rich.console import Console; Console().print('x')",  # rich by itself leaves with status 1
+        "print('x'); sys.exit(0)",  # as argparse does after --help
+    ],
+)
+def test_nobody_reads_any_more(unread: int, run: str) -> None:
+    """`| head` has seen enough: that is no full disk, as which a command's own handlers would take it."""
+    process = started(run, stdout=unread)
+    assert process.communicate()[1] == "" and process.returncode == 141
+
+
+@pytest.mark.parametrize("command", ["gliofed-client", "gliofed-server", "gliofed-simulate"])
+def test_each_command_has_this_entry(unread: int, command: str) -> None:
+    words = [str(Path(sys.executable).with_name(command)), "--help"]
+    done = subprocess.run(words, stdout=unread, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_nothing_heavy_is_imported_outside() -> None:
+    """PyTorch and Hydra take seconds, in which Ctrl-C is no traceback; and nobody waits for --help."""
+    heavy = "import client.cli, server.cli, simulation.cli, sys; print({'hydra', 'torch', 'pydantic'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, cwd=ROOT).stdout == b"set()\n"
+
+
+def test_ctrl_c() -> None:
+    process = started("print('works', flush=True)\n import time; time.sleep(600)")
+    assert process.stdout is not None and process.stdout.readline() == "works\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1] == "gliofed: interrupted\n" and process.returncode == 130
+
+
+def test_an_ascii_terminal() -> None:
+    """A patient's name is then readable at least; a table has lines of ascii."""
+    run = (
+        "from rich.table import Table; from rich.console import Console\n print('Müller'); Console().print(Table('a'))"
+    )
+    process = started(run, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    said, fault = process.communicate()
+    assert (process.returncode, fault) == (0, "") and said.splitlines()[0] == r"M\xfcller" and "|" in said
+    assert r"\u" not in said
+
+
+def test_output_that_cannot_be_written() -> None:
+    with open("/dev/full", "w") as full:
+        process = started("print('x')", stdout=full)
+        sentence = "gliofed: No space left on device; make room, then start again\n"
+        assert process.communicate()[1] == sentence and process.returncode == 2
+    process = started("print('x', file=sys.stderr); sys.stderr.isatty()", preexec_fn=lambda: os.close(2))
+    assert process.communicate()[0] == "" and process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (ConfigError("rounds=0: must be positive"), "rounds=0: must be positive"),
+        (
+            OSError(28, "No space left on device", "out/x"),
+            "out/x: No space left on device; make room, then start",
+        ),
+        (PermissionError(13, "Permission denied", "out/x"), "out/x: Permission denied"),
+        (KeyboardInterrupt("interrupted; go on"), "interrupted; go on"),
+    ],
+)
+def test_a_fault_is_one_sentence(fault: BaseException, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def run() -> None:
+        raise fault
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as end:
+        enter("gliofed", run)
+    signal.signal(signal.SIGINT, handler)
+    assert end.value.code == (130 if isinstance(fault, KeyboardInterrupt) else 2)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"gliofed: {sentence}")
+
+
+def test_another_fault_is_ours_to_see() -> None:
+    with pytest.raises(ValueError, match="ours"):
+        enter("gliofed", lambda: int("ours"))
+
+
+def test_a_user_without_a_name_or_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under `docker run --user 12345`. MONAI asks getpass, which asks these and the list of users."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    monkeypatch.setenv("LOGNAME", "")  # so that it is put back
+    monkeypatch.delenv("HOME", raising=False)
+    with pytest.raises(SystemExit):
+        enter("gliofed", lambda: None)
+    assert os.environ["LOGNAME"] == f"uid {os.getuid()}"
+    assert Path.home() == Path("/nonexistent")
+
+
+def test_a_command_can_be_pasted() -> None:
+    path = "/a=b,(c[#&;!~' ü${x}\\"
+    assert shlex.split(command_line("gliofed-simulate", f"resume={path}")) == ["gliofed-simulate", f"resume={path}"]
