@@ -180,6 +180,8 @@ def _print(reports: list[CaseReport]) -> None:
     if len(sentences) > SENTENCES:
         print(f"and {len(sentences) - SENTENCES} more findings")
     counts = summary(reports)
+    for line in counts["not checked"]:
+        print(f"not checked: {line}")
     print(f"{counts['cases']} cases, {counts['error']} with errors, {counts['warning']} with warnings only")
 
 

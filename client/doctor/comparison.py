@@ -11,9 +11,8 @@ from shared.site_config import CheckConfig
 
 ENOUGH = 8
 """Cases with which a deviation from the cohort means something."""
-FLOOR = 0.1
-"""Least standard deviation, as a share of the cohort's median: scanners differ by so much."""
-FIGURES = {"median": "median", "spread": "range of the middle 90%", "brain": "volume that is not zero"}
+FIGURES = {"spread": ("range of the middle 90%", 0.3), "brain": ("volume that is not zero", 0.1)}
+"""What is compared -> its words, and the least standard deviation of its logarithm: a scanner's units are its own."""
 
 
 def cohort_findings(
@@ -99,12 +98,12 @@ def _outliers(cases: Sequence[Case], seen: Sequence[Seen], rules: CheckConfig, f
         there = [index for index, one in enumerate(seen) if modality in one.images and not odd[index]]
         if len(there) < ENOUGH:
             continue
-        for figure, words in FIGURES.items():
-            values = np.array([getattr(seen[index].images[modality], figure) for index in there])
-            middle = float(np.median(values))
-            deviation = max(1.4826 * float(np.median(np.abs(values - middle))), FLOOR * abs(middle), 1e-12)
-            for index, value in zip(there, values, strict=True):
-                distance = abs(value - middle) / deviation
+        for figure, (words, floor) in FIGURES.items():
+            values = np.array([max(getattr(seen[index].images[modality], figure), 1e-12) for index in there])
+            logs, middle = np.log(values), float(np.median(values))
+            distances = np.abs(logs - np.median(logs))
+            distances /= max(1.4826 * float(np.median(distances)), floor)
+            for index, value, distance in zip(there, values, distances, strict=True):
                 if distance > max(rules.outlier, worst.get(index, (0.0, "", ""))[0]):
                     worst[index] = (float(distance), modality, f"{words} {value:.4g}, of the cohort {middle:.4g}")
     for index, (distance, modality, words) in worst.items():

@@ -51,7 +51,7 @@ def planted(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[d
     folders = sorted((path for path in root.iterdir() if path.is_dir()), key=enhancing)
     spoilt = folders[CLEAN:-1]
     original, copy = sorted((folders[0], folders[-1]))  # the later name is the copy
-    showing = ("label_values", "modalities_swapped")
+    showing = ("label_values", "label_scheme", "modalities_swapped")
     codes = [code for code in PLANTS if code not in showing] + [code for code in PLANTS if code in showing]
     for code, folder in zip(codes, spoilt, strict=True):
         PLANTS[code](folder)
