@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from client.doctor.anatomy import mask_facts, tumour_findings
-from client.doctor.contrast import Contrasts, Labels
+from client.doctor.contrast import FEW, Contrasts, Labels
 from client.doctor.findings import Warned
 from client.doctor.plausibility import FLUID, FOUR, implausible
 from shared.data.labels import LABELS, schemes_with
@@ -33,7 +33,10 @@ Regions = dict[str, frozenset[int]]
 def planted(images: Images, labels: np.ndarray, others: list[np.ndarray], scheme: str) -> Iterator[tuple]:
     """Kind, the code that it must be given, images, mask (X, Y, Z) and declared scheme."""
     yield "clean", None, images, labels, scheme
+    enhancing = np.isin(labels, sorted(LABELS[scheme]["et"])).sum() >= FEW
     for one, other in combinations(FOUR, 2):
+        if {one, other} == {"t1", "t1ce"} and not enhancing:
+            continue  # nothing tells the two apart
         swapped = {**images, one: images[other], other: images[one]}
         yield f"{one} and {other} swapped", "modalities_swapped", swapped, labels, scheme
     yield "mask mirrored", "mask_misplaced", images, labels[::-1], scheme
@@ -44,6 +47,8 @@ def planted(images: Images, labels: np.ndarray, others: list[np.ndarray], scheme
     yield "binary mask", "binary_mask", images, (labels != 0).astype(np.uint8), scheme
     for written, declared in WRITTEN_AND_DECLARED:
         changed = in_scheme(labels, LABELS[scheme], LABELS[written])
+        if declared == "brats2024" and not enhancing:
+            continue  # the two differ in enhancing tumour alone
         if declared in schemes_with(np.unique(changed[changed > 0]).tolist()):
             yield f"{written} declared as {declared}", "label_scheme", images, changed, declared
 

@@ -40,9 +40,9 @@ class Labels:
     @classmethod
     def of(cls, mask: Volume) -> "Labels | None":
         """Cut out a mask (X, Y, Z) whose values are right; None if nothing is marked."""
-        if not mask.array.any():
-            return None
         whole = np.rint(mask.array).astype(np.uint8)
+        if not whole.any():
+            return None
         (box,) = ndimage.find_objects((whole != 0).view(np.uint8))
         values = whole[box].copy()
         outer = (values != 0) & ~ndimage.binary_erosion(values != 0)
@@ -134,7 +134,7 @@ class Contrasts:
         inside = (first != 0) & (second != 0) & ~self.marked
         if inside.sum() * share < FEW:
             return None
-        top = first[inside] >= np.quantile(first[inside], 1 - share)
+        top = first[inside] >= np.quantile(first[inside].astype(np.float64), 1 - share)
         return rank(second[inside][top], np.sort(second[inside]))
 
 
@@ -144,4 +144,5 @@ def rank(values: Floats, brain: Floats) -> float:
     >>> rank(np.float32([5, 7, 90]), np.float32([1, 2, 6, 8]))
     0.75
     """
-    return float(np.searchsorted(brain, np.median(values)) / brain.size)
+    middle = np.median(values.astype(np.float64))  # the mean of two float32 of 3e38 is infinite
+    return float(np.searchsorted(brain, middle) / brain.size)

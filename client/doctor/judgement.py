@@ -1,7 +1,7 @@
 """What was read of the cases, judged for a run: which of them it may use. No file is opened for that."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from client.doctor.anatomy import brain_findings
@@ -27,7 +27,7 @@ class CaseReport:
     findings: list[Finding]
     files: list[FileState]
     """Every file of the case that could be opened."""
-    unchecked: dict[str, str]
+    unchecked: dict[str, str] = field(default_factory=dict)
     """Code of a warning -> why it, or some of it, could not be looked for."""
 
 

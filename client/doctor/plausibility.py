@@ -47,13 +47,14 @@ def unchecked(seen: Contrasts) -> dict[str, str]:
         return {}
     why: dict[str, str] = {}
     if missing := [name for name in FOUR if name not in seen.samples]:
-        why["modalities_swapped"] = f"no {', '.join(missing)}"
+        why["modalities_swapped"] = f"no {', '.join(missing)} on the case's grid"
     elif seen.labels is None:
         why["modalities_swapped"] = "T1 and T1ce, and FLAIR and T2, are told apart by a mask"
     if seen.labels is not None:
         for code, name in (("mask_misplaced", "flair"), ("label_scheme", "t1ce")):
             if name not in seen.ranks:
-                why[code] = f"{name} is not of a brain alone" if name in seen.samples else f"no {name}"
+                other = f"no {name} on the mask's grid"
+                why[code] = f"{name} does not show a brain alone" if name in seen.samples else other
     return why
 
 
@@ -126,8 +127,8 @@ def _other_scheme(seen: Contrasts) -> Warned | None:
         return None
     others = [name for name in schemes_with(seen.labels.surface) if "wt" in LABELS[name]]
     fitting = [name for name in others if not _contradiction(seen, name)]
-    cure = f"its scheme may be {' or '.join(fitting)}: declare it in `labels`" if fitting else "look at the mask"
-    return "label_scheme", (MASK,), f"in scheme {seen.scheme} {what}; {cure}", b""
+    cure = f"is it in {' or '.join(fitting)}? Declare that in `labels`" if fitting else "no other scheme fits"
+    return "label_scheme", (MASK,), f"in scheme {seen.scheme} {what}; {cure}, or is it another patient's mask?", b""
 
 
 def _contradiction(seen: Contrasts, scheme: str) -> str:
@@ -138,10 +139,8 @@ def _contradiction(seen: Contrasts, scheme: str) -> str:
     if enhancing:
         label, own = max(enhancing.items(), key=lambda each: each[1])
         if own < DIM or top - own > OTHER_BRIGHTER:
-            return (
-                f"label {label} is enhancing tumour, but brighter in t1ce than only {own:.0%} of the brain; "
-                f"label {brightest} than {top:.0%}"
-            )
+            more = "" if brightest == label else f", label {brightest} than {top:.0%}"
+            return f"label {label} is enhancing tumour, but brighter in t1ce than only {own:.0%} of the brain{more}"
     elif top > ENHANCED:
         return f"label {brightest} does not enhance, but is brighter in t1ce than {top:.0%} of the brain"
     if seen.labels is None or "tc" not in regions:

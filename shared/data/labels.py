@@ -72,7 +72,7 @@ def regions_of(mask: npt.NDArray[np.generic], scheme: str, regions: Sequence[str
     whole = np.rint(mask)
     there = set(np.unique(whole[whole != 0]).tolist())
     broken = mask[np.abs(mask - whole) > ROUNDING]
-    if len(there) == 1 and not there <= _known(scheme) and np.ptp(mask[mask != 0]) < 0.5:
+    if len(there) == 1 and not schemes_with(there):  # 255, also where scaling left 254.998
         raise DataError(
             "label_values",
             f"mask has {_numbers(there)} and 0 alone, which tells no regions apart, and scheme {scheme} has "

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from planted_in_real import FOUR, Images, in_scheme, look
 
+from client.doctor.contrast import Labels, rank
 from client.doctor.plausibility import unchecked
 from shared.data.labels import LABELS
 from shared.data.volume import Volume
@@ -99,6 +100,14 @@ def test_a_mask_of_one_label_tells_no_regions_apart(case: Phantom) -> None:
     assert "binary_mask" not in told(images, binary, "hd_glio")  # a tumour that does not enhance
 
 
+def test_odd_voxels_are_no_obstacle(case: Phantom) -> None:
+    """The largest floats, and a mask with nothing but what scaling left of zero."""
+    assert rank(np.float32([3e38, 3e38]), np.float32([1e38, 3.2e38])) == 0.5
+    images, mask = case
+    nothing = Volume(np.full(mask.shape, 0.0005, np.float32), images["t1"].spacing, images["t1"].affine)
+    assert Labels.of(nothing) is None
+
+
 def test_what_could_not_be_compared_is_named(case: Phantom) -> None:
     images, mask = case
 
@@ -106,8 +115,11 @@ def test_what_could_not_be_compared_is_named(case: Phantom) -> None:
         return unchecked(look({name: images[name] for name in names}, mask, scheme)[1])
 
     assert left(*FOUR) == {}
-    assert left("t1", "t1ce", "t2") == {"modalities_swapped": "no flair", "mask_misplaced": "no flair"}
-    assert left("flair", "t2") == {"modalities_swapped": "no t1, t1ce", "label_scheme": "no t1ce"}
+    assert left("t1", "t1ce", "t2") == {
+        "modalities_swapped": "no flair on the case's grid",
+        "mask_misplaced": "no flair on the mask's grid",
+    }
+    assert set(left("flair", "t2")) == {"modalities_swapped", "label_scheme"}
     assert set(left(*FOUR, mask=np.zeros_like(mask))) == {"modalities_swapped"}
     assert left("t1", scheme="mock") == {}  # no head
     head = {name: Volume(image.array + 1, image.spacing, image.affine) for name, image in images.items()}
