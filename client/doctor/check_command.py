@@ -180,7 +180,7 @@ def _print(reports: list[CaseReport]) -> None:
     if len(sentences) > SENTENCES:
         print(f"and {len(sentences) - SENTENCES} more findings")
     counts = summary(reports)
-    for line in counts["not checked"]:
+    for line in counts["not_checked"]:
         print(f"not checked: {line}")
     print(f"{counts['cases']} cases, {counts['error']} with errors, {counts['warning']} with warnings only")
 

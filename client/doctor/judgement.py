@@ -28,7 +28,7 @@ class CaseReport:
     files: list[FileState]
     """Every file of the case that could be opened."""
     unchecked: dict[str, str] = field(default_factory=dict)
-    """Code of a warning -> why it, or some of it, could not be looked for."""
+    """Code of a warning -> why it, or some of it, could not be looked for; nothing where an error comes first."""
 
 
 def judge(
@@ -57,7 +57,9 @@ def _report(case: Case, findings: list[Finding], inspected: Inspection, task: Ta
     severities = {finding.severity for finding in findings}
     status: Status = "error" if "error" in severities else "warning" if severities else "ok"
     unchecked = {
-        code: why for code, why in inspected.unchecked.items() if task == "segmentation" or code == "modalities_swapped"
+        code: why
+        for code, why in inspected.unchecked.items()
+        if status != "error" and (task == "segmentation" or code == "modalities_swapped")
     }
     return CaseReport(case.patient, case.visit, status, findings, inspected.facts.files, unchecked)
 

@@ -29,8 +29,8 @@ def summary(reports: Sequence[CaseReport]) -> dict[str, Any]:
         "patients": len({report.patient for report in reports}),
         **{status: sum(report.status == status for report in reports) for status in ("ok", "warning", "error")},
         "codes": dict(sorted(codes.items())),
-        "not checked": [
-            f"{code} in {count} cases: {why}"
+        "not_checked": [
+            f"{code} in {count} case{'s' * (count > 1)}: {why}"
             for (code, why), count in sorted(Counter(each for one in reports for each in one.unchecked.items()).items())
         ],
     }
@@ -43,7 +43,7 @@ def write_reports(reports: Sequence[CaseReport], settings: Mapping[str, Any], ou
             "patient": report.patient,
             "visit": report.visit,
             "status": report.status,
-            "not checked": report.unchecked,
+            "not_checked": report.unchecked,
             "findings": [
                 {"code": each.code, "severity": each.severity, "file": each.file, "message": each.message}
                 for each in report.findings
@@ -65,7 +65,7 @@ def page(reports: Sequence[CaseReport], settings: Mapping[str, Any]) -> str:
         "without findings": counts["ok"],
         "with warnings only": counts["warning"],
         "with errors": counts["error"],
-        **({"not checked": "; ".join(counts["not checked"])} if counts["not checked"] else {}),
+        **({"not checked": "; ".join(counts["not_checked"])} if counts["not_checked"] else {}),
     }
     codes = {code: [number, (ERRORS | WARNINGS)[code]] for code, number in counts["codes"].items()}
     parts = [
