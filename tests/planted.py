@@ -73,10 +73,29 @@ def _everywhere(folder: Path) -> None:
     edit(of(folder, "seg"), lambda array, affine: (brain.astype(np.uint8) * 2, affine))
 
 
-def _swap(folder: Path) -> None:
-    t1, t1ce = of(folder, "t1").read_bytes(), of(folder, "t1ce").read_bytes()
-    of(folder, "t1").write_bytes(t1ce)
-    of(folder, "t1ce").write_bytes(t1)
+def swap(one: str, other: str) -> Callable[[Path], None]:
+    def plant(folder: Path) -> None:
+        first, second = of(folder, one).read_bytes(), of(folder, other).read_bytes()
+        of(folder, one).write_bytes(second)
+        of(folder, other).write_bytes(first)
+
+    return plant
+
+
+def relabel(**values: int) -> Change:
+    """Other labels: _1=3 makes 1 to 3; those not named stay."""
+
+    def change(array: np.ndarray, affine: np.ndarray) -> tuple[Any, Any]:
+        table = np.arange(256)
+        for name, value in values.items():
+            table[int(name[1:])] = value
+        return table[array.astype(int)].astype(np.uint8), affine
+
+    return change
+
+
+def mirror(array: np.ndarray, affine: np.ndarray) -> tuple[Any, Any]:
+    return array[::-1], affine
 
 
 def _one_image(folder: Path) -> None:
@@ -120,11 +139,14 @@ PLANTS: dict[str, Callable[[Path], object]] = {
     "constant_image": every(("t2",), lambda array, affine: (np.full_like(array, 7), affine)),
     "empty_mask": every(("seg",), lambda array, affine: (np.zeros_like(array), affine)),
     "not_skull_stripped": every(("t1",), lambda array, affine: (array + np.int16(9), affine)),
-    "thick_slices": every((*IMAGES, "seg"), _scaled(0.6, 0.6, 1.2)),  # 4.8, 4.8 and 9.6 mm
+    "thick_slices": every((*IMAGES, "seg"), _scaled(0.62, 1.25, 1.25)),  # about 5, 10 and 10 mm, and a brain as large
     "tiny_tumour": every(("seg",), _one_voxel),
     "huge_tumour": _everywhere,
     "mask_outside_brain": every(("seg",), _corner),
-    "modalities_swapped": _swap,
+    "modalities_swapped": swap("t1", "t1ce"),
+    "mask_misplaced": every(("seg",), mirror),
+    "label_scheme": every(("seg",), relabel(_1=4, _4=1)),
+    "binary_mask": every(("seg",), lambda array, affine: ((array > 0).astype(np.uint8), affine)),
     "intensity_outlier": every(("t2",), lambda array, affine: (array * np.int16(15), affine)),
 }
 """Code -> what gives a case this fault and no other. duplicate, split_leak, no_grade and not_understood need more."""

@@ -199,6 +199,8 @@ def _print(reports: Sequence[CaseReport], strays: Sequence[Finding], inventory: 
     if len(patterns) > PATTERNS:
         print(f"and {len(patterns) - PATTERNS} more kinds of files that are not used")
     counts = summary(reports, strays)
+    for line in counts["not_checked"]:
+        print(f"not checked: {line}")
     rest = f"; not understood: {counted(inventory.not_understood)}" if strays else ""
     print(f"{counts['cases']} cases, {counts['error']} with errors, {counts['warning']} with warnings only{rest}")
 

@@ -1,5 +1,6 @@
 """What only the comparison of cases shows: duplicates, leaks between training and validation, outliers."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -11,9 +12,10 @@ from shared.site_config import CheckConfig
 
 ENOUGH = 8
 """Cases with which a deviation from the cohort means something."""
-FLOOR = 0.1
-"""Least standard deviation, as a share of the cohort's median: scanners differ by so much."""
-FIGURES = {"median": "median", "spread": "range of the middle 90%", "brain": "volume that is not zero"}
+FIGURES = {"spread": ("range of the middle 90%", 0.3, 3), "brain": ("volume that is not zero", 0.1, math.inf)}
+"""What is compared -> its words; the least standard deviation of its logarithm; and how many cases within three of
+these may differ from the others, since units are a scanner's own.
+"""
 
 
 def cohort_findings(
@@ -99,12 +101,13 @@ def _outliers(cases: Sequence[Case], seen: Sequence[Seen], rules: CheckConfig, f
         there = [index for index, one in enumerate(seen) if modality in one.images and not odd[index]]
         if len(there) < ENOUGH:
             continue
-        for figure, words in FIGURES.items():
-            values = np.array([getattr(seen[index].images[modality], figure) for index in there])
-            middle = float(np.median(values))
-            deviation = max(1.4826 * float(np.median(np.abs(values - middle))), FLOOR * abs(middle), 1e-12)
-            for index, value in zip(there, values, strict=True):
-                distance = abs(value - middle) / deviation
+        for figure, (words, floor, group) in FIGURES.items():
+            values = np.array([max(getattr(seen[index].images[modality], figure), 1e-12) for index in there])
+            logs, middle = np.log(values), float(np.median(values))
+            distances = np.abs(logs - np.median(logs))
+            distances /= max(1.4826 * float(np.median(distances)), floor)
+            alike = (np.abs(logs[:, None] - logs) <= 3 * floor).sum(1)
+            for index, value, distance in zip(there, values, np.where(alike < group, distances, 0), strict=True):
                 if distance > max(rules.outlier, worst.get(index, (0.0, "", ""))[0]):
                     worst[index] = (float(distance), modality, f"{words} {value:.4g}, of the cohort {middle:.4g}")
     for index, (distance, modality, words) in worst.items():

@@ -45,7 +45,10 @@ WARNINGS = {
     "tiny_tumour": "the tumour is very small",
     "huge_tumour": "the tumour is very large",
     "mask_outside_brain": "the mask marks voxels outside the brain",
-    "modalities_swapped": "T1 and T1ce seem to be swapped",
+    "mask_misplaced": "the mask does not lie on what FLAIR shows",
+    "modalities_swapped": "two modalities seem to be swapped",
+    "label_scheme": "the labels seem to be of another scheme",
+    "binary_mask": "the mask tells no regions apart",
     "intensity_outlier": "the image is unlike the others of this folder",
 }
 """Code -> what it means. Somebody should look; the case may be used."""
@@ -90,15 +93,16 @@ class ImageFacts:
 
     digest: str
     """SHA-256 of its voxels in RAS as float32: the same whatever type, byte order, axes or compression they had."""
-    median: float
-    """Of the voxels that are not zero, like the spread."""
     spread: float
-    """From the 5th percentile to the 95th."""
+    """From the 5th percentile to the 95th of the voxels that are not zero."""
     brain: float
     """Volume of the voxels that are not zero, cm3."""
     zeros: float
     """Share of the voxels that are zero."""
 
+
+Warned = tuple[str, tuple[str, ...], str, bytes]
+"""Code, modalities or MASK that it concerns, what is odd, and a picture of its own or none."""
 
 Matrix = tuple[tuple[float, ...], ...]
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from client.doctor.anatomy import MaskFacts, Warned, image_facts, mask_facts, tumour_findings
-from client.doctor.findings import MASK, Facts, Fault, Grid
+from client.doctor.anatomy import MaskFacts, image_facts, mask_facts, tumour_findings
+from client.doctor.contrast import Contrasts, Labels
+from client.doctor.findings import MASK, Facts, Fault, Grid, Warned
 from client.doctor.pictures import Marks, picture
+from client.doctor.plausibility import implausible, unchecked
 from client.doctor.reading import read_file
 from shared.data.cases import Case
 from shared.data.labels import LABELS, ROUNDING, regions_of
@@ -23,9 +25,11 @@ class Inspection:
 
     facts: Facts
     odd: list[Warned] = field(default_factory=list)
-    """What is odd about the tumour."""
+    """What is odd about the tumour and the contrasts."""
     pictures: dict[str, bytes] = field(default_factory=dict)
     """PNG by modality or MASK."""
+    unchecked: dict[str, str] = field(default_factory=dict)
+    """Code -> why it, or some of it, could not be looked for."""
 
 
 def inspect(case: Case, rules: CheckConfig, draw: bool = True) -> Inspection:
@@ -40,8 +44,10 @@ def inspect(case: Case, rules: CheckConfig, draw: bool = True) -> Inspection:
         files.setdefault(scan.path, {})[name] = scan
     for path, inside in files.items():
         look.file(path, inside)
-    odd = tumour_findings(look.mask, look.brain, look.enhancement, rules) if look.mask is not None else []
-    return Inspection(look.facts, odd, look.pictures)
+    odd = tumour_findings(look.mask, look.brain, rules, case.labels) if look.mask is not None else []
+    if look.contrasts is None:
+        return Inspection(look.facts, odd, look.pictures)
+    return Inspection(look.facts, odd + implausible(look.contrasts), look.pictures, unchecked(look.contrasts))
 
 
 def scans_of(case: Case) -> dict[str, Scan]:
@@ -58,7 +64,7 @@ class _Look:
         self.pictures: dict[str, bytes] = {}
         self.mask: MaskFacts | None = None
         self.brain: Marks | None = None  # voxels that are not zero in any image
-        self.enhancement: dict[str, float] = {}
+        self.contrasts: Contrasts | None = None
 
     def add(self, code: str, message: str, path: Path, *names: str) -> None:
         """Note a fault of the scans of these names."""
@@ -139,6 +145,7 @@ class _Look:
                 self.pictures[MASK] = picture(volume, wrong)
             raise DataError(error.code, f"{scan}: {error}") from error
         self.mask = mask_facts(volume, scheme)
+        self.contrasts = Contrasts(scheme, volume.array.shape, volume.spacing, Labels.of(volume))
 
     def look_at_image(self, name: str, scan: Scan, volume: Volume) -> None:
         """Note the image's facts, also under the mask."""
@@ -148,9 +155,10 @@ class _Look:
         digest = hashlib.sha256(repr(volume.array.shape).encode())
         digest.update(np.ascontiguousarray(volume.array + np.float32(0), dtype="<f4").data)  # -0 becomes 0
         self.facts.images[name] = image_facts(volume, digest.hexdigest())
+        if self.contrasts is None:
+            self.contrasts = Contrasts(self.case.labels, volume.array.shape, volume.spacing)
+        self.contrasts.add(name, volume.array)
         if self.mask is None or self.mask.any.shape != volume.array.shape:
             return
         inside = volume.array != 0
         self.brain = inside if self.brain is None else self.brain | inside
-        if (contrast := self.mask.enhancement(volume.array)) is not None:
-            self.enhancement[name] = contrast

@@ -1,7 +1,7 @@
 """What was read of the cases, judged for a run: which of them it may use. No file is opened for that."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from client.doctor.anatomy import brain_findings
@@ -27,6 +27,8 @@ class CaseReport:
     findings: list[Finding]
     files: list[FileState]
     """Every file of the case that could be opened."""
+    unchecked: dict[str, str] = field(default_factory=dict)
+    """Code of a warning -> why it, or some of it, could not be looked for; nothing where an error comes first."""
 
 
 def judge(
@@ -46,15 +48,20 @@ def judge(
     seen = [_seen(case, each, rules, modalities, task) for case, each in zip(cases, inspected, strict=True)]
     compared = cohort_findings(cases, seen, rules, task, validation, split_seed)
     return [
-        _report(case, [*one.findings, *more], each.facts.files)
+        _report(case, [*one.findings, *more], each, task)
         for case, each, one, more in zip(cases, inspected, seen, compared, strict=True)
     ]
 
 
-def _report(case: Case, findings: list[Finding], files: list[FileState]) -> CaseReport:
+def _report(case: Case, findings: list[Finding], inspected: Inspection, task: Task) -> CaseReport:
     severities = {finding.severity for finding in findings}
     status: Status = "error" if "error" in severities else "warning" if severities else "ok"
-    return CaseReport(case.patient, case.visit, status, findings, files)
+    unchecked = {
+        code: why
+        for code, why in inspected.unchecked.items()
+        if status != "error" and (task == "segmentation" or code == "modalities_swapped")
+    }
+    return CaseReport(case.patient, case.visit, status, findings, inspected.facts.files, unchecked)
 
 
 def _seen(case: Case, inspected: Inspection, rules: CheckConfig, modalities: Sequence[str], task: Task) -> Seen:
@@ -67,10 +74,10 @@ def _seen(case: Case, inspected: Inspection, rules: CheckConfig, modalities: Seq
     seen.findings.extend(_faults(facts, names, seen))
     seen.findings.extend(_apart(scans, grids, seen))
     seen.findings.extend(_twice(scans, seen))
-    warnings = brain_findings(images, grids, rules, case.labels)
-    if task == "segmentation":
-        warnings += [each for each in inspected.odd if each[1] in (MASK, *images)]
-    for code, name, what, shown in warnings:
+    for code, of, what, shown in [*brain_findings(images, grids, rules, case.labels), *inspected.odd]:
+        name = next((each for each in of if each in names), None)
+        if name is None:  # of scans that the run does not read
+            continue
         seen_in = next(iter(images), MASK) if name == MASK else name  # an image shows what the mask is on
         file, shown = str(scans[name].path), shown or seen.pictures.get(seen_in, b"")
         seen.findings.append(

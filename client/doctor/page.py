@@ -31,6 +31,10 @@ def summary(reports: Sequence[CaseReport], strays: Sequence[Finding]) -> dict[st
         **{status: sum(report.status == status for report in reports) for status in ("ok", "warning", "error")},
         "not_understood": len(strays),
         "codes": dict(sorted(codes.items())),
+        "not_checked": [
+            f"{code} in {count} case{'s' * (count > 1)}: {why}"
+            for (code, why), count in sorted(Counter(each for one in reports for each in one.unchecked.items()).items())
+        ],
     }
 
 
@@ -50,6 +54,7 @@ def write_reports(
             "patient": report.patient,
             "visit": report.visit,
             "status": report.status,
+            "not_checked": report.unchecked,
             "findings": _plain(report.findings),
         }
         for report in reports
@@ -80,6 +85,7 @@ def page(
         "with warnings only": counts["warning"],
         "with errors": counts["error"],
         "not understood": counts["not_understood"],
+        **({"not checked": "; ".join(counts["not_checked"])} if counts["not_checked"] else {}),
     }
     codes = {code: [number, (ERRORS | WARNINGS)[code]] for code, number in counts["codes"].items()}
     parts = [

@@ -11,7 +11,7 @@ from typing import Any
 from nibabel.imageglobals import logger
 
 from client.doctor.findings import FileState
-from shared.data.volume import DataError, image_of
+from shared.data.volume import STARTS, DataError, check_foreign, image_of
 
 BLOCK = 1 << 20
 """Bytes read at a time."""
@@ -68,12 +68,13 @@ class _Hashed(io.RawIOBase):
 
 def _unzipped(path: Path, file: io.BufferedReader) -> bytes:
     """The content; a gzip stream is read to the checksum at its end."""
-    start, named = file.peek(2)[:2], path.name.lower().endswith(".gz")
+    start, named = file.peek(STARTS), path.name.lower().endswith(".gz")
     if not start:
         raise DataError("empty_file", f"{path}: has 0 bytes; copy it again from its source")
-    if named and start != GZIP:
+    check_foreign(path, start[:STARTS])
+    if named and start[:2] != GZIP:
         raise DataError("wrong_format", f"{path}: is not gzipped, though its name says so; gzip it, or drop the .gz")
-    if not named and start == GZIP:
+    if not named and start[:2] == GZIP:
         raise DataError("wrong_format", f"{path}: is gzipped, though its name does not say so; name it {path.name}.gz")
     try:
         content = _kept(path, gzip.GzipFile(fileobj=file) if named else file)
@@ -107,6 +108,7 @@ def _decoded(path: Path, content: bytes) -> Any:
     """Decode the header, if there is one."""
     length = next((int.from_bytes(content[:4], order) for order in ("little", "big") if _is_header(content, order)), 0)
     if not length:
+        check_foreign(path, content[:STARTS])
         raise DataError("wrong_format", f"{path}: is not NIfTI, it starts with {content[:8]!r}; convert it to NIfTI")
     if len(content) < length:
         raise DataError("truncated", f"{path}: has {len(content)} bytes, a header has {length}; copy it again")

@@ -3,7 +3,7 @@
 Label sets overlap between releases ({0, 1, 2, 3} may be BraTS 2023 or MSD), so a site declares its scheme.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,15 @@ def region_values(scheme: str, regions: Sequence[str]) -> list[frozenset[int]]:
     return [LABELS[scheme][region] for region in regions]
 
 
+def schemes_with(values: Collection[float]) -> list[str]:
+    """The schemes that have all these labels.
+
+    >>> schemes_with([1, 2, 4])
+    ['brats2018', 'brats2019', 'brats2020', 'brats2021', 'brats2024', 'ucsf_pdgm']
+    """
+    return [name for name in LABELS if _known(name).issuperset(values)]
+
+
 def regions_of(mask: npt.NDArray[np.generic], scheme: str, regions: Sequence[str]) -> npt.NDArray[np.uint8]:
     """Turn labels (X, Y, Z) into regions (R, X, Y, Z), 0 or 1.
 
@@ -61,16 +70,22 @@ def regions_of(mask: npt.NDArray[np.generic], scheme: str, regions: Sequence[str
     """
     values = region_values(scheme, regions)
     whole = np.rint(mask)
+    there = set(np.unique(whole[whole != 0]).tolist())
     broken = mask[np.abs(mask - whole) > ROUNDING]
+    if len(there) == 1 and not schemes_with(there):  # 255, also where scaling left 254.998
+        raise DataError(
+            "label_values",
+            f"mask has {_numbers(there)} and 0 alone, which tells no regions apart, and scheme {scheme} has "
+            f"{_numbers(_known(scheme))}; get a mask with labels of the scheme",
+        )
     if broken.size:
         raise DataError(
             "label_values",
             f"mask has {broken.size} voxels that are no whole labels, such as {broken[0]:.4g}; "
-            "it was interpolated: resample masks with nearest neighbour",
+            "it was interpolated or scaled: resample masks with nearest neighbour, and store whole labels",
         )
-    there = set(np.unique(whole[whole != 0]).tolist())
     if outside := sorted(there - _known(scheme)):
-        fitting = [name for name in LABELS if there <= _known(name)]
+        fitting = schemes_with(there)
         raise DataError(
             "label_values",
             f"mask has labels {_numbers(outside[:10])} but scheme {scheme} has {_numbers(_known(scheme))}; "

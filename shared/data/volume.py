@@ -42,6 +42,20 @@ FARTHEST = 10_000.0
 """Largest offset of a volume, mm."""
 
 
+FOREIGN = {
+    b"version https://git-lfs": "a Git LFS pointer and not the scan itself; fetch the scan with git lfs pull",
+    b"/annex/objects/": "a git-annex pointer and not the scan itself; fetch the scan with git annex get",
+    b"<": "a web page, such as a login page, and not the scan; download it again",
+    b"{": "a server's message in JSON, and not the scan; download it again",
+    b"pk\x03\x04": "a zip archive; unpack it",
+    b"objecttype": "MetaImage; convert it to NIfTI",
+    b"nrrd": "NRRD; convert it to NIfTI",
+}
+"""How files begin that are no NIfTI, in lower case, and what they are."""
+STARTS = 64
+"""Bytes in which that shows."""
+
+
 @dataclass(frozen=True)
 class Scan:
     """Where one volume is: a file of its own, or a channel of a file with several."""
@@ -153,11 +167,22 @@ def _shared_image(path: Path, channel: int) -> Any:
     return image
 
 
+def check_foreign(path: Path, start: bytes) -> None:
+    """Raise DataError, wrong_format, where a file begins as something that is known and no scan."""
+    start = start.lstrip(b"\xef\xbb\xbf\r\n\t ").lower()  # also a byte order mark
+    if what := next((what for begin, what in FOREIGN.items() if start.startswith(begin)), None):
+        raise DataError("wrong_format", f"{path}: is {what}")
+
+
 def _image(path: Path) -> Any:
     """Decode the bytes of the whole file; nibabel itself stops before a gzip's checksum."""
     _kept.of = _kept.image = None  # before the next file is in memory
     try:
-        content = gzip.decompress(path.read_bytes()) if path.name.lower().endswith(".gz") else path.read_bytes()
+        content = path.read_bytes()
+        check_foreign(path, content[:STARTS])
+        content = gzip.decompress(content) if path.name.lower().endswith(".gz") else content
+    except DataError:
+        raise
     except _DAMAGE as error:
         raise _unreadable(path, error) from error
     return image_of(path, content)

@@ -59,7 +59,8 @@ def test_a_clean_folder(
     found = json.loads((out / "check.json").read_text())
     assert found["summary"]["ok"] == found["summary"]["cases"] == 2
     assert found["cases"] == [
-        {"patient": f"BraTS20_Training_00{number}", "visit": "000", "status": "ok", "findings": []} for number in (1, 2)
+        {"patient": f"BraTS20_Training_00{number}", "visit": "000", "status": "ok", "not_checked": {}, "findings": []}
+        for number in (1, 2)
     ]
 
 
@@ -140,6 +141,21 @@ def test_a_warning_alone_is_status_0(
     PLANTS["empty_mask"](root / "BraTS20_Training_001")
     assert check(monkeypatch, f"data.root={root}", "data.labels=brats2020", f"out={out}") == 0
     assert "warning: empty_mask: " in capsys.readouterr().out
+
+
+def test_what_could_not_be_checked_is_counted(
+    cases: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A check that finds nothing must not be taken for one that looked for all."""
+    root = tmp_path / "cases"
+    shutil.copytree(cases, root)
+    of(root / "BraTS20_Training_001", "flair").unlink()
+    words = ("data.labels=brats2020", "data.modalities=[t1,t1ce]", f"out={out}")
+    assert check(monkeypatch, f"data.root={root}", *words) == 0
+    line = "mask_misplaced in 1 case: no flair on the mask's grid"
+    assert f"not checked: {line}\n" in capsys.readouterr().out
+    assert line in json.loads((out / "check.json").read_text())["summary"]["not_checked"]
+    assert "not checked" in (out / "check.html").read_text()
 
 
 def test_another_scheme_and_another_policy_are_errors(

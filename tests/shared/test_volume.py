@@ -150,6 +150,15 @@ def test_regions_come_in_the_order_asked_and_rounding_is_forgiven():
     assert fault(regions_of, mask + 0.4, "brats2020", ["wt"]).code == "label_values"
 
 
+@pytest.mark.parametrize("value", [255, 254.998, -1])
+def test_a_mask_of_one_unknown_value_is_binary(value):
+    """Not interpolated: nearest neighbour would not help."""
+    error = fault(regions_of, np.float32([[[0, value]]]), "brats2020", ["et"])
+    assert error.code == "label_values" and "tells no regions apart" in str(error) and "interpolated" not in str(error)
+    assert "would fit brats2020" not in str(error)
+    assert "would fit brats2018" in str(fault(regions_of, np.array([[[0, 4]]]), "brats2023", ["et"]))
+
+
 def test_label_faults_name_what_is_known():
     """A BraTS 2020 mask under the scheme of 2023 must not pass as one without enhancing tumour."""
     error = fault(regions_of, np.array([[[0, 1, 4]]]), "brats2023", ["et"])

@@ -20,6 +20,7 @@ from planted import PLANTS, copy_of, of
 from client.doctor import examine as examine_module
 from client.doctor.examine import examine, spread
 from client.doctor.findings import ERRORS, WARNINGS, Task
+from client.doctor.inspection import inspect
 from client.doctor.judgement import CaseReport, judge
 from shared.data.cases import Case, split
 from shared.data.layouts import find_cases
@@ -52,7 +53,7 @@ def planted(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[d
     folders = sorted((path for path in root.iterdir() if path.is_dir()), key=enhancing)
     spoilt = folders[CLEAN:-1]
     original, copy = sorted((folders[0], folders[-1]))  # the later name is the copy
-    showing = ("label_values", "modalities_swapped")
+    showing = ("label_values", "label_scheme", "modalities_swapped")
     codes = [code for code in PLANTS if code not in showing] + [code for code in PLANTS if code in showing]
     for code, folder in zip(codes, spoilt, strict=True):
         PLANTS[code](folder)
@@ -162,6 +163,41 @@ def test_of_two_copies_the_one_that_can_be_used_is_kept(few: list[Case]) -> None
     cases = [replace(few[0], mask=None), replace(few[0], patient="copy")]
     reports = check(cases)
     assert [codes_of(report) for report in reports] == [{"missing_mask", "duplicate"}, set()]
+
+
+def test_units_of_another_scanner_are_no_outlier(phantoms: Path) -> None:
+    """MR units are arbitrary: half of the folder in other units is two scanners, one case alone is odd."""
+    cases = find_cases(phantoms, "brats2020")[:9]
+    inspected = examine(cases, RULES, 1, draw=False)
+
+    def outliers(t2: float, number: int, brain: float = 1.0) -> list[str]:
+        """Who is told of where the first `number` have T2 in `t2` times the units and of `brain` times the volume."""
+        changed = []
+        for place, each in enumerate(inspected):
+            image = each.facts.images["t2"]
+            if place < number:
+                image = replace(image, spread=image.spread * t2, brain=image.brain * brain)
+            changed.append(replace(each, facts=replace(each.facts, images={**each.facts.images, "t2": image})))
+        reports = judge(cases, changed, RULES, MODALITIES, "segmentation")
+        return [report.patient for report in reports if "intensity_outlier" in codes_of(report)]
+
+    assert outliers(3.0, 1) == []  # another scanner, or another gain
+    assert outliers(12.0, 4) == []
+    assert outliers(12.0, 1) == outliers(0.08, 1) == outliers(1.0, 1, brain=0.4) == [cases[0].patient]
+
+
+def test_a_swap_is_told_to_whoever_reads_one_of_the_two(phantoms: Path) -> None:
+    """Also to a run that grades, or reads T1ce alone; a run of T2 alone has nothing to mend."""
+    (case,) = find_cases(phantoms, "brats2020")[:1]
+    swapped = replace(case, images={**case.images, "t1ce": case.images["flair"], "flair": case.images["t1ce"]})
+    inspected = [inspect(swapped, RULES, draw=False)]
+    for modalities in (MODALITIES, ("t1ce",)):
+        for task in ("segmentation", "grading"):
+            (report,) = judge([swapped], inspected, RULES, modalities, task)
+            assert codes_of(report) == {"modalities_swapped"}
+    without = replace(case, images={name: case.images[name] for name in ("t1", "t2")})
+    (report,) = judge([without], [inspect(without, RULES, draw=False)], RULES, ("t2",), "grading")
+    assert codes_of(report) == set() and report.unchecked == {"modalities_swapped": "no flair, t1ce on the case's grid"}
 
 
 def test_grading_asks_for_grades_and_not_for_masks(few: list[Case], tmp_path: Path) -> None:

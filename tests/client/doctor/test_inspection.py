@@ -17,7 +17,7 @@ from client.doctor.inspection import inspect
 from client.doctor.judgement import CaseReport, judge
 from client.doctor.reading import read_file
 from shared.data.cases import Case
-from shared.data.volume import DataError, Scan
+from shared.data.volume import DataError, Scan, read_volume
 from shared.site_config import CheckConfig
 from simulation.brain import TEMPLATE_FILE
 
@@ -60,11 +60,37 @@ def test_what_a_file_is_not(tmp_path: Path) -> None:
     assert code_of(tmp_path / "a.nii", b"DICM" * 200) == "wrong_format"
     assert code_of(tmp_path / "a.nii", whole[:344] + b"ni1\0" + whole[348:]) == "wrong_format"  # the half of a pair
     assert code_of(tmp_path / "a.nii.gz", gzip.compress(b"a page of a web site")) == "wrong_format"
+    page = read_file(tmp_path / "a.nii.gz")[1]
+    assert "starts with" in str(page)
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(b"<html>Sign in</html>"))
+    assert "is a web page" in str(read_file(tmp_path / "a.nii.gz")[1])
     assert code_of(tmp_path / "a.nii.gz", gzip.compress(b"")) == "empty_file"
     assert code_of(tmp_path / "a.nii.gz", gzip.compress(whole) + b"more") == "unreadable"
     assert code_of(tmp_path / "a.nii.gz", gzip.compress(whole[:-10])) == "truncated"
     assert code_of(tmp_path / "a.nii", whole[:100]) == "truncated"
     assert read_file(tmp_path / "none.nii")[0] is None
+
+
+@pytest.mark.parametrize("name", ["t1.nii", "t1.nii.gz"])
+@pytest.mark.parametrize(
+    ("content", "cure"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        (b"/annex/objects/MD5E-s9--0.nii.gz\n", "git annex get"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><html>Sign in</html>", "web page"),
+        (b'{"error": "401"}', "JSON"),
+        (b"PK\x03\x04rest", "unpack"),
+        (b"NRRD0005\n", "convert it to NIfTI"),
+    ],
+)
+def test_what_lies_in_a_scans_place_is_named(tmp_path: Path, name: str, content: bytes, cure: str) -> None:
+    """To gzip it, or to copy it again, would not help. The check and training say the same."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError) as read:
+        read_volume(Scan(path))
+    for error in (read.value, read_file(path)[1]):
+        assert error.code == "wrong_format" and cure in str(error) and name in str(error)
 
 
 def test_a_header_that_claims_terabytes_takes_no_memory(tmp_path: Path) -> None:
@@ -101,7 +127,7 @@ def test_facts_are_numbers_whatever_the_voxels(tmp_path: Path) -> None:
     array[:, :4] = 0
     (tmp_path / "a.nii").write_bytes(content_of(array))
     found = facts({"t1": Scan(tmp_path / "a.nii")}).images["t1"]
-    assert np.isfinite([found.median, found.spread, found.brain, found.zeros]).all()
+    assert np.isfinite([found.spread, found.brain, found.zeros]).all()
 
 
 def test_the_scan_that_lies_apart_from_most_is_named(tmp_path: Path) -> None:
