@@ -5,13 +5,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,7 +20,7 @@ from rich.text import Text
 
 from client.doctor.consent import hold_patients, read_consent
 from client.doctor.examine import examine, spread
-from client.doctor.findings import Finding, Task, of_stray
+from client.doctor.findings import MASK, Finding, Task, of_stray
 from client.doctor.judgement import CaseReport, judge
 from client.doctor.manifest import admit, freeze
 from client.doctor.page import by_patient, summary, write_reports
@@ -54,6 +54,8 @@ class Settings(Strict):
     """Folder of the scans."""
     labels: str
     """Label scheme of the masks."""
+    masks: Literal["needed", "none"]
+    """none: the cases are to be predicted."""
     data: DataConfig
     """The run's; only its modalities and its split matter where nothing is prepared."""
     task: Task
@@ -79,6 +81,11 @@ def check(values: Mapping[str, Any]) -> int:
     root = absolute(settings.root)
     inventory, data = take_inventory(root, settings.labels), settings.data
     cases = inventory.cases
+    task: Task = settings.task
+    if settings.masks == "none":
+        if settings.work or task != "segmentation":
+            raise ConfigError("data.masks=none: goes with task=segmentation and without work=, which is for training")
+        task, cases = "prediction", [_without_mask(case) for case in cases]
     now = datetime.now().astimezone()
     out = _folder("out", settings.out or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")
     work = str(_folder("work", settings.work)) if settings.work else None
@@ -89,7 +96,7 @@ def check(values: Mapping[str, Any]) -> int:
             cases = _with_consent(cases, Path(work))
         with _CasesProgress("reading") as progress:
             inspected = examine(cases, settings.check, workers, progress.report)
-        task, split = settings.task, (data.validation, data.split_seed)
+        split = data.validation, data.split_seed
         reports = judge(cases, inspected, settings.check, data.modalities, task, *split)
         of = {"root": str(root), "labels": settings.labels, "task": task}
         write_reports(reports, strays, inventory.not_used, of, out)
@@ -114,12 +121,16 @@ def _with_consent(cases: Sequence[Case], work: Path) -> list[Case]:
     return [case for case in cases if consent.given(case.patient)]
 
 
+def _without_mask(case: Case) -> Case:
+    return replace(case, mask=None, twice={name: paths for name, paths in case.twice.items() if name != MASK})
+
+
 def _settings(values: Mapping[str, Any]) -> Settings:
     """Sort what Hydra composed: root and labels are the site's, the rest of data the run's."""
     if not isinstance(values["data"], Mapping):
         raise ConfigError(f"data={values['data']}: must be a group of settings, as in data.root=DIR")
-    data = {key: value for key, value in values["data"].items() if key not in ("source", "root", "labels")}
-    own = {"root": values["data"]["root"], "labels": values["data"]["labels"]}
+    data = {key: value for key, value in values["data"].items() if key not in ("source", "root", "labels", "masks")}
+    own = {key: values["data"][key] for key in ("root", "labels", "masks")}
     return parse(Settings, {**values, **own, "data": data})
 
 

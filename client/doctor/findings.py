@@ -11,7 +11,8 @@ from shared.data.names import MASK as MASK
 from shared.data.volume import Volume
 
 Severity = Literal["error", "warning"]
-Task = Literal["segmentation", "grading"]
+Task = Literal["segmentation", "grading", "prediction"]
+"""What the cases are for; prediction is segmentation of cases that need no mask."""
 
 ERRORS = {
     "unreadable": "the file cannot be opened or decoded",

@@ -6,7 +6,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +18,9 @@ import torch
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 from torch import nn
 
+from client.doctor.findings import Finding, Task
+from client.doctor.inspection import inspect
+from client.doctor.judgement import judge
 from client.prediction.exported import WEIGHTS, Exported
 from shared.codec import load_weights, travelling, weights_from_bytes
 from shared.data.cases import Case
@@ -27,6 +30,7 @@ from shared.data.volume import DataError, Scan
 from shared.files import write_bytes
 from shared.models import build_model, reads_series, task_of
 from shared.parse import ConfigError
+from shared.site_config import CheckConfig
 from shared.tasks import TASKS
 from shared.tasks.segmentation import Segmentation
 
@@ -65,11 +69,16 @@ class Outcome:
     """Names of cases."""
     faults: dict[str, str] = field(default_factory=dict)
     """Name of a case that could not be predicted -> what to mend."""
+    findings: dict[str, list[Finding]] = field(default_factory=dict)
+    """Name of a case that was predicted -> what a check says of its images, where it says something."""
 
-    def succeed(self, case: Case, what: str) -> None:
+    def succeed(self, case: Case, what: str, found: list[Finding]) -> None:
         """Note a prediction."""
-        self.predicted.append(case_name(case))
-        self.report(f"{case_name(case)}: {what}")
+        name = case_name(case)
+        self.predicted.append(name)
+        if found:
+            self.findings[name] = found
+        self.report(f"{name}: {what}{', with warnings' if found else ''}")
 
     def fail(self, cases: Sequence[Case], sentence: str) -> None:
         """Note a fault of those of the cases of which nothing is known yet."""
@@ -102,7 +111,8 @@ def load(folder: Path, exported: Exported, device: torch.device) -> Predictor:
 def predict(predictor: Predictor, cases: Sequence[Case], labels: str | None, out: Path, report: Report) -> Outcome:
     """Predict each of the `cases`, which are in order of patients and visits, into the folder `out`.
 
-    Segmentation: PATIENT-VISIT-seg.nii.gz of each case, in the label scheme `labels`. Grading: grades.csv.
+    Segmentation: PATIENT-VISIT-seg.nii.gz of each case, in the label scheme `labels`; nothing is marked where every
+    image is zero. Grading: grades.csv.
     Raises DataError: same_name, unknown_labels, unknown_regions; and OSError where nothing can be written. What is
     wrong with a case is in the outcome.
     """
@@ -125,6 +135,15 @@ def predict(predictor: Predictor, cases: Sequence[Case], labels: str | None, out
         except (MemoryError, RuntimeError) as error:
             outcome.fail(group, _memory(error, predictor.device))
     return outcome
+
+
+def look(case: Case, exported: Exported) -> list[Finding]:
+    """What a check says of the images that the model reads; the mask, if there is one, is not looked at."""
+    task: Task = "prediction" if exported.task == "segmentation" else "grading"
+    case = replace(case, mask=None)
+    inspected = inspect(case, CheckConfig(), draw=False)
+    (report,) = judge([case], [inspected], CheckConfig(), exported.data.modalities, task)
+    return [found for found in report.findings if found.code not in ("no_grade", "missing_modality")]
 
 
 def case_name(case: Case) -> str:
@@ -164,10 +183,10 @@ def _predict_masks(predictor: Predictor, cases: list[Case], labels: str, out: Pa
         if good:
             _predict_masks(predictor, good, labels, out, outcome)
         return
-    for case, regions in zip(cases, _regions(predictor, images), strict=True):
+    for case, inside, regions in zip(cases, images.inside, _regions(predictor, images), strict=True):
         path = out / f"{case_name(case)}-seg.nii.gz"
-        write_mask(labels_of(regions, labels, data.regions), images_of(case, data)[0], path)
-        outcome.succeed(case, path.name)
+        write_mask(labels_of(regions & inside, labels, data.regions), images_of(case, data)[0], path)
+        outcome.succeed(case, path.name, look(case, predictor.exported))
 
 
 def _readable(case: Case, predictor: Predictor, outcome: Outcome) -> bool:
@@ -214,7 +233,7 @@ def _predict_grades(predictor: Predictor, cases: Sequence[Case], out: Path, outc
         grade, there = "HGG" if logit.item() > 0 else "LGG", zip(data.modalities, entry.present, strict=True)
         used = " ".join(modality for modality, is_there in there if is_there)
         table.writerow((case.patient, case.visit, grade, f"{logit.sigmoid().item():.4f}", used))
-        outcome.succeed(case, grade)
+        outcome.succeed(case, grade, look(case, predictor.exported))
     write_bytes(out / GRADES, text.getvalue().encode())
 
 

@@ -92,11 +92,17 @@ def _predict(
     with _progress(len(cases)) as report:
         outcome = predict(predictor, cases, labels, out, report)
     made = {"run_id": exported.run_id, "round": exported.round, "task": exported.task, "labels": labels}
-    write_json(out / "predict.json", made | {"failed": outcome.faults, "versions": versions()})
+    warned = {name: [f"{each.code}: {each.message}" for each in found] for name, found in outcome.findings.items()}
+    told = {"failed": outcome.faults, "warnings": warned}
+    write_json(out / "predict.json", made | told | {"versions": versions()})
     for name, sentence in outcome.faults.items():
         print(plain(f"{name}: {sentence}"), file=sys.stderr)
+    for name, sentences in warned.items():
+        for sentence in sentences:
+            print(plain(f"warning: {name}: {sentence}"), file=sys.stderr)
     what = "grades.csv" if exported.task == "grading" else "masks"
-    print(f"{len(outcome.predicted)} of {len(cases)} cases predicted; {what} in {out}")
+    rest = f", {len(warned)} with warnings" if warned else ""
+    print(f"{len(outcome.predicted)} of {len(cases)} cases predicted{rest}; {what} in {out}")
     return FAILED if outcome.faults else 0
 
 

@@ -49,6 +49,8 @@ class Images:
     """(D, H, W) of that volume."""
     first: tuple[Scan, Volume]
     """The scan whose grid all have."""
+    inside: list[npt.NDArray[np.bool_]]
+    """Voxels (X, Y, Z), RAS, of each visit that are not zero in all of its images."""
 
     def restored(self, part: Floats) -> Floats:
         """Put (D, H, W) of the cropped grid back on the grid of the scans (X, Y, Z), RAS; linear, 0 outside the box."""
@@ -184,12 +186,16 @@ def prepare_images(cases: Sequence[Case], data: DataConfig) -> Images:
     images: list[npt.NDArray[np.float16]] = []
     first: tuple[Scan, Volume] | None = None
     brain: npt.NDArray[np.bool_] | None = None
-    for case in cases:
+    inside: list[npt.NDArray[np.bool_]] = []
+    for place, case in enumerate(cases):
         frame = []
         for scan in images_of(case, data):
             volume = read_volume(scan)
             first = first or (scan, volume)
             same_grid(first, scan, volume)
+            if place == len(inside):
+                inside.append(np.zeros(volume.array.shape, np.bool_))
+            inside[place] |= volume.array != 0
             array = _spaced(volume.array, first[1], data, order=1)
             brain = array != 0 if brain is None else brain | (array != 0)
             frame.append(z_score(array))
@@ -197,7 +203,7 @@ def prepare_images(cases: Sequence[Case], data: DataConfig) -> Images:
     assert first is not None and brain is not None, "one case or more, and a config has one modality or more"
     box = bounding_box(brain)
     cropped = np.stack([image[:, *box] for image in images])
-    return Images(cropped, _edges(first[1], data), box, brain.shape, first)
+    return Images(cropped, _edges(first[1], data), box, brain.shape, first, inside)
 
 
 def _segmentation(cases: Sequence[Case], data: DataConfig) -> Entry:

@@ -182,6 +182,23 @@ def test_grading_needs_no_masks(
     assert "no_grade" in capsys.readouterr().out
 
 
+def test_whoever_predicts_needs_no_masks(
+    cases: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither asked for nor read: what lies there as one may be anything."""
+    root = tmp_path / "cases"
+    shutil.copytree(cases, root)
+    first, second = sorted(root.glob("*/*_seg.nii.gz"))
+    first.unlink()
+    second.write_bytes(b"no mask")
+    words = (f"data.root={root}", "data.labels=brats2020")
+    assert check(monkeypatch, *words, "data.masks=none", f"out={out}") == 0
+    assert "2 cases, 0 with errors, 0 with warnings" in capsys.readouterr().out
+    assert check(monkeypatch, *words, f"out={out}") == 1
+    for more in ("task=grading", f"work={tmp_path / 'work'}"):
+        assert check(monkeypatch, *words, "data.masks=none", more, f"out={out}") == 2
+
+
 def test_real_images_under_names_of_brats(
     tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,6 +228,7 @@ def test_real_images_under_names_of_brats(
 
 
 WRONG = [
+    ("data.root=.", "data.labels=brats2020", "data.masks=some"),
     ("data.root=none", "data.labels=brats2020"),
     ("data.root=.",),
     ("data.rot=x",),

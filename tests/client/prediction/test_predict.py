@@ -137,6 +137,18 @@ def test_resampling_there_and_back(target, tmp_path, out):
     assert dice(np.isin(mask, (1, 4)), np.isin(labels, (1, 4))) > 0.85
 
 
+def test_nothing_is_marked_where_every_image_is_zero(tmp_path, out):
+    """Whatever the model says of it: here, that all is tumour. One image that is not zero is enough."""
+    folder, image, other = tmp_path / "cases" / "P1", np.zeros((20, 20, 20), np.int16), np.zeros((20, 20, 20), np.int16)
+    image[4:-4, 4:-4, 4:-4], other[3:-8, 4:-4, 4:-4] = 7, 9
+    image[5], other[6] = 8, 8  # no constant image
+    save(folder / "P1_t1.nii.gz", image, np.eye(4))
+    save(folder / "P1_t2.nii.gz", other, np.eye(4))
+    run(Compare([-99.0] * 3), config(modalities=("t1", "t2")), tmp_path / "cases", out)
+    mask = np.asanyarray(nib.load(out / "P1-000-seg.nii.gz").dataobj)
+    assert_array_equal(mask != 0, (image != 0) | (other != 0))
+
+
 def test_windows_that_slide_give_the_same(tmp_path, out):
     labels = balls((30, 26, 24), (1, 1, 1))
     save(tmp_path / "cases" / "P1" / "P1_t1.nii.gz", picture(labels), np.eye(4))
@@ -249,3 +261,22 @@ def test_a_name_too_long_for_a_file_is_shortened() -> None:
     """Else one patient's name would end the prediction of all; two that begin alike stay two."""
     names = {case_name(Case("x" * 300 + end, "000", {}, None, None, "")) for end in "ab"}
     assert len(names) == 2 and all(len(name) < 200 for name in names)
+
+
+def head(shape, brain):
+    """Background 0 and a brain of a third of the volume; or noise everywhere, as a head that nobody stripped."""
+    grid = np.indices(shape).astype(float)
+    away = np.sqrt(sum(((axis - size / 2) / size) ** 2 for axis, size in zip(grid, shape, strict=True)))
+    noise = np.random.default_rng(0).normal(300, 40, shape)
+    return np.where(away < 0.4, noise, 0 if brain else noise / 9 + 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(("brain", "codes"), [(True, []), (False, ["not_skull_stripped"])])
+def test_images_are_looked_at_as_a_check_does(brain, codes, tmp_path, out):
+    """Without a mask; a mask beside them, however wrong, is not read."""
+    folder = tmp_path / "cases" / "P1"
+    save(folder / "P1_t1.nii.gz", head((50, 60, 50), brain), np.diag([3.0, 3, 3, 1]))
+    (folder / "P1_seg.nii.gz").write_bytes(b"no mask")
+    outcome = run(Compare([0.0] * 3), config(), tmp_path / "cases", out)
+    assert outcome.predicted == ["P1-000"]
+    assert [found.code for found in outcome.findings.get("P1-000", [])] == codes
