@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from server.link.logs import logs, stop
 from server.link.online import read_online, write_online
 from server.link.proxy import ACCESS_LOG, logged_key
 from server.link.runs import Run, Submission, new_run
+from server.link.start import only_one
 from server.link.status import status
 from server.link.status_command import show
 from server.provisioning.admit import expel
@@ -47,8 +48,11 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "study"))
+def folder(original: Path, tmp_path: Path) -> Iterator[Path]:
+    """As if `start` ran, where a test writes what that knows."""
+    place = Path(shutil.copytree(original, tmp_path / "study"))
+    with only_one(place):
+        yield place
 
 
 @pytest.fixture
@@ -94,6 +98,15 @@ def test_the_agreed_numbers_are_shown_and_a_missing_one_has_a_cure(folder: Path)
     (warning,) = found.warnings
     assert warning.startswith("hospital-a: no number of patients is agreed")
     assert "gliofed-server admit hospital-a.request.json --patients N" in warning
+
+
+def test_a_start_that_was_killed_runs_no_more(folder: Path) -> None:
+    """Its programs read "runs" for a minute more."""
+    known = {"programs": {"superlink": True}, "sites": {}, "trouble": None}
+    write_online(folder, known)
+    assert status(folder).started
+    other = Path(shutil.copytree(folder, folder.parent / "nobody-holds"))
+    assert not status(other).started
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"time": "x"}', "nonsense"])
@@ -193,7 +206,7 @@ def test_without_a_name_the_links_logs_are_shown(folder: Path) -> None:
     said: list[str] = []
     with pytest.raises(ConfigError, match="no logs yet, since gliofed-server start has not run"):
         logs(folder, None, False, said.append)
-    (folder / "link").mkdir()
+    (folder / "link").mkdir(exist_ok=True)
     (folder / "link" / "nginx.log").write_text("\n".join(map(str, range(100))))
     logs(folder, None, False, said.append)
     assert said[0].startswith("== ")
@@ -206,7 +219,7 @@ def test_the_access_log_is_shown_with_names(folder: Path) -> None:
     keys.append(new_key().public_key())
     (folder / "sites" / "hospital-c").mkdir()
     (folder / "sites" / "hospital-c" / "key.pub").write_text("damaged")
-    (folder / "link").mkdir()
+    (folder / "link").mkdir(exist_ok=True)
     logged = "".join(f"2027-01-01T00:00:00+00:00 10.1.2.3 {logged_key(key_bytes(key))} x\n" for key in keys)
     (folder / "link" / ACCESS_LOG).write_text(logged)
     said: list[str] = []
