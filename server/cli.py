@@ -80,7 +80,8 @@ def _do(given: argparse.Namespace) -> None:
 
         start(given.folder)
     elif given.command == "status":
-        from server.link.status import show, status
+        from server.link.status import status
+        from server.link.status_command import show
 
         show(status(given.folder), given.json)
     elif given.command == "logs":

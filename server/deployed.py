@@ -1,10 +1,14 @@
 """The ServerApp of a federation across machines, as Flower starts it beside the SuperLink."""
 
 import json
+import logging
 import os
+import sys
+import threading
 from functools import partial
 from pathlib import Path
 
+import httpx
 from flwr.app import Context
 
 from server.app import Federation, make_server_app
@@ -19,6 +23,8 @@ def _federation(context: Context) -> Federation:
     folder = Path(os.environ[FEDERATION])
     run = announced(folder, str(context.run_config["submission"]))
     _say_into(run.log)
+    logging.getLogger("flwr").addFilter(_in_a_sentence)
+    threading.excepthook = _thread_ended
     saved = run.saved()
     config = parse(RunConfig, saved["run"])
     if config.hash != saved["config_hash"]:
@@ -44,6 +50,31 @@ def _say_into(log: Path) -> None:
     for stream in (1, 2):
         os.dup2(file, stream)
     os.close(file)
+
+
+def _in_a_sentence(record: logging.LogRecord) -> bool:
+    """Let Flower log without a traceback what is no fault of the code: a SuperLink that ended, or a damaged file."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, httpx.HTTPError):
+        record.msg = f"the SuperLink ended, or this run did there ({_first_line(error)}); start submits what is wanted"
+    elif isinstance(error, ConfigError):
+        record.msg = str(error)
+    else:
+        return True
+    record.args, record.exc_info = (), None
+    return True
+
+
+def _thread_ended(ended: threading.ExceptHookArgs) -> None:
+    """The same for Flower's threads, as the one that sends it a copy of the log."""
+    if isinstance(ended.exc_value, httpx.HTTPError):
+        print(f"Flower has no copy of the last lines of this log: {_first_line(ended.exc_value)}", file=sys.stderr)
+    else:
+        threading.__excepthook__(ended)
+
+
+def _first_line(error: httpx.HTTPError) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 app = make_server_app(_federation)

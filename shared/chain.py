@@ -116,6 +116,18 @@ def lock(folder: Path, wait: float = 0.0) -> IO[str]:
             time.sleep(POLL)
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds the lock of a log's folder. To ask takes it for a moment: who wants it waits a little."""
+    try:
+        with (folder / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def begun(file: Path) -> bool:
     """Whether there is a log; an empty file without a head is of a process that died when it began one."""
     return head_file(file).exists() or (file.exists() and file.stat().st_size > 0)

@@ -1,12 +1,13 @@
 """The server's state on disk: tensors as safetensors, the rest as JSON, whole or absent."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from shared.files import new_folder, write_bytes, write_json
 from shared.parse import ConfigError
 
 KEEP = 2  # the newest, and the one before it for a person to go back to
+GROUPS = ("model", "optimizer")
+"""Of tensors; each is a file of a checkpoint."""
 
 
 def save_checkpoint(root: Path, number: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Any) -> None:
@@ -36,14 +39,30 @@ def load_checkpoint(root: Path) -> tuple[dict[str, dict[str, Tensor]], Any] | No
     found = _found(root)
     if not found:
         return None
-    try:
+    with _sound(found[-1]):
         state = json.loads((found[-1] / "state.json").read_text())
-        tensors = {group: load((found[-1] / f"{group}.safetensors").read_bytes()) for group in ("model", "optimizer")}
+        tensors = {group: load((found[-1] / f"{group}.safetensors").read_bytes()) for group in GROUPS}
+    return tensors, state
+
+
+def check_checkpoint(root: Path) -> None:
+    """Raise `load_checkpoint`'s ConfigError where it would, without reading the tensors: their header and length."""
+    for folder in _found(root)[-1:]:
+        with _sound(folder):
+            json.loads((folder / "state.json").read_text())
+            for group in GROUPS:
+                with safe_open(folder / f"{group}.safetensors", "numpy"):
+                    pass
+
+
+@contextmanager
+def _sound(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, SafetensorError) as error:
         raise ConfigError(
-            f"{found[-1]}: damaged ({type(error).__name__}); remove this folder to go on from the round before"
+            f"{folder}: damaged ({type(error).__name__}); remove this folder to go on from the round before"
         ) from None
-    return tensors, state
 
 
 def _found(root: Path) -> list[Path]:

@@ -56,6 +56,12 @@ class Node:
     _contact: float | None = None
     _begun: float = field(default_factory=lambda: monotonic())
 
+    def __post_init__(self) -> None:
+        # An earlier `start` may have been killed, and the server still holds its connection: only a clock knows since.
+        with suppress(KeyError, TypeError, ValueError):
+            contact = datetime.fromisoformat(read_state(self.folder)["contact"])
+            self._contact = monotonic() - max(0.0, (_now() - contact).total_seconds())
+
     def tend(self) -> list[str]:
         """Start it, or start it again, where that is due; return what there is to say."""
         return [*self._lacking_room(), *self._tend()]

@@ -1,6 +1,7 @@
 """gliofed-client status: what runs at a hospital, what went wrong, and what left it."""
 
 import json
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,13 @@ RECEIPTS = 10
 """The newest of the audit log that are shown."""
 WIDE = 110
 """Columns of a terminal from which the table has all of its own; less wide ones show a reply in a line."""
+NEXT = {
+    "prepare": "to train, once the aggregator has asked every site",
+    "train": "to evaluate, or to train the next round, once the other sites have answered",
+    "evaluate": "to train the next round, unless this was the last",
+}
+"""After a request that was done: what the aggregator asks then. Only the aggregator knows how many rounds a run has."""
+REFUSED = "to be asked again in the next round, if the run has one; it goes on without this site until then"
 LONGEST_RESULT = 9
 """Characters of a code in a line of the others."""
 
@@ -58,7 +66,9 @@ def _gather(folder: Path) -> dict[str, Any]:
     refused = [event for event in events if event["event"] == "code_refused"]
     if refused and refused[-1]["sha256"] not in {each.sha256 for each in known}:
         found["refused_code"] = {key: refused[-1][key] for key in ("time", "sha256")}
-    return found | _now_running(folder, events) | {"problem": _problem(folder)}
+    found |= {"asked": _asked(events)} | _now_running(folder, events)
+    found["problem"] = _problem(folder, found["contact"])
+    return found
 
 
 def _count(events: list[dict[str, Any]], act: str) -> int:
@@ -96,6 +106,20 @@ def _is_supernode(pid: Any) -> bool:
         return False
 
 
+def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What the site was asked last, what it did and what comes next; None: it was asked nothing yet."""
+    number = max((index for index, event in enumerate(events) if event["event"] == "request"), default=None)
+    if number is None:
+        return None
+    request = events[number]
+    asked = {key: request.get(key) for key in ("time", "kind", "run_id", "round")}
+    answers = [event for event in events[number:] if event["event"] == "receipt"]
+    if not answers:
+        return asked | {"answered": None, "code": None, "next": "its reply, or a failure if its program was ended"}
+    coming = NEXT.get(str(asked["kind"]), "") if answers[0]["status"] == "ok" else REFUSED
+    return asked | {"answered": answers[0]["time"], "code": answers[0]["code"], "next": coming}
+
+
 def _receipt(event: dict[str, Any]) -> dict[str, Any]:
     """What left with one reply."""
     update = next((record for record in event["records"] if record["name"] == "update/bytes"), None)
@@ -123,19 +147,26 @@ def _privacy(site: SiteConfig) -> dict[str, Any] | None:
     return {"epsilon": spent, "delta": ledger.delta, "ceiling": site.policy.max_epsilon, "private": ledger.private}
 
 
-def _problem(folder: Path) -> dict[str, Any] | None:
+def _problem(folder: Path, contact: str | None) -> dict[str, Any] | None:
+    """The last one, and whether there was a contact after it."""
     try:
         found = json.loads((folder / PROBLEM).read_text())
-        return {"time": str(found["time"]), "sentence": str(found["sentence"])}
+        problem: dict[str, Any] = {"time": str(found["time"]), "sentence": str(found["sentence"]), "over": False}
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    with suppress(ValueError, TypeError):  # no contact yet
+        problem["over"] = datetime.fromisoformat(str(contact)) > datetime.fromisoformat(problem["time"])
+    return problem
 
 
 def _show(found: dict[str, Any]) -> None:
     lines = [f"{found['site'] or '?'} of {found['federation'] or '?'}: {_doing(found)}"]
     lines.append(f"last contact: {found['contact'] or 'none yet'}")
     if problem := found["problem"]:
-        lines.append(f"last problem: {problem['time']} {problem['sentence']}")
+        last = "last problem, over by now" if problem["over"] else "last problem"
+        lines.append(f"{last}: {problem['time']} {problem['sentence']}")
+    if asked := found["asked"]:
+        lines += _last_asked(asked)
     stated = "not known here" if found["patients"] is None else f"at most {found['patients']}"
     lines.append(f"patients as stated to the aggregator: {stated}")
     codes = [f"{each['sha256'][:16]} ({each['time']})" for each in found["approved"]]
@@ -158,6 +189,12 @@ def _show(found: dict[str, Any]) -> None:
     why = {each["code"]: each["reason"] for each in found["receipts"] if each["reason"]}
     for code, reason in why.items():
         print(plain(f"{code}: {reason}; the detail is in {found['log']}"))
+
+
+def _last_asked(asked: dict[str, Any]) -> list[str]:
+    about = f"to {asked['kind']}" + (f" round {asked['round']}" if asked["round"] is not None else "")
+    did = f"answered {asked['answered']}: {asked['code']}" if asked["answered"] else "not answered yet"
+    return [f"last asked: {asked['time']} {about} of run {asked['run_id'] or '?'}; {did}", f"next: {asked['next']}"]
 
 
 def _doing(found: dict[str, Any]) -> str:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from server.link.superlink import link_folder
+from shared.chain import is_held
 from shared.files import write_json
 
 OLDEST = 60.0
-"""Seconds after which it is not trusted any more: `start` was killed. It waits 30 for a SuperLink that does not answer,
-and up to 20 for a program to end.
+"""Seconds after which it is not trusted any more: `start` hangs. It waits 30 for a SuperLink that does not answer, and
+up to 20 for a program to end.
 """
 
 
@@ -26,7 +27,9 @@ def forget_online(folder: Path) -> None:
 
 
 def read_online(folder: Path) -> dict[str, Any] | None:
-    """Read what is known; None where `start` does not run."""
+    """Read what is known; None where `start` does not run: what a killed one left says nothing of now."""
+    if not is_held(link_folder(folder)):
+        return None
     try:
         known = dict(json.loads((link_folder(folder) / "state.json").read_text()))
         return known if abs(time.time() - known["time"]) <= OLDEST else None

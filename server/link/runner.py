@@ -13,6 +13,7 @@ from server.link.control import Control
 from server.link.members import Member
 from server.link.runs import AGREED, NODES, Run, Submission, announce, runs_of
 from server.link.superlink import installed_code, link_folder
+from server.round.progress import PROGRESS
 from shared.files import write_json
 from shared.parse import ConfigError
 
@@ -71,7 +72,7 @@ class Runner:
             try:
                 said += self._submit(run, members)
                 break
-            except ConfigError as error:  # its code is lost, say: the next one has its turn
+            except ConfigError as error:  # its code is lost, or a checkpoint damaged: the next one has its turn
                 self.troubles.append(f"run {run.name}: {error}")
         for run in current:
             write_members(run, members)  # a site that has a new key, or number, is asked by it from the next round on
@@ -108,8 +109,10 @@ class Runner:
         if shutil.disk_usage(self.folder).free < SPARE:
             self.troubles.append(f"{self.folder}: less than {SPARE / 2**30:g} GiB is free; make room, and runs go on")
             return []
+        run.check()
         code = run.code()
         write_members(run, members)
+        (run.folder / PROGRESS).unlink(missing_ok=True)  # of a server that was killed
         # Flower trusts what it has unpacked, also where a full disk or a kill left half of it.
         if (unpacked := installed_code(self.folder)).exists():
             shutil.rmtree(unpacked)

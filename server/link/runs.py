@@ -7,6 +7,7 @@ submission.json  what became of it at Flower; `start` writes it
 nodes.json       which site each of Flower's nodes is; `start` writes it
 agreed.json      the agreed ceiling of each site's number of patients; `start` writes it
 history.jsonl    what happened, and whether it ended; the rounds write it
+progress.json    where the round stands; the rounds write it, and remove it in the end
 """
 
 import fcntl
@@ -23,6 +24,8 @@ from uuid import uuid4
 
 from server.provisioning.acts import note_act
 from server.round.history import Event, History
+from shared.audit import audit_file
+from shared.chain import begun, head_file, is_held, read_chain, read_head
 from shared.config import RunConfig
 from shared.files import new_folder, write_bytes, write_json
 from shared.parse import ConfigError, Strict, is_site_name, parse
@@ -107,6 +110,19 @@ class Run:
         if sha256 != hashlib.sha256(code).hexdigest():
             raise ConfigError(f"{file}: not the code that the run began with; restore it from a copy")
         return code
+
+    def check(self) -> None:
+        """Raise ConfigError where what its server goes on from is damaged: it would end at once, each time."""
+        from shared.checkpoint import check_checkpoint  # PyTorch comes with it, and takes seconds to load
+
+        self.code()
+        check_checkpoint(self.folder / "checkpoints")
+        if begun(log := audit_file(self.folder)):
+            read_chain(log, "", read_head(head_file(log)))
+
+    def lives(self) -> bool:
+        """Whether its server works on it; one that has just started may still be loading."""
+        return is_held(audit_file(self.folder).parent)
 
     def wanted(self) -> Wanted:
         """What the operator wants, or ConfigError."""

@@ -1,6 +1,5 @@
 """gliofed-server start: the SuperLink, nginx, the members and the runs, for as long as nobody ends it."""
 
-import fcntl
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from server.link.superlink import Link, link_folder, open_link
 from server.provisioning.acts import note_act
 from server.provisioning.certificates import ending_soon
 from server.provisioning.federation import open_federation
+from shared.chain import BusyError, lock
 from shared.files import absolute
 from shared.parse import ConfigError
 from shared.processes import asked_to_end
@@ -24,6 +24,8 @@ from shared.terminal import command_line, plain
 
 TICK = 2.0
 """Seconds between two looks at everything."""
+WAIT = 1.0
+"""For the federation's folder, which `status` holds for a moment."""
 STARTS = 120.0
 """Seconds that a SuperLink may take before it answers."""
 HANGS = 240.0
@@ -130,12 +132,12 @@ class Service:
 def only_one(folder: Path) -> Iterator[None]:
     """Hold a federation's folder: two servers would end each other's programs. Raises ConfigError."""
     link_folder(folder).mkdir(mode=0o700, exist_ok=True)
-    with (link_folder(folder) / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            status = command_line("gliofed-server", "status", folder)
-            raise ConfigError(f"{folder}: its server runs already; see {status}") from None
+    try:
+        file = lock(link_folder(folder), WAIT)
+    except BusyError:
+        status = command_line("gliofed-server", "status", folder)
+        raise ConfigError(f"{folder}: its server runs already; see {status}") from None
+    with file:
         yield
 
 

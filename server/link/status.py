@@ -1,14 +1,9 @@
-"""gliofed-server status: the sites, the runs and the programs of a federation."""
+"""What gliofed-server status tells: the sites, the runs and the programs of a federation."""
 
-import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
 from server.link.online import read_online
 from server.link.runs import Run, runs_of
@@ -17,12 +12,15 @@ from server.provisioning.certificates import ending_soon
 from server.provisioning.federation import open_federation
 from server.report.bounds import bounds_met
 from server.round.history import Event
+from server.round.progress import RoundState, read_progress
 from shared.parse import ConfigError
 from shared.tasks import TASKS
-from shared.terminal import command_line, plain
+from shared.terminal import command_line
 
 KEPT = ("patients", "epsilon")
 """What a site told last, while a newer round may have nothing of it."""
+LAST = 5
+"""Finished rounds by whose mean the seconds left are estimated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +43,8 @@ class SiteStatus:
     """Why, and which bounds it met."""
     epsilon: float | None
     """Of each of its patients so far, as it told last."""
+    doing: str | None = None
+    """preparing, training or evaluating, where a round asked it and it has not answered yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,10 @@ class RunStatus:
     value: float | None
     code: str | None = None
     """SHA-256 of the code bundle that it began with, which hospitals must approve; None: an older version made it."""
+    now: RoundState | None = None
+    """Where its round stands; None: its server does not run, or is still loading."""
+    seconds_left: float | None = None
+    """Until its last round, estimated from the last finished ones; None: there is none, or its server does not run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,8 @@ def status(folder: Path) -> Status:
     (records, damaged), lines = read_records(folder), _last_lines(runs)
     faults = damaged | admitted_keys(folder, records)[1]
     names = dict.fromkeys([*federation.sites, *sorted(records | damaged)])
+    found = [_run_status(run, started=online is not None) for run in runs]
+    busy = {site: run.now.phase for run in found if run.now for site in run.now.asked if site not in run.now.answered}
     sites = []
     for name in names:
         record, line = records.get(name), lines.get(name, {})
@@ -97,6 +103,7 @@ def status(folder: Path) -> Status:
                 round=line.get("status"),
                 reason="; ".join(filter(None, (line.get("reason"), bounds_met(line)))) or None,
                 epsilon=line.get("epsilon"),
+                doing=busy.get(name),
             )
         )
     trouble = [online["trouble"]] if online and online["trouble"] else []
@@ -107,39 +114,9 @@ def status(folder: Path) -> Status:
         started=online is not None,
         programs=online["programs"] if online else {},
         sites=sites,
-        runs=[_run_status(run) for run in runs],
+        runs=found,
         warnings=[*trouble, *ending_soon(folder)],
     )
-
-
-def show(status: Status, as_json: bool, console: Console | None = None) -> None:
-    """Print it, for a person or a program."""
-    if as_json:
-        print(json.dumps(asdict(status), allow_nan=False))
-        return
-    console = console or Console()
-    programs = ", ".join(f"{name} {'runs' if runs else 'does not run'}" for name, runs in status.programs.items())
-    known = programs if status.started else "gliofed-server start does not run; who is connected is not known"
-    console.print(_cell(f"{status.federation}: {known}"), soft_wrap=True)
-    sites = Table(
-        Column("site", no_wrap=True), "", "connected", "last seen", "at most", "patients", "last round", "epsilon"
-    )
-    for site in status.sites:
-        connected = "?" if site.connected is None else "yes" if site.connected else "no"
-        last = f"{site.round}: {site.reason}" if site.reason else site.round
-        seen = site.seen and f"{datetime.fromisoformat(site.seen).astimezone():%Y-%m-%d %H:%M}"
-        numbers = site.agreed, site.patients, last, site.epsilon
-        sites.add_row(*map(_cell, (site.name, site.membership, connected, seen, *numbers)))
-    console.print(sites)
-    runs = Table(Column("run", no_wrap=True), "state", "round", "score", "code")
-    for run in status.runs:
-        state = f"{run.state}: {run.reason}" if run.reason else run.state
-        score = "" if run.value is None else f"{run.metric} {run.value:.3f}"
-        code = run.code and run.code[:8]
-        runs.add_row(*map(_cell, (run.name, state, f"{run.round} of {run.rounds}", score, code)))
-    console.print(runs if status.runs else "no run yet; gliofed-server run --help")
-    for warning in status.warnings:
-        console.print(_cell(warning), soft_wrap=True)
 
 
 def _unagreed(site: str, folder: Path) -> str:
@@ -154,12 +131,34 @@ def _membership(record: SiteRecord | None) -> str:
     return "admitted" if record.expelled is None else "expelled"
 
 
-def _run_status(run: Run) -> RunStatus:
+def _run_status(run: Run, started: bool) -> RunStatus:
     """Say where a run stands; one of which a file is damaged must not hide the others."""
     try:
-        return _known_status(run)
+        found, lives = _known_status(run), run.lives()
     except ConfigError as error:
         return RunStatus(name=run.name, state="damaged", reason=str(error), round=0, rounds=0, metric="", value=None)
+    if lives and (now := read_progress(run.folder)):
+        return replace(found, now=now, seconds_left=_seconds_left(run, found, now))
+    try:
+        if run.ended() is None and not lives:
+            run.check()
+    except ConfigError as error:
+        return replace(found, state="damaged", reason=str(error))
+    return replace(found, reason=found.reason or (_waits_for(run, found.state, lives) if started else None))
+
+
+def _waits_for(run: Run, state: str, lives: bool) -> str | None:
+    """Why no round of a run goes on while `start` runs; None: it waits for its turn, or nobody wants it to."""
+    if state == "running":
+        killed = not lives and read_progress(run.folder) is not None
+        return (
+            "its server was killed; start submits it again, mostly within two minutes"
+            if killed
+            else "its server starts"
+        )
+    if state == "waiting" and run.submission().tries:
+        return f"its server ended, see {run.log}; start submits it again"
+    return None
 
 
 def _known_status(run: Run) -> RunStatus:
@@ -181,6 +180,17 @@ def _known_status(run: Run) -> RunStatus:
     )
 
 
+def _seconds_left(run: Run, found: RunStatus, now: RoundState) -> float | None:
+    """Estimate it; a round that takes longer than the last ones did is taken to end now."""
+    seconds = [event["seconds"] for event in run.events() if event["event"] == "round" and "seconds" in event][-LAST:]
+    if not seconds:
+        return None
+    mean = sum(seconds) / len(seconds)
+    gone = (datetime.now(UTC) - datetime.fromisoformat(now.began)).total_seconds()
+    left: float = (found.rounds - found.round) * mean - min(max(gone, 0.0), mean)
+    return round(left, 1)
+
+
 def _last_lines(runs: list[Run]) -> dict[str, Event]:
     """What the newest round says of each site; patients and epsilon of the newest that tells them."""
     lines: dict[str, Event] = {}
@@ -193,8 +203,3 @@ def _last_lines(runs: list[Run]) -> dict[str, Event]:
             told = {key: value for key, value in line.items() if value is not None or key not in KEPT}
             lines[site] = {key: lines.get(site, {}).get(key) for key in KEPT} | told
     return lines
-
-
-def _cell(value: object) -> Text:
-    """Text as it is: a reason may quote a hospital, whose words must be no markup and no command for the terminal."""
-    return Text("" if value is None else plain(str(value)))

@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 from server.round.answers import EXPELLED, NOT_INVITED, Absent, refusal
 from server.round.audit import RunAudit
 from server.round.mail import POLL, WORD, Kind, Mail, Unanswered
+from server.round.progress import Phase, RoundProgress
 from shared.config import RunConfig
 from shared.messages import Reply, Request
 from shared.parse import is_site_name
@@ -17,6 +18,12 @@ Names = Callable[[], Mapping[int, str]]
 """Which site each node is, as is known at this moment."""
 Agreed = Callable[[], Mapping[str, int]]
 """The most patients that may count of each site, as was agreed when it was admitted."""
+PHASES: dict[Kind, tuple[Phase, str]] = {
+    "query": ("preparing", "prepared"),
+    "train": ("training", "trained"),
+    "evaluate": ("evaluating", "evaluated"),
+}
+"""What sites do when they are asked, and what those have done that answered."""
 SLACK = 2.0  # seconds by which the server waits longer: an engine that gives a site up says so first
 
 
@@ -34,16 +41,17 @@ class Sites:
         names: Names | None = None,
         agreed: Agreed | None = None,
         lossy: bool = False,
+        progress: RoundProgress | None = None,
     ) -> None:
         """Ask over `grid`; sites that share a machine take turns, `waves` of them.
 
         `names`: what each node is, and whoever is not in there is not asked; None: the nodes say it, when they are
         asked to prepare. Where round.expected names sites, nothing is sent to any other. `agreed`: of a site that is
         not in there, what it said when it was asked to prepare. `lossy`: what is on its way may be lost, and is then
-        asked for again.
+        asked for again. `progress` is told who is asked, and who answers.
         """
         self._grid, self._config, self._run_id, self._listed = grid, config, run_id, names
-        self._agreed = agreed
+        self._agreed, self._progress = agreed, progress
         retry = config.round.retry or config.round.deadline / 10
         self._mail = Mail(grid, audit, config.round.deadline * waves + SLACK, retry if lossy else None, self._name)
         self._known: dict[int, str] = {}
@@ -59,6 +67,8 @@ class Sites:
 
         It waits for who is not connected, for `round.join` seconds at most.
         """
+        if self._progress:
+            self._progress.enter(round, "waiting")
         end = time.monotonic() + self._config.round.join
         while self._some_are_away() and time.monotonic() < end:
             time.sleep(POLL)
@@ -143,6 +153,16 @@ class Sites:
         return [node for node in nodes if node in self._known]
 
     def _ask(self, kind: Kind, request: Request, nodes: Collection[int]) -> Iterator[tuple[int, Reply | Absent]]:
+        """Ask nodes and yield each answer; who looks at the progress sees it too."""
+        phase, done = PHASES[kind]
+        if self._progress and nodes:
+            self._progress.enter(request.round, phase, [self._name(node) for node in nodes])
+        for node, answer in self._answers(kind, request, nodes):
+            if self._progress:
+                self._progress.answer(self._name(node), done if answer.status == "ok" else answer.status)
+            yield node, answer
+
+    def _answers(self, kind: Kind, request: Request, nodes: Collection[int]) -> Iterator[tuple[int, Reply | Absent]]:
         for node, answer in self._mail.ask(kind, request, list(nodes), self._nodes, self.admitted):
             if isinstance(answer, Unanswered):
                 self._late[node] = (answer.message, request.round)

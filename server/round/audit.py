@@ -19,6 +19,8 @@ from shared.messages import Reply, Request
 from shared.parse import ConfigError
 from shared.signatures import NO_RECEIPT, holds, sign
 
+WAIT = 1.0  # seconds: `status` holds it for a moment
+
 
 class RunAudit:
     """The audit log of one run; every line is on disk before its method returns."""
@@ -100,7 +102,7 @@ class RunAudit:
 def hold_audit(out: Path, keys: RunKeys | None = None) -> Iterator[RunAudit]:
     """Hold the audit log of the run in `out`, as long as the server works on it; or raise ConfigError."""
     try:
-        with hold_chain(audit_file(out)) as log:
+        with hold_chain(audit_file(out), WAIT) as log:
             yield RunAudit(log, keys)
     except BusyError as error:
         raise ConfigError(f"{error}; wait until it ends") from None

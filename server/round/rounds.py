@@ -17,7 +17,7 @@ from server.round.clip import bounded
 from server.round.fold import fold
 from server.round.gate import REASON, Verdicts, judge
 from server.round.history import Event, History, as_json, site_line
-from server.round.progress import RoundProgress
+from server.round.progress import PROGRESS, RoundProgress
 from server.round.run_keys import RunKeys
 from server.round.spool import Spool, Spooled
 from server.round.state import State, load_state, save_state
@@ -70,11 +70,14 @@ def federate(
     start: Event = {"run_id": run_id, "config_hash": config.hash, "versions": versions()}
     if config.privacy.mechanism != "none":
         start["private"] = config.privacy.test_seed is None  # in test mode anybody can compute the noise
-    with hold_audit(out, keys) as audit, RoundProgress(config.rounds) as progress:
+    file = out / PROGRESS if lossy else None  # nobody asks for the status of a simulation
+    with hold_audit(out, keys) as audit, RoundProgress(config.rounds, file) as progress:
         history.repair()  # held by now: another server of this run may have been writing that line
         audit.began("resume" if events else "start", run_id, config.hash)
         history.append({"event": "resume" if events else "start", **start})
-        sites = Sites(grid, config, run_id, audit, waves=waves, names=names, agreed=agreed, lossy=lossy)
+        sites = Sites(
+            grid, config, run_id, audit, waves=waves, names=names, agreed=agreed, lossy=lossy, progress=progress
+        )
         reason: Event = {}
         try:
             _Run(config, out, history, sites, progress, run_id, audit).train()
@@ -128,6 +131,7 @@ class _Run:
         request = self.request(number, state)
         spool = Spool(self.out / "spool", number, self.config.codec)
         absent = self.collect(request, spool)
+        self.progress.enter(number, "averaging")
         replies = spool.replies()
         expelled = {reply.site: "expelled" for reply in replies if not self.sites.admitted(reply.node)}
         inside = [reply for reply in replies if reply.site not in expelled]
@@ -168,7 +172,7 @@ class _Run:
         answered = {reply.site for reply in spool.replies() if self.sites.admitted(reply.node)}
         nodes = {site: node for site, node in nodes.items() if site not in answered}
         lines = {s: site_line(status=why.status, reason=why.reason) for s, why in absent.items() if s not in answered}
-        self.progress.start(request.round, len(nodes) * (2 if self.evaluates(request.round) else 1))
+        self.progress.start(request.round, len(nodes) * (2 if self.evaluates(request.round) else 1), answered)
         for site, answer in self.sites.ask("train", request, nodes):
             if isinstance(answer, Reply) and answer.status != "ok":
                 answer = refusal(answer)

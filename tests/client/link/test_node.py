@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,6 +108,14 @@ def test_why_it_ended(node: Node, tell: Tell, later: Later, problem: str, ago: f
     assert json.loads((node.folder / PROBLEM).read_text())["sentence"] == sentence
     assert node.tend() == []
     assert "or this hospital was expelled" in STILL_HELD
+
+
+@pytest.mark.parametrize(("ago", "sentence"), [(20, STILL_HELD), (3600, UNKNOWN_KEY)])
+def test_a_start_that_was_killed_is_no_unknown_key(tmp_path: Path, node: Node, ago: int, sentence: str) -> None:
+    """The next one read that the aggregator does not know the key, while it held the killed one's connection."""
+    contact = (datetime.now(UTC) - timedelta(seconds=ago)).isoformat(timespec="seconds")
+    write_json(node.folder / "state.json", {"pid": 1, "contact": contact})
+    assert Node(node.folder, KIT, node.program)._explain("HTTP 412 code 2004") == [sentence]
 
 
 def test_one_that_could_not_say_anything(node: Node) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from small_federation import status
+from waiting import until
 
 import client.link.preflight
 from client.cli import main
@@ -174,6 +175,7 @@ def test_all_is_of_one_moment(folder: Path, shown: Any, started: None, monkeypat
 def test_a_supernode_that_was_left(folder: Path, shown: Any) -> None:
     """A killed start leaves it connected: not running would be untrue."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "client.link.supernode"]) as process:
+        until(Path(f"/proc/{process.pid}/cmdline").read_bytes, "started")  # empty until the kernel has loaded it
         state(folder, pid=process.pid)
         assert "goes on unwatched" in shown(as_json=True)["doing"]
         process.kill()
@@ -194,6 +196,33 @@ def test_what_a_request_is_about(folder: Path, shown: Any, started: None, monkey
     state(folder, state="working", kind="train", round="4", since=(now + timedelta(seconds=20)).isoformat())
     found = shown(as_json=True)
     assert (found["doing"], found["run"], found["round"]) == ("training round 4", None, "4")
+
+
+def test_a_hospital_sees_its_own_round(folder: Path, shown: Any) -> None:
+    """What it was asked last, what it did, and what comes next."""
+    assert shown(as_json=True)["asked"] is None
+    site = read_site(folder)
+    note(site, {"event": "request", "kind": "train", "run_id": "run-1", "round": 3})
+    assert "to train round 3 of run run-1; not answered yet\nnext: its reply" in shown()
+    leave(site, 3, patients=7, update=b"u")
+    found = shown(as_json=True)["asked"]
+    assert (found["kind"], found["round"], found["run_id"], found["code"]) == ("train", 3, "run-1", "ok")
+    assert "to evaluate, or to train the next round" in found["next"] and ": ok\nnext: to evaluate" in shown()
+    note(site, {"event": "request", "kind": "train", "run_id": "run-1", "round": 4})
+    leave(site, 4, status="declined", code="hours")
+    assert ": hours\nnext: to be asked again" in shown()
+
+
+def test_a_problem_that_is_over_is_told_from_one_that_lasts(folder: Path, shown: Any) -> None:
+    """A server that was away an hour read as away long after it came back."""
+    write_json(folder / PROBLEM, {"time": THEN.isoformat(), "sentence": "the server is away"})
+    state(folder, contact=(THEN - timedelta(minutes=1)).isoformat())
+    assert "\nlast problem: " in shown()
+    state(folder, contact=(THEN + timedelta(minutes=1)).isoformat())
+    assert shown(as_json=True)["problem"]["over"] is True
+    assert "\nlast problem, over by now: " in shown()
+    state(folder, contact=None)
+    assert shown(as_json=True)["problem"]["over"] is False
 
 
 def test_what_is_damaged_is_said_beside_the_rest(folder: Path, shown: Any, started: None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ from server.link.members import Member
 from server.link.runner import MOST_TRIES, PAUSES, Runner
 from server.link.runs import Run, announce, announced
 from server.round.history import Event, History
+from shared.files import write_json
 from shared.parse import ConfigError
 
 MEMBERS = {"a": Member(node=7, online=True, seen=None, patients=40)}
@@ -350,6 +352,19 @@ def test_a_damaged_file_stops_its_own_run_alone(make: Callable[[str], Run], stud
     said += it.tend(MEMBERS) + it.tend(MEMBERS)
     assert said.count("run b: submitted") == 1
     assert whole.state() == ("running", None)
+
+
+def test_a_damaged_checkpoint_uses_no_tries_up(make: Callable[[str], Run], study: Path) -> None:
+    """Ten servers ended over it, which took minutes; the next run has its turn, and a person reads the cure."""
+    damaged, whole = make("a"), make("b")
+    write_json(damaged.folder / "checkpoints/round-0001/state.json", {})
+    it, _, _ = runner(study)
+    assert it.tend(MEMBERS) == ["run b: submitted"]
+    assert "round-0001: damaged" in it.troubles[0] and "remove this folder" in it.troubles[0]
+    assert (damaged.submission().tries, whole.state()) == (0, ("running", None))
+    shutil.rmtree(damaged.folder / "checkpoints")
+    it.tend(MEMBERS)
+    assert it.troubles == []
 
 
 def test_how_long_a_run_waits_for_its_server_is_known(make: Callable[[str], Run], study: Path) -> None:

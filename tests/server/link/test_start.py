@@ -70,7 +70,8 @@ def test_nobody_can_connect_before_the_keys_are_registered(root: Path, folder: P
     control.nodes = refuse  # it is started again, with its database
     service.tend()
     assert programs[1].tended == 2
-    known = read_online(folder)
+    with only_one(folder):
+        known = read_online(folder)
     assert known is not None
     assert known["trouble"] == "the SuperLink starts"
     assert known["sites"]["hospital-a"]["node"] == 1

@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 from small_federation import provisioned, rewrite
 from small_federation import status as exit_status
@@ -19,10 +21,15 @@ from server.link.control import key_bytes
 from server.link.logs import logs, stop
 from server.link.online import read_online, write_online
 from server.link.proxy import ACCESS_LOG, logged_key
-from server.link.runs import Run, new_run
-from server.link.status import show, status
+from server.link.runs import Run, Submission, new_run
+from server.link.start import only_one
+from server.link.status import status
+from server.link.status_command import show
 from server.provisioning.admit import expel
+from server.round.audit import hold_audit
 from server.round.history import History
+from server.round.progress import PROGRESS, RoundProgress
+from shared.checkpoint import save_checkpoint
 from shared.config import RunConfig
 from shared.keys import new_key, read_public
 from shared.parse import ConfigError
@@ -41,8 +48,11 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "study"))
+def folder(original: Path, tmp_path: Path) -> Iterator[Path]:
+    """As if `start` ran, where a test writes what that knows."""
+    place = Path(shutil.copytree(original, tmp_path / "study"))
+    with only_one(place):
+        yield place
 
 
 @pytest.fixture
@@ -88,6 +98,15 @@ def test_the_agreed_numbers_are_shown_and_a_missing_one_has_a_cure(folder: Path)
     (warning,) = found.warnings
     assert warning.startswith("hospital-a: no number of patients is agreed")
     assert "gliofed-server admit hospital-a.request.json --patients N" in warning
+
+
+def test_a_start_that_was_killed_runs_no_more(folder: Path) -> None:
+    """Its programs read "runs" for a minute more."""
+    known = {"programs": {"superlink": True}, "sites": {}, "trouble": None}
+    write_online(folder, known)
+    assert status(folder).started
+    other = Path(shutil.copytree(folder, folder.parent / "nobody-holds"))
+    assert not status(other).started
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"time": "x"}', "nonsense"])
@@ -187,7 +206,7 @@ def test_without_a_name_the_links_logs_are_shown(folder: Path) -> None:
     said: list[str] = []
     with pytest.raises(ConfigError, match="no logs yet, since gliofed-server start has not run"):
         logs(folder, None, False, said.append)
-    (folder / "link").mkdir()
+    (folder / "link").mkdir(exist_ok=True)
     (folder / "link" / "nginx.log").write_text("\n".join(map(str, range(100))))
     logs(folder, None, False, said.append)
     assert said[0].startswith("== ")
@@ -200,7 +219,7 @@ def test_the_access_log_is_shown_with_names(folder: Path) -> None:
     keys.append(new_key().public_key())
     (folder / "sites" / "hospital-c").mkdir()
     (folder / "sites" / "hospital-c" / "key.pub").write_text("damaged")
-    (folder / "link").mkdir()
+    (folder / "link").mkdir(exist_ok=True)
     logged = "".join(f"2027-01-01T00:00:00+00:00 10.1.2.3 {logged_key(key_bytes(key))} x\n" for key in keys)
     (folder / "link" / ACCESS_LOG).write_text(logged)
     said: list[str] = []
@@ -248,6 +267,87 @@ def test_a_finished_run_of_an_older_version_is_whole(folder: Path, run: Run) -> 
         History(run.folder / "history.jsonl").append(each)
     (found,) = status(folder).runs
     assert (found.state, found.round, found.rounds, found.value) == ("done", 1, saved["run"]["rounds"], 0.5)
+
+
+def shown(folder: Path, width: int = 80) -> str:
+    console = Console(record=True, width=width)
+    show(status(folder), False, console)
+    return console.export_text()
+
+
+def test_where_a_round_stands_and_about_how_long_it_takes(folder: Path, run: Run) -> None:
+    """By the rounds before: two of 40 s; of the second of two rounds 10 s are gone."""
+    event = {"event": "round", "round": 1, "seconds": 40.0, "sites": {}, "global": {"dice": 0.5}}
+    History(run.folder / "history.jsonl").append(event)
+    with hold_audit(run.folder), RoundProgress(2, run.folder / PROGRESS) as progress:
+        progress.start(2, 2, trained=["hospital-c"])
+        progress.enter(2, "training", ["hospital-a", "hospital-b"])
+        progress.answer("hospital-b", "declined")
+        began = datetime.now(UTC) - timedelta(seconds=10)
+        rewrite(run.folder / PROGRESS, began=began.isoformat())
+        found = status(folder)
+        (one,) = found.runs
+        assert one.now is not None and (one.now.round, one.now.phase) == (2, "training")
+        assert [site.doing for site in found.sites] == ["training", None]
+        assert one.seconds_left is not None and 20 < one.seconds_left <= 30
+        text = shown(folder)
+        assert "one: round 2, training since " in text
+        assert "; at work: hospital-a; answered: hospital-b declined, hospital-c trained; about " in text
+        rewrite(run.folder / PROGRESS, began=(began - timedelta(hours=1)).isoformat())
+        assert status(folder).runs[0].seconds_left == 0.0  # longer than the rounds before
+        (run.folder / PROGRESS).write_text("{half")
+        assert status(folder).runs[0].now is None
+    assert not (run.folder / PROGRESS).exists()  # nobody takes it for the round of today
+
+
+def test_after_a_kill_it_says_what_is_true(folder: Path, run: Run) -> None:
+    """A killed server leaves its progress; nobody is at work, though Flower takes two minutes to notice."""
+    write_online(folder, {"programs": {}, "sites": {}, "trouble": None})
+    since = run.wanted().since
+    run.submitted(Submission(since=since, flower=1, tries=1))
+    assert status(folder).runs[0].reason == "its server starts"
+    RoundProgress(2, run.folder / PROGRESS).enter(1, "training", ["hospital-a"])
+    found = status(folder)
+    assert "its server was killed" in str(found.runs[0].reason)
+    assert (found.runs[0].now, found.sites[0].doing) == (None, None)
+    run.submitted(Submission(since=since, tries=1))
+    assert "its server ended" in str(status(folder).runs[0].reason)
+    with hold_audit(run.folder):  # it is back
+        assert status(folder).runs[0].reason is None
+
+
+def test_no_cell_is_cut_at_80_columns(folder: Path, run_config: Callable[..., RunConfig]) -> None:
+    """Headings read "membe…" and names lost their end; the longest name goes on in the next line."""
+    name = "hospital-of-the-longest-name-that-a-folder-may-have-in-all-64-ab"
+    new_run(folder, name, run_config(), [], b"code")
+    shutil.copytree(folder / "sites/hospital-a", folder / f"sites/{name}")
+    event = {"event": "round", "round": 1, "seconds": 1.0, "global": {"dice": 0.5}}
+    event["sites"] = {name: line("not_invited", patients=12345, epsilon=123.456)}
+    History(folder / f"runs/{name}/history.jsonl").append(event)
+    seen = {"node": 1, "online": False, "seen": "2026-01-02T03:04:05+00:00"}
+    write_online(folder, {"programs": {}, "sites": {name: seen}, "trouble": None})
+    text = shown(folder)
+    assert "…" not in text
+    for words in ("site ", "last seen", "patients", "last round", "epsilon", "not_invited", "12345 of 100", "123.456"):
+        assert words in text
+    first = [row.split(" ")[0] for row in text.splitlines()]
+    assert "".join(first).count(name) >= 2  # of the site and of the run, folded
+
+
+@pytest.mark.parametrize("file", ["state.json", "model.safetensors", "optimizer.safetensors", "code", "audit"])
+def test_what_a_server_goes_on_from_is_looked_at(folder: Path, run: Run, file: str) -> None:
+    """Its server ended over it ten times, while status said "waiting"."""
+    checkpoints = run.folder / "checkpoints"
+    save_checkpoint(checkpoints, 1, {"model": {"w": torch.ones(100)}, "optimizer": {}}, {"round": 1})
+    with hold_audit(run.folder) as audit:
+        audit.began("start", "r", "h")
+    assert status(folder).runs[0].state == "waiting"
+    own = {"code": run.folder / "code.fab", "audit": run.folder / "audit/audit.jsonl"}
+    damaged = own.get(file, checkpoints / "round-0001" / file)
+    damaged.write_bytes(damaged.read_bytes()[:-5] if file != "audit" else b"nonsense\n")
+    (found,) = status(folder).runs
+    assert found.state == "damaged"
+    assert ("round-0001" if file not in own else damaged.name) in str(found.reason)
 
 
 @pytest.mark.parametrize("file", ["run.json", "wanted.json", "history.jsonl"])

@@ -19,6 +19,7 @@ from server.round.answers import Absent
 from server.round.asking import Sites
 from server.round.audit import hold_audit
 from server.round.history import History, site_line
+from server.round.progress import PROGRESS, RoundProgress, read_progress
 from server.round.rounds import RoundError, _Run, initial_model
 from server.round.state import State
 from shared.codec import encode, travelling
@@ -93,6 +94,28 @@ def test_a_site_that_stays_away_is_waited_for_once(line: Line, sites: Sites) -> 
     looks = line.looks
     assert sites.roll(3)[1] == {"a": Absent("missing", "not connected")}
     assert line.looks == looks + 2
+
+
+def test_status_can_read_who_was_asked_and_who_answered(
+    line: Line, tmp_path: Path, run_config: Callable[..., RunConfig]
+) -> None:
+    """Also of the first request, to prepare, which may take a hospital an hour."""
+    config, file, states = run_config("round.expected=[a,b]"), tmp_path / PROGRESS, []
+    line.on_look = lambda: states.append(read_progress(tmp_path))
+    with hold_audit(tmp_path) as audit, RoundProgress(2, file) as progress:
+        sites = Sites(line, config, "r", audit, names=lambda: line.names, progress=progress)  # type: ignore[arg-type]
+        nodes, _ = sites.roll(1)
+        assert states[0] is not None and states[0].phase == "waiting"
+        found = read_progress(tmp_path)
+        assert found is not None and (found.phase, found.answered) == ("preparing", {"a": "prepared", "b": "prepared"})
+        progress.start(1, 2, trained=["c"])
+        answers = sites.ask("train", Request(run_id="r", round=1, config=config, weights=b"w"), nodes)
+        next(answers)
+        found = read_progress(tmp_path)
+        assert found is not None and (found.round, found.phase, found.asked) == (1, "training", ["a", "b"])
+        assert found.answered == {"a": "trained", "c": "trained"}
+        list(answers)
+    assert read_progress(tmp_path) is None
 
 
 def test_nobody_waits_for_a_site_that_was_expelled(line: Line, sites: Sites) -> None:
@@ -175,7 +198,7 @@ def test_an_update_does_not_count_once_its_site_is_expelled(
     config = run_config("round.expected=[a,b]", "round.quorum=2", "round.evaluate_every=0")
     weights = travelling(initial_model(config))
     line.update = encode({name: value * 0 for name, value in weights.items()}, config.codec)
-    shown: Any = type("Progress", (), {"start": lambda *_: None, "tick": lambda *_: None})()
+    shown: Any = type("Progress", (), {"start": lambda *_: None, "tick": lambda *_: None, "enter": lambda *_: None})()
     with hold_audit(tmp_path) as audit:
         sites = Sites(line, config, "r", audit, names=lambda: line.names)  # type: ignore[arg-type]
         run = _Run(config, tmp_path, History(tmp_path / "history.jsonl"), sites, shown, "r", audit)
