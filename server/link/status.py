@@ -16,6 +16,7 @@ from server.provisioning.admit import SiteRecord, admitted_keys, read_records
 from server.provisioning.certificates import ending_soon
 from server.provisioning.federation import open_federation
 from server.report.bounds import bounds_met
+from server.report.table import figure, patients_behind
 from server.round.history import Event
 from shared.parse import ConfigError
 from shared.tasks import TASKS
@@ -59,6 +60,8 @@ class RunStatus:
     metric: str
     """The one that its task shows first."""
     value: float | None
+    patients: int | None = None
+    """Validation patients behind that value."""
     code: str | None = None
     """SHA-256 of the code bundle that it began with, which hospitals must approve; None: an older version made it."""
 
@@ -134,7 +137,7 @@ def show(status: Status, as_json: bool, console: Console | None = None) -> None:
     runs = Table(Column("run", no_wrap=True), "state", "round", "score", "code")
     for run in status.runs:
         state = f"{run.state}: {run.reason}" if run.reason else run.state
-        score = "" if run.value is None else f"{run.metric} {run.value:.3f}"
+        score = "" if run.value is None else f"{run.metric} {figure(run.value, run.patients)}"
         code = run.code and run.code[:8]
         runs.add_row(*map(_cell, (run.name, state, f"{run.round} of {run.rounds}", score, code)))
     console.print(runs if status.runs else "no run yet; gliofed-server run --help")
@@ -168,7 +171,7 @@ def _known_status(run: Run) -> RunStatus:
     rounds = [event for event in run.events() if event["event"] == "round"]
     # No RunConfig: that of an older version may have other fields, and its run is whole.
     metric = TASKS[saved["run"]["task"]].headline if saved["run"].get("task") in TASKS else ""
-    values = [event["global"][metric] for event in rounds if (event["global"] or {}).get(metric) is not None]
+    measured = [event for event in rounds if (event["global"] or {}).get(metric) is not None]
     return RunStatus(
         name=run.name,
         state=state,
@@ -176,7 +179,8 @@ def _known_status(run: Run) -> RunStatus:
         round=len(rounds),
         rounds=saved["run"].get("rounds", 0),
         metric=metric,
-        value=values[-1] if values else None,
+        value=measured[-1]["global"][metric] if measured else None,
+        patients=patients_behind(measured[-1]) if measured else None,
         code=saved.get("code_sha256"),
     )
 
