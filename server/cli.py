@@ -141,6 +141,7 @@ def _report(run: Path, metric: str | None, as_json: bool) -> None:
     from rich.console import Console
 
     from server.report.bounds import bounds_of_run
+    from server.report.reasons import reasons_of_run
     from server.report.table import results_table
     from server.round.history import History
     from shared.parse import ConfigError
@@ -159,11 +160,7 @@ def _report(run: Path, metric: str | None, as_json: bool) -> None:
     if known and metric not in known:
         raise ConfigError(f"--metric {metric}: this run has {', '.join(known)}")
     Console().print(results_table(events, metric))
-    for event in events:
-        for site, line in event.get("sites", {}).items():
-            if line["reason"]:
-                print(plain(f"round {event['round']}: {site} {line['status']}: {line['reason']}"))
-    for sentence in bounds_of_run(events):
+    for sentence in [*reasons_of_run(events), *bounds_of_run(events)]:
         print(plain(sentence))
     end = events[-1] if events and events[-1]["event"] == "end" else {"status": "not ended"}
     print(plain(f"status: {end['status']}{': ' + end['reason'] if 'reason' in end else ''}"))

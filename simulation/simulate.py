@@ -23,6 +23,7 @@ from client.round.training import pick_device
 from server.app import Federation, make_server_app
 from server.report.bounds import bounds_of_run
 from server.report.curves import draw_run, draw_runs
+from server.report.reasons import reasons_of_run
 from server.report.table import results_table
 from server.round.history import History
 from shared.config import RunConfig
@@ -31,7 +32,7 @@ from shared.files import absolute, write_json
 from shared.parse import ConfigError
 from shared.site_config import SiteConfig
 from shared.tasks import TASKS
-from shared.terminal import command_line
+from shared.terminal import command_line, plain
 from shared.versions import versions
 from simulation.faults import fault_mod, parse_faults
 from simulation.grid import node_of, run_here
@@ -154,8 +155,8 @@ def _run(
     events = History(out / "history.jsonl").events()
     metric = TASKS[run.task].headline
     Console().print(results_table(events, metric))
-    for sentence in bounds_of_run(events):
-        print(sentence)
+    for sentence in [*reasons_of_run(events), *bounds_of_run(events)]:
+        print(plain(sentence))
     status = str(events[-1]["status"])
     print(f"{status}: {_words(status, events[-1], out)}")
     return Outcome(status, hung, out, metric, note)

@@ -32,6 +32,7 @@ from shared.data.layouts import Inventory, take_inventory
 from shared.data.leftovers import counted
 from shared.data.volume import DataError
 from shared.files import absolute
+from shared.left_out import in_words
 from shared.parse import ConfigError, Positive, Strict, parse
 from shared.site_config import CheckConfig, SiteConfig
 from shared.terminal import plain
@@ -151,7 +152,7 @@ def _prepare(site: SiteConfig, settings: Settings, workers: int) -> None:
 
             spread(partial(_prepare_patient, site=site, data=data, reading=reading), patients, workers, count)
         cohort = open_cohort(site, data, reading, admitted)
-    left_out = "".join(f", {count} left out ({code})" for code, count in sorted(cohort.left_out.items()))
+    left_out = f"; left out: {in_words(cohort.left_out)}" if cohort.left_out else ""
     print(
         f"{site.work}: the cohort is frozen and prepared: {len(cohort.train)} patients to train, "
         f"{len(cohort.validation)} to validate{left_out}"

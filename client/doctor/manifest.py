@@ -94,7 +94,7 @@ def admit(site: SiteConfig, data: DataConfig, task: Task) -> Admitted:
     those of `site_inventory`.
     """
     consent = read_consent(Path(site.work))
-    entries = [entry for entry in _frozen(site, consent).entries if _belongs(site, consent, entry.case.patient)]
+    entries = [entry for entry in _frozen(site, consent).entries if belongs(site, consent, entry.case.patient)]
     reports = judge(
         [entry.case for entry in entries],
         [Inspection(entry.facts) for entry in entries],
@@ -205,7 +205,8 @@ def _check_spacing(site: SiteConfig, data: DataConfig, entries: Sequence[Entry])
                 raise DataError("too_fine", sentence)
 
 
-def _belongs(site: SiteConfig, consent: Consent, patient: str) -> bool:
+def belongs(site: SiteConfig, consent: Consent, patient: str) -> bool:
+    """Whether a patient is of those that site.yaml names, and did not withdraw."""
     return (site.patients is None or patient in site.patients) and consent.given(patient)
 
 
@@ -235,7 +236,7 @@ def _unchanged(site: SiteConfig, consent: Consent, manifest: Manifest) -> Manife
     tables = [_same(known) for known in manifest.tables]
     entries = [
         replace(entry, facts=replace(entry.facts, files=[_same(known) for known in entry.facts.files]))
-        if _belongs(site, consent, entry.case.patient)
+        if belongs(site, consent, entry.case.patient)
         else entry
         for entry in manifest.entries
     ]

@@ -204,6 +204,7 @@ def _look_at_data(site: SiteConfig, path: Path, consent: "Consent | None", found
 def _look_at_work(site: SiteConfig, found: Findings) -> None:
     """The work folder must fit site.yaml, and hold what the cohort's cache still needs."""
     work = Path(site.work)
+    from client.doctor.left_out import left_out_warnings
     from client.doctor.manifest import freeze_command, misfit, read_manifest
 
     manifest = read_manifest(work)
@@ -214,6 +215,7 @@ def _look_at_work(site: SiteConfig, found: Findings) -> None:
         )
     elif sentence := misfit(site, manifest):
         raise ConfigError(sentence)
+    found.warnings += left_out_warnings(site)
     prepared = sum(1 for entry in work.glob("cache/*") if not entry.name.startswith("."))
     needed = max(LEAST_FREE, CASE * ((len(manifest.entries) if manifest else 0) - prepared))
     if (free := shutil.disk_usage(work).free) < needed:

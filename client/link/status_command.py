@@ -47,8 +47,16 @@ def status(folder: Path, as_json: bool = False) -> int:
 
 def _gather(folder: Path) -> dict[str, Any]:
     said = Findings()
-    found: dict[str, Any] = {"folder": str(folder), "faults": said.faults, "site": None, "federation": None}
-    found |= {"refused_code": None, "privacy": None, "log": None, "patients": None, "withdrawn": 0}
+    found: dict[str, Any] = {"folder": str(folder), "faults": said.faults, "warnings": said.warnings}
+    found |= {
+        "site": None,
+        "federation": None,
+        "refused_code": None,
+        "privacy": None,
+        "log": None,
+        "patients": None,
+        "withdrawn": 0,
+    }
     events: list[dict[str, Any]] = []
     if site := tried(lambda: read_site(folder), said):
         found["privacy"] = tried(lambda: _privacy(site), said)  # first, for it takes seconds: the rest is of one moment
@@ -56,6 +64,7 @@ def _gather(folder: Path) -> dict[str, Any]:
         found["withdrawn"] = _count(events, "withdrawn") - _count(events, "readmitted")
         found["log"] = str(Path(site.work) / "site.log")
         said.faults += filter(None, [lacking_room(folder, site)])
+        said.warnings += tried(lambda: _left_out(site), said) or []
     if kit := tried(lambda: read_own_kit(folder), said):
         found |= {"site": kit.site, "federation": kit.federation, "address": kit.address}
         found["patients"] = tried(lambda: _stated(folder, kit), said)
@@ -69,6 +78,12 @@ def _gather(folder: Path) -> dict[str, Any]:
     found |= {"asked": _asked(events)} | _now_running(folder, events)
     found["problem"] = _problem(folder, found["contact"])
     return found
+
+
+def _left_out(site: SiteConfig) -> list[str]:
+    from client.doctor.left_out import left_out_warnings  # takes a second
+
+    return left_out_warnings(site)
 
 
 def _count(events: list[dict[str, Any]], act: str) -> int:
@@ -182,6 +197,7 @@ def _show(found: dict[str, Any]) -> None:
     if withdrawn := found["withdrawn"]:
         lines.append(f"consent withdrawn: {withdrawn} patients; gliofed-client check with the work folder names them")
     lines += [f"fault: {fault}" for fault in found["faults"]]
+    lines += [f"warning: {warning}" for warning in found["warnings"]]
     for line in lines:
         print(plain(line))
     if found["receipts"]:

@@ -11,6 +11,7 @@ from server.provisioning.admit import SiteRecord, admitted_keys, read_records
 from server.provisioning.certificates import ending_soon
 from server.provisioning.federation import open_federation
 from server.report.bounds import bounds_met
+from server.report.table import patients_behind
 from server.round.history import Event
 from server.round.progress import RoundState, read_progress
 from shared.parse import ConfigError
@@ -59,6 +60,8 @@ class RunStatus:
     metric: str
     """The one that its task shows first."""
     value: float | None
+    patients: int | None = None
+    """Validation patients behind that value."""
     code: str | None = None
     """SHA-256 of the code bundle that it began with, which hospitals must approve; None: an older version made it."""
     now: RoundState | None = None
@@ -167,7 +170,7 @@ def _known_status(run: Run) -> RunStatus:
     rounds = [event for event in run.events() if event["event"] == "round"]
     # No RunConfig: that of an older version may have other fields, and its run is whole.
     metric = TASKS[saved["run"]["task"]].headline if saved["run"].get("task") in TASKS else ""
-    values = [event["global"][metric] for event in rounds if (event["global"] or {}).get(metric) is not None]
+    measured = [event for event in rounds if (event["global"] or {}).get(metric) is not None]
     return RunStatus(
         name=run.name,
         state=state,
@@ -175,7 +178,8 @@ def _known_status(run: Run) -> RunStatus:
         round=len(rounds),
         rounds=saved["run"].get("rounds", 0),
         metric=metric,
-        value=values[-1] if values else None,
+        value=measured[-1]["global"][metric] if measured else None,
+        patients=patients_behind(measured[-1]) if measured else None,
         code=saved.get("code_sha256"),
     )
 

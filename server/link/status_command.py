@@ -9,6 +9,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from server.link.status import RunStatus, SiteStatus, Status
+from server.report.table import figure
 from server.round.progress import RoundState
 from shared.terminal import plain
 
@@ -36,7 +37,7 @@ def show(status: Status, as_json: bool, console: Console | None = None) -> None:
             console.print(_cell(f"{site.name}: {site.round}: {site.reason}"), soft_wrap=True)
     runs = _table("run", "state", "round", "score", "code")
     for run in status.runs:
-        score = "" if run.value is None else f"{run.metric} {run.value:.3f}"
+        score = "" if run.value is None else f"{run.metric} {figure(run.value, run.patients)}"
         code = run.code and run.code[:8]
         runs.add_row(*map(_cell, (run.name, run.state, f"{run.round} of {run.rounds}", score, code)))
     console.print(runs if status.runs else "no run yet; gliofed-server run --help")

@@ -7,11 +7,14 @@ from rich.table import Table
 
 WIDEST = 8
 """Sites that have a column; with more, the spread over the sites is shown instead."""
+FEW = 5
+"""A metric of fewer patients is shown with their number."""
 
 
 def results_table(events: Sequence[dict[str, Any]], metric: str) -> Table:
     """Show `metric` after each round at each site and over all; a site that did not count shows how.
 
+    A metric of fewer than five patients has their number beside it.
     A private run has a column with epsilon so far, of the site that has spent most.
     """
     rounds = [event for event in events if event["event"] in ("round", "round_failed")]
@@ -26,11 +29,31 @@ def results_table(events: Sequence[dict[str, Any]], metric: str) -> Table:
         table.add_column(column, justify="right")
     for event in rounds:
         lines = [event["sites"].get(site) for site in sites]
-        total = _number((event.get("global") or {}).get(metric))
+        total = figure((event.get("global") or {}).get(metric), patients_behind(event))
         cells = [_cell(line, metric) for line in lines] if len(sites) <= WIDEST else _spread(lines, metric)
-        cells += [total] + [_number(spent.get(event["round"]))] * bool(spent)
+        cells += [total] + [figure(spent.get(event["round"]))] * bool(spent)
         table.add_row(str(event["round"]), *cells, f"{event['seconds']:.1f}")
     return table
+
+
+def figure(value: float | None, patients: int | None = None) -> str:
+    """A metric in a table, with the number of its patients where they are few; None: not known.
+
+    >>> figure(1.0, 1), figure(0.8125, 16), figure(None, 0)
+    ('1.000 (n=1)', '0.812', '-')
+    """
+    few = f" (n={patients})" if patients is not None and patients < FEW else ""
+    return "-" if value is None else f"{value:.3f}{few}"
+
+
+def patients_behind(event: dict[str, Any]) -> int | None:
+    """Validation patients in the means over all sites of one round; None: an older version did not note them."""
+    known = [
+        line.get("evaluated")
+        for line in event["sites"].values()
+        if line.get("evaluate") and line["status"] == "counted"
+    ]
+    return None if None in known else sum(filter(None, known))
 
 
 def _epsilon(event: dict[str, Any]) -> float | None:
@@ -42,17 +65,16 @@ def _epsilon(event: dict[str, Any]) -> float | None:
 def _cell(line: dict[str, Any] | None, metric: str) -> str:
     if line is None:
         return ""
-    value = _number((line["evaluate"] or {}).get(metric))
+    value = figure((line["evaluate"] or {}).get(metric), line.get("evaluated"))
     return value if line["status"] == "counted" else f"{value} {line['status']}".strip("- ")
 
 
 def _spread(lines: Sequence[dict[str, Any] | None], metric: str) -> list[str]:
     invited = [line for line in lines if not line or line["status"] != "not_invited"]
     known = [line for line in invited if line]
-    values = [value for line in known if (value := (line["evaluate"] or {}).get(metric)) is not None]
+    values = [
+        (value, line.get("evaluated")) for line in known if (value := (line["evaluate"] or {}).get(metric)) is not None
+    ]
     counted = sum(line["status"] == "counted" for line in known)
-    return [_number(min(values, default=None)), _number(max(values, default=None)), f"{counted}/{len(invited)}"]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    ends = [figure(*end(values, key=lambda each: each[0], default=(None,))) for end in (min, max)]
+    return [*ends, f"{counted}/{len(invited)}"]

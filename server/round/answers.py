@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from shared.left_out import in_words
 from shared.messages import CODES, Reply
 
 FLOWER_ERRORS = {
@@ -43,6 +44,5 @@ def flower_error(code: int) -> Absent:
 
 def refusal(reply: Reply) -> Absent:
     """Put a site's code into words, with what its check left out."""
-    counts = ", ".join(f"{count} {code}" for code, count in sorted(reply.left_out.items()))
-    reason = CODES[reply.code] + (f" (left out: {counts})" if counts else "")
+    reason = CODES[reply.code] + (f" (left out: {in_words(reply.left_out)})" if reply.left_out else "")
     return Absent("declined" if reply.status == "declined" else "failed", reason)

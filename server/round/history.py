@@ -55,8 +55,13 @@ class History:
 
 def site_line(**known: Any) -> Event:
     """One site's part of a round's event, with every key there."""
-    empty = {"status": None, "reason": None, "patients": None, "train": None, "evaluate": None}
+    empty = {"status": None, "reason": None, "patients": None, "train": None, "evaluate": None, "evaluated": None}
     return empty | {"bytes_down": 0, "bytes_up": 0} | known
+
+
+def add_reason(line: Event, reason: str) -> None:
+    """Say one thing more of a site in its line; what was said stays."""
+    line["reason"] = "; ".join(filter(None, (line["reason"], reason)))
 
 
 def as_json(metrics: Mapping[str, float]) -> dict[str, float | None] | None:

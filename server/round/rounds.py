@@ -9,14 +9,16 @@ import torch
 from flwr.serverapp import Grid
 from torch import Tensor, nn
 
+from server.report.table import figure, patients_behind
 from server.round.answers import Absent, refusal
 from server.round.asking import Agreed, Names, Sites
 from server.round.audit import RunAudit, hold_audit
 from server.round.budget import BudgetError, charge_sum, spent_for_good
 from server.round.clip import bounded
+from server.round.evaluation import evaluate
 from server.round.fold import fold
 from server.round.gate import REASON, Verdicts, judge
-from server.round.history import Event, History, as_json, site_line
+from server.round.history import Event, History, add_reason, as_json, site_line
 from server.round.progress import PROGRESS, RoundProgress
 from server.round.run_keys import RunKeys
 from server.round.spool import Spool, Spooled
@@ -25,6 +27,7 @@ from server.round.strategies import ServerStep
 from shared.codec import travelling, weights_to_bytes
 from shared.config import RunConfig
 from shared.files import new_folder, write_bytes, write_json
+from shared.left_out import in_words, many
 from shared.messages import Reply, Request
 from shared.noise import new_secret, noisy_mean
 from shared.seeding import seed_of
@@ -59,9 +62,9 @@ def federate(
 ) -> str:
     """Train to the last round, or go on with the run in `out`; return done, incomplete or failed.
 
-    Incomplete: a site that was asked, or expected, did not count in some round; or the privacy budget was spent before
-    the last round, and the end of the history has a reason. `waves` are the turns that sites on one machine take; for
-    `names`, `agreed` and `lossy` see `Sites`, for `keys` `RunAudit`.
+    Incomplete: a site that was asked, or expected, did not count in some round; or no site could evaluate the last
+    model, or the privacy budget was spent before the last round, and then the end of the history has a reason. `waves`
+    are the turns that sites on one machine take; for `names`, `agreed` and `lossy` see `Sites`, for `keys` `RunAudit`.
     """
     history = History(out / "history.jsonl")
     events = history.events()
@@ -81,9 +84,12 @@ def federate(
         reason: Event = {}
         try:
             _Run(config, out, history, sites, progress, run_id, audit).train()
-            lines = [site for event in history.rounds() for site in event["sites"].values()]
+            rounds = history.rounds()
+            lines = [site for event in rounds for site in event["sites"].values()]
             asked = [site for site in lines if site["status"] != "not_invited"]
             status = "done" if all(site["status"] == "counted" for site in asked) else "incomplete"
+            if failed := rounds[-1].get("evaluation_failed"):
+                status, reason = "incomplete", {"reason": f"{failed}; the model is that of round {rounds[-1]['round']}"}
         except RoundError as error:
             history.append(error.event)
             status = "incomplete" if isinstance(error, SpentError) else "failed"
@@ -209,6 +215,8 @@ class _Run:
         if reply.patients > reply.ceiling and not self.config.private:  # noise goes above it by itself
             line["claimed"] = reply.patients
         line |= {"left_out": reply.left_out} if reply.left_out else {}
+        if many(reply.left_out, reply.patients):
+            add_reason(line, f"left out: {in_words(reply.left_out)}"[:REASON])
         return line | ({"epsilon": reply.epsilon} if self.config.private and reply.epsilon is not None else {})
 
     def private_mean(self, counted: list[Spooled], state: State, event: Event) -> dict[str, Tensor]:
@@ -248,48 +256,22 @@ class _Run:
     def finish(self, state: State) -> State:
         """Let the sites evaluate the new model, write the round's line, and forget it."""
         event, started = dict(state.event or {}), time.monotonic()
-        event["global"] = self.evaluate(state, event["sites"]) if self.evaluates(state.round) else None
+        event["global"] = None
+        if self.evaluates(state.round):
+            request = self.request(state.round, state)
+            found = evaluate(self.sites, self.config, request, event["sites"], self.progress)
+            event |= {"global": found.pooled} | ({"evaluation_failed": found.failed} if found.failed else {})
         event["seconds"] = round(event["seconds"] + time.monotonic() - started, 3)
         self.history.append(event)
         asked = [site for site in event["sites"].values() if site["status"] != "not_invited"]
         counted = sum(site["status"] == "counted" for site in asked)
         score = (event["global"] or {}).get(headline := TASKS[self.config.task].headline)
+        shown = "" if score is None else f", {headline} {figure(score, patients_behind(event))}"
         self.progress.finish(
-            f"round {state.round}/{self.config.rounds}: {counted} of {len(asked)} sites counted"
-            f"{'' if score is None else f', {headline} {score:.3f}'}, {event['seconds']:.1f} s"
+            f"round {state.round}/{self.config.rounds}: {counted} of {len(asked)} sites counted{shown}, "
+            f"{event['seconds']:.1f} s"
         )
         return replace(state, event=None)
-
-    def evaluate(self, state: State, lines: dict[str, Event]) -> dict[str, float | None] | None:
-        """Ask for metrics on the sites' own validation patients; note them in their lines and pool them."""
-        request = self.request(state.round, state)
-        nodes, _ = self.sites.roll(state.round)
-        scores: dict[str, Reply] = {}
-        for site, answer in self.sites.ask("evaluate", request, {s: node for s, node in nodes.items() if s in lines}):
-            self.progress.tick(f"round {state.round}: {site} evaluated")
-            line = lines[site]
-            line["bytes_down"] += len(request.weights)
-            if isinstance(answer, Reply) and answer.status != "ok":
-                answer = refusal(answer)
-            if isinstance(answer, Absent):
-                line["reason"] = line["reason"] or f"evaluation {answer.status}: {answer.reason}"
-                continue
-            if false := self.false_claim(answer, self.sites.agreed(nodes[site])):
-                line["reason"] = line["reason"] or f"evaluation refused: {false}"
-                continue
-            line["evaluate"] = as_json(answer.metrics)
-            if line["status"] == "counted":  # who was refused has no say in the mean either
-                scores[site] = answer
-            if not answer.patients:
-                line["reason"] = line["reason"] or "no validation patients"
-        claims = [(scores[site].metrics, scores[site].patients) for site in sorted(scores)]
-        return as_json(TASKS[self.config.task].pool(claims, self.config.data))
-
-    def false_claim(self, answer: Reply, agreed: int | None) -> str | None:
-        """What a site that evaluated says of itself that cannot be."""
-        if agreed is not None and answer.patients > agreed:
-            return f"{answer.patients} validation patients, more than the {agreed} that were agreed"
-        return TASKS[self.config.task].impossible(answer.metrics, answer.patients, self.config.data)
 
     def export(self, state: State) -> None:
         """Write the last round's model for use elsewhere: weights, and what is needed to feed them."""

@@ -50,6 +50,17 @@ def test_an_end_has_its_reason(
     assert f"round 3: a declined: {CODES['budget']}\nstatus: incomplete: round 3: spent\n" in shown
 
 
+def test_a_reason_that_stays_the_same_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A site that leaves out cases does so in each round; a long run would bury everything else."""
+    history, line = History(tmp_path / "history.jsonl"), site_line(status="counted", reason="left out: 5 label_values")
+    for number in (1, 2, 3, 5):
+        history.append({"event": "round", "round": number, "seconds": 2.0, "sites": {"a": line}, "global": None})
+    assert report(monkeypatch, str(tmp_path)) == 0
+    assert "rounds 1-3, 5: a counted: left out: 5 label_values\nstatus" in capsys.readouterr().out
+
+
 def test_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert report(monkeypatch, str(tmp_path)) == 2
     assert "history.jsonl" in capsys.readouterr().err

@@ -166,6 +166,14 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     assert min(held.values()) >= 34  # 38 expected
 
 
+@pytest.mark.parametrize(("patients", "known"), [(1, False), (2, True)])
+def test_one_patient_has_no_interval(patients, known):
+    """All its resamples are that patient: 1.000 to 1.000 looks certain."""
+    summary = Grading.summarise([{"loss": 0.1, "score": 1.0, "grade": 1.0}] * patients)
+    assert summary["accuracy"] == 1
+    assert all(math.isfinite(summary[f"accuracy_{end}"]) == known for end in ("low", "high"))
+
+
 def test_the_same_patients_have_the_same_interval():
     patients = patients_of(*some_patients(25))
     assert Grading.summarise(patients) == Grading.summarise(patients)
@@ -179,7 +187,7 @@ def test_what_is_undefined_is_nan_without_a_warning():
     assert undefined == {*both, *(f"{name}_{side}" for name in both for side in ("low", "high"))}
     right = Grading.summarise(patients_of([-1.0], [0]))
     assert math.isnan(right["f1"])  # no HGG, and none called so
-    assert right["accuracy"] == right["accuracy_low"] == right["specificity"] == 1
+    assert right["accuracy"] == right["specificity"] == 1
 
 
 def test_undefined_resamples_do_not_enter():

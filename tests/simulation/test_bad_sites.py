@@ -17,12 +17,14 @@ import client.round.work
 from client.round.work import train
 from server.round.clip import Clipped
 from server.round.fold import Share, weighted_mean
+from server.round.history import History
 from server.round.rounds import initial_model
 from shared.codec import CodedUpdate, travelling, weights_to_bytes
 from shared.config import RunConfig
 from shared.messages import Reply, Request
 from shared.parse import ConfigError
 from shared.site_config import SiteConfig
+from simulation.cli import STATUS
 from simulation.faults import parse_faults
 from simulation.settings import parse_settings
 from simulation.simulate import simulate
@@ -103,6 +105,23 @@ def test_a_site_that_hangs_elsewhere_is_named_and_asked_once(
     assert first["site-2"]["status"] == expected[0]
     assert first["site-2"]["reason"].startswith(expected[1])
     assert second["site-2"]["status"] == "not_asked"
+
+
+def test_a_run_that_no_site_could_evaluate_is_incomplete(
+    values: Values, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ended as done, with status 0 and no metrics."""
+
+    def fail(*_: object) -> Reply:
+        raise RuntimeError("no metric")
+
+    monkeypatch.setattr(client.round.work, "evaluate", fail)
+    outcome = simulate(values("sites=2", "rounds=2", f"out={out}"))
+    assert (outcome.status, STATUS[outcome.status]) == ("incomplete", 3)
+    end = History(out / "history.jsonl").events()[-1]
+    assert end["reason"].startswith("no site evaluated the model; at 2 of 2 sites evaluation failed: ")
+    shown = capsys.readouterr().out
+    assert "rounds 1-2: site-1 counted: evaluation failed: " in shown and f"incomplete: {end['reason']}" in shown
 
 
 def test_faults_are_what_they_say_in_every_codec(values: Values, out: Path) -> None:

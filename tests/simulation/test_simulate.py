@@ -91,8 +91,19 @@ def test_history_has_what_its_readers_need(values: Values, out: Path) -> None:
     assert start["config_hash"] == json.loads((out / "run.json").read_text())["config_hash"]
     assert end == {"event": "end", "status": "done"}
     line = event["sites"]["site-1"]
-    known = {"status", "reason", "patients", "train", "evaluate", "bytes_down", "bytes_up", "size", "share"}
-    assert line.keys() == known
+    known = {
+        "status",
+        "reason",
+        "patients",
+        "train",
+        "evaluate",
+        "evaluated",
+        "bytes_down",
+        "bytes_up",
+        "size",
+        "share",
+    }
+    assert line.keys() == known and line["evaluated"] == 4
     assert line["train"].keys() == {"loss"}
     metrics = {"loss", "dice", "jaccard", "recall", "precision", "hd95"}
     assert line["evaluate"].keys() == event["global"].keys() == metrics

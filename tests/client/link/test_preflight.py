@@ -17,13 +17,14 @@ from small_federation import rewrite
 import client.link.preflight
 import client.link.reach
 from client.doctor.consent import add_withdrawn
-from client.doctor.findings import Facts
+from client.doctor.findings import Facts, Fault
 from client.doctor.manifest import VERSION, Entry, Manifest, write_manifest
 from client.link.preflight import own_folder, preflight
 from server.provisioning.certificates import make_authority
 from server.provisioning.kit_texts import site_yaml
 from shared.data.cases import Case
 from shared.data.layouts import Inventory, take_inventory
+from shared.data.volume import Scan
 from shared.files import write_bytes, write_json
 from shared.keys import certificate_sha256, new_key, private_bytes, public_line, write_secret
 from shared.kit import Kit
@@ -203,10 +204,18 @@ def test_folders_that_are_in_no_case_are_counted(folder: Path, monkeypatch: pyte
     assert "1 folder with 1 image file," in warning and "gliofed-client check" in warning and "renamed" not in warning
 
 
-def freeze_cases(work: Path, count: int, spacing: float = 0.2) -> None:
+def freeze_cases(work: Path, count: int, facts: Facts | None = None, spacing: float = 0.2) -> None:
     settings = {"root": f"{work.parent}/scans", "labels": "mock", "spacing": [spacing, 10.0], "size": [8, 1024]}
-    cases = [Entry(Case(f"P{number}", "000", {}, None, None, "mock"), Facts()) for number in range(count)]
+    mask = Scan(work / "mask.nii.gz") if facts else None
+    cases = [Entry(Case(f"P{number}", "000", {}, mask, None, "mock"), facts or Facts()) for number in range(count)]
     write_manifest(work, Manifest(version=VERSION, settings=settings, everybody=True, tables=[], entries=cases))
+
+
+def test_many_cases_that_are_left_out_are_a_warning(folder: Path) -> None:
+    """Before anything runs: the site would train with the few that are left."""
+    freeze_cases(folder / "work", 6, Facts(faults=[Fault(("mask",), "label_values", "P0: value 4", None)]))
+    warning = next(each for each in preflight(folder).warnings if "left out" in each)
+    assert "6 of 6 cases are left out of segmentation (6 label_values)" in warning and "P0" not in warning
 
 
 def test_a_cohort_of_an_earlier_version_is_a_fault(folder: Path) -> None:

@@ -138,6 +138,13 @@ def test_after_a_while(folder: Path, shown: Any) -> None:
     assert found["privacy"]["epsilon"] == spent
 
 
+def test_many_cases_that_are_left_out_are_named(folder: Path, shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply says so too, but one of a private run may not."""
+    sentence = "5 of 6 cases are left out"
+    monkeypatch.setattr("client.doctor.left_out.left_out_warnings", lambda site: [f"{site.work}: {sentence}"])
+    assert sentence in shown(as_json=True)["warnings"][0] and f"warning: {folder}/work: {sentence}" in shown()
+
+
 def test_a_reply_is_a_line_of_80_columns(folder: Path, shown: Any) -> None:
     """Cells that wrap cannot be told from the next row's."""
     site = read_site(folder)

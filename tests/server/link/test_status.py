@@ -131,6 +131,15 @@ def test_a_site_shows_its_last_round_and_what_it_told_before(folder: Path, run: 
     assert (one.name, one.state, one.round, one.rounds, one.metric, one.value) == ("one", "waiting", 2, 2, "dice", 0.5)
 
 
+def test_few_patients_behind_a_score_are_counted(folder: Path, run: Run) -> None:
+    measured = {"hospital-a": line("counted", evaluate={"dice": 1.0}, evaluated=1)}
+    event = {"event": "round", "round": 1, "sites": measured, "global": {"dice": 1.0}}
+    History(run.folder / "history.jsonl").append(event)
+    found, console = status(folder), Console(record=True, width=120)
+    show(found, False, console)
+    assert found.runs[0].patients == 1 and "dice 1.000 (n=1)" in console.export_text()
+
+
 def test_a_bound_that_a_site_met_is_named(folder: Path, run: Run) -> None:
     """It counted, so nothing else would say that it claimed a billion patients."""
     claim = line("counted", patients=12, claimed=10**9, size=1.0, share=0.5, share_before=0.9)

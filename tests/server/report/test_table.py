@@ -1,5 +1,6 @@
 """The table of a run."""
 
+import pytest
 from rich.console import Console
 
 from server.report.table import WIDEST, results_table
@@ -13,3 +14,17 @@ def test_many_sites_are_counted_without_those_that_were_not_invited() -> None:
     console = Console(record=True, width=200)
     console.print(results_table([event], "dice"))
     assert f"{WIDEST}/{WIDEST}" in console.export_text()
+
+
+@pytest.mark.parametrize("sites", [2, WIDEST + 1])
+def test_a_metric_of_few_patients_has_their_number(sites: int) -> None:
+    """An accuracy of 1.000 from one patient says next to nothing."""
+    lines = {f"s{n}": site_line(status="counted", evaluate={"dice": 0.5}, evaluated=5) for n in range(2, sites)}
+    lines["s0"] = site_line(status="counted", evaluate={"dice": 1.0}, evaluated=1)
+    lines["s1"] = site_line(status="refused", evaluate={"dice": 0.25}, evaluated=4)
+    event = {"event": "round", "round": 1, "seconds": 1.0, "sites": lines, "global": {"dice": 0.75}}
+    console = Console(record=True, width=200)
+    console.print(results_table([event], "dice"))
+    shown = console.export_text()
+    assert "1.000 (n=1)" in shown and "0.250 (n=4)" in shown and "n=5" not in shown
+    assert ("0.750 (n=1)" in shown) == (sites == 2)  # who was refused is not in the mean

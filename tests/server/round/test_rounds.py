@@ -11,6 +11,7 @@ from server.round.answers import refusal
 from server.round.audit import hold_audit
 from server.round.history import History
 from server.round.rounds import _Run, federate
+from server.round.spool import Spool
 from server.round.state import State
 from shared.config import RunConfig
 from shared.messages import Reply
@@ -33,6 +34,21 @@ def test_what_a_site_left_out_is_part_of_the_reason() -> None:
     """Where no case passed there is no update that could carry the counts."""
     reply = Reply(site="a", status="declined", code="data", left_out={"truncated": 2, "bad_crc": 1})
     assert refusal(reply).reason == "the site's data cannot be used (left out: 1 bad_crc, 2 truncated)"
+
+
+@pytest.mark.parametrize(("patients", "reason"), [(36, None), (35, "left out: 3 label_values, 1 truncated")])
+def test_a_site_that_left_out_many_cases_counts_and_says_so(
+    run_config: Callable[..., RunConfig], tmp_path: Path, patients: int, reason: str | None
+) -> None:
+    """Else a site with a wrong label scheme counts with the few patients that its masks happen to fit."""
+    nobody: Any = None
+    run = _Run(run_config(), tmp_path, History(tmp_path / "history.jsonl"), nobody, nobody, "run", nobody)
+    left_out = {"label_values": 3, "truncated": 1}
+    spool = Spool(tmp_path / "spool", 1, "fp32")
+    spool.add("a", Reply(site="a", patients=patients, steps=1, left_out=left_out, update=b"u"), 100, 1)
+    (reply,) = spool.replies()
+    line = run.line(reply, {}, 0)
+    assert (line["status"], line["left_out"], line["reason"]) == ("counted", left_out, reason)
 
 
 def test_a_history_that_another_server_writes_is_left_alone(

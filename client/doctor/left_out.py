@@ -1,0 +1,43 @@
+"""Whether so many cases of the frozen cohort stay out that the hospital must hear of it."""
+
+from collections import Counter
+from pathlib import Path
+from typing import get_args
+
+from client.doctor.consent import read_consent
+from client.doctor.findings import Task
+from client.doctor.inspection import Inspection
+from client.doctor.judgement import judge
+from client.doctor.manifest import belongs, read_manifest
+from shared.data.cases import Case
+from shared.data.names import MASK, MODALITIES
+from shared.left_out import in_words, many
+from shared.site_config import SiteConfig
+
+
+def left_out_warnings(site: SiteConfig) -> list[str]:
+    """Say of each task that the site may be asked for how many cases it would leave out, where they are many.
+
+    Only numbers, no names; nothing where no cohort is frozen. A task or a modality that no case has files for is not
+    missed here: a run that needs it is declined as a whole. Raises DataError, unreadable.
+    """
+    work = Path(site.work)
+    if (manifest := read_manifest(work)) is None:
+        return []
+    consent, warnings = read_consent(work), []
+    entries = [entry for entry in manifest.entries if belongs(site, consent, entry.case.patient)]
+    cases, inspected = [entry.case for entry in entries], [Inspection(entry.facts) for entry in entries]
+    modalities = sorted(set(MODALITIES.values()) & {name for case in cases for name in (*case.images, *case.twice)})
+    for task in site.policy.tasks or get_args(Task):
+        if any(_is_for(case, task) for case in cases):
+            reports = judge(cases, inspected, site.check, modalities, task)
+            errors = [[each.code for each in report.findings if each.severity == "error"] for report in reports]
+            left_out = Counter(codes[0] for codes in errors if codes)
+            if many(left_out, len(cases) - (count := left_out.total())):
+                what = f"{count} of {len(cases)} cases are left out of {task} ({in_words(left_out)})"
+                warnings.append(f"{work}: {what}; gliofed-client check names them")
+    return warnings
+
+
+def _is_for(case: Case, task: Task) -> bool:
+    return case.grade is not None if task == "grading" else case.mask is not None or MASK in case.twice

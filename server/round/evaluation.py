@@ -1,0 +1,72 @@
+"""After a round: the sites measure the new model, each on its own validation patients."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from server.round.answers import Absent, refusal
+from server.round.asking import Sites
+from server.round.history import Event, add_reason, as_json
+from server.round.progress import RoundProgress
+from shared.config import RunConfig
+from shared.messages import Reply, Request
+from shared.tasks import TASKS
+
+KEPT_BACK = ("withheld", "few_validation")
+"""Codes of sites whose policy keeps metrics to itself: their evaluation did not fail."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of it."""
+
+    pooled: dict[str, float | None] | None
+    """Metrics over the patients of all sites that counted; None: there are none."""
+    failed: str | None
+    """Why no site that counted measured the model, though one was to."""
+
+
+def evaluate(
+    sites: Sites, config: RunConfig, request: Request, lines: dict[str, Event], progress: RoundProgress
+) -> Evaluation:
+    """Ask the sites that have a line in this round; note metrics, or why there are none, in their lines."""
+    scores: dict[str, Reply] = {}
+    failures: list[str] = []
+    counted = [site for site, line in lines.items() if line["status"] == "counted"]
+
+    def fail(site: str, why: str) -> None:
+        add_reason(lines[site], f"evaluation {why}")
+        failures.extend([why] * (site in counted))
+
+    nodes, absent = sites.roll(request.round)
+    for site in absent.keys() & set(counted):
+        fail(site, f"{absent[site].status}: {absent[site].reason}")
+    for site, answer in sites.ask("evaluate", request, {s: node for s, node in nodes.items() if s in lines}):
+        progress.tick(f"round {request.round}: {site} evaluated")
+        line = lines[site]
+        line["bytes_down"] += len(request.weights)
+        if isinstance(answer, Reply) and answer.code in KEPT_BACK:
+            add_reason(line, f"evaluation declined: {refusal(answer).reason}")
+        elif isinstance(answer, Absent) or answer.status != "ok":
+            why = answer if isinstance(answer, Absent) else refusal(answer)
+            fail(site, f"{why.status}: {why.reason}")
+        elif claim := _false_claim(answer, sites.agreed(nodes[site]), config):
+            fail(site, f"refused: {claim}")
+        else:
+            line |= {"evaluate": as_json(answer.metrics), "evaluated": answer.patients}
+            if site in counted:  # who was refused has no say in the mean either
+                scores[site] = answer
+            if not answer.patients:
+                add_reason(line, "no validation patients")
+    claims = [(scores[site].metrics, scores[site].patients) for site in sorted(scores)]
+    failed = None
+    if failures and not any(patients for _, patients in claims):
+        [(common, number)] = Counter(failures).most_common(1)
+        failed = f"no site evaluated the model; at {number} of {len(counted)} sites evaluation {common}"
+    return Evaluation(as_json(TASKS[config.task].pool(claims, config.data)), failed)
+
+
+def _false_claim(answer: Reply, agreed: int | None, config: RunConfig) -> str | None:
+    """What a site that evaluated says of itself that cannot be."""
+    if agreed is not None and answer.patients > agreed:
+        return f"{answer.patients} validation patients, more than the {agreed} that were agreed"
+    return TASKS[config.task].impossible(answer.metrics, answer.patients, config.data)
