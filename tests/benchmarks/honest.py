@@ -66,31 +66,34 @@ class Setting:
 
 SETTINGS = {
     "steps": Setting(
-        (12, 12, 12, 12), ("train.steps=4", "train.lr=0.005", "rounds=3"), "4 sites of 12, 4 steps a round"
+        (12, 12, 12, 12), ("train.steps=4", "train.lr=0.003", "rounds=3"), "4 sites of 12, 4 steps a round"
     ),
     "epochs": Setting(
         (4, 8, 16, 32),
-        ("train.steps=null", "train.epochs=1", "train.lr=0.005", "rounds=2"),
+        ("train.steps=null", "train.epochs=1", "train.lr=0.002", "rounds=2"),
         "sites of 4, 8, 16 and 32, one epoch a round",
     ),
     "unequal": Setting(
         (1, 2, 13, 440),
-        ("train.steps=null", "train.epochs=1", "train.lr=0.002", "rounds=1"),
+        ("train.steps=null", "train.epochs=1", "train.lr=0.001", "rounds=1"),
         "sites of 1, 2, 13 and 440, one epoch a round",
     ),
     "unequal_steps": Setting(
         (1, 2, 13, 440),
-        ("train.steps=4", "train.lr=0.005", "rounds=4"),
+        ("train.steps=4", "train.lr=0.003", "rounds=3"),
         "sites of 1, 2, 13 and 440, 4 steps a round",
     ),
     "fets": Setting(
         tuple(FETS["fets2022_1"]),
-        ("train.steps=4", "train.lr=0.005", "rounds=4"),
+        ("train.steps=4", "train.lr=0.003", "rounds=3"),
         "23 sites with the counts of FeTS 2022, 4 steps a round",
     ),
     "dp_sgd": Setting(
         (4, 1000, 1000, 1000),
-        ("privacy=dp_sgd", "privacy.epsilon=1", "train.steps=4", "rounds=6"),
+        (
+            *("privacy=dp_sgd", "privacy.epsilon=1", "privacy.batch=32", "privacy.patches=1"),
+            *("privacy.lr=10", "privacy.momentum=0.5", "privacy.schedule=linear", "train.steps=4", "rounds=6"),
+        ),
         "dp_sgd at epsilon 1, sites of 4, 1000, 1000 and 1000, 4 steps a round",
     ),
 }
