@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def started(run: str, **given: Any) -> "subprocess.Popen[str]":
-    """A process that enters a command which does `run`."""
-    code = f"import sys\nfrom shared.terminal import enter\ndef run():\n {run}\nenter('gliofed', run)"
+    """A process that enters a command which does `run`, and hears Ctrl-C also where the tests run in the background."""
+    heard = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heard}\nfrom shared.terminal import enter\ndef run():\n {run}\nenter('gliofed', run)"
     given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | given
     return subprocess.Popen([sys.executable, "-c", code], text=True, encoding="utf-8", cwd=ROOT, **given)
 
