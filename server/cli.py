@@ -16,7 +16,7 @@ def main() -> None:
 
 
 def _run() -> int | None:
-    if sys.argv[1:2] == ["audit"] and len(sys.argv) > 2:
+    if sys.argv[1:2] == ["audit"]:
         from server.round.audit_command import audit_command
 
         return audit_command(sys.argv[2:])

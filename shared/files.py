@@ -16,10 +16,10 @@ def home_path(given: str | Path) -> Path:
     """A path as a user wrote it, with ~ replaced. Raises ConfigError where it can be none."""
     if "\0" in str(given):
         raise ConfigError(f"{given}: has a zero byte, which no path has; write it anew")
-    try:
-        return Path(given).expanduser()
-    except RuntimeError:
-        raise ConfigError(f"{given}: no such user on this machine; write the path from / on") from None
+    path = os.path.expanduser(given)  # Path's own would take ./~ for ~ as well
+    if path.startswith("~"):
+        raise ConfigError(f"{given}: no such user on this machine; a folder of that name is ./{given}")
+    return Path(path)
 
 
 def absolute(given: str | Path) -> Path:

@@ -113,8 +113,10 @@ def test_heads_that_are_missing(both: Both) -> None:
 
 
 def test_a_request_without_a_head(both: Both) -> None:
+    audit = Audit(both.site, "train", both.keys)
     with pytest.raises(MessageError):
-        both.ask(head="")
+        both.ask(audit=audit, head="")
+    both.answer(audit, Reply(site="a", status="declined", code="protocol"))  # with the receipt it is noted
     with pytest.raises(ConfigError, match="line 4 is a request that names no line"):
         both.agree()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.files import absolute
+from shared.parse import ConfigError
 
 
 def test_a_path_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -13,9 +14,13 @@ def test_a_path_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/somebody")
     assert absolute("~/scans") == Path("/home/somebody/scans")
-    assert absolute("~old-scans/1") == tmp_path / "~old-scans/1"
+    assert absolute("./~old-scans/1") == tmp_path / "~old-scans/1"
+    with pytest.raises(ConfigError, match=r"~old-scans/1: no such user .* a folder of that name is \./~old-scans/1"):
+        absolute("~old-scans/1")
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
-    assert absolute("~/scans") == tmp_path / "~/scans"
+    with pytest.raises(ConfigError):
+        absolute("~/scans")
     (tmp_path / "circle").symlink_to("circle")
-    assert absolute("circle/1") == tmp_path / "circle/1"
+    with pytest.raises(ConfigError, match="circle/1: links that lead in a circle"):
+        absolute("circle/1")

@@ -40,7 +40,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wo
         f"gliofed-server start {NOBODY}",
         f"gliofed-server run federation={NOBODY} resume=x",
         f"gliofed-server audit verify {NOBODY}",
-        f"gliofed-simulate data=mock out='{NOBODY}'",
+        f"gliofed-simulate data=mock out={NOBODY}",
     ],
 )
 def test_a_home_folder_of_nobody(
