@@ -75,7 +75,7 @@ SETTINGS = {
     ),
     "unequal": Setting(
         (1, 2, 13, 440),
-        ("train.steps=null", "train.epochs=1", "train.lr=0.001", "rounds=1"),
+        ("train.steps=null", "train.epochs=1", "train.lr=0.0002", "rounds=1"),
         "sites of 1, 2, 13 and 440, one epoch a round",
     ),
     "unequal_steps": Setting(
