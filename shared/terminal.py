@@ -42,6 +42,11 @@ def enter(command: str, run: Callable[[], int | None], leave_threads: bool = Fal
     sys.exit(status)
 
 
+def outlive_readers() -> None:
+    """Let this program go on where nobody reads its output any more: the log of a service may be restarted."""
+    _Output._told = True
+
+
 def tell(command: str, sentence: str) -> None:
     """Say what is wrong."""
     print(f"{command}: {plain(sentence)}", file=sys.stderr, flush=True)

@@ -35,7 +35,7 @@ def connect(host: str, port: int, patience: float) -> socket.socket:
     with closing(way):
         try:
             way.connect()
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, UnicodeError) as error:  # the last of a name that DNS cannot have
             why = getattr(error, "strerror", None) or error
             raise ProxyError(
                 f"no way through the proxy {place} ({why}); ask for one, or put {host} in NO_PROXY"
@@ -50,15 +50,21 @@ def proxy_of(host: str) -> SplitResult | None:
     found = None
     for scheme, variable in VARIABLES.items():
         if given := proxies.get(scheme):
-            proxy = urlsplit(given if "://" in given else f"http://{given}")
-            if not _usable(proxy):
+            proxy = _usable(given if "://" in given else f"http://{given}")
+            if proxy is None:
                 raise ConfigError(f"{variable}: must be http://HOST:PORT, of a proxy that lets TLS through unopened")
             found = found or (proxy if scheme != "http" else None)
     return None if proxy_bypass(host, {"no": no_proxy_here()["no_proxy"]}) else found
 
 
-def _usable(proxy: SplitResult) -> bool:
+def _usable(given: str) -> SplitResult | None:
     try:
-        return proxy.scheme == "http" and bool(proxy.hostname) and proxy.port != 0
-    except ValueError:  # a port that is no number
-        return False
+        proxy = urlsplit(given)
+        host = proxy.hostname or ""
+        return (
+            proxy
+            if proxy.scheme == "http" and host.isprintable() and host.split() == [host] and proxy.port != 0
+            else None
+        )
+    except ValueError:  # half an address of IPv6, or a port that is no number
+        return None

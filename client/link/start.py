@@ -17,7 +17,7 @@ from client.link.preflight import environment, own_folder, preflight, read_own_k
 from client.link.site_file import temporary
 from shared.parse import ConfigError
 from shared.processes import Program, asked_to_end
-from shared.terminal import plain
+from shared.terminal import outlive_readers, plain
 
 WRONG_USE, TRY_AGAIN = 2, 1
 STEP = 1.0
@@ -48,6 +48,7 @@ def start(folder: Path) -> int:
         if found.faults or found.passing:
             return WRONG_USE if found.faults else TRY_AGAIN
         _note(folder, "started")
+        outlive_readers()
         return _keep(Node(folder, read_own_kit(folder), program), asked_to_end())
 
 

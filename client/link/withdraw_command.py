@@ -32,7 +32,7 @@ def withdraw_command(patient: str, folder: Path, yes: bool = False) -> int:
     done = _tried(lambda: withdraw(site, patient), f"withdraw {patient}")
     for line in _lines(done, patient):
         print(plain(line))
-    return LEFT if done.left else 0
+    return LEFT if done.left or done.same else 0
 
 
 def undo_command(patient: str, folder: Path, yes: bool = False) -> int:
@@ -78,6 +78,10 @@ def _site(folder: Path) -> SiteConfig:
 def _lines(done: Withdrawal, patient: str) -> list[str]:
     lines = [f"{patient} is withdrawn: {done.entries} entries of the cache and {done.replies} stored replies removed"]
     lines += [f"removed, for it named {patient}: {path}" for path in done.reports]
+    lines += [
+        f"{name} has the same scans as {patient}: if it is the same person, withdraw {name} as well"
+        for name in done.same
+    ]
     lines += [f"trained with {patient}: run {run}; tell its aggregator" for run in done.runs]
     lines += [
         f"may have trained with {patient}: run {run}, whose list of patients is missing or damaged"

@@ -26,7 +26,7 @@ from shared.codec import load_weights, travelling, weights_from_bytes
 from shared.data.cases import Case
 from shared.data.labels import labels_of, region_values
 from shared.data.prepare import Images, graded_entry, images_of, prepare_images
-from shared.data.volume import DataError, Scan
+from shared.data.volume import DataError, Scan, read_image
 from shared.files import write_bytes
 from shared.models import build_model, reads_series, task_of
 from shared.parse import ConfigError
@@ -159,7 +159,7 @@ def write_mask(labels: npt.NDArray[np.uint8], like: Scan, path: Path) -> None:
 
     Nothing else of its header is copied: texts in it may name the patient.
     """
-    scan = nib.load(like.path)
+    scan = read_image(like.path)
     turned = apply_orientation(labels, ornt_transform(_RAS, io_orientation(scan.affine)))
     kind = nib.Nifti2Image if isinstance(scan.header, nib.Nifti2Header) else nib.Nifti1Image
     header = kind.header_class()
@@ -234,7 +234,8 @@ def _predict_grades(predictor: Predictor, cases: Sequence[Case], out: Path, outc
         used = " ".join(modality for modality, is_there in there if is_there)
         table.writerow((case.patient, case.visit, grade, f"{logit.sigmoid().item():.4f}", used))
         outcome.succeed(case, grade, look(case, predictor.exported))
-    write_bytes(out / GRADES, text.getvalue().encode())
+    # A name may hold bytes that are no text.
+    write_bytes(out / GRADES, text.getvalue().encode(errors="backslashreplace"))
 
 
 def _check(logits: torch.Tensor, scan: Scan) -> None:

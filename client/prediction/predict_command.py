@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from client.prediction.exported import Exported, find_export, read_export
-from shared.data.cases import Case
 from shared.data.labels import LABELS, region_values
-from shared.data.layouts import take_inventory
+from shared.data.layouts import Inventory, take_inventory
+from shared.data.leftovers import counted
 from shared.data.volume import DataError
 from shared.files import absolute, write_json
 from shared.hydra_words import composed
@@ -60,7 +60,7 @@ def predict_command(words: list[str]) -> int:
             raise ConfigError(f"out={out}: is there and not empty; give a new folder, or remove it")
         for stray in inventory.not_understood:
             print(plain(f"not understood: {stray}"), file=sys.stderr)
-        return _predict(settings, folder, exported, labels, inventory.cases, out)
+        return _predict(settings, folder, exported, labels, inventory, out)
     except (ConfigError, DataError) as error:
         tell("gliofed-client", f"{error}; see gliofed-client --help")
         return WRONG_USE
@@ -78,12 +78,13 @@ def _labels(exported: Exported, scheme: str | None) -> str | None:
 
 
 def _predict(
-    settings: _Settings, folder: Path, exported: Exported, labels: str | None, cases: list[Case], out: Path
+    settings: _Settings, folder: Path, exported: Exported, labels: str | None, inventory: Inventory, out: Path
 ) -> int:
     # Imported here, so that a mistyped word is answered at once.
     from client.prediction.predict import load, predict
     from client.round.training import pick_device
 
+    cases, strays = inventory.cases, [str(stray) for stray in inventory.not_understood]
     try:
         predictor = load(folder, exported, pick_device(settings.device))
     except ValueError as error:  # names the key, the value and the cure
@@ -93,7 +94,7 @@ def _predict(
         outcome = predict(predictor, cases, labels, out, report)
     made = {"run_id": exported.run_id, "round": exported.round, "task": exported.task, "labels": labels}
     warned = {name: [f"{each.code}: {each.message}" for each in found] for name, found in outcome.findings.items()}
-    told = {"failed": outcome.faults, "warnings": warned}
+    told = {"failed": outcome.faults, "warnings": warned, "not_understood": strays}
     write_json(out / "predict.json", made | told | {"versions": versions()})
     for name, sentence in outcome.faults.items():
         print(plain(f"{name}: {sentence}"), file=sys.stderr)
@@ -102,8 +103,9 @@ def _predict(
             print(plain(f"warning: {name}: {sentence}"), file=sys.stderr)
     what = "grades.csv" if exported.task == "grading" else "masks"
     rest = f", {len(warned)} with warnings" if warned else ""
+    rest += f"; not understood: {counted(inventory.not_understood)}" if strays else ""
     print(f"{len(outcome.predicted)} of {len(cases)} cases predicted{rest}; {what} in {out}")
-    return FAILED if outcome.faults else 0
+    return FAILED if outcome.faults or (strays and not inventory.listed) else 0  # a table says who is meant
 
 
 @contextmanager

@@ -45,6 +45,8 @@ class Withdrawal:
     """Entries of the cache that were removed."""
     reports: list[Path]
     """Reports of a check that were removed."""
+    same: list[str]
+    """Other patients of the cohort who have a scan of the same voxels: the same person, by another name."""
     left: list[Path]
     """Files that still name the patient: those of others in the work folder, and a manifest that cannot be read."""
 
@@ -61,6 +63,7 @@ def withdraw(site: SiteConfig, patient: str) -> Withdrawal:
     if not names and not _known(site, consent, patient):
         like = f", where patients are named like {min(everybody)}" if everybody else ""
         raise ConfigError(f"{patient}: {work} has nothing of such a patient{like}; look at the spelling")
+    same = _same(work, names)
     add_withdrawn(work, patient)
     names.add(patient)
     hide = hiding(names, everybody - names)
@@ -72,7 +75,7 @@ def withdraw(site: SiteConfig, patient: str) -> Withdrawal:
             runs, unknown = _note(site, pseudonym, {"replies": len(replies) // 2, "cache": len(entries)})
         finally:  # a log that cannot be written keeps nobody here
             _remove(work, names, entries, [*replies, *reports], hide)
-        return Withdrawal(runs, unknown, len(replies) // 2, len(entries), reports, list(_left(work, hide)))
+        return Withdrawal(runs, unknown, len(replies) // 2, len(entries), reports, same, list(_left(work, hide)))
 
 
 def readmit(site: SiteConfig, patient: str) -> None:
@@ -116,6 +119,17 @@ def _known(site: SiteConfig, consent: Consent, patient: str) -> bool:
         folders = {path.name for pattern in ("*/", "*/*/") for path in Path(site.root).glob(pattern)}
         return consent.pseudonym(patient) in map(consent.pseudonym, folders)
     return False
+
+
+def _same(work: Path, names: Collection[str]) -> list[str]:
+    manifest = _readable(work)
+    scans = (
+        [(entry.case.patient, image.digest) for entry in manifest.entries for image in entry.facts.images.values()]
+        if manifest
+        else []
+    )
+    own = {digest for name, digest in scans if name in names}
+    return sorted({name for name, digest in scans if digest in own and name not in names})
 
 
 def _readable(work: Path) -> Manifest | None:

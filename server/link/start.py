@@ -20,7 +20,7 @@ from shared.chain import BusyError, lock
 from shared.files import absolute
 from shared.parse import ConfigError
 from shared.processes import asked_to_end
-from shared.terminal import command_line, plain
+from shared.terminal import command_line, outlive_readers, plain
 
 TICK = 2.0
 """Seconds between two looks at everything."""
@@ -40,6 +40,7 @@ def start(folder: Path) -> None:
     folder = absolute(folder)
     federation = open_federation(folder)
     stop = asked_to_end()
+    outlive_readers()
     with only_one(folder):
         link = open_link(folder)
         _note(folder, "started")

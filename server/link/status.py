@@ -152,6 +152,8 @@ def _run_status(run: Run, started: bool) -> RunStatus:
 
 def _waits_for(run: Run, state: str, lives: bool) -> str | None:
     """Why no round of a run goes on while `start` runs; None: it waits for its turn, or nobody wants it to."""
+    if state == "running" and run.wanted().wanted == "stop":
+        return "is being stopped"
     if state == "running":
         killed = not lives and read_progress(run.folder) is not None
         return (

@@ -22,6 +22,8 @@ from shared.config import RunConfig
 NO_VOTE = 4
 """An update that is so many times smaller than a usual one says nothing of how large updates are: a majority that sends
 next to nothing would clip everybody to that, and the model would stay as it is."""
+TOLD_DELTA = 1e-4
+"""Delta of a site that tells no exact numbers, where the run has none; others have a larger one, and less noise."""
 TAIL = 4.0
 """Deviations of Gaussian noise; fold.clip of these are as far as the largest of some million values goes."""
 
@@ -55,16 +57,16 @@ def usual_size(config: RunConfig, parameters: int, round: int, patients: int) ->
 
     A step of AdamW moves each parameter by about its learning rate, whatever the gradient is (Kingma and Ba 2015,
     arXiv:1412.6980, section 2.1). A private step is one of SGD, whose gradient is hardly more than noise, which follows
-    from the budget and from the site's agreed `patients`.
+    from the budget and from the number of `patients` that the site tells, as its own plan does.
     """
     privacy = config.privacy
     if not config.private:
         return config.train.lr * math.sqrt(parameters)
     patients, steps = max(patients, 1), config.train.local_steps(patients)
     if privacy.mechanism == "local_update":
-        sigma = _noise(config, 1.0, config.rounds, patients)
+        sigma = _noise(config, 1.0, config.rounds)
         return privacy.clip * math.sqrt(1 + 4 * parameters * sigma**2) / math.sqrt(steps)
-    sigma = _noise(config, min(1.0, privacy.batch / patients), config.rounds * steps, patients)
+    sigma = _noise(config, min(1.0, privacy.batch / patients), config.rounds * steps)
     lr = privacy.lr * (1 - (round - 1) / config.rounds if privacy.schedule == "linear" else 1.0)
     # Of SGD with momentum, which starts anew: the noise of a step enters this one and all that follow, ever less.
     reach = [(1 - privacy.momentum**left) / (1 - privacy.momentum) for left in range(1, steps + 1)]
@@ -112,7 +114,7 @@ def bounded(
     updates: dict[str, Update] = {reply.site: reply.update() for reply in counted}
     if parameters is not None:
         total = sum(parameters.values())
-        usual = {reply.site: usual_size(config, total, round, reply.ceiling) for reply in counted}
+        usual = {reply.site: usual_size(config, total, round, reply.weight) for reply in counted}
         sizes = {r.site: measures[r.site].norm / math.sqrt(max(r.steps, 1)) / usual[r.site] for r in counted}
         reference, buffers = reference_size(list(sizes.values())), _usual_buffers(measures)
         for reply in counted:
@@ -151,11 +153,11 @@ def _usual_buffers(measures: Mapping[str, Measures]) -> dict[str, float]:
     return {name: median_low([site.buffers[name] for site in sites]) for name in sites[0].buffers}
 
 
-def _noise(config: RunConfig, rate: float, steps: int, patients: int) -> float:
-    """About the noise multiplier of a site; its delta may be another, for which there is noise where here is none."""
+def _noise(config: RunConfig, rate: float, steps: int) -> float:
+    """About the noise multiplier of a site; its budget may be another, for which there is noise where here is none."""
     epsilon = config.privacy.epsilon
     while True:
         try:
-            return noise_for(epsilon, config.privacy.delta or 1 / (10 * patients), rate, steps)
+            return noise_for(epsilon, config.privacy.delta or TOLD_DELTA, rate, steps)
         except ValueError:
             epsilon *= 2

@@ -44,7 +44,9 @@ def evaluate(
         progress.tick(f"round {request.round}: {site} evaluated")
         line = lines[site]
         line["bytes_down"] += len(request.weights)
-        if isinstance(answer, Reply) and answer.code in KEPT_BACK:
+        # Of a private run an undisclosed refusal may be one of these.
+        kept = (*KEPT_BACK, "undisclosed") if config.private else KEPT_BACK
+        if isinstance(answer, Reply) and answer.code in kept:
             add_reason(line, f"evaluation declined: {refusal(answer).reason}")
         elif isinstance(answer, Absent) or answer.status != "ok":
             why = answer if isinstance(answer, Absent) else refusal(answer)

@@ -57,9 +57,17 @@ def list_folder(path: Path, above: frozenset[tuple[int, int]] = frozenset()) -> 
         if (state.st_dev, state.st_ino) in above:
             return Folder(path)
         with os.scandir(path) as entries:
-            seen = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+            seen = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
     except OSError as error:
         return Folder(path, fault=error.strerror or str(error))
     above |= {(state.st_dev, state.st_ino)}
     files = tuple(name for name, is_folder in seen if not is_folder)
     return Folder(path, files, tuple(list_folder(path / name, above) for name, is_folder in seen if is_folder))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is one; a link that leads nowhere or in a circle is looked at as one, and its fault is told."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return True

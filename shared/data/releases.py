@@ -56,7 +56,7 @@ def brats2023(root: Folder, labels: str) -> Found:
     grades, found = _grades_2020(root), list[tuple[Folder, Case]]()
     for folder, files in _flat(root):
         if _of_2023(folder, files):
-            match = re.fullmatch(r"(.+)-(\d{3})", folder.name)
+            match = re.fullmatch(r"(.*\d.*)-(\d{3})", folder.name)  # else GLIO-001 is a patient
             patient, visit = match.groups() if match else (folder.name, "000")
             found.append((folder, _case(patient, visit, files, labels, grades.get(patient))))
     # In time; of two folders of one visit the one that says which.

@@ -46,8 +46,10 @@ def manifest(root: Folder, labels: str) -> Found:
     cases: dict[tuple[str, str], tuple[str, Case]] = {}
     dated: dict[str, bool] = {}
     left_out: set[Path] = set()
+    tested: set[str] = set()
     for number, row in rows:
         if row.get("split", "").lower() == "test":
+            tested.add(row.get("patient", ""))
             left_out |= {file for value in row.values() if _is_file(file := path.parent / value)}
             continue
         day = _day(path, number, row)
@@ -59,6 +61,12 @@ def manifest(root: Folder, labels: str) -> Found:
                 path, f"row {number}, column date: {case.patient} has dated visits and others; date all or none"
             )
         cases[case.patient, case.visit] = day, case
+    if not cases:
+        raise bad_table(path, "all rows are of split test, which gliofed leaves out; name others, or remove the file")
+    if both := sorted(tested.intersection(patient for patient, _ in cases)):
+        raise bad_table(
+            path, f"{both[0]} is of split test in one row and not in another; leave the patient on one side"
+        )
     in_time = sorted(cases.values(), key=lambda found: (found[0], natural(found[1].visit)))
     return Found([case for _, case in in_time], left_out)
 

@@ -88,7 +88,7 @@ def read_volume(scan: Scan) -> Volume:
     Trailing axes of length one are dropped: (X, Y, Z, 1) is one volume.
     Raises DataError: unreadable (missing, damaged, not NIfTI), truncated, not_3d, non_finite.
     """
-    volume = volume_of(scan, _image(scan.path) if scan.channel is None else _shared_image(scan.path, scan.channel))
+    volume = volume_of(scan, read_image(scan.path) if scan.channel is None else _shared_image(scan.path, scan.channel))
     check_finite(scan, volume)
     return volume
 
@@ -159,7 +159,7 @@ def _shared_image(path: Path, channel: int) -> Any:
         raise _unreadable(path, error) from error
     of = (path, state.st_size, state.st_mtime_ns)
     if _kept.of != of:
-        image = _image(path)
+        image = read_image(path)
         _kept.of, _kept.image, _kept.left = of, image, frozenset(range((*image.shape, 0, 0, 0, 0)[3]))
     image, _kept.left = _kept.image, _kept.left - {channel}
     if not _kept.left:
@@ -174,7 +174,7 @@ def check_foreign(path: Path, start: bytes) -> None:
         raise DataError("wrong_format", f"{path}: is {what}")
 
 
-def _image(path: Path) -> Any:
+def read_image(path: Path) -> Any:
     """Decode the bytes of the whole file; nibabel itself stops before a gzip's checksum."""
     _kept.of = _kept.image = None  # before the next file is in memory
     try:

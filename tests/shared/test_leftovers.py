@@ -182,6 +182,20 @@ def test_where_nothing_is_understood_the_first_reason_is_given(tmp_path):
             take_inventory(place, "brats2021")
 
 
+def test_a_link_in_a_circle_hides_no_other(root):
+    (root / "circle").symlink_to("circle")
+    inventory = take_inventory(root, "brats2021")
+    assert len(inventory.cases) == 1 and root / "circle" in [stray.folder for stray in inventory.not_understood]
+
+
+def test_names_that_end_in_a_number_are_patients_and_no_visits(tmp_path):
+    """A hospital's own: all of its patients were visits of one."""
+    for number in (1, 2):
+        name = f"GLIO-00{number}"
+        touch(tmp_path, *(f"{name}/{name}-{image}.nii.gz" for image in ("t1n", "t1c", "t2w", "t2f", "seg")))
+    assert [case.patient for case in find_cases(tmp_path, "brats2023")] == ["GLIO-001", "GLIO-002"]
+
+
 def test_a_link_to_a_folder_above_ends(root):
     (root / "B_1/up").symlink_to(root)
     assert len(find_cases(root, "brats2021")) == 1

@@ -70,6 +70,15 @@ def test_ctrl_c() -> None:
     assert process.communicate()[1] == "gliofed: interrupted\n" and process.returncode == 130
 
 
+def test_a_service_goes_on_without_a_reader(unread: int) -> None:
+    """Its log may be restarted; hospitals must not be disconnected for that."""
+    process = started(
+        "from shared.terminal import outlive_readers; outlive_readers(); print('x', flush=True); sys.exit(7)",
+        stdout=unread,
+    )
+    assert process.communicate()[1] == "" and process.returncode == 7
+
+
 def test_an_ascii_terminal() -> None:
     """A patient's name is then readable at least; a table has lines of ascii."""
     run = (

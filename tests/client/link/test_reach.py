@@ -193,7 +193,15 @@ def test_a_proxy_that_lets_nobody_through(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.usefixtures("no_proxy")
 @pytest.mark.parametrize(
-    "given", ["socks5://me:secret@proxy:1080", "https://proxy:443", "http://proxy:port", "http://"]
+    "given",
+    [
+        "socks5://me:secret@proxy:1080",
+        "https://proxy:443",
+        "http://proxy:port",
+        "http://",
+        "http://[::1:3",
+        "http://a b:3",
+    ],
 )
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY"])
 def test_a_proxy_that_cannot_be_used(

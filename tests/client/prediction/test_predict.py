@@ -156,6 +156,15 @@ def test_windows_that_slide_give_the_same(tmp_path, out):
     assert_array_equal(np.asanyarray(nib.load(out / "P1-000-seg.nii.gz").dataobj), labels)
 
 
+def test_a_copy_with_a_number_in_its_name_is_predicted(tmp_path, out):
+    """As browsers name a second download; by its name nibabel would not know what it is."""
+    labels = balls((26, 24, 22), (1, 1, 1))
+    save(tmp_path / "cases" / "P1" / "P1_t1.nii.gz", picture(labels), np.eye(4))
+    (tmp_path / "cases" / "P1" / "P1_t1.nii.gz").rename(tmp_path / "cases" / "P1" / "P1_t1.nii (1).gz")
+    run(Compare(thresholds(picture(labels))), config(), tmp_path / "cases", out)
+    assert_array_equal(np.asanyarray(nib.load(out / "P1-000-seg.nii.gz").dataobj), labels)
+
+
 def test_the_first_modality_gives_the_axes(tmp_path, out):
     """Scans of a case may lie the same and be stored differently."""
     labels = balls((26, 24, 22), (1, 1, 1))

@@ -13,7 +13,7 @@ from withdrawal import OTHERS, WHO, command, config, frozen, traces
 
 from client.cli import main
 from client.doctor.consent import read_consent
-from client.doctor.manifest import manifest_path
+from client.doctor.manifest import manifest_path, read_manifest, write_manifest
 from client.round.policy import DeclinedError
 from client.round.withdraw import withdraw
 from shared.audit import audit_file, read_audit
@@ -33,6 +33,19 @@ def test_files_of_others_do_not_keep_a_patient_in(site: SiteConfig) -> None:
     withdraw(site, WHO)
     assert (work / "site.log").read_text().endswith(f"{WHO}é is another\n")
     assert WHO not in (work / "site.log").read_text().replace(f"{WHO}é", "").replace(f"{WHO}9", "")
+
+
+def test_the_same_scans_under_another_name_are_named(
+    site: SiteConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else they come in: as long as both were there, the second was left out as a duplicate of the first."""
+    manifest = read_manifest(Path(site.work))
+    assert manifest is not None
+    (own,) = (entry for entry in manifest.entries if entry.case.patient == WHO)
+    twin = replace(own, case=replace(own.case, patient="Another"))
+    write_manifest(Path(site.work), replace(manifest, entries=[*manifest.entries, twin]))
+    assert command(monkeypatch, WHO, site.work) == 1
+    assert f"Another has the same scans as {WHO}" in capsys.readouterr().out
 
 
 def test_nothing_is_left_but_the_line_of_the_log(

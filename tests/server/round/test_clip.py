@@ -135,7 +135,7 @@ def test_usual_size_of_private_runs_is_that_of_sgd_on_their_noise(
     words = ("privacy=dp_sgd", "privacy.epsilon=1", "train.steps=6", "privacy.batch=4", f"privacy.momentum={momentum}")
     config = run_config(*words)
     privacy = config.privacy
-    sigma = noise_for(1.0, 1 / 1000, 4 / 100, 6 * config.rounds)
+    sigma = noise_for(1.0, 1e-4, 4 / 100, 6 * config.rounds)
     weight = torch.nn.Parameter(torch.zeros(10_000))
     optimizer = torch.optim.SGD([weight], lr=privacy.lr, momentum=momentum)
     generator = torch.Generator().manual_seed(0)
@@ -153,6 +153,17 @@ def test_a_private_site_of_few_patients_is_measured_by_its_own_noise(run_config:
     assert 3 < few / many < 10
     falling = run_config(*words, "privacy.schedule=linear", "rounds=4")
     assert usual_size(falling, 100, 4, 9) == pytest.approx(usual_size(falling, 100, 1, 9) / 4)
+
+
+def test_private_sites_are_measured_by_the_numbers_that_they_tell(
+    clipped: Bounded, run_config: Callable[..., RunConfig]
+) -> None:
+    """They plan their noise from these; what was agreed is rounded up, and has room for the noise of a number."""
+    words = ("privacy=dp_sgd", "privacy.epsilon=1", "train.steps=2", "privacy.batch=4")
+    told = (80, 80, 20)
+    sizes = [usual_size(run_config(*words), 16, 1, patients) * math.sqrt(2) / STEP / 4 for patients in told]
+    _, lines = clipped(*((size, patients, 2) for size, patients in zip(sizes, told, strict=True)), words=words)
+    assert not any("clipped" in line for line in lines.values())
 
 
 @pytest.mark.parametrize("mechanism", ["dp_sgd", "local_update"])
@@ -188,6 +199,6 @@ def test_hidden_updates_of_whole_sites_weigh_the_same(clipped: Bounded) -> None:
 def test_usual_size_of_a_hidden_update_is_that_of_one_with_its_noise(run_config: Callable[..., RunConfig]) -> None:
     config = run_config("privacy=local_update", "train.steps=2")
     update = {"w": torch.full((10_000,), 1.0)}  # clipped to a norm of 1
-    sigma = noise_for(config.privacy.epsilon, 1 / (10 * 100), 1.0, config.rounds)
+    sigma = noise_for(config.privacy.epsilon, 1e-4, 1.0, config.rounds)
     norm = noisy_mean([update.__getitem__], update, config.privacy.clip, sigma, 7)["w"].norm().item()
     assert usual_size(config, 10_000, 1, 100) == pytest.approx(norm / math.sqrt(2), rel=0.05)

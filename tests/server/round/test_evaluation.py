@@ -36,6 +36,17 @@ class FakeSites:
         return 3
 
 
+UNDISCLOSED = Reply(site="", status="declined", code="undisclosed")
+
+
+def test_what_a_private_site_does_not_disclose_is_no_failure(run_config: Callable[..., RunConfig]) -> None:
+    """It may have too few validation patients for its policy, which would tell how many."""
+    config, lines = run_config("privacy=dp_sgd"), {"a": site_line(status="counted")}
+    sites: Any = FakeSites({"a": UNDISCLOSED})
+    request = Request(run_id="run", round=1, config=config, weights=b"w")
+    assert evaluate(sites, config, request, lines, RoundProgress(1)).failed is None
+
+
 @pytest.fixture
 def evaluated(run_config: Callable[..., RunConfig]) -> Evaluated:
     def ask(answers: Mapping[str, Reply | Absent]) -> tuple[Evaluation, dict[str, Event]]:
