@@ -69,7 +69,7 @@ Words of audit
 
 Words of join, approve, start, status and withdraw
   KIT.zip                              the file that the aggregator sent
-  --patients N                         the most patients that this hospital will ever train with, rounded up as it
+  --patients N                         the most patients that this hospital will ever take part with, rounded up as it
                                        likes; the aggregator is told this number, and agrees to it
   --hash HASH                          of the kit, as the aggregator reads it by telephone: all, or ten pairs; without
                                        it, join shows the kit's hash, to be compared afterwards

@@ -23,7 +23,7 @@ def connect(host: str, port: int, patience: float) -> socket.socket:
 
     Raises OSError, ProxyError, or ConfigError for a proxy that cannot be used.
     """
-    proxy = proxy_of(host)
+    proxy = proxy_of(host, port)
     if proxy is None:
         return socket.create_connection((host, port), patience)
     place = f"{proxy.hostname}:{proxy.port or 80}"  # without the password
@@ -44,7 +44,7 @@ def connect(host: str, port: int, patience: float) -> socket.socket:
         return tunnel
 
 
-def proxy_of(host: str) -> SplitResult | None:
+def proxy_of(host: str, port: int) -> SplitResult | None:
     """The proxy on the way to a host; None where there is none. Raises ConfigError for one that cannot be used."""
     proxies = getproxies_environment()
     found = None
@@ -54,7 +54,7 @@ def proxy_of(host: str) -> SplitResult | None:
             if proxy is None:
                 raise ConfigError(f"{variable}: must be http://HOST:PORT, of a proxy that lets TLS through unopened")
             found = found or (proxy if scheme != "http" else None)
-    return None if proxy_bypass(host, {"no": no_proxy_here()["no_proxy"]}) else found
+    return None if proxy_bypass(f"{host}:{port}", {"no": no_proxy_here()["no_proxy"]}) else found
 
 
 def _usable(given: str) -> SplitResult | None:

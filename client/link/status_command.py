@@ -131,7 +131,11 @@ def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
     answers = [event for event in events[number:] if event["event"] == "receipt"]
     if not answers:
         return asked | {"answered": None, "code": None, "next": "its reply, or a failure if its program was ended"}
-    coming = NEXT.get(str(asked["kind"]), "") if answers[0]["status"] == "ok" else REFUSED
+    held_back = asked["kind"] == "evaluate" and answers[0]["code"] in (
+        "withheld",
+        "few_validation",
+    )  # its update counted
+    coming = NEXT.get(str(asked["kind"]), "") if answers[0]["status"] == "ok" or held_back else REFUSED
     return asked | {"answered": answers[0]["time"], "code": answers[0]["code"], "next": coming}
 
 

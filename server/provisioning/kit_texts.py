@@ -76,7 +76,7 @@ needs to come in: no open port, no VPN. The clock must be right (NTP).
 
        gliofed-client join KIT.zip --patients N
 
-   N is the most patients that this hospital will ever train with, rounded up as it likes. The aggregator is told it.
+   N is the most patients with which this hospital will ever take part, rounded up. The aggregator is told it.
    This makes the folder `{folder}`. It makes this hospital's key there, `site.key`: it never leaves the machine, nobody
    else needs it, and it must not be copied to another.
 2. **Send** `{folder}/{kit.site}.request.json` to the aggregator, by e-mail for instance: it holds no secret.
