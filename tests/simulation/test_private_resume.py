@@ -72,10 +72,8 @@ def test_a_private_run_that_is_killed_in_a_round_ends_with_a_model(
         ledger = read_ledger(work / "ledger")
         assert ledger is not None and ledger.epsilon() <= BUDGET and ledger.private
         charged[work.name] = [charge.round for charge in ledger.charges if charge.what == "train"]
-    # The one whose reply was stored before the kill is charged for each round once.
-    assert charged == {"site-1": [1, 2, 3], "site-2": [1, 2, 2]}
-    assert {site: line["status"] for site, line in failed["sites"].items()} == {
-        "site-1": "counted",
-        "site-2": "declined",
-    }
-    assert failed["sites"]["site-2"]["reason"] == CODES["budget"]
+    # The one whose reply was stored before the kill is charged for each round once; either may be first.
+    again, once = sorted(charged, key=lambda site: charged[site])
+    assert (charged[again], charged[once]) == ([1, 2, 2], [1, 2, 3])
+    assert (failed["sites"][once]["status"], failed["sites"][again]["status"]) == ("counted", "declined")
+    assert failed["sites"][again]["reason"] == CODES["budget"]
