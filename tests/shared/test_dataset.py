@@ -49,10 +49,10 @@ def write_case(root, name, seed=0, mask=True):
 
 @pytest.fixture
 def site(tmp_path):
-    """Patients A to C with 3, 5 and 1 visits."""
-    for patient, visits in (("A", 3), ("B", 5), ("C", 1)):
+    """Patients A1 to C1 with 3, 5 and 1 visits."""
+    for patient, visits in (("A1", 3), ("B1", 5), ("C1", 1)):
         for visit in range(visits):
-            write_case(tmp_path / "scans", f"{patient}-{visit:03d}", seed=ord(patient) + visit)
+            write_case(tmp_path / "scans", f"{patient}-{visit:03d}", seed=ord(patient[0]) + visit)
     return SiteConfig(name="here", root=str(tmp_path / "scans"), labels="mock", work=str(tmp_path / "work"))
 
 
@@ -101,7 +101,7 @@ def test_a_series_is_consecutive_visits_in_order_at_one_place(site):
     """All visits share a corner, every window occurs, and time never runs back."""
     data = replace(DATA, window=3, patch=SHAPE)
     cohort = open_cohort(site, data, "series")
-    assert [patient.name for patient in cohort.train] == ["A", "B"]
+    assert [patient.name for patient in cohort.train] == ["A1", "B1"]
     assert cohort.left_out == {"no_series": 1}
     patient = cohort.train[1]
     assert patient.visits == ("000", "001", "002", "003", "004")
@@ -172,48 +172,48 @@ def test_a_cohort_is_split_by_patient(site):
     """Two visits of one patient on both sides would leak."""
     cohort = open_cohort(site, replace(DATA, validation=0.5), "visits")
     train, kept = ([patient.name for patient in side] for side in (cohort.train, cohort.validation))
-    assert train and kept and sorted(train + kept) == ["A", "B", "C"]
+    assert train and kept and sorted(train + kept) == ["A1", "B1", "C1"]
     assert open_cohort(site, replace(DATA, validation=0.999), "visits").train
 
 
 def test_a_site_restricts_its_cohort_and_misspellings_are_named(site):
-    cohort = open_cohort(replace(site, patients=("B",)), DATA, "visits")
-    assert [patient.name for patient in cohort.train] == ["B"]
-    error = fault(replace(site, patients=("B", "Bee")), DATA)
+    cohort = open_cohort(replace(site, patients=("B1",)), DATA, "visits")
+    assert [patient.name for patient in cohort.train] == ["B1"]
+    error = fault(replace(site, patients=("B1", "Bee")), DATA)
     assert error.code == "unknown_patients" and "patients=Bee:" in str(error)
 
 
 def test_what_no_case_has_is_in_the_sites_log_and_explains_who_is_missing(site, tmp_path, caplog):
     """A renamed folder's patient is not trained on; where patients are named, the others are not asked for."""
-    (tmp_path / "scans/C-000").rename(tmp_path / "scans/renamed")
+    (tmp_path / "scans/C1-000").rename(tmp_path / "scans/renamed")
     open_cohort(site, DATA, "visits")
     assert [line.startswith("not understood: ") and "renamed" in line for line in caplog.messages] == [True]
     caplog.clear()
-    open_cohort(replace(site, patients=("B",)), DATA, "visits")
+    open_cohort(replace(site, patients=("B1",)), DATA, "visits")
     assert not caplog.messages
-    assert "renamed" in str(fault(replace(site, patients=("B", "C")), DATA))
+    assert "renamed" in str(fault(replace(site, patients=("B1", "C1")), DATA))
 
 
 def test_bad_cases_are_left_out_counted_and_logged(site, tmp_path, caplog):
     """The count may leave; the file's name goes to the site's own log."""
     scans = tmp_path / "scans"
-    path = scans / "A-001/A-001-t1n.nii.gz"
+    path = scans / "A1-001/A1-001-t1n.nii.gz"
     path.write_bytes(path.read_bytes()[:-20])
-    (scans / "B-002/B-002-seg.nii.gz").unlink()
-    (scans / "C-000/C-000-seg.nii.gz").unlink()
+    (scans / "B1-002/B1-002-seg.nii.gz").unlink()
+    (scans / "C1-000/C1-000-seg.nii.gz").unlink()
     heard = []
     with caplog.at_level(logging.WARNING, logger="gliofed.site"):
         cohort = open_cohort(site, DATA, "visits", report=lambda done, of: heard.append((done, of)))
     assert cohort.left_out == {"unreadable": 1, "missing_mask": 2}
     assert [(patient.name, patient.visits) for patient in cohort.train] == [
-        ("A", ("000", "002")),
-        ("B", ("000", "001", "003", "004")),
+        ("A1", ("000", "002")),
+        ("B1", ("000", "001", "003", "004")),
     ]
-    assert "A-001-t1n.nii.gz" in caplog.text
+    assert "A1-001-t1n.nii.gz" in caplog.text
     assert heard == [(1, 3), (2, 3), (3, 3)]
     # A series cannot do without a file that is there but broken; without a visit's mask, it can.
     series = open_cohort(site, DATA, "series")
-    assert [patient.name for patient in series.train] == ["B"]
+    assert [patient.name for patient in series.train] == ["B1"]
     assert series.left_out == {"unreadable": 1, "missing_mask": 2, "no_series": 1}
 
 
@@ -224,41 +224,41 @@ def test_nobody_left_is_an_error_with_the_first_reason(site, tmp_path):
     assert fault(replace(site, labels="brats1999"), DATA).code == "unknown_labels"
     assert fault(site, replace(DATA, regions=("et",))).code == "unknown_regions"
     error = fault(site, replace(DATA, modalities=("t2",)))
-    assert error.code == "missing_modality" and "A visit 000: no t2" in str(error)
+    assert error.code == "missing_modality" and "A1 visit 000: no t2" in str(error)
 
 
 def declared(site, tmp_path, sides):
-    """The cases of `site` as a datalist; `sides` puts visits such as A-000 on a side."""
+    """The cases of `site` as a datalist; `sides` puts visits such as A1-000 on a side."""
     scans = tmp_path / "scans"
     lists = {side: [] for side in ("training", "validation")}
     for name, side in sides.items():
         files = {key: f"{name}/{name}-{end}.nii.gz" for key, end in (("image", "t1n"), ("label", "seg"))}
-        lists[side].append({**files, "patient": name[0], "visit": name[2:]})
+        lists[side].append({**files, "patient": name[:2], "visit": name[3:]})
     (scans / "dataset.json").write_text(json.dumps({"channel_names": ["T1"], **lists}))
     return site
 
 
 @pytest.mark.parametrize("validation", [0, 0.999])
 def test_a_side_that_the_data_declare_is_kept_whatever_the_hash_says(site, tmp_path, validation):
-    sides = {"A-000": "training", "A-001": "training", "B-000": "validation", "C-000": "validation"}
+    sides = {"A1-000": "training", "A1-001": "training", "B1-000": "validation", "C1-000": "validation"}
     cohort = open_cohort(declared(site, tmp_path, sides), replace(DATA, validation=validation), "visits")
-    assert [patient.name for patient in cohort.train] == ["A"]
-    assert [patient.name for patient in cohort.validation] == ["B", "C"]
+    assert [patient.name for patient in cohort.train] == ["A1"]
+    assert [patient.name for patient in cohort.validation] == ["B1", "C1"]
 
 
 def test_a_patient_who_is_declared_on_both_sides_is_on_neither(site, tmp_path, caplog):
-    sides = {"A-000": "training", "B-000": "training", "B-001": "validation", "C-000": "validation"}
+    sides = {"A1-000": "training", "B1-000": "training", "B1-001": "validation", "C1-000": "validation"}
     cohort = open_cohort(declared(site, tmp_path, sides), DATA, "visits")
-    assert [patient.name for patient in [*cohort.train, *cohort.validation]] == ["A", "C"]
+    assert [patient.name for patient in [*cohort.train, *cohort.validation]] == ["A1", "C1"]
     assert cohort.left_out == {"split_leak": 1}
-    assert "B: declared for training (visit 000) and validation (visit 001)" in caplog.text
+    assert "B1: declared for training (visit 000) and validation (visit 001)" in caplog.text
 
 
 def test_a_site_whose_patients_are_all_declared_validation_has_none_to_train(site, tmp_path):
     """To train on one of them would spoil what the data set compares with."""
-    sides = {"B-000": "validation", "C-000": "validation"}
+    sides = {"B1-000": "validation", "C1-000": "validation"}
     assert fault(declared(site, tmp_path, sides), DATA).code == "no_training"
-    leak = {"A-000": "training", "A-001": "validation"}
+    leak = {"A1-000": "training", "A1-001": "validation"}
     assert fault(declared(site, tmp_path, leak), DATA).code == "split_leak"
 
 
