@@ -47,6 +47,14 @@ def prv_epsilon(spent: Spent, delta: float) -> float:
         return other
 
 
+def default_delta(exact: int | None) -> float:
+    """1 / (10 N) where the exact number N may be told: at 1 / N a release that gives one away would be in the bound.
+
+    Else a constant, since delta shows in the noise: as much for a thousand patients.
+    """
+    return 1e-4 if exact is None else 1 / (10 * exact)
+
+
 @lru_cache
 def noise_for(
     epsilon: float, delta: float, rate: float, steps: int, also: tuple[tuple[float, float, int], ...] = ()

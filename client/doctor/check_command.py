@@ -20,7 +20,7 @@ from rich.text import Text
 
 from client.doctor.consent import hold_patients, read_consent
 from client.doctor.examine import examine, spread
-from client.doctor.findings import MASK, Finding, Task, of_stray
+from client.doctor.findings import MASK, Finding, Purpose, Task, of_stray
 from client.doctor.judgement import CaseReport, judge
 from client.doctor.manifest import admit, freeze
 from client.doctor.page import by_patient, summary, write_reports
@@ -82,7 +82,7 @@ def check(values: Mapping[str, Any]) -> int:
     root = absolute(settings.root)
     inventory, data = take_inventory(root, settings.labels), settings.data
     cases = inventory.cases
-    task: Task = settings.task
+    task: Purpose = settings.task
     if settings.masks == "none":
         if settings.work or task != "segmentation":
             raise ConfigError("data.masks=none: goes with task=segmentation and without work=, which is for training")

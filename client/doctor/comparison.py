@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from client.doctor.findings import Finding, Seen, Task
+from client.doctor.findings import Finding, Purpose, Seen
 from shared.data.cases import Case, Side, split
 from shared.site_config import CheckConfig
 
@@ -22,7 +22,7 @@ def cohort_findings(
     cases: Sequence[Case],
     seen: Sequence[Seen],
     rules: CheckConfig,
-    task: Task,
+    task: Purpose,
     validation: float,
     split_seed: int,
 ) -> list[list[Finding]]:

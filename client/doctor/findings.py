@@ -11,8 +11,10 @@ from shared.data.names import MASK as MASK
 from shared.data.volume import Volume
 
 Severity = Literal["error", "warning"]
-Task = Literal["segmentation", "grading", "prediction"]
-"""What the cases are for; prediction is segmentation of cases that need no mask."""
+Task = Literal["segmentation", "grading"]
+"""What a site may be asked to train."""
+Purpose = Literal["segmentation", "grading", "prediction"]
+"""What cases are judged for; prediction is segmentation of cases that need no mask."""
 
 ERRORS = {
     "unreadable": "the file cannot be opened or decoded",

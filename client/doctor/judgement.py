@@ -6,7 +6,7 @@ from typing import Literal
 
 from client.doctor.anatomy import brain_findings
 from client.doctor.comparison import cohort_findings
-from client.doctor.findings import MASK, Facts, FileState, Finding, Grid, Seen, Task
+from client.doctor.findings import MASK, Facts, FileState, Finding, Grid, Purpose, Seen
 from client.doctor.inspection import Inspection, scans_of
 from shared.data.cases import Case
 from shared.data.prepare import same_grid, two_files
@@ -36,7 +36,7 @@ def judge(
     inspected: Sequence[Inspection],
     rules: CheckConfig,
     modalities: Sequence[str],
-    task: Task,
+    task: Purpose,
     validation: float = 0.0,
     split_seed: int = 0,
 ) -> list[CaseReport]:
@@ -53,7 +53,7 @@ def judge(
     ]
 
 
-def _report(case: Case, findings: list[Finding], inspected: Inspection, task: Task) -> CaseReport:
+def _report(case: Case, findings: list[Finding], inspected: Inspection, task: Purpose) -> CaseReport:
     severities = {finding.severity for finding in findings}
     status: Status = "error" if "error" in severities else "warning" if severities else "ok"
     unchecked = {
@@ -64,7 +64,7 @@ def _report(case: Case, findings: list[Finding], inspected: Inspection, task: Ta
     return CaseReport(case.patient, case.visit, status, findings, inspected.facts.files, unchecked)
 
 
-def _seen(case: Case, inspected: Inspection, rules: CheckConfig, modalities: Sequence[str], task: Task) -> Seen:
+def _seen(case: Case, inspected: Inspection, rules: CheckConfig, modalities: Sequence[str], task: Purpose) -> Seen:
     facts, there = inspected.facts, scans_of(case)
     names = [name for name in ([MASK] if task == "segmentation" else []) + [*modalities] if name in there]
     scans = {name: there[name] for name in names}
@@ -86,7 +86,7 @@ def _seen(case: Case, inspected: Inspection, rules: CheckConfig, modalities: Seq
     return seen
 
 
-def _missing(case: Case, modalities: Sequence[str], task: Task) -> list[Finding]:
+def _missing(case: Case, modalities: Sequence[str], task: Purpose) -> list[Finding]:
     """Name scans that are not there. Grading can do without some images, and knows that they are missing."""
     found, name = [], f"{case.patient} visit {case.visit}"
     for each in [*modalities, MASK] if task == "segmentation" else modalities:

@@ -18,7 +18,7 @@ import torch
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 from torch import nn
 
-from client.doctor.findings import Finding, Task
+from client.doctor.findings import Finding, Purpose
 from client.doctor.inspection import inspect
 from client.doctor.judgement import judge
 from client.prediction.exported import WEIGHTS, Exported
@@ -139,7 +139,7 @@ def predict(predictor: Predictor, cases: Sequence[Case], labels: str | None, out
 
 def look(case: Case, exported: Exported) -> list[Finding]:
     """What a check says of the images that the model reads; the mask, if there is one, is not looked at."""
-    task: Task = "prediction" if exported.task == "segmentation" else "grading"
+    task: Purpose = "prediction" if exported.task == "segmentation" else "grading"
     case = replace(case, mask=None)
     inspected = inspect(case, CheckConfig(), draw=False)
     (report,) = judge([case], [inspected], CheckConfig(), exported.data.modalities, task)

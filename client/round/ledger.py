@@ -73,7 +73,7 @@ class Ledger:
 
     folder: Path
     delta: float
-    """Of the study's epsilon: the site's own, or `client.round.privacy.default_delta` when the ledger is opened."""
+    """Of the study's epsilon: the site's own, or `shared.accounting.default_delta` when the ledger is opened."""
     lines: list[Charge | Budget]
     head: str
     """SHA-256 of the last line, in hex."""

@@ -52,14 +52,6 @@ def plan_round(run: RunConfig, round: int, told: int, delta: float, also: Spent 
     return Plan(sigma=sigma, rate=rate, steps=steps, lr=privacy.lr * falls)
 
 
-def default_delta(exact: int | None) -> float:
-    """1 / (10 N) where the exact number N may be told: at 1 / N a release that gives one away would be in the bound.
-
-    Else a constant, since delta shows in the noise: as much for a thousand patients.
-    """
-    return 1e-4 if exact is None else 1 / (10 * exact)
-
-
 Sample = Callable[[Patient, np.random.Generator], Batch]
 """Draws one patient's patches, as one batch."""
 

@@ -15,8 +15,9 @@ from client.doctor.consent import read_consent
 from client.round.job import Job
 from client.round.ledger import Charge, Ledger, hold, ledger_folder
 from client.round.policy import DeclinedError, check_noise, counts_leave, data_reading
-from client.round.privacy import Plan, default_delta, plan_round, train_privately
+from client.round.privacy import Plan, plan_round, train_privately
 from client.round.training import TrainResult
+from shared.accounting import default_delta
 from shared.config import DataConfig
 from shared.data.dataset import Patient
 from shared.data.samples import Batch, of_one

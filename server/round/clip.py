@@ -16,14 +16,12 @@ from server.round.fold import BY_PATIENTS, ENOUGH, Share, Update, limit_shares
 from server.round.gate import Measures
 from server.round.history import Event
 from server.round.spool import Spooled
-from shared.accounting import noise_for
+from shared.accounting import default_delta, noise_for
 from shared.config import RunConfig
 
 NO_VOTE = 4
 """An update that is so many times smaller than a usual one says nothing of how large updates are: a majority that sends
 next to nothing would clip everybody to that, and the model would stay as it is."""
-TOLD_DELTA = 1e-4
-"""Delta of a site that tells no exact numbers, where the run has none; others have a larger one, and less noise."""
 TAIL = 4.0
 """Deviations of Gaussian noise; fold.clip of these are as far as the largest of some million values goes."""
 
@@ -154,10 +152,10 @@ def _usual_buffers(measures: Mapping[str, Measures]) -> dict[str, float]:
 
 
 def _noise(config: RunConfig, rate: float, steps: int) -> float:
-    """About the noise multiplier of a site; its budget may be another, for which there is noise where here is none."""
+    """About the noise multiplier of a site; its own budget may be another, which has noise where here is none."""
     epsilon = config.privacy.epsilon
     while True:
         try:
-            return noise_for(epsilon, config.privacy.delta or TOLD_DELTA, rate, steps)
+            return noise_for(epsilon, config.privacy.delta or default_delta(None), rate, steps)
         except ValueError:
             epsilon *= 2

@@ -11,8 +11,9 @@ from torch import nn
 
 from client.doctor.manifest import admit
 from client.round.ledger import ledger_folder, read_ledger
-from client.round.privacy import Plan, default_delta, plan_round
+from client.round.privacy import Plan, plan_round
 from server.round.history import History
+from shared.accounting import default_delta
 from shared.codec import CodecError, load_weights, weights_from_bytes
 from shared.config import RunConfig
 from shared.data.dataset import Cohort, Patient, open_cohort

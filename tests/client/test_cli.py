@@ -195,6 +195,7 @@ def test_whoever_predicts_needs_no_masks(
     assert check(monkeypatch, *words, "data.masks=none", f"out={out}") == 0
     assert "2 cases, 0 with errors, 0 with warnings" in capsys.readouterr().out
     assert check(monkeypatch, *words, f"out={out}") == 1
+    assert check(monkeypatch, *words, "task=prediction", f"out={out}") == 2  # no task of a run
     for more in ("task=grading", f"work={tmp_path / 'work'}"):
         assert check(monkeypatch, *words, "data.masks=none", more, f"out={out}") == 2
 

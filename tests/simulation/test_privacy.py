@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from client.round.privacy import default_delta, plan_round
-from shared.accounting import rdp_epsilon
+from client.round.privacy import plan_round
+from shared.accounting import default_delta, rdp_epsilon
 from shared.messages import CODES
 from simulation.settings import parse_settings
 from simulation.simulate import FailedError, simulate

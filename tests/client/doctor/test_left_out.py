@@ -20,6 +20,13 @@ def test_a_wrong_label_scheme_is_counted_without_names(site: SiteConfig) -> None
     assert scan(site, 0).parent.name not in warning
 
 
+def test_what_only_a_prediction_needs_is_not_counted(site: SiteConfig) -> None:
+    """A site is asked to train; a case without an image is missed there alone."""
+    scan(site, 0).unlink()
+    (warning,) = left_out_warnings(frozen_anew(site))
+    assert "1 of 3 cases are left out of segmentation (1 missing_modality)" in warning
+
+
 def test_only_what_the_site_may_be_asked_for_is_missed(site: SiteConfig) -> None:
     """A site without masks grades, and one without T1 has no runs that need it."""
     for _ in range(2):

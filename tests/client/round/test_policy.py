@@ -15,6 +15,7 @@ from client.round.outbox import Outbox
 from client.round.policy import DeclinedError, check_hours, check_run, reply_key
 from client.round.work import train
 from server.round.rounds import initial_model
+from shared.accounting import default_delta
 from shared.codec import travelling, weights_to_bytes
 from shared.config import RunConfig
 from shared.messages import CODES, Reply, Request
@@ -169,7 +170,7 @@ def test_the_least_noise(run_config: Config, tmp_path: Path) -> None:
     patients = 4
     write_mock(MockConfig(patients=patients, size=(16, 16, 16), radius_max=6), tmp_path / "scans", 1)
     config = run_config("privacy=dp_sgd", f"privacy.batch={patients}", "data.validation=0", "train.steps=1")
-    from client.round.privacy import default_delta, plan_round  # Opacus takes seconds to load
+    from client.round.privacy import plan_round  # Opacus takes seconds to load
 
     sigma = plan_round(config, 1, patients, default_delta(patients)).sigma
     request = Request(run_id="r", round=1, config=config, weights=weights_to_bytes(travelling(initial_model(config))))
