@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from shared.terminal import WRONG_USE, enter, tell
+from shared.terminal import WRONG_USE, UserError, enter, tell
 
 # All else is imported where it is used: Ctrl-C is answered meanwhile, and no command waits for what it does not need.
 
@@ -168,19 +168,14 @@ def _hospital(command: str, words: list[str]) -> int:
 
 def _check(words: list[str]) -> int:
     from shared.hydra_words import composed
-    from shared.parse import ConfigError
 
     try:
         values = composed("check", words, PATHS)
-    except ConfigError as error:
-        return _wrong(str(error))
-    # Only now, so that a mistyped key is answered at once.
-    from client.doctor.check_command import check
-    from shared.data.volume import DataError
+        # Only now, so that a mistyped key is answered at once.
+        from client.doctor.check_command import check
 
-    try:
         return check(values)
-    except (ConfigError, DataError) as error:
+    except UserError as error:
         return _wrong(str(error))
 
 

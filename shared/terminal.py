@@ -18,11 +18,15 @@ WRONG_USE, INTERRUPTED, UNREAD = 2, 130, 141
 """Exit statuses; the last two are a shell's for SIGINT and SIGPIPE."""
 
 
+class UserError(Exception):
+    """What whoever runs a command can mend: its words are one sentence with the file or the value, and the cure."""
+
+
 def enter(command: str, run: Callable[[], int | None], leave_threads: bool = False) -> NoReturn:
     """Run a command and exit with its status, wherever it is started and whatever its user does meanwhile.
 
     Ctrl-C is status 130 and a sentence. Where nobody reads the output any more, as after `| head`, it is 141, in
-    silence. A ConfigError, and a file that cannot be read or written, is 2 and a sentence. With `leave_threads` an
+    silence. A UserError, and a file that cannot be read or written, is 2 and a sentence. With `leave_threads` an
     interrupted command leaves at once, for its threads may be in the middle of something.
     """
     # Hydra makes parsers of its own, out of our reach.
@@ -87,11 +91,7 @@ def _status(command: str, run: Callable[[], int | None]) -> Any:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever presses it again need not wait for anything
         tell(command, str(stop) or "interrupted")
         return INTERRUPTED
-    except ValueError as error:
-        from shared.parse import ConfigError  # whoever raised it waited for this import
-
-        if not isinstance(error, ConfigError):
-            raise
+    except UserError as error:
         tell(command, str(error))
         return WRONG_USE
     except OSError as error:  # a full disk, or a folder of another user

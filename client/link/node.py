@@ -179,7 +179,8 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 def is_of_now(state: dict[str, Any]) -> bool:
     """Whether the process that noted this runs."""
-    return state.get("started") is not None and state["started"] == start_of(state.get("pid"))
+    pid, started = state.get("pid"), state.get("started")
+    return isinstance(pid, int) and started is not None and started == start_of(pid)
 
 
 def words_of(state: dict[str, Any]) -> str:

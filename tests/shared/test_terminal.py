@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from client.round.policy import DeclinedError
+from server.link.control import ControlError
+from shared.chain import BusyError
+from shared.data.volume import DataError
 from shared.parse import ConfigError
 from shared.terminal import command_line, enter
 
@@ -103,6 +107,10 @@ def test_output_that_cannot_be_written() -> None:
     ("fault", "sentence"),
     [
         (ConfigError("rounds=0: must be positive"), "rounds=0: must be positive"),
+        (DataError("unreadable", "t1.nii: cut off; copy it again"), "t1.nii: cut off; copy it again"),
+        (DeclinedError("audit", "audit.jsonl: read-only; mend it"), "audit.jsonl: read-only; mend it"),
+        (BusyError("work: another run holds this log"), "work: another run holds this log"),
+        (ControlError("the SuperLink is away"), "the SuperLink is away"),
         (
             OSError(28, "No space left on device", "out/x"),
             "out/x: No space left on device; make room, then start",

@@ -2,13 +2,17 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 import client.cli
+import client.doctor.consent
+import client.link.preflight
 import server.cli
 import simulation.cli
-from shared.files import home_path
+from shared.chain import lock
+from shared.files import home_path, write_bytes, write_json
 from shared.parse import ConfigError
 
 NOBODY = "~nobody-of-that-name/x"
@@ -69,6 +73,25 @@ def test_words_that_no_parser_knows(
 ) -> None:
     sentence = said(monkeypatch, capsys, words)
     assert wrong in sentence and sentence.endswith(" --help\n")
+
+
+@pytest.mark.parametrize("words", ["check data.root={scans} data.labels=mock work={folder}/work", "start {folder}"])
+def test_a_log_that_another_process_holds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str
+) -> None:
+    """Both ask who withdrew, and make the key of the pseudonyms where there is none."""
+    scans, folder = tmp_path / "scans", tmp_path / "a"
+    write_bytes(scans / "P1/P1_flair.nii", b"")
+    write_json(folder / "kit.json", {})
+    write_bytes(folder / "site.yaml", f"name: a\nroot: {scans}\nlabels: mock\nwork: work\n".encode())
+    monkeypatch.setattr(client.doctor.consent, "WAIT", 0.0)  # another process holds it for longer than anybody waits
+    monkeypatch.setattr(client.link.preflight, "_look_at_environment", lambda *_: None)  # loads PyTorch
+    monkeypatch.setattr(sys, "argv", ["gliofed-client", *words.format(scans=scans, folder=folder).split()])
+    with lock(folder / "work"), pytest.raises(SystemExit) as end:
+        client.cli.main()
+    sentence = f"{folder}/work: another run holds this log; wait until it ends"
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if "another run" in line)
+    assert end.value.code == 2 and said.startswith(f"gliofed-client: {sentence}")
 
 
 def test_a_path_with_a_zero_byte() -> None:
