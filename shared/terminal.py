@@ -5,12 +5,17 @@ import errno
 import getpass
 import io
 import os
+import select
 import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 # Each command imports this first: nothing heavy here, so that Ctrl-C is answered while the rest is imported.
 
@@ -74,6 +79,27 @@ def plain(text: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
+def cell(value: object) -> "Text":
+    """A value in a table of rich: no markup, nothing that commands the terminal, and as wide as it is printed."""
+    from rich.text import Text
+
+    encoding = sys.stdout.encoding or "utf-8"  # of an ascii terminal, a letter may take four columns
+    text = "" if value is None else plain(str(value))
+    return Text(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def path_word(given: str) -> Path:
+    """A path among a command's words, for argparse: as `home_path` reads a setting's."""
+    from shared.files import home_path
+    from shared.parse import ConfigError
+
+    try:
+        path = home_path(given)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return path.absolute() if str(path).startswith("~") else path  # Path has ./~x as ~x, which would be a user's
+
+
 def _wrong_use(self: argparse.ArgumentParser, message: str) -> NoReturn:
     """Say in one sentence what is wrong, and not how a whole command is used."""
     tell(self.prog, f"{message}; see {self.prog} --help")
@@ -112,7 +138,11 @@ class _Output(io.FileIO):
 
     def write(self, data: Any) -> int:
         try:
-            return super().write(data) or 0
+            written: Any = super().write(data)
+            while written is None:  # a pipe that does not block is full
+                select.select([], [self], [])
+                written = super().write(data)
+            return int(written)
         except BrokenPipeError:
             # Once, in the thread that can end the command; what others and `finally` print is lost.
             if self._told or threading.current_thread() is not threading.main_thread():

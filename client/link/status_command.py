@@ -16,7 +16,7 @@ from client.link.start import running
 from shared.join_request import read_request
 from shared.kit import Kit
 from shared.site_config import SiteConfig
-from shared.terminal import plain
+from shared.terminal import cell, plain
 
 LEFT_OVER = "start was killed, and its SuperNode goes on unwatched; start again, which ends that one"
 RECEIPTS = 10
@@ -237,7 +237,6 @@ def _table(receipts: list[dict[str, Any]]) -> None:
     """What left the house, a row a reply."""
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     console = Console()
     wide = console.width >= WIDE
@@ -249,7 +248,7 @@ def _table(receipts: list[dict[str, Any]]) -> None:
         time = f"{datetime.fromisoformat(each['time']).astimezone():%m-%d %H:%M}"
         row = [time, str(each["run_id"])[: 12 if wide else 8], each["round"], each["kind"], each["code"], each["bytes"]]
         row += [each["tensors"], (each["sha256"] or "")[:12]] * wide + [_told(each)]
-        table.add_row(*(Text(plain(str(cell))) for cell in row))
+        table.add_row(*map(cell, row))
     console.print(table)
 
 

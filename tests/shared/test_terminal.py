@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import shared.terminal
 from client.round.policy import DeclinedError
 from server.link.control import ControlError
 from shared.chain import BusyError
 from shared.data.volume import DataError
 from shared.parse import ConfigError
-from shared.terminal import command_line, enter
+from shared.terminal import _Output, command_line, enter
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,6 +94,33 @@ def test_an_ascii_terminal() -> None:
     said, fault = process.communicate()
     assert (process.returncode, fault) == (0, "") and said.splitlines()[0] == r"M\xfcller" and "|" in said
     assert r"\u" not in said
+
+
+def test_a_table_on_an_ascii_terminal_is_straight() -> None:
+    """What stands for a letter takes four columns, or six; and a long name is whole, for … would take six as well."""
+    table = (
+        "from rich.table import Column, Table; from rich.console import Console; from shared.terminal import cell\n"
+        " table = Table(Column('patient', overflow='fold'), 'visits')\n"
+        " for name in ('Müller', 'Łukasz', 'P1', None, 'ü' * 40, '[b]\x1b[2J'): table.add_row(cell(name), '1')\n"
+        " Console().print(table)"
+    )
+    said, fault = started(table, env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "60"}).communicate()
+    assert fault == "" and len({len(line) for line in said.splitlines()}) == 1
+    assert r"M\xfcller" in said and r"[b]\x1b[2J" in said and said.count(r"\xfc") > 30
+
+
+def test_output_that_cannot_be_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that does not block, as another program may have made it, is waited for, not asked again and again."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    waits = []
+    monkeypatch.setattr(shared.terminal.select, "select", lambda *_: waits.append(os.read(reader, 2**20)))
+    assert _Output(writer, "w", closefd=False).write(b"rest") == 4 and len(waits) == 1 and os.read(reader, 8) == b"rest"
+    os.close(reader)
+    os.close(writer)
 
 
 def test_output_that_cannot_be_written() -> None:

@@ -54,6 +54,33 @@ def test_a_home_folder_of_nobody(
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        "gliofed-client join ./~x --patients 9",
+        "gliofed-client approve ./~x",
+        "gliofed-client start ./~x",
+        "gliofed-client ledger ./~x",
+        "gliofed-client audit verify ./~x",
+        "gliofed-client predict model=./~x data.root=x",
+        "gliofed-server start ./~x",
+        "gliofed-server stop --folder=./~x",
+        "gliofed-server report ./~x",
+        "gliofed-server run federation=./~x resume=x",
+        "gliofed-server audit verify ./~x",
+        "gliofed-simulate attack=membership run=./~x",
+    ],
+)
+def test_a_folder_whose_name_begins_like_a_users(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str
+) -> None:
+    """A path among the words is read as one of a setting: ~ is the home folder, and ./~x is not."""
+    monkeypatch.chdir(tmp_path)
+    assert f"{tmp_path}/~x" in said(monkeypatch, capsys, words)
+    monkeypatch.setenv("HOME", "/home-of-mine")
+    assert "/home-of-mine/x" in said(monkeypatch, capsys, words.replace("./~x", "~/x"))
+
+
+@pytest.mark.parametrize(
     ("words", "wrong"),
     [
         ("gliofed-client join", "gliofed-client join: the following arguments are required: KIT.zip"),
