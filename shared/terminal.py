@@ -91,11 +91,10 @@ def cell(value: object) -> "Text":
 def path_word(given: str) -> Path:
     """A path among a command's words, for argparse: as `home_path` reads a setting's."""
     from shared.files import home_path
-    from shared.parse import ConfigError
 
     try:
         path = home_path(given)
-    except ConfigError as error:
+    except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return path.absolute() if str(path).startswith("~") else path  # Path has ./~x as ~x, which would be a user's
 
