@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from shared.entry import leave
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -107,6 +109,8 @@ def _wrong_use(self: argparse.ArgumentParser, message: str) -> NoReturn:
 
 def _status(command: str, run: Callable[[], int | None]) -> Any:
     try:
+        if signal.getsignal(signal.SIGINT) is leave:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = run() or 0
         sys.stdout.flush()
         return status

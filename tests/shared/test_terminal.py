@@ -76,6 +76,40 @@ def test_ctrl_c() -> None:
     assert process.communicate()[1] == "gliofed: interrupted\n" and process.returncode == 130
 
 
+def begun(command: str, code: str) -> "subprocess.CompletedProcess[str]":
+    """A process that begins a command as its script does, after this code."""
+    heard = "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heard}; sys.argv = ['gliofed']\n{code}\nfrom shared.entry import {command}; {command}()"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("command", "package"), [("client", "client"), ("server", "server"), ("simulate", "simulation")]
+)
+def test_ctrl_c_while_a_command_is_imported(command: str, package: str) -> None:
+    done = begun(
+        command,
+        "class Finder:\n"
+        " def find_spec(self, name, *_):\n"
+        f"  if name == '{package}.cli': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "gliofed: interrupted\n")
+
+
+def test_ctrl_c_once_a_command_is_imported() -> None:
+    """What it has begun is cleaned up, and nothing leaves at once any more."""
+    done = begun(
+        "client",
+        "import client.cli; from shared.terminal import enter\n"
+        "def run():\n"
+        " try: os.kill(os.getpid(), signal.SIGINT)\n"
+        " finally: print('cleaned up')\n"
+        "client.cli.main = lambda: enter('gliofed', run)",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "cleaned up\n", "gliofed: interrupted\n")
+
+
 def test_a_service_goes_on_without_a_reader(unread: int) -> None:
     """Its log may be restarted; hospitals must not be disconnected for that."""
     process = started(
