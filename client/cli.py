@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from shared.terminal import WRONG_USE, enter, tell
+from shared.terminal import WRONG_USE, UserError, enter, path_word, tell
 
 # All else is imported where it is used: Ctrl-C is answered meanwhile, and no command waits for what it does not need.
 
@@ -121,22 +121,22 @@ def _hospital(command: str, words: list[str]) -> int:
     """Do what a hospital does across machines."""
     parser = argparse.ArgumentParser(prog=f"gliofed-client {command}", add_help=False)
     if command == "join":
-        parser.add_argument("kit", type=Path, metavar="KIT.zip")
+        parser.add_argument("kit", type=path_word, metavar="KIT.zip")
         parser.add_argument("--patients", type=int, metavar="N")
         parser.add_argument("--hash", metavar="HASH")
-        parser.add_argument("--into", type=Path, metavar="DIR")
+        parser.add_argument("--into", type=path_word, metavar="DIR")
     elif command == "approve":
-        parser.add_argument("folder", type=Path, metavar="DIR")
-        parser.add_argument("--code", type=Path, metavar="FILE.fab")
+        parser.add_argument("folder", type=path_word, metavar="DIR")
+        parser.add_argument("--code", type=path_word, metavar="FILE.fab")
         parser.add_argument("--hash", metavar="SHA256")
         parser.add_argument("--withdraw", metavar="SHA256")
-        parser.add_argument("--unpack", type=Path, metavar="DIR")
+        parser.add_argument("--unpack", type=path_word, metavar="DIR")
     else:
         if command == "withdraw":
             parser.add_argument("patient", metavar="PATIENT")
             parser.add_argument("--yes", action="store_true")
             parser.add_argument("--undo", action="store_true")
-        parser.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="DIR")
+        parser.add_argument("folder", type=path_word, nargs="?", default=Path(), metavar="DIR")
     if command == "status":
         parser.add_argument("--json", action="store_true")
     given = parser.parse_args(words)
@@ -168,19 +168,14 @@ def _hospital(command: str, words: list[str]) -> int:
 
 def _check(words: list[str]) -> int:
     from shared.hydra_words import composed
-    from shared.parse import ConfigError
 
     try:
         values = composed("check", words, PATHS)
-    except ConfigError as error:
-        return _wrong(str(error))
-    # Only now, so that a mistyped key is answered at once.
-    from client.doctor.check_command import check
-    from shared.data.volume import DataError
+        # Only now, so that a mistyped key is answered at once.
+        from client.doctor.check_command import check
 
-    try:
         return check(values)
-    except (ConfigError, DataError) as error:
+    except UserError as error:
         return _wrong(str(error))
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from shared.terminal import enter, plain
+from shared.terminal import enter, path_word, plain
 
 
 def main() -> None:
@@ -33,19 +33,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gliofed-server", description="The aggregator.")
     commands = parser.add_subparsers(required=True, metavar="command", dest="command")
     report = commands.add_parser("report", help="show a run's rounds, sites and metrics, also while it runs")
-    report.add_argument("run", type=Path, help="the run's folder")
+    report.add_argument("run", type=path_word, help="the run's folder")
     report.add_argument("--metric", help="such as loss, hd95_et or auc; else Dice, or accuracy of grading")
     report.add_argument("--json", action="store_true", help="the history's events as one JSON list")
     commands.add_parser("audit", help="verify RUN: check a run's log; copy RUN --site NAME", add_help=False)
     make = commands.add_parser("provision", help="make a federation's authority, certificates and kits, or what is new")
-    make.add_argument("file", type=Path, metavar="federation.yaml", help="name, address, names, sites, days")
+    make.add_argument("file", type=path_word, metavar="federation.yaml", help="name, address, names, sites, days")
     make.add_argument(
-        "--into", type=Path, metavar="DIR", help="the federation's folder; else its name, beside the file"
+        "--into", type=path_word, metavar="DIR", help="the federation's folder; else its name, beside the file"
     )
     renew = commands.add_parser("renew", help="make new server certificates, with the same authority")
-    renew.add_argument("folder", type=Path, metavar="DIR", help="the federation's folder")
+    renew.add_argument("folder", type=path_word, metavar="DIR", help="the federation's folder")
     admit = commands.add_parser("admit", help="let a hospital in whose request came")
-    admit.add_argument("request", type=Path, metavar="REQUEST.json", help="what gliofed-client join wrote")
+    admit.add_argument("request", type=path_word, metavar="REQUEST.json", help="what gliofed-client join wrote")
     admit.add_argument("--fingerprint", metavar="SHA256:...", help="of its key, as it said by telephone; else it asks")
     admit.add_argument("--replace", action="store_true", help="take a new key for one that is lost, or was expelled")
     admit.add_argument(
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="one object: federation, started, programs, sites, runs, ...")
     for command in (start, show):
         command.add_argument(
-            "folder", type=Path, nargs="?", default=Path(), metavar="FED", help="its folder; else here"
+            "folder", type=path_word, nargs="?", default=Path(), metavar="FED", help="its folder; else here"
         )
     stop = commands.add_parser("stop", help="stop a run; it can go on later")
     logs = commands.add_parser("logs", help="print what a run's server said, or the last lines of the link's logs")
@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     for command in (stop, logs):
         command.add_argument("name", nargs="?", metavar="NAME", help="of the run")
     for command in (admit, expel, stop, logs):
-        command.add_argument("--folder", type=Path, default=Path(), metavar="DIR", help="the federation's; else here")
+        command.add_argument(
+            "--folder", type=path_word, default=Path(), metavar="DIR", help="the federation's; else here"
+        )
     return parser
 
 

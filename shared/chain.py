@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from shared.files import append_line, write_bytes, write_json
 from shared.parse import ConfigError
+from shared.terminal import UserError
 
 POLL = 0.01  # seconds between two tries of a lock
 REDACTED = "redacted"
@@ -32,7 +33,7 @@ _SALTED = re.compile(r'(\{"before": "[0-9a-f]{64}", )("salt": "[0-9a-f]{32}", .*
 _REST = re.compile(r'\{"before": "[0-9a-f]{64}", "rest": "[0-9a-f]{64}"\}')
 
 
-class BusyError(Exception):
+class BusyError(UserError):
     """Another process or thread holds the log."""
 
 
@@ -112,7 +113,7 @@ def lock(folder: Path, wait: float = 0.0) -> IO[str]:
         except BlockingIOError:
             if time.monotonic() >= end:
                 file.close()
-                raise BusyError(f"{folder}: another run holds this log") from None
+                raise BusyError(f"{folder}: another run holds this log; wait until it ends") from None
             time.sleep(POLL)
 
 

@@ -47,6 +47,18 @@ CODES = {
 }
 """Why a site did not do what it was asked. The code alone leaves a site; what went wrong is in the site's log."""
 
+FLOWER_ERRORS = {
+    1: "the site's app could not be loaded",
+    2: "the site's program failed",
+    3: "its reply did not arrive",
+    4: "its reply was not there any more",
+    5: "the site went away",
+    7: "the site did not approve this code",
+    8: "the site's program was ended",
+}
+"""Flower's errors, sent in the place of a reply, in words; the reason that comes with one is not repeated: it may quote
+a file's name."""
+
 LATE = 1000
 """Code of the error that stands for a site that did not answer in time; Flower's own codes are small."""
 
@@ -206,6 +218,11 @@ class Reply:
             )
         except (KeyError, ValueError, ArithmeticError, AttributeError, TypeError, RecursionError) as error:
             raise MessageError(f"no reply: {error}") from None
+
+
+def error_words(code: int) -> str:
+    """Say what one of Flower's errors means."""
+    return FLOWER_ERRORS.get(code, f"Flower's error {code}")
 
 
 def leaving(records: RecordDict) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+from shared.terminal import UserError
+
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -44,7 +46,7 @@ LONGEST = 100
 """Characters of a wrong value in it."""
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A value that cannot be: names the key, the value and what is allowed."""
 
 

@@ -92,7 +92,7 @@ class Program:
             known = json.loads(self._note.read_text())
             # A number alone may be another's by now. Where the first process is gone, the group's stays its own as long
             # as it has a member.
-            if known["boot"] == _boot() and _started(known["pid"]) in (known["started"], None):
+            if known["boot"] == _boot() and start_of(known["pid"]) in (known["started"], None):
                 group = int(known["pid"])
         self._end_all(group)
 
@@ -113,7 +113,7 @@ class Program:
             )
         self._since = time.monotonic()
         with suppress(OSError):  # a full disk: without the note, its processes are known by their mark
-            write_json(self._note, {"pid": self.process.pid, "started": _started(self.process.pid), "boot": _boot()})
+            write_json(self._note, {"pid": self.process.pid, "started": start_of(self.process.pid), "boot": _boot()})
 
     @property
     def _mark(self) -> str:
@@ -164,10 +164,12 @@ def _boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def _started(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks since the machine did; None where there is none."""
+def start_of(pid: int) -> str | None:
+    """When a process began, in the kernel's ticks since the machine did; None where none runs. A number alone may be
+    another's by now; in a container it often is, after a restart.
+    """
     stat = _stat(pid)
-    return stat[19] if stat else None
+    return stat[19] if stat and stat[0] not in "ZX" else None
 
 
 def _environment(pid: int) -> list[bytes]:

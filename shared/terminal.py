@@ -5,12 +5,19 @@ import errno
 import getpass
 import io
 import os
+import select
 import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from shared.entry import leave
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 # Each command imports this first: nothing heavy here, so that Ctrl-C is answered while the rest is imported.
 
@@ -18,11 +25,15 @@ WRONG_USE, INTERRUPTED, UNREAD = 2, 130, 141
 """Exit statuses; the last two are a shell's for SIGINT and SIGPIPE."""
 
 
+class UserError(Exception):
+    """What whoever runs a command can mend: its words are one sentence with the file or the value, and the cure."""
+
+
 def enter(command: str, run: Callable[[], int | None], leave_threads: bool = False) -> NoReturn:
     """Run a command and exit with its status, wherever it is started and whatever its user does meanwhile.
 
     Ctrl-C is status 130 and a sentence. Where nobody reads the output any more, as after `| head`, it is 141, in
-    silence. A ConfigError, and a file that cannot be read or written, is 2 and a sentence. With `leave_threads` an
+    silence. A UserError, and a file that cannot be read or written, is 2 and a sentence. With `leave_threads` an
     interrupted command leaves at once, for its threads may be in the middle of something.
     """
     # Hydra makes parsers of its own, out of our reach.
@@ -70,6 +81,26 @@ def plain(text: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
+def cell(value: object) -> "Text":
+    """A value in a table of rich: no markup, nothing that commands the terminal, and as wide as it is printed."""
+    from rich.text import Text
+
+    encoding = sys.stdout.encoding or "utf-8"  # of an ascii terminal, a letter may take four columns
+    text = "" if value is None else plain(str(value))
+    return Text(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def path_word(given: str) -> Path:
+    """A path among a command's words, for argparse: as `home_path` reads a setting's."""
+    from shared.files import home_path
+
+    try:
+        path = home_path(given)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return path.absolute() if str(path).startswith("~") else path  # Path has ./~x as ~x, which would be a user's
+
+
 def _wrong_use(self: argparse.ArgumentParser, message: str) -> NoReturn:
     """Say in one sentence what is wrong, and not how a whole command is used."""
     tell(self.prog, f"{message}; see {self.prog} --help")
@@ -78,6 +109,8 @@ def _wrong_use(self: argparse.ArgumentParser, message: str) -> NoReturn:
 
 def _status(command: str, run: Callable[[], int | None]) -> Any:
     try:
+        if signal.getsignal(signal.SIGINT) is leave:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         status = run() or 0
         sys.stdout.flush()
         return status
@@ -87,11 +120,7 @@ def _status(command: str, run: Callable[[], int | None]) -> Any:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever presses it again need not wait for anything
         tell(command, str(stop) or "interrupted")
         return INTERRUPTED
-    except ValueError as error:
-        from shared.parse import ConfigError  # whoever raised it waited for this import
-
-        if not isinstance(error, ConfigError):
-            raise
+    except UserError as error:
         tell(command, str(error))
         return WRONG_USE
     except OSError as error:  # a full disk, or a folder of another user
@@ -112,7 +141,11 @@ class _Output(io.FileIO):
 
     def write(self, data: Any) -> int:
         try:
-            return super().write(data) or 0
+            written: Any = super().write(data)
+            while written is None:  # a pipe that does not block is full
+                select.select([], [self], [])
+                written = super().write(data)
+            return int(written)
         except BrokenPipeError:
             # Once, in the thread that can end the command; what others and `finally` print is lost.
             if self._told or threading.current_thread() is not threading.main_thread():

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.terminal import WRONG_USE, enter, tell
+from shared.terminal import WRONG_USE, UserError, enter, tell
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -110,7 +110,6 @@ def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from shared.data.volume import DataError
     from shared.parse import ConfigError
     from simulation.simulate import FailedError, draw, simulate
 
@@ -133,7 +132,7 @@ def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":
         outcome = simulate(values, name, now)
         draw(outcome)
         return outcome
-    except (ConfigError, DataError) as error:
+    except UserError as error:
         raise _Stop(WRONG_USE, str(error)) from None
     except FailedError as error:
         raise _Stop(FAILED, str(error)) from None

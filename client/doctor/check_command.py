@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from client.doctor.consent import hold_patients, read_consent
@@ -35,7 +35,7 @@ from shared.files import absolute
 from shared.left_out import in_words
 from shared.parse import ConfigError, Positive, Strict, parse
 from shared.site_config import CheckConfig, SiteConfig
-from shared.terminal import plain
+from shared.terminal import cell, plain
 
 LONG = 40
 """Most patients of whom the table names also those without findings."""
@@ -191,11 +191,10 @@ def _print(reports: Sequence[CaseReport], strays: Sequence[Finding], inventory: 
     shown = rows if len(rows) <= LONG else [row for row in rows if row[3]]
     lines = [(patient, str(len(visits)), status, codes) for patient, visits, status, codes in shown]
     lines += [(Path(each.file or "").name, "", each.severity, [each.code]) for each in strays]
-    table = Table("patient", "visits", "findings")
+    table = Table(Column("patient", overflow="fold"), "visits", "findings")
     for name, visits, status, codes in lines:
         style = {"ok": "green", "warning": "yellow", "error": "red"}[status]
-        # Text, for a name may hold what rich takes for markup.
-        table.add_row(Text(plain(name)), visits, Text(" ".join(codes) or "ok", style))
+        table.add_row(cell(name), visits, Text(" ".join(codes) or "ok", style))
     if lines:
         Console().print(table)
     if len(shown) < len(rows):

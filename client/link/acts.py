@@ -22,4 +22,4 @@ def note_act(folder: Path, act: str, **about: Any) -> None:
         with hold_chain(audit_file(work_of(folder)), WAIT) as log:
             log.append({"event": act, "user": user_name(), **about})
     except BusyError as error:
-        raise ConfigError(f"{error}; try again") from None
+        raise ConfigError(str(error)) from None

@@ -11,6 +11,7 @@ from shared.join_request import check_patients, sign_request
 from shared.keys import fingerprint, new_key, private_bytes, public_line, read_authority, spoken, write_secret
 from shared.kit import read_kit
 from shared.parse import ConfigError
+from shared.terminal import command_line
 
 LEAST_DIGITS = 20
 """Digits of the kit's hash that are compared at least: 80 bits, more than anybody can look for another kit with."""
@@ -63,7 +64,8 @@ def join(
         f"  this hospital's key      {fingerprint(key.public_key())}",
         f"  its patients, at most    {patients}",
         "if the aggregator reads another hash of the kit, use nothing of it: it was altered, or was made anew since",
-        f"then follow {folder / 'README.md'}",
+        "then follow README.md there:",
+        f"  {command_line('cd', folder)}",
     ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from flwr.supercore.error import FlowerError
 
 from shared.files import write_json
+from shared.processes import start_of
 
 STATE = "state.json"
 EVERY = 10.0
@@ -24,7 +25,8 @@ class Life:
     def __init__(self, folder: Path) -> None:
         """Begin: a new process, which has had no contact yet."""
         self._file, self._lock, self._written = folder / STATE, threading.Lock(), 0.0
-        self._says: dict[str, Any] = {"pid": os.getpid(), "contact": None, "pulled": None}
+        self._says: dict[str, Any] = {"pid": os.getpid(), "started": start_of(os.getpid())}
+        self._says |= {"contact": None, "pulled": None}
         self._says |= {"problem": None, "refused": None}
         self.say("connecting")
 

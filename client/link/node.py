@@ -15,7 +15,7 @@ from client.link.site_file import read_site
 from shared.files import write_json
 from shared.kit import Kit
 from shared.parse import ConfigError
-from shared.processes import Program
+from shared.processes import Program, start_of
 from shared.site_config import SiteConfig
 
 QUIET = 120.0
@@ -80,7 +80,7 @@ class Node:
         if process is None:
             known = before is not None and state.get("pid") == before.pid
             return said + (self._explain(state.get("problem")) if known else self._last_words() if said else [])
-        if state.get("pid") != process.pid:  # it is loading; the state is of an earlier one
+        if state.get("pid") != process.pid or not is_of_now(state):  # it is loading; the state is of an earlier one
             return said + self._restart_if(monotonic() - self._begun > QUIET, "it did not start")
         return said + self._look(state)
 
@@ -175,6 +175,12 @@ def read_state(folder: Path) -> dict[str, Any]:
         return dict(json.loads((folder / "state.json").read_text()))
     except (OSError, ValueError, TypeError):
         return {}
+
+
+def is_of_now(state: dict[str, Any]) -> bool:
+    """Whether the process that noted this runs."""
+    pid, started = state.get("pid"), state.get("started")
+    return isinstance(pid, int) and started is not None and started == start_of(pid)
 
 
 def words_of(state: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from shared.kit import Kit, parse_kit
 from shared.parse import ConfigError
 from shared.processes import no_proxy_here
 from shared.site_config import SiteConfig
-from shared.terminal import command_line
+from shared.terminal import UserError, command_line
 from shared.yaml_file import load_yaml
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def tried(look: Callable[[], T], found: Findings) -> T | None:
     """What is found, or None and a fault."""
     try:
         return look()
-    except (ConfigError, DataError) as error:
+    except UserError as error:
         found.faults.append(str(error))
     except OSError as error:
         about = f"{error.filename}: {error.strerror}; look at the file and its rights"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from client.link.approve import approved
-from client.link.node import PROBLEM, read_state, words_of
+from client.link.node import PROBLEM, is_of_now, read_state, words_of
 from client.link.preflight import lacking_room, own_folder, read_own_kit, tried
 from client.link.reach import Findings
 from client.link.receipts import events_of, reason_of
@@ -16,7 +16,7 @@ from client.link.start import running
 from shared.join_request import read_request
 from shared.kit import Kit
 from shared.site_config import SiteConfig
-from shared.terminal import plain
+from shared.terminal import cell, plain
 
 LEFT_OVER = "start was killed, and its SuperNode goes on unwatched; start again, which ends that one"
 RECEIPTS = 10
@@ -29,6 +29,7 @@ NEXT = {
     "evaluate": "to train the next round, unless this was the last",
 }
 """After a request that was done: what the aggregator asks then. Only the aggregator knows how many rounds a run has."""
+AGAIN = "to be asked again, in this round or in the next"
 REFUSED = "to be asked again in the next round, if the run has one; it goes on without this site until then"
 LONGEST_RESULT = 9
 """Characters of a code in a line of the others."""
@@ -101,8 +102,8 @@ def _now_running(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:
     pid, state = running(folder), read_state(folder)
     about = {"pid": pid, "contact": state.get("contact"), "run": None, "round": None, "since": None}
     if pid is None:
-        return {**about, "doing": LEFT_OVER if _is_supernode(state.get("pid")) else "not running"}
-    if not state:
+        return {**about, "doing": LEFT_OVER if is_of_now(state) else "not running"}
+    if not is_of_now(state):
         return {**about, "doing": "starting"}
     about["since"] = state["since"]
     if state["state"] == "working":
@@ -113,30 +114,37 @@ def _now_running(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:
     return {**about, "doing": words_of(state)}
 
 
-def _is_supernode(pid: Any) -> bool:
-    """Whether the process that the last state is of still runs."""
-    try:
-        return b"client.link.supernode" in Path(f"/proc/{int(pid)}/cmdline").read_bytes()
-    except (OSError, ValueError, TypeError):
-        return False
-
-
 def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
     """What the site was asked last, what it did and what comes next; None: it was asked nothing yet."""
-    number = max((index for index, event in enumerate(events) if event["event"] == "request"), default=None)
-    if number is None:
+    request: dict[str, Any] | None = None
+    answer: dict[str, Any] | None = None
+    for event in events:
+        if event["event"] == "request":
+            request, answer = event, None
+        elif event["event"] == "receipt":
+            answer = answer or event
+        elif event["event"] == "error_sent":
+            about = event.get("kind"), event["round"]
+            if request is None or about != (request["kind"], str(request["round"])):
+                request = event  # its program ended before it noted the request
+            answer = event
+    if request is None:
         return None
-    request = events[number]
     asked = {key: request.get(key) for key in ("time", "kind", "run_id", "round")}
-    answers = [event for event in events[number:] if event["event"] == "receipt"]
-    if not answers:
-        return asked | {"answered": None, "code": None, "next": "its reply, or a failure if its program was ended"}
-    held_back = asked["kind"] == "evaluate" and answers[0]["code"] in (
-        "withheld",
-        "few_validation",
-    )  # its update counted
-    coming = NEXT.get(str(asked["kind"]), "") if answers[0]["status"] == "ok" or held_back else REFUSED
-    return asked | {"answered": answers[0]["time"], "code": answers[0]["code"], "next": coming}
+    asked |= {"answered": None, "code": None, "error": None}
+    if answer is None:
+        return asked | {"next": "its reply, or an error if its program is ended"}
+    if answer["event"] == "error_sent":
+        return asked | {"error": {"time": answer["time"], "sentence": _error_words(answer["code"])}, "next": AGAIN}
+    held_back = asked["kind"] == "evaluate" and answer["code"] in ("withheld", "few_validation")  # its update counted
+    coming = NEXT.get(str(asked["kind"]), "") if answer["status"] == "ok" or held_back else REFUSED
+    return asked | {"answered": answer["time"], "code": answer["code"], "next": coming}
+
+
+def _error_words(code: int) -> str:
+    from shared.messages import error_words  # Flower takes a second to load
+
+    return error_words(code)
 
 
 def _receipt(event: dict[str, Any]) -> dict[str, Any]:
@@ -214,6 +222,8 @@ def _show(found: dict[str, Any]) -> None:
 def _last_asked(asked: dict[str, Any]) -> list[str]:
     about = f"to {asked['kind']}" + (f" round {asked['round']}" if asked["round"] is not None else "")
     did = f"answered {asked['answered']}: {asked['code']}" if asked["answered"] else "not answered yet"
+    if error := asked["error"]:
+        did = f"no answer, but an error was sent {error['time']}: {error['sentence']}"
     return [f"last asked: {asked['time']} {about} of run {asked['run_id'] or '?'}; {did}", f"next: {asked['next']}"]
 
 
@@ -227,7 +237,6 @@ def _table(receipts: list[dict[str, Any]]) -> None:
     """What left the house, a row a reply."""
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     console = Console()
     wide = console.width >= WIDE
@@ -239,7 +248,7 @@ def _table(receipts: list[dict[str, Any]]) -> None:
         time = f"{datetime.fromisoformat(each['time']).astimezone():%m-%d %H:%M}"
         row = [time, str(each["run_id"])[: 12 if wide else 8], each["round"], each["kind"], each["code"], each["bytes"]]
         row += [each["tensors"], (each["sha256"] or "")[:12]] * wide + [_told(each)]
-        table.add_row(*(Text(plain(str(cell))) for cell in row))
+        table.add_row(*map(cell, row))
     console.print(table)
 
 

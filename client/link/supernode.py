@@ -117,7 +117,9 @@ def replace_names(folder: Path, life: Life, command: Sequence[str]) -> None:
     def push(**given: Any) -> None:
         def send(message: Message, *rest: Any) -> Any:
             if message.has_error():
-                _note(folder, {"event": "error_sent", "code": message.error.code, "round": about(message)[1]})
+                kind, round = about(message)
+                told = {"kind": "prepare" if kind == "query" else kind, "round": round}  # as the log has a request's
+                _note(folder, {"event": "error_sent", "code": message.error.code, **told})
             return given["send"](message, *rest)
 
         executor.answer(asked[0], given["state"], given["object_store"])

@@ -184,9 +184,9 @@ def _predict_masks(predictor: Predictor, cases: list[Case], labels: str, out: Pa
             _predict_masks(predictor, good, labels, out, outcome)
         return
     for case, inside, regions in zip(cases, images.inside, _regions(predictor, images), strict=True):
-        path = out / f"{case_name(case)}-seg.nii.gz"
+        path, found = out / f"{case_name(case)}-seg.nii.gz", look(case, predictor.exported)
         write_mask(labels_of(regions & inside, labels, data.regions), images_of(case, data)[0], path)
-        outcome.succeed(case, path.name, look(case, predictor.exported))
+        outcome.succeed(case, path.name, found)
 
 
 def _readable(case: Case, predictor: Predictor, outcome: Outcome) -> bool:
@@ -224,6 +224,7 @@ def _predict_grades(predictor: Predictor, cases: Sequence[Case], out: Path, outc
             image, present = torch.from_numpy(entry.image).float(), torch.tensor([entry.present])
             logit = predictor.network(image.to(predictor.device), present.to(predictor.device))
             _check(logit, next(iter(case.images.values())))
+            found = look(case, predictor.exported)
         except DataError as fault:
             outcome.fail([case], str(fault))
             continue
@@ -233,7 +234,7 @@ def _predict_grades(predictor: Predictor, cases: Sequence[Case], out: Path, outc
         grade, there = "HGG" if logit.item() > 0 else "LGG", zip(data.modalities, entry.present, strict=True)
         used = " ".join(modality for modality, is_there in there if is_there)
         table.writerow((case.patient, case.visit, grade, f"{logit.sigmoid().item():.4f}", used))
-        outcome.succeed(case, grade, look(case, predictor.exported))
+        outcome.succeed(case, grade, found)
     # A name may hold bytes that are no text.
     write_bytes(out / GRADES, text.getvalue().encode(errors="backslashreplace"))
 

@@ -12,12 +12,11 @@ from client.prediction.exported import Exported, find_export, read_export
 from shared.data.labels import LABELS, region_values
 from shared.data.layouts import Inventory, take_inventory
 from shared.data.leftovers import counted
-from shared.data.volume import DataError
 from shared.files import absolute, write_json
 from shared.hydra_words import composed
 from shared.parse import ConfigError, Strict, parse
 from shared.site_config import Device
-from shared.terminal import WRONG_USE, plain, tell
+from shared.terminal import WRONG_USE, UserError, plain, tell
 from shared.versions import versions
 
 FAILED = 1
@@ -61,7 +60,7 @@ def predict_command(words: list[str]) -> int:
         for stray in inventory.not_understood:
             print(plain(f"not understood: {stray}"), file=sys.stderr)
         return _predict(settings, folder, exported, labels, inventory, out)
-    except (ConfigError, DataError) as error:
+    except UserError as error:
         tell("gliofed-client", f"{error}; see gliofed-client --help")
         return WRONG_USE
     except KeyboardInterrupt:

@@ -10,7 +10,8 @@ No line names a patient or a file. `work/audit/audit.jsonl` has, for each messag
 and besides `code_refused`, with the hash of code that nobody here approved, `error_sent`, with the number by which
 Flower says that the program of a request ended without a reply, `smaller_patch`, where a round was trained with less
 than was asked for, `trained_on`, with the hash of the list of those whom a run trains with, and `withdrawn`, with the
-pseudonym of a patient and the runs that trained with them, or `readmitted`, where that was a mistake.
+pseudonym of a patient, the user who did it and the runs that trained with them, or `readmitted`, where that was a
+mistake.
 """
 
 from collections.abc import Iterator, Mapping

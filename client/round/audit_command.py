@@ -7,6 +7,7 @@ from pathlib import Path
 from shared.audit import compare, read_audit
 from shared.audit_command import audit_status, describe, find_audit
 from shared.signatures import Trust, read_trust
+from shared.terminal import path_word
 
 KEYS = ("ca.crt", "site.key.pub")
 
@@ -19,9 +20,11 @@ def audit_command(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gliofed-client audit", add_help=False)
     commands = parser.add_subparsers(required=True, metavar="verify")
     verify = commands.add_parser("verify", add_help=False)
-    verify.add_argument("work", type=Path, metavar="WORK")
-    verify.add_argument("--server", type=Path, metavar="RUN", help="a run's folder, or a copy of its audit.jsonl")
-    verify.add_argument("--keys", type=Path, metavar="FILE", action="append", default=[], help="ca.crt, KIT.zip, .pub")
+    verify.add_argument("work", type=path_word, metavar="WORK")
+    verify.add_argument("--server", type=path_word, metavar="RUN", help="a run's folder, or a copy of its audit.jsonl")
+    verify.add_argument(
+        "--keys", type=path_word, metavar="FILE", action="append", default=[], help="ca.crt, KIT.zip, .pub"
+    )
     given = parser.parse_args(words)
     return audit_status("gliofed-client", lambda: _verify(given))
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared.terminal import plain
+from shared.terminal import path_word, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +23,7 @@ WRONG_USE = 2
 def ledger_command(words: list[str]) -> int:
     """Do what the words after `ledger` ask for; return 0, or 2 where there is no ledger or it cannot be relied on."""
     parser = argparse.ArgumentParser(prog="gliofed-client ledger", add_help=False)
-    parser.add_argument("work", type=Path, metavar="WORK")
+    parser.add_argument("work", type=path_word, metavar="WORK")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(words)
     from shared.files import absolute

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 from shared.config import RunConfig
 from shared.site_config import PolicyConfig
+from shared.terminal import UserError
 
 if TYPE_CHECKING:  # Flower comes with it, and the ledger's command needs none
     from shared.messages import Request
 
 
-class DeclinedError(Exception):
+class DeclinedError(UserError):
     """The site will not: `code` may leave it, the sentence is for its own log."""
 
     def __init__(self, code: str, sentence: str) -> None:

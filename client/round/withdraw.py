@@ -24,6 +24,7 @@ from shared.data.layouts import find_cases
 from shared.data.volume import DataError
 from shared.files import write_bytes
 from shared.parse import ConfigError
+from shared.processes import user_name
 from shared.site_config import SiteConfig
 
 OWN = ("audit", "cache", "ledger", "outbox", "trained", "site.log", "site.old.log")
@@ -89,7 +90,7 @@ def readmit(site: SiteConfig, patient: str) -> None:
         if consent.given(patient):
             raise ConfigError(f"{patient}: did not withdraw, as {work} has it; look at the spelling")
         if (pseudonym := consent.pseudonym(patient)) in withdrawn_by(_events(work)):
-            note(site, {"event": "readmitted", "patient": pseudonym})
+            note(site, {"event": "readmitted", "user": user_name(), "patient": pseudonym})
         drop_withdrawn(work, patient)
 
 
@@ -160,7 +161,8 @@ def _note(site: SiteConfig, pseudonym: str, counts: dict[str, int]) -> tuple[lis
     events = _events(Path(site.work))
     unknown = sorted(_trained(events) - {*noted})
     if pseudonym not in withdrawn_by(events):
-        note(site, {"event": "withdrawn", "patient": pseudonym, "runs": runs, "unknown": unknown, **counts})
+        about = {"patient": pseudonym, "runs": runs, "unknown": unknown, **counts}
+        note(site, {"event": "withdrawn", "user": user_name(), **about})
     return runs, unknown
 
 

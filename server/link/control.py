@@ -23,8 +23,10 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
+from shared.terminal import UserError
 
-class ControlError(Exception):
+
+class ControlError(UserError):
     """The SuperLink is not there, or refuses."""
 
 

@@ -6,12 +6,11 @@ from datetime import datetime
 
 from rich.console import Console
 from rich.table import Column, Table
-from rich.text import Text
 
 from server.link.status import RunStatus, SiteStatus, Status
 from server.report.table import figure
 from server.round.progress import RoundState
-from shared.terminal import plain
+from shared.terminal import cell
 
 MOST_NAMES = 8
 """Sites that a line about a round names; --json has all."""
@@ -25,27 +24,27 @@ def show(status: Status, as_json: bool, console: Console | None = None) -> None:
     console = console or Console()
     programs = ", ".join(f"{name} {'runs' if runs else 'does not run'}" for name, runs in status.programs.items())
     known = programs if status.started else "gliofed-server start does not run; who is connected is not known"
-    console.print(_cell(f"{status.federation}: {known}"), soft_wrap=True)
+    console.print(cell(f"{status.federation}: {known}"), soft_wrap=True)
     sites = _table("site", "state", "last seen", "patients", "last round", "epsilon")
     for site in status.sites:
         epsilon = site.epsilon and f"{site.epsilon:.3f}"
         cells = site.name, site.membership, _seen(site), _patients(site), site.doing or site.round, epsilon
-        sites.add_row(*map(_cell, cells))
+        sites.add_row(*map(cell, cells))
     console.print(sites)
     for site in status.sites:
         if site.reason:
-            console.print(_cell(f"{site.name}: {site.round}: {site.reason}"), soft_wrap=True)
+            console.print(cell(f"{site.name}: {site.round}: {site.reason}"), soft_wrap=True)
     runs = _table("run", "state", "round", "score", "code")
     for run in status.runs:
         score = "" if run.value is None else f"{run.metric} {figure(run.value, run.patients)}"
         code = run.code and run.code[:8]
-        runs.add_row(*map(_cell, (run.name, run.state, f"{run.round} of {run.rounds}", score, code)))
+        runs.add_row(*map(cell, (run.name, run.state, f"{run.round} of {run.rounds}", score, code)))
     console.print(runs if status.runs else "no run yet; gliofed-server run --help")
     for run in status.runs:
         if sentence := run.reason or (run.now and _now(run.now, run)):
-            console.print(_cell(f"{run.name}: {sentence}"), soft_wrap=True)
+            console.print(cell(f"{run.name}: {sentence}"), soft_wrap=True)
     for warning in status.warnings:
-        console.print(_cell(warning), soft_wrap=True)
+        console.print(cell(warning), soft_wrap=True)
 
 
 def _table(first: str, *others: str) -> Table:
@@ -100,8 +99,3 @@ def _span(seconds: float) -> str:
     if seconds < 6000:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
-
-
-def _cell(value: object) -> Text:
-    """Text as it is: a reason may quote a hospital, whose words must be no markup and no command for the terminal."""
-    return Text("" if value is None else plain(str(value)))

@@ -32,4 +32,4 @@ def note_act(folder: Path, act: str, **about: Any) -> None:
         with hold_chain(audit_file(folder), WAIT) as log:
             log.append({"event": act, "user": user_name(), **about})
     except BusyError as error:
-        raise ConfigError(f"{error}; try again") from None
+        raise ConfigError(str(error)) from None

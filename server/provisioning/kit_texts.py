@@ -63,7 +63,6 @@ def site_yaml(site: str) -> str:
 def readme(kit: Kit) -> str:
     """Write the page of instructions for a hospital."""
     host, port = split_address(kit.address)
-    folder = f"{kit.federation}-{kit.site}"
     return f"""\
 # {kit.site} joins {kit.federation}
 
@@ -77,29 +76,29 @@ needs to come in: no open port, no VPN. The clock must be right (NTP).
        gliofed-client join KIT.zip --patients N
 
    N is the most patients with which this hospital will ever take part, rounded up. The aggregator is told it.
-   This makes the folder `{folder}`. It makes this hospital's key there, `site.key`: it never leaves the machine, nobody
-   else needs it, and it must not be copied to another.
-2. **Send** `{folder}/{kit.site}.request.json` to the aggregator, by e-mail for instance: it holds no secret.
+   This makes the folder `{kit.federation}-{kit.site}`, or DIR with `--into DIR`, and this hospital's key in it,
+   `site.key`: it never leaves the machine, nobody else needs it, and it must not be copied to another. Go to the folder
+   with the `cd` that join prints: what follows is done there.
+2. **Send** `{kit.site}.request.json` to the aggregator, by e-mail for instance: it holds no secret.
 3. **Compare by telephone**, on a number that you knew before: join showed the hash of the kit, over all that is in it,
    and the fingerprint of this hospital's key. Let the aggregator read the kit's hash to you; ten pairs are enough. Read
    the key's fingerprint to them. A difference means that somebody stands in between: stop, and use nothing of the kit.
    To compare before you join, add `--hash HASH` with what they read.
-4. **Fill in** `{folder}/site.yaml`: the folder of the scans, the masks' scheme, and what this hospital accepts. It is
-   never sent.
+4. **Fill in** `site.yaml`: the folder of the scans, the masks' scheme, what this hospital accepts. It is never sent.
 5. **Check the data**, until it has no errors:
 
-       gliofed-client check data.root=SCANS data.labels=SCHEME work={folder}/work
+       gliofed-client check data.root=SCANS data.labels=SCHEME work=work
 
 6. **Read and approve the code** that the federation proposes. Only approved code runs here:
 
-       gliofed-client approve {folder}
+       gliofed-client approve .
 
    It names every file, shows what differs from the code that is installed or was approved before, and asks for the
-   first 8 characters of the hash that it shows. `gliofed-client approve {folder} --unpack DIR` gives the files
-   to read. New code is sent as a file, and approved the same way: `gliofed-client approve {folder} --code FILE.fab`.
+   first 8 characters of the hash that it shows. `gliofed-client approve . --unpack DIR` gives the files to read. New
+   code is sent as a file, and approved the same way: `gliofed-client approve . --code FILE.fab`.
 7. **Start**, once the aggregator says that the hospital is admitted:
 
-       gliofed-client start {folder}
+       gliofed-client start
 
    As a service, give it a memory limit: `MemoryMax=` with `OOMPolicy=continue` in a systemd unit, `--mem` in a Slurm
    job. gliofed's docs/deploy.md has both, and says how to choose.

@@ -15,6 +15,9 @@ def bounds_met(line: Mapping[str, Any]) -> str | None:
         met.append(f"claimed {line['claimed']} patients, counted as {line['patients']}")
     if line.get("clipped") is not None:
         met.append(f"update of {line['size']:.3g} times the usual size, clipped")
+    if buffers := line.get("clipped_buffers"):
+        most = min(buffers, key=buffers.__getitem__)
+        met.append(f"buffers clipped: {len(buffers)}, the most {most}, to {buffers[most]:.3g} of what came")
     if line.get("peak") is not None:
         met.append(f"weights moved up to {line['peak']:.3g} times as far as allowed, clamped")
     if line.get("share_before") is not None:

@@ -4,23 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shared.left_out import in_words
-from shared.messages import CODES, Reply
-
-FLOWER_ERRORS = {
-    1: "the site's app could not be loaded",
-    2: "the site's program failed",
-    3: "its reply did not arrive",
-    4: "its reply was not there any more",
-    5: "the site went away",
-    7: "the site did not approve this code",
-    8: "the site's program was ended",
-}
-"""Flower's error codes in words; the reason that came with one is not repeated: it may quote a file's name."""
+from shared.messages import CODES, Reply, error_words
 
 AWAY = 5
 LOST = frozenset({3, 4, 5, 8})
-"""Of these, the ones after which the same request may find an answer: the reply, the site's connection or its program
-was lost. 3 is also what Flower says of a reply whose parts were not all there 180 s after the last of them."""
+"""Of Flower's errors, those after which the same request may find an answer: the reply, the site's connection or its
+program was lost. 3 is also what Flower says of a reply whose parts were not all there 180 s after the last of them."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +22,13 @@ class Absent:
 
 NOT_INVITED = Absent("not_invited", "not in round.expected")
 EXPELLED = Absent("missing", "expelled")
-NO_REPLY = Absent("failed", FLOWER_ERRORS[3])
+NO_REPLY = Absent("failed", error_words(3))
 UNSIGNED = Absent("failed", "its reply is not signed with the key that it was admitted with")
 
 
 def flower_error(code: int) -> Absent:
     """Put Flower's error into words."""
-    return Absent("failed", FLOWER_ERRORS.get(code, f"Flower's error {code}"))
+    return Absent("failed", error_words(code))
 
 
 def refusal(reply: Reply) -> Absent:

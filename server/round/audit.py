@@ -105,4 +105,4 @@ def hold_audit(out: Path, keys: RunKeys | None = None) -> Iterator[RunAudit]:
         with hold_chain(audit_file(out), WAIT) as log:
             yield RunAudit(log, keys)
     except BusyError as error:
-        raise ConfigError(f"{error}; wait until it ends") from None
+        raise ConfigError(str(error)) from None

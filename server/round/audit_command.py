@@ -9,6 +9,7 @@ from server.provisioning.federation import FILE
 from shared.audit import compare, noted_head, read_audit
 from shared.audit_command import audit_status, copy_for, describe, find_audit
 from shared.signatures import Trust, read_trust
+from shared.terminal import path_word
 
 HINT = "a run's folder"
 
@@ -21,12 +22,14 @@ def audit_command(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="gliofed-server audit")
     commands = parser.add_subparsers(required=True, metavar="verify|copy", dest="command")
     verify = commands.add_parser("verify")
-    verify.add_argument("--site", type=Path, metavar="WORK", action="append", default=[])
-    verify.add_argument("--keys", type=Path, metavar="FILE", action="append", default=[], help="ca.crt, KIT.zip, .pub")
+    verify.add_argument("--site", type=path_word, metavar="WORK", action="append", default=[])
+    verify.add_argument(
+        "--keys", type=path_word, metavar="FILE", action="append", default=[], help="ca.crt, KIT.zip, .pub"
+    )
     copy = commands.add_parser("copy")
     copy.add_argument("--site", metavar="NAME", required=True)
     for command in (verify, copy):
-        command.add_argument("run", type=Path, metavar="RUN")
+        command.add_argument("run", type=path_word, metavar="RUN")
     given = parser.parse_args(words)
     return audit_status("gliofed-server", lambda: _verify(given) if given.command == "verify" else _copy(given))
 

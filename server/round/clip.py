@@ -103,8 +103,9 @@ def bounded(
 
     `parameters` has the trainable ones with their numbers of values; None in a run of one site, which is bounded by
     nothing. Returns the shares for the fold and, by site, what the history says: `size` in multiples of the round's,
-    `clipped` the factor where it was, `peak` the largest move in multiples of what is allowed where it is more, `share`
-    of the weight, and `share_before` where the ceiling lowered it.
+    `clipped` the factor where it was, `clipped_buffers` that of each buffer that was, `peak` the largest move in
+    multiples of what is allowed where it is more, `share` of the weight, and `share_before` where the ceiling lowered
+    it.
     """
     weights = [1 if config.privacy.mechanism == "local_update" else reply.weight for reply in counted]
     limited, clip = limit_shares(weights, config.fold.max_share), config.fold.clip
@@ -127,9 +128,11 @@ def bounded(
             if (peak := measures[site].peak * factor / most) > 1.001:  # and not by rounding
                 lines[site]["peak"] = float(f"{peak:.4g}")
             factors = dict.fromkeys(parameters, factor)
-            for name, norm in measures[site].buffers.items():
-                factors[name] = min(1.0, clip * buffers[name] / norm) if norm else 1.0
-            updates[site] = Clipped(updates[site], factors, dict.fromkeys(parameters, most))
+            large = {name: clip * buffers[name] / norm for name, norm in measures[site].buffers.items() if norm}
+            large = {name: factor for name, factor in large.items() if factor < 1}
+            if large:
+                lines[site]["clipped_buffers"] = {name: float(f"{factor:.4g}") for name, factor in large.items()}
+            updates[site] = Clipped(updates[site], factors | large, dict.fromkeys(parameters, most))
     for reply, before, weight in zip(counted, weights, limited, strict=True):
         if config.fold.name in BY_PATIENTS or len(counted) < ENOUGH:
             lines[reply.site]["share"] = weight / sum(limited)

@@ -16,13 +16,15 @@ from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
+from shared.terminal import UserError
+
 Floats = npt.NDArray[np.float32]
 
 # What gzip and nibabel raise over damaged bytes.
 _DAMAGE = (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError, WrapStructError)
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """A scan or a folder that cannot be used.
 
     `code` alone may leave the site; the sentence names the file, the value and the cure, and stays.

@@ -69,7 +69,7 @@ def attack(values: Mapping[str, Any], words: Sequence[str]) -> Path:
 
 
 def _targets(given: Any, machine: Machine) -> list[Target]:
-    folders = [Path(str(folder)) for folder in (given if isinstance(given, list) else [given])]
+    folders = [absolute(str(folder)) for folder in (given if isinstance(given, list) else [given])]
     if not folders:
         raise ConfigError("run=[]: names no run; give the folder of a finished one")
     targets = [open_target(folder, machine) for folder in folders]

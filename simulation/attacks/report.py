@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from shared.files import write_json
+from shared.terminal import cell
 from simulation.attacks.settings import AttackConfig, Row
 from simulation.attacks.target import Target
 
@@ -37,7 +38,7 @@ def rows_table(title: str, rows: Sequence[Row]) -> Table:
     for head, *cells in zip(heads, *lines, strict=True):
         table.add_column(head, justify="right" if _numbers(cells) else "left", overflow="fold")
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(cell, line))
     return table
 
 

@@ -1,9 +1,11 @@
 """gliofed-client check, as a hospital meets it."""
 
+import io
 import json
 import os
 import shutil
 import sys
+from collections import Counter
 from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,12 +18,13 @@ from planted import PLANTS, of
 import configs
 import shared.data.prepare
 from client.cli import main
-from client.doctor import manifest
+from client.doctor import check_command, manifest
 from client.doctor.findings import Finding
 from client.doctor.judgement import CaseReport
 from client.doctor.page import page
 from shared.config import DataConfig
 from shared.data.dataset import open_cohort
+from shared.data.layouts import Inventory
 from shared.site_config import CheckConfig, SiteConfig
 from shared.terminal import plain
 from simulation.phantom import PhantomConfig, write_phantoms
@@ -286,6 +289,17 @@ def test_names_of_files_are_not_markup() -> None:
     Tags().feed(shown)
     assert not Tags.seen & {"script", "img"}
     assert plain("a\x1b[2J\udcff\nb") == r"a\x1b[2J\udcff\nb"
+
+
+def test_the_table_is_straight_on_an_ascii_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A letter that the terminal does not have is printed as several."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii", "backslashreplace", write_through=True))
+    monkeypatch.setenv("COLUMNS", "60")
+    reports = [CaseReport(name, "1", "ok", [], []) for name in ("Müller", "P1", "ü" * 40)]
+    check_command._print(reports, [], Inventory([], [], False, Counter()))
+    table = [line for line in written.getvalue().decode().splitlines() if line.startswith(("+", "|"))]
+    assert len({len(line) for line in table}) == 1 and any(r"M\xfcller" in line for line in table)
 
 
 def test_a_work_folder_gets_the_frozen_cohort_and_its_cache(

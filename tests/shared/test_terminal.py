@@ -7,13 +7,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import shared.terminal
+from client.round.policy import DeclinedError
+from server.link.control import ControlError
+from shared.chain import BusyError
+from shared.data.volume import DataError
 from shared.parse import ConfigError
-from shared.terminal import command_line, enter
+from shared.terminal import _Output, command_line, enter
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,6 +76,40 @@ def test_ctrl_c() -> None:
     assert process.communicate()[1] == "gliofed: interrupted\n" and process.returncode == 130
 
 
+def begun(command: str, code: str) -> "subprocess.CompletedProcess[str]":
+    """A process that begins a command as its script does, after this code."""
+    heard = "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heard}; sys.argv = ['gliofed']\n{code}\nfrom shared.entry import {command}; {command}()"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("command", "package"), [("client", "client"), ("server", "server"), ("simulate", "simulation")]
+)
+def test_ctrl_c_while_a_command_is_imported(command: str, package: str) -> None:
+    done = begun(
+        command,
+        "class Finder:\n"
+        " def find_spec(self, name, *_):\n"
+        f"  if name == '{package}.cli': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "gliofed: interrupted\n")
+
+
+def test_ctrl_c_once_a_command_is_imported() -> None:
+    """What it has begun is cleaned up, and nothing leaves at once any more."""
+    done = begun(
+        "client",
+        "import client.cli; from shared.terminal import enter\n"
+        "def run():\n"
+        " try: os.kill(os.getpid(), signal.SIGINT)\n"
+        " finally: print('cleaned up')\n"
+        "client.cli.main = lambda: enter('gliofed', run)",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "cleaned up\n", "gliofed: interrupted\n")
+
+
 def test_a_service_goes_on_without_a_reader(unread: int) -> None:
     """Its log may be restarted; hospitals must not be disconnected for that."""
     process = started(
@@ -90,6 +130,33 @@ def test_an_ascii_terminal() -> None:
     assert r"\u" not in said
 
 
+def test_a_table_on_an_ascii_terminal_is_straight() -> None:
+    """What stands for a letter takes four columns, or six; and a long name is whole, for … would take six as well."""
+    table = (
+        "from rich.table import Column, Table; from rich.console import Console; from shared.terminal import cell\n"
+        " table = Table(Column('patient', overflow='fold'), 'visits')\n"
+        " for name in ('Müller', 'Łukasz', 'P1', None, 'ü' * 40, '[b]\x1b[2J'): table.add_row(cell(name), '1')\n"
+        " Console().print(table)"
+    )
+    said, fault = started(table, env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "60"}).communicate()
+    assert fault == "" and len({len(line) for line in said.splitlines()}) == 1
+    assert r"M\xfcller" in said and r"[b]\x1b[2J" in said and said.count(r"\xfc") > 30
+
+
+def test_output_that_cannot_be_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that does not block, as another program may have made it, is waited for, not asked again and again."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    waits = []
+    monkeypatch.setattr(shared.terminal.select, "select", lambda *_: waits.append(os.read(reader, 2**20)))
+    assert _Output(writer, "w", closefd=False).write(b"rest") == 4 and len(waits) == 1 and os.read(reader, 8) == b"rest"
+    os.close(reader)
+    os.close(writer)
+
+
 def test_output_that_cannot_be_written() -> None:
     with open("/dev/full", "w") as full:
         process = started("print('x')", stdout=full)
@@ -103,6 +170,10 @@ def test_output_that_cannot_be_written() -> None:
     ("fault", "sentence"),
     [
         (ConfigError("rounds=0: must be positive"), "rounds=0: must be positive"),
+        (DataError("unreadable", "t1.nii: cut off; copy it again"), "t1.nii: cut off; copy it again"),
+        (DeclinedError("audit", "audit.jsonl: read-only; mend it"), "audit.jsonl: read-only; mend it"),
+        (BusyError("work: another run holds this log"), "work: another run holds this log"),
+        (ControlError("the SuperLink is away"), "the SuperLink is away"),
         (
             OSError(28, "No space left on device", "out/x"),
             "out/x: No space left on device; make room, then start",

@@ -2,13 +2,17 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 import client.cli
+import client.doctor.consent
+import client.link.preflight
 import server.cli
 import simulation.cli
-from shared.files import home_path
+from shared.chain import lock
+from shared.files import home_path, write_bytes, write_json
 from shared.parse import ConfigError
 
 NOBODY = "~nobody-of-that-name/x"
@@ -50,6 +54,33 @@ def test_a_home_folder_of_nobody(
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        "gliofed-client join ./~x --patients 9",
+        "gliofed-client approve ./~x",
+        "gliofed-client start ./~x",
+        "gliofed-client ledger ./~x",
+        "gliofed-client audit verify ./~x",
+        "gliofed-client predict model=./~x data.root=x",
+        "gliofed-server start ./~x",
+        "gliofed-server stop --folder=./~x",
+        "gliofed-server report ./~x",
+        "gliofed-server run federation=./~x resume=x",
+        "gliofed-server audit verify ./~x",
+        "gliofed-simulate attack=membership run=./~x",
+    ],
+)
+def test_a_folder_whose_name_begins_like_a_users(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str
+) -> None:
+    """A path among the words is read as one of a setting: ~ is the home folder, and ./~x is not."""
+    monkeypatch.chdir(tmp_path)
+    assert f"{tmp_path}/~x" in said(monkeypatch, capsys, words)
+    monkeypatch.setenv("HOME", "/home-of-mine")
+    assert "/home-of-mine/x" in said(monkeypatch, capsys, words.replace("./~x", "~/x"))
+
+
+@pytest.mark.parametrize(
     ("words", "wrong"),
     [
         ("gliofed-client join", "gliofed-client join: the following arguments are required: KIT.zip"),
@@ -69,6 +100,25 @@ def test_words_that_no_parser_knows(
 ) -> None:
     sentence = said(monkeypatch, capsys, words)
     assert wrong in sentence and sentence.endswith(" --help\n")
+
+
+@pytest.mark.parametrize("words", ["check data.root={scans} data.labels=mock work={folder}/work", "start {folder}"])
+def test_a_log_that_another_process_holds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str
+) -> None:
+    """Both ask who withdrew, and make the key of the pseudonyms where there is none."""
+    scans, folder = tmp_path / "scans", tmp_path / "a"
+    write_bytes(scans / "P1/P1_flair.nii", b"")
+    write_json(folder / "kit.json", {})
+    write_bytes(folder / "site.yaml", f"name: a\nroot: {scans}\nlabels: mock\nwork: work\n".encode())
+    monkeypatch.setattr(client.doctor.consent, "WAIT", 0.0)  # another process holds it for longer than anybody waits
+    monkeypatch.setattr(client.link.preflight, "_look_at_environment", lambda *_: None)  # loads PyTorch
+    monkeypatch.setattr(sys, "argv", ["gliofed-client", *words.format(scans=scans, folder=folder).split()])
+    with lock(folder / "work"), pytest.raises(SystemExit) as end:
+        client.cli.main()
+    sentence = f"{folder}/work: another run holds this log; wait until it ends"
+    (said,) = (line for line in capsys.readouterr().err.splitlines() if "another run" in line)
+    assert end.value.code == 2 and said.startswith(f"gliofed-client: {sentence}")
 
 
 def test_a_path_with_a_zero_byte() -> None:

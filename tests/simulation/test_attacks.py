@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from small_run import as_given
 
 from client.round.policy import counts_leave
@@ -19,6 +20,7 @@ from shared.tasks import TASKS, reading_of
 from simulation.attacks import ATTACKS, attack
 from simulation.attacks.canaries import audit, canaries, whole_plan
 from simulation.attacks.membership import losses, membership
+from simulation.attacks.report import rows_table
 from simulation.attacks.settings import AttackConfig
 from simulation.attacks.shadows import train_shadows
 from simulation.attacks.target import open_target
@@ -220,3 +222,9 @@ def test_a_model_that_has_learned_by_heart_is_told_and_a_private_one_is_not(tmp_
     assert plain["auc"] > 0.7
     assert plain["auc_low"] > 0.5
     assert noisy["auc_low"] < 0.5 < noisy["auc_high"]
+
+
+def test_the_name_of_a_run_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    """A label has the folder's name in it, where two runs are alike."""
+    Console(width=80).print(rows_table("attack=membership", [{"run": "none ([red]x)", "auc": 0.5}]))
+    assert "none ([red]x)" in capsys.readouterr().out

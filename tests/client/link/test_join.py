@@ -1,6 +1,8 @@
 """gliofed-client join: a key that stays and is never lost, and no kit that somebody altered."""
 
 import json
+import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -15,6 +17,7 @@ from small_federation import altered, provisioned, status
 
 from client.cli import main
 from client.link.join import join
+from client.link.preflight import own_folder
 from shared.archive import write_zip
 from shared.join_request import read_request
 from shared.keys import fingerprint, public_line, spoken
@@ -50,6 +53,24 @@ def test_join(kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     request, _ = read_request(folder / "hospital-a.request.json")
     assert (request.patients, request.kit_sha256) == (250, kit_sha256(kit.read_bytes()))
     assert f"the kit                  {spoken(kit_sha256(kit.read_bytes()))}\n" in said
+
+
+def test_what_the_readme_says_can_be_pasted(
+    kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It named the folder that join makes without --into."""
+    place = tmp_path / "our study"
+    assert status(monkeypatch, main, "join", kit, "--patients", 250, "--into", place) == 0
+    (there,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("  cd "))
+    monkeypatch.chdir(shlex.split(there)[1])
+    text = Path("README.md").read_text()
+    assert "`hospital-a.request.json`" in text and Path("hospital-a.request.json").exists()
+    monkeypatch.setattr("client.link.start.start", lambda folder: int(own_folder(folder) != place))
+    commands = re.findall(r"gliofed-client ((?:approve|start)[^`\n]*)", text)
+    for command in commands:  # nobody is there to ask whether the code is approved, which is 1
+        words = command.replace("FILE.fab", "code.fab").replace("DIR", str(tmp_path / "files")).split()
+        assert status(monkeypatch, main, *words) == (1 if words[0] == "approve" and "--unpack" not in words else 0)
+    assert len(commands) == 4
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")

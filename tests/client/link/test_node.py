@@ -19,7 +19,7 @@ from client.link.site_file import read_site
 from client.round.audit import note
 from shared.files import write_json
 from shared.kit import Kit
-from shared.processes import Program
+from shared.processes import Program, start_of
 
 ROOT = Path(__file__).parents[3]
 KIT = Kit(federation="study", site="a", address="127.0.0.1:1", ca_sha256="a" * 64, code_sha256="b" * 64, made="now")
@@ -48,7 +48,8 @@ def tell(node: Node) -> Tell:
         assert node.program.process is not None
         moments[0] += new
         then = f"2001-01-01T00:00:{moments[0]:02d}+00:00"  # a clock that is wrong tells as much
-        says = {"pid": node.program.process.pid, "state": state, "kind": None, "round": None, "since": then}
+        pid = node.program.process.pid
+        says = {"pid": pid, "started": start_of(pid), "state": state, "kind": None, "round": None, "since": then}
         says |= {"contact": then, "pulled": then, "problem": None, "refused": None, **also}
         write_json(node.folder / "state.json", says)
         return node.tend()

@@ -3,8 +3,6 @@
 import fcntl
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +12,6 @@ from typing import Any
 
 import pytest
 from small_federation import status
-from waiting import until
 
 import client.link.preflight
 from client.cli import main
@@ -32,6 +29,7 @@ from shared.join_request import sign_request
 from shared.keys import certificate_sha256, new_key
 from shared.kit import Kit
 from shared.messages import Reply, leaving
+from shared.processes import start_of
 from shared.site_config import SiteConfig
 
 THEN = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -77,6 +75,11 @@ def state(folder: Path, **says: Any) -> None:
     at = THEN.isoformat()
     whole = {"pid": 1, "state": "idle", "kind": None, "round": None, "since": at, "contact": at, "pulled": at, **says}
     write_json(folder / "state.json", whole)
+
+
+def state_of_now(folder: Path, **says: Any) -> None:
+    """As a SuperNode noted it that runs: this process stands for it."""
+    state(folder, **{"pid": os.getpid(), "started": start_of(os.getpid()), **says})
 
 
 def leave(site: SiteConfig, round: int, **reply: Any) -> None:
@@ -169,10 +172,11 @@ def test_all_is_of_one_moment(folder: Path, shown: Any, started: None, monkeypat
     site = read_site(folder)
 
     def slow(place: Path) -> None:
-        state(folder, state="working", kind="train", round="3", since=datetime.now(UTC).isoformat(timespec="seconds"))
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        state_of_now(folder, state="working", kind="train", round="3", since=since)
         note(site, {"event": "request", "kind": "train", "run_id": "run-1", "round": 3})
 
-    state(folder)
+    state_of_now(folder)
     monkeypatch.setattr("client.round.ledger.read_ledger", slow)
     assert shown(as_json=True)["run"] is None
     ledger_folder(site.work).mkdir(parents=True)
@@ -181,12 +185,23 @@ def test_all_is_of_one_moment(folder: Path, shown: Any, started: None, monkeypat
 
 def test_a_supernode_that_was_left(folder: Path, shown: Any) -> None:
     """A killed start leaves it connected: not running would be untrue."""
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "client.link.supernode"]) as process:
-        until(Path(f"/proc/{process.pid}/cmdline").read_bytes, "started")  # empty until the kernel has loaded it
-        state(folder, pid=process.pid)
-        assert "goes on unwatched" in shown(as_json=True)["doing"]
-        process.kill()
+    state_of_now(folder)
+    assert "goes on unwatched" in shown(as_json=True)["doing"]
+    state(folder)
     assert shown(as_json=True)["doing"] == "not running"
+
+
+@pytest.mark.parametrize(
+    "old",
+    [{"pid": 2**22 + 1}, {"started": "1"}, {"started": None}, {"pid": None}, {"pid": None, "started": None}],
+    ids=["of a process that ended", "of another with its number", "of an earlier version", "damaged", "damaged more"],
+)
+def test_the_state_of_before_is_not_that_of_now(folder: Path, shown: Any, started: None, old: dict[str, Any]) -> None:
+    """After a crash, and for the seconds in which a SuperNode loads, it read as connected."""
+    state_of_now(folder, state="working", kind="train", round="3", **old)
+    found = shown(as_json=True)
+    assert (found["doing"], found["round"], found["since"]) == ("starting", None, None)
+    assert shown().startswith("a of study: starting\n")
 
 
 def test_what_a_request_is_about(folder: Path, shown: Any, started: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,11 +211,11 @@ def test_what_a_request_is_about(folder: Path, shown: Any, started: None, monkey
     with hold_chain(audit_file(Path(site.work))) as log:
         log.append({"event": "request", "kind": "train", "run_id": "run-1", "round": 3})
     now = datetime.now(UTC)
-    state(folder, state="working", kind="train", round="3", since=(now - timedelta(seconds=20)).isoformat())
+    state_of_now(folder, state="working", kind="train", round="3", since=(now - timedelta(seconds=20)).isoformat())
     found = shown(as_json=True)
     assert (found["doing"], found["run"], found["pid"]) == ("training round 3", "run-1", os.getpid())
     # The line is of the round before: the process of this one is still loading.
-    state(folder, state="working", kind="train", round="4", since=(now + timedelta(seconds=20)).isoformat())
+    state_of_now(folder, state="working", kind="train", round="4", since=(now + timedelta(seconds=20)).isoformat())
     found = shown(as_json=True)
     assert (found["doing"], found["run"], found["round"]) == ("training round 4", None, "4")
 
@@ -220,6 +235,35 @@ def test_a_hospital_sees_its_own_round(folder: Path, shown: Any) -> None:
     assert ": hours\nnext: to be asked again" in shown()
 
 
+@pytest.mark.parametrize("receipt", [False, True], ids=["ended", "ended after its receipt"])
+def test_an_error_is_no_answer(folder: Path, shown: Any, receipt: bool) -> None:
+    """It read as not answered yet, for ever, or as answered where a reply was lost after its receipt."""
+    site = read_site(folder)
+    note(site, {"event": "request", "kind": "train", "run_id": "run-1", "round": 3})
+    if receipt:
+        leave(site, 3, patients=7, update=b"u")
+    note(site, {"event": "error_sent", "code": 8, "kind": "train", "round": "3"})
+    found, text = shown(as_json=True)["asked"], shown()
+    assert (found["run_id"], found["answered"], found["code"]) == ("run-1", None, None)
+    assert found["error"]["sentence"] == "the site's program was ended"
+    assert (
+        " of run run-1; no answer, but an error was sent " in text
+        and ": the site's program was ended\nnext: to be" in text
+    )
+    note(site, {"event": "request", "kind": "train", "run_id": "run-1", "round": 3})
+    assert shown(as_json=True)["asked"]["error"] is None and "not answered yet" in shown()
+
+
+def test_an_error_of_a_request_that_was_not_noted(folder: Path, shown: Any) -> None:
+    """Its program ended while it loaded, or its code is not approved: the request before was answered."""
+    site = read_site(folder)
+    note(site, {"event": "request", "kind": "train", "run_id": "run-1", "round": 3})
+    leave(site, 3, patients=7, update=b"u")
+    note(site, {"event": "error_sent", "code": 7, "kind": "evaluate", "round": "3"})
+    said = " to evaluate round 3 of run ?; no answer, but an error was sent "
+    assert said in shown() and ": the site did not approve this code\n" in shown()
+
+
 def test_a_problem_that_is_over_is_told_from_one_that_lasts(folder: Path, shown: Any) -> None:
     """A server that was away an hour read as away long after it came back."""
     write_json(folder / PROBLEM, {"time": THEN.isoformat(), "sentence": "the server is away"})
@@ -234,7 +278,7 @@ def test_a_problem_that_is_over_is_told_from_one_that_lasts(folder: Path, shown:
 
 def test_what_is_damaged_is_said_beside_the_rest(folder: Path, shown: Any, started: None) -> None:
     """A person looks because something is wrong."""
-    state(folder)
+    state_of_now(folder)
     (folder / "approved.json").write_text("[")
     (folder / "ca.crt").unlink()
     write_bytes(folder / "work/audit/audit.jsonl", b"no line\n")

@@ -138,7 +138,8 @@ def test_an_error_that_leaves_is_noted(folder: Path, receive: Callable[[bytes], 
     (error,) = send(receive(tiny_app()))
     assert error.error.code == 8
     (line,) = audited(folder)
-    assert {key: line[key] for key in ("event", "code", "round")} == {"event": "error_sent", "code": 8, "round": "4"}
+    told = {"event": "error_sent", "code": 8, "kind": "train", "round": "4"}
+    assert {key: line[key] for key in told} == told
 
 
 def test_words_of_any_length_are_not_written_down(folder: Path, receive: Callable[..., Any]) -> None:

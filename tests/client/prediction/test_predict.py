@@ -247,6 +247,26 @@ def test_too_little_memory_is_said(error, tmp_path, out):
         run(Fails(RuntimeError("a bug of ours")), config(), tmp_path / "cases", out)
 
 
+@pytest.mark.parametrize("task", ["segmentation", "grading"])
+def test_what_is_said_to_have_failed_is_not_written(task, tmp_path, out, monkeypatch):
+    """The images were looked at once the mask was written: too little memory for that ended a good prediction."""
+
+    class HGG(nn.Module):
+        def forward(self, image, present):
+            return torch.ones(1)
+
+    def look(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("client.prediction.predict.look", look)  # nothing that is put in makes it raise this
+    save(tmp_path / "cases" / "P1" / "P1_t1.nii.gz", picture(balls((26, 24, 22), (1, 1, 1))), np.eye(4))
+    network, name = (Compare([0.0] * 3), "unet") if task == "segmentation" else (HGG(), "cnn_lstm")
+    outcome = run(network, config(), tmp_path / "cases", out, name, task=task)
+    assert outcome.faults["P1-000"].startswith("out of memory") and not outcome.predicted
+    assert not list(out.glob("*.nii.gz"))
+    assert all(len(file.read_text().splitlines()) == 1 for file in out.glob("*.csv"))  # the head alone
+
+
 def test_a_model_that_diverged_writes_no_empty_mask(tmp_path, out):
     save(tmp_path / "cases" / "P1" / "P1_t1.nii.gz", picture(balls((26, 24, 22), (1, 1, 1))), np.eye(4))
     outcome = run(Compare([float("nan")] * 3), config(), tmp_path / "cases", out)

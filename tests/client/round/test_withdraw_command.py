@@ -14,6 +14,7 @@ from client.round.withdraw import withdraw
 from shared.audit import audit_file
 from shared.chain import lock
 from shared.parse import ConfigError
+from shared.processes import user_name
 from shared.site_config import SiteConfig
 
 
@@ -79,5 +80,5 @@ def test_a_withdrawal_by_mistake(
     assert ask(site, config(), "train").patients == 2
     assert ask(frozen_anew(site), config(), "train", round=2).patients == 3
     assert command(monkeypatch, WHO, work) == 0 and traces(work) == []
-    acts = [event["event"] for event in events_of(site) if event.get("patient")]
-    assert acts == ["withdrawn", "readmitted", "withdrawn"]
+    acts = [(event["event"], event["user"]) for event in events_of(site) if event.get("patient")]
+    assert acts == [(act, user_name()) for act in ("withdrawn", "readmitted", "withdrawn")]

@@ -10,6 +10,11 @@ def test_honest_sites_are_not_mentioned() -> None:
     assert bounds_of_run([{"event": "round", "sites": {"a": HONEST}}, {"event": "end"}]) == []
 
 
+def test_buffers_that_were_clipped_are_counted_and_the_most_clipped_named() -> None:
+    met = bounds_met(HONEST | {"clipped_buffers": {"a.running_mean": 0.75, "b.running_var": 0.015}})
+    assert met == "buffers clipped: 2, the most b.running_var, to 0.015 of what came"
+
+
 def test_a_run_names_each_site_with_its_last_round() -> None:
     lines = [HONEST | {"size": 3.0, "clipped": 0.6}, HONEST | {"size": 19.23, "clipped": 0.1}, HONEST]
     events = [{"event": "round", "sites": {"b": line, "a": HONEST}} for line in lines]

@@ -188,6 +188,15 @@ def test_buffers_are_clipped_one_by_one_and_are_no_part_of_the_size(clipped: Bou
     shares, lines = clipped(*[(1, 5, 1)] * 4, buffers=(1.0, 1.5, 100.0, 1.0))
     assert factors(shares, "mean") == pytest.approx([1.0, 1.0, CLIP / 100, 1.0])
     assert [lines[site]["size"] for site in "abcd"] == [1.0] * 4
+    assert lines["c"]["clipped_buffers"] == {"mean": pytest.approx(CLIP / 100)}
+    assert all("clipped_buffers" not in lines[site] for site in "abd")
+
+
+def test_of_two_sites_the_one_whose_buffers_are_clipped_is_named(clipped: Bounded) -> None:
+    """The lower median of two is the smaller one, so scans of two scanners can be enough."""
+    shares, lines = clipped((1, 5, 1), (1, 5, 1), buffers=(1.0, 2.0))
+    assert factors(shares, "mean") == pytest.approx([1.0, CLIP / 2])
+    assert "clipped_buffers" not in lines["a"] and lines["b"]["clipped_buffers"] == {"mean": pytest.approx(CLIP / 2)}
 
 
 def test_hidden_updates_of_whole_sites_weigh_the_same(clipped: Bounded) -> None:
