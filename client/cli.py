@@ -47,7 +47,7 @@ Settings of check
   check.spacing=[0.2,10]               shortest and longest voxel edge, mm; see configs/check.yaml for the others
   work=DIR                             the site's work folder: freeze the cohort there and prepare its scans
   workers=N                            processes; else one for each core
-  out=DIR                              where check.json and check.html go; else outputs/DATE/TIME
+  out=DIR                              where check.json and check.html go; else outputs/DATE/TIME, or in work
 
 Settings of predict
   model=DIR                            the model/ that a run leaves, or the run's folder

@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from planted import IMAGES, edit, of
 
 from client.doctor.examine import examine
 from client.doctor.judgement import judge
-from planted import IMAGES, edit, of
 from shared.data.layouts import take_inventory
 from shared.site_config import CheckConfig
 

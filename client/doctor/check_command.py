@@ -68,7 +68,8 @@ class Settings(Strict):
     work: str | None
     """The site's work folder, to freeze the cohort and prepare its scans; None: neither."""
     out: str | None
-    """Folder of check.json and check.html; None: outputs/DATE/TIME."""
+    """Folder of check.json and check.html; None: outputs/DATE/TIME, or
+    checks/DATE/TIME in the work folder."""
 
 
 def check(values: Mapping[str, Any]) -> int:
@@ -88,7 +89,9 @@ def check(values: Mapping[str, Any]) -> int:
             raise ConfigError("data.masks=none: goes with task=segmentation and without work=, which is for training")
         task, cases = "prediction", [_without_mask(case) for case in cases]
     now = datetime.now().astimezone()
-    out = _folder("out", settings.out or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")
+    # In the work folder a withdrawal finds it, and removes it.
+    default = Path(f"{settings.work}/checks" if settings.work else "outputs", f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}")
+    out = _folder("out", settings.out or str(default))
     work = str(_folder("work", settings.work)) if settings.work else None
     workers = settings.workers or _cores()
     strays = [of_stray(stray, "warning" if inventory.listed else "error") for stray in inventory.not_understood]

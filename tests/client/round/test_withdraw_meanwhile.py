@@ -144,8 +144,10 @@ def test_while_a_check_runs(site: SiteConfig, monkeypatch: pytest.MonkeyPatch, t
         return examine(*rest)
 
     monkeypatch.setattr(client.doctor.check_command, "examine", slow)
-    words = (f"data.root={site.root}", "data.labels=mock", f"work={work}", f"out={work / 'o'}", "workers=1")
+    monkeypatch.chdir(work.parent)  # where its report would go by itself, out of the withdrawal's sight
+    words = (f"data.root={site.root}", "data.labels=mock", f"work={work}", "workers=1")
     data = ("data.modalities=[t1]", "data.regions=[object]", "data.spacing=null", "data.validation=0")
     assert status(monkeypatch, main, "check", *words, *data) == 0
     waiting.join()
+    assert list(work.glob("checks/*/*")) and not Path("outputs").exists()
     assert traces(work) == [] and {entry.case.patient for entry in frozen(work)} == OTHERS
