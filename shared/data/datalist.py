@@ -10,7 +10,7 @@ from typing import Any, get_args
 from shared.data.cases import Case, Found, Side
 from shared.data.folders import Folder
 from shared.data.names import MODALITIES, modality_name, stem
-from shared.data.tables import bad_table, named_file, natural
+from shared.data.tables import MANIFEST, bad_table, named_file, natural
 from shared.data.volume import DataError, Scan
 
 DATALIST = "dataset.json"
@@ -27,12 +27,18 @@ def datalist(root: Folder, labels: str) -> Found:
     cases are those of `imagesTr/` and `labelsTr/`. Raises DataError: bad_table (names the entry), unreadable.
     """
     path = root.path / DATALIST
-    listing = _json(path) if os.path.lexists(path) else {}
+    if not os.path.lexists(path):
+        return Found([], set())
+    listing = _json(path)
     names = _channels(path, listing)
     cases: dict[tuple[str, str, str], Case] = {}
     lists = {side: listing.get(side) or [] for side in get_args(Side)}
-    if listing and not any(lists.values()):
+    if not any(lists.values()):
         lists["training"] = _nnunet(root, path, listing)
+    if not any(lists.values()):
+        what = "has test cases alone, which gliofed leaves out" if listing.get("test") else "names no cases"
+        cure = f"add entries to its list `training` or `validation`, name the scans in {MANIFEST}, or remove the file"
+        raise bad_table(path, f"{what}; {cure}")
     for side, entries in lists.items():
         if not isinstance(entries, list):
             raise bad_table(path, f"{side}: must be a list of entries with image and label")

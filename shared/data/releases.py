@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import get_args
 
@@ -70,10 +70,12 @@ def ucsf_pdgm(root: Folder, labels: str) -> Found:
     """
     places = [root, *(folder for folder in root.folders if folder.name.startswith("UCSF-PDGM-v"))]
     grades, found = _grades_ucsf(places), list[tuple[Folder, Case]]()
-    for folder in (folder for place in places for folder in place.folders):
+    folders = [folder for place in places for folder in place.folders]
+    names = {folder.name.removesuffix("_nifti").lower() for folder in folders}
+    for folder in folders:
         if match := _of_ucsf(folder):
             # A follow-up's files may have its whole name or the patient's.
-            named = (_named(folder, name) for name in (folder.name.removesuffix("_nifti"), match[1]))
+            named = (_named(folder, name, names) for name in (folder.name.removesuffix("_nifti"), match[1]))
             grade = grades.get(_ucsf_id(match[1]))
             found += [
                 (folder, _case(match[1], match[2] or "000", files, labels, grade))
@@ -118,8 +120,9 @@ def _weeks(patient: Folder, labels: str) -> Iterator[tuple[Folder, Case]]:
 
 def _flat(root: Folder) -> Iterator[tuple[Folder, Files]]:
     """The folders whose files carry their names, as all of BraTS come."""
+    names = {folder.name.lower() for folder in root.folders}
     for folder in root.folders:
-        files = _named(folder, folder.name)
+        files = _named(folder, folder.name, names)
         # Case 355 of BraTS 2020 was published with the mask W39_1998.09.19_Segm.nii.
         misnamed = [folder.path / name for name in folder.files if re.search(r"_Segm\.nii", name)]
         if misnamed and MASK not in files:
@@ -128,17 +131,21 @@ def _flat(root: Folder) -> Iterator[tuple[Folder, Files]]:
             yield folder, files
 
 
-def _named(folder: Folder, name: str) -> Files:
+def _named(folder: Folder, name: str, others: Set[str]) -> Files:
     """The images and masks that `name` and their modality name: NAME_t1.nii.gz.
 
-    Where there are none, those with one and the same addition to it: NAME_native_t1.nii.gz.
+    Where there are none, those with one and the same addition to it, NAME_native_t1.nii.gz, unless this begins with one
+    of the `others`: the names of the folders beside, in small letters.
     """
     by_prefix: dict[str, Files] = {}
     for file, parsed in folder.named.items():
         by_prefix.setdefault(parsed.prefix.lower(), {}).setdefault(parsed.what, []).append(folder.path / file)
     name = name.lower()
     added = [prefix for prefix in by_prefix if prefix.startswith(name) and prefix[len(name) :][:1] in SEPARATORS]
-    return by_prefix.get(name) or (by_prefix[added[0]] if len(added) == 1 else {})
+    if name in by_prefix or len(added) != 1:
+        return by_prefix.get(name, {})
+    ends = (end for end, mark in enumerate(f"{added[0]}_") if mark in SEPARATORS and end > len(name))
+    return {} if others & {added[0][:end] for end in ends} else by_prefix[added[0]]
 
 
 def _of_2023(folder: Folder, files: Files) -> bool:
