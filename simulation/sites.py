@@ -214,8 +214,7 @@ def _usable(cases: list[Case], run: RunConfig, root: Path) -> list[Case]:
     """The cases with what the task learns, and with the modalities that it needs."""
     wanted = set(run.data.modalities)
     if run.task == "grading":
-        graded = {case.patient for case in cases if case.grade}
-        labelled = [case for case in cases if case.patient in graded]
+        labelled = [case for case in cases if case.grade]
         found = [case for case in labelled if wanted & case.images.keys()]
         missing = (
             "no_grade",

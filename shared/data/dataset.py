@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from shared.config import DataConfig
-from shared.data.cases import Case, Grade, Side, split
+from shared.data.cases import Case, Grade, Side, grade_of, split
 from shared.data.labels import region_values
 from shared.data.layouts import Inventory, take_inventory
 from shared.data.prepare import prepare, prepare_graded, scans_of
@@ -43,8 +43,8 @@ class Cohort:
     """Never empty."""
     validation: list[Patient]
     left_out: dict[str, int]
-    """Code -> how many: visits, but patients for split_leak, no_series, no_grade and a series of which a file cannot
-    be used."""
+    """Code -> how many: visits, but patients for split_leak, no_series, no_grade, two_grades and a series of which a
+    file cannot be used."""
 
 
 def site_cases(site: SiteConfig) -> list[Case]:
@@ -175,12 +175,15 @@ def _open_series(
 def _open_graded(
     name: str, cases: list[Case], data: DataConfig, cache: Path, faults: list[DataError]
 ) -> Patient | None:
-    """Prepare the first visit that can be; the others are not used, so that every patient counts the same."""
-    grade = next((case.grade for case in cases if case.grade), None)
+    """Prepare the first visit with a grade that can be; the others are not used, so that every patient counts the same.
+
+    A visit without a grade has not that of another: the tumour may have progressed.
+    """
+    grade = grade_of(cases)
     if grade is None:
         faults.append(DataError("no_grade", f"{name}: no grade; add it to the data's table, or leave the patient out"))
         return None
-    for case in cases:
+    for case in (case for case in cases if case.grade):
         try:
             return Patient(name, (case.visit,), (prepare_graded(case, data, cache),), grade)
         except DataError as fault:

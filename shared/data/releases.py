@@ -66,7 +66,8 @@ def brats2023(root: Folder, labels: str) -> Found:
 def ucsf_pdgm(root: Folder, labels: str) -> Found:
     """`UCSF-PDGM-NNNN[_FUddd]_nifti/*_{FLAIR,T1,T1c,T2,tumor_segmentation}.nii[.gz]`, here or in `UCSF-PDGM-v*/`.
 
-    FUddd is a visit ddd days after the first. The grade is the WHO grade in `UCSF-PDGM-metadata*.csv`.
+    FUddd is a visit ddd days after the first. The grade is the WHO grade in `UCSF-PDGM-metadata*.csv`; a follow-up
+    without a line of its own there has the patient's.
     """
     places = [root, *(folder for folder in root.folders if folder.name.startswith("UCSF-PDGM-v"))]
     grades, found = _grades_ucsf(places), list[tuple[Folder, Case]]()
@@ -76,7 +77,7 @@ def ucsf_pdgm(root: Folder, labels: str) -> Found:
         if match := _of_ucsf(folder):
             # A follow-up's files may have its whole name or the patient's.
             named = (_named(folder, name, names) for name in (folder.name.removesuffix("_nifti"), match[1]))
-            grade = grades.get(_ucsf_id(match[1]))
+            grade = grades.get(_ucsf_id(folder.name), grades.get(_ucsf_id(match[1])))
             found += [
                 (folder, _case(match[1], match[2] or "000", files, labels, grade))
                 for files in [next(filter(None, named), {})]
@@ -189,7 +190,7 @@ def _grades_2020(root: Folder) -> dict[str, Grade]:
 
 
 def _grades_ucsf(places: list[Folder]) -> dict[str, Grade]:
-    """Grade by patient, from the columns ID and WHO CNS Grade of the newest UCSF-PDGM-metadata*.csv."""
+    """Grade by line, a patient's or a follow-up's, from ID and WHO CNS Grade of the newest UCSF-PDGM-metadata*.csv."""
     tables = [place.path / name for place in places for name in fnmatch.filter(place.files, "UCSF-PDGM-metadata*.csv")]
     tables.sort(key=lambda path: path.name)
     grades: dict[str, Grade] = {}
@@ -197,11 +198,11 @@ def _grades_ucsf(places: list[Folder]) -> dict[str, Grade]:
         if missing := {"ID", "WHO CNS Grade"} - row.keys():
             raise DataError("bad_table", f"{tables[-1]}: no column {min(missing)}; copy it again from its source")
         grade = as_grade(row["WHO CNS Grade"])
-        if grade and ("_FU" not in row["ID"] or _ucsf_id(row["ID"]) not in grades):
-            grades[_ucsf_id(row["ID"])] = grade
+        if grade and grades.setdefault(_ucsf_id(row["ID"]), grade) != grade:
+            raise DataError("bad_table", f"{tables[-1]}: {row['ID']} is both HGG and LGG; leave the right line")
     return grades
 
 
 def _ucsf_id(name: str) -> str:
-    """The patient of a folder (UCSF-PDGM-0004) as of the table (UCSF-PDGM-004)."""
-    return re.sub(r"^UCSF-PDGM-0*(\d+).*", r"\1", name)
+    """Patient and follow-up of a folder (UCSF-PDGM-0004_FU016d_nifti) as of the table (UCSF-PDGM-004_FU016d)."""
+    return re.sub(r"^UCSF-PDGM-0*(\d+)(_FU\d+d)?.*", r"\1\2", name)

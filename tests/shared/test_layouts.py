@@ -101,12 +101,15 @@ def test_ucsf_pdgm_has_who_grades_and_follow_ups_are_visits_of_their_patient(tmp
         ("UCSF-PDGM-0007", "000", "HGG"),
         ("UCSF-PDGM-0007", "001", "HGG"),
         ("UCSF-PDGM-0100", "000", None),
-        ("UCSF-PDGM-0391", "000", "LGG"),  # the first exam's grade; the follow-up's stands first in the table
-        ("UCSF-PDGM-0391", "016", "LGG"),
+        ("UCSF-PDGM-0391", "000", "LGG"),
+        ("UCSF-PDGM-0391", "016", "HGG"),  # its own line's; a run that grades is told that they differ
     ]
     names = {modality: scan.path.name for modality, scan in cases[0].images.items()}
     assert names == {m: f"UCSF-PDGM-0007_{m.replace('t1ce', 't1c').upper().replace('C', 'c')}.nii.gz" for m in FOUR}
     assert cases[0].mask.path.name == "UCSF-PDGM-0007_tumor_segmentation.nii.gz" and cases[1].mask is None
+    with (tmp_path / "UCSF-PDGM-metadata_v2.csv").open("a") as file:
+        file.write("UCSF-PDGM-0007,F,2\n")  # the last line counted
+    assert "UCSF-PDGM-0007 is both HGG and LGG; leave the right line" in str(fault(tmp_path))
 
 
 def test_lumiere_is_read_in_order_of_weeks_on_the_grid_of_the_masks(tmp_path):
