@@ -12,6 +12,7 @@ from shared.data.folders import Folder
 from shared.data.names import MODALITIES, modality_name, stem
 from shared.data.tables import MANIFEST, bad_table, named_file, natural
 from shared.data.volume import DataError, Scan
+from shared.wording import quantity
 
 DATALIST = "dataset.json"
 WHICH = 'which modalities? Add "channel_names": {"0": "FLAIR", "1": "T1w"}'
@@ -111,7 +112,8 @@ def _listed(path: Path, where: str, image: object, names: list[str]) -> dict[str
         raise bad_table(path, f"{where}.image: {WHICH}")
     if names and len(names) != len(files):
         raise bad_table(
-            path, f"{where}.image: {len(files)} files, but channel_names has {len(names)}; give one a channel"
+            path,
+            f"{where}.image: {quantity(len(files), 'file')}, but channel_names has {len(names)}; give one a channel",
         )
     return {name: Scan(file) for name, file in zip(names or ends, files, strict=True)}
 

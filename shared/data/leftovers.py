@@ -11,7 +11,7 @@ from pathlib import Path
 from shared.data.cases import Case, Found
 from shared.data.folders import Folder
 from shared.data.names import MASK, SEPARATORS, ImageName, conversion, image_name
-from shared.wording import count
+from shared.wording import quantity
 
 NEAREST = {
     "BraTS 2018-2019": "HGG/ID/ID_{t1,t1ce,t2,flair,seg}.nii.gz",
@@ -58,7 +58,7 @@ def counted(strays: Collection[Stray]) -> str:
     >>> counted([Stray(Path("P"), [Path("P/a.mha")], "cases.csv", "no row")])
     '1 folder with 1 image file'
     """
-    return f"{count(len(strays), 'folder')} with {count(sum(len(stray.files) for stray in strays), 'image file')}"
+    return f"{quantity(len(strays), 'folder')} with {quantity(sum(len(stray.files) for stray in strays), 'image file')}"
 
 
 def not_understood(root: Folder, layout: str | None, found: Found, read: set[Path], alone: Alone) -> list[Stray]:
@@ -192,7 +192,7 @@ def _reason(root: Folder, folder: Folder, images: list[Path], nearest: str, visi
     new = sorted(there.keys() - visits)
     if new and there[new[0]] != folder.path:
         cure = f"move them into {root.path}, or give data.root={there[new[0]].parent}"
-        return f"holds {count(len(new), 'case')}, a folder too deep; {cure}"
+        return f"holds {quantity(len(new), 'case')}, a folder too deep; {cure}"
     if there and not new:
         patient, visit = min(there)
         return f"another folder is {patient} visit {visit} too; remove one of the two, or rename it"
