@@ -40,7 +40,7 @@ class Stray:
     files: list[Path]
     """Image files there and below; none where the folder is empty."""
     nearest: str
-    """The layout that it is measured by: a key of NEAREST, or the table."""
+    """The layout that it is measured by: a key of NEAREST, or the table; empty where none is known."""
     reason: str
     """Why no case has them, and what would make them fit."""
 
@@ -82,7 +82,7 @@ def not_in_table(root: Folder, table: str, read: set[Path], known: set[Path]) ->
 
 
 def not_used(root: Folder, read: set[Path], known: set[Path]) -> Counter[str]:
-    """Count, by pattern of names, what is known and not read; and files in folders without any image."""
+    """Count, by pattern of names, what is known and not read; and files in folders without any image, maybe none."""
     counts = Counter[str]()
     pending: list[tuple[Folder, Path | None]] = [(root, None)]
     while pending:
@@ -93,9 +93,10 @@ def not_used(root: Folder, read: set[Path], known: set[Path]) -> Counter[str]:
                 cure = conversion(path.name)
                 counts[_pattern(home or path.parent, path) + (f" ({cure})" if cure else "")] += 1
         for below in folder.folders:
-            if home or below.path in known or any(each.images for each in below.walk()):
+            others = sum(len(each.files) for each in below.walk())
+            if below.path in known or any(each.images for each in below.walk()):
                 pending.append((below, home))
-            elif others := sum(len(each.files) for each in below.walk()):
+            elif others or (home and not any(each.fault for each in below.walk())):  # elsewhere: not understood
                 counts[f"{below.name}/ (no image)"] += others
     return counts
 

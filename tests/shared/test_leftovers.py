@@ -126,8 +126,9 @@ def test_no_folder_that_could_not_be_listed_is_passed_over(root, listed):
     touch(root, "B_1/" + "d/" * DEEPEST + "B_9_t1.nii.gz")
     if listed:
         (root / MANIFEST).write_text("patient,t1\nB_1,B_1/B_1_t1.nii.gz\n")
-    strays = take_inventory(root, "brats2021").not_understood
-    assert str(strays[-1]) == (
+    inventory = take_inventory(root, "brats2021")
+    assert not inventory.not_used
+    assert str(inventory.not_understood[-1]) == (
         f"{root / 'B_1'}{'/d' * DEEPEST}: lies more than {DEEPEST} folders deep; move what is in it up, or out"
     )
 
@@ -154,11 +155,12 @@ def test_every_layout_of_names_says_what_it_looks_like():
 def test_an_empty_folder_is_named_and_one_of_other_files_is_counted(root):
     """A patient's copy may have failed; notes are no patient."""
     (root / "B_9").mkdir()
+    (root / "B_1/B_7").mkdir()
     touch(root, "notes/readme.txt", ".hidden/B_8_t1.nii.gz")
     inventory = take_inventory(root, "brats2021")
     [stray] = inventory.not_understood
     assert stray.folder == root / "B_9" and "empty" in str(stray)
-    assert inventory.not_used == {"notes/ (no image)": 1}
+    assert inventory.not_used == {"notes/ (no image)": 1, "B_7/ (no image)": 0}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
