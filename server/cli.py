@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from shared.terminal import enter, path_word, plain
+from shared.wording import quantity
 
 
 def main() -> None:
@@ -118,7 +119,7 @@ def _provisioning(given: argparse.Namespace) -> list[str]:
     if given.command == "expel":
         return expel(given.site, given.folder)
     request, _ = read_request(given.request)  # nobody telephones about a file that is none
-    stated = "no number of patients" if request.patients is None else f"at most {request.patients} patients"
+    stated = "no number of patients" if request.patients is None else f"at most {quantity(request.patients, 'patient')}"
     kit = "without naming its kit" if request.kit_sha256 is None else f"with the kit {spoken(request.kit_sha256)}"
     print(f"{request.site} states {stated}, and joined {kit}")
     told = given.fingerprint or _ask_fingerprint()

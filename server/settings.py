@@ -10,6 +10,7 @@ from server.round.strategies import STRATEGIES
 from shared.config import DataConfig, RunConfig
 from shared.parse import ConfigError, parse
 from shared.sizes import outline
+from shared.wording import quantity
 
 GROUPS = ("model", "data", "train", "round", "fold", "strategy", "privacy")
 
@@ -43,7 +44,7 @@ def parse_run(values: Mapping[str, Any], sites: Sequence[str]) -> RunConfig:
     if run.fold.name not in FOLDS:
         raise ConfigError(f"fold.name={run.fold.name}: unknown; known are {', '.join(FOLDS)}")
     if run.round.quorum > (most := len(run.round.expected)):
-        raise ConfigError(f"round.quorum={run.round.quorum}: more than the {most} sites of round.expected")
+        raise ConfigError(f"round.quorum={run.round.quorum}: more than the {quantity(most, 'site')} of round.expected")
     try:
         outline(run)
     except ValueError as error:

@@ -8,6 +8,7 @@ from typing import Any
 from shared.chain import REDACTED, Chain, head_file, read_chain, read_head
 from shared.parse import ConfigError
 from shared.signatures import NO_RECEIPT, records_sha256
+from shared.wording import quantity
 
 Event = dict[str, Any]
 _OF = {"kind", "round", "site"}
@@ -56,7 +57,8 @@ def compare(site: Chain, server: Chain) -> str:
         raise ConfigError(f"{site.file}: no reply to the run of {server.file}")
     replies, bare = _replies(names, site, server)
     requests = _requests(names, asked, site, server)
-    agree = f"{', '.join(sorted(names))}: {replies} replies and {requests} requests agree with {server.file}"
+    both = f"{quantity(replies, 'reply', 'replies')} and {quantity(requests, 'request')}"
+    agree = f"{', '.join(sorted(names))}: {both} agree with {server.file}"
     gone = _sentence(_lost(asked, site, server))
     return agree + gone + (f"; {bare} came without a receipt, for the site could not write its log" if bare else "")
 
@@ -79,7 +81,7 @@ def _sentence(lost: list[Event]) -> str:
     sizes = [sum(each["bytes"] for each in event["records"] if isinstance(each.get("bytes"), int)) for event in lost]
     alike = Counter((size, str(event["kind"]), str(event["round"])) for size, event in zip(sizes, lost, strict=True))
     parts = [
-        f"{kind} of round {round}, {size} bytes" + (f" ({count} times)" if count > 1 else "")
+        f"{kind} of round {round}, {quantity(size, 'byte')}" + (f" ({count} times)" if count > 1 else "")
         for (size, kind, round), count in sorted(alike.items(), reverse=True)
     ]
     usual = "as is usual after a stop or a lost connection"

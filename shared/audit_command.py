@@ -10,6 +10,7 @@ from shared.files import absolute
 from shared.parse import ConfigError
 from shared.signatures import Trust, What, check_signatures
 from shared.terminal import plain
+from shared.wording import quantity
 
 FAILED, WRONG_USE = 1, 2
 """Exit statuses: a line does not hold; there is no log."""
@@ -56,7 +57,7 @@ def describe(log: Chain, what: What, trust: Trust) -> list[str]:
     """What there is to say of a log that holds: how long it is, and what is signed. Raises ConfigError."""
     redacted = sum(event.get("event") == REDACTED for event in log.events())
     hidden = f", {redacted} of them redacted" if redacted else ""
-    about = f"{log.file}: {len(log.lines)} lines hold{hidden}; head {log.head}"
+    about = f"{log.file}: {quantity(len(log.lines), 'line holds', 'lines hold')}{hidden}; head {log.head}"
     return [about, check_signatures(log, what, trust)]
 
 

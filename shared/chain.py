@@ -25,6 +25,7 @@ from typing import IO, Any
 from shared.files import append_line, write_bytes, write_json
 from shared.parse import ConfigError
 from shared.terminal import UserError
+from shared.wording import quantity
 
 POLL = 0.01  # seconds between two tries of a lock
 REDACTED = "redacted"
@@ -159,7 +160,7 @@ def read_chain(file: Path, root: str, head: Mapping[str, Any] | None) -> Chain:
             raise ConfigError(f"{file}: line {number} does not follow the one before; put the file back from a copy")
         hashes.append(line_hash(line))
     if head is not None and not 0 <= head["lines"] <= len(lines):
-        sentence = f"{len(lines)} lines, not the {head['lines']} of head.json: its end was cut off"
+        sentence = f"{quantity(len(lines), 'line')}, not the {head['lines']} of head.json: its end was cut off"
         raise ConfigError(f"{file}: {sentence}; put both files back from a copy")
     if head is not None and hashes[head["lines"]] != head["hash"]:
         sentence = f"line {head['lines']} is not the one that head.json tells of"

@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from shared.wording import quantity
+
 LONGEST_HEADER = 2**18
 """Bytes; the largest of our models has 10 thousand."""
 
@@ -34,7 +36,7 @@ def weights_from_bytes(data: bytes) -> dict[str, Tensor]:
     try:
         weights: dict[str, Tensor] = load(data)
     except SafetensorError as error:
-        raise CodecError(f"weights of {len(data)} bytes are not safetensors: {error}") from None
+        raise CodecError(f"weights of {quantity(len(data), 'byte')} are not safetensors: {error}") from None
     return weights
 
 
@@ -45,7 +47,9 @@ def check_weights(data: bytes, like: Mapping[str, Tensor]) -> None:
     """
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(len(data) - 8, LONGEST_HEADER):
-        raise CodecError(f"weights of {len(data)} bytes are not safetensors with a header of at most {LONGEST_HEADER}")
+        raise CodecError(
+            f"weights of {quantity(len(data), 'byte')} are not safetensors with a header of at most {LONGEST_HEADER}"
+        )
     try:
         header = json.loads(data[8 : 8 + size])
         found = {name: (tensor["dtype"], tensor["shape"]) for name, tensor in header.items()}

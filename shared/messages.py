@@ -29,6 +29,7 @@ CODES = {
     "no_series": "no patient of the site has enough visits for a series",
     "missing_mask": "no case of the site has a mask",
     "no_grade": "no patient of the site has a grade",
+    "two_grades": "patients of the site have two grades each",
     "missing_modality": "no case of the site has every modality that the run reads",
     "label_values": "the site's masks have other values than its label scheme",
     "budget": "the site's privacy budget does not allow it",

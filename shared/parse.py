@@ -9,6 +9,7 @@ from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, V
 from pydantic_core import PydanticCustomError
 
 from shared.terminal import UserError
+from shared.wording import quantity
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -63,7 +64,7 @@ def parse(kind: type[T], values: Mapping[str, Any] | str, where: str = "") -> T:
         return adapter.validate_json(values) if isinstance(values, str) else adapter.validate_python(values)
     except ValidationError as error:
         faults = [fault for fault in error.errors(include_url=False) if not _follows(fault)]
-        more = [f"and {len(faults) - MOST_FAULTS} more faults"] if len(faults) > MOST_FAULTS else []
+        more = [f"and {quantity(len(faults) - MOST_FAULTS, 'more fault')}"] if len(faults) > MOST_FAULTS else []
         raise ConfigError("; ".join([_fault(fault, where) for fault in faults[:MOST_FAULTS]] + more)) from None
 
 

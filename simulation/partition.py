@@ -9,6 +9,7 @@ import numpy as np
 
 from shared.parse import ConfigError
 from shared.seeding import generator
+from shared.wording import quantity
 from simulation.profiles import Profile
 
 Parts = list[list[str]]
@@ -172,7 +173,9 @@ def deal(dealing: Dealing, patients: Sequence[Profile], sites: int, seed: int) -
     sites = number_of_sites(partition, sites)
     if len(patients) < sites:
         cure = "use another partition" if partition in FETS else "use fewer sites"
-        raise ConfigError(f"sites={sites}: only {len(patients)} patients to deal by partition={partition}; {cure}")
+        raise ConfigError(
+            f"sites={sites}: only {quantity(len(patients), 'patient')} to deal by partition={partition}; {cure}"
+        )
     ordered = sorted(patients, key=lambda patient: patient.name)
     parts = PARTITIONS[partition](ordered, sites, generator(seed, "deal"), dealing.alpha)
     return [tuple(sorted(part)) for part in parts]

@@ -20,6 +20,7 @@ from shared.files import absolute, write_json
 from shared.parse import ConfigError, parse
 from shared.site_config import SiteConfig
 from shared.tasks import reading_of
+from shared.wording import quantity
 from simulation.mock import MockConfig, write_mock
 from simulation.partition import AT_RANDOM, UNKNOWN, Dealing, classes, deal
 from simulation.phantom import PhantomConfig, write_phantoms
@@ -170,9 +171,8 @@ def _deal(
     if strays := inventory.not_understood:
         print(f"{root}: not understood: {counted(strays)}, in no case; gliofed-client check names them", flush=True)
     if lacking := len(inventory.cases) - len(usable):
-        print(
-            f"{root}: {lacking} of {len(inventory.cases)} cases lack what this run reads, and are not dealt", flush=True
-        )
+        lack = quantity(lacking, "lacks what this run reads, and is", "lack what this run reads, and are")
+        print(f"{root}: of {quantity(len(inventory.cases), 'case')} {lack} not dealt", flush=True)
     visits: dict[str, int] = {}
     for case in usable:
         visits[case.patient] = visits.get(case.patient, 0) + 1
@@ -206,7 +206,7 @@ def _show(
         held[name] = dict(sorted(Counter(class_of[patient] for patient in cohort).items()))
     sites = {name: {"patients": len(cohorts[name]), "used": used[name], "classes": held[name]} for name in cohorts}
     write_json(out / "sites.json", {**asdict(dealing), "seed": run.seed, "patients": len(profiles), "sites": sites})
-    title = f"partition={dealing.partition}: {len(profiles)} patients at {len(cohorts)} sites"
+    title = f"partition={dealing.partition}: {quantity(len(profiles), 'patient')} at {quantity(len(cohorts), 'site')}"
     draw_sites(used if set(class_of.values()) == {UNKNOWN} else held, out / "sites.png", title)
 
 
@@ -214,8 +214,7 @@ def _usable(cases: list[Case], run: RunConfig, root: Path) -> list[Case]:
     """The cases with what the task learns, and with the modalities that it needs."""
     wanted = set(run.data.modalities)
     if run.task == "grading":
-        graded = {case.patient for case in cases if case.grade}
-        labelled = [case for case in cases if case.patient in graded]
+        labelled = [case for case in cases if case.grade]
         found = [case for case in labelled if wanted & case.images.keys()]
         missing = (
             "no_grade",

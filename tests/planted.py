@@ -149,4 +149,4 @@ PLANTS: dict[str, Callable[[Path], object]] = {
     "binary_mask": every(("seg",), lambda array, affine: ((array > 0).astype(np.uint8), affine)),
     "intensity_outlier": every(("t2",), lambda array, affine: (array * np.int16(15), affine)),
 }
-"""Code -> what gives a case this fault and no other. duplicate, split_leak, no_grade and not_understood need more."""
+"""Code -> what gives a case this fault and no other. Those that compare cases, or are of no case, need more."""

@@ -10,6 +10,7 @@ from client.doctor.pictures import Marks, picture
 from shared.data.labels import LABELS
 from shared.data.volume import Volume
 from shared.site_config import CheckConfig
+from shared.wording import quantity
 
 ZEROS = 0.1
 """Smallest share of zeros in an image of which everything but the brain was taken away."""
@@ -102,6 +103,7 @@ def tumour_findings(mask: MaskFacts, brain: Marks | None, rules: CheckConfig, sc
         found.append(("huge_tumour", (MASK,), what, b""))
     if brain is not None and (outside := int((mask.any & ~brain).sum())) > OUTSIDE * marked:
         head = Volume(brain.astype(np.float32), mask.volume.spacing, mask.volume.affine)
-        what = f"{outside} of {marked} marked voxels lie where every image is zero; is it the mask of this visit?"
+        lie = f"of {quantity(marked, 'marked voxel')} {quantity(outside, 'lies', 'lie')} where every image is zero"
+        what = f"{lie}; is it the mask of this visit?"
         found.append(("mask_outside_brain", (MASK,), what, picture(head, mask.any)))
     return found

@@ -36,6 +36,7 @@ from shared.left_out import in_words
 from shared.parse import ConfigError, Positive, Strict, parse
 from shared.site_config import CheckConfig, SiteConfig
 from shared.terminal import cell, plain
+from shared.wording import quantity
 
 LONG = 40
 """Most patients of whom the table names also those without findings."""
@@ -157,7 +158,7 @@ def _prepare(site: SiteConfig, settings: Settings, workers: int) -> None:
         cohort = open_cohort(site, data, reading, admitted)
     left_out = f"; left out: {in_words(cohort.left_out)}" if cohort.left_out else ""
     print(
-        f"{site.work}: the cohort is frozen and prepared: {len(cohort.train)} patients to train, "
+        f"{site.work}: the cohort is frozen and prepared: {quantity(len(cohort.train), 'patient')} to train, "
         f"{len(cohort.validation)} to validate{left_out}"
     )
 
@@ -201,22 +202,24 @@ def _print(reports: Sequence[CaseReport], strays: Sequence[Finding], inventory: 
     if lines:
         Console().print(table)
     if len(shown) < len(rows):
-        print(f"and {len(rows) - len(shown)} patients without findings")
+        print(f"and {quantity(len(rows) - len(shown), 'patient')} without findings")
     sentences = [f"{each.severity}: {each.code}: {each.message}" for each in (*strays, *_findings(reports))]
     for sentence in sentences[:SENTENCES]:
         print(plain(sentence))
     if len(sentences) > SENTENCES:
-        print(f"and {len(sentences) - SENTENCES} more findings")
+        print(f"and {quantity(len(sentences) - SENTENCES, 'more finding')}")
     patterns = sorted(inventory.not_used.items(), key=lambda each: -each[1])
     for pattern, count in patterns[:PATTERNS]:
-        print(plain(f"not used: {pattern}: {count} files"))
+        print(plain(f"not used: {pattern}: {quantity(count, 'file')}"))
     if len(patterns) > PATTERNS:
-        print(f"and {len(patterns) - PATTERNS} more kinds of files that are not used")
+        more = quantity(len(patterns) - PATTERNS, "more kind of files that is", "more kinds of files that are")
+        print(f"and {more} not used")
     counts = summary(reports, strays)
     for line in counts["not_checked"]:
         print(f"not checked: {line}")
     rest = f"; not understood: {counted(inventory.not_understood)}" if strays else ""
-    print(f"{counts['cases']} cases, {counts['error']} with errors, {counts['warning']} with warnings only{rest}")
+    cases = quantity(counts["cases"], "case")
+    print(f"{cases}, {counts['error']} with errors, {counts['warning']} with warnings only{rest}")
 
 
 class _CasesProgress(Progress):

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from client.doctor.findings import Finding, Purpose, Seen
-from shared.data.cases import Case, Side, split
+from shared.data.cases import Case, Side, grade_of, split
+from shared.data.volume import DataError
 from shared.site_config import CheckConfig
 
 ENOUGH = 8
@@ -34,14 +35,29 @@ def cohort_findings(
             message = f"{case.patient}: is declared for training and for validation; leave all visits on one side"
             found[index].append(Finding(code="split_leak", message=message))
     if task == "grading":
-        graded = {case.patient for case in cases if case.grade}
-        for index, case in enumerate(cases):
-            if case.patient not in graded:
-                message = f"{case.patient}: no grade; add the patient to the table of grades, or leave the patient out"
-                found[index].append(Finding(code="no_grade", message=message))
+        _grades(cases, found)
     _duplicates(cases, seen, sides, found)
     _outliers(cases, seen, rules, found)
     return found
+
+
+def _grades(cases: Sequence[Case], found: list[list[Finding]]) -> None:
+    """Name visits without a grade, and patients with two: which of them a visit has is not ours to say."""
+    visits = defaultdict[str, list[Case]](list)
+    for case in cases:
+        visits[case.patient].append(case)
+    for index, case in enumerate(cases):
+        try:
+            grade = grade_of(visits[case.patient])
+        except DataError as error:
+            found[index].append(Finding(code=error.code, message=str(error)))
+            continue
+        if case.grade is None:
+            message = f"{case.patient}: no grade; add the patient to the table of grades, or leave the patient out"
+            if grade:
+                name = f"{case.patient} visit {case.visit}"
+                message = f"{name}: no grade, another visit has {grade}; add the visit's own, or leave the visit out"
+            found[index].append(Finding(code="no_grade", message=message))
 
 
 def _sides(cases: Sequence[Case], validation: float, split_seed: int) -> Mapping[str, set[str]]:
@@ -65,9 +81,8 @@ def _duplicates(
 ) -> None:
     """Name the later of two cases that share an image; the first without an error of its own is kept."""
     owner: dict[str, int] = {}
-    whole_first = sorted(
-        range(len(cases)), key=lambda index: any(finding.severity == "error" for finding in seen[index].findings)
-    )
+    faulty = [any(each.severity == "error" for each in (*seen[i].findings, *found[i])) for i in range(len(cases))]
+    whole_first = sorted(range(len(cases)), key=faulty.__getitem__)
     for index in whole_first:
         case, shared = cases[index], defaultdict[int, list[str]](list)
         for name, facts in seen[index].images.items():

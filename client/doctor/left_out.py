@@ -13,6 +13,7 @@ from shared.data.cases import Case
 from shared.data.names import MASK, MODALITIES
 from shared.left_out import in_words, many
 from shared.site_config import SiteConfig
+from shared.wording import quantity
 
 
 def left_out_warnings(site: SiteConfig) -> list[str]:
@@ -34,7 +35,8 @@ def left_out_warnings(site: SiteConfig) -> list[str]:
             errors = [[each.code for each in report.findings if each.severity == "error"] for report in reports]
             left_out = Counter(codes[0] for codes in errors if codes)
             if many(left_out, len(cases) - (count := left_out.total())):
-                what = f"{count} of {len(cases)} cases are left out of {task} ({in_words(left_out)})"
+                of = quantity(len(cases), "case")
+                what = f"{count} of {of} {'is' if count == 1 else 'are'} left out of {task} ({in_words(left_out)})"
                 warnings.append(f"{work}: {what}; gliofed-client check names them")
     return warnings
 

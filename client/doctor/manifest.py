@@ -31,6 +31,7 @@ from shared.data.volume import DataError
 from shared.files import write_json
 from shared.site_config import CheckConfig, SiteConfig
 from shared.terminal import command_line
+from shared.wording import quantity
 
 log = logging.getLogger("gliofed.site")
 
@@ -113,7 +114,7 @@ def admit(site: SiteConfig, data: DataConfig, task: Task) -> Admitted:
     if not cases and not refused:
         raise DataError("no_cases", f"{site.root}: every patient of the cohort withdrew")
     if not cases:
-        sentence = f"{site.root}: none of {len(refused)} cases passed. First: {refused[0].message}"
+        sentence = f"{site.root}: none of {quantity(len(refused), 'case')} passed. First: {refused[0].message}"
         raise NonePassedError(refused[0].code, sentence, left_out)
     _check_spacing(site, data, [entry for entry, found in zip(entries, errors, strict=True) if not found])
     return Admitted(cases, left_out)

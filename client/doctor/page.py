@@ -11,6 +11,7 @@ from typing import Any
 from client.doctor.findings import ERRORS, WARNINGS, Finding
 from client.doctor.judgement import CaseReport, Status
 from shared.files import write_bytes, write_json
+from shared.wording import quantity
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2530 }
@@ -32,7 +33,7 @@ def summary(reports: Sequence[CaseReport], strays: Sequence[Finding]) -> dict[st
         "not_understood": len(strays),
         "codes": dict(sorted(codes.items())),
         "not_checked": [
-            f"{code} in {count} case{'s' * (count > 1)}: {why}"
+            f"{code} in {quantity(count, 'case')}: {why}"
             for (code, why), count in sorted(Counter(each for one in reports for each in one.unchecked.items()).items())
         ],
     }

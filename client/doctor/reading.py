@@ -12,6 +12,7 @@ from nibabel.imageglobals import logger
 
 from client.doctor.findings import FileState
 from shared.data.volume import STARTS, DataError, check_foreign, image_of
+from shared.wording import quantity
 
 BLOCK = 1 << 20
 """Bytes read at a time."""
@@ -111,7 +112,9 @@ def _decoded(path: Path, content: bytes) -> Any:
         check_foreign(path, content[:STARTS])
         raise DataError("wrong_format", f"{path}: is not NIfTI, it starts with {content[:8]!r}; convert it to NIfTI")
     if len(content) < length:
-        raise DataError("truncated", f"{path}: has {len(content)} bytes, a header has {length}; copy it again")
+        raise DataError(
+            "truncated", f"{path}: has {quantity(len(content), 'byte')}, a header has {length}; copy it again"
+        )
     magic = content[344:348] if length == 348 else content[4:8]
     if magic != SIZES[length]:
         raise DataError(

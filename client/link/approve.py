@@ -16,6 +16,7 @@ from shared.files import write_bytes, write_json
 from shared.kit import Sha256
 from shared.parse import ConfigError, Strict, parse
 from shared.terminal import command_line, plain
+from shared.wording import quantity
 
 NOT_APPROVED = 1
 TYPED = 8
@@ -74,7 +75,7 @@ def unpack(folder: Path, code: Path | None, to: Path) -> int:
         raise ConfigError(f"{to}: there already; give a new folder")
     for name, content in files.items():
         write_bytes(to / name, content)
-    print(f"{len(files)} files of {path} are in {to}; nothing was approved")
+    print(f"{to} has {quantity(len(files), 'file')} of {path}; nothing was approved")
     return 0
 
 
@@ -152,9 +153,9 @@ def _is_text(content: bytes) -> bool:
 
 def _show(proposed: Mapping[str, list[str]], name: str, reference: Mapping[str, list[str]]) -> None:
     for path, lines in proposed.items():
-        print(f"{len(lines) - (lines[-1] == ''):6d} lines  {path}")
+        print(f"{quantity(len(lines) - (lines[-1] == ''), 'line'):>12}  {path}")
     changed = [path for path in sorted({*proposed, *reference}) if proposed.get(path) != reference.get(path)]
-    print(f"{len(proposed)} files; {len(changed)} differ from {name}")
+    print(f"{quantity(len(proposed), 'file')}; {quantity(len(changed), 'differs', 'differ')} from {name}")
     for path in changed:
         old, new = reference.get(path, []), proposed.get(path, [])
         for line in unified_diff(old, new, f"before/{path}", f"proposed/{path}", lineterm=""):

@@ -17,6 +17,7 @@ from shared.join_request import read_request
 from shared.kit import Kit
 from shared.site_config import SiteConfig
 from shared.terminal import cell, plain
+from shared.wording import quantity
 
 LEFT_OVER = "start was killed, and its SuperNode goes on unwatched; start again, which ends that one"
 RECEIPTS = 10
@@ -207,7 +208,8 @@ def _show(found: dict[str, Any]) -> None:
         ceiling = f"{privacy['ceiling']:g}" if privacy["ceiling"] is not None else "none"
         lines.append(f"epsilon of each patient: {spent} at delta={privacy['delta']:.3g}; ceiling: {ceiling}")
     if withdrawn := found["withdrawn"]:
-        lines.append(f"consent withdrawn: {withdrawn} patients; gliofed-client check with the work folder names them")
+        patients = quantity(withdrawn, "patient")
+        lines.append(f"consent withdrawn: {patients}; gliofed-client check with the work folder names them")
     lines += [f"fault: {fault}" for fault in found["faults"]]
     lines += [f"warning: {warning}" for warning in found["warnings"]]
     for line in lines:

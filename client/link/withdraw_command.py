@@ -16,6 +16,7 @@ from shared.files import absolute
 from shared.parse import ConfigError
 from shared.site_config import SiteConfig
 from shared.terminal import plain
+from shared.wording import quantity
 
 LEFT = 1
 T = TypeVar("T")
@@ -76,7 +77,9 @@ def _site(folder: Path) -> SiteConfig:
 
 
 def _lines(done: Withdrawal, patient: str) -> list[str]:
-    lines = [f"{patient} is withdrawn: {done.entries} entries of the cache and {done.replies} stored replies removed"]
+    entries = quantity(done.entries, "entry of the cache", "entries of the cache")
+    replies = quantity(done.replies, "stored reply", "stored replies")
+    lines = [f"{patient} is withdrawn: {entries} and {replies} removed"]
     lines += [f"removed, for it named {patient}: {path}" for path in done.reports]
     lines += [
         f"{name} has the same scans as {patient}: if it is the same person, withdraw {name} as well"

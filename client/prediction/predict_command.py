@@ -18,6 +18,7 @@ from shared.parse import ConfigError, Strict, parse
 from shared.site_config import Device
 from shared.terminal import WRONG_USE, UserError, plain, tell
 from shared.versions import versions
+from shared.wording import quantity
 
 FAILED = 1
 _PATHS = {"model": "model.folder", "data.root": "data.root", "out": "out"}
@@ -103,7 +104,7 @@ def _predict(
     what = "grades.csv" if exported.task == "grading" else "masks"
     rest = f", {len(warned)} with warnings" if warned else ""
     rest += f"; not understood: {counted(inventory.not_understood)}" if strays else ""
-    print(f"{len(outcome.predicted)} of {len(cases)} cases predicted{rest}; {what} in {out}")
+    print(f"{len(outcome.predicted)} of {quantity(len(cases), 'case')} predicted{rest}; {what} in {out}")
     return FAILED if outcome.faults or (strays and not inventory.listed) else 0  # a table says who is meant
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from shared.config import RunConfig
 from shared.site_config import PolicyConfig
 from shared.terminal import UserError
+from shared.wording import quantity
 
 if TYPE_CHECKING:  # Flower comes with it, and the ledger's command needs none
     from shared.messages import Request
@@ -57,7 +58,7 @@ def check_rounds(policy: PolicyConfig, rounds: int) -> None:
     """Decline one round more, after so many in the last 24 hours."""
     most = policy.max_rounds_a_day
     if most is not None and rounds >= most:
-        sentence = f"{rounds} rounds in the last 24 hours: policy.max_rounds_a_day={most}"
+        sentence = f"{quantity(rounds, 'round')} in the last 24 hours: policy.max_rounds_a_day={most}"
         raise DeclinedError("rounds_a_day", sentence)
 
 
@@ -139,8 +140,8 @@ def check_cohort(policy: PolicyConfig, run: RunConfig, patients: int) -> None:
     `patients` train; where their number may not leave, they are all of the site.
     """
     if patients < policy.min_patients:
-        sentence = f"{patients} patients: policy.min_patients asks for {policy.min_patients}"
+        sentence = f"{quantity(patients, 'patient')}: policy.min_patients asks for {policy.min_patients}"
         raise DeclinedError("too_few_patients", sentence)
     steps = run.train.local_steps(patients)
     if policy.max_steps is not None and steps > policy.max_steps:
-        raise DeclinedError("policy", f"{steps} local steps: policy.max_steps allows {policy.max_steps}")
+        raise DeclinedError("policy", f"{quantity(steps, 'local step')}: policy.max_steps allows {policy.max_steps}")

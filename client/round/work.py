@@ -20,6 +20,7 @@ from shared.messages import Reply, Request
 from shared.seeding import generator, seed_of
 from shared.site_config import SiteConfig
 from shared.tasks import TASKS
+from shared.wording import quantity
 
 # private_work is imported where it is used: Opacus takes seconds to load, and each message may be a process.
 
@@ -65,7 +66,9 @@ def evaluate(site: SiteConfig, request: Request) -> Reply:
         with ledger_of(job):  # declines a split that would measure training patients
             pass
     if 0 < len(job.cohort.validation) < (least := site.policy.min_validation):
-        sentence = f"{len(job.cohort.validation)} validation patients: policy.min_validation asks for {least}"
+        sentence = (
+            f"{quantity(len(job.cohort.validation), 'validation patient')}: policy.min_validation asks for {least}"
+        )
         raise DeclinedError("few_validation", sentence)
     return with_less_memory(job, _measure)
 

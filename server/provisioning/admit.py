@@ -14,6 +14,7 @@ from shared.files import write_bytes, write_json
 from shared.join_request import JoinRequest, PatientCeiling, check_patients, read_request
 from shared.keys import certificate_sha256, fingerprint, public_line, read_public, spoken
 from shared.parse import ConfigError, Strict, is_site_name, parse
+from shared.wording import quantity
 
 TOLD = 12
 """Characters of a fingerprint that are compared at least: 72 bits, more than anybody can look for another key with."""
@@ -83,15 +84,16 @@ def admit(
     _compare(path, mark, told)
     old = records.get(site)
     if old and old.fingerprint == mark and old.expelled is None:
-        record = replace(old, patients=_agreed(path, patients, old.patients, request.patients))
-        said = [f"{site}: admitted before, on {old.admitted}, now with at most {record.patients} patients"]
+        agreed = _agreed(path, patients, old.patients, request.patients)
+        record = replace(old, patients=agreed)
+        said = [f"{site}: admitted before, on {old.admitted}, now with at most {quantity(agreed, 'patient')}"]
     else:
         _refuse_key(path, old, mark, replaces)
         _refuse_kit(path, folder, request)
         earlier = (*old.earlier, _ended(old, time)) if old else ()
         agreed = _agreed(path, patients, old.patients if old else None, request.patients)
         record = SiteRecord(fingerprint=mark, admitted=time, earlier=earlier, patients=agreed)
-        said = [f"{site}: admitted, with the key {mark} and at most {agreed} patients"]
+        said = [f"{site}: admitted, with the key {mark} and at most {quantity(agreed, 'patient')}"]
         if patients is None and request.patients not in (None, agreed):
             said.append(f"{site}: its request states {request.patients}; --patients {request.patients} takes that")
     if record != old:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from shared.wording import quantity
+
 
 def bounds_met(line: Mapping[str, Any]) -> str | None:
     """Say it of one site in one round, from its line of the history.
@@ -12,7 +14,7 @@ def bounds_met(line: Mapping[str, Any]) -> str | None:
     """
     met = []
     if line.get("claimed") is not None:
-        met.append(f"claimed {line['claimed']} patients, counted as {line['patients']}")
+        met.append(f"claimed {quantity(line['claimed'], 'patient')}, counted as {line['patients']}")
     if line.get("clipped") is not None:
         met.append(f"update of {line['size']:.3g} times the usual size, clipped")
     if buffers := line.get("clipped_buffers"):
@@ -32,5 +34,5 @@ def bounds_of_run(events: Sequence[Mapping[str, Any]]) -> list[str]:
     for site in sorted({site for lines in rounds for site in lines}):
         met = [text for lines in rounds if site in lines and (text := bounds_met(lines[site]))]
         if met:
-            sentences.append(f"{site}: bounded in {len(met)} of {len(rounds)} rounds, last: {met[-1]}")
+            sentences.append(f"{site}: bounded in {len(met)} of {quantity(len(rounds), 'round')}, last: {met[-1]}")
     return sentences

@@ -10,6 +10,7 @@ from server.round.progress import RoundProgress
 from shared.config import RunConfig
 from shared.messages import Reply, Request
 from shared.tasks import TASKS
+from shared.wording import quantity
 
 KEPT_BACK = ("withheld", "few_validation")
 """Codes of sites whose policy keeps metrics to itself: their evaluation did not fail."""
@@ -63,12 +64,12 @@ def evaluate(
     failed = None
     if failures and not any(patients for _, patients in claims):
         [(common, number)] = Counter(failures).most_common(1)
-        failed = f"no site evaluated the model; at {number} of {len(counted)} sites evaluation {common}"
+        failed = f"no site evaluated the model; at {number} of {quantity(len(counted), 'site')} evaluation {common}"
     return Evaluation(as_json(TASKS[config.task].pool(claims, config.data)), failed)
 
 
 def _false_claim(answer: Reply, agreed: int | None, config: RunConfig) -> str | None:
     """What a site that evaluated says of itself that cannot be."""
     if agreed is not None and answer.patients > agreed:
-        return f"{answer.patients} validation patients, more than the {agreed} that were agreed"
+        return f"{quantity(answer.patients, 'validation patient')}, more than the {agreed} that were agreed"
     return TASKS[config.task].impossible(answer.metrics, answer.patients, config.data)

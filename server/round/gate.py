@@ -10,6 +10,7 @@ from torch import Tensor
 from server.round.spool import Spooled
 from shared.codec import CodecError
 from shared.config import RunConfig, TrainConfig
+from shared.wording import quantity
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def _measure(reply: Spooled, model: Mapping[str, Tensor], parameters: Collection
     """Measure an update whose tensors must be finite, and the model's in name and shape."""
     update = reply.update()
     if odd := sorted(model.keys() ^ set(update.names)):
-        raise _RefusedError(f"wrong names: {len(odd)} tensors on one side only")
+        raise _RefusedError(f"wrong names: {quantity(len(odd), 'tensor')} on one side only")
     total, peak, buffers = 0.0, 0.0, {}
     for name, mine in model.items():
         tensor = update.tensor(name)
@@ -88,4 +89,5 @@ def _check_numbers(reply: Spooled, train: TrainConfig) -> None:
         raise _RefusedError(f"{reply.weight} patients")
     if not 0 < reply.steps <= train.local_steps(reply.ceiling):
         most = train.local_steps(reply.ceiling)
-        raise _RefusedError(f"{reply.steps} local steps, not 1 to {most}, for {reply.ceiling} agreed patients at most")
+        agreed = quantity(reply.ceiling, "agreed patient")
+        raise _RefusedError(f"{quantity(reply.steps, 'local step')}, not 1 to {most}, for {agreed} at most")

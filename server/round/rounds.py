@@ -33,6 +33,7 @@ from shared.noise import new_secret, noisy_mean
 from shared.seeding import seed_of
 from shared.tasks import TASKS, model_of
 from shared.versions import versions
+from shared.wording import quantity
 
 
 class RoundError(Exception):
@@ -150,9 +151,11 @@ class _Run:
             if reply.site in refused:
                 spool.set_aside(reply, self.out / "refused")
         if len(counted) < self.config.round.quorum:
-            few = f"{len(counted)} updates counted, fewer than round.quorum={self.config.round.quorum}"
+            few = f"{quantity(len(counted), 'update')} counted, fewer than round.quorum={self.config.round.quorum}"
             if spent := spent_for_good(self.history, self.config, sites):
-                raise self.spent(event, f"{few}: the privacy budget is spent at {spent} of {len(sites)} sites")
+                raise self.spent(
+                    event, f"{few}: the privacy budget is spent at {spent} of {quantity(len(sites), 'site')}"
+                )
             reason = "; ".join([few, *_why(event["sites"])])
             raise RoundError(event | {"event": "round_failed", "reason": reason})
         if self.config.privacy.mechanism == "central":
@@ -268,7 +271,7 @@ class _Run:
         score = (event["global"] or {}).get(headline := TASKS[self.config.task].headline)
         shown = "" if score is None else f", {headline} {figure(score, patients_behind(event))}"
         self.progress.finish(
-            f"round {state.round}/{self.config.rounds}: {counted} of {len(asked)} sites counted{shown}, "
+            f"round {state.round}/{self.config.rounds}: {counted} of {quantity(len(asked), 'site')} counted{shown}, "
             f"{event['seconds']:.1f} s"
         )
         return replace(state, event=None)
@@ -286,4 +289,4 @@ def _why(sites: dict[str, Event]) -> list[str]:
     reasons = Counter(
         line["reason"] for line in sites.values() if line["status"] not in ("counted", "not_invited") and line["reason"]
     )
-    return [f"of {sum(reasons.values())} sites {number}: {reason}" for reason, number in reasons.most_common(1)]
+    return [f"of {quantity(reasons.total(), 'site')} {number}: {reason}" for reason, number in reasons.most_common(1)]

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from shared.data.volume import Scan
+from shared.data.volume import DataError, Scan
 
 Grade = Literal["HGG", "LGG"]
 
@@ -42,6 +42,16 @@ class Found:
     """A patient's in order of time."""
     known: set[Path]
     """Folders whose further files the layout has and gliofed does not use, such as a case's, and single such files."""
+
+
+def grade_of(visits: Sequence[Case]) -> Grade | None:
+    """The grade of a patient, as the visits have it that have one. Raises DataError, two_grades, where they differ."""
+    grades: dict[Grade, str] = {case.grade: case.visit for case in reversed(visits) if case.grade}
+    if len(grades) > 1:
+        differ = " and ".join(f"{grade} (visit {visit})" for grade, visit in sorted(grades.items()))
+        cure = "give all visits the one that is to be learned, or leave the patient out"
+        raise DataError("two_grades", f"{visits[0].patient}: has the grades {differ}; {cure}")
+    return next(iter(grades), None)
 
 
 def split(

@@ -10,8 +10,9 @@ from typing import Any, get_args
 from shared.data.cases import Case, Found, Side
 from shared.data.folders import Folder
 from shared.data.names import MODALITIES, modality_name, stem
-from shared.data.tables import bad_table, named_file, natural
+from shared.data.tables import MANIFEST, bad_table, named_file, natural
 from shared.data.volume import DataError, Scan
+from shared.wording import quantity
 
 DATALIST = "dataset.json"
 WHICH = 'which modalities? Add "channel_names": {"0": "FLAIR", "1": "T1w"}'
@@ -27,12 +28,18 @@ def datalist(root: Folder, labels: str) -> Found:
     cases are those of `imagesTr/` and `labelsTr/`. Raises DataError: bad_table (names the entry), unreadable.
     """
     path = root.path / DATALIST
-    listing = _json(path) if os.path.lexists(path) else {}
+    if not os.path.lexists(path):
+        return Found([], set())
+    listing = _json(path)
     names = _channels(path, listing)
     cases: dict[tuple[str, str, str], Case] = {}
     lists = {side: listing.get(side) or [] for side in get_args(Side)}
-    if listing and not any(lists.values()):
+    if not any(lists.values()):
         lists["training"] = _nnunet(root, path, listing)
+    if not any(lists.values()):
+        what = "has test cases alone, which gliofed leaves out" if listing.get("test") else "names no cases"
+        cure = f"add entries to its list `training` or `validation`, name the scans in {MANIFEST}, or remove the file"
+        raise bad_table(path, f"{what}; {cure}")
     for side, entries in lists.items():
         if not isinstance(entries, list):
             raise bad_table(path, f"{side}: must be a list of entries with image and label")
@@ -105,7 +112,8 @@ def _listed(path: Path, where: str, image: object, names: list[str]) -> dict[str
         raise bad_table(path, f"{where}.image: {WHICH}")
     if names and len(names) != len(files):
         raise bad_table(
-            path, f"{where}.image: {len(files)} files, but channel_names has {len(names)}; give one a channel"
+            path,
+            f"{where}.image: {quantity(len(files), 'file')}, but channel_names has {len(names)}; give one a channel",
         )
     return {name: Scan(file) for name, file in zip(names or ends, files, strict=True)}
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from shared.config import DataConfig
-from shared.data.cases import Case, Grade, Side, split
+from shared.data.cases import Case, Grade, Side, grade_of, split
 from shared.data.labels import region_values
 from shared.data.layouts import Inventory, take_inventory
 from shared.data.prepare import prepare, prepare_graded, scans_of
 from shared.data.volume import DataError
 from shared.site_config import SiteConfig
+from shared.wording import quantity
 
 log = logging.getLogger("gliofed.site")
 
@@ -43,8 +44,8 @@ class Cohort:
     """Never empty."""
     validation: list[Patient]
     left_out: dict[str, int]
-    """Code -> how many: visits, but patients for split_leak, no_series, no_grade and a series of which a file cannot
-    be used."""
+    """Code -> how many: visits, but patients for split_leak, no_series, no_grade, two_grades and a series of which a
+    file cannot be used."""
 
 
 def site_cases(site: SiteConfig) -> list[Case]:
@@ -72,7 +73,7 @@ def site_inventory(site: SiteConfig) -> Inventory:
         raise DataError(
             "unknown_patients",
             f"patients={', '.join(unknown[:5])}{' and more' * (len(unknown) > 5)}: not under {site.root}, "
-            f"which has {len(there)} patients{stray}",
+            f"which has {quantity(len(there), 'patient')}{stray}",
         )
     return replace(inventory, cases=[case for case in inventory.cases if case.patient in wanted], not_understood=[])
 
@@ -112,14 +113,13 @@ def open_cohort(
     for fault in faults:
         log.warning("left out (%s): %s", fault.code, fault)
     if not patients:
-        raise DataError(faults[0].code, f"{site.root}: none of {len(grouped)} patients can be used. First: {faults[0]}")
+        none = f"none of {quantity(len(grouped), 'patient')} can be used"
+        raise DataError(faults[0].code, f"{site.root}: {none}. First: {faults[0]}")
     # After preparing, so that "never zero training patients" holds of those that are left. Sides stay as they were, but
     # for the one who trains where nobody else can.
     train, _ = split([patient.name for patient in patients], data.validation, data.split_seed, sides)
     if not train:
-        raise DataError(
-            "no_training", f"{site.root}: all {len(patients)} usable patients are declared validation; let some train"
-        )
+        raise DataError("no_training", f"{site.root}: every usable patient is declared validation; let some train")
     return Cohort(
         train=[patient for patient in patients if patient.name in set(train)],
         validation=[patient for patient in patients if patient.name not in set(train)],
@@ -162,10 +162,9 @@ def _open_series(
             faults.append(fault)
     try:
         if len(complete) < data.window:
-            raise DataError(
-                "no_series",
-                f"{name}: {len(complete)} complete visits, a window has {data.window}; lower data.window or add visits",
-            )
+            has = quantity(len(complete), "complete visit")
+            cure = "lower data.window or add visits"
+            raise DataError("no_series", f"{name}: {has}, a window has {data.window}; {cure}")
         return Patient(name, tuple(case.visit for case in complete), (prepare(complete, data, cache),))
     except DataError as fault:
         faults.append(fault)
@@ -175,12 +174,15 @@ def _open_series(
 def _open_graded(
     name: str, cases: list[Case], data: DataConfig, cache: Path, faults: list[DataError]
 ) -> Patient | None:
-    """Prepare the first visit that can be; the others are not used, so that every patient counts the same."""
-    grade = next((case.grade for case in cases if case.grade), None)
+    """Prepare the first visit with a grade that can be; the others are not used, so that every patient counts the same.
+
+    A visit without a grade has not that of another: the tumour may have progressed.
+    """
+    grade = grade_of(cases)
     if grade is None:
         faults.append(DataError("no_grade", f"{name}: no grade; add it to the data's table, or leave the patient out"))
         return None
-    for case in cases:
+    for case in (case for case in cases if case.grade):
         try:
             return Patient(name, (case.visit,), (prepare_graded(case, data, cache),), grade)
         except DataError as fault:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from shared.data.names import ImageName, image_name, is_image, stem
 
+DEEPEST = 50
+"""Folders, one in the other, that are looked into."""
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -17,7 +20,7 @@ class Folder:
     files: tuple[str, ...] = ()
     folders: tuple["Folder", ...] = ()
     fault: str = ""
-    """Why it could not be listed."""
+    """Why it was not listed, and the cure."""
 
     @property
     def name(self) -> str:
@@ -52,6 +55,8 @@ class Folder:
 
 def list_folder(path: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Folder:
     """List a folder and all below it. A link that leads back to a folder `above`, by device and inode, is left out."""
+    if len(above) > DEEPEST:
+        return Folder(path, fault=f"lies more than {DEEPEST} folders deep; move what is in it up, or out")
     try:
         state = path.stat()
         if (state.st_dev, state.st_ino) in above:
@@ -59,7 +64,7 @@ def list_folder(path: Path, above: frozenset[tuple[int, int]] = frozenset()) -> 
         with os.scandir(path) as entries:
             seen = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
     except OSError as error:
-        return Folder(path, fault=error.strerror or str(error))
+        return Folder(path, fault=f"cannot be listed, {error.strerror or error}; look at its rights")
     above |= {(state.st_dev, state.st_ino)}
     files = tuple(name for name, is_folder in seen if not is_folder)
     return Folder(path, files, tuple(list_folder(path / name, above) for name, is_folder in seen if is_folder))

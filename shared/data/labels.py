@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.data.volume import DataError
+from shared.wording import quantity
 
 # Up to 2022: 1 necrosis and non-enhancing core, 2 edema, 4 enhancing tumour.
 _BRATS = {"et": frozenset({4}), "tc": frozenset({1, 4}), "wt": frozenset({1, 2, 4})}
@@ -79,9 +80,10 @@ def regions_of(mask: npt.NDArray[np.generic], scheme: str, regions: Sequence[str
             f"{_numbers(_known(scheme))}; get a mask with labels of the scheme",
         )
     if broken.size:
+        has = quantity(broken.size, "voxel that is no whole label", "voxels that are no whole labels")
         raise DataError(
             "label_values",
-            f"mask has {broken.size} voxels that are no whole labels, such as {broken[0]:.4g}; "
+            f"mask has {has}, such as {broken[0]:.4g}; "
             "it was interpolated or scaled: resample masks with nearest neighbour, and store whole labels",
         )
     if outside := sorted(there - _known(scheme)):

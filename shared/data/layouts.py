@@ -65,7 +65,7 @@ def take_inventory(root: Path, labels: str) -> Inventory:
         raise DataError("no_cases", f"root={root}: no such folder; give the folder that holds the cases")
     tree = list_folder(root)
     if tree.fault:
-        raise DataError("unreadable", f"root={root}: {tree.fault}; look at its rights")
+        raise DataError("unreadable", f"root={root}: {tree.fault}")
     found = _found(tree, labels)
     if not found and (alone := _by_names(_parent_of(tree), labels)):
         tree, found = _parent_of(tree), alone
@@ -85,8 +85,9 @@ def take_inventory(root: Path, labels: str) -> Inventory:
     if listed:
         strays = not_in_table(tree, layout, read, each.known)
     else:
-        strays = not_understood(tree, layout, each.known, lambda folder: _alone(folder, labels))
-    return Inventory(cases, strays, listed, not_used(tree, read, each.known))
+        strays = not_understood(tree, layout, each, read, lambda folder: _alone(folder, labels))
+    named = {path for stray in strays for path in stray.files}
+    return Inventory(cases, strays, listed, not_used(tree, read | named, each.known))
 
 
 def _found(root: Folder, labels: str) -> dict[str, Found]:
@@ -117,10 +118,9 @@ def _nothing(root: Folder, labels: str) -> str:
             return f"no cases here, but {count} in {folder.name}; set root={folder.path}"
     if not any(root.path.iterdir()):
         return "the folder is empty; copy the cases into it"
-    if DATALIST in root.files:
-        return f"{DATALIST} has no list `training` or `validation`; add the entries, or name the scans in {MANIFEST}"
     if root.child("imagesTr").files:
         return f"imagesTr without {DATALIST}, which names channels and cases; copy it from the data set"
-    strays = not_understood(_parent_of(root) if root.images else root, None, set(), lambda folder: [])
+    place = _parent_of(root) if root.images else root
+    strays = not_understood(place, None, Found([], set()), set(), lambda folder: [])
     first = f"; {strays[0]}" if strays else ""
     return f"no cases found; known are {', '.join(LAYOUTS)}; name scans of another layout in {MANIFEST}{first}"

@@ -1,15 +1,17 @@
 """What of a root is in no case: not understood, or known and not used. Each is named, so that no patient vanishes."""
 
+import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from shared.data.cases import Case
+from shared.data.cases import Case, Found
 from shared.data.folders import Folder
-from shared.data.names import SEPARATORS, conversion, image_name
+from shared.data.names import MASK, SEPARATORS, ImageName, conversion, image_name
+from shared.wording import quantity
 
 NEAREST = {
     "BraTS 2018-2019": "HGG/ID/ID_{t1,t1ce,t2,flair,seg}.nii.gz",
@@ -19,9 +21,13 @@ NEAREST = {
     "LUMIERE": "Patient-NNN/week-WWW/{T1,CT1,T2,FLAIR}.nii.gz",
 }
 """What a folder of a layout looks like."""
+KIND = 3
+"""Cases with the same name in their folders from which it is a kind of image, as native is, and nobody's."""
 _SHOWN = 3
 """Most files that a sentence names."""
 
+Visit = tuple[str, str]
+"""Patient and visit."""
 Alone = Callable[[Folder], list[Case]]
 """The cases that a folder would be if it were the only one."""
 
@@ -34,7 +40,7 @@ class Stray:
     files: list[Path]
     """Image files there and below; none where the folder is empty."""
     nearest: str
-    """The layout that it is measured by: a key of NEAREST, or the table."""
+    """The layout that it is measured by: a key of NEAREST, or the table; empty where none is known."""
     reason: str
     """Why no case has them, and what would make them fit."""
 
@@ -52,14 +58,19 @@ def counted(strays: Collection[Stray]) -> str:
     >>> counted([Stray(Path("P"), [Path("P/a.mha")], "cases.csv", "no row")])
     '1 folder with 1 image file'
     """
-    folders, files = len(strays), sum(len(stray.files) for stray in strays)
-    return f"{folders} folder{'s' * (folders != 1)} with {files} image file{'s' * (files != 1)}"
+    return f"{quantity(len(strays), 'folder')} with {quantity(sum(len(stray.files) for stray in strays), 'image file')}"
 
 
-def not_understood(root: Folder, layout: str | None, known: set[Path], alone: Alone) -> list[Stray]:
-    """Name the highest folders without a case in them or above, unless they hold other files only, and loose images."""
-    above = {parent for path in known for parent in path.parents}
-    return list(_strays(root, layout, known, above, alone))
+def not_understood(root: Folder, layout: str | None, found: Found, read: set[Path], alone: Alone) -> list[Stray]:
+    """Name what no case has, and what only lies in a case's folder.
+
+    These are the highest folders without a case in them or above, unless they hold other files only; loose images;
+    images in the folder of a case that seem to be another's; and what could not be listed.
+    """
+    above = {parent for path in found.known for parent in path.parents}
+    visits = {(case.patient, case.visit) for case in found.cases}
+    strangers = _strangers(root, layout, found.known, read)
+    return [*_strays(root, layout, found.known, above, visits, alone), *strangers, *_not_listed(root, layout)]
 
 
 def not_in_table(root: Folder, table: str, read: set[Path], known: set[Path]) -> list[Stray]:
@@ -67,11 +78,11 @@ def not_in_table(root: Folder, table: str, read: set[Path], known: set[Path]) ->
     named = _resolved(read | known)
     left = [path for path, folder in _images_outside(root, known) if folder / path.name not in named]
     reason = "; ".join([f"{table} names no such file; add what belongs to a case, or ignore this", *_cures(left)])
-    return [Stray(root.path, left, table, reason)] if left else []
+    return [*([Stray(root.path, left, table, reason)] if left else []), *_not_listed(root, table)]
 
 
 def not_used(root: Folder, read: set[Path], known: set[Path]) -> Counter[str]:
-    """Count, by pattern of names, what is known and not read; and files in folders without any image."""
+    """Count, by pattern of names, what is known and not read; and files in folders without any image, maybe none."""
     counts = Counter[str]()
     pending: list[tuple[Folder, Path | None]] = [(root, None)]
     while pending:
@@ -82,39 +93,110 @@ def not_used(root: Folder, read: set[Path], known: set[Path]) -> Counter[str]:
                 cure = conversion(path.name)
                 counts[_pattern(home or path.parent, path) + (f" ({cure})" if cure else "")] += 1
         for below in folder.folders:
-            if home or below.path in known or any(each.images for each in below.walk()):
+            others = sum(len(each.files) for each in below.walk())
+            if below.path in known or any(each.images for each in below.walk()):
                 pending.append((below, home))
-            elif others := sum(len(each.files) for each in below.walk()):
+            elif others or (home and not any(each.fault for each in below.walk())):  # elsewhere: not understood
                 counts[f"{below.name}/ (no image)"] += others
     return counts
 
 
-def _strays(folder: Folder, layout: str | None, known: set[Path], above: set[Path], alone: Alone) -> Iterator[Stray]:
+def _strays(
+    folder: Folder, layout: str | None, known: set[Path], above: set[Path], visits: set[Visit], alone: Alone
+) -> Iterator[Stray]:
     if loose := folder.images:
         cures = "; ".join(_cures(loose)) or "put the files of each case into a folder of its own, by its name"
         yield Stray(folder.path, loose, _nearest(layout, loose), f"lies beside the folders of cases; {cures}")
     for child in folder.folders:
         if child.path in above:
-            yield from _strays(child, layout, known, above, alone)
+            yield from _strays(child, layout, known, above, visits, alone)
         elif child.path not in known:
             images = [path for below in child.walk() for path in below.images]
-            if images or child.fault or not any(below.files for below in child.walk()):
+            if images or not any(below.files or below.fault for below in child.walk()):
                 nearest = _nearest(layout, images)
-                yield Stray(child.path, images, nearest, _reason(folder, child, images, nearest, alone))
+                yield Stray(child.path, images, nearest, _reason(folder, child, images, nearest, visits, alone))
 
 
-def _reason(root: Folder, folder: Folder, images: list[Path], nearest: str, alone: Alone) -> str:
+def _strangers(root: Folder, layout: str | None, known: set[Path], read: set[Path]) -> Iterator[Stray]:
+    """The images in cases' folders that seem to be another's, by their names or by that of a folder of their own."""
+    found: dict[tuple[Path, str], list[Path]] = {}
+    homes = defaultdict[str, set[Path]](set)
+    kinds: dict[tuple[Path, str], str] = {}
+    for home in _folders_of(root, known):
+        images = {path for below in home.walk() for path in below.images}
+        if not (others := sorted(images - read)):
+            continue
+        own = {part.lower() for part in home.path.relative_to(root.path).parts}
+        own |= {name.prefix.lower() for path in images & read if (name := image_name(path.name)) and name.prefix}
+        for path in others:
+            if whose := _whose(home.path, path, own):
+                found.setdefault((home.path, whose), []).append(path)
+                # What is left of P1_native in the folder of P1 is the same for all cases, if it is a kind of image.
+                before = max((len(name) for name in own if _begins(whose, name)), default=0)
+                kinds[home.path, whose] = kind = whose[before:].lower()
+                homes[kind].add(home.path)
+    for (place, whose), files in found.items():
+        a_mask_alone = all(name.what == MASK for path in files if (name := _name_of(path)))
+        if len(homes[kinds[place, whose]]) < KIND and not a_mask_alone:
+            reason = (
+                f"seem to be of {whose}, in the folder of {place.name}; move them into a folder {whose} beside it, or "
+                f"begin their names with {place.name} if they are its further images"
+            )
+            folder = Path(os.path.commonpath([path.parent for path in files]))
+            yield Stray(folder, files, _nearest(layout, files), "; ".join([reason, *_cures(files)]))
+
+
+def _whose(home: Path, path: Path, own: set[str]) -> str:
+    """The name of whoever else an image in the folder of a case may be of; empty where nothing tells of another.
+
+    A folder without a digit whose files have no name is nobody's: raw/t1.nii.gz.
+    """
+    if (name := _name_of(path)) is None:
+        return ""
+    inside = path.relative_to(home).parts[:-1]
+    if inside and inside[-1] == name.prefix and name.prefix.lower() not in own:
+        return name.prefix
+    whose = name.prefix or next((part for part in inside[:1] if re.search(r"\d", part)), "")
+    return "" if any(_begins(whose, each) or _begins(each, whose) for each in own) else whose
+
+
+def _name_of(path: Path) -> ImageName | None:
+    """What the name of an image tells, in whatever format."""
+    return image_name(path.name) or image_name(path.with_suffix(".nii").name)
+
+
+def _begins(name: str, other: str) -> bool:
+    """Whether a name is the other one, or begins with it: P1_native with P1, but not P10."""
+    rest = name[len(other) :]
+    return name.lower().startswith(other.lower()) and (not rest or rest[0] in SEPARATORS)
+
+
+def _folders_of(folder: Folder, known: set[Path]) -> Iterator[Folder]:
+    """The folders of cases."""
+    if folder.path in known:
+        yield folder
+    else:
+        for below in folder.folders:
+            yield from _folders_of(below, known)
+
+
+def _not_listed(root: Folder, nearest: str | None) -> list[Stray]:
+    return [Stray(each.path, [], nearest or "", each.fault) for each in root.walk() if each.fault]
+
+
+def _reason(root: Folder, folder: Folder, images: list[Path], nearest: str, visits: set[Visit], alone: Alone) -> str:
     """Why a folder is no case, and what would make it one."""
     prefixes = sorted({name.prefix for path in images if (name := image_name(path.name))})
-    if folder.fault:
-        return f"cannot be listed, {folder.fault}; look at its rights"
     if not images:
         return "the folder is empty; copy the case's files into it, or remove it"
-    if cases := alone(folder):
-        return f"another folder is {cases[0].patient} visit {cases[0].visit} too; remove one of the two, or rename it"
-    if deeper := [below for below in folder.walk() if alone(below)]:
-        cure = f"move them into {root.path}, or give data.root={deeper[0].path.parent}"
-        return f"holds {len(deeper)} case{'s' * (len(deeper) > 1)}, a folder too deep; {cure}"
+    there = {(case.patient, case.visit): below.path for below in folder.walk() for case in alone(below)}
+    new = sorted(there.keys() - visits)
+    if new and there[new[0]] != folder.path:
+        cure = f"move them into {root.path}, or give data.root={there[new[0]].parent}"
+        return f"holds {quantity(len(new), 'case')}, a folder too deep; {cure}"
+    if there and not new:
+        patient, visit = min(there)
+        return f"another folder is {patient} visit {visit} too; remove one of the two, or rename it"
     if not prefixes and (cures := _cures(images)):
         return "; ".join(cures)
     if not nearest.startswith("BraTS"):

@@ -30,9 +30,15 @@ _CURES = {
     **dict.fromkeys((".mgz", ".mgh"), "convert MGH with nib-convert, which comes with nibabel"),
     ".mnc": "convert MINC with mnc2nii",
     ".mif": "convert MIF with mrconvert",
+    **dict.fromkeys((".brik", ".head"), "convert AFNI with 3dAFNItoNIFTI"),
+    **dict.fromkeys(
+        (".zip", ".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst"),
+        "unpack the archive, or move it out if that is done",
+    ),
 }
 # Scanners and archives write DICOM without an ending: IM0001, or the series' number. README is none.
 _DICOM = re.compile(r"dicomdir|[^.]*\d[^.]*|.*\.\d+", re.IGNORECASE)
+_MAY_BE_DICOM = "if it is DICOM, convert it with dcm2niix; if it is no scan, give its name an ending, such as .txt"
 
 
 @dataclass(frozen=True)
@@ -81,15 +87,17 @@ def modality_name(name: str) -> str:
 def is_image(name: str) -> bool:
     """Whether a file may hold an image, as its name tells, in whatever format.
 
-    >>> [is_image(name) for name in ("a.nii.gz.part", "a.nrrd", "IM0001", "1.2.840.113", "README", "a.json")]
-    [True, True, True, True, False, False]
+    >>> [is_image(name) for name in ("a.nii.gz.part", "a.nrrd", "a.tar.gz", "IM0001", "1.2.840", "README", "a.csv.gz")]
+    [True, True, True, True, True, False, False]
     """
     return ".nii" in name.lower() or conversion(name) is not None
 
 
 def conversion(name: str) -> str | None:
-    """What makes NIfTI of a file; None where it is NIfTI, or no image."""
-    ending = re.search(r"\.[a-z]+(?=(\.gz)?$)", name.lower())
+    """What makes NIfTI of a file, or of what is in an archive; None where it is NIfTI, or no image."""
+    if stem(name):
+        return None
+    ending = re.search(r"\.[a-z0-9]+(?=(\.gz)?$)", name.lower())
     if ending and ending[0] in _CURES:
         return _CURES[ending[0]]
-    return _CURES[".dcm"] if _DICOM.fullmatch(name) else None
+    return _MAY_BE_DICOM if _DICOM.fullmatch(name) else None

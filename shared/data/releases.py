@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import get_args
 
@@ -66,15 +66,18 @@ def brats2023(root: Folder, labels: str) -> Found:
 def ucsf_pdgm(root: Folder, labels: str) -> Found:
     """`UCSF-PDGM-NNNN[_FUddd]_nifti/*_{FLAIR,T1,T1c,T2,tumor_segmentation}.nii[.gz]`, here or in `UCSF-PDGM-v*/`.
 
-    FUddd is a visit ddd days after the first. The grade is the WHO grade in `UCSF-PDGM-metadata*.csv`.
+    FUddd is a visit ddd days after the first. The grade is the WHO grade in `UCSF-PDGM-metadata*.csv`; a follow-up
+    without a line of its own there has the patient's.
     """
     places = [root, *(folder for folder in root.folders if folder.name.startswith("UCSF-PDGM-v"))]
     grades, found = _grades_ucsf(places), list[tuple[Folder, Case]]()
-    for folder in (folder for place in places for folder in place.folders):
+    folders = [folder for place in places for folder in place.folders]
+    names = {folder.name.removesuffix("_nifti").lower() for folder in folders}
+    for folder in folders:
         if match := _of_ucsf(folder):
             # A follow-up's files may have its whole name or the patient's.
-            named = (_named(folder, name) for name in (folder.name.removesuffix("_nifti"), match[1]))
-            grade = grades.get(_ucsf_id(match[1]))
+            named = (_named(folder, name, names) for name in (folder.name.removesuffix("_nifti"), match[1]))
+            grade = grades.get(_ucsf_id(folder.name), grades.get(_ucsf_id(match[1])))
             found += [
                 (folder, _case(match[1], match[2] or "000", files, labels, grade))
                 for files in [next(filter(None, named), {})]
@@ -118,8 +121,9 @@ def _weeks(patient: Folder, labels: str) -> Iterator[tuple[Folder, Case]]:
 
 def _flat(root: Folder) -> Iterator[tuple[Folder, Files]]:
     """The folders whose files carry their names, as all of BraTS come."""
+    names = {folder.name.lower() for folder in root.folders}
     for folder in root.folders:
-        files = _named(folder, folder.name)
+        files = _named(folder, folder.name, names)
         # Case 355 of BraTS 2020 was published with the mask W39_1998.09.19_Segm.nii.
         misnamed = [folder.path / name for name in folder.files if re.search(r"_Segm\.nii", name)]
         if misnamed and MASK not in files:
@@ -128,17 +132,21 @@ def _flat(root: Folder) -> Iterator[tuple[Folder, Files]]:
             yield folder, files
 
 
-def _named(folder: Folder, name: str) -> Files:
+def _named(folder: Folder, name: str, others: Set[str]) -> Files:
     """The images and masks that `name` and their modality name: NAME_t1.nii.gz.
 
-    Where there are none, those with one and the same addition to it: NAME_native_t1.nii.gz.
+    Where there are none, those with one and the same addition to it, NAME_native_t1.nii.gz, unless this begins with one
+    of the `others`: the names of the folders beside, in small letters.
     """
     by_prefix: dict[str, Files] = {}
     for file, parsed in folder.named.items():
         by_prefix.setdefault(parsed.prefix.lower(), {}).setdefault(parsed.what, []).append(folder.path / file)
     name = name.lower()
     added = [prefix for prefix in by_prefix if prefix.startswith(name) and prefix[len(name) :][:1] in SEPARATORS]
-    return by_prefix.get(name) or (by_prefix[added[0]] if len(added) == 1 else {})
+    if name in by_prefix or len(added) != 1:
+        return by_prefix.get(name, {})
+    ends = (end for end, mark in enumerate(f"{added[0]}_") if mark in SEPARATORS and end > len(name))
+    return {} if others & {added[0][:end] for end in ends} else by_prefix[added[0]]
 
 
 def _of_2023(folder: Folder, files: Files) -> bool:
@@ -182,7 +190,7 @@ def _grades_2020(root: Folder) -> dict[str, Grade]:
 
 
 def _grades_ucsf(places: list[Folder]) -> dict[str, Grade]:
-    """Grade by patient, from the columns ID and WHO CNS Grade of the newest UCSF-PDGM-metadata*.csv."""
+    """Grade by line, a patient's or a follow-up's, from ID and WHO CNS Grade of the newest UCSF-PDGM-metadata*.csv."""
     tables = [place.path / name for place in places for name in fnmatch.filter(place.files, "UCSF-PDGM-metadata*.csv")]
     tables.sort(key=lambda path: path.name)
     grades: dict[str, Grade] = {}
@@ -190,11 +198,11 @@ def _grades_ucsf(places: list[Folder]) -> dict[str, Grade]:
         if missing := {"ID", "WHO CNS Grade"} - row.keys():
             raise DataError("bad_table", f"{tables[-1]}: no column {min(missing)}; copy it again from its source")
         grade = as_grade(row["WHO CNS Grade"])
-        if grade and ("_FU" not in row["ID"] or _ucsf_id(row["ID"]) not in grades):
-            grades[_ucsf_id(row["ID"])] = grade
+        if grade and grades.setdefault(_ucsf_id(row["ID"]), grade) != grade:
+            raise DataError("bad_table", f"{tables[-1]}: {row['ID']} is both HGG and LGG; leave the right line")
     return grades
 
 
 def _ucsf_id(name: str) -> str:
-    """The patient of a folder (UCSF-PDGM-0004) as of the table (UCSF-PDGM-004)."""
-    return re.sub(r"^UCSF-PDGM-0*(\d+).*", r"\1", name)
+    """Patient and follow-up of a folder (UCSF-PDGM-0004_FU016d_nifti) as of the table (UCSF-PDGM-004_FU016d)."""
+    return re.sub(r"^UCSF-PDGM-0*(\d+)(_FU\d+d)?.*", r"\1\2", name)

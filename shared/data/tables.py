@@ -11,6 +11,7 @@ from shared.data.cases import Case, Found, Grade, Side
 from shared.data.folders import Folder
 from shared.data.names import MODALITIES, modality_name
 from shared.data.volume import DataError, Scan
+from shared.wording import quantity
 
 MANIFEST = "cases.csv"
 COLUMNS = ("patient", "visit", "date", "mask", "grade", "site", "scanner", "split")
@@ -94,9 +95,8 @@ def read_table(path: Path) -> Rows:
         raise bad_table(path, f"column {twice[0]}: is there {counts[twice[0]]} times; leave one")
     for number, line in rows:
         if len(line) != len(header):
-            raise bad_table(
-                path, f"row {number}: has {len(line)} values for {len(header)} columns; mind commas in names"
-            )
+            has = f"{quantity(len(line), 'value')} for {quantity(len(header), 'column')}"
+            raise bad_table(path, f"row {number}: has {has}; mind commas in names")
         if stray := [value for name, value in zip(header, line, strict=True) if value and not name]:
             raise bad_table(
                 path, f"row {number}: {stray[0]!r} is in a column without a name; name or remove the column"

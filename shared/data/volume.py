@@ -17,6 +17,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from shared.terminal import UserError
+from shared.wording import quantity
 
 Floats = npt.NDArray[np.float32]
 
@@ -103,7 +104,7 @@ def volume_of(scan: Scan, image: Any) -> Volume:
     path, shape = scan.path, tuple(image.shape)
     if scan.channel is not None:
         if len(shape) != 4 or scan.channel >= shape[3] or scan.channels not in (None, shape[3]):
-            wanted = f"{scan.channels or 'one more'} channels"
+            wanted = quantity(scan.channels, "channel") if scan.channels else "one more channel"
             raise DataError("not_3d", f"{scan}: the file has shape {shape}; give a 4D file with {wanted}")
     elif len(shape) < 3 or any(size != 1 for size in shape[3:]) or 0 in shape:
         raise DataError(
@@ -137,9 +138,8 @@ def check_finite(scan: Scan, volume: Volume) -> None:
     """Raise DataError, non_finite, where a voxel is NaN or infinite."""
     size, bad = volume.array.size, int(volume.array.size - np.isfinite(volume.array).sum())
     if bad:
-        raise DataError(
-            "non_finite", f"{scan}: {bad} of {size} voxels are NaN or infinite; export it again, or set them to 0"
-        )
+        found = f"{bad} of {quantity(size, 'voxel')} {'is' if bad == 1 else 'are'} NaN or infinite"
+        raise DataError("non_finite", f"{scan}: {found}; export it again, or set them to 0")
 
 
 class _Kept(threading.local):
@@ -211,7 +211,7 @@ def image_of(path: Path, content: bytes) -> Any:
     if len(content) < needed:  # before numpy asks for memory that a damaged header claims
         raise DataError(
             "truncated",
-            f"{path}: holds {len(content)} bytes, its header says {needed}; copy it again from its source",
+            f"{path}: holds {quantity(len(content), 'byte')}, its header says {needed}; copy it again from its source",
         )
     return image
 

@@ -12,6 +12,7 @@ from shared.config import DataConfig
 from shared.data.samples import Batch
 from shared.tasks.means import LOSS, out_of_range, over_patients, over_sites
 from shared.tasks.scores import COUNTS, RATES, auc_with_interval, rates_with_intervals
+from shared.wording import quantity
 
 
 class Grading:
@@ -80,7 +81,7 @@ class Grading:
         if found := out_of_range(metrics, {"loss": LOSS} | shares | counts):
             return found
         if set(COUNTS) <= metrics.keys() and not _adds_up(metrics, patients):
-            return f"counts that are not of {patients} patients"
+            return f"counts that are not of {quantity(patients, 'patient')}"
         return None
 
     @staticmethod

@@ -27,6 +27,7 @@ from shared.data.dataset import Patient
 from shared.data.samples import Batch
 from shared.parse import ConfigError
 from shared.seeding import seed_of
+from shared.wording import quantity
 from simulation.attacks.settings import AttackConfig, Row
 from simulation.attacks.target import Target, plan_of
 
@@ -78,7 +79,7 @@ def canaries(targets: Sequence[Target], settings: AttackConfig, out: Path) -> li
     rows: list[Row] = []
     audits: dict[str, Audit] = {}
     for target in targets:
-        with Console(stderr=True).status(f"{target.label}: {settings.canaries} canaries"):
+        with Console(stderr=True).status(f"{target.label}: {quantity(settings.canaries, 'canary', 'canaries')}"):
             audits[target.label] = audit(*whole_plan(target)[:2], settings.canaries, settings.seed)
         rows.append({"run": target.label, **_figures(target, audits[target.label])})
     draw_scores(audits, out / "canaries.png")

@@ -24,6 +24,7 @@ from shared.parse import ConfigError
 from shared.tasks import TASKS, reading_of
 from shared.tasks.scores import auc_with_interval
 from shared.tasks.segmentation import Segmentation
+from shared.wording import quantity
 from simulation.attacks.settings import AttackConfig, Row
 from simulation.attacks.shadows import train_shadows
 from simulation.attacks.target import Target
@@ -50,8 +51,9 @@ def membership(targets: Sequence[Target], settings: AttackConfig, out: Path) -> 
     for target in targets:
         members = [inside for _, inside in target.patients]
         if min(sum(members), len(members) - sum(members)) < 2:
+            validating = quantity(len(members) - sum(members), "validation patient")
             raise ConfigError(
-                f"run={target.folder}: {sum(members)} training and {len(members) - sum(members)} validation patients; "
+                f"run={target.folder}: {sum(members)} training and {validating}; "
                 "membership needs two of both: more data.patients, or a larger data.validation"
             )
     rows: list[Row] = []
@@ -75,7 +77,7 @@ def _scores(target: Target, settings: AttackConfig, out: Path) -> dict[str, Floa
         shadows = list(train_shadows(target, settings, out))
         others = np.array([confidence(losses(shadow.model, device)) for shadow in shadows])
         inside = np.array([shadow.inside for shadow in shadows])
-        scores[f"{LIRA}, {settings.shadows} shadows"] = lira(confidence(seen), others, inside)
+        scores[f"{LIRA}, {quantity(settings.shadows, 'shadow')}"] = lira(confidence(seen), others, inside)
     return scores
 
 

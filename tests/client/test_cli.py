@@ -77,7 +77,7 @@ def test_what_is_wrong_is_on_the_screen_in_the_json_and_on_the_page(
     PLANTS["empty_mask"](folder)
     assert check(monkeypatch, f"data.root={root}", "data.labels=brats2020", f"out={out}") == 1
     screen = capsys.readouterr().out
-    assert "error: non_finite: " in screen and "1 cases" not in screen and "2 cases, 1 with errors" in screen
+    assert "error: non_finite: " in screen and "1 case," not in screen and "2 cases, 1 with errors" in screen
     clean, spoilt = json.loads((out / "check.json").read_text())["cases"]
     assert clean["status"] == "ok" and spoilt["status"] == "error"
     assert {each["code"]: (each["severity"], each["file"]) for each in spoilt["findings"]} == {
@@ -102,8 +102,8 @@ def test_what_no_case_has_is_on_the_screen_in_the_json_and_on_the_page(
     screen = capsys.readouterr().out
     assert f"error: not_understood: {root / 'renamed'}: BraTS20_Training_002_flair.nii.gz" in screen
     assert any("renamed" in line and "not_understood" in line and str(root) not in line for line in screen.splitlines())
-    assert "not used: *_adc.nii.gz: 1 files" in screen
-    last = "1 cases, 0 with errors, 0 with warnings only; not understood: 1 folder with 5 image files"
+    assert "not used: *_adc.nii.gz: 1 file\n" in screen
+    last = "1 case, 0 with errors, 0 with warnings only; not understood: 1 folder with 5 image files"
     assert last in screen.splitlines()
     found = json.loads((out / "check.json").read_text())
     assert found["summary"]["not_understood"] == found["summary"]["codes"]["not_understood"] == 1
@@ -133,7 +133,7 @@ def test_the_folder_of_one_case(
     """As predict takes it."""
     root = cases / "BraTS20_Training_001"
     assert check(monkeypatch, f"data.root={root}", "data.labels=brats2020", f"out={out}") == 0
-    assert "1 cases, 0 with errors" in capsys.readouterr().out
+    assert "1 case, 0 with errors" in capsys.readouterr().out
 
 
 def test_a_warning_alone_is_status_0(
@@ -311,7 +311,7 @@ def test_a_work_folder_gets_the_frozen_cohort_and_its_cache(
     next(root.glob("*/*_seg.nii.gz")).write_bytes(b"")
     words = [f"data.root={root}", "data.labels=brats2020", "data.spacing=null", f"work={work}", f"out={tmp_path / 'o'}"]
     assert check(monkeypatch, *words) == 1
-    assert "frozen and prepared: 1 patients to train" in capsys.readouterr().out
+    assert "frozen and prepared: 1 patient to train" in capsys.readouterr().out
     monkeypatch.delattr(manifest, "examine")
     monkeypatch.setattr(shared.data.prepare, "read_volume", None)
     site = SiteConfig(name="a", root=str(root), labels="brats2020", work=str(work))

@@ -131,6 +131,21 @@ def test_who_is_in_the_cohort(site):
     assert cohort.left_out == {"no_grade": 1, "missing_modality": 1}
 
 
+def test_no_visit_has_the_grade_of_another(tmp_path):
+    """A patient with two grades is left out, and one is read at the first visit that has a grade."""
+    rows = ["patient,visit,flair,t1ce,grade"]
+    for name in ("P0", "P1"):
+        write(tmp_path / "scans", name, None)
+        files = ",".join(f"{name}/{name}_{modality}.nii.gz" for modality in ("flair", "t1ce"))
+        grades = ("", "LGG") if name == "P0" else ("LGG", "HGG")
+        rows += [f"{name},{visit},{files},{grade}" for visit, grade in enumerate(grades)]
+    (tmp_path / "scans" / "cases.csv").write_text("\n".join(rows))
+    site = SiteConfig(name="a", root=str(tmp_path / "scans"), labels="brats2020", work=str(tmp_path))
+    cohort = open_cohort(site, DATA, "graded")
+    assert [(patient.name, patient.visits, patient.grade) for patient in cohort.train] == [("P0", ("1",), "LGG")]
+    assert cohort.left_out == {"two_grades": 1}
+
+
 def test_a_site_without_grades_says_so(site, tmp_path):
     (tmp_path / "scans" / "name_mapping.csv").unlink()
     with pytest.raises(DataError, match="none of 6 patients can be used") as caught:

@@ -74,6 +74,17 @@ def test_brats_2023_sorts_visits_within_patients_and_names_modalities_canonicall
     assert cases[2].mask is None
 
 
+@pytest.mark.parametrize(
+    ("own", "other", "ends"),
+    [("B_1", "B_1_2", "_t1"), ("B_1", "B_1_2", "_native_t1"), ("UCSF-PDGM-0004_nifti", "UCSF-PDGM-0004_FU016d", "_T1")],
+)
+def test_no_case_has_the_scans_of_a_folder_beside_it(tmp_path, own, other, ends):
+    """B_1_2 begins as B_1 does: with copied files it was two patients with the same scans, or the first visit's."""
+    touch(tmp_path, *(f"{folder}/{other}{ends}.nii.gz" for folder in (own, other)))
+    [case] = find_cases(tmp_path, "brats2020")
+    assert case.images == {"t1": Scan(tmp_path / f"{other}/{other}{ends}.nii.gz")}
+
+
 @pytest.mark.parametrize("inside", ["", "UCSF-PDGM-v3/"])
 def test_ucsf_pdgm_has_who_grades_and_follow_ups_are_visits_of_their_patient(tmp_path, inside):
     """Folders have four digits and the table three; a follow-up that were a patient of its own could leak."""
@@ -90,12 +101,15 @@ def test_ucsf_pdgm_has_who_grades_and_follow_ups_are_visits_of_their_patient(tmp
         ("UCSF-PDGM-0007", "000", "HGG"),
         ("UCSF-PDGM-0007", "001", "HGG"),
         ("UCSF-PDGM-0100", "000", None),
-        ("UCSF-PDGM-0391", "000", "LGG"),  # the first exam's grade; the follow-up's stands first in the table
-        ("UCSF-PDGM-0391", "016", "LGG"),
+        ("UCSF-PDGM-0391", "000", "LGG"),
+        ("UCSF-PDGM-0391", "016", "HGG"),  # its own line's; a run that grades is told that they differ
     ]
     names = {modality: scan.path.name for modality, scan in cases[0].images.items()}
     assert names == {m: f"UCSF-PDGM-0007_{m.replace('t1ce', 't1c').upper().replace('C', 'c')}.nii.gz" for m in FOUR}
     assert cases[0].mask.path.name == "UCSF-PDGM-0007_tumor_segmentation.nii.gz" and cases[1].mask is None
+    with (tmp_path / "UCSF-PDGM-metadata_v2.csv").open("a") as file:
+        file.write("UCSF-PDGM-0007,F,2\n")  # the last line counted
+    assert "UCSF-PDGM-0007 is both HGG and LGG; leave the right line" in str(fault(tmp_path))
 
 
 def test_lumiere_is_read_in_order_of_weeks_on_the_grid_of_the_masks(tmp_path):
@@ -197,11 +211,12 @@ def test_a_patient_on_both_sides_of_a_datalist_is_found_on_both(tmp_path):
             "training[0].label: ['b.nii'] is no",
         ),
         ({"training": [{"image": "a.nii"}] * 2, "modality": ["t1"]}, "training[1]: a visit 000 again"),
-        ({"channel_names": MSD, "labels": {}}, "has no list `training`"),
+        ({"channel_names": MSD, "labels": {}}, "names no cases; add entries to its list `training`"),
+        ({"test": ["a.nii"], "modality": ["t1"]}, "has test cases alone, which gliofed leaves out"),
     ],
 )
 def test_a_faulty_datalist_is_named(tmp_path, listing, words):
-    touch(tmp_path, "a.nii", "b.nii")
+    touch(tmp_path, "a.nii", "b.nii", "B_1/B_1_t1.nii")
     error = fault(listed(tmp_path, **listing))
     assert "dataset.json" in str(error) and words in str(error)
 

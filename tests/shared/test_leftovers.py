@@ -5,6 +5,7 @@ import os
 import pytest
 
 from shared.data.datalist import DATALIST
+from shared.data.folders import DEEPEST
 from shared.data.layouts import LAYOUTS, find_cases, take_inventory
 from shared.data.leftovers import NEAREST, counted
 from shared.data.tables import MANIFEST
@@ -66,6 +67,10 @@ def test_names_that_real_files_have_are_read(root, names):
         (["B_9/B_9_t1.hdr", "B_9/B_9_t1.img"], "B_9", "does not tell left from right"),
         (["B_9/B_9_t1.mgz"], "B_9", "nib-convert"),
         (["B_9_t1.nii.gz", "B_9_t2.nii.gz"], "", "a folder of its own"),
+        (["B_8.tar.gz", "B_9.zip"], "", "unpack the archive"),
+        (["B_9/B_9.7z"], "B_9", "unpack the archive"),
+        (["B_9/B_9_t1+orig.BRIK.gz", "B_9/B_9_t1+orig.HEAD"], "B_9", "3dAFNItoNIFTI"),
+        (["notes2024"], "", "if it is no scan, give its name an ending"),  # as DICOM often has none
     ],
 )
 def test_what_is_no_case_is_named_with_its_files_the_nearest_layout_and_the_cure(root, names, folder, cure):
@@ -81,6 +86,68 @@ def test_what_is_no_case_is_named_with_its_files_the_nearest_layout_and_the_cure
     assert f"1 folder with {len(names)} image file" in counted([stray])
 
 
+@pytest.mark.parametrize(
+    ("place", "names"),
+    [
+        ("B_1", [f"B_9_{name}.nii.gz" for name in FOUR]),
+        ("B_1/B_9", [f"B_9_{name}.nii.gz" for name in FOUR]),
+        ("B_1/B_9", [f"{name}.nii.gz" for name in FOUR]),
+        ("B_1/B_9", ["anat/B_9_t1.nii.gz", "seg/B_9_seg.nii.gz"]),
+        ("B_1/more/B_10", ["B_10_t1.nii.gz"]),  # not B_1 with an addition
+        ("B_1/B_1_2", ["B_1_2_t1.nii.gz"]),
+        ("B_1", ["B_9_t1.mha"]),
+    ],
+)
+def test_a_patient_in_the_folder_of_another_is_named(root, place, names):
+    """They were counted as further images of B_1."""
+    touch(root, *(f"{place}/{name}" for name in names), "B_1/B_1_adc.nii.gz", "B_1/raw/B_1_t1.nii.gz")
+    inventory = take_inventory(root, "brats2021")
+    [stray] = inventory.not_understood
+    assert stray.folder == root / place and stray.files == sorted(root / place / name for name in names)
+    assert "in the folder of B_1; move them into a folder B_" in str(stray)
+    assert inventory.not_used == {"*_adc.nii.gz": 1, "raw/*_t1.nii.gz": 1}
+
+
+def test_what_lies_in_many_cases_is_a_kind_of_image_and_nobodys(root):
+    """Else a folder of hundreds had a finding in each case."""
+    for number in (2, 3):
+        touch(root, f"B_{number}/B_{number}_t1.nii.gz")
+    for number in (1, 2, 3):
+        own = f"B_{number}_raw"
+        touch(root, *(f"B_{number}/{name}_t1.nii.gz" for name in ("native/native", "MNI152/x", f"{own}/{own}")))
+        touch(root, f"B_{number}/wm_seg.nii.gz")  # a mask alone is no patient
+    inventory = take_inventory(root, "brats2021")
+    assert not inventory.not_understood and inventory.not_used.total() == 12
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_no_folder_that_could_not_be_listed_is_passed_over(root, listed):
+    """In the folder of a case, and with a table. Those far deeper met Python's limit of recursion."""
+    touch(root, "B_1/" + "d/" * DEEPEST + "B_9_t1.nii.gz")
+    if listed:
+        (root / MANIFEST).write_text("patient,t1\nB_1,B_1/B_1_t1.nii.gz\n")
+    inventory = take_inventory(root, "brats2021")
+    assert not inventory.not_used
+    assert str(inventory.not_understood[-1]) == (
+        f"{root / 'B_1'}{'/d' * DEEPEST}: lies more than {DEEPEST} folders deep; move what is in it up, or out"
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "cure"),
+    [
+        ("more/UCSF-PDGM-v5", "holds 1 case, a folder too deep; move them into {root}, or give data.root={place}"),
+        ("UCSF-PDGM-v3/UCSF-PDGM-v3", "move them into {root}/UCSF-PDGM-v3, or give data.root={place}"),
+    ],
+)
+def test_a_second_root_of_a_release_is_no_copy_of_the_first(tmp_path, place, cure):
+    """It held two cases for one, or was said to have a patient who was nowhere else."""
+    touch(tmp_path, "UCSF-PDGM-v3/UCSF-PDGM-0001_nifti/UCSF-PDGM-0001_T1.nii.gz")
+    touch(tmp_path, f"{place}/UCSF-PDGM-0002_nifti/UCSF-PDGM-0002_T1.nii.gz")
+    [stray] = take_inventory(tmp_path, "ucsf_pdgm").not_understood
+    assert cure.format(root=tmp_path, place=tmp_path / place) in str(stray)
+
+
 def test_every_layout_of_names_says_what_it_looks_like():
     assert {*NEAREST} == {*LAYOUTS} - {MANIFEST, DATALIST}
 
@@ -88,11 +155,12 @@ def test_every_layout_of_names_says_what_it_looks_like():
 def test_an_empty_folder_is_named_and_one_of_other_files_is_counted(root):
     """A patient's copy may have failed; notes are no patient."""
     (root / "B_9").mkdir()
+    (root / "B_1/B_7").mkdir()
     touch(root, "notes/readme.txt", ".hidden/B_8_t1.nii.gz")
     inventory = take_inventory(root, "brats2021")
     [stray] = inventory.not_understood
     assert stray.folder == root / "B_9" and "empty" in str(stray)
-    assert inventory.not_used == {"notes/ (no image)": 1}
+    assert inventory.not_used == {"notes/ (no image)": 1, "B_7/ (no image)": 0}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")

@@ -150,7 +150,7 @@ def test_too_few_updates_fail_the_round_and_can_be_resumed(values: Values, out: 
     settings = values("sites=2", "round.quorum=2", "faults={site-1:nan}", f"out={out}")
     assert simulate(settings).status == "failed"
     end = json.loads((out / "history.jsonl").read_text().splitlines()[-1])
-    few = "round 1: 1 updates counted, fewer than round.quorum=2; of 1 sites 1: "
+    few = "round 1: 1 update counted, fewer than round.quorum=2; of 1 site 1: "
     assert end["reason"].startswith(few) and "not finite" in end["reason"]
     run = json.loads((out / "run.json").read_text())
     run["simulation"]["faults"] = {}  # the site was mended

@@ -119,7 +119,7 @@ def test_a_run_is_told_what_reading_only_its_scans_would_tell(
 
 NO_PLACE = {
     "unreadable", "truncated", "bad_crc", "empty_file", "wrong_format", "not_3d", "size",
-    "missing_modality", "missing_mask", "no_grade", "two_files",
+    "missing_modality", "missing_mask", "no_grade", "two_grades", "two_files",
 }  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def test_what_has_a_place_has_a_picture(planted: tuple[dict[str, str], list[Case
 
 
 def test_every_code_is_planted() -> None:
-    assert {*PLANTS, "duplicate", "split_leak", "no_grade", "not_understood"} == {*ERRORS, *WARNINGS}
+    assert {*PLANTS, "duplicate", "split_leak", "no_grade", "two_grades", "not_understood"} == {*ERRORS, *WARNINGS}
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +163,8 @@ def test_of_two_copies_the_one_that_can_be_used_is_kept(few: list[Case]) -> None
     cases = [replace(few[0], mask=None), replace(few[0], patient="copy")]
     reports = check(cases)
     assert [codes_of(report) for report in reports] == [{"missing_mask", "duplicate"}, set()]
+    reports = check([replace(few[0], grade=None), replace(few[0], patient="copy")], "grading")
+    assert [codes_of(report) for report in reports] == [{"no_grade", "duplicate"}, set()]
 
 
 def test_units_of_another_scanner_are_no_outlier(phantoms: Path) -> None:
@@ -214,6 +216,25 @@ def test_grading_asks_for_grades_and_not_for_masks(few: list[Case], tmp_path: Pa
     assert [codes_of(report) for report in reports] == [set(), {"no_grade"}, {"missing_modality"}]
     assert [report.status for report in reports] == ["ok", "error", "warning"]
     assert broken in [file.path for report in reports for file in report.files]  # a run that segments may come later
+
+
+def test_no_visit_is_graded_as_another_is(few: list[Case]) -> None:
+    """The first that was written counted for all; a tumour may progress, and a line may be wrong."""
+    visits = [replace(case, patient="P", visit=str(visit)) for visit, case in enumerate(few)]
+    inspected = examine(visits, RULES, 1, draw=False)
+    for grades, codes in (
+        (("HGG", "LGG", None), [{"two_grades"}] * 3),
+        (("HGG", "HGG", None), [set(), set(), {"no_grade"}]),
+        ((None, None, None), [{"no_grade"}] * 3),
+    ):
+        cases = [replace(case, grade=grade) for case, grade in zip(visits, grades, strict=True)]
+        for task, expected in (("grading", codes), ("segmentation", [set()] * 3)):
+            reports = judge(cases, inspected, RULES, MODALITIES, task)
+            assert [codes_of(report) for report in reports] == expected
+    told = judge(
+        [replace(visits[0], grade="LGG"), replace(visits[1], grade="HGG")], inspected[:2], RULES, MODALITIES, "grading"
+    )
+    assert "P: has the grades HGG (visit 1) and LGG (visit 0); give" in told[0].findings[0].message
 
 
 def test_every_file_is_hashed_and_processes_change_nothing(few: list[Case]) -> None:

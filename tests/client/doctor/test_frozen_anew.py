@@ -10,6 +10,7 @@ from frozen_site import DATA, changed, frozen_anew, scan
 from client.doctor import manifest
 from client.doctor.consent import add_withdrawn
 from client.doctor.manifest import NonePassedError, admit, manifest_path
+from shared.data.layouts import find_cases
 from shared.data.volume import DataError
 from shared.files import write_json
 from shared.site_config import CheckConfig, SiteConfig
@@ -100,3 +101,16 @@ def test_who_withdrew_stays_out(site: SiteConfig) -> None:
         add_withdrawn(Path(site.work), name)
     with pytest.raises(DataError, match="every patient of the cohort withdrew"):
         admit(site, DATA, "segmentation")
+
+
+def test_the_same_scans_under_another_name_stay_out(site: SiteConfig) -> None:
+    """Else a scan could be trained on and validated with. Also where it is frozen anew, and the mask differs."""
+    own, twin = scan(site, 0).parent, Path(site.root) / "Twin_9"
+    admitted = admit(site, DATA, "segmentation").cases
+    twin.mkdir()
+    for file in own.iterdir():
+        shutil.copy(file, twin / file.name.replace(own.name, twin.name))
+    shutil.copy(scan(site, 1, "_seg.nii.gz"), twin / "Twin_9_seg.nii.gz")
+    assert len(find_cases(Path(site.root), site.labels)) == 4
+    anew = admit(frozen_anew(site), DATA, "segmentation")
+    assert anew.cases == admitted and anew.left_out == {"duplicate": 1}

@@ -24,7 +24,7 @@ def test_what_only_a_prediction_needs_is_not_counted(site: SiteConfig) -> None:
     """A site is asked to train; a case without an image is missed there alone."""
     scan(site, 0).unlink()
     (warning,) = left_out_warnings(frozen_anew(site))
-    assert "1 of 3 cases are left out of segmentation (1 missing_modality)" in warning
+    assert "1 of 3 cases is left out of segmentation (1 missing_modality)" in warning
 
 
 def test_only_what_the_site_may_be_asked_for_is_missed(site: SiteConfig) -> None:

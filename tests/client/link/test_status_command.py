@@ -126,7 +126,7 @@ def test_after_a_while(folder: Path, shown: Any) -> None:
         f"refused code: {'c' * 64}" in text
         and f"epsilon of each patient: {spent:.3f} at delta=0.0001; ceiling: 3" in text
     )
-    assert "consent withdrawn: 1 patients" in text
+    assert "consent withdrawn: 1 patient;" in text
     found = shown(as_json=True)
     assert found["withdrawn"] == 1
     assert [each["round"] for each in found["receipts"]] == list(range(3, 13))

@@ -117,7 +117,7 @@ def test_what_no_case_has_is_named(trained, cases, tmp_path, out, monkeypatch, c
     (root / "BraTS20_Training_001").rename(root / "renamed")
     assert command(monkeypatch, f"model={trained}", f"data.root={root}", "data.labels=brats2020", f"out={out}") == 1
     printed = capsys.readouterr()
-    assert "1 of 1 cases predicted; not understood: 1 folder" in printed.out
+    assert "1 of 1 case predicted; not understood: 1 folder" in printed.out
     assert "renamed" in json.loads((out / "predict.json").read_text())["not_understood"][0]
     assert printed.err.startswith(f"not understood: {root / 'renamed'}: BraTS20_Training_001_flair.nii.gz")
 

@@ -67,7 +67,7 @@ def test_nothing_is_left_but_the_line_of_the_log(
         patched.setattr(Path, "open", refuse)
         assert command(monkeypatch, WHO, work) == 0
     said = capsys.readouterr().out
-    assert f"{WHO} is withdrawn: 1 entries of the cache and 1 stored replies removed" in said
+    assert f"{WHO} is withdrawn: 1 entry of the cache and 1 stored reply removed" in said
     assert f"trained with {WHO}: run r; tell its aggregator" in said and "check.html" in said
     assert traces(work) == [] and not replies & set((work / "outbox").iterdir())
     assert f"{WHO}9" in (work / "site.log").read_text()

@@ -209,7 +209,7 @@ def test_an_update_does_not_count_once_its_site_is_expelled(
             line.names = {B: "b"} | ({9: "a"} if again else {})
 
         sites.ask = expelling  # type: ignore[method-assign]
-        with pytest.raises(RoundError, match="1 updates counted") as failed:
+        with pytest.raises(RoundError, match="1 update counted") as failed:
             run.round(State(round=0, weights=weights), [])
     told = {site: (line["status"], line["reason"]) for site, line in failed.value.event["sites"].items()}
     assert told == {"a": ("refused", "expelled"), "b": ("counted", None)}
