@@ -12,13 +12,13 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from client.doctor.consent import hold_patients, read_consent
-from client.round.audit import Audit, SiteKeys
-from client.round.memory import ran_out
-from client.round.policy import OF_NO_PATIENT, DeclinedError, counts_leave
-from shared.messages import CODES, MessageError, Reply, Request, leaving
-from shared.site_config import SiteConfig
-from shared.terminal import plain
+from gliofed.client.doctor.consent import hold_patients, read_consent
+from gliofed.client.round.audit import Audit, SiteKeys
+from gliofed.client.round.memory import ran_out
+from gliofed.client.round.policy import OF_NO_PATIENT, DeclinedError, counts_leave
+from gliofed.shared.messages import CODES, MessageError, Reply, Request, leaving
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.terminal import plain
 
 LOG = logging.getLogger("gliofed.site")
 LONGEST_LOG = 32 * 2**20
@@ -98,7 +98,7 @@ def _work(kind: str, site: SiteConfig, message: Message, audit: Audit, watched: 
         audit.admit(request)
         if not watched:
             return _done(kind, site, request)
-        from client.round.watchdog import limit_of, within
+        from gliofed.client.round.watchdog import limit_of, within
 
         return within(limit_of(site.policy, request.config), partial(_done_in_thread, kind, site, request))
     except Exception as error:  # whatever it is must not leave the site
@@ -108,7 +108,7 @@ def _work(kind: str, site: SiteConfig, message: Message, audit: Audit, watched: 
 
 def _done(kind: str, site: SiteConfig, request: Request) -> Reply:
     # Imported here, where a broken installation is a code as well, and not a stack trace at the server.
-    from client.round import work
+    from gliofed.client.round import work
 
     withdrawn = read_consent(Path(site.work)).withdrawn
     reply: Reply = getattr(work, kind)(site, request)

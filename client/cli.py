@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from shared.terminal import WRONG_USE, UserError, enter, path_word, tell
+from gliofed.shared.terminal import WRONG_USE, UserError, enter, path_word, tell
 
 # All else is imported where it is used: Ctrl-C is answered meanwhile, and no command waits for what it does not need.
 
@@ -99,15 +99,15 @@ def _run() -> int:
     if command == "check":
         return _check(words)
     if command == "predict":
-        from client.prediction.predict_command import predict_command
+        from gliofed.client.prediction.predict_command import predict_command
 
         return predict_command(words)
     if command == "ledger":
-        from client.round.ledger_command import ledger_command
+        from gliofed.client.round.ledger_command import ledger_command
 
         return ledger_command(words)
     if command == "audit":
-        from client.round.audit_command import audit_command
+        from gliofed.client.round.audit_command import audit_command
 
         return audit_command(words)
     if command in ("join", "approve", "start", "status", "withdraw"):
@@ -141,12 +141,12 @@ def _hospital(command: str, words: list[str]) -> int:
         parser.add_argument("--json", action="store_true")
     given = parser.parse_args(words)
     if command == "join":
-        from client.link.join import join
+        from gliofed.client.link.join import join
 
         print("\n".join(join(given.kit, given.into, patients=given.patients, kit_hash=given.hash)))
         return 0
     if command == "approve":
-        from client.link.approve import approve, unpack, withdraw
+        from gliofed.client.link.approve import approve, unpack, withdraw
 
         if given.withdraw:
             return withdraw(given.folder, given.withdraw)
@@ -154,25 +154,25 @@ def _hospital(command: str, words: list[str]) -> int:
             return unpack(given.folder, given.code, given.unpack)
         return approve(given.folder, given.code, given.hash)
     if command == "start":
-        from client.link.start import start
+        from gliofed.client.link.start import start
 
         return start(given.folder)
     if command == "withdraw":
-        from client.link.withdraw_command import undo_command, withdraw_command
+        from gliofed.client.link.withdraw_command import undo_command, withdraw_command
 
         return (undo_command if given.undo else withdraw_command)(given.patient, given.folder, given.yes)
-    from client.link.status_command import status
+    from gliofed.client.link.status_command import status
 
     return status(given.folder, given.json)
 
 
 def _check(words: list[str]) -> int:
-    from shared.hydra_words import composed
+    from gliofed.shared.hydra_words import composed
 
     try:
         values = composed("check", words, PATHS)
         # Only now, so that a mistyped key is answered at once.
-        from client.doctor.check_command import check
+        from gliofed.client.doctor.check_command import check
 
         return check(values)
     except UserError as error:

@@ -6,12 +6,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.app import Context
 
-from client.app import make_client_app
-from client.link.site_file import read_site
-from client.round.audit import SiteKeys
-from shared.keys import read_authority
-from shared.parse import ConfigError
-from shared.site_config import SiteConfig
+from gliofed.client.app import make_client_app
+from gliofed.client.link.site_file import read_site
+from gliofed.client.round.audit import SiteKeys
+from gliofed.shared.keys import read_authority
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.site_config import SiteConfig
 
 
 def _site(context: Context) -> SiteConfig:

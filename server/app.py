@@ -7,10 +7,10 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.round.asking import Agreed, Names
-from server.round.rounds import federate
-from server.round.run_keys import RunKeys
-from shared.config import RunConfig
+from gliofed.server.round.asking import Agreed, Names
+from gliofed.server.round.rounds import federate
+from gliofed.server.round.run_keys import RunKeys
+from gliofed.shared.config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from shared.terminal import enter, path_word, plain
-from shared.wording import quantity
+from gliofed.shared.terminal import enter, path_word, plain
+from gliofed.shared.wording import quantity
 
 
 def main() -> None:
@@ -18,11 +18,11 @@ def main() -> None:
 
 def _run() -> int | None:
     if sys.argv[1:2] == ["audit"]:
-        from server.round.audit_command import audit_command
+        from gliofed.server.round.audit_command import audit_command
 
         return audit_command(sys.argv[2:])
     if sys.argv[1:2] == ["run"]:
-        from server.link.run_command import run_command
+        from gliofed.server.link.run_command import run_command
 
         run_command(sys.argv[2:])
     else:
@@ -79,20 +79,20 @@ def _do(given: argparse.Namespace) -> None:
     if given.command == "report":
         _report(given.run, given.metric, given.json)
     elif given.command == "start":
-        from server.link.start import start
+        from gliofed.server.link.start import start
 
         start(given.folder)
     elif given.command == "status":
-        from server.link.status import status
-        from server.link.status_command import show
+        from gliofed.server.link.status import status
+        from gliofed.server.link.status_command import show
 
         show(status(given.folder), given.json)
     elif given.command == "logs":
-        from server.link.logs import logs
+        from gliofed.server.link.logs import logs
 
         logs(given.folder, given.name, given.follow)
     elif given.command == "stop":
-        from server.link.logs import stop
+        from gliofed.server.link.logs import stop
 
         _print(stop(given.folder, given.name))
     else:
@@ -106,11 +106,11 @@ def _print(sentences: list[str]) -> None:
 
 def _provisioning(given: argparse.Namespace) -> list[str]:
     """Do what makes and changes a federation's folder; the sentences to print."""
-    from server.provisioning.admit import admit, expel
-    from server.provisioning.certificates import ending_soon
-    from server.provisioning.provision import provision, renew
-    from shared.join_request import read_request
-    from shared.keys import spoken
+    from gliofed.server.provisioning.admit import admit, expel
+    from gliofed.server.provisioning.certificates import ending_soon
+    from gliofed.server.provisioning.provision import provision, renew
+    from gliofed.shared.join_request import read_request
+    from gliofed.shared.keys import spoken
 
     if given.command == "provision":
         return provision(given.file, given.into)
@@ -129,7 +129,7 @@ def _provisioning(given: argparse.Namespace) -> list[str]:
 
 def _ask_fingerprint() -> str:
     """Ask for what the hospital says, without showing what the request says: nobody can agree by pressing Enter."""
-    from shared.parse import ConfigError
+    from gliofed.shared.parse import ConfigError
 
     if not sys.stdin.isatty():
         raise ConfigError("nobody to ask; give the fingerprint that the hospital said by telephone, with --fingerprint")
@@ -143,12 +143,12 @@ def _ask_fingerprint() -> str:
 def _report(run: Path, metric: str | None, as_json: bool) -> None:
     from rich.console import Console
 
-    from server.report.bounds import bounds_of_run
-    from server.report.reasons import reasons_of_run
-    from server.report.table import results_table
-    from server.round.history import History
-    from shared.parse import ConfigError
-    from shared.tasks import TASKS
+    from gliofed.server.report.bounds import bounds_of_run
+    from gliofed.server.report.reasons import reasons_of_run
+    from gliofed.server.report.table import results_table
+    from gliofed.server.round.history import History
+    from gliofed.shared.parse import ConfigError
+    from gliofed.shared.tasks import TASKS
 
     path = run / "history.jsonl"
     if not path.exists():

@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 from flwr.app import Context
 
-from server.app import Federation, make_server_app
-from server.link.runs import AGREED, FEDERATION, NODES, announced
-from server.round.run_keys import open_keys
-from shared.config import RunConfig
-from shared.parse import ConfigError, parse
+from gliofed.server.app import Federation, make_server_app
+from gliofed.server.link.runs import AGREED, FEDERATION, NODES, announced
+from gliofed.server.round.run_keys import open_keys
+from gliofed.shared.config import RunConfig
+from gliofed.shared.parse import ConfigError, parse
 
 
 def _federation(context: Context) -> Federation:

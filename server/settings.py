@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from server.round.budget import BudgetError, noise_of_a_sum
-from server.round.fold import FOLDS
-from server.round.strategies import STRATEGIES
-from shared.config import DataConfig, RunConfig
-from shared.parse import ConfigError, parse
-from shared.sizes import outline
-from shared.wording import quantity
+from gliofed.server.round.budget import BudgetError, noise_of_a_sum
+from gliofed.server.round.fold import FOLDS
+from gliofed.server.round.strategies import STRATEGIES
+from gliofed.shared.config import DataConfig, RunConfig
+from gliofed.shared.parse import ConfigError, parse
+from gliofed.shared.sizes import outline
+from gliofed.shared.wording import quantity
 
 GROUPS = ("model", "data", "train", "round", "fold", "strategy", "privacy")
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from shared.chain import REDACTED, Chain, head_file, read_chain, read_head
-from shared.parse import ConfigError
-from shared.signatures import NO_RECEIPT, records_sha256
-from shared.wording import quantity
+from gliofed.shared.chain import REDACTED, Chain, head_file, read_chain, read_head
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.signatures import NO_RECEIPT, records_sha256
+from gliofed.shared.wording import quantity
 
 Event = dict[str, Any]
 _OF = {"kind", "round", "site"}

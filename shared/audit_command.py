@@ -4,13 +4,13 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from shared.audit import audit_file
-from shared.chain import REDACTED, Chain, begun, redact
-from shared.files import absolute
-from shared.parse import ConfigError
-from shared.signatures import Trust, What, check_signatures
-from shared.terminal import plain
-from shared.wording import quantity
+from gliofed.shared.audit import audit_file
+from gliofed.shared.chain import REDACTED, Chain, begun, redact
+from gliofed.shared.files import absolute
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.signatures import Trust, What, check_signatures
+from gliofed.shared.terminal import plain
+from gliofed.shared.wording import quantity
 
 FAILED, WRONG_USE = 1, 2
 """Exit statuses: a line does not hold; there is no log."""

@@ -22,10 +22,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from shared.files import append_line, write_bytes, write_json
-from shared.parse import ConfigError
-from shared.terminal import UserError
-from shared.wording import quantity
+from gliofed.shared.files import append_line, write_bytes, write_json
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.terminal import UserError
+from gliofed.shared.wording import quantity
 
 POLL = 0.01  # seconds between two tries of a lock
 REDACTED = "redacted"

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from shared.files import new_folder, write_bytes, write_json
-from shared.parse import ConfigError
+from gliofed.shared.files import new_folder, write_bytes, write_json
+from gliofed.shared.parse import ConfigError
 
 KEEP = 2  # the newest, and the one before it for a person to go back to
 GROUPS = ("model", "optimizer")

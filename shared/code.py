@@ -2,14 +2,15 @@
 
 import hashlib
 from collections.abc import Mapping
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from shared.archive import read_zip
-from shared.parse import ConfigError
+import gliofed
+from gliofed.shared.archive import read_zip
+from gliofed.shared.parse import ConfigError
 
 PACKAGES = ("client", "configs", "server", "shared")
+"""Of gliofed, what a federation runs; simulation is for one machine."""
 SUFFIXES = (".py", ".yaml")
 """Of what is taken from a package: never data, caches or what an editor left."""
 LIMIT = 64 * 2**20
@@ -23,8 +24,8 @@ version = "{version}"
 publisher = "gliofed"
 
 [tool.flwr.app.components]
-serverapp = "server.deployed:app"
-clientapp = "client.deployed:app"
+serverapp = "gliofed.server.deployed:app"
+clientapp = "gliofed.client.deployed:app"
 
 [tool.flwr.app.config]
 submission = ""
@@ -39,7 +40,7 @@ def build_code() -> bytes:
     # Imported here, for it takes a second.
     from flwr.cli.build import build_fab_from_files
 
-    files = {"pyproject.toml": PYPROJECT.format(version=version("gliofed")).encode(), **_installed()}
+    files = {"pyproject.toml": PYPROJECT.format(version=gliofed.__version__).encode(), **_installed()}
     try:
         bundle, _ = build_fab_from_files(files)
     except ValueError as error:
@@ -68,14 +69,14 @@ def files_of(fab: bytes) -> dict[str, bytes]:
 
 def _installed() -> Mapping[str, bytes]:
     """Read our packages from wherever Python imports them: a checkout or a wheel."""
-    files: dict[str, bytes] = {}
+    files = {"gliofed/__init__.py": Path(gliofed.__file__).read_bytes()}
     for package in PACKAGES:
-        spec = find_spec(package)
+        spec = find_spec(f"gliofed.{package}")
         assert spec is not None and spec.submodule_search_locations
         root = Path(spec.submodule_search_locations[0])
         for path in root.rglob("*"):
             inside = path.relative_to(root)
             hidden = any(part.startswith(".") for part in inside.parts)  # of an editor or a notebook
             if path.suffix in SUFFIXES and path.is_file() and not hidden:
-                files[f"{package}/{inside.as_posix()}"] = path.read_bytes()
+                files[f"gliofed/{package}/{inside.as_posix()}"] = path.read_bytes()
     return files

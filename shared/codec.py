@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from shared.wording import quantity
+from gliofed.shared.wording import quantity
 
 LONGEST_HEADER = 2**18
 """Bytes; the largest of our models has 10 thousand."""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import FailFast, Field
 
-from shared.parse import Fraction, Name, Names, PositiveFloat, Seconds, Seed, SiteName, Strict
+from gliofed.shared.parse import Fraction, Name, Names, PositiveFloat, Seconds, Seed, SiteName, Strict
 
 Edge = Annotated[int, Field(gt=0, le=1024)]
 Spacing = Annotated[float, Field(ge=0.1, le=100)]
@@ -23,7 +23,7 @@ class ModelConfig(Strict):
     """Which network."""
 
     name: Name
-    """A key of `shared.models.MODELS`."""
+    """A key of `gliofed.shared.models.MODELS`."""
     preset: Literal["demo", "tiny", "small", "base", "full"]
     """First width 8, 8, 16, 32, 64."""
     layers: Annotated[int, Field(gt=0, le=16)] | None = None
@@ -157,10 +157,10 @@ class FoldConfig(Strict):
     """How the updates of a round become one."""
 
     name: Name
-    """A key of `server.round.fold.FOLDS`."""
+    """A key of `gliofed.server.round.fold.FOLDS`."""
     clip: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = 1.5
-    """Largest size of an update, in medians of the round (`server.round.clip`); a larger one is clipped to that. None:
-    any size counts, only to study attacks. privacy=central has its own clip instead."""
+    """Largest size of an update, in medians of the round (`gliofed.server.round.clip`); what is larger is clipped.
+    None: any size counts, only to study attacks. privacy=central has its own clip instead."""
     max_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Largest share of one site's weight, where three sites or more count; of folds that weigh by patients."""
     hostile: Annotated[float, Field(ge=0, lt=0.5)] = 0.25
@@ -172,7 +172,7 @@ class StrategyConfig(Strict):
     """The server's optimiser on the folded update (Reddi et al. 2021, arXiv:2003.00295)."""
 
     name: Name
-    """A key of `server.round.strategies.STRATEGIES`."""
+    """A key of `gliofed.server.round.strategies.STRATEGIES`."""
     lr: PositiveFloat
     """1 with fedavg is plain averaging."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -223,7 +223,7 @@ class RunConfig(Strict):
     seed: Seed
     """Of the first weights and, with site and round, of every patch."""
     task: Literal["segmentation", "grading"]
-    """A key of `shared.tasks.TASKS`."""
+    """A key of `gliofed.shared.tasks.TASKS`."""
     rounds: Annotated[int, Field(gt=0, le=MOST_ROUNDS)]
     codec: Literal["fp32", "fp16", "int8"]
     """How a site's update travels."""

@@ -9,17 +9,17 @@ from types import FrameType
 
 def client() -> None:
     """Begin gliofed-client."""
-    _begin("client.cli")
+    _begin("gliofed.client.cli")
 
 
 def server() -> None:
     """Begin gliofed-server."""
-    _begin("server.cli")
+    _begin("gliofed.server.cli")
 
 
 def simulate() -> None:
     """Begin gliofed-simulate."""
-    _begin("simulation.cli")
+    _begin("gliofed.simulation.cli")
 
 
 def leave(*_: int | FrameType | None) -> None:
@@ -33,7 +33,7 @@ def leave(*_: int | FrameType | None) -> None:
 def _begin(module: str) -> None:
     """Import the command by its name, since shared imports nothing of the other packages, and run it.
 
-    `shared.terminal.enter` hears Ctrl-C from then on.
+    `gliofed.shared.terminal.enter` hears Ctrl-C from then on.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, in the background
         signal.signal(signal.SIGINT, leave)

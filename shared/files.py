@@ -9,7 +9,7 @@ from shutil import rmtree
 from typing import Any
 from uuid import uuid4
 
-from shared.parse import ConfigError
+from gliofed.shared.parse import ConfigError
 
 
 def home_path(given: str | Path) -> Path:

@@ -10,7 +10,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from shared.parse import ConfigError
+from gliofed.shared.parse import ConfigError
 
 
 def composed(name: str, given: Sequence[str], paths: Mapping[str, str]) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def composed(name: str, given: Sequence[str], paths: Mapping[str, str]) -> dict[
     Raises ConfigError for a word that is wrong, and for a setting that must be given.
     """
     try:
-        with initialize_config_module("configs", version_base="1.3"):
+        with initialize_config_module("gliofed.configs", version_base="1.3"):
             config = compose(name, [quoted(word, paths) for word in given])
             if missing := OmegaConf.missing_keys(config):
                 names = sorted({key: word for word, key in paths.items()}.get(key, key) for key in missing)

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA384
 from pydantic import Field
 
-from shared.keys import public_line, read_public
-from shared.kit import Kit, Sha256
-from shared.parse import ConfigError, SiteName, Strict, parse
+from gliofed.shared.keys import public_line, read_public
+from gliofed.shared.kit import Kit, Sha256
+from gliofed.shared.parse import ConfigError, SiteName, Strict, parse
 
 LIMIT = 2**16
 """Most bytes of a request; a real one has about 700."""

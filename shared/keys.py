@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
-from shared.files import write_bytes
-from shared.parse import ConfigError
+from gliofed.shared.files import write_bytes
+from gliofed.shared.parse import ConfigError
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from shared.archive import read_zip, write_zip
-from shared.keys import certificate_sha256, read_authority
-from shared.parse import ConfigError, SiteName, Strict, matching, parse
+from gliofed.shared.archive import read_zip, write_zip
+from gliofed.shared.keys import certificate_sha256, read_authority
+from gliofed.shared.parse import ConfigError, SiteName, Strict, matching, parse
 
 FILES = frozenset({"README.md", "ca.crt", "code.fab", "kit.json", "site.yaml"})
 LIMIT = 16 * 2**20

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from shared.config import MOST_ROUNDS, RunConfig
-from shared.parse import is_site_name, parse
-from shared.signatures import records_sha256
+from gliofed.shared.config import MOST_ROUNDS, RunConfig
+from gliofed.shared.parse import is_site_name, parse
+from gliofed.shared.signatures import records_sha256
 
 CODES = {
     "ok": "done",
@@ -175,7 +175,7 @@ class Reply:
     signature: str = ""
     """The site's, of what the server's log says of this reply; empty in a simulation."""
     records: str = field(default="", compare=False)
-    """Of a reply that came: SHA-256 of all that it holds, as `shared.signatures.records_sha256` makes it."""
+    """Of a reply that came: SHA-256 of all that it holds, as `gliofed.shared.signatures.records_sha256` makes it."""
 
     @cached_property
     def update_sha256(self) -> str:

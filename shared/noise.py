@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shared.seeding import seed_of
+from gliofed.shared.seeding import seed_of
 
 NOISE, SAMPLING = 0, 1
 """Streams of a secret."""

@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from shared.terminal import UserError
-from shared.wording import quantity
+from gliofed.shared.terminal import UserError
+from gliofed.shared.wording import quantity
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]

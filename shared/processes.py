@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shared.files import write_json
+from gliofed.shared.files import write_json
 
 CALM = 60.0
 """Seconds after which a program counts as running well: its next pause is the first one again."""

@@ -22,10 +22,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA384
 
-from shared.chain import Chain
-from shared.keys import fingerprint, read_authority, read_public
-from shared.kit import read_kit
-from shared.parse import ConfigError
+from gliofed.shared.chain import Chain
+from gliofed.shared.keys import fingerprint, read_authority, read_public
+from gliofed.shared.kit import read_kit
+from gliofed.shared.parse import ConfigError
 
 What = Literal["request", "reply"]
 """What is signed: the server's request, in a site's log; or a site's reply, in the server's."""
@@ -64,7 +64,7 @@ def holds(key: ec.EllipticCurvePublicKey, signature: str, what: What, line: Mapp
 
 
 def records_sha256(parts: Iterable[Any]) -> str:
-    """Hash what `shared.messages.leaving` says of a reply's records, whose order is lost on the way."""
+    """Hash what `gliofed.shared.messages.leaving` says of a reply's records, whose order is lost on the way."""
     return hashlib.sha256("\n".join(sorted(json.dumps(part, sort_keys=True) for part in parts)).encode()).hexdigest()
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from shared.parse import Positive, PositiveFloat, SiteName, Strict, matching
+from gliofed.shared.parse import Positive, PositiveFloat, SiteName, Strict, matching
 
 _TIME = r"([01]\d|2[0-3]):[0-5]\d"
 Hours = Annotated[str, matching(f"{_TIME}-{_TIME}", "must be two times of day, as 20:00-06:00")]
@@ -42,7 +42,7 @@ class PolicyConfig(Strict):
     """Largest model. Weights have 4 bytes for each parameter; training holds six times that: gradient, AdamW's two
     moments, the weights as they came, and the update."""
     max_step_voxels: Positive | None = None
-    """Most voxels of a step: samples x visits x refinements x patch, see `shared.sizes.step_voxels`."""
+    """Most voxels of a step: samples x visits x refinements x patch, see `gliofed.shared.sizes.step_voxels`."""
     max_scan_voxels: Positive = 64_000_000
     """Most voxels of a scan as data.spacing makes it; a cube of 240 mm has as many at 0.6 mm. Each modality and visit
     has so many, in memory and in the cache. Scans that keep their own grid are the hospital's choice."""
@@ -105,7 +105,7 @@ class SiteConfig(Strict):
     root: str
     """Folder of the scans."""
     labels: str
-    """Label scheme of the masks: a key of `shared.data.labels.LABELS`."""
+    """Label scheme of the masks: a key of `gliofed.shared.data.labels.LABELS`."""
     patients: tuple[str, ...] | None = None
     """The cohort; None: every patient under root."""
     work: str

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from shared.codec import travelling
-from shared.config import RunConfig
-from shared.tasks import model_of, reading_of
+from gliofed.shared.codec import travelling
+from gliofed.shared.config import RunConfig
+from gliofed.shared.tasks import model_of, reading_of
 
 MOST_PARAMETERS = 2**29
 """As fp32 2 GiB, which is what a message may have."""
@@ -67,7 +67,7 @@ def step_voxels(run: RunConfig) -> int:
 
 
 def _block(run: RunConfig) -> int:
-    """Voxels of the largest block that `shared.data.augment` may cut to turn and scale a patch."""
+    """Voxels of the largest block that `gliofed.shared.data.augment` may cut to turn and scale a patch."""
     augment, patch, spacing = run.train.augment, run.data.patch, run.data.spacing
     if run.task == "grading" or not (augment.rotation or augment.scaling):
         return prod(patch)

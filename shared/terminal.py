@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from shared.entry import leave
+from gliofed.shared.entry import leave
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -92,7 +92,7 @@ def cell(value: object) -> "Text":
 
 def path_word(given: str) -> Path:
     """A path among a command's words, for argparse: as `home_path` reads a setting's."""
-    from shared.files import home_path
+    from gliofed.shared.files import home_path
 
     try:
         path = home_path(given)
@@ -174,6 +174,6 @@ def _prepare_user() -> None:
     try:
         getpass.getuser()
     except (KeyError, OSError):
-        from shared.processes import user_name
+        from gliofed.shared.processes import user_name
 
         os.environ["LOGNAME"] = user_name()

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from yaml import YAMLError
 
-from shared.parse import ConfigError
+from gliofed.shared.parse import ConfigError
 
 LARGEST = 2**20
 """Bytes; the names of ten thousand patients have a third."""

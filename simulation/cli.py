@@ -7,12 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.terminal import WRONG_USE, UserError, enter, tell
+from gliofed.shared.terminal import WRONG_USE, UserError, enter, tell
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from simulation.simulate import Outcome
+    from gliofed.simulation.simulate import Outcome
 
 # All else is imported where it is used: Ctrl-C is answered meanwhile.
 
@@ -43,14 +43,14 @@ def _run() -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from shared.hydra_words import quoted, sentence
+    from gliofed.shared.hydra_words import quoted, sentence
 
     outcomes: list[Outcome] = []
     statuses: list[int] = []
     started: list[bool] = []
     now = datetime.now().astimezone()
 
-    @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="simulation")
+    @hydra.main(version_base="1.3", config_path="pkg://gliofed.configs", config_name="simulation")
     def job(composed: "DictConfig") -> None:
         started.append(True)
         try:
@@ -110,8 +110,8 @@ def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from shared.parse import ConfigError
-    from simulation.simulate import FailedError, draw, simulate
+    from gliofed.shared.parse import ConfigError
+    from gliofed.simulation.simulate import FailedError, draw, simulate
 
     sweep = HydraConfig.get()
     name = _name(sweep.job.num, sweep.overrides.task) if sweep.mode == RunMode.MULTIRUN else None
@@ -125,7 +125,7 @@ def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":
                 f"resume={values['resume']}: goes alone, since the run keeps its settings; drop {others[0]}"
             )
         if values["attack"] is not None or values["run"] is not None:
-            from simulation.attacks import attack  # its methods take seconds to import
+            from gliofed.simulation.attacks import attack  # its methods take seconds to import
 
             attack(values, sweep.overrides.task)
             return None
@@ -139,7 +139,7 @@ def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":
 
 
 def _together(outcomes: "list[Outcome]") -> None:
-    from simulation.simulate import draw_together
+    from gliofed.simulation.simulate import draw_together
 
     if folder := draw_together(outcomes):
         print(f"all runs together: {folder}/*.png")

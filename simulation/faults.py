@@ -13,17 +13,17 @@ from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from torch import Tensor, nn
 
-from client.round.job import Job, open_job
-from client.round.training import TrainResult, train_one_round
-from client.round.work import train_with
-from shared.codec import CodedUpdate, encode
-from shared.config import RunConfig
-from shared.data.samples import Batch, batches
-from shared.messages import Reply, Request
-from shared.parse import ConfigError
-from shared.seeding import generator
-from shared.site_config import SiteConfig
-from shared.tasks import TASKS
+from gliofed.client.round.job import Job, open_job
+from gliofed.client.round.training import TrainResult, train_one_round
+from gliofed.client.round.work import train_with
+from gliofed.shared.codec import CodedUpdate, encode
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.samples import Batch, batches
+from gliofed.shared.messages import Reply, Request
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.seeding import generator
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.tasks import TASKS
 
 Tensors = dict[str, Tensor]
 

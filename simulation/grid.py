@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from shared.messages import LATE
+from gliofed.shared.messages import LATE
 
 WAIT = 0.2  # seconds that a pull waits for an answer, instead of the caller
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy import ndimage
 
-from shared.files import new_folder
-from shared.parse import Positive, Seed, Strict
+from gliofed.shared.files import new_folder
+from gliofed.shared.parse import Positive, Seed, Strict
 
 DRIFT = 0.1
 """Farthest that balls drift along an axis from first visit to last, as a fraction of the volume's edge."""

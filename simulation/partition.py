@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.parse import ConfigError
-from shared.seeding import generator
-from shared.wording import quantity
-from simulation.profiles import Profile
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.seeding import generator
+from gliofed.shared.wording import quantity
+from gliofed.simulation.profiles import Profile
 
 Parts = list[list[str]]
 """Names of patients, a list a site."""

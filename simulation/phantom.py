@@ -15,11 +15,11 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.files import new_folder, write_bytes
-from shared.parse import Strict
-from simulation.brain import Grid, draw_pose, load_template, sample_head
-from simulation.scanner import CONTRASTS, SCANNERS, Tissue, acquire, hyperintensities, render, vessels
-from simulation.tumour import ENHANCING, draw_tumour
+from gliofed.shared.files import new_folder, write_bytes
+from gliofed.shared.parse import Strict
+from gliofed.simulation.brain import Grid, draw_pose, load_template, sample_head
+from gliofed.simulation.scanner import CONTRASTS, SCANNERS, Tissue, acquire, hyperintensities, render, vessels
+from gliofed.simulation.tumour import ENHANCING, draw_tumour
 
 GROWTH = (0.60, 0.78, 0.66, 0.82, 1.00)
 """Radius of the tumour over a series, with a response to treatment in the middle."""

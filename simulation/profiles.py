@@ -16,9 +16,9 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from shared.data.cases import Case, Grade, Side
-from shared.data.volume import DataError, Scan, read_volume
-from shared.files import write_json
+from gliofed.shared.data.cases import Case, Grade, Side
+from gliofed.shared.data.volume import DataError, Scan, read_volume
+from gliofed.shared.files import write_json
 
 Report = Callable[[int, int], None]
 """Called with the files measured so far and all there will be."""

@@ -14,8 +14,8 @@ from flwr.server.superlink.fleet.vce.backend.backend import BackendConfig
 from flwr.serverapp import ServerApp
 from flwr.simulation import run_simulation
 
-from shared.messages import LATE
-from shared.parse import ConfigError
+from gliofed.shared.messages import LATE
+from gliofed.shared.parse import ConfigError
 
 GRACE = 10.0
 """Seconds that Ray has to end by itself once the server has; a site that hangs would hold it for ever."""

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from simulation.brain import Array, Grid, Pose, Template, smooth_noise
-from simulation.tumour import EDEMA, ENHANCING, NECROSIS, Tumour
+from gliofed.simulation.brain import Array, Grid, Pose, Template, smooth_noise
+from gliofed.simulation.tumour import EDEMA, ENHANCING, NECROSIS, Tumour
 
 CONTRASTS = {
     #          WM    GM    CSF   edema necrosis LGG  ET   texture

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from server.settings import check_groups, parse_run
-from shared.config import RunConfig
-from shared.parse import ConfigError, Positive, Strict, parse
-from shared.site_config import Device, PolicyConfig
-from simulation.partition import number_of_sites
-from simulation.sites import site_names
+from gliofed.server.settings import check_groups, parse_run
+from gliofed.shared.config import RunConfig
+from gliofed.shared.parse import ConfigError, Positive, Strict, parse
+from gliofed.shared.site_config import Device, PolicyConfig
+from gliofed.simulation.partition import number_of_sites
+from gliofed.simulation.sites import site_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Settings(Strict):
     policies: dict[str, PolicyConfig]
     """What a site accepts that has a word of its own."""
     partition: str = "iid"
-    """How data=folder is dealt to the sites: a key of `simulation.partition.PARTITIONS`."""
+    """How data=folder is dealt to the sites: a key of `gliofed.simulation.partition.PARTITIONS`."""
     partition_alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
     """Of dirichlet: small is a strong skew, large is none."""
 

@@ -17,28 +17,28 @@ from uuid import uuid4
 from rich.console import Console
 from rich.progress import Progress
 
-from client.app import SiteOf, make_client_app
-from client.round.policy import counts_leave
-from client.round.training import pick_device
-from server.app import Federation, make_server_app
-from server.report.bounds import bounds_of_run
-from server.report.curves import draw_run, draw_runs
-from server.report.reasons import reasons_of_run
-from server.report.table import results_table
-from server.round.history import History
-from shared.config import RunConfig
-from shared.data.volume import DataError
-from shared.files import absolute, write_json
-from shared.parse import ConfigError
-from shared.site_config import SiteConfig
-from shared.tasks import TASKS
-from shared.terminal import command_line, plain
-from shared.versions import versions
-from simulation.faults import fault_mod, parse_faults
-from simulation.grid import node_of, run_here
-from simulation.partition import Dealing
-from simulation.settings import Settings, parse_settings
-from simulation.sites import Machine, make_sites, site_names
+from gliofed.client.app import SiteOf, make_client_app
+from gliofed.client.round.policy import counts_leave
+from gliofed.client.round.training import pick_device
+from gliofed.server.app import Federation, make_server_app
+from gliofed.server.report.bounds import bounds_of_run
+from gliofed.server.report.curves import draw_run, draw_runs
+from gliofed.server.report.reasons import reasons_of_run
+from gliofed.server.report.table import results_table
+from gliofed.server.round.history import History
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.files import absolute, write_json
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.tasks import TASKS
+from gliofed.shared.terminal import command_line, plain
+from gliofed.shared.versions import versions
+from gliofed.simulation.faults import fault_mod, parse_faults
+from gliofed.simulation.grid import node_of, run_here
+from gliofed.simulation.partition import Dealing
+from gliofed.simulation.settings import Settings, parse_settings
+from gliofed.simulation.sites import Machine, make_sites, site_names
 
 
 class FailedError(Exception):
@@ -146,7 +146,7 @@ def _run(
     faults = parse_faults(settings.faults, [site.name for site in sites], run)
     mods = [fault_mod(faults, site_of, agreed)] if faults else []
     if settings.engine == "ray":
-        from simulation.ray_engine import deadline_mod, run_on_ray  # Ray is an extra, and slow to import
+        from gliofed.simulation.ray_engine import deadline_mod, run_on_ray  # Ray is an extra, and slow to import
 
         client = make_client_app(site_of, [deadline_mod(run.round.deadline), *mods])
         hung = run_on_ray(server, client, len(sites), _share(settings, at_once), finished)

@@ -7,24 +7,24 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from client.doctor.examine import examine
-from client.doctor.manifest import freeze, read_manifest
-from server.report.sites import draw_sites
-from shared.config import DataConfig, RunConfig
-from shared.data.cases import Case, split
-from shared.data.labels import LABELS, region_values
-from shared.data.layouts import find_cases, take_inventory
-from shared.data.leftovers import counted
-from shared.data.volume import DataError
-from shared.files import absolute, write_json
-from shared.parse import ConfigError, parse
-from shared.site_config import SiteConfig
-from shared.tasks import reading_of
-from shared.wording import quantity
-from simulation.mock import MockConfig, write_mock
-from simulation.partition import AT_RANDOM, UNKNOWN, Dealing, classes, deal
-from simulation.phantom import PhantomConfig, write_phantoms
-from simulation.profiles import Profile, profile
+from gliofed.client.doctor.examine import examine
+from gliofed.client.doctor.manifest import freeze, read_manifest
+from gliofed.server.report.sites import draw_sites
+from gliofed.shared.config import DataConfig, RunConfig
+from gliofed.shared.data.cases import Case, split
+from gliofed.shared.data.labels import LABELS, region_values
+from gliofed.shared.data.layouts import find_cases, take_inventory
+from gliofed.shared.data.leftovers import counted
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.files import absolute, write_json
+from gliofed.shared.parse import ConfigError, parse
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.tasks import reading_of
+from gliofed.shared.wording import quantity
+from gliofed.simulation.mock import MockConfig, write_mock
+from gliofed.simulation.partition import AT_RANDOM, UNKNOWN, Dealing, classes, deal
+from gliofed.simulation.phantom import PhantomConfig, write_phantoms
+from gliofed.simulation.profiles import Profile, profile
 
 Report = Callable[[int, int], None]
 """Called with the cases written so far and all there will be."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from simulation.brain import Array, Grid, smooth_noise
+from gliofed.simulation.brain import Array, Grid, smooth_noise
 
 NECROSIS, EDEMA, ENHANCING = 1, 2, 3
 """Compartments; BraTS 2020 writes ENHANCING as 4, BraTS 2023 as 3. NECROSIS is also the solid part of an LGG."""

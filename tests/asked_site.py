@@ -5,14 +5,14 @@ from typing import Any
 
 from flwr.app import Context, Message, RecordDict
 
-from client.app import make_client_app
-from server.round.rounds import initial_model
-from shared.audit import audit_file, read_audit
-from shared.codec import travelling, weights_to_bytes
-from shared.config import RunConfig
-from shared.messages import Reply, Request
-from shared.site_config import SiteConfig
-from simulation.grid import LocalGrid
+from gliofed.client.app import make_client_app
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.codec import travelling, weights_to_bytes
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Reply, Request
+from gliofed.shared.site_config import SiteConfig
+from gliofed.simulation.grid import LocalGrid
 
 
 def ask(site: SiteConfig, run: RunConfig, kind: str = "query", round: int = 1, run_id: str = "r") -> Reply:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from client.round.audit import Audit, SiteKeys
-from server.round.audit import RunAudit, hold_audit
-from server.round.run_keys import RunKeys
-from shared.audit import audit_file, compare, read_audit
-from shared.chain import Chain
-from shared.config import RunConfig
-from shared.messages import Reply, Request, leaving
-from shared.site_config import SiteConfig
+from gliofed.client.round.audit import Audit, SiteKeys
+from gliofed.server.round.audit import RunAudit, hold_audit
+from gliofed.server.round.run_keys import RunKeys
+from gliofed.shared.audit import audit_file, compare, read_audit
+from gliofed.shared.chain import Chain
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Reply, Request, leaving
+from gliofed.shared.site_config import SiteConfig
 
 WEIGHTS = b"weights"
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_run import composed
 
-from shared.config import RunConfig
+from gliofed.shared.config import RunConfig
 
 
 def pytest_collection_finish() -> None:
@@ -40,7 +40,7 @@ def values() -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def run_config() -> Callable[..., RunConfig]:
     def make(*overrides: str) -> RunConfig:
-        from simulation.settings import parse_settings
+        from gliofed.simulation.settings import parse_settings
 
         return parse_settings(composed(*overrides))[0]
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from telephone import admit_told
 
-from client.link.approve import approve
-from client.link.join import join
-from server.provisioning.provision import provision
+from gliofed.client.link.approve import approve
+from gliofed.client.link.join import join
+from gliofed.server.provisioning.provision import provision
 
 ROOT = Path(__file__).parents[1]
 SITES = ("hospital-a", "hospital-b")
@@ -77,19 +77,26 @@ class Deployed:
 
     def command(self, *words: object, **given: Any) -> "subprocess.Popen[bytes]":
         """Run gliofed-server from this checkout."""
-        code = "from server.cli import main; main()"
+        code = "from gliofed.server.cli import main; main()"
         return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], cwd=ROOT, **given)
 
     def client(self, *words: object, **given: Any) -> "subprocess.Popen[bytes]":
         """Run gliofed-client from this checkout."""
-        code = "from client.cli import main; main()"
+        code = "from gliofed.client.cli import main; main()"
         return subprocess.Popen([sys.executable, "-c", code, *map(str, words)], cwd=ROOT, **given)
 
     def hospital_start(self, site: str, **environment: str) -> "subprocess.Popen[bytes]":
         """Start a hospital as its people do."""
         with (self.hospital(site) / "start.log").open("ab") as log:
             apart = ("ip", "netns", "exec", "site") if site == self.apart else ()
-            words = [*apart, sys.executable, "-c", "from client.cli import main; main()", "start", self.hospital(site)]
+            words = [
+                *apart,
+                sys.executable,
+                "-c",
+                "from gliofed.client.cli import main; main()",
+                "start",
+                self.hospital(site),
+            ]
             given: dict[str, Any] = {"env": os.environ | environment, "stdout": log, "stderr": log}
             started = subprocess.Popen(list(map(str, words)), cwd=ROOT, start_new_session=True, **given)
         self.starts.append(started)

@@ -1,6 +1,6 @@
 """A SuperLink that is not there: which keys it lets in."""
 
-from server.link.control import Node
+from gliofed.server.link.control import Node
 
 
 class SuperLink:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from client.doctor.examine import examine
-from client.doctor.manifest import admit, freeze
-from shared.config import DataConfig
-from shared.data.layouts import find_cases
-from shared.data.volume import DataError
-from shared.site_config import SiteConfig
+from gliofed.client.doctor.examine import examine
+from gliofed.client.doctor.manifest import admit, freeze
+from gliofed.shared.config import DataConfig
+from gliofed.shared.data.layouts import find_cases
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.site_config import SiteConfig
 
 DATA = DataConfig(
     modalities=("flair", "t1", "t1ce", "t2"),

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from simulation.grid import LocalGrid
+from gliofed.simulation.grid import LocalGrid
 
 
 def time_is_over(patch: pytest.MonkeyPatch, node: int, kind: str) -> None:

@@ -18,15 +18,15 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from safetensors.torch import save
 
-from client.app import make_client_app
-from server.round.rounds import initial_model
-from shared.codec import travelling, weights_to_bytes
-from shared.config import RunConfig
-from shared.messages import Reply, Request
-from shared.parse import ConfigError, parse
-from shared.site_config import PolicyConfig, SiteConfig
-from simulation.grid import LocalGrid
-from simulation.settings import parse_settings
+from gliofed.client.app import make_client_app
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.codec import travelling, weights_to_bytes
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Reply, Request
+from gliofed.shared.parse import ConfigError, parse
+from gliofed.shared.site_config import PolicyConfig, SiteConfig
+from gliofed.simulation.grid import LocalGrid
+from gliofed.simulation.settings import parse_settings
 from tests.benchmarks.measure import give_back_freed_memory, measure_once, resident
 from tests.small_run import composed
 

@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from client.round.ledger import Charge, hold, read_ledger
-from shared.accounting import rdp_epsilon
+from gliofed.client.round.ledger import Charge, hold, read_ledger
+from gliofed.shared.accounting import rdp_epsilon
 
 DELTA = 0.01
 # A rate of 1 is exact and quick to account for; what is told of a number of patients has it anyway.

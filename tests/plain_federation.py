@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from client.round.work import train
-from server.round.rounds import initial_model
-from shared.codec import load_weights, travelling, weights_to_bytes
-from shared.config import RunConfig
-from shared.messages import Request
-from shared.site_config import SiteConfig
-from simulation.settings import parse_settings
-from simulation.sites import Machine, make_sites
+from gliofed.client.round.work import train
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.codec import load_weights, travelling, weights_to_bytes
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Request
+from gliofed.shared.site_config import SiteConfig
+from gliofed.simulation.settings import parse_settings
+from gliofed.simulation.sites import Machine, make_sites
 
 
 def model_of(out: Path) -> dict[str, Tensor]:

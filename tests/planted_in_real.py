@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from client.doctor.anatomy import mask_facts, tumour_findings
-from client.doctor.contrast import FEW, Contrasts, Labels
-from client.doctor.findings import Warned
-from client.doctor.plausibility import FLUID, FOUR, implausible
-from shared.data.labels import LABELS, schemes_with
-from shared.data.layouts import find_cases
-from shared.data.volume import Volume, read_volume
-from shared.site_config import CheckConfig
+from gliofed.client.doctor.anatomy import mask_facts, tumour_findings
+from gliofed.client.doctor.contrast import FEW, Contrasts, Labels
+from gliofed.client.doctor.findings import Warned
+from gliofed.client.doctor.plausibility import FLUID, FOUR, implausible
+from gliofed.shared.data.labels import LABELS, schemes_with
+from gliofed.shared.data.layouts import find_cases
+from gliofed.shared.data.volume import Volume, read_volume
+from gliofed.shared.site_config import CheckConfig
 
 WRITTEN_AND_DECLARED = (
     ("brats2023", "msd"), ("brats2023", "lumiere"), ("msd", "brats2023"), ("msd", "lumiere"), ("lumiere", "brats2023"),

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from planted import IMAGES, edit, of
 
-from client.doctor.examine import examine
-from client.doctor.judgement import judge
-from shared.data.layouts import take_inventory
-from shared.site_config import CheckConfig
+from gliofed.client.doctor.examine import examine
+from gliofed.client.doctor.judgement import judge
+from gliofed.shared.data.layouts import take_inventory
+from gliofed.shared.site_config import CheckConfig
 
 
 def turned(array: np.ndarray, affine: np.ndarray, degrees: float = 5) -> tuple[Any, Any]:

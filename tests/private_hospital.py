@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load
 
-from client.round.ledger import Charge, ledger_folder, read_ledger
-from client.round.policy import DeclinedError
-from server.round.rounds import initial_model
-from shared.codec import travelling, weights_to_bytes
-from shared.config import RunConfig
-from shared.messages import Request
-from shared.site_config import PolicyConfig, SiteConfig
+from gliofed.client.round.ledger import Charge, ledger_folder, read_ledger
+from gliofed.client.round.policy import DeclinedError
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.codec import travelling, weights_to_bytes
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Request
+from gliofed.shared.site_config import PolicyConfig, SiteConfig
 
 PATIENTS = 4
 # All patients are in each step, whatever number is drawn to be told: nothing is left to chance.

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.round import privacy
-from client.round.privacy import (
+from gliofed.client.round import privacy
+from gliofed.client.round.privacy import (
     Plan,
     train_privately,
 )
-from client.round.training import TrainResult
-from shared.config import RunConfig
-from shared.data.dataset import Patient
-from shared.data.samples import Batch
-from shared.models.clstm_unet3d import CLSTMUNet3D
-from shared.tasks.segmentation import Segmentation
+from gliofed.client.round.training import TrainResult
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.dataset import Patient
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D
+from gliofed.shared.tasks.segmentation import Segmentation
 
 CPU = torch.device("cpu")
 SIDE, PATCHES, CLIP, BATCH = 8, 2, 0.22, 2.0

@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from small_federation import provisioned
 from waiting import until
 
-from client.link.approve import approve
-from client.link.join import join
-from server.link.control import Control
-from shared.keys import read_public
-from simulation.mock import MockConfig, write_mock
+from gliofed.client.link.approve import approve
+from gliofed.client.link.join import join
+from gliofed.server.link.control import Control
+from gliofed.shared.keys import read_public
+from gliofed.simulation.mock import MockConfig, write_mock
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = Path(sys.executable).parent
@@ -152,7 +152,7 @@ def registered(control: Control, folder: Path) -> int:
 @contextmanager
 def started(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """gliofed-client start, of this very code."""
-    words = [sys.executable, "-c", "from client.cli import main; main()", "start", str(folder)]
+    words = [sys.executable, "-c", "from gliofed.client.cli import main; main()", "start", str(folder)]
     with program(words, folder / "start.log", PYTHONPATH=str(ROOT)) as process:
         yield process
 

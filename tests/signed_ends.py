@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from small_federation import provisioned
 from telephone import admit_told
 
-from client.link.join import join
-from client.round.audit import SiteKeys
-from server.provisioning.certificates import load_authority
-from server.round.run_keys import open_keys
-from shared.config import RunConfig
-from shared.signatures import Trust, read_trust
+from gliofed.client.link.join import join
+from gliofed.client.round.audit import SiteKeys
+from gliofed.server.provisioning.certificates import load_authority
+from gliofed.server.round.run_keys import open_keys
+from gliofed.shared.config import RunConfig
+from gliofed.shared.signatures import Trust, read_trust
 
 
 @pytest.fixture(scope="module")

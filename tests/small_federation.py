@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from server.provisioning.provision import provision
-from shared.archive import read_zip, write_zip
+from gliofed.server.provisioning.provision import provision
+from gliofed.shared.archive import read_zip, write_zip
 
 TEXT = "name: study\naddress: localhost:8443\nnames: [fl.example.org, 10.1.2.3]\nsites: [hospital-a, hospital-b]\n"
 

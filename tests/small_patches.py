@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from shared.config import AugmentConfig
+from gliofed.shared.config import AugmentConfig
 
 OFF = AugmentConfig()
 

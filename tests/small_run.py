@@ -11,9 +11,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from omegaconf import DictConfig, OmegaConf
 
-import configs
+import gliofed.configs
 
-CONFIGS = Path(configs.__file__).parent
+CONFIGS = Path(gliofed.configs.__file__).parent
 
 SMALL = (
     "model=unet",
@@ -55,5 +55,5 @@ def _as_given(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 @lru_cache
 def _chosen(words: tuple[str, ...]) -> DictConfig:
-    with initialize_config_module("configs", version_base="1.3"):
+    with initialize_config_module("gliofed.configs", version_base="1.3"):
         return compose("simulation", list(words))

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from server.provisioning.admit import admit
-from shared.keys import fingerprint, read_public
+from gliofed.server.provisioning.admit import admit
+from gliofed.shared.keys import fingerprint, read_public
 
 
 def told(request: Path) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
-from server.provisioning.certificates import load_authority, write_certificate
+from gliofed.server.provisioning.certificates import load_authority, write_certificate
 
 
 class Recorder:

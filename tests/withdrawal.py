@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from small_federation import status
 
-from client.cli import main
-from client.doctor.manifest import read_manifest
-from shared.config import RunConfig
+from gliofed.client.cli import main
+from gliofed.client.doctor.manifest import read_manifest
+from gliofed.shared.config import RunConfig
 
 WHO = "Mock-01002"
 OTHERS = {"Mock-01000", "Mock-01001"}
@@ -17,7 +17,7 @@ OTHERS = {"Mock-01000", "Mock-01001"}
 def config() -> RunConfig:
     from small_run import composed
 
-    from simulation.settings import parse_settings
+    from gliofed.simulation.settings import parse_settings
 
     return parse_settings(composed("data.validation=0"))[0]
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.doctor.findings import MASK, Grid, ImageFacts, Warned
-from client.doctor.pictures import Marks, picture
-from shared.data.labels import LABELS
-from shared.data.volume import Volume
-from shared.site_config import CheckConfig
-from shared.wording import quantity
+from gliofed.client.doctor.findings import MASK, Grid, ImageFacts, Warned
+from gliofed.client.doctor.pictures import Marks, picture
+from gliofed.shared.data.labels import LABELS
+from gliofed.shared.data.volume import Volume
+from gliofed.shared.site_config import CheckConfig
+from gliofed.shared.wording import quantity
 
 ZEROS = 0.1
 """Smallest share of zeros in an image of which everything but the brain was taken away."""

@@ -18,25 +18,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from client.doctor.consent import hold_patients, read_consent
-from client.doctor.examine import examine, spread
-from client.doctor.findings import MASK, Finding, Purpose, Task, of_stray
-from client.doctor.judgement import CaseReport, judge
-from client.doctor.manifest import admit, freeze
-from client.doctor.page import by_patient, summary, write_reports
-from shared.config import DataConfig
-from shared.data.cases import Case
-from shared.data.dataset import Reading, open_cohort
-from shared.data.labels import LABELS
-from shared.data.layouts import Inventory, take_inventory
-from shared.data.leftovers import counted
-from shared.data.volume import DataError
-from shared.files import absolute
-from shared.left_out import in_words
-from shared.parse import ConfigError, Positive, Strict, parse
-from shared.site_config import CheckConfig, SiteConfig
-from shared.terminal import cell, plain
-from shared.wording import quantity
+from gliofed.client.doctor.consent import hold_patients, read_consent
+from gliofed.client.doctor.examine import examine, spread
+from gliofed.client.doctor.findings import MASK, Finding, Purpose, Task, of_stray
+from gliofed.client.doctor.judgement import CaseReport, judge
+from gliofed.client.doctor.manifest import admit, freeze
+from gliofed.client.doctor.page import by_patient, summary, write_reports
+from gliofed.shared.config import DataConfig
+from gliofed.shared.data.cases import Case
+from gliofed.shared.data.dataset import Reading, open_cohort
+from gliofed.shared.data.labels import LABELS
+from gliofed.shared.data.layouts import Inventory, take_inventory
+from gliofed.shared.data.leftovers import counted
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.files import absolute
+from gliofed.shared.left_out import in_words
+from gliofed.shared.parse import ConfigError, Positive, Strict, parse
+from gliofed.shared.site_config import CheckConfig, SiteConfig
+from gliofed.shared.terminal import cell, plain
+from gliofed.shared.wording import quantity
 
 LONG = 40
 """Most patients of whom the table names also those without findings."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from client.doctor.findings import Finding, Purpose, Seen
-from shared.data.cases import Case, Side, grade_of, split
-from shared.data.volume import DataError
-from shared.site_config import CheckConfig
+from gliofed.client.doctor.findings import Finding, Purpose, Seen
+from gliofed.shared.data.cases import Case, Side, grade_of, split
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.site_config import CheckConfig
 
 ENOUGH = 8
 """Cases with which a deviation from the cohort means something."""

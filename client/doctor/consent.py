@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-from shared.audit import audit_file
-from shared.chain import lock
-from shared.data.volume import DataError
-from shared.files import write_json
+from gliofed.shared.audit import audit_file
+from gliofed.shared.chain import lock
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.files import write_json
 
 WAIT = 10.0
 """Seconds for another process that writes the file."""

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from client.doctor.pictures import Marks
-from shared.data.labels import LABELS
-from shared.data.volume import Floats, Volume
+from gliofed.client.doctor.pictures import Marks
+from gliofed.shared.data.labels import LABELS
+from gliofed.shared.data.volume import Floats, Volume
 
 COARSE = 3.0
 """Images are compared on samples about so many mm apart."""

@@ -8,11 +8,11 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any, TypeVar
 
-from client.doctor.findings import Facts, Fault
-from client.doctor.inspection import Inspection, inspect
-from shared.data.cases import Case
-from shared.processes import spared_ctrl_c
-from shared.site_config import CheckConfig
+from gliofed.client.doctor.findings import Facts, Fault
+from gliofed.client.doctor.inspection import Inspection, inspect
+from gliofed.shared.data.cases import Case
+from gliofed.shared.processes import spared_ctrl_c
+from gliofed.shared.site_config import CheckConfig
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

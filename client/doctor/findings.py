@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from shared.data.leftovers import Stray
-from shared.data.names import MASK as MASK
-from shared.data.volume import Volume
+from gliofed.shared.data.leftovers import Stray
+from gliofed.shared.data.names import MASK as MASK
+from gliofed.shared.data.volume import Volume
 
 Severity = Literal["error", "warning"]
 Task = Literal["segmentation", "grading"]

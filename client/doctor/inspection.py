@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from client.doctor.anatomy import MaskFacts, image_facts, mask_facts, tumour_findings
-from client.doctor.contrast import Contrasts, Labels
-from client.doctor.findings import MASK, Facts, Fault, Grid, Warned
-from client.doctor.pictures import Marks, picture
-from client.doctor.plausibility import implausible, unchecked
-from client.doctor.reading import read_file
-from shared.data.cases import Case
-from shared.data.labels import LABELS, ROUNDING, regions_of
-from shared.data.volume import DataError, Scan, Volume, check_finite, volume_of
-from shared.site_config import CheckConfig
+from gliofed.client.doctor.anatomy import MaskFacts, image_facts, mask_facts, tumour_findings
+from gliofed.client.doctor.contrast import Contrasts, Labels
+from gliofed.client.doctor.findings import MASK, Facts, Fault, Grid, Warned
+from gliofed.client.doctor.pictures import Marks, picture
+from gliofed.client.doctor.plausibility import implausible, unchecked
+from gliofed.client.doctor.reading import read_file
+from gliofed.shared.data.cases import Case
+from gliofed.shared.data.labels import LABELS, ROUNDING, regions_of
+from gliofed.shared.data.volume import DataError, Scan, Volume, check_finite, volume_of
+from gliofed.shared.site_config import CheckConfig
 
 
 @dataclass(frozen=True)

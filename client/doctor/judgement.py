@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from client.doctor.anatomy import brain_findings
-from client.doctor.comparison import cohort_findings
-from client.doctor.findings import MASK, Facts, FileState, Finding, Grid, Purpose, Seen
-from client.doctor.inspection import Inspection, scans_of
-from shared.data.cases import Case
-from shared.data.prepare import same_grid, two_files
-from shared.data.volume import DataError, Scan
-from shared.site_config import CheckConfig
+from gliofed.client.doctor.anatomy import brain_findings
+from gliofed.client.doctor.comparison import cohort_findings
+from gliofed.client.doctor.findings import MASK, Facts, FileState, Finding, Grid, Purpose, Seen
+from gliofed.client.doctor.inspection import Inspection, scans_of
+from gliofed.shared.data.cases import Case
+from gliofed.shared.data.prepare import same_grid, two_files
+from gliofed.shared.data.volume import DataError, Scan
+from gliofed.shared.site_config import CheckConfig
 
 Status = Literal["ok", "warning", "error"]
 

@@ -4,16 +4,16 @@ from collections import Counter
 from pathlib import Path
 from typing import get_args
 
-from client.doctor.consent import read_consent
-from client.doctor.findings import Task
-from client.doctor.inspection import Inspection
-from client.doctor.judgement import judge
-from client.doctor.manifest import belongs, read_manifest
-from shared.data.cases import Case
-from shared.data.names import MASK, MODALITIES
-from shared.left_out import in_words, many
-from shared.site_config import SiteConfig
-from shared.wording import quantity
+from gliofed.client.doctor.consent import read_consent
+from gliofed.client.doctor.findings import Task
+from gliofed.client.doctor.inspection import Inspection
+from gliofed.client.doctor.judgement import judge
+from gliofed.client.doctor.manifest import belongs, read_manifest
+from gliofed.shared.data.cases import Case
+from gliofed.shared.data.names import MASK, MODALITIES
+from gliofed.shared.left_out import in_words, many
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.wording import quantity
 
 
 def left_out_warnings(site: SiteConfig) -> list[str]:

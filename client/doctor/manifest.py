@@ -17,21 +17,21 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from client.doctor.consent import Consent, read_consent
-from client.doctor.examine import examine
-from client.doctor.findings import Facts, FileState, Task
-from client.doctor.inspection import Inspection
-from client.doctor.judgement import judge
-from shared.config import DataConfig
-from shared.data.cases import Case
-from shared.data.dataset import site_inventory
-from shared.data.layouts import TABLES, Inventory
-from shared.data.prepare import prepared_shape
-from shared.data.volume import DataError
-from shared.files import write_json
-from shared.site_config import CheckConfig, SiteConfig
-from shared.terminal import command_line
-from shared.wording import quantity
+from gliofed.client.doctor.consent import Consent, read_consent
+from gliofed.client.doctor.examine import examine
+from gliofed.client.doctor.findings import Facts, FileState, Task
+from gliofed.client.doctor.inspection import Inspection
+from gliofed.client.doctor.judgement import judge
+from gliofed.shared.config import DataConfig
+from gliofed.shared.data.cases import Case
+from gliofed.shared.data.dataset import site_inventory
+from gliofed.shared.data.layouts import TABLES, Inventory
+from gliofed.shared.data.prepare import prepared_shape
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.files import write_json
+from gliofed.shared.site_config import CheckConfig, SiteConfig
+from gliofed.shared.terminal import command_line
+from gliofed.shared.wording import quantity
 
 log = logging.getLogger("gliofed.site")
 

@@ -8,10 +8,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from client.doctor.findings import ERRORS, WARNINGS, Finding
-from client.doctor.judgement import CaseReport, Status
-from shared.files import write_bytes, write_json
-from shared.wording import quantity
+from gliofed.client.doctor.findings import ERRORS, WARNINGS, Finding
+from gliofed.client.doctor.judgement import CaseReport, Status
+from gliofed.shared.files import write_bytes, write_json
+from gliofed.shared.wording import quantity
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2530 }

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from shared.data.volume import Volume
+from gliofed.shared.data.volume import Volume
 
 EDGE = 176
 """Longest edge of a picture, pixels."""

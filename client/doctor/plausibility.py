@@ -3,9 +3,9 @@
 docs/data.md says where the thresholds come from.
 """
 
-from client.doctor.contrast import Contrasts
-from client.doctor.findings import MASK, Warned
-from shared.data.labels import LABELS, schemes_with
+from gliofed.client.doctor.contrast import Contrasts
+from gliofed.client.doctor.findings import MASK, Warned
+from gliofed.shared.data.labels import LABELS, schemes_with
 
 UNLIKE = 0.25
 """So much more must other pairs correlate than {T1, T1ce} and {FLAIR, T2}."""

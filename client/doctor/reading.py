@@ -10,9 +10,9 @@ from typing import Any
 
 from nibabel.imageglobals import logger
 
-from client.doctor.findings import FileState
-from shared.data.volume import STARTS, DataError, check_foreign, image_of
-from shared.wording import quantity
+from gliofed.client.doctor.findings import FileState
+from gliofed.shared.data.volume import STARTS, DataError, check_foreign, image_of
+from gliofed.shared.wording import quantity
 
 BLOCK = 1 << 20
 """Bytes read at a time."""

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from client.link.site_file import work_of
-from shared.audit import audit_file
-from shared.chain import BusyError, hold_chain
-from shared.parse import ConfigError
-from shared.processes import user_name
+from gliofed.client.link.site_file import work_of
+from gliofed.shared.audit import audit_file
+from gliofed.shared.chain import BusyError, hold_chain
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.processes import user_name
 
 WAIT = 10.0
 """Seconds for the line of a request: writing one takes milliseconds."""

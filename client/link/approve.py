@@ -10,13 +10,13 @@ from difflib import unified_diff
 from io import BytesIO
 from pathlib import Path
 
-from client.link.acts import note_act
-from shared.code import LIMIT, build_code, files_of
-from shared.files import write_bytes, write_json
-from shared.kit import Sha256
-from shared.parse import ConfigError, Strict, parse
-from shared.terminal import command_line, plain
-from shared.wording import quantity
+from gliofed.client.link.acts import note_act
+from gliofed.shared.code import LIMIT, build_code, files_of
+from gliofed.shared.files import write_bytes, write_json
+from gliofed.shared.kit import Sha256
+from gliofed.shared.parse import ConfigError, Strict, parse
+from gliofed.shared.terminal import command_line, plain
+from gliofed.shared.wording import quantity
 
 NOT_APPROVED = 1
 TYPED = 8

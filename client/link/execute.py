@@ -20,7 +20,7 @@ from flwr.supercore.object_store import ObjectStore
 from flwr.supernode.nodestate.in_memory_nodestate import CLIENT_APP_CRASHED_ERROR, InMemoryNodeState
 from flwr.supernode.start_client_internal import FAB_VERIFICATION_ERROR, _insert_message
 
-from client.link.life import complain
+from gliofed.client.link.life import complain
 
 POLL = 0.2
 """Seconds between two looks at a process."""

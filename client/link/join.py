@@ -6,12 +6,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 
-from shared.files import absolute, new_folder, write_bytes, write_json
-from shared.join_request import check_patients, sign_request
-from shared.keys import fingerprint, new_key, private_bytes, public_line, read_authority, spoken, write_secret
-from shared.kit import read_kit
-from shared.parse import ConfigError
-from shared.terminal import command_line
+from gliofed.shared.files import absolute, new_folder, write_bytes, write_json
+from gliofed.shared.join_request import check_patients, sign_request
+from gliofed.shared.keys import fingerprint, new_key, private_bytes, public_line, read_authority, spoken, write_secret
+from gliofed.shared.kit import read_kit
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.terminal import command_line
 
 LEAST_DIGITS = 20
 """Digits of the kit's hash that are compared at least: 80 bits, more than anybody can look for another kit with."""

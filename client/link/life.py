@@ -11,8 +11,8 @@ from typing import Any
 
 from flwr.supercore.error import FlowerError
 
-from shared.files import write_json
-from shared.processes import start_of
+from gliofed.shared.files import write_json
+from gliofed.shared.processes import start_of
 
 STATE = "state.json"
 EVERY = 10.0

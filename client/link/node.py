@@ -8,15 +8,15 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from client.link.preflight import lacking_room
-from client.link.reach import reach
-from client.link.receipts import events_of, refusal
-from client.link.site_file import read_site
-from shared.files import write_json
-from shared.kit import Kit
-from shared.parse import ConfigError
-from shared.processes import Program, start_of
-from shared.site_config import SiteConfig
+from gliofed.client.link.preflight import lacking_room
+from gliofed.client.link.reach import reach
+from gliofed.client.link.receipts import events_of, refusal
+from gliofed.client.link.site_file import read_site
+from gliofed.shared.files import write_json
+from gliofed.shared.kit import Kit
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.processes import Program, start_of
+from gliofed.shared.site_config import SiteConfig
 
 QUIET = 120.0
 """Seconds without an answer of the server after which a SuperNode that waits is started again."""

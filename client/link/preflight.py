@@ -15,24 +15,24 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
-import client
-from client.link.approve import approved
-from client.link.reach import Findings, reach
-from client.link.site_file import read_site, temporary
-from shared.data.labels import LABELS
-from shared.data.leftovers import counted
-from shared.data.volume import DataError
-from shared.files import absolute
-from shared.keys import certificate_sha256, public_line, read_authority, read_public
-from shared.kit import Kit, parse_kit
-from shared.parse import ConfigError
-from shared.processes import no_proxy_here
-from shared.site_config import SiteConfig
-from shared.terminal import UserError, command_line
-from shared.yaml_file import load_yaml
+import gliofed
+from gliofed.client.link.approve import approved
+from gliofed.client.link.reach import Findings, reach
+from gliofed.client.link.site_file import read_site, temporary
+from gliofed.shared.data.labels import LABELS
+from gliofed.shared.data.leftovers import counted
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.files import absolute
+from gliofed.shared.keys import certificate_sha256, public_line, read_authority, read_public
+from gliofed.shared.kit import Kit, parse_kit
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.processes import no_proxy_here
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.terminal import UserError, command_line
+from gliofed.shared.yaml_file import load_yaml
 
 if TYPE_CHECKING:
-    from client.doctor.consent import Consent
+    from gliofed.client.doctor.consent import Consent
 
 LEAST_FREE = 10**9
 """Bytes that the work folder's disk must have."""
@@ -41,11 +41,11 @@ CASE = 10**8
 LOADS = """
 import sys
 import flwr
-from client.link.supernode import TESTED
+from gliofed.client.link.supernode import TESTED
 if flwr.__version__ != TESTED:
     sys.exit(f"flwr {flwr.__version__}, and approval of code is known to hold with {TESTED}")
-from client.round.training import pick_device
-from shared.models import MODELS
+from gliofed.client.round.training import pick_device
+from gliofed.shared.models import MODELS
 device, *models = sys.argv[1:]
 for name in models:
     if name not in MODELS:
@@ -89,7 +89,7 @@ def own_folder(folder: Path) -> Path:
     """The hospital's folder, from the root on; ConfigError where it is none."""
     folder = absolute(folder)
     if not (folder / "kit.json").is_file():
-        raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
+        raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-gliofed.client join made")
     return folder
 
 
@@ -142,7 +142,7 @@ def _look_at_key(folder: Path) -> None:
 
 def _look_at_approval(folder: Path) -> None:
     if not approved(folder):
-        approve = command_line("gliofed-client", "approve", folder)
+        approve = command_line("gliofed-gliofed.client", "approve", folder)
         raise ConfigError(f"{folder}: no code is approved; read and approve it: {approve}")
 
 
@@ -172,7 +172,7 @@ def _look_at_labels(path: Path) -> None:
 
 def _look_at_consent(site: SiteConfig, path: Path, found: Findings) -> "Consent":
     """The work folder must be writable, and tell who withdrew."""
-    from client.doctor.consent import read_consent
+    from gliofed.client.doctor.consent import read_consent
 
     _write_into(Path(site.work), f"{path}: work={site.work}")
     consent = read_consent(Path(site.work))
@@ -182,9 +182,9 @@ def _look_at_consent(site: SiteConfig, path: Path, found: Findings) -> "Consent"
 
 
 def _look_at_data(site: SiteConfig, path: Path, consent: "Consent | None", found: Findings) -> None:
-    """Find the cohort's cases by their names; gliofed-client check reads them."""
-    from client.doctor.consent import Consent
-    from client.doctor.manifest import consenting_inventory
+    """Find the cohort's cases by their names; gliofed-gliofed.client check reads them."""
+    from gliofed.client.doctor.consent import Consent
+    from gliofed.client.doctor.manifest import consenting_inventory
 
     consent = consent or Consent("", frozenset())  # what is wrong with it was said
     try:
@@ -192,7 +192,7 @@ def _look_at_data(site: SiteConfig, path: Path, consent: "Consent | None", found
             inventory, least = consenting_inventory(site, consent), site.policy.min_patients
             patients = len({case.patient for case in inventory.cases})
             if strays := inventory.not_understood:
-                sentence = f"not understood: {counted(strays)}, in no case; gliofed-client check names them"
+                sentence = f"not understood: {counted(strays)}, in no case; gliofed-gliofed.client check names them"
                 found.warnings.append(f"{path}: root={site.root}: {sentence}")
             if patients < least:
                 sentence = f"{site.root} has {patients}, so every request will be declined"
@@ -204,8 +204,8 @@ def _look_at_data(site: SiteConfig, path: Path, consent: "Consent | None", found
 def _look_at_work(site: SiteConfig, found: Findings) -> None:
     """The work folder must fit site.yaml, and hold what the cohort's cache still needs."""
     work = Path(site.work)
-    from client.doctor.left_out import left_out_warnings
-    from client.doctor.manifest import freeze_command, misfit, read_manifest
+    from gliofed.client.doctor.left_out import left_out_warnings
+    from gliofed.client.doctor.manifest import freeze_command, misfit, read_manifest
 
     manifest = read_manifest(work)
     if manifest is None:
@@ -252,4 +252,4 @@ def _look_at_environment(site: SiteConfig, path: Path, found: Findings) -> None:
 def environment() -> dict[str, str]:
     """What the programs of this hospital are started with: this very code, and no proxy on the way to each other."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
-    return {**own, **no_proxy_here(), "PYTHONPATH": str(Path(client.__file__).resolve().parents[1])}
+    return {**own, **no_proxy_here(), "PYTHONPATH": str(Path(gliofed.__file__).parents[1])}

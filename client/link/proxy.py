@@ -7,8 +7,8 @@ from http.client import HTTPConnection, HTTPException
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
 
-from shared.parse import ConfigError
-from shared.processes import no_proxy_here
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.processes import no_proxy_here
 
 VARIABLES = {"https": "HTTPS_PROXY", "all": "ALL_PROXY", "http": "HTTP_PROXY"}
 """In this order; one that cannot be used ends Flower's library, although only the first is for us."""

@@ -11,10 +11,10 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from client.link.proxy import ProxyError, connect
-from shared.keys import read_authority
-from shared.kit import split_address
-from shared.parse import ConfigError
+from gliofed.client.link.proxy import ProxyError, connect
+from gliofed.shared.keys import read_authority
+from gliofed.shared.kit import split_address
+from gliofed.shared.parse import ConfigError
 
 PATIENCE = 5.0
 """Seconds for the connection, and for each answer."""

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from shared.audit import audit_file
-from shared.chain import begun, read_chain, read_head
-from shared.site_config import SiteConfig
+from gliofed.shared.audit import audit_file
+from gliofed.shared.chain import begun, read_chain, read_head
+from gliofed.shared.site_config import SiteConfig
 
 
 def events_of(site: SiteConfig) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def reason_of(receipt: dict[str, Any]) -> str | None:
     """Say why the site did not do what it was asked, and None where it did."""
     if receipt["status"] == "ok":
         return None
-    from shared.messages import CODES  # Flower takes a second to load
+    from gliofed.shared.messages import CODES  # Flower takes a second to load
 
     return CODES.get(str(receipt["code"]), str(receipt["code"]))  # of a later version, perhaps
 

@@ -3,10 +3,10 @@
 from contextlib import suppress
 from pathlib import Path
 
-from shared.files import absolute, home_path
-from shared.parse import ConfigError, parse
-from shared.site_config import SiteConfig
-from shared.yaml_file import load_yaml, read_yaml
+from gliofed.shared.files import absolute, home_path
+from gliofed.shared.parse import ConfigError, parse
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.yaml_file import load_yaml, read_yaml
 
 MIN_PATIENTS = 5
 """Of a hospital whose policy says nothing: what fewer taught tells much of each. In a simulation it is 1."""

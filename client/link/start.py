@@ -11,13 +11,13 @@ from pathlib import Path
 from time import sleep
 from typing import IO
 
-from client.link.acts import note_act
-from client.link.node import Node
-from client.link.preflight import environment, own_folder, preflight, read_own_kit
-from client.link.site_file import temporary
-from shared.parse import ConfigError
-from shared.processes import Program, asked_to_end
-from shared.terminal import outlive_readers, plain
+from gliofed.client.link.acts import note_act
+from gliofed.client.link.node import Node
+from gliofed.client.link.preflight import environment, own_folder, preflight, read_own_kit
+from gliofed.client.link.site_file import temporary
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.processes import Program, asked_to_end
+from gliofed.shared.terminal import outlive_readers, plain
 
 WRONG_USE, TRY_AGAIN = 2, 1
 STEP = 1.0
@@ -57,7 +57,7 @@ def supernode(folder: Path) -> Program:
     home = folder / "flower"
     own = {"FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     own["TMPDIR"] = str(temporary(folder))  # Flower unpacks code there; /tmp may be full, or not to be written
-    command = [sys.executable, "-P", "-m", "client.link.supernode", str(folder)]
+    command = [sys.executable, "-P", "-m", "gliofed.client.link.supernode", str(folder)]
     return Program("supernode", command, home, {**environment(), **own}, PAUSES)
 
 

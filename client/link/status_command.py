@@ -6,18 +6,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from client.link.approve import approved
-from client.link.node import PROBLEM, is_of_now, read_state, words_of
-from client.link.preflight import lacking_room, own_folder, read_own_kit, tried
-from client.link.reach import Findings
-from client.link.receipts import events_of, reason_of
-from client.link.site_file import read_site
-from client.link.start import running
-from shared.join_request import read_request
-from shared.kit import Kit
-from shared.site_config import SiteConfig
-from shared.terminal import cell, plain
-from shared.wording import quantity
+from gliofed.client.link.approve import approved
+from gliofed.client.link.node import PROBLEM, is_of_now, read_state, words_of
+from gliofed.client.link.preflight import lacking_room, own_folder, read_own_kit, tried
+from gliofed.client.link.reach import Findings
+from gliofed.client.link.receipts import events_of, reason_of
+from gliofed.client.link.site_file import read_site
+from gliofed.client.link.start import running
+from gliofed.shared.join_request import read_request
+from gliofed.shared.kit import Kit
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.terminal import cell, plain
+from gliofed.shared.wording import quantity
 
 LEFT_OVER = "start was killed, and its SuperNode goes on unwatched; start again, which ends that one"
 RECEIPTS = 10
@@ -83,7 +83,7 @@ def _gather(folder: Path) -> dict[str, Any]:
 
 
 def _left_out(site: SiteConfig) -> list[str]:
-    from client.doctor.left_out import left_out_warnings  # takes a second
+    from gliofed.client.doctor.left_out import left_out_warnings  # takes a second
 
     return left_out_warnings(site)
 
@@ -143,7 +143,7 @@ def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _error_words(code: int) -> str:
-    from shared.messages import error_words  # Flower takes a second to load
+    from gliofed.shared.messages import error_words  # Flower takes a second to load
 
     return error_words(code)
 
@@ -167,7 +167,7 @@ def _privacy(site: SiteConfig) -> dict[str, Any] | None:
     folder = Path(site.work) / "ledger"
     if not folder.exists():
         return None
-    from client.round.ledger import read_ledger
+    from gliofed.client.round.ledger import read_ledger
 
     if (ledger := read_ledger(folder)) is None:
         return None

@@ -30,15 +30,15 @@ from flwr.supercore.run import Run
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from client.link.approve import approved
-from client.link.execute import Executor
-from client.link.life import Life, complain
-from client.link.site_file import read_site, temporary
-from client.round.audit import note
-from shared.files import write_bytes
-from shared.keys import new_key, own_certificate, private_bytes, write_secret
-from shared.kit import parse_kit
-from shared.parse import ConfigError
+from gliofed.client.link.approve import approved
+from gliofed.client.link.execute import Executor
+from gliofed.client.link.life import Life, complain
+from gliofed.client.link.site_file import read_site, temporary
+from gliofed.client.round.audit import note
+from gliofed.shared.files import write_bytes
+from gliofed.shared.keys import new_key, own_certificate, private_bytes, write_secret
+from gliofed.shared.kit import parse_kit
+from gliofed.shared.parse import ConfigError
 
 TESTED = "1.41.0"
 HOST = "127.0.0.1"

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import TypeVar
 from unicodedata import normalize
 
-from client.doctor.manifest import ANEW
-from client.link.site_file import read_site
-from client.round.policy import DeclinedError
-from client.round.withdraw import Withdrawal, readmit, withdraw
-from shared.chain import BusyError
-from shared.data.volume import DataError
-from shared.files import absolute
-from shared.parse import ConfigError
-from shared.site_config import SiteConfig
-from shared.terminal import plain
-from shared.wording import quantity
+from gliofed.client.doctor.manifest import ANEW
+from gliofed.client.link.site_file import read_site
+from gliofed.client.round.policy import DeclinedError
+from gliofed.client.round.withdraw import Withdrawal, readmit, withdraw
+from gliofed.shared.chain import BusyError
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.files import absolute
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.terminal import plain
+from gliofed.shared.wording import quantity
 
 LEFT = 1
 T = TypeVar("T")

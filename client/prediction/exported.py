@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from shared.config import DataConfig, ModelConfig
-from shared.parse import ConfigError, Strict, parse
+from gliofed.shared.config import DataConfig, ModelConfig
+from gliofed.shared.parse import ConfigError, Strict, parse
 
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 

@@ -18,21 +18,21 @@ import torch
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 from torch import nn
 
-from client.doctor.findings import Finding, Purpose
-from client.doctor.inspection import inspect
-from client.doctor.judgement import judge
-from client.prediction.exported import WEIGHTS, Exported
-from shared.codec import load_weights, travelling, weights_from_bytes
-from shared.data.cases import Case
-from shared.data.labels import labels_of, region_values
-from shared.data.prepare import Images, graded_entry, images_of, prepare_images
-from shared.data.volume import DataError, Scan, read_image
-from shared.files import write_bytes
-from shared.models import build_model, reads_series, task_of
-from shared.parse import ConfigError
-from shared.site_config import CheckConfig
-from shared.tasks import TASKS
-from shared.tasks.segmentation import Segmentation
+from gliofed.client.doctor.findings import Finding, Purpose
+from gliofed.client.doctor.inspection import inspect
+from gliofed.client.doctor.judgement import judge
+from gliofed.client.prediction.exported import WEIGHTS, Exported
+from gliofed.shared.codec import load_weights, travelling, weights_from_bytes
+from gliofed.shared.data.cases import Case
+from gliofed.shared.data.labels import labels_of, region_values
+from gliofed.shared.data.prepare import Images, graded_entry, images_of, prepare_images
+from gliofed.shared.data.volume import DataError, Scan, read_image
+from gliofed.shared.files import write_bytes
+from gliofed.shared.models import build_model, reads_series, task_of
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.site_config import CheckConfig
+from gliofed.shared.tasks import TASKS
+from gliofed.shared.tasks.segmentation import Segmentation
 
 GRADES = "grades.csv"
 COLUMNS = ("patient", "visit", "grade", "probability_hgg", "modalities")

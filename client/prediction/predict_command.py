@@ -8,17 +8,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from client.prediction.exported import Exported, find_export, read_export
-from shared.data.labels import LABELS, region_values
-from shared.data.layouts import Inventory, take_inventory
-from shared.data.leftovers import counted
-from shared.files import absolute, write_json
-from shared.hydra_words import composed
-from shared.parse import ConfigError, Strict, parse
-from shared.site_config import Device
-from shared.terminal import WRONG_USE, UserError, plain, tell
-from shared.versions import versions
-from shared.wording import quantity
+from gliofed.client.prediction.exported import Exported, find_export, read_export
+from gliofed.shared.data.labels import LABELS, region_values
+from gliofed.shared.data.layouts import Inventory, take_inventory
+from gliofed.shared.data.leftovers import counted
+from gliofed.shared.files import absolute, write_json
+from gliofed.shared.hydra_words import composed
+from gliofed.shared.parse import ConfigError, Strict, parse
+from gliofed.shared.site_config import Device
+from gliofed.shared.terminal import WRONG_USE, UserError, plain, tell
+from gliofed.shared.versions import versions
+from gliofed.shared.wording import quantity
 
 FAILED = 1
 _PATHS = {"model": "model.folder", "data.root": "data.root", "out": "out"}
@@ -81,8 +81,8 @@ def _predict(
     settings: _Settings, folder: Path, exported: Exported, labels: str | None, inventory: Inventory, out: Path
 ) -> int:
     # Imported here, so that a mistyped word is answered at once.
-    from client.prediction.predict import load, predict
-    from client.round.training import pick_device
+    from gliofed.client.prediction.predict import load, predict
+    from gliofed.client.round.training import pick_device
 
     cases, strays = inventory.cases, [str(stray) for stray in inventory.not_understood]
     try:

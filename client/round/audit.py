@@ -24,9 +24,9 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from client.round.limits import check_size
-from client.round.outbox import outbox_of
-from client.round.policy import (
+from gliofed.client.round.limits import check_size
+from gliofed.client.round.outbox import outbox_of
+from gliofed.client.round.policy import (
     DeclinedError,
     check_hours,
     check_readings,
@@ -35,13 +35,13 @@ from client.round.policy import (
     data_reading,
     reply_key,
 )
-from shared.audit import audit_file
-from shared.chain import BusyError, Chain, hold_chain
-from shared.config import RunConfig
-from shared.messages import MessageError, Reply, Request
-from shared.parse import ConfigError
-from shared.signatures import holds, records_sha256, server_key, sign
-from shared.site_config import SiteConfig
+from gliofed.shared.audit import audit_file
+from gliofed.shared.chain import BusyError, Chain, hold_chain
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import MessageError, Reply, Request
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.signatures import holds, records_sha256, server_key, sign
+from gliofed.shared.site_config import SiteConfig
 
 WAIT = 10.0  # seconds for another message's line: writing one takes milliseconds
 DAY = timedelta(hours=24)

@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared.audit import compare, read_audit
-from shared.audit_command import audit_status, describe, find_audit
-from shared.signatures import Trust, read_trust
-from shared.terminal import path_word
+from gliofed.shared.audit import compare, read_audit
+from gliofed.shared.audit_command import audit_status, describe, find_audit
+from gliofed.shared.signatures import Trust, read_trust
+from gliofed.shared.terminal import path_word
 
 KEYS = ("ca.crt", "site.key.pub")
 

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from client.doctor.manifest import admit
-from client.round.ledger import check_no_budget, ledger_folder
-from client.round.limits import check_size
-from client.round.policy import DeclinedError, check_cohort, check_run, counts_leave
-from client.round.training import pick_device
-from shared.codec import load_weights, weights_from_bytes
-from shared.data.dataset import Cohort, Reading, open_cohort
-from shared.messages import Request
-from shared.site_config import SiteConfig
-from shared.tasks import model_of, reading_of
+from gliofed.client.doctor.manifest import admit
+from gliofed.client.round.ledger import check_no_budget, ledger_folder
+from gliofed.client.round.limits import check_size
+from gliofed.client.round.policy import DeclinedError, check_cohort, check_run, counts_leave
+from gliofed.client.round.training import pick_device
+from gliofed.shared.codec import load_weights, weights_from_bytes
+from gliofed.shared.data.dataset import Cohort, Reading, open_cohort
+from gliofed.shared.messages import Request
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.tasks import model_of, reading_of
 
 
 @dataclass(frozen=True)

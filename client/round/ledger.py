@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from client.round.policy import DeclinedError
-from shared.accounting import Spent, rdp_epsilon
-from shared.chain import BusyError, begun, digest, drop_unfinished, head_file, link, lock, read_chain, read_head
-from shared.files import append_line, write_bytes, write_json
-from shared.parse import ConfigError, parse
+from gliofed.client.round.policy import DeclinedError
+from gliofed.shared.accounting import Spent, rdp_epsilon
+from gliofed.shared.chain import BusyError, begun, digest, drop_unfinished, head_file, link, lock, read_chain, read_head
+from gliofed.shared.files import append_line, write_bytes, write_json
+from gliofed.shared.parse import ConfigError, parse
 
 SLACK = timedelta(minutes=5)
 """A clock may be set back by so much: time servers do it."""
@@ -73,7 +73,7 @@ class Ledger:
 
     folder: Path
     delta: float
-    """Of the study's epsilon: the site's own, or `shared.accounting.default_delta` when the ledger is opened."""
+    """Of the study's epsilon: the site's own, or `gliofed.shared.accounting.default_delta` when it is opened."""
     lines: list[Charge | Budget]
     head: str
     """SHA-256 of the last line, in hex."""

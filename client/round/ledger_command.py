@@ -8,12 +8,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared.terminal import path_word, plain
+from gliofed.shared.terminal import path_word, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from client.round.ledger import Charge, Ledger
+    from gliofed.client.round.ledger import Charge, Ledger
 
 # The ledger is imported where it is used, so that a mistyped word is answered at once.
 
@@ -26,8 +26,8 @@ def ledger_command(words: list[str]) -> int:
     parser.add_argument("work", type=path_word, metavar="WORK")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args(words)
-    from shared.files import absolute
-    from shared.parse import ConfigError
+    from gliofed.shared.files import absolute
+    from gliofed.shared.parse import ConfigError
 
     try:
         ledger = _find(absolute(arguments.work))
@@ -46,7 +46,7 @@ def ledger_command(words: list[str]) -> int:
 
 def _find(work: Path) -> "Ledger | None":
     """Read the ledger of a work folder, or the one in this folder; no lock is taken, so that a run is not disturbed."""
-    from client.round.ledger import ledger_folder, read_ledger
+    from gliofed.client.round.ledger import ledger_folder, read_ledger
 
     for folder in (ledger_folder(str(work)), work):
         if (ledger := read_ledger(folder)) is not None:
@@ -56,8 +56,8 @@ def _find(work: Path) -> "Ledger | None":
 
 def _as_json(ledger: "Ledger") -> dict[str, object]:
     """The epsilons hold only where `private` is true."""
-    from client.round.ledger import Budget
-    from shared.accounting import prv_epsilon
+    from gliofed.client.round.ledger import Budget
+    from gliofed.shared.accounting import prv_epsilon
 
     return {
         "delta": ledger.delta,
@@ -72,7 +72,7 @@ def _as_json(ledger: "Ledger") -> dict[str, object]:
 def _show(ledger: "Ledger") -> None:
     from rich.console import Console
 
-    from shared.accounting import prv_epsilon
+    from gliofed.shared.accounting import prv_epsilon
 
     if not ledger.charges:
         print(f"nothing was charged yet (delta={ledger.delta:.3g})")

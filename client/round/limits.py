@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from client.round.policy import DeclinedError
-from shared.codec import CodecError, check_weights
-from shared.config import RunConfig
-from shared.messages import MessageError, Request
-from shared.site_config import PolicyConfig
-from shared.sizes import count, model_sentence, outline, step_sentence, step_voxels
+from gliofed.client.round.policy import DeclinedError
+from gliofed.shared.codec import CodecError, check_weights
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import MessageError, Request
+from gliofed.shared.site_config import PolicyConfig
+from gliofed.shared.sizes import count, model_sentence, outline, step_sentence, step_voxels
 
 
 def check_size(policy: PolicyConfig, run: RunConfig) -> None:

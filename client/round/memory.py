@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.round.audit import note
-from shared.files import write_json
-from shared.messages import Reply
+from gliofed.client.round.audit import note
+from gliofed.shared.files import write_json
+from gliofed.shared.messages import Reply
 
 if TYPE_CHECKING:  # PyTorch comes with it, whose own import may be what memory does not suffice for
-    from client.round.job import Job
+    from gliofed.client.round.job import Job
 
 LOG = logging.getLogger("gliofed.site")
 MULTIPLE = 8

@@ -8,10 +8,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from client.doctor.consent import read_consent
-from shared.files import write_bytes
-from shared.messages import Reply
-from shared.site_config import SiteConfig
+from gliofed.client.doctor.consent import read_consent
+from gliofed.shared.files import write_bytes
+from gliofed.shared.messages import Reply
+from gliofed.shared.site_config import SiteConfig
 
 KEEP = 2
 """The newest, and the one before it: a server that was restored from a backup may ask one round back."""

@@ -3,13 +3,13 @@
 from datetime import time
 from typing import TYPE_CHECKING
 
-from shared.config import RunConfig
-from shared.site_config import PolicyConfig
-from shared.terminal import UserError
-from shared.wording import quantity
+from gliofed.shared.config import RunConfig
+from gliofed.shared.site_config import PolicyConfig
+from gliofed.shared.terminal import UserError
+from gliofed.shared.wording import quantity
 
 if TYPE_CHECKING:  # Flower comes with it, and the ledger's command needs none
-    from shared.messages import Request
+    from gliofed.shared.messages import Request
 
 
 class DeclinedError(UserError):
@@ -67,7 +67,7 @@ def data_reading(run: RunConfig) -> dict[str, object]:
 
     Each other one tells more of the patients, or takes more of the disk. Plain values, as they come back from JSON.
     """
-    from shared.tasks import reading_of  # PyTorch comes with it
+    from gliofed.shared.tasks import reading_of  # PyTorch comes with it
 
     sample, data = reading_of(run), run.data
     return {

@@ -11,14 +11,14 @@ from opacus.optimizers import DPOptimizer
 from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from torch import Tensor, nn
 
-from client.round.training import TrainResult, pick_precision
-from shared.accounting import Spent, noise_for
-from shared.config import RunConfig
-from shared.data.dataset import Patient
-from shared.data.samples import Batch
-from shared.noise import NOISE, SAMPLING, secret_generator
-from shared.seeding import generator
-from shared.tasks import Task
+from gliofed.client.round.training import TrainResult, pick_precision
+from gliofed.shared.accounting import Spent, noise_for
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.dataset import Patient
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.noise import NOISE, SAMPLING, secret_generator
+from gliofed.shared.seeding import generator
+from gliofed.shared.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)

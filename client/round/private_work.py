@@ -11,19 +11,19 @@ from typing import Literal
 import numpy as np
 from torch import Tensor, nn
 
-from client.doctor.consent import read_consent
-from client.round.job import Job
-from client.round.ledger import Charge, Ledger, hold, ledger_folder
-from client.round.policy import DeclinedError, check_noise, counts_leave, data_reading
-from client.round.privacy import Plan, plan_round, train_privately
-from client.round.training import TrainResult
-from shared.accounting import default_delta
-from shared.config import DataConfig
-from shared.data.dataset import Patient
-from shared.data.samples import Batch, of_one
-from shared.noise import new_secret, noisy_mean
-from shared.seeding import seed_of
-from shared.tasks import TASKS
+from gliofed.client.doctor.consent import read_consent
+from gliofed.client.round.job import Job
+from gliofed.client.round.ledger import Charge, Ledger, hold, ledger_folder
+from gliofed.client.round.policy import DeclinedError, check_noise, counts_leave, data_reading
+from gliofed.client.round.privacy import Plan, plan_round, train_privately
+from gliofed.client.round.training import TrainResult
+from gliofed.shared.accounting import default_delta
+from gliofed.shared.config import DataConfig
+from gliofed.shared.data.dataset import Patient
+from gliofed.shared.data.samples import Batch, of_one
+from gliofed.shared.noise import new_secret, noisy_mean
+from gliofed.shared.seeding import seed_of
+from gliofed.shared.tasks import TASKS
 
 
 @contextmanager

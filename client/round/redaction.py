@@ -7,7 +7,7 @@ from functools import partial
 from unicodedata import normalize
 from urllib.parse import quote
 
-from shared.terminal import plain
+from gliofed.shared.terminal import plain
 
 INSTEAD = "(withdrawn)"
 LETTER = r"(?:[^\W_]|[\u0300-\u036f\udc80-\udcff])"

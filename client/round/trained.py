@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from client.doctor.consent import read_consent
-from client.round.audit import note
-from client.round.policy import DeclinedError
-from shared.data.dataset import Patient
-from shared.files import write_bytes
-from shared.site_config import SiteConfig
+from gliofed.client.doctor.consent import read_consent
+from gliofed.client.round.audit import note
+from gliofed.client.round.policy import DeclinedError
+from gliofed.shared.data.dataset import Patient
+from gliofed.shared.files import write_bytes
+from gliofed.shared.site_config import SiteConfig
 
 
 def pseudonyms(site: SiteConfig, patients: Sequence[Patient]) -> list[str]:

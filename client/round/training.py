@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from shared.config import TrainConfig
-from shared.data.samples import Batch
-from shared.tasks import Task
+from gliofed.shared.config import TrainConfig
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)

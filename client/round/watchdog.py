@@ -5,10 +5,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from client.round.policy import DeclinedError
-from shared.config import RunConfig
-from shared.messages import Reply
-from shared.site_config import PolicyConfig
+from gliofed.client.round.policy import DeclinedError
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Reply
+from gliofed.shared.site_config import PolicyConfig
 
 GRACE = 30.0
 """Seconds from the limit to the end of the process, if it cannot answer: the answer of one that can is on its way."""

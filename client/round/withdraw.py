@@ -11,21 +11,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
 
-from client.doctor.consent import Consent, add_withdrawn, drop_withdrawn, hold_patients, read_consent, withdrawn_by
-from client.doctor.manifest import Manifest, manifest_path, read_manifest, write_manifest
-from client.round.audit import note
-from client.round.outbox import outbox_of
-from client.round.policy import DeclinedError
-from client.round.redaction import hiding
-from client.round.trained import runs_with
-from shared.audit import audit_file
-from shared.chain import begun, read_chain, read_head
-from shared.data.layouts import find_cases
-from shared.data.volume import DataError
-from shared.files import write_bytes
-from shared.parse import ConfigError
-from shared.processes import user_name
-from shared.site_config import SiteConfig
+from gliofed.client.doctor.consent import (
+    Consent,
+    add_withdrawn,
+    drop_withdrawn,
+    hold_patients,
+    read_consent,
+    withdrawn_by,
+)
+from gliofed.client.doctor.manifest import Manifest, manifest_path, read_manifest, write_manifest
+from gliofed.client.round.audit import note
+from gliofed.client.round.outbox import outbox_of
+from gliofed.client.round.policy import DeclinedError
+from gliofed.client.round.redaction import hiding
+from gliofed.client.round.trained import runs_with
+from gliofed.shared.audit import audit_file
+from gliofed.shared.chain import begun, read_chain, read_head
+from gliofed.shared.data.layouts import find_cases
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.files import write_bytes
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.processes import user_name
+from gliofed.shared.site_config import SiteConfig
 
 OWN = ("audit", "cache", "ledger", "outbox", "trained", "site.log", "site.old.log")
 """Parts of a work folder that this file takes care of, or that never name a patient."""

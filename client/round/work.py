@@ -7,20 +7,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from client.round.job import Job, open_job
-from client.round.limits import check_header
-from client.round.memory import with_less_memory
-from client.round.outbox import outbox_of
-from client.round.policy import DeclinedError, check_run, counts_leave, metrics_leave, reply_key
-from client.round.trained import note_trained, pseudonyms
-from client.round.training import TrainResult, train_one_round
-from shared.codec import encode, travelling
-from shared.data.samples import batches, whole
-from shared.messages import Reply, Request
-from shared.seeding import generator, seed_of
-from shared.site_config import SiteConfig
-from shared.tasks import TASKS
-from shared.wording import quantity
+from gliofed.client.round.job import Job, open_job
+from gliofed.client.round.limits import check_header
+from gliofed.client.round.memory import with_less_memory
+from gliofed.client.round.outbox import outbox_of
+from gliofed.client.round.policy import DeclinedError, check_run, counts_leave, metrics_leave, reply_key
+from gliofed.client.round.trained import note_trained, pseudonyms
+from gliofed.client.round.training import TrainResult, train_one_round
+from gliofed.shared.codec import encode, travelling
+from gliofed.shared.data.samples import batches, whole
+from gliofed.shared.messages import Reply, Request
+from gliofed.shared.seeding import generator, seed_of
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.tasks import TASKS
+from gliofed.shared.wording import quantity
 
 # private_work is imported where it is used: Opacus takes seconds to load, and each message may be a process.
 
@@ -33,7 +33,7 @@ def prepare(site: SiteConfig, request: Request) -> Reply:
     job = open_job(site, request)
     if not request.config.private:
         return Reply(site=site.name, patients=len(job.cohort.train), left_out=_left_out(job))
-    from client.round.private_work import ledger_of, patients_to_tell
+    from gliofed.client.round.private_work import ledger_of, patients_to_tell
 
     with ledger_of(job) as ledger:
         return Reply(site=site.name, patients=patients_to_tell(job, ledger), left_out=_left_out(job))
@@ -61,7 +61,7 @@ def evaluate(site: SiteConfig, request: Request) -> Reply:
     check_header(request)
     job, config = open_job(site, request), request.config
     if config.private:
-        from client.round.private_work import ledger_of
+        from gliofed.client.round.private_work import ledger_of
 
         with ledger_of(job):  # declines a split that would measure training patients
             pass
@@ -122,7 +122,7 @@ def train_with(job: Job, patients: int, steps: Steps = _steps, hide: Hide = dict
 
 def _train_privately(job: Job) -> Reply:
     """The same with private steps, or with an update that is made private; charged before the first step."""
-    from client.round.private_work import charge_round, hide, ledger_of, patients_to_tell, private_steps
+    from gliofed.client.round.private_work import charge_round, hide, ledger_of, patients_to_tell, private_steps
 
     with ledger_of(job) as ledger:
         # Before the charge: nobody is charged for an update that there is no room for. It is not larger than the

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
 
-from simulation.phantom import PhantomConfig, is_high_grade, make_case
+from gliofed.simulation.phantom import PhantomConfig, is_high_grade, make_case
 
 HERE = Path(__file__).parent
 COLOURS = ListedColormap([(0, 0, 0, 0), "#d7263d", "#3bceac", "#ffd23f"])

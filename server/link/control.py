@@ -23,7 +23,7 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
-from shared.terminal import UserError
+from gliofed.shared.terminal import UserError
 
 
 class ControlError(UserError):

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from server.link.control import key_bytes
-from server.link.proxy import logged_key
-from server.link.runs import Run, find_run, runs_of
-from server.link.superlink import link_folder
-from server.provisioning.acts import note_act
-from server.provisioning.federation import open_federation
-from shared.keys import read_public
-from shared.parse import ConfigError
-from shared.terminal import plain
+from gliofed.server.link.control import key_bytes
+from gliofed.server.link.proxy import logged_key
+from gliofed.server.link.runs import Run, find_run, runs_of
+from gliofed.server.link.superlink import link_folder
+from gliofed.server.provisioning.acts import note_act
+from gliofed.server.provisioning.federation import open_federation
+from gliofed.shared.keys import read_public
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.terminal import plain
 
 LINES = 40
 """Last lines of each of the link's logs."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from server.link.control import Control, ControlError, Node, SilentError, key_bytes
-from server.provisioning.admit import admitted_keys, read_records
-from shared.keys import fingerprint
+from gliofed.server.link.control import Control, ControlError, Node, SilentError, key_bytes
+from gliofed.server.provisioning.admit import admitted_keys, read_records
+from gliofed.shared.keys import fingerprint
 
 CURE = (
     "where its key was shut out by mistake, end gliofed-server start, remove link/state.db, which has "

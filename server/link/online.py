@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from server.link.superlink import link_folder
-from shared.chain import is_held
-from shared.files import write_json
+from gliofed.server.link.superlink import link_folder
+from gliofed.shared.chain import is_held
+from gliofed.shared.files import write_json
 
 OLDEST = 60.0
 """Seconds after which it is not trusted any more: `start` hangs. It waits 30 for a SuperLink that does not answer, and

@@ -12,10 +12,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from shared.files import absolute
-from shared.hydra_words import sentence
-from shared.parse import ConfigError
-from shared.terminal import command_line, plain
+from gliofed.shared.files import absolute
+from gliofed.shared.hydra_words import sentence
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.terminal import command_line, plain
 
 COMMAND = "gliofed-server run"
 OWN = ("federation", "name", "resume")
@@ -45,7 +45,7 @@ def _composed(words: list[str]) -> Any:
         raise ConfigError("-m: submit runs one by one")
     composed: list[Any] = []
 
-    @hydra.main(version_base="1.3", config_path="pkg://configs", config_name="federation")
+    @hydra.main(version_base="1.3", config_path="pkg://gliofed.configs", config_name="federation")
     def job(config: DictConfig) -> None:
         composed.append(OmegaConf.to_container(config, resolve=True))
 
@@ -59,11 +59,11 @@ def _composed(words: list[str]) -> Any:
 
 def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Sequence[str]) -> str:
     # Imported here, so that --help and a mistyped key answer at once.
-    from server.link.runs import CODE, new_run
-    from server.provisioning.admit import admitted_keys, read_records
-    from server.provisioning.federation import open_federation
-    from server.settings import check_groups, parse_run
-    from shared.code import build_code
+    from gliofed.server.link.runs import CODE, new_run
+    from gliofed.server.provisioning.admit import admitted_keys, read_records
+    from gliofed.server.provisioning.federation import open_federation
+    from gliofed.server.settings import check_groups, parse_run
+    from gliofed.shared.code import build_code
 
     federation, (records, damaged) = open_federation(folder), read_records(folder)
     keys, wrong = admitted_keys(folder, records)
@@ -90,9 +90,9 @@ def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Seque
 
 
 def _resume(folder: Path, name: str) -> str:
-    from server.link.runs import find_run
-    from server.provisioning.acts import note_act
-    from server.provisioning.federation import open_federation
+    from gliofed.server.link.runs import find_run
+    from gliofed.server.provisioning.acts import note_act
+    from gliofed.server.provisioning.federation import open_federation
 
     open_federation(folder)
     run = find_run(folder, name)
@@ -108,7 +108,7 @@ def _resume(folder: Path, name: str) -> str:
 
 
 def _next(folder: Path) -> str:
-    from server.link.online import read_online
+    from gliofed.server.link.online import read_online
 
     waits = "gliofed-server start does not run, so it waits until then; "
     return f"{waits if read_online(folder) is None else ''}{command_line('gliofed-server', 'status', folder)}"

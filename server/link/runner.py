@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from server.link.control import Control
-from server.link.members import Member
-from server.link.runs import AGREED, NODES, Run, Submission, announce, runs_of
-from server.link.superlink import installed_code, link_folder
-from server.round.progress import PROGRESS
-from shared.files import write_json
-from shared.parse import ConfigError
+from gliofed.server.link.control import Control
+from gliofed.server.link.members import Member
+from gliofed.server.link.runs import AGREED, NODES, Run, Submission, announce, runs_of
+from gliofed.server.link.superlink import installed_code, link_folder
+from gliofed.server.round.progress import PROGRESS
+from gliofed.shared.files import write_json
+from gliofed.shared.parse import ConfigError
 
 PAUSES = (2, 5, 15, 30, 60)
 """Seconds before each further submission; the last stays."""

@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
-from server.provisioning.acts import note_act
-from server.round.history import Event, History
-from shared.audit import audit_file
-from shared.chain import begun, head_file, is_held, read_chain, read_head
-from shared.config import RunConfig
-from shared.files import new_folder, write_bytes, write_json
-from shared.parse import ConfigError, Strict, is_site_name, parse
-from shared.terminal import command_line
-from shared.versions import versions
+from gliofed.server.provisioning.acts import note_act
+from gliofed.server.round.history import Event, History
+from gliofed.shared.audit import audit_file
+from gliofed.shared.chain import begun, head_file, is_held, read_chain, read_head
+from gliofed.shared.config import RunConfig
+from gliofed.shared.files import new_folder, write_bytes, write_json
+from gliofed.shared.parse import ConfigError, Strict, is_site_name, parse
+from gliofed.shared.terminal import command_line
+from gliofed.shared.versions import versions
 
 T = TypeVar("T")
 CODE = "code.fab"
@@ -113,7 +113,7 @@ class Run:
 
     def check(self) -> None:
         """Raise ConfigError where what its server goes on from is damaged: it would end at once, each time."""
-        from shared.checkpoint import check_checkpoint  # PyTorch comes with it, and takes seconds to load
+        from gliofed.shared.checkpoint import check_checkpoint  # PyTorch comes with it, and takes seconds to load
 
         self.code()
         check_checkpoint(self.folder / "checkpoints")

@@ -8,19 +8,19 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from server.link.control import ControlError, SilentError
-from server.link.members import Member, tend_members
-from server.link.online import forget_online, write_online
-from server.link.runner import Runner
-from server.link.superlink import Link, link_folder, open_link
-from server.provisioning.acts import note_act
-from server.provisioning.certificates import ending_soon
-from server.provisioning.federation import open_federation
-from shared.chain import BusyError, lock
-from shared.files import absolute
-from shared.parse import ConfigError
-from shared.processes import asked_to_end
-from shared.terminal import command_line, outlive_readers, plain
+from gliofed.server.link.control import ControlError, SilentError
+from gliofed.server.link.members import Member, tend_members
+from gliofed.server.link.online import forget_online, write_online
+from gliofed.server.link.runner import Runner
+from gliofed.server.link.superlink import Link, link_folder, open_link
+from gliofed.server.provisioning.acts import note_act
+from gliofed.server.provisioning.certificates import ending_soon
+from gliofed.server.provisioning.federation import open_federation
+from gliofed.shared.chain import BusyError, lock
+from gliofed.shared.files import absolute
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.processes import asked_to_end
+from gliofed.shared.terminal import command_line, outlive_readers, plain
 
 TICK = 2.0
 """Seconds between two looks at everything."""

@@ -5,18 +5,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from server.link.online import read_online
-from server.link.runs import Run, runs_of
-from server.provisioning.admit import SiteRecord, admitted_keys, read_records
-from server.provisioning.certificates import ending_soon
-from server.provisioning.federation import open_federation
-from server.report.bounds import bounds_met
-from server.report.table import patients_behind
-from server.round.history import Event
-from server.round.progress import RoundState, read_progress
-from shared.parse import ConfigError
-from shared.tasks import TASKS
-from shared.terminal import command_line
+from gliofed.server.link.online import read_online
+from gliofed.server.link.runs import Run, runs_of
+from gliofed.server.provisioning.admit import SiteRecord, admitted_keys, read_records
+from gliofed.server.provisioning.certificates import ending_soon
+from gliofed.server.provisioning.federation import open_federation
+from gliofed.server.report.bounds import bounds_met
+from gliofed.server.report.table import patients_behind
+from gliofed.server.round.history import Event
+from gliofed.server.round.progress import RoundState, read_progress
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.tasks import TASKS
+from gliofed.shared.terminal import command_line
 
 KEPT = ("patients", "epsilon")
 """What a site told last, while a newer round may have nothing of it."""

@@ -7,10 +7,10 @@ from datetime import datetime
 from rich.console import Console
 from rich.table import Column, Table
 
-from server.link.status import RunStatus, SiteStatus, Status
-from server.report.table import figure
-from server.round.progress import RoundState
-from shared.terminal import cell
+from gliofed.server.link.status import RunStatus, SiteStatus, Status
+from gliofed.server.report.table import figure
+from gliofed.server.round.progress import RoundState
+from gliofed.shared.terminal import cell
 
 MOST_NAMES = 8
 """Sites that a line about a round names; --json has all."""

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from server.link.control import Control
-from server.link.proxy import ACCESS_LOG, nginx_conf
-from server.link.runs import FEDERATION
-from server.provisioning.certificates import SERVER_CERTIFICATES, load_authority, stale
-from server.provisioning.federation import FederationConfig, open_federation
-from shared.files import write_bytes, write_json
-from shared.kit import split_address
-from shared.parse import ConfigError
-from shared.processes import Program, no_proxy_here
-from shared.signatures import LINK_NAMES
-from shared.terminal import command_line
+from gliofed.server.link.control import Control
+from gliofed.server.link.proxy import ACCESS_LOG, nginx_conf
+from gliofed.server.link.runs import FEDERATION
+from gliofed.server.provisioning.certificates import SERVER_CERTIFICATES, load_authority, stale
+from gliofed.server.provisioning.federation import FederationConfig, open_federation
+from gliofed.shared.files import write_bytes, write_json
+from gliofed.shared.kit import split_address
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.processes import Program, no_proxy_here
+from gliofed.shared.signatures import LINK_NAMES
+from gliofed.shared.terminal import command_line
 
 LOOPBACK = LINK_NAMES[0]
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from shared.audit import audit_file, read_audit
-from shared.chain import BusyError, begun, hold_chain
-from shared.kit import kit_sha256
-from shared.parse import ConfigError
-from shared.processes import user_name
+from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.chain import BusyError, begun, hold_chain
+from gliofed.shared.kit import kit_sha256
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.processes import user_name
 
 WAIT = 10.0
 """Seconds for the line of another command: writing one takes milliseconds."""

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from server.provisioning.acts import made_kits, note_act
-from server.provisioning.certificates import load_authority
-from server.provisioning.federation import open_federation
-from shared.files import write_bytes, write_json
-from shared.join_request import JoinRequest, PatientCeiling, check_patients, read_request
-from shared.keys import certificate_sha256, fingerprint, public_line, read_public, spoken
-from shared.parse import ConfigError, Strict, is_site_name, parse
-from shared.wording import quantity
+from gliofed.server.provisioning.acts import made_kits, note_act
+from gliofed.server.provisioning.certificates import load_authority
+from gliofed.server.provisioning.federation import open_federation
+from gliofed.shared.files import write_bytes, write_json
+from gliofed.shared.join_request import JoinRequest, PatientCeiling, check_patients, read_request
+from gliofed.shared.keys import certificate_sha256, fingerprint, public_line, read_public, spoken
+from gliofed.shared.parse import ConfigError, Strict, is_site_name, parse
+from gliofed.shared.wording import quantity
 
 TOLD = 12
 """Characters of a fingerprint that are compared at least: 72 bits, more than anybody can look for another key with."""

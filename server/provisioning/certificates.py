@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from server.provisioning.federation import SOON
-from shared.files import new_folder, write_bytes
-from shared.keys import new_key, private_bytes, read_authority, write_secret
-from shared.parse import ConfigError
-from shared.terminal import command_line
+from gliofed.server.provisioning.federation import SOON
+from gliofed.shared.files import new_folder, write_bytes
+from gliofed.shared.keys import new_key, private_bytes, read_authority, write_secret
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.terminal import command_line
 
 AUTHORITY_DAYS = 3650
 SLACK = timedelta(hours=1)

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from shared.kit import split_address
-from shared.parse import ConfigError, SiteName, Strict, parse
-from shared.yaml_file import read_yaml
+from gliofed.shared.kit import split_address
+from gliofed.shared.parse import ConfigError, SiteName, Strict, parse
+from gliofed.shared.yaml_file import read_yaml
 
 SOON = 30
 """Days before its end from which a certificate is renewed, or announced."""

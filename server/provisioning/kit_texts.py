@@ -2,7 +2,7 @@
 
 from string import Template
 
-from shared.kit import Kit, split_address
+from gliofed.shared.kit import Kit, split_address
 
 SITE_YAML = Template("""\
 # What this hospital keeps to itself: nothing of this file is sent. Replace each ???; the rest may stay.
@@ -54,7 +54,7 @@ check:
 
 def site_yaml(site: str) -> str:
     """Write a hospital's settings: what it must say is ???, and the rest is what the software takes by itself."""
-    from shared.data.labels import LABELS
+    from gliofed.shared.data.labels import LABELS
 
     schemes = ", ".join(name for name in LABELS if name != "mock")
     return SITE_YAML.substitute(site=site, schemes=schemes)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from server.provisioning.acts import note_act
-from server.provisioning.certificates import (
+from gliofed.server.provisioning.acts import note_act
+from gliofed.server.provisioning.certificates import (
     Authority,
     ending_soon,
     load_authority,
@@ -16,15 +16,15 @@ from server.provisioning.certificates import (
     stale,
     write_certificate,
 )
-from server.provisioning.federation import FILE, FederationConfig, open_federation, read_federation
-from server.provisioning.kit_texts import readme, site_yaml
-from shared.code import build_code
-from shared.files import write_bytes
-from shared.keys import certificate_sha256, spoken
-from shared.kit import Kit, kit_sha256, pack, read_kit
-from shared.parse import ConfigError
-from shared.signatures import LINK_NAMES
-from shared.terminal import command_line
+from gliofed.server.provisioning.federation import FILE, FederationConfig, open_federation, read_federation
+from gliofed.server.provisioning.kit_texts import readme, site_yaml
+from gliofed.shared.code import build_code
+from gliofed.shared.files import write_bytes
+from gliofed.shared.keys import certificate_sha256, spoken
+from gliofed.shared.kit import Kit, kit_sha256, pack, read_kit
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.signatures import LINK_NAMES
+from gliofed.shared.terminal import command_line
 
 
 def provision(file: Path, into: Path | None = None, now: datetime | None = None) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shared.wording import quantity
+from gliofed.shared.wording import quantity
 
 
 def bounds_met(line: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import fill, wrap
 from typing import TYPE_CHECKING, Any, Literal
 
-from shared.files import write_bytes
+from gliofed.shared.files import write_bytes
 
 if TYPE_CHECKING:  # matplotlib takes a second to import, and a run that stops early draws nothing
     from matplotlib.axes import Axes

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.left_out import in_words
-from shared.messages import CODES, Reply, error_words
+from gliofed.shared.left_out import in_words
+from gliofed.shared.messages import CODES, Reply, error_words
 
 AWAY = 5
 LOST = frozenset({3, 4, 5, 8})

@@ -6,13 +6,13 @@ from statistics import median_low
 
 from flwr.serverapp import Grid
 
-from server.round.answers import EXPELLED, NOT_INVITED, Absent, refusal
-from server.round.audit import RunAudit
-from server.round.mail import POLL, WORD, Kind, Mail, Unanswered
-from server.round.progress import Phase, RoundProgress
-from shared.config import RunConfig
-from shared.messages import Reply, Request
-from shared.parse import is_site_name
+from gliofed.server.round.answers import EXPELLED, NOT_INVITED, Absent, refusal
+from gliofed.server.round.audit import RunAudit
+from gliofed.server.round.mail import POLL, WORD, Kind, Mail, Unanswered
+from gliofed.server.round.progress import Phase, RoundProgress
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Reply, Request
+from gliofed.shared.parse import is_site_name
 
 Names = Callable[[], Mapping[int, str]]
 """Which site each node is, as is known at this moment."""

@@ -10,14 +10,14 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from torch import Tensor
 
-from server.round.run_keys import RunKeys
-from shared.audit import audit_file
-from shared.chain import BusyError, Chain, hold_chain
-from shared.codec import weights_to_bytes
-from shared.keys import public_line
-from shared.messages import Reply, Request
-from shared.parse import ConfigError
-from shared.signatures import NO_RECEIPT, holds, sign
+from gliofed.server.round.run_keys import RunKeys
+from gliofed.shared.audit import audit_file
+from gliofed.shared.chain import BusyError, Chain, hold_chain
+from gliofed.shared.codec import weights_to_bytes
+from gliofed.shared.keys import public_line
+from gliofed.shared.messages import Reply, Request
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.signatures import NO_RECEIPT, holds, sign
 
 WAIT = 1.0  # seconds: `status` holds it for a moment
 

@@ -4,12 +4,12 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from server.provisioning.admit import read_records
-from server.provisioning.federation import FILE
-from shared.audit import compare, noted_head, read_audit
-from shared.audit_command import audit_status, copy_for, describe, find_audit
-from shared.signatures import Trust, read_trust
-from shared.terminal import path_word
+from gliofed.server.provisioning.admit import read_records
+from gliofed.server.provisioning.federation import FILE
+from gliofed.shared.audit import compare, noted_head, read_audit
+from gliofed.shared.audit_command import audit_status, copy_for, describe, find_audit
+from gliofed.shared.signatures import Trust, read_trust
+from gliofed.shared.terminal import path_word
 
 HINT = "a run's folder"
 

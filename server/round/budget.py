@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from server.round.answers import EXPELLED
-from server.round.history import Event, History
-from shared.accounting import noise_for, rdp_epsilon
-from shared.config import RunConfig
-from shared.messages import CODES
+from gliofed.server.round.answers import EXPELLED
+from gliofed.server.round.history import Event, History
+from gliofed.shared.accounting import noise_for, rdp_epsilon
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import CODES
 
 
 class BudgetError(Exception):

@@ -12,12 +12,12 @@ from statistics import median_low
 
 from torch import Tensor
 
-from server.round.fold import BY_PATIENTS, ENOUGH, Share, Update, limit_shares
-from server.round.gate import Measures
-from server.round.history import Event
-from server.round.spool import Spooled
-from shared.accounting import default_delta, noise_for
-from shared.config import RunConfig
+from gliofed.server.round.fold import BY_PATIENTS, ENOUGH, Share, Update, limit_shares
+from gliofed.server.round.gate import Measures
+from gliofed.server.round.history import Event
+from gliofed.server.round.spool import Spooled
+from gliofed.shared.accounting import default_delta, noise_for
+from gliofed.shared.config import RunConfig
 
 NO_VOTE = 4
 """An update that is so many times smaller than a usual one says nothing of how large updates are: a majority that sends

@@ -3,14 +3,14 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from server.round.answers import Absent, refusal
-from server.round.asking import Sites
-from server.round.history import Event, add_reason, as_json
-from server.round.progress import RoundProgress
-from shared.config import RunConfig
-from shared.messages import Reply, Request
-from shared.tasks import TASKS
-from shared.wording import quantity
+from gliofed.server.round.answers import Absent, refusal
+from gliofed.server.round.asking import Sites
+from gliofed.server.round.history import Event, add_reason, as_json
+from gliofed.server.round.progress import RoundProgress
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Reply, Request
+from gliofed.shared.tasks import TASKS
+from gliofed.shared.wording import quantity
 
 KEPT_BACK = ("withheld", "few_validation")
 """Codes of sites whose policy keeps metrics to itself: their evaluation did not fail."""

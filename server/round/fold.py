@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from shared.config import FoldConfig
+from gliofed.shared.config import FoldConfig
 
 SLICE = 2**22
 """Values of all sites together that are in memory at once, in double precision: 32 MiB."""
@@ -17,7 +17,7 @@ ENOUGH = 3
 
 
 class Update(Protocol):
-    """Anything that gives named tensors; `shared.codec.CodedUpdate` reads them from disk."""
+    """Anything that gives named tensors; `gliofed.shared.codec.CodedUpdate` reads them from disk."""
 
     def tensor(self, name: str) -> Tensor:
         """Return one tensor in fp32."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from server.round.spool import Spooled
-from shared.codec import CodecError
-from shared.config import RunConfig, TrainConfig
-from shared.wording import quantity
+from gliofed.server.round.spool import Spooled
+from gliofed.shared.codec import CodecError
+from gliofed.shared.config import RunConfig, TrainConfig
+from gliofed.shared.wording import quantity
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def judge(
 ) -> Verdicts:
     """Judge each update alone; `model` gives names and shapes, `parameters` names those that are trained.
 
-    How large an update may be is for `server.round.clip`.
+    How large an update may be is for `gliofed.server.round.clip`.
     """
     refused: dict[str, str] = {}
     measures: dict[str, Measures] = {}

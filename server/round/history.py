@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shared.files import append_line, write_bytes
-from shared.parse import ConfigError
+from gliofed.shared.files import append_line, write_bytes
+from gliofed.shared.parse import ConfigError
 
 Event = dict[str, Any]
 

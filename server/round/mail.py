@@ -15,10 +15,10 @@ from typing import Literal
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from server.round.answers import AWAY, EXPELLED, LOST, NO_REPLY, UNSIGNED, Absent, flower_error
-from server.round.audit import RunAudit
-from server.round.pulling import UNREADABLE, SeparatePulls, TogetherPulls
-from shared.messages import LATE, MessageError, Reply, Request
+from gliofed.server.round.answers import AWAY, EXPELLED, LOST, NO_REPLY, UNSIGNED, Absent, flower_error
+from gliofed.server.round.audit import RunAudit
+from gliofed.server.round.pulling import UNREADABLE, SeparatePulls, TogetherPulls
+from gliofed.shared.messages import LATE, MessageError, Reply, Request
 
 Kind = Literal["query", "train", "evaluate"]
 WORD: dict[str, str] = {"query": "prepare", "train": "train", "evaluate": "evaluate"}

@@ -11,9 +11,9 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from shared.files import write_json
-from shared.parse import ConfigError, Strict, parse
-from shared.terminal import plain
+from gliofed.shared.files import write_json
+from gliofed.shared.parse import ConfigError, Strict, parse
+from gliofed.shared.terminal import plain
 
 PROGRESS = "progress.json"
 """In the run's folder."""

@@ -23,8 +23,8 @@ from flwr.supercore.error import FlowerError
 from flwr.supercore.inflatable.inflatable_object import get_object_body, get_object_head_values_from_object_content
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
 
-from server.round.answers import Absent
-from shared.parse import ConfigError
+from gliofed.server.round.answers import Absent
+from gliofed.shared.parse import ConfigError
 
 TESTED = "1.41.0"
 

@@ -9,31 +9,31 @@ import torch
 from flwr.serverapp import Grid
 from torch import Tensor, nn
 
-from server.report.table import figure, patients_behind
-from server.round.answers import Absent, refusal
-from server.round.asking import Agreed, Names, Sites
-from server.round.audit import RunAudit, hold_audit
-from server.round.budget import BudgetError, charge_sum, spent_for_good
-from server.round.clip import bounded
-from server.round.evaluation import evaluate
-from server.round.fold import fold
-from server.round.gate import REASON, Verdicts, judge
-from server.round.history import Event, History, add_reason, as_json, site_line
-from server.round.progress import PROGRESS, RoundProgress
-from server.round.run_keys import RunKeys
-from server.round.spool import Spool, Spooled
-from server.round.state import State, load_state, save_state
-from server.round.strategies import ServerStep
-from shared.codec import travelling, weights_to_bytes
-from shared.config import RunConfig
-from shared.files import new_folder, write_bytes, write_json
-from shared.left_out import in_words, many
-from shared.messages import Reply, Request
-from shared.noise import new_secret, noisy_mean
-from shared.seeding import seed_of
-from shared.tasks import TASKS, model_of
-from shared.versions import versions
-from shared.wording import quantity
+from gliofed.server.report.table import figure, patients_behind
+from gliofed.server.round.answers import Absent, refusal
+from gliofed.server.round.asking import Agreed, Names, Sites
+from gliofed.server.round.audit import RunAudit, hold_audit
+from gliofed.server.round.budget import BudgetError, charge_sum, spent_for_good
+from gliofed.server.round.clip import bounded
+from gliofed.server.round.evaluation import evaluate
+from gliofed.server.round.fold import fold
+from gliofed.server.round.gate import REASON, Verdicts, judge
+from gliofed.server.round.history import Event, History, add_reason, as_json, site_line
+from gliofed.server.round.progress import PROGRESS, RoundProgress
+from gliofed.server.round.run_keys import RunKeys
+from gliofed.server.round.spool import Spool, Spooled
+from gliofed.server.round.state import State, load_state, save_state
+from gliofed.server.round.strategies import ServerStep
+from gliofed.shared.codec import travelling, weights_to_bytes
+from gliofed.shared.config import RunConfig
+from gliofed.shared.files import new_folder, write_bytes, write_json
+from gliofed.shared.left_out import in_words, many
+from gliofed.shared.messages import Reply, Request
+from gliofed.shared.noise import new_secret, noisy_mean
+from gliofed.shared.seeding import seed_of
+from gliofed.shared.tasks import TASKS, model_of
+from gliofed.shared.versions import versions
+from gliofed.shared.wording import quantity
 
 
 class RoundError(Exception):

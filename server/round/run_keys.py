@@ -9,9 +9,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
-from shared.keys import read_public
-from shared.parse import ConfigError
-from shared.terminal import command_line
+from gliofed.shared.keys import read_public
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.terminal import command_line
 
 
 @dataclass(frozen=True)

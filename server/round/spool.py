@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import rmtree
 
-from shared.codec import CodedUpdate
-from shared.files import write_bytes, write_json
-from shared.messages import Reply
+from gliofed.shared.codec import CodedUpdate
+from gliofed.shared.files import write_bytes, write_json
+from gliofed.shared.messages import Reply
 
 KEPT = 5
 """Rounds whose refused replies are kept: a site that is refused in every round must not fill the disk."""

@@ -6,8 +6,8 @@ from shutil import rmtree
 
 from torch import Tensor
 
-from server.round.history import Event, History
-from shared.checkpoint import load_checkpoint, save_checkpoint
+from gliofed.server.round.history import Event, History
+from gliofed.shared.checkpoint import load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)

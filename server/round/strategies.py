@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 
-from shared.config import StrategyConfig
+from gliofed.shared.config import StrategyConfig
 
 
 def fedavg(weights: list[Tensor], config: StrategyConfig) -> Optimizer:

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn import functional
 
-from shared.config import AugmentConfig
+from gliofed.shared.config import AugmentConfig
 
 WAVES = 3
 """Cosines along each axis that a bias field is made of, from a constant to one whole wave."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shared.files import sync
+from gliofed.shared.files import sync
 
 VERSION = 2
 """Of what an entry holds; another number prepares everything again."""

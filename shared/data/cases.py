@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from shared.data.volume import DataError, Scan
+from gliofed.shared.data.volume import DataError, Scan
 
 Grade = Literal["HGG", "LGG"]
 
@@ -25,7 +25,7 @@ class Case:
     mask: Scan | None
     grade: Grade | None
     labels: str
-    """Label scheme of the mask: a key of `shared.data.labels.LABELS`."""
+    """Label scheme of the mask: a key of `gliofed.shared.data.labels.LABELS`."""
     side: Side | None = None
     """Where the data set itself puts the patient; None: a hash of the id decides."""
     scanner: str | None = None

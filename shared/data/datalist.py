@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from shared.data.cases import Case, Found, Side
-from shared.data.folders import Folder
-from shared.data.names import MODALITIES, modality_name, stem
-from shared.data.tables import MANIFEST, bad_table, named_file, natural
-from shared.data.volume import DataError, Scan
-from shared.wording import quantity
+from gliofed.shared.data.cases import Case, Found, Side
+from gliofed.shared.data.folders import Folder
+from gliofed.shared.data.names import MODALITIES, modality_name, stem
+from gliofed.shared.data.tables import MANIFEST, bad_table, named_file, natural
+from gliofed.shared.data.volume import DataError, Scan
+from gliofed.shared.wording import quantity
 
 DATALIST = "dataset.json"
 WHICH = 'which modalities? Add "channel_names": {"0": "FLAIR", "1": "T1w"}'

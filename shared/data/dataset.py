@@ -8,14 +8,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
-from shared.config import DataConfig
-from shared.data.cases import Case, Grade, Side, grade_of, split
-from shared.data.labels import region_values
-from shared.data.layouts import Inventory, take_inventory
-from shared.data.prepare import prepare, prepare_graded, scans_of
-from shared.data.volume import DataError
-from shared.site_config import SiteConfig
-from shared.wording import quantity
+from gliofed.shared.config import DataConfig
+from gliofed.shared.data.cases import Case, Grade, Side, grade_of, split
+from gliofed.shared.data.labels import region_values
+from gliofed.shared.data.layouts import Inventory, take_inventory
+from gliofed.shared.data.prepare import prepare, prepare_graded, scans_of
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.wording import quantity
 
 log = logging.getLogger("gliofed.site")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from shared.data.names import ImageName, image_name, is_image, stem
+from gliofed.shared.data.names import ImageName, image_name, is_image, stem
 
 DEEPEST = 50
 """Folders, one in the other, that are looked into."""

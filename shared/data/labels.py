@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from shared.data.volume import DataError
-from shared.wording import quantity
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.wording import quantity
 
 # Up to 2022: 1 necrosis and non-enhancing core, 2 edema, 4 enhancing tumour.
 _BRATS = {"et": frozenset({4}), "tc": frozenset({1, 4}), "wt": frozenset({1, 2, 4})}

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.data.cases import Case, Found
-from shared.data.datalist import DATALIST, datalist
-from shared.data.folders import Folder, list_folder
-from shared.data.leftovers import Stray, not_in_table, not_understood, not_used
-from shared.data.releases import brats2018, brats2020, brats2023, lumiere, ucsf_pdgm
-from shared.data.tables import MANIFEST, manifest
-from shared.data.volume import DataError
+from gliofed.shared.data.cases import Case, Found
+from gliofed.shared.data.datalist import DATALIST, datalist
+from gliofed.shared.data.folders import Folder, list_folder
+from gliofed.shared.data.leftovers import Stray, not_in_table, not_understood, not_used
+from gliofed.shared.data.releases import brats2018, brats2020, brats2023, lumiere, ucsf_pdgm
+from gliofed.shared.data.tables import MANIFEST, manifest
+from gliofed.shared.data.volume import DataError
 
 TABLES = (
     MANIFEST,

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from shared.data.cases import Case, Found
-from shared.data.folders import Folder
-from shared.data.names import MASK, SEPARATORS, ImageName, conversion, image_name
-from shared.wording import quantity
+from gliofed.shared.data.cases import Case, Found
+from gliofed.shared.data.folders import Folder
+from gliofed.shared.data.names import MASK, SEPARATORS, ImageName, conversion, image_name
+from gliofed.shared.wording import quantity
 
 NEAREST = {
     "BraTS 2018-2019": "HGG/ID/ID_{t1,t1ce,t2,flair,seg}.nii.gz",

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.affines import apply_affine
 
-from shared.config import DataConfig
-from shared.data.cache import Entry, keep
-from shared.data.cases import Case
-from shared.data.labels import region_values, regions_of
-from shared.data.names import MASK
-from shared.data.transforms import (
+from gliofed.shared.config import DataConfig
+from gliofed.shared.data.cache import Entry, keep
+from gliofed.shared.data.cases import Case
+from gliofed.shared.data.labels import region_values, regions_of
+from gliofed.shared.data.names import MASK
+from gliofed.shared.data.transforms import (
     bounding_box,
     central_block,
     foreground_voxels,
@@ -24,7 +24,7 @@ from shared.data.transforms import (
     resampled_shape,
     z_score,
 )
-from shared.data.volume import DataError, Floats, Scan, Volume, read_volume
+from gliofed.shared.data.volume import DataError, Floats, Scan, Volume, read_volume
 
 TOLERANCE = 0.01
 """Spacings that differ by this fraction or less are the same."""

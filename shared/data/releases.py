@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import get_args
 
-from shared.data.cases import Case, Found, Grade
-from shared.data.folders import Folder
-from shared.data.names import MASK, SEPARATORS
-from shared.data.tables import as_grade, read_table
-from shared.data.volume import DataError, Scan
+from gliofed.shared.data.cases import Case, Found, Grade
+from gliofed.shared.data.folders import Folder
+from gliofed.shared.data.names import MASK, SEPARATORS
+from gliofed.shared.data.tables import as_grade, read_table
+from gliofed.shared.data.volume import DataError, Scan
 
 Files = dict[str, list[Path]]
 """Of a case, by modality or MASK."""

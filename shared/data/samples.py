@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from shared.config import DataConfig, TrainConfig
-from shared.data.augment import change_intensity, draw_geometry, drop_modalities
-from shared.data.cache import Entry, open_entry
-from shared.data.dataset import Patient, Reading
+from gliofed.shared.config import DataConfig, TrainConfig
+from gliofed.shared.data.augment import change_intensity, draw_geometry, drop_modalities
+from gliofed.shared.data.cache import Entry, open_entry
+from gliofed.shared.data.dataset import Patient, Reading
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from collections import Counter
 from datetime import date
 from pathlib import Path
 
-from shared.data.cases import Case, Found, Grade, Side
-from shared.data.folders import Folder
-from shared.data.names import MODALITIES, modality_name
-from shared.data.volume import DataError, Scan
-from shared.wording import quantity
+from gliofed.shared.data.cases import Case, Found, Grade, Side
+from gliofed.shared.data.folders import Folder
+from gliofed.shared.data.names import MODALITIES, modality_name
+from gliofed.shared.data.volume import DataError, Scan
+from gliofed.shared.wording import quantity
 
 MANIFEST = "cases.csv"
 COLUMNS = ("patient", "visit", "date", "mask", "grade", "site", "scanner", "split")

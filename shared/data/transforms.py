@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from shared.data.volume import Floats
+from gliofed.shared.data.volume import Floats
 
 FOREGROUND = 10_000
 """Most foreground voxels kept of an entry."""

@@ -16,8 +16,8 @@ from nibabel.orientations import OrientationError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
-from shared.terminal import UserError
-from shared.wording import quantity
+from gliofed.shared.terminal import UserError
+from gliofed.shared.wording import quantity
 
 Floats = npt.NDArray[np.float32]
 

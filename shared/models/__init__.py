@@ -3,12 +3,12 @@ from inspect import signature
 
 from torch import nn
 
-from shared.config import ModelConfig
-from shared.models.clstm_unet3d import CLSTMUNet3D
-from shared.models.cnn_lstm import CNNLSTM
-from shared.models.lstm_unet import LSTMUNet3D
-from shared.models.monai_reference import DynUNetReference, SegResNetReference
-from shared.models.unet import UNet3D
+from gliofed.shared.config import ModelConfig
+from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D
+from gliofed.shared.models.cnn_lstm import CNNLSTM
+from gliofed.shared.models.lstm_unet import LSTMUNet3D
+from gliofed.shared.models.monai_reference import DynUNetReference, SegResNetReference
+from gliofed.shared.models.unet import UNet3D
 
 Model = (
     type[UNet3D]
@@ -63,7 +63,7 @@ def reads_series(name: str) -> bool:
 
 
 def task_of(name: str) -> str:
-    """What model `name` is for: a key of `shared.tasks.TASKS`."""
+    """What model `name` is for: a key of `gliofed.shared.tasks.TASKS`."""
     return _model(name).task
 
 

@@ -4,8 +4,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from shared.models.conv_lstm import ConvLSTM, check_axes
-from shared.models.unet import Decoder, Encoder, crop, pad
+from gliofed.shared.models.conv_lstm import ConvLSTM, check_axes
+from gliofed.shared.models.unet import Decoder, Encoder, crop, pad
 
 
 class CLSTMUNet3D(nn.Module):

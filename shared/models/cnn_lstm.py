@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.models.conv_lstm import check_axes
-from shared.models.unet import GroupNorm, fast_layout
+from gliofed.shared.models.conv_lstm import check_axes
+from gliofed.shared.models.unet import GroupNorm, fast_layout
 
 FEATURES = 64
 """Numbers that describe one modality's volume, and the LSTM's size."""

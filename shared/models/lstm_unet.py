@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.models.conv_lstm import ConvLSTMLayer, State, check_axes
-from shared.models.unet import PRIOR, DoubleConv, GroupNorm, Pointwise, crop, fast_layout, pad
+from gliofed.shared.models.conv_lstm import ConvLSTMLayer, State, check_axes
+from gliofed.shared.models.unet import PRIOR, DoubleConv, GroupNorm, Pointwise, crop, fast_layout, pad
 
 
 class LSTMUNet3D(nn.Module):

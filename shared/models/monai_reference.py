@@ -4,8 +4,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.models.conv_lstm import check_axes
-from shared.models.unet import crop, pad
+from gliofed.shared.models.conv_lstm import check_axes
+from gliofed.shared.models.unet import crop, pad
 
 
 class DynUNetReference(nn.Module):

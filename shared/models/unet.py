@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shared.models.conv_lstm import check_axes
+from gliofed.shared.models.conv_lstm import check_axes
 
 PRIOR = 0.25
 """Probability of every region before training, between a tumour's share of a brain and torch's one half.

@@ -1,10 +1,10 @@
 from torch import nn
 
-from shared.config import RunConfig
-from shared.data.dataset import Reading
-from shared.models import build_model, reads_series, task_of
-from shared.tasks.grading import Grading
-from shared.tasks.segmentation import Segmentation
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.dataset import Reading
+from gliofed.shared.models import build_model, reads_series, task_of
+from gliofed.shared.tasks.grading import Grading
+from gliofed.shared.tasks.segmentation import Segmentation
 
 Task = type[Segmentation] | type[Grading]
 

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shared.config import DataConfig
-from shared.data.samples import Batch
-from shared.tasks.means import LOSS, out_of_range, over_patients, over_sites
-from shared.tasks.scores import COUNTS, RATES, auc_with_interval, rates_with_intervals
-from shared.wording import quantity
+from gliofed.shared.config import DataConfig
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.tasks.means import LOSS, out_of_range, over_patients, over_sites
+from gliofed.shared.tasks.scores import COUNTS, RATES, auc_with_interval, rates_with_intervals
+from gliofed.shared.wording import quantity
 
 
 class Grading:

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from shared.seeding import generator
+from gliofed.shared.seeding import generator
 
 Floats = npt.NDArray[np.float64]
 

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shared.config import DataConfig
-from shared.data.samples import Batch
-from shared.tasks.masks import Spacing, compare
-from shared.tasks.means import LOSS, Range, out_of_range, over_patients, over_sites
+from gliofed.shared.config import DataConfig
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.tasks.masks import Spacing, compare
+from gliofed.shared.tasks.means import LOSS, Range, out_of_range, over_patients, over_sites
 
 SMOOTH = 1.0
 """Voxels added to both parts of the soft Dice: a region that is absent then still pulls its probabilities to 0."""

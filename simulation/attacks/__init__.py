@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from shared.files import absolute
-from shared.parse import ConfigError, parse
-from simulation.attacks.canaries import canaries
-from simulation.attacks.inversion import inversion
-from simulation.attacks.membership import membership
-from simulation.attacks.report import labels_apart, rows_table, write_rows
-from simulation.attacks.settings import AttackConfig, Row
-from simulation.attacks.target import Target, open_target
-from simulation.simulate import check_device, make_folder, only_one
-from simulation.sites import Machine
+from gliofed.shared.files import absolute
+from gliofed.shared.parse import ConfigError, parse
+from gliofed.simulation.attacks.canaries import canaries
+from gliofed.simulation.attacks.inversion import inversion
+from gliofed.simulation.attacks.membership import membership
+from gliofed.simulation.attacks.report import labels_apart, rows_table, write_rows
+from gliofed.simulation.attacks.settings import AttackConfig, Row
+from gliofed.simulation.attacks.target import Target, open_target
+from gliofed.simulation.simulate import check_device, make_folder, only_one
+from gliofed.simulation.sites import Machine
 
 Attack = Callable[[Sequence[Target], AttackConfig, Path], Sequence[Row]]
 

@@ -19,17 +19,17 @@ from scipy.stats import binom
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from client.round.privacy import Plan, train_privately
-from server.report.curves import COLOURS, new_figure, save_figure
-from shared.accounting import rdp_epsilon
-from shared.config import PrivacyConfig, RunConfig
-from shared.data.dataset import Patient
-from shared.data.samples import Batch
-from shared.parse import ConfigError
-from shared.seeding import seed_of
-from shared.wording import quantity
-from simulation.attacks.settings import AttackConfig, Row
-from simulation.attacks.target import Target, plan_of
+from gliofed.client.round.privacy import Plan, train_privately
+from gliofed.server.report.curves import COLOURS, new_figure, save_figure
+from gliofed.shared.accounting import rdp_epsilon
+from gliofed.shared.config import PrivacyConfig, RunConfig
+from gliofed.shared.data.dataset import Patient
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.seeding import seed_of
+from gliofed.shared.wording import quantity
+from gliofed.simulation.attacks.settings import AttackConfig, Row
+from gliofed.simulation.attacks.target import Target, plan_of
 
 CONFIDENCE = 0.95
 GUESSED = 0.3

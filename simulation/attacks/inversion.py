@@ -21,18 +21,18 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from client.round.privacy import patient_gradient
-from client.round.training import train_one_round
-from server.round.rounds import initial_model
-from shared.config import RunConfig
-from shared.data.dataset import Patient
-from shared.data.samples import Batch, batches, of_one
-from shared.parse import ConfigError
-from shared.seeding import generator, seed_of
-from shared.tasks import TASKS, Task, reading_of
-from simulation.attacks.found_images import draw_found, figures
-from simulation.attacks.settings import AttackConfig, Row
-from simulation.attacks.target import Target, plan_of
+from gliofed.client.round.privacy import patient_gradient
+from gliofed.client.round.training import train_one_round
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.dataset import Patient
+from gliofed.shared.data.samples import Batch, batches, of_one
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.seeding import generator, seed_of
+from gliofed.shared.tasks import TASKS, Task, reading_of
+from gliofed.simulation.attacks.found_images import draw_found, figures
+from gliofed.simulation.attacks.settings import AttackConfig, Row
+from gliofed.simulation.attacks.target import Target, plan_of
 
 SIDE = 16
 """Voxels along each edge of the patch that is attacked, at most."""

@@ -15,20 +15,20 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from client.round.training import pick_device
-from server.report.curves import COLOURS, GREY, new_figure, save_figure
-from shared.config import RunConfig
-from shared.data.dataset import Patient
-from shared.data.samples import whole
-from shared.parse import ConfigError
-from shared.tasks import TASKS, reading_of
-from shared.tasks.scores import auc_with_interval
-from shared.tasks.segmentation import Segmentation
-from shared.wording import quantity
-from simulation.attacks.settings import AttackConfig, Row
-from simulation.attacks.shadows import train_shadows
-from simulation.attacks.target import Target
-from simulation.simulate import FailedError
+from gliofed.client.round.training import pick_device
+from gliofed.server.report.curves import COLOURS, GREY, new_figure, save_figure
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.dataset import Patient
+from gliofed.shared.data.samples import whole
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.tasks import TASKS, reading_of
+from gliofed.shared.tasks.scores import auc_with_interval
+from gliofed.shared.tasks.segmentation import Segmentation
+from gliofed.shared.wording import quantity
+from gliofed.simulation.attacks.settings import AttackConfig, Row
+from gliofed.simulation.attacks.shadows import train_shadows
+from gliofed.simulation.attacks.target import Target
+from gliofed.simulation.simulate import FailedError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from shared.files import write_json
-from shared.terminal import cell
-from simulation.attacks.settings import AttackConfig, Row
-from simulation.attacks.target import Target
+from gliofed.shared.files import write_json
+from gliofed.shared.terminal import cell
+from gliofed.simulation.attacks.settings import AttackConfig, Row
+from gliofed.simulation.attacks.target import Target
 
 WIDEST = 8
 """Figures that stand side by side; with more, they stand below each other."""

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from shared.parse import Positive, Seed, Strict
-from shared.site_config import Device
+from gliofed.shared.parse import Positive, Seed, Strict
+from gliofed.shared.site_config import Device
 
 Row = Mapping[str, str | float | None]
 """One line of the result, by the name of the figure; None where a figure cannot be had from so few patients.

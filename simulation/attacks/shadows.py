@@ -15,18 +15,18 @@ from uuid import uuid4
 from rich.console import Console
 from rich.progress import Progress
 
-from client.app import make_client_app
-from client.doctor.manifest import manifest_path, read_manifest, write_manifest
-from server.app import Federation, make_server_app
-from server.round.history import History
-from shared.config import RunConfig
-from shared.parse import ConfigError
-from shared.seeding import generator, seed_of
-from shared.site_config import SiteConfig
-from simulation.attacks.settings import AttackConfig
-from simulation.attacks.target import Target
-from simulation.grid import node_of, run_here
-from simulation.simulate import FailedError, sites_at_once
+from gliofed.client.app import make_client_app
+from gliofed.client.doctor.manifest import manifest_path, read_manifest, write_manifest
+from gliofed.server.app import Federation, make_server_app
+from gliofed.server.round.history import History
+from gliofed.shared.config import RunConfig
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.seeding import generator, seed_of
+from gliofed.shared.site_config import SiteConfig
+from gliofed.simulation.attacks.settings import AttackConfig
+from gliofed.simulation.attacks.target import Target
+from gliofed.simulation.grid import node_of, run_here
+from gliofed.simulation.simulate import FailedError, sites_at_once
 
 
 @dataclass(frozen=True)

@@ -9,22 +9,22 @@ from typing import Any
 
 from torch import nn
 
-from client.doctor.manifest import admit
-from client.round.ledger import ledger_folder, read_ledger
-from client.round.privacy import Plan, plan_round
-from server.round.history import History
-from shared.accounting import default_delta
-from shared.codec import CodecError, load_weights, weights_from_bytes
-from shared.config import RunConfig
-from shared.data.dataset import Cohort, Patient, open_cohort
-from shared.files import absolute
-from shared.parse import ConfigError
-from shared.site_config import SiteConfig
-from shared.tasks import model_of, reading_of
-from simulation.partition import Dealing
-from simulation.settings import Settings, parse_settings
-from simulation.simulate import resume_command
-from simulation.sites import Machine, make_sites, site_names
+from gliofed.client.doctor.manifest import admit
+from gliofed.client.round.ledger import ledger_folder, read_ledger
+from gliofed.client.round.privacy import Plan, plan_round
+from gliofed.server.round.history import History
+from gliofed.shared.accounting import default_delta
+from gliofed.shared.codec import CodecError, load_weights, weights_from_bytes
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.dataset import Cohort, Patient, open_cohort
+from gliofed.shared.files import absolute
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.tasks import model_of, reading_of
+from gliofed.simulation.partition import Dealing
+from gliofed.simulation.settings import Settings, parse_settings
+from gliofed.simulation.simulate import resume_command
+from gliofed.simulation.sites import Machine, make_sites, site_names
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from shared.versions import versions
+from gliofed.shared.versions import versions
 from tests.benchmarks import cache, cohort, hostile, models, overhead, phantoms, privacy, startup
 
 

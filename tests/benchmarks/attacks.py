@@ -20,21 +20,21 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from client.app import make_client_app
-from client.doctor.manifest import admit
-from server.app import Federation, make_server_app
-from server.round.fold import FOLDS
-from shared.codec import load_weights
-from shared.config import RunConfig
-from shared.data.dataset import open_cohort
-from shared.data.samples import whole
-from shared.files import append_line
-from shared.site_config import SiteConfig
-from shared.tasks import TASKS, model_of, reading_of
-from simulation.faults import Fault, fault_mod, parse_faults, stamp
-from simulation.grid import run_here
-from simulation.settings import parse_settings
-from simulation.sites import Machine, make_sites
+from gliofed.client.app import make_client_app
+from gliofed.client.doctor.manifest import admit
+from gliofed.server.app import Federation, make_server_app
+from gliofed.server.round.fold import FOLDS
+from gliofed.shared.codec import load_weights
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.dataset import open_cohort
+from gliofed.shared.data.samples import whole
+from gliofed.shared.files import append_line
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.tasks import TASKS, model_of, reading_of
+from gliofed.simulation.faults import Fault, fault_mod, parse_faults, stamp
+from gliofed.simulation.grid import run_here
+from gliofed.simulation.settings import parse_settings
+from gliofed.simulation.sites import Machine, make_sites
 
 ROOT = Path("outputs/results/attacks")
 PAGE = Path("docs/threats.md")
@@ -192,7 +192,7 @@ def values_policy(values: dict[str, Any]) -> Any:
 def composed(run: Run) -> tuple[RunConfig, dict[str, Any]]:
     epochs = EPOCHS if run.attack in GREEDY else STEPS
     words = [*WORDS, *epochs, f"sites={run.sites}", f"seed={run.seed}", *run.fold.split()]
-    with initialize_config_module("configs", version_base="1.3"):
+    with initialize_config_module("gliofed.configs", version_base="1.3"):
         values: Any = OmegaConf.to_container(compose("simulation", words), resolve=True)
     return parse_settings(values)[0], values
 

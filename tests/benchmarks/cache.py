@@ -17,13 +17,13 @@ from hydra import compose, initialize_config_module
 from monai import transforms
 from omegaconf import OmegaConf
 
-from shared.config import AugmentConfig, DataConfig, RunConfig
-from shared.data.cache import open_entry
-from shared.data.dataset import Patient, open_cohort
-from shared.data.samples import batches, patch
-from shared.site_config import SiteConfig
-from simulation.phantom import PhantomConfig, write_phantoms
-from simulation.settings import parse_settings
+from gliofed.shared.config import AugmentConfig, DataConfig, RunConfig
+from gliofed.shared.data.cache import open_entry
+from gliofed.shared.data.dataset import Patient, open_cohort
+from gliofed.shared.data.samples import batches, patch
+from gliofed.shared.site_config import SiteConfig
+from gliofed.simulation.phantom import PhantomConfig, write_phantoms
+from gliofed.simulation.settings import parse_settings
 from tests.benchmarks.measure import resident
 
 PHANTOMS = 3
@@ -89,7 +89,7 @@ def measure() -> dict[str, Any]:
 def usual_run() -> RunConfig:
     """What `gliofed-simulate data=folder augment=usual` takes: four modalities, three regions, 1 mm, 96^3 voxels."""
     words = ["data=folder", "data.root=.", "data.labels=brats2020", "model=unet", "augment=usual"]
-    with initialize_config_module("configs", version_base="1.3"):
+    with initialize_config_module("gliofed.configs", version_base="1.3"):
         values: Any = OmegaConf.to_container(compose("simulation", words), resolve=True)
     return parse_settings(values)[0]
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from client.doctor.findings import Facts, FileState, Grid, ImageFacts
-from client.doctor.inspection import Inspection, scans_of
-from client.doctor.manifest import admit, freeze, manifest_path
-from shared.data.cases import Case
-from shared.data.layouts import find_cases
-from shared.site_config import SiteConfig
-from simulation.partition import Dealing, deal, number_of_sites
-from simulation.profiles import profile
-from simulation.settings import parse_settings
+from gliofed.client.doctor.findings import Facts, FileState, Grid, ImageFacts
+from gliofed.client.doctor.inspection import Inspection, scans_of
+from gliofed.client.doctor.manifest import admit, freeze, manifest_path
+from gliofed.shared.data.cases import Case
+from gliofed.shared.data.layouts import find_cases
+from gliofed.shared.site_config import SiteConfig
+from gliofed.simulation.partition import Dealing, deal, number_of_sites
+from gliofed.simulation.profiles import profile
+from gliofed.simulation.settings import parse_settings
 from tests.small_run import as_given
 
 PATIENTS = 1251

@@ -20,18 +20,18 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from client.doctor.manifest import admit
-from shared.codec import load_weights
-from shared.config import RunConfig
-from shared.data.dataset import open_cohort
-from shared.data.layouts import find_cases
-from shared.data.samples import whole
-from shared.files import append_line
-from shared.site_config import SiteConfig
-from shared.tasks import TASKS, model_of, reading_of
-from simulation.partition import FETS
-from simulation.settings import parse_settings
-from simulation.sites import Machine, make_sites, site_names
+from gliofed.client.doctor.manifest import admit
+from gliofed.shared.codec import load_weights
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.dataset import open_cohort
+from gliofed.shared.data.layouts import find_cases
+from gliofed.shared.data.samples import whole
+from gliofed.shared.files import append_line
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.tasks import TASKS, model_of, reading_of
+from gliofed.simulation.partition import FETS
+from gliofed.simulation.settings import parse_settings
+from gliofed.simulation.sites import Machine, make_sites, site_names
 from tests.benchmarks.attacks import train_here
 
 ROOT = Path("outputs/results/honest")
@@ -104,7 +104,7 @@ SETTINGS = {
 def composed(setting: Setting, seed: int, bounded: bool) -> tuple[RunConfig, dict[str, Any]]:
     sites = f"sites={max(FOLDERS, len(setting.patients))}"
     words = [*WORDS, *setting.words, sites, f"seed={seed}", *(() if bounded else UNBOUNDED)]
-    with initialize_config_module("configs", version_base="1.3"):
+    with initialize_config_module("gliofed.configs", version_base="1.3"):
         values: Any = OmegaConf.to_container(compose("simulation", words), resolve=True)
     return parse_settings(values)[0], values
 

@@ -8,8 +8,8 @@ from statistics import median
 import torch
 from flwr.app import RecordDict
 
-from shared.sizes import outline
-from simulation.settings import parse_settings
+from gliofed.shared.sizes import outline
+from gliofed.simulation.settings import parse_settings
 from tests.hostile import Hospital, configs, records, weights
 from tests.small_run import composed
 

@@ -4,7 +4,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from simulation.phantom import PhantomConfig, write_phantoms
+from gliofed.simulation.phantom import PhantomConfig, write_phantoms
 
 CASES = 3
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shared.data.cases import split
-from shared.models.clstm_unet3d import CLSTMUNet3D
-from shared.tasks.segmentation import Segmentation
-from simulation.mock import MockConfig, draw
+from gliofed.shared.data.cases import split
+from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D
+from gliofed.shared.tasks.segmentation import Segmentation
+from gliofed.simulation.mock import MockConfig, draw
 
 SITES, ROUNDS, STEPS, BATCH, LR, CLIP = 4, 4, 8, 2, 0.003, 5.0
 DATA = MockConfig(patients=10, visits=5, seed=0)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from client.round.privacy import Plan, train_privately
-from client.round.training import train_one_round
-from shared.config import RunConfig
-from shared.data.dataset import Patient
-from shared.data.samples import Batch
-from shared.tasks import TASKS
-from simulation.settings import parse_settings
+from gliofed.client.round.privacy import Plan, train_privately
+from gliofed.client.round.training import train_one_round
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.dataset import Patient
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.tasks import TASKS
+from gliofed.simulation.settings import parse_settings
 from tests.benchmarks.measure import Figures, take_turns
 from tests.benchmarks.models import print_table
 from tests.benchmarks.subjects import Sizes, Subject, of_preset

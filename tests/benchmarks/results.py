@@ -19,7 +19,7 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from simulation.settings import parse_settings
+from gliofed.simulation.settings import parse_settings
 from tests.benchmarks import attacks, honest
 from tests.benchmarks.private_picture import draw
 from tests.benchmarks.private_results import sentences
@@ -56,7 +56,7 @@ def train(table: Table, row: str, seed: int) -> Run:
         words = [f"resume={out}"] if (out / "run.json").exists() else [*words, f"out={out}"]
         print(f"{row}, seed {seed}: {' '.join(words)}", file=sys.stderr, flush=True)
         # gliofed-simulate of this folder: the command of that name may be another checkout's.
-        command = [sys.executable, "-c", "from simulation.cli import main; main()", *words]
+        command = [sys.executable, "-c", "from gliofed.simulation.cli import main; main()", *words]
         if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
             sys.exit(f"make results: {row}, seed {seed} did not end well; look into {out}")
     return figures(out, seed)
@@ -71,7 +71,7 @@ def overrides(table: Table, row: str, seed: int) -> list[str]:
 
 def is_of(out: Path, words: list[str]) -> bool:
     """Whether the run in `out` is what these overrides mean today."""
-    with initialize_config_module("configs", version_base="1.3"):
+    with initialize_config_module("gliofed.configs", version_base="1.3"):
         values: Any = OmegaConf.to_container(compose("simulation", words), resolve=True)
     saved = json.loads((out / "run.json").read_text())
     source = {key: saved["simulation"]["data"][key] for key in values["data"] if key != "root"}

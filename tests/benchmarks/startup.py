@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from client.round.work import prepare, train
-from shared.codec import travelling, weights_to_bytes
-from shared.config import RunConfig
-from shared.messages import Request
-from shared.models import build_model
-from shared.site_config import SiteConfig
-from simulation.phantom import PhantomConfig, write_phantoms
-from simulation.settings import parse_settings
+from gliofed.client.round.work import prepare, train
+from gliofed.shared.codec import travelling, weights_to_bytes
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Request
+from gliofed.shared.models import build_model
+from gliofed.shared.site_config import SiteConfig
+from gliofed.simulation.phantom import PhantomConfig, write_phantoms
+from gliofed.simulation.settings import parse_settings
 from tests.small_run import as_given
 
 PATIENTS = 24

@@ -8,15 +8,15 @@ from typing import Any
 from monai.networks.nets.unet import UNet
 from torch import Tensor, nn
 
-from shared.models import PRESETS
-from shared.models.clstm_unet3d import CLSTMUNet3D
-from shared.models.cnn_lstm import CNNLSTM
-from shared.models.conv_lstm import ConvLSTM
-from shared.models.lstm_unet import LSTMUNet3D
-from shared.models.monai_reference import DynUNetReference, SegResNetReference
-from shared.models.unet import UNet3D
-from shared.tasks.grading import Grading
-from shared.tasks.segmentation import Segmentation
+from gliofed.shared.models import PRESETS
+from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D
+from gliofed.shared.models.cnn_lstm import CNNLSTM
+from gliofed.shared.models.conv_lstm import ConvLSTM
+from gliofed.shared.models.lstm_unet import LSTMUNet3D
+from gliofed.shared.models.monai_reference import DynUNetReference, SegResNetReference
+from gliofed.shared.models.unet import UNet3D
+from gliofed.shared.tasks.grading import Grading
+from gliofed.shared.tasks.segmentation import Segmentation
 from tests.benchmarks.seed_design import SeedDesign, SlowConvLSTM
 
 MODALITIES, REGIONS, FRAMES = 4, 3, 5

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from private_hospital import PATIENTS, Hospital
 
-from simulation.mock import MockConfig, write_mock
+from gliofed.simulation.mock import MockConfig, write_mock
 
 
 @pytest.fixture(scope="module")

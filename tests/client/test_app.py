@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 from flwr.app import Context, Message, RecordDict
 
-import client.app
-import client.round.work
-from client.app import make_client_app
-from client.doctor.manifest import NonePassedError
-from client.round.outbox import Outbox
-from client.round.policy import OF_NO_PATIENT, DeclinedError
-from server.round.rounds import initial_model
-from shared.codec import travelling, weights_to_bytes
-from shared.config import RunConfig
-from shared.data.volume import DataError
-from shared.messages import CODES, Reply, Request
-from shared.site_config import PolicyConfig, SiteConfig
-from simulation.grid import LocalGrid
+import gliofed.client.app
+import gliofed.client.round.work
+from gliofed.client.app import make_client_app
+from gliofed.client.doctor.manifest import NonePassedError
+from gliofed.client.round.outbox import Outbox
+from gliofed.client.round.policy import OF_NO_PATIENT, DeclinedError
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.codec import travelling, weights_to_bytes
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.messages import CODES, Reply, Request
+from gliofed.shared.site_config import PolicyConfig, SiteConfig
+from gliofed.simulation.grid import LocalGrid
 
 NAME = "Erika_Mustermann"
 
@@ -56,7 +56,7 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*_: object) -> Reply:
         raise error
 
-    monkeypatch.setattr(client.round.work, "train", fail)
+    monkeypatch.setattr(gliofed.client.round.work, "train", fail)
 
 
 def test_a_missing_folder_is_declined_and_its_name_stays(ask: Callable[..., tuple[Reply, str]]) -> None:
@@ -129,10 +129,10 @@ def test_what_was_stored_under_another_policy_stays(tmp_path: Path, run_config: 
     site = SiteConfig(name="a", root=str(tmp_path), labels="mock", work=str(tmp_path / "work"))
     request = Request(run_id="r", round=1, config=run_config(), weights=b"w")
     Outbox(tmp_path / "work" / "outbox").store(request.key, Reply(site="a", metrics={"loss": 1.0}, update=b"u"))
-    assert client.round.work.train(site, request).metrics == {"loss": 1.0}
-    assert client.round.work.train(replace(site, policy=PolicyConfig(metrics="never")), request).metrics == {}
+    assert gliofed.client.round.work.train(site, request).metrics == {"loss": 1.0}
+    assert gliofed.client.round.work.train(replace(site, policy=PolicyConfig(metrics="never")), request).metrics == {}
     with pytest.raises(DeclinedError):
-        client.round.work.train(replace(site, policy=PolicyConfig(models=())), request)
+        gliofed.client.round.work.train(replace(site, policy=PolicyConfig(models=())), request)
 
 
 def test_more_steps_than_allowed(ask: Callable[..., tuple[Reply, str]]) -> None:
@@ -165,7 +165,7 @@ def test_words_of_the_server_make_no_lines_of_their_own_in_the_log(
     def fail(*_: object) -> Reply:
         raise RuntimeError(f"x\n{forged}\x1b[2K\r\u2028{'y' * 5000}")
 
-    monkeypatch.setattr(client.round.work, "train", fail)
+    monkeypatch.setattr(gliofed.client.round.work, "train", fail)
     _, log = ask()
     assert forged in log and "\x1b" not in log and "\u2028" not in log and max(map(len, log.splitlines())) < 2100
     ours = [line for line in log.split("\n") if line and not line.startswith("    ")]
@@ -174,7 +174,7 @@ def test_words_of_the_server_make_no_lines_of_their_own_in_the_log(
     def decline(*_: object) -> Reply:
         raise DeclinedError("data", f"x\n{forged}")
 
-    monkeypatch.setattr(client.round.work, "train", decline)
+    monkeypatch.setattr(gliofed.client.round.work, "train", decline)
     _, log = ask()
     assert log.split("\n")[-2].endswith(f"train declined: x\\n{forged}")
 
@@ -182,7 +182,7 @@ def test_words_of_the_server_make_no_lines_of_their_own_in_the_log(
 def test_a_long_log_becomes_the_old_one(
     ask: Callable[..., tuple[Reply, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client.app, "LONGEST_LOG", 10)
+    monkeypatch.setattr(gliofed.client.app, "LONGEST_LOG", 10)
     _, first = ask()
     _, second = ask()
     assert (tmp_path / "work/site.old.log").read_text() == first and len(second) == len(first)

@@ -15,19 +15,19 @@ import pytest
 from omegaconf import OmegaConf
 from planted import PLANTS, of
 
-import configs
-import shared.data.prepare
-from client.cli import main
-from client.doctor import check_command, manifest
-from client.doctor.findings import Finding
-from client.doctor.judgement import CaseReport
-from client.doctor.page import page
-from shared.config import DataConfig
-from shared.data.dataset import open_cohort
-from shared.data.layouts import Inventory
-from shared.site_config import CheckConfig, SiteConfig
-from shared.terminal import plain
-from simulation.phantom import PhantomConfig, write_phantoms
+import gliofed.configs
+import gliofed.shared.data.prepare
+from gliofed.client.cli import main
+from gliofed.client.doctor import check_command, manifest
+from gliofed.client.doctor.findings import Finding
+from gliofed.client.doctor.judgement import CaseReport
+from gliofed.client.doctor.page import page
+from gliofed.shared.config import DataConfig
+from gliofed.shared.data.dataset import open_cohort
+from gliofed.shared.data.layouts import Inventory
+from gliofed.shared.site_config import CheckConfig, SiteConfig
+from gliofed.shared.terminal import plain
+from gliofed.simulation.phantom import PhantomConfig, write_phantoms
 
 DATA = DataConfig(
     modalities=("flair", "t1", "t1ce", "t2"),
@@ -269,7 +269,7 @@ def test_results_that_cannot_be_written_are_refused_before_the_work(
 
 def test_the_yaml_says_the_defaults_of_the_code() -> None:
     """A site's own configuration leaves `check` out and gets what the command checks by."""
-    written = OmegaConf.load(Path(configs.__path__[0]) / "check.yaml").check
+    written = OmegaConf.load(Path(gliofed.configs.__path__[0]) / "check.yaml").check
     assert CheckConfig(**{**written, "spacing": tuple(written.spacing), "size": tuple(written.size)}) == CheckConfig()
     assert set(written) == set(asdict(CheckConfig()))
 
@@ -313,7 +313,7 @@ def test_a_work_folder_gets_the_frozen_cohort_and_its_cache(
     assert check(monkeypatch, *words) == 1
     assert "frozen and prepared: 1 patient to train" in capsys.readouterr().out
     monkeypatch.delattr(manifest, "examine")
-    monkeypatch.setattr(shared.data.prepare, "read_volume", None)
+    monkeypatch.setattr(gliofed.shared.data.prepare, "read_volume", None)
     site = SiteConfig(name="a", root=str(root), labels="brats2020", work=str(work))
     admitted = manifest.admit(site, DATA, "segmentation")
     assert admitted.left_out == {"empty_file": 1}
@@ -344,10 +344,10 @@ def test_an_interruption_while_a_command_is_loading(
 
     class Interrupted:
         def find_spec(self, name: str, *_: object) -> None:
-            if name == "client.round.audit_command":
+            if name == "gliofed.client.round.audit_command":
                 raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "client.round.audit_command", raising=False)
+    monkeypatch.delitem(sys.modules, "gliofed.client.round.audit_command", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
     monkeypatch.setattr(sys, "argv", ["gliofed-client", "audit", "verify", "work"])
     with pytest.raises(SystemExit) as end:

@@ -18,12 +18,12 @@ from small_run import SMALL, composed
 from torch.testing import assert_close
 from waiting import until
 
-from client.link.approve import approve
-from server.link.runs import Run
-from server.provisioning.provision import provision
-from shared.audit import audit_file, read_audit
-from shared.code import files_of
-from simulation.simulate import simulate
+from gliofed.client.link.approve import approve
+from gliofed.server.link.runs import Run
+from gliofed.server.provisioning.provision import provision
+from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.code import files_of
+from gliofed.simulation.simulate import simulate
 
 pytestmark = pytest.mark.deploy
 
@@ -108,7 +108,7 @@ def test_a_run_keeps_its_code_and_its_sites(
     assert run.finished_rounds() < 2  # in the middle of it
     newer = other_code(code)
     # Nobody writes another version of gliofed for a test.
-    monkeypatch.setattr("server.provisioning.provision.build_code", lambda: newer)
+    monkeypatch.setattr("gliofed.server.provisioning.provision.build_code", lambda: newer)
     provision(federation.folder / "federation.yaml")
     assert code.read_bytes() == newer
     for site in INVITED:

@@ -19,16 +19,16 @@ from tls_recorder import Recorder
 from torch.testing import assert_close
 from waiting import until
 
-from client.round.work import train
-from server.round.clip import Clipped
-from server.round.fold import Share, weighted_mean
-from server.round.rounds import initial_model
-from shared.codec import CodedUpdate, travelling, weights_to_bytes
-from shared.config import RunConfig
-from shared.data.cases import split
-from shared.messages import Request
-from shared.parse import parse
-from simulation.simulate import simulate
+from gliofed.client.round.work import train
+from gliofed.server.round.clip import Clipped
+from gliofed.server.round.fold import Share, weighted_mean
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.codec import CodedUpdate, travelling, weights_to_bytes
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.cases import split
+from gliofed.shared.messages import Request
+from gliofed.shared.parse import parse
+from gliofed.simulation.simulate import simulate
 
 pytestmark = pytest.mark.deploy
 
@@ -120,7 +120,7 @@ class Liar:
     """Once the app is imported, its site lies, whatever code the hospital approved."""
 
     def find_spec(self, name, path=None, target=None):
-        if name != "client.app":
+        if name != "gliofed.client.app":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -139,7 +139,7 @@ def false(reply):
     from dataclasses import replace
 
     from safetensors.torch import load
-    from shared.codec import encode
+    from gliofed.shared.codec import encode
 
     update = reply.update and encode({name: 0 * tensor for name, tensor in load(reply.update).items()}, "fp32")
     return replace(reply, patients=10**9, metrics=dict.fromkeys(reply.metrics, 1.0), update=update)

@@ -16,12 +16,12 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from real_superlink import answer_in, ask, hospital, link, registered, started, tiny_app
 from waiting import alive, until
 
-from client.link.clientapp import REASON
-from client.link.node import UNKNOWN_KEY
-from client.link.status_command import status
-from server.link.control import Control
-from server.provisioning.provision import provision
-from shared.kit import read_kit
+from gliofed.client.link.clientapp import REASON
+from gliofed.client.link.node import UNKNOWN_KEY
+from gliofed.client.link.status_command import status
+from gliofed.server.link.control import Control
+from gliofed.server.provisioning.provision import provision
+from gliofed.shared.kit import read_kit
 
 __all__ = ["link"]
 pytestmark = pytest.mark.deploy

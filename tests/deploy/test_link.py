@@ -27,10 +27,10 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from waiting import alive, until
 
-from server.link.control import key_bytes
-from server.link.proxy import ACCESS_LOG, CALLS, logged_key
-from server.provisioning.admit import expel
-from shared.keys import new_key, private_bytes, read_public, write_secret
+from gliofed.server.link.control import key_bytes
+from gliofed.server.link.proxy import ACCESS_LOG, CALLS, logged_key
+from gliofed.server.provisioning.admit import expel
+from gliofed.shared.keys import new_key, private_bytes, read_public, write_secret
 
 pytestmark = pytest.mark.deploy
 

@@ -20,13 +20,13 @@ from cryptography.hazmat.primitives.serialization import PrivateFormat
 from deployed_federation import FAKETIME, SITES, Deployed
 from waiting import PATIENCE, until
 
-from client.link.approve import approve
-from client.link.join import join
-from client.link.node import PROBLEM, UNKNOWN_KEY, UNSIGNED
-from server.provisioning.admit import expel
-from server.provisioning.certificates import load_authority, write_certificate
-from shared.keys import new_key, private_bytes, write_secret
-from simulation.mock import MockConfig, write_mock
+from gliofed.client.link.approve import approve
+from gliofed.client.link.join import join
+from gliofed.client.link.node import PROBLEM, UNKNOWN_KEY, UNSIGNED
+from gliofed.server.provisioning.admit import expel
+from gliofed.server.provisioning.certificates import load_authority, write_certificate
+from gliofed.shared.keys import new_key, private_bytes, write_secret
+from gliofed.simulation.mock import MockConfig, write_mock
 
 pytestmark = pytest.mark.deploy
 

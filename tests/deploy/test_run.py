@@ -15,7 +15,7 @@ from small_run import SMALL, composed
 from torch.testing import assert_close
 from waiting import until
 
-from simulation.simulate import simulate
+from gliofed.simulation.simulate import simulate
 
 pytestmark = pytest.mark.deploy
 

@@ -29,8 +29,8 @@ from small_run import as_given
 from faults.page import page
 from faults.scenarios import SCENARIOS, Scenario
 from faults.stage import Stage
-from shared.files import write_json
-from simulation.simulate import simulate
+from gliofed.shared.files import write_json
+from gliofed.simulation.simulate import simulate
 
 INSIDE = "GLIOFED_FAULTS_INSIDE"
 KEPT, PAGE = Path("outputs/faults"), Path("docs/reliability.md")

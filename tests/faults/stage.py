@@ -12,12 +12,12 @@ from typing import Any
 from deployed_federation import Deployed
 from safetensors.torch import load_file
 
-from shared.processes import MARK
+from gliofed.shared.processes import MARK
 
 POLL = 0.02
 """Seconds between two looks: a transfer may last half a second."""
 WORDS = {
-    "SuperNode": b"client.link.supernode",
+    "SuperNode": b"gliofed.client.link.supernode",
     "ClientApp": b"client/link/clientapp.py",
     "ServerApp": b"flwr-serverapp",
 }

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from server.cli import main
-from server.round.history import History, site_line
-from shared.messages import CODES
+from gliofed.server.cli import main
+from gliofed.server.round.history import History, site_line
+from gliofed.shared.messages import CODES
 
 
 def report(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:

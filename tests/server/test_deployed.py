@@ -7,8 +7,8 @@ import threading
 import httpx
 import pytest
 
-from server.deployed import _in_a_sentence, _thread_ended
-from shared.parse import ConfigError
+from gliofed.server.deployed import _in_a_sentence, _thread_ended
+from gliofed.shared.parse import ConfigError
 
 GONE = httpx.ConnectError("[Errno 111] Connection refused")
 UNAUTHORIZED = httpx.HTTPError("Client error '401 Unauthorized'\nFor more information check: a page")

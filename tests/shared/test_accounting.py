@@ -12,7 +12,7 @@ from opacus.accountants import RDPAccountant
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from shared.accounting import ORDERS, TOLERANCE, noise_for, prv_epsilon, rdp_epsilon
+from gliofed.shared.accounting import ORDERS, TOLERANCE, noise_for, prv_epsilon, rdp_epsilon
 
 DELTA = 1e-5
 

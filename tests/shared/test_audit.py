@@ -11,13 +11,13 @@ import pytest
 import torch
 from both_ends import WEIGHTS, Both, both_ends
 
-import shared.messages
-from client.round.audit import Audit, note
-from client.round.policy import reply_key
-from server.round.audit import RunAudit
-from shared.config import RunConfig
-from shared.messages import MessageError, Reply, Request
-from shared.parse import ConfigError
+import gliofed.shared.messages
+from gliofed.client.round.audit import Audit, note
+from gliofed.client.round.policy import reply_key
+from gliofed.server.round.audit import RunAudit
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import MessageError, Reply, Request
+from gliofed.shared.parse import ConfigError
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_a_reply_noted_in_another_place(both: Both, place: tuple[str, int]) -> N
 def test_weights_are_hashed_once_at_each_end(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     """Models are large; sites are many, and some are asked again."""
     hashed: list[bytes] = []
-    monkeypatch.setattr(shared.messages.hashlib, "sha256", lambda data: (hashed.append(data), sha256(data))[1])
+    monkeypatch.setattr(gliofed.shared.messages.hashlib, "sha256", lambda data: (hashed.append(data), sha256(data))[1])
     sent = Request(run_id="r", round=1, config=both.config, weights=WEIGHTS)
     for names in (["a", "b", "c"], ["b"]):
         both.server.asked("train", sent, names)

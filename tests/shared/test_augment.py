@@ -10,11 +10,11 @@ from scipy import ndimage
 from small_patches import OFF, brain, only, rng
 from torch.testing import assert_close
 
-from shared.config import AugmentConfig, DataConfig, TrainConfig
-from shared.data.augment import Geometry, change_intensity, draw_geometry, drop_modalities
-from shared.data.cache import Entry, keep
-from shared.data.dataset import Patient
-from shared.data.samples import batches, patch
+from gliofed.shared.config import AugmentConfig, DataConfig, TrainConfig
+from gliofed.shared.data.augment import Geometry, change_intensity, draw_geometry, drop_modalities
+from gliofed.shared.data.cache import Entry, keep
+from gliofed.shared.data.dataset import Patient
+from gliofed.shared.data.samples import batches, patch
 
 ALL = AugmentConfig(chance=1, flip=0.5, rotation=15, scaling=0.1, noise=0.1, bias=0.3, gamma=0.3, dropout=0.3)
 DATA = DataConfig(

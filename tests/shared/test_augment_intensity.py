@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from small_patches import brain, only, rng
 from torch.testing import assert_close
 
-from shared.data.augment import change_intensity, drop_modalities
+from gliofed.shared.data.augment import change_intensity, drop_modalities
 
 INTENSITIES = ["noise", "bias", "gamma"]
 

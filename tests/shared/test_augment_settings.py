@@ -6,8 +6,8 @@ from dataclasses import fields
 import pytest
 from small_patches import OFF
 
-from shared.config import AugmentConfig, RunConfig
-from shared.parse import ConfigError, parse
+from gliofed.shared.config import AugmentConfig, RunConfig
+from gliofed.shared.parse import ConfigError, parse
 
 
 def test_settings_reach_the_run_and_none_is_the_default(run_config):

@@ -13,15 +13,15 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from waiting import PATIENCE
 
-from shared.config import DataConfig
-from shared.data import cache as module
-from shared.data import prepare as preparing
-from shared.data import transforms
-from shared.data.cache import open_entry
-from shared.data.layouts import find_cases
-from shared.data.prepare import prepare, prepare_graded
-from shared.data.transforms import resample
-from shared.data.volume import DataError
+from gliofed.shared.config import DataConfig
+from gliofed.shared.data import cache as module
+from gliofed.shared.data import prepare as preparing
+from gliofed.shared.data import transforms
+from gliofed.shared.data.cache import open_entry
+from gliofed.shared.data.layouts import find_cases
+from gliofed.shared.data.prepare import prepare, prepare_graded
+from gliofed.shared.data.transforms import resample
+from gliofed.shared.data.volume import DataError
 
 DATA = DataConfig(
     modalities=("flair", "t1"),
@@ -216,10 +216,10 @@ def test_a_full_disk_leaves_nothing_half(cases, tmp_path, monkeypatch):
 def test_two_processes_may_prepare_at_once(cases, tmp_path):
     """Both get the one entry; the later rename meets a full folder and gives way."""
     code = (
-        "import sys, time; from pathlib import Path; from shared.data import prepare\n"
-        "from shared.data.layouts import find_cases; from tests_data import DATA\n"
+        "import sys, time; from pathlib import Path; from gliofed.shared.data import prepare\n"
+        "from gliofed.shared.data.layouts import find_cases; from tests_data import DATA\n"
     )
-    (tmp_path / "tests_data.py").write_text(f"from shared.config import DataConfig\nDATA = {DATA!r}\n")
+    (tmp_path / "tests_data.py").write_text(f"from gliofed.shared.config import DataConfig\nDATA = {DATA!r}\n")
     code += (
         "root, out, me, other = map(Path, sys.argv[1:]); cases = find_cases(root, 'brats2023')\n"
         "arrays = prepare._segmentation\n"

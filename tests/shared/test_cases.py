@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.data.cases import split
+from gliofed.shared.data.cases import split
 
 names = st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=20, unique=True)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import shared.chain
-from shared.chain import BusyError, Chain, head_file, hold_chain, lock, read_chain, read_head, redact
-from shared.files import append_line
-from shared.parse import ConfigError
+import gliofed.shared.chain
+from gliofed.shared.chain import BusyError, Chain, head_file, hold_chain, lock, read_chain, read_head, redact
+from gliofed.shared.files import append_line
+from gliofed.shared.parse import ConfigError
 
 # Python 3.12 warns of a fork beside threads; these children do nothing but write two files.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -170,7 +170,7 @@ def killed_at(point: str) -> None:
             append_line(path, line)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    shared.chain.append_line = die
+    gliofed.shared.chain.append_line = die
 
 
 @pytest.mark.parametrize(("point", "there"), [("before", []), ("middle", [8]), ("between", [8, 9])])
@@ -218,7 +218,7 @@ def test_who_does_not_wait_is_told(file: Path) -> None:
 def test_a_disk_that_is_full_after_the_line(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line is there: to say that it is not would have a receipt of a reply that did not leave."""
     with monkeypatch.context() as full:
-        full.setattr(shared.chain, "write_json", no_room)
+        full.setattr(gliofed.shared.chain, "write_json", no_room)
         add(file, 7)
     assert read_head(head_file(file))["lines"] == 4
     assert numbers(file) == [0, 1, 2, 3, 7]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-import shared.checkpoint
-from shared.checkpoint import load_checkpoint, save_checkpoint
+import gliofed.shared.checkpoint
+from gliofed.shared.checkpoint import load_checkpoint, save_checkpoint
 
 
 def save(root: Path, number: int) -> None:
@@ -36,7 +36,7 @@ def test_a_write_that_fails_leaves_the_last_one(tmp_path: Path, monkeypatch: pyt
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(shared.checkpoint, "write_json", full)
+    monkeypatch.setattr(gliofed.shared.checkpoint, "write_json", full)
     with pytest.raises(OSError, match="no space"):
         save(tmp_path, 2)
     assert [folder.name for folder in tmp_path.iterdir()] == ["round-0001"]

@@ -6,8 +6,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.testing import assert_close
 
-from shared.models import PRESETS
-from shared.models.cnn_lstm import CNNLSTM, ENCODERS, SqueezeExcitation
+from gliofed.shared.models import PRESETS
+from gliofed.shared.models.cnn_lstm import CNNLSTM, ENCODERS, SqueezeExcitation
 
 
 @pytest.fixture(params=ENCODERS)

@@ -13,13 +13,13 @@ import pytest
 from flwr.cli.build import build_fab_from_disk
 from flwr.cli.install import install_from_fab
 
-import shared
-from shared import archive
-from shared.code import PACKAGES, build_code, files_of
-from shared.parse import ConfigError
+import gliofed
+from gliofed.shared import archive
+from gliofed.shared.code import PACKAGES, build_code, files_of
+from gliofed.shared.parse import ConfigError
 
-ROOT = Path(shared.__file__).parents[1]
-HASH = "import hashlib; from shared.code import build_code; print(hashlib.sha256(build_code()).hexdigest())"
+ROOT = Path(gliofed.__file__).parent
+HASH = "import hashlib; from gliofed.shared.code import build_code; print(hashlib.sha256(build_code()).hexdigest())"
 
 
 @pytest.fixture(scope="module")
@@ -38,20 +38,21 @@ def zipped(*entries: tuple[str, bytes]) -> bytes:
 def test_same_hash_from_another_folder(code: bytes, tmp_path: Path) -> None:
     """Two aggregators with the same software must propose the same hash, whatever lies beside the packages' files."""
     for package in PACKAGES:
-        shutil.copytree(ROOT / package, tmp_path / package)
+        shutil.copytree(ROOT / package, tmp_path / "gliofed" / package)
+    shutil.copy(ROOT / "__init__.py", tmp_path / "gliofed")
     for stray in ("client/__pycache__/x.pyc", "shared/data/patients.json", "server/.ipynb_checkpoints/a.py", "b.py"):
-        (tmp_path / stray).parent.mkdir(exist_ok=True)
-        (tmp_path / stray).write_text("stray")
+        (tmp_path / "gliofed" / stray).parent.mkdir(exist_ok=True)
+        (tmp_path / "gliofed" / stray).write_text("stray")
     there = subprocess.run([sys.executable, "-c", HASH], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert there.stdout.strip() == hashlib.sha256(code).hexdigest() == hashlib.sha256(build_code()).hexdigest()
 
 
 def test_a_file_that_flower_leaves_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """It drops them without a word, and a site would run something else than the aggregator."""
-    monkeypatch.setattr("shared.code._installed", lambda: {"client/app.py": b"", "client/test_drive.py": b""})
+    monkeypatch.setattr("gliofed.shared.code._installed", lambda: {"client/app.py": b"", "client/test_drive.py": b""})
     with pytest.raises(ConfigError, match=r"leaves out client/test_drive\.py"):
         build_code()
-    monkeypatch.setattr("shared.code._installed", lambda: {"client/app.py": bytes(11 * 2**20)})
+    monkeypatch.setattr("gliofed.shared.code._installed", lambda: {"client/app.py": bytes(11 * 2**20)})
     with pytest.raises(ConfigError, match="exceeds"):
         build_code()
 
@@ -62,9 +63,11 @@ def test_what_flower_installs_is_what_is_shown(code: bytes, tmp_path: Path) -> N
     installed = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert files_of(code) == installed
     assert build_fab_from_disk(folder) == code  # as `flwr run` does in that folder
-    ours = {path.relative_to(ROOT).as_posix() for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
-    assert {name for name in installed if name.endswith(".py")} == ours
-    assert "configs/run.yaml" in installed and not any(name.startswith(("tests", "simulation")) for name in installed)
+    ours = {f"gliofed/{path.relative_to(ROOT)}" for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+    assert {name for name in installed if name.endswith(".py")} == ours | {"gliofed/__init__.py"}
+    assert "gliofed/configs/run.yaml" in installed
+    assert {name.split("/")[0] for name in installed} == {"gliofed", "pyproject.toml"}
+    assert not any(name.startswith("gliofed/simulation") for name in installed)
 
 
 @pytest.mark.parametrize("name", ["../x.py", "/x.py", "client/../../x.py", "client\\x.py", "client/", "a b", "a\x00b"])

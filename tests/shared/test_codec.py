@@ -9,7 +9,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from shared.codec import (
+from gliofed.shared.codec import (
     CodecError,
     CodedUpdate,
     check_weights,

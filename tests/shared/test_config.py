@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from shared.config import RunConfig, TrainConfig
-from shared.parse import ConfigError, is_site_name, parse
-from shared.site_config import SiteConfig
+from gliofed.shared.config import RunConfig, TrainConfig
+from gliofed.shared.parse import ConfigError, is_site_name, parse
+from gliofed.shared.site_config import SiteConfig
 
 SITE = {"name": "a", "root": "r", "labels": "l", "work": "w"}
 

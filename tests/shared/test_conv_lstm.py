@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from shared.models.conv_lstm import ConvLSTM, ConvLSTMLayer
+from gliofed.shared.models.conv_lstm import ConvLSTM, ConvLSTMLayer
 
 
 def slow_layer(layer, x, h, c):

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from shared.config import DataConfig, TrainConfig
-from shared.data.cache import open_entry
-from shared.data.dataset import open_cohort
-from shared.data.samples import batches, patch, whole
-from shared.data.volume import DataError
-from shared.site_config import SiteConfig
+from gliofed.shared.config import DataConfig, TrainConfig
+from gliofed.shared.data.cache import open_entry
+from gliofed.shared.data.dataset import open_cohort
+from gliofed.shared.data.samples import batches, patch, whole
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.site_config import SiteConfig
 
 DATA = DataConfig(
     modalities=("t1",), regions=("object",), window=2, spacing=None, patch=(4, 6, 12), validation=0, split_seed=0

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.files import absolute
-from shared.parse import ConfigError
+from gliofed.shared.files import absolute
+from gliofed.shared.parse import ConfigError
 
 
 def test_a_path_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,9 @@ import torch
 from monai.metrics.rocauc import compute_roc_auc
 from torch.testing import assert_close
 
-from shared.data.samples import Batch
-from shared.tasks.grading import Grading
-from shared.tasks.scores import COUNTS, RESAMPLES, auc, drawn_patients, rates, resampled
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.tasks.grading import Grading
+from gliofed.shared.tasks.scores import COUNTS, RESAMPLES, auc, drawn_patients, rates, resampled
 
 RATES = ("accuracy", "sensitivity", "specificity", "f1")
 

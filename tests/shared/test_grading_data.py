@@ -10,15 +10,15 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from torch.testing import assert_close
 
-from shared.config import DataConfig, TrainConfig
-from shared.data.cache import open_entry
-from shared.data.dataset import Patient, open_cohort
-from shared.data.layouts import find_cases
-from shared.data.prepare import prepare_graded
-from shared.data.samples import batches, class_weights, whole
-from shared.data.transforms import central_block, min_max
-from shared.data.volume import DataError
-from shared.site_config import SiteConfig
+from gliofed.shared.config import DataConfig, TrainConfig
+from gliofed.shared.data.cache import open_entry
+from gliofed.shared.data.dataset import Patient, open_cohort
+from gliofed.shared.data.layouts import find_cases
+from gliofed.shared.data.prepare import prepare_graded
+from gliofed.shared.data.samples import batches, class_weights, whole
+from gliofed.shared.data.transforms import central_block, min_max
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.site_config import SiteConfig
 
 DATA = DataConfig(
     modalities=("flair", "t1ce"),

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.data.prepare import APART, same_grid
-from shared.data.volume import DataError, Scan, Volume
+from gliofed.shared.data.prepare import APART, same_grid
+from gliofed.shared.data.volume import DataError, Scan, Volume
 
 FIRST, OTHER = Scan(Path("P_t1.nii.gz")), Scan(Path("P_t2.nii.gz"))
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 
-from shared.data.labels import LABELS, labels_of, regions_of
-from shared.data.volume import DataError
+from gliofed.shared.data.labels import LABELS, labels_of, regions_of
+from gliofed.shared.data.volume import DataError
 
 
 @st.composite

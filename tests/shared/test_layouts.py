@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from shared.data.cases import Case
-from shared.data.layouts import find_cases
-from shared.data.volume import DataError, Scan
+from gliofed.shared.data.cases import Case
+from gliofed.shared.data.layouts import find_cases
+from gliofed.shared.data.volume import DataError, Scan
 
 FOUR = ["t1", "t1ce", "t2", "flair"]
 

@@ -4,12 +4,12 @@ import os
 
 import pytest
 
-from shared.data.datalist import DATALIST
-from shared.data.folders import DEEPEST
-from shared.data.layouts import LAYOUTS, find_cases, take_inventory
-from shared.data.leftovers import NEAREST, counted
-from shared.data.tables import MANIFEST
-from shared.data.volume import DataError
+from gliofed.shared.data.datalist import DATALIST
+from gliofed.shared.data.folders import DEEPEST
+from gliofed.shared.data.layouts import LAYOUTS, find_cases, take_inventory
+from gliofed.shared.data.leftovers import NEAREST, counted
+from gliofed.shared.data.tables import MANIFEST
+from gliofed.shared.data.volume import DataError
 
 FOUR = ["t1", "t1ce", "t2", "flair", "seg"]
 ALL = {"t1", "t1ce", "t2", "flair"}

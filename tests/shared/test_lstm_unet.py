@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from shared.models import PRESETS
-from shared.models.lstm_unet import LSTMUNet3D
+from gliofed.shared.models import PRESETS
+from gliofed.shared.models.lstm_unet import LSTMUNet3D
 
 
 def demo(widths=(8, 16, 32), **options):

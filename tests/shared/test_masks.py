@@ -8,8 +8,8 @@ import torch
 from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 from monai.metrics.meandice import compute_dice
 
-from shared.tasks.masks import ABSENT_MM, hd95
-from shared.tasks.segmentation import Segmentation as TASK
+from gliofed.shared.tasks.masks import ABSENT_MM, hd95
+from gliofed.shared.tasks.segmentation import Segmentation as TASK
 
 REGIONS = ("ET", "TC", "WT")
 NAMES = ("dice", "jaccard", "recall", "precision", "hd95")
@@ -76,7 +76,7 @@ CASES = {
 @pytest.mark.parametrize("spacing", [MM, (3.0, 0.7, 1.3)])
 @pytest.mark.parametrize("case", CASES)
 def test_hd95_equals_all_distances_and_monai(case, spacing, dense, monkeypatch):
-    monkeypatch.setattr("shared.tasks.masks.DENSE", dense)
+    monkeypatch.setattr("gliofed.shared.tasks.masks.DENSE", dense)
     prediction, target = CASES[case]
     distance = hd95(prediction, target, spacing)
     assert distance == pytest.approx(slow_hd95(prediction.numpy(), target.numpy(), spacing), rel=1e-6)

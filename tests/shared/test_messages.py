@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from shared.config import RunConfig
-from shared.messages import MessageError, Reply, Request
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import MessageError, Reply, Request
 
 
 def test_a_request_comes_back(run_config: Callable[..., RunConfig]) -> None:

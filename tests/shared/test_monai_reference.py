@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from shared.models.monai_reference import DynUNetReference, SegResNetReference
+from gliofed.shared.models.monai_reference import DynUNetReference, SegResNetReference
 
 
 @pytest.fixture(params=[DynUNetReference, SegResNetReference])

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from shared.data.layouts import take_inventory
-from shared.data.volume import DataError, Scan
+from gliofed.shared.data.layouts import take_inventory
+from gliofed.shared.data.volume import DataError, Scan
 
 CHANNELS = {"0": "T1", "1": "T1ce", "2": "T2", "3": "Flair"}
 V2 = {"channel_names": CHANNELS, "labels": {"background": 0, "edema": 1}, "numTraining": 2, "file_ending": ".nii.gz"}

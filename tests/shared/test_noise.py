@@ -9,7 +9,7 @@ from flwr.supercore.differential_privacy import compute_clip_model_update, compu
 from torch import Tensor
 from torch.testing import assert_close
 
-from shared.noise import NOISE, SAMPLING, new_secret, noisy_mean, secret_generator
+from gliofed.shared.noise import NOISE, SAMPLING, new_secret, noisy_mean, secret_generator
 
 CLIP, CPU = 0.5, torch.device("cpu")
 MODEL = {"a": torch.zeros(30, 20), "b": torch.zeros(7)}

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from waiting import alive, until
 
-import shared.processes
-from shared.processes import Program, asked_to_end, no_proxy_here
+import gliofed.shared.processes
+from gliofed.shared.processes import Program, asked_to_end, no_proxy_here
 
 SLEEP = ("sh", "-c", "sleep 60 & echo $! > child; echo ready > ready; wait")
 """A program with a child of its own."""
@@ -79,7 +79,7 @@ def test_end_ends_all(program: Callable[..., Program], tmp_path: Path) -> None:
 def test_a_program_that_does_not_listen_is_killed(
     program: Callable[..., Program], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared.processes, "PATIENCE", 0.1)
+    monkeypatch.setattr(gliofed.shared.processes, "PATIENCE", 0.1)
     it = program("sh", "-c", "trap '' TERM; echo > ready; while true; do sleep 0.05; done")
     it.tend()
     until((tmp_path / "ready").exists, "it runs")
@@ -90,7 +90,7 @@ def test_a_program_that_does_not_listen_is_killed(
 ORPHAN = """
 import os, sys
 from pathlib import Path
-from shared.processes import Program
+from gliofed.shared.processes import Program
 Program("it", sys.argv[1:], Path.cwd(), os.environ).tend()
 os._exit(0)  # as if killed: nothing is ended
 """
@@ -98,7 +98,7 @@ os._exit(0)  # as if killed: nothing is ended
 
 def test_what_a_killed_supervisor_left_is_ended(program: Callable[..., Program], tmp_path: Path) -> None:
     """Else two SuperLinks would write one database, and the port would never be free."""
-    root = Path(shared.processes.__file__).parent.parent
+    root = Path(gliofed.shared.processes.__file__).parent.parent
     subprocess.run([sys.executable, "-c", ORPHAN, *SLEEP], check=True, env={**os.environ, "PYTHONPATH": str(root)})
     until((tmp_path / "ready").exists, "it runs")
     left = json.loads((tmp_path / "it.process.json").read_text())["pid"]
@@ -137,7 +137,7 @@ def test_a_long_log_becomes_the_old_one(
     program: Callable[..., Program], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It grows for months; and the program keeps its file open."""
-    monkeypatch.setattr(shared.processes, "LONGEST_LOG", 10)
+    monkeypatch.setattr(gliofed.shared.processes, "LONGEST_LOG", 10)
     own = tmp_path / "own.log"
     words = "exec 3>>own.log; echo 0123456789 | tee /dev/fd/3; until [ -e more ]; do sleep 0.01; done"
     it = program("sh", "-c", f"{words}; echo after | tee /dev/fd/3; sleep 60")
@@ -156,9 +156,9 @@ def test_a_full_disk_keeps_no_program_from_running(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shared.processes, "write_json", full)
+    monkeypatch.setattr(gliofed.shared.processes, "write_json", full)
     monkeypatch.setattr(shutil, "copyfile", full)
-    monkeypatch.setattr(shared.processes, "LONGEST_LOG", 10)
+    monkeypatch.setattr(gliofed.shared.processes, "LONGEST_LOG", 10)
     it = program("sh", "-c", "echo 0123456789; echo > ready; sleep 60")
     it.tend()
     until((tmp_path / "ready").exists, "it runs")

@@ -6,9 +6,9 @@ from torch import nn
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from shared.models import unet
-from shared.models.clstm_unet3d import CLSTMUNet3D
-from shared.models.conv_lstm import ConvLSTM
+from gliofed.shared.models import unet
+from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D
+from gliofed.shared.models.conv_lstm import ConvLSTM
 from tests.benchmarks.seed_design import SeedDesign, SlowConvLSTM
 
 

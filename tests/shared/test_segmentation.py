@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from shared.config import DataConfig
-from shared.data.samples import Batch
-from shared.models.clstm_unet3d import CLSTMUNet3D
-from shared.models.unet import UNet3D
-from shared.tasks.segmentation import Segmentation as TASK
+from gliofed.shared.config import DataConfig
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D
+from gliofed.shared.models.unet import UNet3D
+from gliofed.shared.tasks.segmentation import Segmentation as TASK
 
 MM = (1.0, 1.0, 1.0)
 

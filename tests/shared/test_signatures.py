@@ -12,19 +12,19 @@ from both_ends import Both, both_ends
 from signed_ends import both, original, root, run, site_keys, trust
 from telephone import admit_told
 
-from client.link.join import join
-from client.round.audit import Audit
-from client.round.audit_command import audit_command as at_site
-from server.provisioning.provision import renew
-from server.round.audit_command import audit_command as at_server
-from server.round.run_keys import open_keys
-from shared.audit import audit_file, read_audit
-from shared.chain import Chain, digest
-from shared.config import RunConfig
-from shared.keys import fingerprint, new_key, public_line, read_public
-from shared.messages import Reply
-from shared.parse import ConfigError
-from shared.signatures import Trust, check_signatures, read_trust, sign
+from gliofed.client.link.join import join
+from gliofed.client.round.audit import Audit
+from gliofed.client.round.audit_command import audit_command as at_site
+from gliofed.server.provisioning.provision import renew
+from gliofed.server.round.audit_command import audit_command as at_server
+from gliofed.server.round.run_keys import open_keys
+from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.chain import Chain, digest
+from gliofed.shared.config import RunConfig
+from gliofed.shared.keys import fingerprint, new_key, public_line, read_public
+from gliofed.shared.messages import Reply
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.signatures import Trust, check_signatures, read_trust, sign
 
 __all__ = ["both", "original", "root"]
 Event = dict[str, Any]

@@ -11,14 +11,14 @@ from both_ends import WEIGHTS, Both
 from flwr.app import RecordDict
 from signed_ends import both, original, root, trust
 
-from client.round.audit import Audit
-from client.round.outbox import Outbox
-from client.round.policy import reply_key
-from server.round.run_keys import open_keys
-from shared.audit import audit_file, read_audit
-from shared.messages import MessageError, Reply, Request
-from shared.parse import ConfigError
-from shared.signatures import check_signatures
+from gliofed.client.round.audit import Audit
+from gliofed.client.round.outbox import Outbox
+from gliofed.client.round.policy import reply_key
+from gliofed.server.round.run_keys import open_keys
+from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.messages import MessageError, Reply, Request
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.signatures import check_signatures
 
 __all__ = ["both", "original", "root"]
 
@@ -38,7 +38,7 @@ def test_a_site_does_nothing_that_it_was_not_asked_for(both: Both, root: Path, o
 def test_nothing_is_read_for_a_request_that_is_not_signed(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the log nor a stored update: whoever may send requests could keep the hospital reading."""
     for name in ("hold_chain", "outbox_of", "data_reading"):  # there is no other way to see that they are not called
-        monkeypatch.setattr(f"client.round.audit.{name}", lambda *_: pytest.fail("it was read"))
+        monkeypatch.setattr(f"gliofed.client.round.audit.{name}", lambda *_: pytest.fail("it was read"))
     with pytest.raises(MessageError, match="not signed"):
         both.ask(signature="")
 
@@ -59,7 +59,7 @@ def test_a_certificate_signs_while_it_is_in_force(
 ) -> None:
     """It has 825 days; whoever finds an old key could sign with it for good."""
     then = datetime.now(UTC) + timedelta(days=days)
-    for module in ("client.round.audit", "shared.chain"):
+    for module in ("gliofed.client.round.audit", "gliofed.shared.chain"):
         monkeypatch.setattr(f"{module}._now", lambda: then)
     with nullcontext() if good else pytest.raises(MessageError, match="not signed"):
         both.ask()

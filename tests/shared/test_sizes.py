@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from server.round.rounds import initial_model
-from shared.codec import travelling
-from shared.config import RunConfig
-from shared.data.augment import draw_geometry
-from shared.models import MODELS, reads_series, task_of
-from shared.sizes import MOST_VOXELS, count, outline, step_voxels
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.codec import travelling
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.augment import draw_geometry
+from gliofed.shared.models import MODELS, reads_series, task_of
+from gliofed.shared.sizes import MOST_VOXELS, count, outline, step_voxels
 
 SERIES = ("model=clstm_unet3d", "data.visits=5", "data.window=5")
 GRADING = ("model=cnn_lstm", "data=phantom", "data.patch=[16,16,16]")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from shared.data.cases import Case
-from shared.data.layouts import find_cases
-from shared.data.volume import DataError, Scan
+from gliofed.shared.data.cases import Case
+from gliofed.shared.data.layouts import find_cases
+from gliofed.shared.data.volume import DataError, Scan
 
 HEADER = "patient,visit,date,t1,flair,mask,grade,scanner,split"
 

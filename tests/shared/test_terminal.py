@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-import shared.terminal
-from client.round.policy import DeclinedError
-from server.link.control import ControlError
-from shared.chain import BusyError
-from shared.data.volume import DataError
-from shared.parse import ConfigError
-from shared.terminal import _Output, command_line, enter
+import gliofed.shared.terminal
+from gliofed.client.round.policy import DeclinedError
+from gliofed.server.link.control import ControlError
+from gliofed.shared.chain import BusyError
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.terminal import _Output, command_line, enter
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 def started(run: str, **given: Any) -> "subprocess.Popen[str]":
     """A process that enters a command which does `run`, and hears Ctrl-C also where the tests run in the background."""
     heard = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{heard}\nfrom shared.terminal import enter\ndef run():\n {run}\nenter('gliofed', run)"
+    code = f"{heard}\nfrom gliofed.shared.terminal import enter\ndef run():\n {run}\nenter('gliofed', run)"
     given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | given
     return subprocess.Popen([sys.executable, "-c", code], text=True, encoding="utf-8", cwd=ROOT, **given)
 
@@ -65,7 +65,10 @@ def test_each_command_has_this_entry(unread: int, command: str) -> None:
 
 def test_nothing_heavy_is_imported_outside() -> None:
     """PyTorch and Hydra take seconds, in which Ctrl-C is no traceback; and nobody waits for --help."""
-    heavy = "import client.cli, server.cli, simulation.cli, sys; print({'hydra', 'torch', 'pydantic'} & {*sys.modules})"
+    heavy = (
+        "import gliofed.client.cli, gliofed.server.cli, gliofed.simulation.cli, sys\n"
+        "print({'hydra', 'torch', 'pydantic'} & {*sys.modules})"
+    )
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, cwd=ROOT).stdout == b"set()\n"
 
 
@@ -101,11 +104,11 @@ def test_ctrl_c_once_a_command_is_imported() -> None:
     """What it has begun is cleaned up, and nothing leaves at once any more."""
     done = begun(
         "client",
-        "import client.cli; from shared.terminal import enter\n"
+        "import gliofed.client.cli; from gliofed.shared.terminal import enter\n"
         "def run():\n"
         " try: os.kill(os.getpid(), signal.SIGINT)\n"
         " finally: print('cleaned up')\n"
-        "client.cli.main = lambda: enter('gliofed', run)",
+        "gliofed.client.cli.main = lambda: enter('gliofed', run)",
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "cleaned up\n", "gliofed: interrupted\n")
 
@@ -113,7 +116,7 @@ def test_ctrl_c_once_a_command_is_imported() -> None:
 def test_a_service_goes_on_without_a_reader(unread: int) -> None:
     """Its log may be restarted; hospitals must not be disconnected for that."""
     process = started(
-        "from shared.terminal import outlive_readers; outlive_readers(); print('x', flush=True); sys.exit(7)",
+        "from gliofed.shared.terminal import outlive_readers; outlive_readers(); print('x', flush=True); sys.exit(7)",
         stdout=unread,
     )
     assert process.communicate()[1] == "" and process.returncode == 7
@@ -133,7 +136,8 @@ def test_an_ascii_terminal() -> None:
 def test_a_table_on_an_ascii_terminal_is_straight() -> None:
     """What stands for a letter takes four columns, or six; and a long name is whole, for … would take six as well."""
     table = (
-        "from rich.table import Column, Table; from rich.console import Console; from shared.terminal import cell\n"
+        "from rich.table import Column, Table; from rich.console import Console\n"
+        " from gliofed.shared.terminal import cell\n"
         " table = Table(Column('patient', overflow='fold'), 'visits')\n"
         " for name in ('Müller', 'Łukasz', 'P1', None, 'ü' * 40, '[b]\x1b[2J'): table.add_row(cell(name), '1')\n"
         " Console().print(table)"
@@ -151,7 +155,7 @@ def test_output_that_cannot_be_written_at_once(monkeypatch: pytest.MonkeyPatch) 
         while True:
             os.write(writer, b"x" * 4096)
     waits = []
-    monkeypatch.setattr(shared.terminal.select, "select", lambda *_: waits.append(os.read(reader, 2**20)))
+    monkeypatch.setattr(gliofed.shared.terminal.select, "select", lambda *_: waits.append(os.read(reader, 2**20)))
     assert _Output(writer, "w", closefd=False).write(b"rest") == 4 and len(waits) == 1 and os.read(reader, 8) == b"rest"
     os.close(reader)
     os.close(writer)

@@ -11,9 +11,9 @@ import pytest
 from monai.transforms import ConvertToMultiChannelBasedOnBratsClasses
 from numpy.testing import assert_allclose, assert_array_equal
 
-from shared.data import volume
-from shared.data.labels import LABELS, regions_of
-from shared.data.volume import DataError, Scan, read_volume
+from gliofed.shared.data import volume
+from gliofed.shared.data.labels import LABELS, regions_of
+from gliofed.shared.data.volume import DataError, Scan, read_volume
 
 ANATOMY = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
 

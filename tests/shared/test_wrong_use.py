@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-import client.cli
-import client.doctor.consent
-import client.link.preflight
-import server.cli
-import simulation.cli
-from shared.chain import lock
-from shared.files import home_path, write_bytes, write_json
-from shared.parse import ConfigError
+import gliofed.client.cli
+import gliofed.client.doctor.consent
+import gliofed.client.link.preflight
+import gliofed.server.cli
+import gliofed.simulation.cli
+from gliofed.shared.chain import lock
+from gliofed.shared.files import home_path, write_bytes, write_json
+from gliofed.shared.parse import ConfigError
 
 NOBODY = "~nobody-of-that-name/x"
 MAINS: dict[str, Callable[[], None]] = {
-    "gliofed-client": client.cli.main,
-    "gliofed-server": server.cli.main,
-    "gliofed-simulate": simulation.cli.main,
+    "gliofed-client": gliofed.client.cli.main,
+    "gliofed-server": gliofed.server.cli.main,
+    "gliofed-simulate": gliofed.simulation.cli.main,
 }
 
 
@@ -111,11 +111,13 @@ def test_a_log_that_another_process_holds(
     write_bytes(scans / "P1/P1_flair.nii", b"")
     write_json(folder / "kit.json", {})
     write_bytes(folder / "site.yaml", f"name: a\nroot: {scans}\nlabels: mock\nwork: work\n".encode())
-    monkeypatch.setattr(client.doctor.consent, "WAIT", 0.0)  # another process holds it for longer than anybody waits
-    monkeypatch.setattr(client.link.preflight, "_look_at_environment", lambda *_: None)  # loads PyTorch
+    monkeypatch.setattr(
+        gliofed.client.doctor.consent, "WAIT", 0.0
+    )  # another process holds it for longer than anybody waits
+    monkeypatch.setattr(gliofed.client.link.preflight, "_look_at_environment", lambda *_: None)  # loads PyTorch
     monkeypatch.setattr(sys, "argv", ["gliofed-client", *words.format(scans=scans, folder=folder).split()])
     with lock(folder / "work"), pytest.raises(SystemExit) as end:
-        client.cli.main()
+        gliofed.client.cli.main()
     sentence = f"{folder}/work: another run holds this log; wait until it ends"
     (said,) = (line for line in capsys.readouterr().err.splitlines() if "another run" in line)
     assert end.value.code == 2 and said.startswith(f"gliofed-client: {sentence}")

@@ -16,13 +16,13 @@ import torch
 import torch._dynamo  # two seconds that an optimiser would take at its first step
 from small_run import composed
 
-import client.round.work  # noqa: F401
-import server.round.rounds
-import shared.checkpoint
-from server.round.history import History
-from server.round.spool import Spool, Spooled
-from simulation.grid import LocalGrid
-from simulation.simulate import simulate
+import gliofed.client.round.work
+import gliofed.server.round.rounds
+import gliofed.shared.checkpoint
+from gliofed.server.round.history import History
+from gliofed.server.round.spool import Spool, Spooled
+from gliofed.simulation.grid import LocalGrid
+from gliofed.simulation.simulate import simulate
 
 Original = Callable[..., Any]
 OVERRIDES = (
@@ -79,13 +79,13 @@ def die_in_set_aside() -> None:
 POINTS = {
     "asking": on_call(LocalGrid, "push_messages", 12, after=True),
     "first-reply-spooled": on_call(Spool, "add", 4, after=True),
-    "folding": on_call(server.round.rounds, "fold", 2, after=False),
-    "half-written-checkpoint": on_call(shared.checkpoint, "write_json", 2, after=False),
+    "folding": on_call(gliofed.server.round.rounds, "fold", 2, after=False),
+    "half-written-checkpoint": on_call(gliofed.shared.checkpoint, "write_json", 2, after=False),
     "checkpoint-saved": on_call(Spool, "clear", 2, after=False),
     "evaluating": on_call(LocalGrid, "push_messages", 14, after=True),
     "history-half-written": on_call(History, "append", 3, after=False),  # start, round 1, round 2
     "refused-half-set-aside": die_in_set_aside,
-    "last-model-exported": on_call(server.round.rounds, "write_json", 1, after=True),
+    "last-model-exported": on_call(gliofed.server.round.rounds, "write_json", 1, after=True),
 }
 
 

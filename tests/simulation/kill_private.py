@@ -15,11 +15,11 @@ import torch._dynamo  # two seconds that an optimiser would take at its first st
 from kill_and_resume import end_of, in_fork, on_call
 from small_run import composed
 
-import client.round.privacy
-import client.round.private_work
-import server.round.rounds
-from simulation.cli import main as command
-from simulation.simulate import simulate
+import gliofed.client.round.privacy
+import gliofed.client.round.private_work
+import gliofed.server.round.rounds
+from gliofed.simulation.cli import main as command
+from gliofed.simulation.simulate import simulate
 
 SITES = 2
 WORDS = (
@@ -39,22 +39,22 @@ SECOND_OF_ROUND_2 = 2 * SITES
 
 def die_between_two_steps() -> None:
     """Of the second site in round 2: its steps are charged, and the first one is taken."""
-    original, calls = client.round.private_work.train_privately, 0
+    original, calls = gliofed.client.round.private_work.train_privately, 0
 
     def patched(*args: object) -> object:
         nonlocal calls
         calls += 1
         if calls == SECOND_OF_ROUND_2:
-            on_call(client.round.privacy, "_step", 4, after=False)()  # three patients make one step
+            on_call(gliofed.client.round.privacy, "_step", 4, after=False)()  # three patients make one step
         return original(*args)  # type: ignore[arg-type]
 
-    client.round.private_work.train_privately = patched  # type: ignore[assignment]
+    gliofed.client.round.private_work.train_privately = patched  # type: ignore[assignment]
 
 
 KILL: dict[str, Callable[[], None]] = {
     "dp_sgd": die_between_two_steps,
-    "local_update": on_call(client.round.private_work, "hide", SECOND_OF_ROUND_2, after=False),
-    "central": on_call(server.round.rounds, "noisy_mean", 2, after=True),
+    "local_update": on_call(gliofed.client.round.private_work, "hide", SECOND_OF_ROUND_2, after=False),
+    "central": on_call(gliofed.server.round.rounds, "noisy_mean", 2, after=True),
 }
 """What is done to the process before it runs; in each case the second round is charged by then."""
 

@@ -13,20 +13,20 @@ import torch
 from rich.console import Console
 from small_run import as_given
 
-from client.round.policy import counts_leave
-from shared.data.samples import whole
-from shared.parse import ConfigError
-from shared.tasks import TASKS, reading_of
-from simulation.attacks import ATTACKS, attack
-from simulation.attacks.canaries import audit, canaries, whole_plan
-from simulation.attacks.membership import losses, membership
-from simulation.attacks.report import rows_table
-from simulation.attacks.settings import AttackConfig
-from simulation.attacks.shadows import train_shadows
-from simulation.attacks.target import open_target
-from simulation.cli import main
-from simulation.simulate import simulate
-from simulation.sites import Machine
+from gliofed.client.round.policy import counts_leave
+from gliofed.shared.data.samples import whole
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.tasks import TASKS, reading_of
+from gliofed.simulation.attacks import ATTACKS, attack
+from gliofed.simulation.attacks.canaries import audit, canaries, whole_plan
+from gliofed.simulation.attacks.membership import losses, membership
+from gliofed.simulation.attacks.report import rows_table
+from gliofed.simulation.attacks.settings import AttackConfig
+from gliofed.simulation.attacks.shadows import train_shadows
+from gliofed.simulation.attacks.target import open_target
+from gliofed.simulation.cli import main
+from gliofed.simulation.simulate import simulate
+from gliofed.simulation.sites import Machine
 
 HERE = Machine("cpu", 1)
 PATIENTS = ("data.patients=6", "data.validation=0.4", "sites=2", "rounds=1")

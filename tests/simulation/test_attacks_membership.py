@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from simulation.attacks.membership import confidence, figures, lira, roc
+from gliofed.simulation.attacks.membership import confidence, figures, lira, roc
 
 
 def test_lira_is_the_ratio_of_two_gaussians() -> None:

@@ -13,21 +13,21 @@ from small_run import SMALL, as_given, composed
 from torch import Tensor
 from torch.testing import assert_close
 
-import client.round.work
-from client.round.work import train
-from server.round.clip import Clipped
-from server.round.fold import Share, weighted_mean
-from server.round.history import History
-from server.round.rounds import initial_model
-from shared.codec import CodedUpdate, travelling, weights_to_bytes
-from shared.config import RunConfig
-from shared.messages import Reply, Request
-from shared.parse import ConfigError
-from shared.site_config import SiteConfig
-from simulation.cli import STATUS
-from simulation.faults import parse_faults
-from simulation.settings import parse_settings
-from simulation.simulate import simulate
+import gliofed.client.round.work
+from gliofed.client.round.work import train
+from gliofed.server.round.clip import Clipped
+from gliofed.server.round.fold import Share, weighted_mean
+from gliofed.server.round.history import History
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.codec import CodedUpdate, travelling, weights_to_bytes
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Reply, Request
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.site_config import SiteConfig
+from gliofed.simulation.cli import STATUS
+from gliofed.simulation.faults import parse_faults
+from gliofed.simulation.settings import parse_settings
+from gliofed.simulation.simulate import simulate
 
 Values = Callable[..., dict[str, Any]]
 
@@ -86,7 +86,7 @@ def test_a_site_that_hangs_elsewhere_is_named_and_asked_once(
     values: Values, out: Path, monkeypatch: pytest.MonkeyPatch, work: str, at_once: int
 ) -> None:
     """Loading is where a real site is likeliest to hang."""
-    original, release = getattr(client.round.work, work), threading.Event()
+    original, release = getattr(gliofed.client.round.work, work), threading.Event()
 
     def hang(site: SiteConfig, request: Request) -> Reply:
         if site.name == "site-2":
@@ -94,7 +94,7 @@ def test_a_site_that_hangs_elsewhere_is_named_and_asked_once(
         reply: Reply = original(site, request)
         return reply
 
-    monkeypatch.setattr(client.round.work, work, hang)
+    monkeypatch.setattr(gliofed.client.round.work, work, hang)
     time_is_over(monkeypatch, 2, {"prepare": "query"}.get(work, work))
     outcome = simulate(values("sites=4", "rounds=2", f"at_once={at_once}", f"out={out}"))
     release.set()
@@ -115,7 +115,7 @@ def test_a_run_that_no_site_could_evaluate_is_incomplete(
     def fail(*_: object) -> Reply:
         raise RuntimeError("no metric")
 
-    monkeypatch.setattr(client.round.work, "evaluate", fail)
+    monkeypatch.setattr(gliofed.client.round.work, "evaluate", fail)
     outcome = simulate(values("sites=2", "rounds=2", f"out={out}"))
     assert (outcome.status, STATUS[outcome.status]) == ("incomplete", 3)
     end = History(out / "history.jsonl").events()[-1]

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from small_run import as_given
 
-import configs
-from shared.data.volume import DataError
-from shared.parse import ConfigError
-from simulation.cli import main
-from simulation.settings import parse_settings
-from simulation.simulate import simulate
+import gliofed.configs
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.parse import ConfigError
+from gliofed.simulation.cli import main
+from gliofed.simulation.settings import parse_settings
+from gliofed.simulation.simulate import simulate
 
 GROUPS = sorted(
-    path.relative_to(Path(configs.__file__).parent) for path in Path(configs.__file__).parent.glob("*/*.yaml")
+    path.relative_to(Path(gliofed.configs.__file__).parent)
+    for path in Path(gliofed.configs.__file__).parent.glob("*/*.yaml")
 )
 FOLDER = ("data=folder", "data.labels=brats2020")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_run import as_given
 
-from simulation.simulate import simulate
+from gliofed.simulation.simulate import simulate
 
 COMMAND = str(Path(sys.executable).with_name("gliofed-simulate"))
 TINY = ("data.resolution=8", "data.patch=[16,16,16]", "data.patients=3", "train.steps=1", "rounds=1")

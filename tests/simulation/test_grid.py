@@ -10,8 +10,8 @@ from flwr.clientapp import ClientApp
 from hanging import time_is_over
 from waiting import PATIENCE, until
 
-from shared.messages import LATE
-from simulation.grid import LocalGrid
+from gliofed.shared.messages import LATE
+from gliofed.simulation.grid import LocalGrid
 
 Train = Callable[[Message, Context], Message]
 

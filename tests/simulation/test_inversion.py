@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from client.round.privacy import patient_gradient
-from shared.data.samples import Batch
-from shared.tasks.grading import Grading
-from simulation.attacks.found_images import figures
-from simulation.attacks.inversion import inversion, invert, privately, update
-from simulation.attacks.settings import AttackConfig
-from simulation.attacks.target import open_target
-from simulation.simulate import simulate
-from simulation.sites import Machine
+from gliofed.client.round.privacy import patient_gradient
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.tasks.grading import Grading
+from gliofed.simulation.attacks.found_images import figures
+from gliofed.simulation.attacks.inversion import inversion, invert, privately, update
+from gliofed.simulation.attacks.settings import AttackConfig
+from gliofed.simulation.attacks.target import open_target
+from gliofed.simulation.simulate import simulate
+from gliofed.simulation.sites import Machine
 
 SIDE = 8
 

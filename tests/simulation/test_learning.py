@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from small_run import as_given
 
-from simulation.simulate import simulate
+from gliofed.simulation.simulate import simulate
 
 pytestmark = pytest.mark.slow
 

@@ -9,12 +9,12 @@ from monai.data.synthetic import create_test_image_3d
 from numpy.testing import assert_array_equal
 from scipy import ndimage
 
-from shared.config import DataConfig
-from shared.data.dataset import open_cohort
-from shared.data.layouts import find_cases
-from shared.site_config import SiteConfig
-from simulation import mock
-from simulation.mock import MockConfig, draw, write_mock
+from gliofed.shared.config import DataConfig
+from gliofed.shared.data.dataset import open_cohort
+from gliofed.shared.data.layouts import find_cases
+from gliofed.shared.site_config import SiteConfig
+from gliofed.simulation import mock
+from gliofed.simulation.mock import MockConfig, draw, write_mock
 
 CONFIG = MockConfig(patients=2, visits=3, size=(32, 28, 24), objects=3, radius_max=7, radius_min=4, noise=0.3, seed=5)
 

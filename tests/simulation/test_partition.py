@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.parse import ConfigError
-from simulation.partition import FETS, PARTITIONS, Dealing, apportion, classes, deal, number_of_sites
-from simulation.profiles import Profile
+from gliofed.shared.parse import ConfigError
+from gliofed.simulation.partition import FETS, PARTITIONS, Dealing, apportion, classes, deal, number_of_sites
+from gliofed.simulation.profiles import Profile
 
 KINDS = sorted(set(PARTITIONS) - set(FETS))
 

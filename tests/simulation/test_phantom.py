@@ -6,8 +6,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from simulation.phantom import PhantomConfig, affine, case_name, growth, is_high_grade, make_case, write_phantoms
-from simulation.scanner import SCANNERS
+from gliofed.simulation.phantom import (
+    PhantomConfig,
+    affine,
+    case_name,
+    growth,
+    is_high_grade,
+    make_case,
+    write_phantoms,
+)
+from gliofed.simulation.scanner import SCANNERS
 
 SCAN = PhantomConfig(patients=2, visits=1, resolution=4.0, seed=3)
 SERIES = PhantomConfig(patients=1, visits=5, resolution=4.0, seed=3)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from client.round.privacy import plan_round
-from shared.accounting import default_delta, rdp_epsilon
-from shared.messages import CODES
-from simulation.settings import parse_settings
-from simulation.simulate import FailedError, simulate
+from gliofed.client.round.privacy import plan_round
+from gliofed.shared.accounting import default_delta, rdp_epsilon
+from gliofed.shared.messages import CODES
+from gliofed.simulation.settings import parse_settings
+from gliofed.simulation.simulate import FailedError, simulate
 
 PATIENTS = 3
 WORDS = (
@@ -89,7 +89,7 @@ def test_noise_at_the_server_is_charged_and_ends_with_the_budget(
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("server.round.rounds.save_state", die)
+        patch.setattr("gliofed.server.round.rounds.save_state", die)
         with pytest.raises(FailedError):
             simulate(values(*words))
     outcome = simulate(values(f"resume={out}"))

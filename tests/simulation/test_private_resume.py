@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from client.round.ledger import read_ledger
-from shared.messages import CODES
+from gliofed.client.round.ledger import read_ledger
+from gliofed.shared.messages import CODES
 
 HERE = Path(__file__).parent
 BUDGET = 8.0

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from small_run import as_given
 
-import simulation.profiles
-from shared.data.cases import Case
-from shared.data.volume import Scan
-from shared.parse import ConfigError
-from shared.seeding import generator
-from simulation.partition import Dealing
-from simulation.profiles import Profile, profile
-from simulation.settings import parse_settings
-from simulation.sites import Machine, make_sites
+import gliofed.simulation.profiles
+from gliofed.shared.data.cases import Case
+from gliofed.shared.data.volume import Scan
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.seeding import generator
+from gliofed.simulation.partition import Dealing
+from gliofed.simulation.profiles import Profile, profile
+from gliofed.simulation.settings import parse_settings
+from gliofed.simulation.sites import Machine, make_sites
 
 
 def write(path: Path, voxels: int, spacing: tuple[float, ...] = (1, 2, 3), descrip: str = "") -> Scan:
@@ -53,8 +53,10 @@ def test_volume_is_in_mm3_of_the_first_visit_with_a_mask(tmp_path: Path) -> None
 def test_a_file_is_measured_once_and_again_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = [case(name, write(tmp_path / f"{name}.nii.gz", 5)) for name in "ab"]
     measured(cases, "by_size", tmp_path)
-    read, opened = simulation.profiles.read_volume, []
-    monkeypatch.setattr(simulation.profiles, "read_volume", lambda scan: (opened.append(scan.path.name), read(scan))[1])
+    read, opened = gliofed.simulation.profiles.read_volume, []
+    monkeypatch.setattr(
+        gliofed.simulation.profiles, "read_volume", lambda scan: (opened.append(scan.path.name), read(scan))[1]
+    )
     assert measured(cases, "by_size", tmp_path)["a"].volume == 30.0
     assert opened == []
     write(tmp_path / "a.nii.gz", 7)

@@ -12,8 +12,8 @@ import pytest
 from plain_federation import sites_of
 from small_run import composed
 
-from client.doctor.manifest import admit
-from simulation.settings import parse_settings
+from gliofed.client.doctor.manifest import admit
+from gliofed.simulation.settings import parse_settings
 
 HERE = Path(__file__).parent
 POINTS = (

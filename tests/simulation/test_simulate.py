@@ -12,16 +12,16 @@ import torch
 from plain_federation import mean_without_flower, model_of, rounds_of, sites_of
 from torch.testing import assert_close
 
-from client.round.training import train_one_round
-from server.round.rounds import initial_model
-from shared.codec import load_weights, travelling
-from shared.data.dataset import open_cohort
-from shared.data.samples import batches
-from shared.parse import ConfigError
-from shared.seeding import generator
-from shared.tasks import TASKS
-from simulation.settings import parse_settings
-from simulation.simulate import simulate
+from gliofed.client.round.training import train_one_round
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.codec import load_weights, travelling
+from gliofed.shared.data.dataset import open_cohort
+from gliofed.shared.data.samples import batches
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.seeding import generator
+from gliofed.shared.tasks import TASKS
+from gliofed.simulation.settings import parse_settings
+from gliofed.simulation.simulate import simulate
 
 Values = Callable[..., dict[str, Any]]
 

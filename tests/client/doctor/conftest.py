@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.site_config import SiteConfig
-from simulation.phantom import PhantomConfig, write_phantoms
+from gliofed.shared.site_config import SiteConfig
+from gliofed.simulation.phantom import PhantomConfig, write_phantoms
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from client.doctor.consent import add_withdrawn, hold_patients, read_consent
-from shared.audit import audit_file
-from shared.chain import hold_chain
-from shared.data.volume import DataError
+from gliofed.client.doctor.consent import add_withdrawn, hold_patients, read_consent
+from gliofed.shared.audit import audit_file
+from gliofed.shared.chain import hold_chain
+from gliofed.shared.data.volume import DataError
 
 
 def test_a_pseudonym_is_a_sites_own(tmp_path: Path) -> None:

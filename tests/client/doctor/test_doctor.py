@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 from planted import PLANTS, copy_of, of
 
-from client.doctor import examine as examine_module
-from client.doctor.examine import examine, spread
-from client.doctor.findings import ERRORS, WARNINGS, Task
-from client.doctor.inspection import inspect
-from client.doctor.judgement import CaseReport, judge
-from shared.data.cases import Case, split
-from shared.data.layouts import find_cases
-from shared.site_config import CheckConfig
-from simulation.phantom import PhantomConfig, write_phantoms
+from gliofed.client.doctor import examine as examine_module
+from gliofed.client.doctor.examine import examine, spread
+from gliofed.client.doctor.findings import ERRORS, WARNINGS, Task
+from gliofed.client.doctor.inspection import inspect
+from gliofed.client.doctor.judgement import CaseReport, judge
+from gliofed.shared.data.cases import Case, split
+from gliofed.shared.data.layouts import find_cases
+from gliofed.shared.site_config import CheckConfig
+from gliofed.simulation.phantom import PhantomConfig, write_phantoms
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
 RULES = CheckConfig(tiny_tumour=1.0)
@@ -269,7 +269,7 @@ def test_processes_of_a_check_do_not_get_the_terminals_ctrl_c() -> None:
 
 def test_the_doctor_does_without_torch() -> None:
     """Each process would take seconds and 200 MB for it."""
-    code = "import sys, client.doctor.examine; sys.exit('torch' in sys.modules)"
+    code = "import sys, gliofed.client.doctor.examine; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from frozen_site import DATA, changed, frozen_anew, scan
 
-from client.doctor import manifest
-from client.doctor.consent import add_withdrawn
-from client.doctor.manifest import NonePassedError, admit, manifest_path
-from shared.data.layouts import find_cases
-from shared.data.volume import DataError
-from shared.files import write_json
-from shared.site_config import CheckConfig, SiteConfig
+from gliofed.client.doctor import manifest
+from gliofed.client.doctor.consent import add_withdrawn
+from gliofed.client.doctor.manifest import NonePassedError, admit, manifest_path
+from gliofed.shared.data.layouts import find_cases
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.files import write_json
+from gliofed.shared.site_config import CheckConfig, SiteConfig
 
 
 def test_a_site_yaml_that_changed_needs_the_hospitals_command(

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.doctor.findings import ERRORS, WARNINGS, Facts
-from client.doctor.inspection import inspect
-from client.doctor.judgement import CaseReport, judge
-from client.doctor.reading import read_file
-from shared.data.cases import Case
-from shared.data.volume import DataError, Scan, read_volume
-from shared.site_config import CheckConfig
-from simulation.brain import TEMPLATE_FILE
+from gliofed.client.doctor.findings import ERRORS, WARNINGS, Facts
+from gliofed.client.doctor.inspection import inspect
+from gliofed.client.doctor.judgement import CaseReport, judge
+from gliofed.client.doctor.reading import read_file
+from gliofed.shared.data.cases import Case
+from gliofed.shared.data.volume import DataError, Scan, read_volume
+from gliofed.shared.site_config import CheckConfig
+from gliofed.simulation.brain import TEMPLATE_FILE
 
 RULES = CheckConfig()
 ANATOMY = np.random.default_rng(0).integers(1, 100, (8, 9, 10)).astype(np.int16)

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from frozen_site import frozen_anew, scan
 
-from client.doctor.left_out import left_out_warnings
-from shared.site_config import PolicyConfig, SiteConfig
+from gliofed.client.doctor.left_out import left_out_warnings
+from gliofed.shared.site_config import PolicyConfig, SiteConfig
 
 
 def test_nothing_is_said_of_a_sound_cohort_or_none(site: SiteConfig) -> None:

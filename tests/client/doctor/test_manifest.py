@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from frozen_site import DATA, changed, scan
 
-from client.doctor import manifest
-from client.doctor.consent import add_withdrawn
-from client.doctor.findings import Task
-from client.doctor.manifest import NonePassedError, admit, manifest_path
-from shared.data.volume import DataError
-from shared.site_config import SiteConfig
+from gliofed.client.doctor import manifest
+from gliofed.client.doctor.consent import add_withdrawn
+from gliofed.client.doctor.findings import Task
+from gliofed.client.doctor.manifest import NonePassedError, admit, manifest_path
+from gliofed.shared.data.volume import DataError
+from gliofed.shared.site_config import SiteConfig
 
 
 def test_cases_that_fail_are_left_out_and_counted(site: SiteConfig) -> None:

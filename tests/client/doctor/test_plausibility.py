@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from planted_in_real import FOUR, Images, in_scheme, look
 
-from client.doctor.contrast import Labels, rank
-from client.doctor.plausibility import unchecked
-from shared.data.labels import LABELS
-from shared.data.volume import Volume
-from simulation.phantom import PhantomConfig, make_case
+from gliofed.client.doctor.contrast import Labels, rank
+from gliofed.client.doctor.plausibility import unchecked
+from gliofed.shared.data.labels import LABELS
+from gliofed.shared.data.volume import Volume
+from gliofed.simulation.phantom import PhantomConfig, make_case
 
 MM = 4.0
 Phantom = tuple[Images, np.ndarray]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from client.doctor.examine import examine
-from client.doctor.findings import Finding, Task
-from client.doctor.judgement import judge
-from shared.data.layouts import find_cases
-from shared.site_config import CheckConfig
+from gliofed.client.doctor.examine import examine
+from gliofed.client.doctor.findings import Finding, Task
+from gliofed.client.doctor.judgement import judge
+from gliofed.shared.data.layouts import find_cases
+from gliofed.shared.site_config import CheckConfig
 
 REAL = os.environ.get("GLIOFED_REAL_IMAGES")
 pytestmark = [

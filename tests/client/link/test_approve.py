@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from small_federation import provisioned, status
 
-from client.cli import main
-from client.link.approve import approve, approved
-from client.link.join import join
-from shared.archive import read_zip, write_zip
-from shared.audit import audit_file, read_audit
-from shared.code import MANIFEST, files_of
-from shared.parse import ConfigError
+from gliofed.client.cli import main
+from gliofed.client.link.approve import approve, approved
+from gliofed.client.link.join import join
+from gliofed.shared.archive import read_zip, write_zip
+from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.code import MANIFEST, files_of
+from gliofed.shared.parse import ConfigError
 
 
 @pytest.fixture(scope="module")

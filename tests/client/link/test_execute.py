@@ -18,9 +18,9 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run
 from flwr.supernode.nodestate import NodeStateFactory
 
-import client.link.execute
-from client.link.execute import Executor
-from simulation.grid import LocalGrid
+import gliofed.client.link.execute
+from gliofed.client.link.execute import Executor
+from gliofed.simulation.grid import LocalGrid
 
 CODE = b"code"
 CRASHED, NOT_APPROVED = 8, 7
@@ -119,7 +119,7 @@ def test_the_token_comes_by_standard_input(node: Any, tmp_path: Path) -> None:
 def test_a_process_that_has_said_that_it_is_done_and_does_not_end(
     node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client.link.execute, "EXIT", 0.1)
+    monkeypatch.setattr(gliofed.client.link.execute, "EXIT", 0.1)
     done = threading.Timer(0.2, node.state.finish_task, (node.task, SubStatus.STOPPED, ""))
     done.start()
     answered(node, f"sleep 20; touch {tmp_path}/ended-by-itself")

@@ -15,14 +15,14 @@ import pytest
 from flwr.supernode.cli.flower_supernode import _try_setup_client_authentication
 from small_federation import altered, provisioned, status
 
-from client.cli import main
-from client.link.join import join
-from client.link.preflight import own_folder
-from shared.archive import write_zip
-from shared.join_request import read_request
-from shared.keys import fingerprint, public_line, spoken
-from shared.kit import FILES, kit_sha256
-from shared.parse import ConfigError
+from gliofed.client.cli import main
+from gliofed.client.link.join import join
+from gliofed.client.link.preflight import own_folder
+from gliofed.shared.archive import write_zip
+from gliofed.shared.join_request import read_request
+from gliofed.shared.keys import fingerprint, public_line, spoken
+from gliofed.shared.kit import FILES, kit_sha256
+from gliofed.shared.parse import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_what_the_readme_says_can_be_pasted(
     monkeypatch.chdir(shlex.split(there)[1])
     text = Path("README.md").read_text()
     assert "`hospital-a.request.json`" in text and Path("hospital-a.request.json").exists()
-    monkeypatch.setattr("client.link.start.start", lambda folder: int(own_folder(folder) != place))
+    monkeypatch.setattr("gliofed.client.link.start.start", lambda folder: int(own_folder(folder) != place))
     commands = re.findall(r"gliofed-client ((?:approve|start)[^`\n]*)", text)
     for command in commands:  # nobody is there to ask whether the code is approved, which is 1
         words = command.replace("FILE.fab", "code.fab").replace("DIR", str(tmp_path / "files")).split()
@@ -104,7 +104,7 @@ def test_folder_in_use(kit: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_a_join_that_fails(kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.link.join.sign_request", lambda *_: 1 / 0)
+    monkeypatch.setattr("gliofed.client.link.join.sign_request", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         join(kit, tmp_path / "in/a", patients=100)
     assert list((tmp_path / "in").iterdir()) == []

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-import client.link.node
-import client.link.preflight
-from client.link.node import PROBLEM, STILL_HELD, UNKNOWN_KEY, UNSIGNED, Node
-from client.link.reach import Findings
-from client.link.site_file import read_site
-from client.round.audit import note
-from shared.files import write_json
-from shared.kit import Kit
-from shared.processes import Program, start_of
+import gliofed.client.link.node
+import gliofed.client.link.preflight
+from gliofed.client.link.node import PROBLEM, STILL_HELD, UNKNOWN_KEY, UNSIGNED, Node
+from gliofed.client.link.reach import Findings
+from gliofed.client.link.site_file import read_site
+from gliofed.client.round.audit import note
+from gliofed.shared.files import write_json
+from gliofed.shared.kit import Kit
+from gliofed.shared.processes import Program, start_of
 
 ROOT = Path(__file__).parents[3]
 KIT = Kit(federation="study", site="a", address="127.0.0.1:1", ca_sha256="a" * 64, code_sha256="b" * 64, made="now")
@@ -30,7 +30,7 @@ Later = Callable[[float], None]
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     there = Findings(warnings=["server: nothing answers; trying on"])
-    monkeypatch.setattr(client.link.node, "reach", lambda address, ca: there)
+    monkeypatch.setattr(gliofed.client.link.node, "reach", lambda address, ca: there)
     (tmp_path / "site.yaml").write_text("name: a\nroot: .\nlabels: msd\n")
     program = Program("supernode", ["sleep", "60"], tmp_path / "flower", os.environ, pauses=(60,))
     made = Node(tmp_path, KIT, program, longest=60.0)
@@ -61,7 +61,7 @@ def tell(node: Node) -> Tell:
 def later(monkeypatch: pytest.MonkeyPatch) -> Later:
     """So many seconds go by."""
     gone = [0.0]
-    monkeypatch.setattr(client.link.node, "monotonic", lambda: time.monotonic() + gone[0])
+    monkeypatch.setattr(gliofed.client.link.node, "monotonic", lambda: time.monotonic() + gone[0])
 
     def go(seconds: float) -> None:
         gone[0] += seconds
@@ -138,15 +138,15 @@ def test_silence(node: Node, tell: Tell, later: Later) -> None:
     assert node.program.process is not None
     first = node.program.process.pid
     tell()
-    later(client.link.node.QUIET - 10)
+    later(gliofed.client.link.node.QUIET - 10)
     assert tell(new=False) == []
     training = {"kind": "train", "round": "1"}
     tell("working", **training)
-    later(client.link.node.QUIET + 10)
+    later(gliofed.client.link.node.QUIET + 10)
     assert tell("working", new=False, **training) == []  # a training is not lost to a silent network
     assert node.program.process.pid == first
     tell()
-    later(client.link.node.QUIET + 10)
+    later(gliofed.client.link.node.QUIET + 10)
     assert "no answer of the aggregator for 120 s" in tell(new=False)[-1]
     node.tend()
     assert node.program.process is not None and node.program.process.pid != first
@@ -157,14 +157,14 @@ def test_silence(node: Node, tell: Tell, later: Later) -> None:
 def test_half_a_silence(tell: Tell, later: Later, state: dict[str, None]) -> None:
     """Heartbeats go on where the pulls have ended, and the other way round."""
     tell(**state)
-    later(client.link.node.QUIET + 10)
+    later(gliofed.client.link.node.QUIET + 10)
     assert "no answer" in tell(**state)[-1]
 
 
 def test_a_request_without_end(node: Node, tell: Tell, later: Later) -> None:
     """The work ends itself at its limit; should all of that fail, the SuperNode is started again."""
     assert tell("working", kind="train", round="1") == ["training round 1"]
-    later(node.longest + client.link.node.MORE - 10)
+    later(node.longest + gliofed.client.link.node.MORE - 10)
     assert tell("working", new=False, kind="train", round="1") == []
     later(20)
     assert "outlived" in tell("working", new=False, kind="train", round="1")[-1]
@@ -203,7 +203,7 @@ def test_a_disk_that_fills_is_said_before_it_is_full(node: Node, tell: Tell, mon
     def usage(place: Path) -> SimpleNamespace:
         return SimpleNamespace(free=1e8 if full[0] and place == work else 1e12)
 
-    monkeypatch.setattr(client.link.preflight.shutil, "disk_usage", usage)
+    monkeypatch.setattr(gliofed.client.link.preflight.shutil, "disk_usage", usage)
     tell()
     full[0] = True
     assert tell(new=False) == [f"{work}: less than 1 GB is free; make room, for requests may fail"]
@@ -213,5 +213,5 @@ def test_a_disk_that_fills_is_said_before_it_is_full(node: Node, tell: Tell, mon
 
 
 def test_one_that_does_not_start(node: Node, later: Later) -> None:
-    later(client.link.node.QUIET + 1)
+    later(gliofed.client.link.node.QUIET + 1)
     assert "did not start" in node.tend()[0]

@@ -14,21 +14,21 @@ import pytest
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 from small_federation import rewrite
 
-import client.link.preflight
-import client.link.reach
-from client.doctor.consent import add_withdrawn
-from client.doctor.findings import Facts, Fault
-from client.doctor.manifest import VERSION, Entry, Manifest, write_manifest
-from client.link.preflight import own_folder, preflight
-from server.provisioning.certificates import make_authority
-from server.provisioning.kit_texts import site_yaml
-from shared.data.cases import Case
-from shared.data.layouts import Inventory, take_inventory
-from shared.data.volume import Scan
-from shared.files import write_bytes, write_json
-from shared.keys import certificate_sha256, new_key, private_bytes, public_line, write_secret
-from shared.kit import Kit
-from shared.parse import ConfigError
+import gliofed.client.link.preflight
+import gliofed.client.link.reach
+from gliofed.client.doctor.consent import add_withdrawn
+from gliofed.client.doctor.findings import Facts, Fault
+from gliofed.client.doctor.manifest import VERSION, Entry, Manifest, write_manifest
+from gliofed.client.link.preflight import own_folder, preflight
+from gliofed.server.provisioning.certificates import make_authority
+from gliofed.server.provisioning.kit_texts import site_yaml
+from gliofed.shared.data.cases import Case
+from gliofed.shared.data.layouts import Inventory, take_inventory
+from gliofed.shared.data.volume import Scan
+from gliofed.shared.files import write_bytes, write_json
+from gliofed.shared.keys import certificate_sha256, new_key, private_bytes, public_line, write_secret
+from gliofed.shared.kit import Kit
+from gliofed.shared.parse import ConfigError
 
 NOW = datetime.now(UTC)
 CODE = "a" * 64
@@ -55,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     case = place / "scans/patient-001/visit-1"
     cases = [SimpleNamespace(patient=f"p{number}") for number in range(5)]
     monkeypatch.setattr(
-        "shared.data.dataset.take_inventory", lambda root, labels: Inventory(cases, [], False, Counter())
+        "gliofed.shared.data.dataset.take_inventory", lambda root, labels: Inventory(cases, [], False, Counter())
     )
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, b"", b""))
     case.mkdir(parents=True)
@@ -147,7 +147,7 @@ def test_a_setting_hides_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch)
     """Of site.yaml too, with the whole path; a wrong scheme of masks must not hide that the folder is not there."""
     done = subprocess.CompletedProcess([], 0, b"noise\nfault: device=cuda:9: none\n", b"")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
-    monkeypatch.setattr("shared.data.dataset.take_inventory", take_inventory)
+    monkeypatch.setattr("gliofed.shared.data.dataset.take_inventory", take_inventory)
     FAULTS["labels=brats: unknown scheme"](folder)
     (folder / "approved.json").unlink()
     (folder / "scans").rename(folder / "elsewhere")
@@ -164,13 +164,13 @@ def test_what_only_pytorch_and_the_models_know(
 ) -> None:
     """A misspelt model would decline every run without a word."""
     monkeypatch.setattr(sys, "argv", ["-c", "cuda:99", "unet", "unett"])
-    exec(client.link.preflight.LOADS, {})
+    exec(gliofed.client.link.preflight.LOADS, {})
     model, device = capsys.readouterr().out.splitlines()
     assert model.startswith("fault: policy.models=unett: unknown model; known are unet, lstm_unet")
     assert device.startswith("fault: device=cuda:99: this machine has")
-    monkeypatch.setattr("client.link.supernode.TESTED", "1.0.0")
+    monkeypatch.setattr("gliofed.client.link.supernode.TESTED", "1.0.0")
     with pytest.raises(SystemExit, match=r"approval of code is known to hold with 1\.0\.0"):
-        exec(client.link.preflight.LOADS, {})
+        exec(gliofed.client.link.preflight.LOADS, {})
 
 
 def test_the_models_that_are_allowed_are_asked_about(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,13 +189,13 @@ def test_other_names_of_a_policy(folder: Path, key: str, known: str) -> None:
 
 
 def test_no_cases(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.data.dataset.take_inventory", take_inventory)
+    monkeypatch.setattr("gliofed.shared.data.dataset.take_inventory", take_inventory)
     assert len(preflight(folder).faults) == 1 and "scans" in preflight(folder).faults[0]
 
 
 def test_folders_that_are_in_no_case_are_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their patients are not trained on; no name is shown where the federation's own log may be read."""
-    monkeypatch.setattr("shared.data.dataset.take_inventory", take_inventory)
+    monkeypatch.setattr("gliofed.shared.data.dataset.take_inventory", take_inventory)
     for name in ("B_1/B_1_t1.nii.gz", "renamed/B_2_t1.nii.gz"):
         (folder / "scans" / name).parent.mkdir(parents=True)
         (folder / "scans" / name).touch()
@@ -241,7 +241,9 @@ def test_the_room_that_a_cohort_needs(folder: Path, monkeypatch: pytest.MonkeyPa
     for free, prepared, faults in ((4.9e9, 0, 1), (5.1e9, 0, 0), (2e9, 30, 0), (0.9e9, 50, 1)):
         for number in range(prepared):
             (folder / f"work/cache/{number}").mkdir(parents=True, exist_ok=True)
-        monkeypatch.setattr(client.link.preflight.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        monkeypatch.setattr(
+            gliofed.client.link.preflight.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free)
+        )
         found = preflight(folder)
         assert len(found.faults) == faults and not any(EMPTY in each for each in found.warnings)
     assert "0.9 GB free, 1.0 GB needed" in found.faults[0]

@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
-import client.link.preflight
-import client.link.reach
-from client.link.reach import reach
-from server.provisioning.certificates import make_authority, write_certificate
+import gliofed.client.link.preflight
+import gliofed.client.link.reach
+from gliofed.client.link.reach import reach
+from gliofed.server.provisioning.certificates import make_authority, write_certificate
 
 NOW = datetime.now(UTC)
 
@@ -223,7 +223,7 @@ def test_a_name_that_cannot_be(tmp_path: Path) -> None:
 
 def test_a_server_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be started later: no fault."""
-    monkeypatch.setattr(client.link.reach, "PATIENCE", 0.3)
+    monkeypatch.setattr(gliofed.client.link.reach, "PATIENCE", 0.3)
     make_authority(tmp_path, "study", NOW)
     ca = tmp_path / "ca/ca.crt"
     with socket.socket() as deaf:

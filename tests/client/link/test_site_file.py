@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from client.link.site_file import read_site
-from shared.parse import ConfigError
-from shared.site_config import PolicyConfig
+from gliofed.client.link.site_file import read_site
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.site_config import PolicyConfig
 
 TEXT = "name: a\nroot: scans\nlabels: msd\n"
 # Nine times nine times ... nine: a gigabyte, from half a kilobyte.

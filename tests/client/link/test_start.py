@@ -15,14 +15,14 @@ import pytest
 from small_federation import status
 from waiting import alive, until
 
-import client.link.start
-from client.cli import main
-from client.link.node import Node
-from client.link.reach import Findings
-from client.link.start import running, start, supernode
-from shared.audit import audit_file, read_audit
-from shared.kit import Kit
-from shared.parse import ConfigError
+import gliofed.client.link.start
+from gliofed.client.cli import main
+from gliofed.client.link.node import Node
+from gliofed.client.link.reach import Findings
+from gliofed.client.link.start import running, start, supernode
+from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.kit import Kit
+from gliofed.shared.parse import ConfigError
 
 ROOT = Path(__file__).parents[3]
 KIT = Kit(federation="study", site="a", address="127.0.0.1:1", ca_sha256="a" * 64, code_sha256="b" * 64, made="now")
@@ -32,14 +32,14 @@ def test_a_full_disk_is_said_once_and_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     looks = iter([OSError(28, "No space left on device", "state.json")] * 3 + [KeyboardInterrupt()])
-    monkeypatch.setattr(client.link.start, "STEP", 0.0)
+    monkeypatch.setattr(gliofed.client.link.start, "STEP", 0.0)
     monkeypatch.setattr(Node, "tend", lambda self: (_ for _ in ()).throw(next(looks)))
     with pytest.raises(KeyboardInterrupt):
-        client.link.start._keep(Node(tmp_path, KIT, supernode(tmp_path)), threading.Event())
+        gliofed.client.link.start._keep(Node(tmp_path, KIT, supernode(tmp_path)), threading.Event())
     assert capsys.readouterr().out.count("state.json: No space left on device; make room") == 1
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
-        client.link.start._say("anything")
+        gliofed.client.link.start._say("anything")
         monkeypatch.undo()
         with suppress(OSError):  # what it could not write
             full.close()
@@ -54,7 +54,7 @@ def test_where_its_programs_write(tmp_path: Path) -> None:
 def joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "kit.json").write_text("{}")
     monkeypatch.setattr(
-        client.link.start, "preflight", lambda folder: Findings(["site.key: a fault\x1b[2K"], ["a warning"])
+        gliofed.client.link.start, "preflight", lambda folder: Findings(["site.key: a fault\x1b[2K"], ["a warning"])
     )
     return tmp_path
 
@@ -72,17 +72,17 @@ def test_faults_end_it(joined: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 def test_what_will_pass_is_tried_again(joined: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A service starts it again after status 1, and leaves it after 2: nobody comes when the aggregator has renewed."""
-    monkeypatch.setattr(client.link.start, "preflight", lambda folder: Findings(passing=["a clock"]))
+    monkeypatch.setattr(gliofed.client.link.start, "preflight", lambda folder: Findings(passing=["a clock"]))
     assert status(monkeypatch, main, "start", joined) == 1
 
 
 def test_status_holds_a_folder_for_a_moment_only(tmp_path: Path) -> None:
     """It takes the same lock to see who runs; a start of that moment would end for good, as a service."""
-    with (tmp_path / client.link.start.LOCK).open("w") as held:
+    with (tmp_path / gliofed.client.link.start.LOCK).open("w") as held:
         fcntl.flock(held, fcntl.LOCK_SH)
         over = threading.Timer(0.15, fcntl.flock, (held, fcntl.LOCK_UN))
         over.start()
-        with client.link.start._alone(tmp_path):
+        with gliofed.client.link.start._alone(tmp_path):
             over.join()
             assert running(tmp_path) == os.getpid()
 
@@ -91,14 +91,14 @@ HOSPITAL = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-import client.link.node
-import client.link.start as command
-from client.link.reach import Findings
-from shared.processes import Program
+import gliofed.client.link.node
+import gliofed.client.link.start as command
+from gliofed.client.link.reach import Findings
+from gliofed.shared.processes import Program
 folder = Path(sys.argv[1])
 command.preflight = lambda folder: Findings()
 command.read_own_kit = lambda folder: SimpleNamespace(site="a", federation="study", address="here:1")
-client.link.node.read_site = lambda folder: SimpleNamespace(policy=SimpleNamespace(max_minutes=1))
+gliofed.client.link.node.read_site = lambda folder: SimpleNamespace(policy=SimpleNamespace(max_minutes=1))
 command.STEP = 0.05
 child = "sleep 61 & echo $! > child; sleep 61"
 command.supernode = lambda folder: Program("supernode", ["sh", "-c", child], folder / "flower", {})

@@ -13,24 +13,24 @@ from typing import Any
 import pytest
 from small_federation import status
 
-import client.link.preflight
-from client.cli import main
-from client.link.node import PROBLEM
-from client.link.site_file import read_site
-from client.link.start import LOCK
-from client.round.audit import Audit, note
-from client.round.ledger import Charge, hold, ledger_folder
-from server.provisioning.certificates import make_authority
-from server.provisioning.kit_texts import site_yaml
-from shared.audit import audit_file
-from shared.chain import hold_chain
-from shared.files import write_bytes, write_json
-from shared.join_request import sign_request
-from shared.keys import certificate_sha256, new_key
-from shared.kit import Kit
-from shared.messages import Reply, leaving
-from shared.processes import start_of
-from shared.site_config import SiteConfig
+import gliofed.client.link.preflight
+from gliofed.client.cli import main
+from gliofed.client.link.node import PROBLEM
+from gliofed.client.link.site_file import read_site
+from gliofed.client.link.start import LOCK
+from gliofed.client.round.audit import Audit, note
+from gliofed.client.round.ledger import Charge, hold, ledger_folder
+from gliofed.server.provisioning.certificates import make_authority
+from gliofed.server.provisioning.kit_texts import site_yaml
+from gliofed.shared.audit import audit_file
+from gliofed.shared.chain import hold_chain
+from gliofed.shared.files import write_bytes, write_json
+from gliofed.shared.join_request import sign_request
+from gliofed.shared.keys import certificate_sha256, new_key
+from gliofed.shared.kit import Kit
+from gliofed.shared.messages import Reply, leaving
+from gliofed.shared.processes import start_of
+from gliofed.shared.site_config import SiteConfig
 
 THEN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -144,7 +144,7 @@ def test_after_a_while(folder: Path, shown: Any) -> None:
 def test_many_cases_that_are_left_out_are_named(folder: Path, shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reply says so too, but one of a private run may not."""
     sentence = "5 of 6 cases are left out"
-    monkeypatch.setattr("client.doctor.left_out.left_out_warnings", lambda site: [f"{site.work}: {sentence}"])
+    monkeypatch.setattr("gliofed.client.doctor.left_out.left_out_warnings", lambda site: [f"{site.work}: {sentence}"])
     assert sentence in shown(as_json=True)["warnings"][0] and f"warning: {folder}/work: {sentence}" in shown()
 
 
@@ -177,7 +177,7 @@ def test_all_is_of_one_moment(folder: Path, shown: Any, started: None, monkeypat
         note(site, {"event": "request", "kind": "train", "run_id": "run-1", "round": 3})
 
     state_of_now(folder)
-    monkeypatch.setattr("client.round.ledger.read_ledger", slow)
+    monkeypatch.setattr("gliofed.client.round.ledger.read_ledger", slow)
     assert shown(as_json=True)["run"] is None
     ledger_folder(site.work).mkdir(parents=True)
     assert shown(as_json=True)["run"] == "run-1"
@@ -292,7 +292,7 @@ def test_what_is_damaged_is_said_beside_the_rest(folder: Path, shown: Any, start
 
 
 def test_a_disk_that_is_nearly_full(folder: Path, shown: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client.link.preflight.shutil, "disk_usage", lambda place: SimpleNamespace(free=1e8))
+    monkeypatch.setattr(gliofed.client.link.preflight.shutil, "disk_usage", lambda place: SimpleNamespace(free=1e8))
     assert f"fault: {folder}: less than 1 GB is free; make room" in shown()
 
 

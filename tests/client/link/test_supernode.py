@@ -27,14 +27,14 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate import NodeStateFactory
 from real_superlink import tiny_app
 
-import client.link.life
-import client.link.supernode
-from client.link.life import Life
-from client.link.supernode import is_approved, replace_names, run_supernode, words_for
-from shared.files import write_json
-from shared.keys import new_key, own_certificate
-from shared.kit import Kit
-from simulation.grid import LocalGrid
+import gliofed.client.link.life
+import gliofed.client.link.supernode
+from gliofed.client.link.life import Life
+from gliofed.client.link.supernode import is_approved, replace_names, run_supernode, words_for
+from gliofed.shared.files import write_json
+from gliofed.shared.keys import new_key, own_certificate
+from gliofed.shared.kit import Kit
+from gliofed.simulation.grid import LocalGrid
 
 CALLS = ("ActivateNode", "SendNodeHeartbeat", "PullMessages")
 
@@ -68,7 +68,7 @@ def life(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Life:
         for name in names:
             monkeypatch.setattr(place, name, getattr(place, name))
     monkeypatch.setattr(FleetHttpClient, "__init__", FleetHttpClient.__init__)
-    monkeypatch.setattr(client.link.life, "EVERY", 0.0)
+    monkeypatch.setattr(gliofed.client.link.life, "EVERY", 0.0)
     made = Life(folder)
     replace_names(folder, made, ["false"])
     return made
@@ -245,7 +245,7 @@ def test_a_full_disk_does_not_end_it(life: Life, monkeypatch: pytest.MonkeyPatch
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(client.link.life, "write_json", full)
+    monkeypatch.setattr(gliofed.client.link.life, "write_json", full)
     with open("/dev/full", "w", buffering=1) as device:
         monkeypatch.setattr(sys, "stderr", device)
         life.say("working", "train", "1")
@@ -267,7 +267,7 @@ def test_the_folder_arrives_as_it_is(tmp_path: Path, name: str) -> None:
 
 def test_who_may_talk_to_it(tmp_path: Path) -> None:
     """Flower's port is anybody's on the machine, also to listen on once a SuperNode has ended."""
-    client.link.supernode._write_secrets(tmp_path)
+    gliofed.client.link.supernode._write_secrets(tmp_path)
     for name in ("runtime.key", "runtime.secret"):
         assert (tmp_path / name).stat().st_mode & 0o077 == 0
     assert len((tmp_path / "runtime.secret").read_bytes()) == 32
@@ -275,7 +275,7 @@ def test_who_may_talk_to_it(tmp_path: Path) -> None:
     ours.verify_flags |= ssl.VERIFY_X509_STRICT
     assert shaken(tmp_path, ours)
     (tmp_path / "other").mkdir()
-    client.link.supernode._write_secrets(tmp_path / "other")
+    gliofed.client.link.supernode._write_secrets(tmp_path / "other")
     with pytest.raises(ssl.SSLCertVerificationError):
         shaken(tmp_path / "other", ours)
 
@@ -294,6 +294,6 @@ def shaken(home: Path, ours: ssl.SSLContext) -> bool:
 
 def test_another_flower(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It might check code in another place, and then nothing would be checked."""
-    monkeypatch.setattr(client.link.supernode, "__version__", "1.42.0")
+    monkeypatch.setattr(gliofed.client.link.supernode, "__version__", "1.42.0")
     with pytest.raises(SystemExit, match=r"flwr 1\.42\.0: approval of code is known to hold with 1\.41\.0"):
         run_supernode(folder)

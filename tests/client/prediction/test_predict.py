@@ -13,12 +13,12 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from numpy.testing import assert_array_equal
 from torch import nn
 
-from client.prediction.exported import Exported
-from client.prediction.predict import Predictor, case_name, predict, write_mask
-from shared.config import DataConfig, ModelConfig
-from shared.data.cases import Case
-from shared.data.layouts import find_cases
-from shared.data.volume import DataError, Scan
+from gliofed.client.prediction.exported import Exported
+from gliofed.client.prediction.predict import Predictor, case_name, predict, write_mask
+from gliofed.shared.config import DataConfig, ModelConfig
+from gliofed.shared.data.cases import Case
+from gliofed.shared.data.layouts import find_cases
+from gliofed.shared.data.volume import DataError, Scan
 
 BRAIN = {0: 100, 2: 200, 1: 300, 4: 400}
 """Grey value of each label of BraTS 2020, from outside to inside."""
@@ -258,7 +258,7 @@ def test_what_is_said_to_have_failed_is_not_written(task, tmp_path, out, monkeyp
     def look(*_):
         raise MemoryError
 
-    monkeypatch.setattr("client.prediction.predict.look", look)  # nothing that is put in makes it raise this
+    monkeypatch.setattr("gliofed.client.prediction.predict.look", look)  # nothing that is put in makes it raise this
     save(tmp_path / "cases" / "P1" / "P1_t1.nii.gz", picture(balls((26, 24, 22), (1, 1, 1))), np.eye(4))
     network, name = (Compare([0.0] * 3), "unet") if task == "segmentation" else (HGG(), "cnn_lstm")
     outcome = run(network, config(), tmp_path / "cases", out, name, task=task)

@@ -13,21 +13,21 @@ import torch
 from numpy.testing import assert_array_equal
 from small_run import as_given
 
-from client.cli import main
-from client.prediction.exported import find_export, read_export
-from client.prediction.predict import load
-from shared.codec import travelling, weights_to_bytes
-from shared.config import DataConfig, ModelConfig
-from shared.data.dataset import open_cohort
-from shared.data.labels import regions_of
-from shared.data.layouts import find_cases
-from shared.data.samples import whole
-from shared.models import build_model
-from shared.parse import ConfigError
-from shared.site_config import SiteConfig
-from shared.tasks.segmentation import Segmentation
-from simulation.phantom import PhantomConfig, write_phantoms
-from simulation.simulate import simulate
+from gliofed.client.cli import main
+from gliofed.client.prediction.exported import find_export, read_export
+from gliofed.client.prediction.predict import load
+from gliofed.shared.codec import travelling, weights_to_bytes
+from gliofed.shared.config import DataConfig, ModelConfig
+from gliofed.shared.data.dataset import open_cohort
+from gliofed.shared.data.labels import regions_of
+from gliofed.shared.data.layouts import find_cases
+from gliofed.shared.data.samples import whole
+from gliofed.shared.models import build_model
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.tasks.segmentation import Segmentation
+from gliofed.simulation.phantom import PhantomConfig, write_phantoms
+from gliofed.simulation.simulate import simulate
 
 CPU = torch.device("cpu")
 NAMES = ["BraTS20_Training_001-000-seg.nii.gz", "BraTS20_Training_002-000-seg.nii.gz"]

@@ -7,9 +7,9 @@ import pytest
 from asked_site import ask
 from withdrawal import OTHERS, WHO, config, frozen
 
-from shared.files import write_json
-from shared.site_config import SiteConfig
-from simulation.mock import MockConfig, write_mock
+from gliofed.shared.files import write_json
+from gliofed.shared.site_config import SiteConfig
+from gliofed.simulation.mock import MockConfig, write_mock
 
 
 @pytest.fixture(scope="module")

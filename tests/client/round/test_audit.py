@@ -10,22 +10,22 @@ from typing import Any
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
-import client.round.audit
-import client.round.work
-from client.app import make_client_app
-from client.round.audit_command import audit_command
-from client.round.ledger import ledger_folder, read_ledger
-from server.round.rounds import initial_model
-from shared.audit import audit_file, read_audit
-from shared.chain import line_hash
-from shared.codec import travelling, weights_to_bytes
-from shared.config import RunConfig
-from shared.messages import Reply, Request
-from shared.parse import ConfigError
-from shared.site_config import PolicyConfig, SiteConfig
-from simulation.grid import LocalGrid
-from simulation.mock import MockConfig, write_mock
-from simulation.simulate import simulate
+import gliofed.client.round.audit
+import gliofed.client.round.work
+from gliofed.client.app import make_client_app
+from gliofed.client.round.audit_command import audit_command
+from gliofed.client.round.ledger import ledger_folder, read_ledger
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.chain import line_hash
+from gliofed.shared.codec import travelling, weights_to_bytes
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Reply, Request
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.site_config import PolicyConfig, SiteConfig
+from gliofed.simulation.grid import LocalGrid
+from gliofed.simulation.mock import MockConfig, write_mock
+from gliofed.simulation.simulate import simulate
 
 Events = list[dict[str, Any]]
 SERVER = "0123456789abcdef" * 4
@@ -106,7 +106,7 @@ def test_the_receipt_is_there_before_the_reply_leaves(
         seen.extend(event["event"] for event in events(site))
         return Reply(site="a", metrics={"loss": float("nan")}, update=b"u")
 
-    monkeypatch.setattr(client.round.work, "train", train)
+    monkeypatch.setattr(gliofed.client.round.work, "train", train)
     records = send(site, request_.to_records())
     assert seen == ["request", "decision"]
     receipt = events(site)[-1]
@@ -149,7 +149,7 @@ def test_a_failure_is_noted_without_its_words(
     def fail(*_: object) -> Reply:
         raise RuntimeError("Erika_Mustermann.nii.gz")
 
-    monkeypatch.setattr(client.round.work, "train", fail)
+    monkeypatch.setattr(gliofed.client.round.work, "train", fail)
     send(site, request_.to_records())
     assert [event.get("decision") for event in events(site)] == [None, "accepted", "failed", None]
     assert b"Mustermann" not in audit_file(Path(site.work)).read_bytes()
@@ -189,7 +189,7 @@ def test_without_an_audit_log_nothing_leaves(
     site: SiteConfig, request_: Request, monkeypatch: pytest.MonkeyPatch, how: Callable[[Path], None]
 ) -> None:
     how(audit_file(Path(site.work)).parent)
-    monkeypatch.setattr(client.round.work, "train", lambda *_: pytest.fail("it was asked to train"))
+    monkeypatch.setattr(gliofed.client.round.work, "train", lambda *_: pytest.fail("it was asked to train"))
     reply = Reply.from_records(send(site, request_.to_records()))
     assert reply == Reply(site="a", status="declined", code="audit")
     assert "audit" in (Path(site.work) / "site.log").read_text()
@@ -197,7 +197,7 @@ def test_without_an_audit_log_nothing_leaves(
 
 def test_without_a_receipt_nothing_leaves(site: SiteConfig, request_: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full by the time that the update is there; it leaves when it is asked for again, with a receipt."""
-    append = client.round.audit.Chain.append
+    append = gliofed.client.round.audit.Chain.append
 
     def full(log: Any, *lines: dict[str, Any]) -> str:
         if any(line["event"] == "receipt" for line in lines):
@@ -205,7 +205,7 @@ def test_without_a_receipt_nothing_leaves(site: SiteConfig, request_: Request, m
         return append(log, *lines)
 
     with monkeypatch.context() as patch:
-        patch.setattr(client.round.audit.Chain, "append", full)
+        patch.setattr(gliofed.client.round.audit.Chain, "append", full)
         records = send(site, request_.to_records())
         assert Reply.from_records(records) == Reply(site="a", status="declined", code="audit")
     assert Reply.from_records(send(site, request_.to_records())).status == "ok"
@@ -256,7 +256,7 @@ def test_the_command(
     (tmp_path / "copy.jsonl").write_bytes(file.read_bytes())  # without its head.json
     assert audit_command(["verify", str(tmp_path / "copy.jsonl")]) == 0
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("client.round.audit_command.find_audit", of_another)
+        elsewhere.setattr("gliofed.client.round.audit_command.find_audit", of_another)
         assert audit_command(["verify", site.work]) == 2
         assert "work: Permission denied" in capsys.readouterr().err
     assert audit_command(["verify", site.work, "--server", str(file.parent.parent / "nowhere")]) == 2

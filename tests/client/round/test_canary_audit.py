@@ -9,13 +9,13 @@ import torch
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-import client.round.privacy
-from client.round.privacy import Plan, patient_gradient
-from shared.accounting import noise_for, rdp_epsilon
-from shared.config import PrivacyConfig, RunConfig
-from shared.data.samples import Batch
-from shared.tasks import Task
-from simulation.attacks.canaries import DELTA, FRAMES, audit, proven
+import gliofed.client.round.privacy
+from gliofed.client.round.privacy import Plan, patient_gradient
+from gliofed.shared.accounting import noise_for, rdp_epsilon
+from gliofed.shared.config import PrivacyConfig, RunConfig
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.tasks import Task
+from gliofed.simulation.attacks.canaries import DELTA, FRAMES, audit, proven
 
 CLAIMED, CANARIES, STEPS, RATE = 2.0, 1000, 4, 0.5
 
@@ -59,7 +59,7 @@ def by_frame(monkeypatch: pytest.MonkeyPatch) -> None:
         found = [patient_gradient(model, frame, task, dtype) for frame in frames]
         return found[0][0], [torch.cat(rows) / FRAMES for rows in zip(*(rows for _, rows in found), strict=True)]
 
-    monkeypatch.setattr(client.round.privacy, "patient_gradient", gradient)
+    monkeypatch.setattr(gliofed.client.round.privacy, "patient_gradient", gradient)
 
 
 @pytest.mark.slow

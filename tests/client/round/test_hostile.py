@@ -11,7 +11,7 @@ from typing import Any
 import hostile
 import pytest
 
-from shared.config import RunConfig
+from gliofed.shared.config import RunConfig
 
 ROOM = 50
 """MB above the idle program's, for any request."""

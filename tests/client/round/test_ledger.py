@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from ledger_lines import COUNT, DELTA, ROUND, contents, epsilon_of, together, write
 
-import client.round.ledger
-from client.round.ledger import Charge, hold, read_ledger
-from client.round.policy import DeclinedError
-from shared.accounting import rdp_epsilon
-from shared.files import append_line
+import gliofed.client.round.ledger
+from gliofed.client.round.ledger import Charge, hold, read_ledger
+from gliofed.client.round.policy import DeclinedError
+from gliofed.shared.accounting import rdp_epsilon
+from gliofed.shared.files import append_line
 
 # Python 3.12 warns of a fork beside threads; these children do nothing but write two files.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -59,7 +59,7 @@ def killed_at(point: str) -> None:
         kill()
 
     if point != "never":
-        client.round.ledger.append_line = {"before": before, "middle": middle, "between": between}[point]
+        gliofed.client.round.ledger.append_line = {"before": before, "middle": middle, "between": between}[point]
 
 
 def survive(folder: Path, charges: list[Charge], points: tuple[str, ...]) -> Iterator[tuple[float, list[Charge]]]:
@@ -126,7 +126,7 @@ def test_killed_while_the_ledger_is_opened(folder: Path, monkeypatch: pytest.Mon
     """Nothing was charged yet: the next process can open it."""
 
     def die_at_the_head() -> None:
-        client.round.ledger.write_json = lambda *_: kill()
+        gliofed.client.round.ledger.write_json = lambda *_: kill()
         write(folder, ROUND)
 
     assert in_another_process(die_at_the_head) == -signal.SIGKILL
@@ -151,7 +151,7 @@ def test_an_epsilon_of_nan_passes_no_ceiling(folder: Path, monkeypatch: pytest.M
     """Every comparison with it is false: one that asks for too much would let it pass."""
     write(folder, ROUND)
     before = contents(folder)
-    monkeypatch.setattr(client.round.ledger, "rdp_epsilon", lambda spent, delta: math.nan)
+    monkeypatch.setattr(gliofed.client.round.ledger, "rdp_epsilon", lambda spent, delta: math.nan)
     with hold(folder, DELTA) as ledger:
         with pytest.raises(DeclinedError, match="would bring epsilon to nan") as refused:
             ledger.charge(replace(ROUND, round=2), 1e6)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from client.cli import main
-from client.round.ledger import Charge, hold, read_ledger
-from shared.accounting import prv_epsilon, rdp_epsilon
+from gliofed.client.cli import main
+from gliofed.client.round.ledger import Charge, hold, read_ledger
+from gliofed.shared.accounting import prv_epsilon, rdp_epsilon
 
 DELTA = 0.01
 FIRST, SECOND = "0123456789abcdef0123", "fedcba9876543210fedc"

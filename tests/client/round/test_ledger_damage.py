@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from ledger_lines import COUNT, DELTA, ROUND, contents, epsilon_of, together, write
 
-import client.round.ledger
-from client.round.ledger import hold, read_ledger
-from client.round.policy import DeclinedError
-from shared.parse import ConfigError
+import gliofed.client.round.ledger
+from gliofed.client.round.ledger import hold, read_ledger
+from gliofed.client.round.policy import DeclinedError
+from gliofed.shared.parse import ConfigError
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_a_time_that_cannot_be_compared(folder: Path, time: str, vouched: bool) 
 @contextmanager
 def clock(monkeypatch: pytest.MonkeyPatch, ahead: timedelta) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr(client.round.ledger, "_now", lambda: datetime.now(UTC) + ahead)
+        patch.setattr(gliofed.client.round.ledger, "_now", lambda: datetime.now(UTC) + ahead)
         yield
 
 

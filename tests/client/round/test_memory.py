@@ -11,21 +11,21 @@ import torch
 from safetensors.torch import load
 from torch.testing import assert_close
 
-import client.round.private_work
-import client.round.training
-import client.round.work
-from client.round.ledger import ledger_folder, read_ledger
-from client.round.memory import ran_out
-from client.round.policy import DeclinedError
-from client.round.training import TrainResult
-from client.round.work import evaluate, train
-from server.round.rounds import initial_model
-from shared.codec import travelling, weights_to_bytes
-from shared.config import RunConfig
-from shared.data.samples import Batch
-from shared.messages import Request
-from shared.site_config import PolicyConfig, SiteConfig
-from simulation.mock import MockConfig, write_mock
+import gliofed.client.round.private_work
+import gliofed.client.round.training
+import gliofed.client.round.work
+from gliofed.client.round.ledger import ledger_folder, read_ledger
+from gliofed.client.round.memory import ran_out
+from gliofed.client.round.policy import DeclinedError
+from gliofed.client.round.training import TrainResult
+from gliofed.client.round.work import evaluate, train
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.codec import travelling, weights_to_bytes
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.messages import Request
+from gliofed.shared.site_config import PolicyConfig, SiteConfig
+from gliofed.simulation.mock import MockConfig, write_mock
 
 PRIVATE = ("privacy=dp_sgd", "privacy.batch=10000", "privacy.patches=1", "data.validation=0", "train.steps=1")
 Config = Callable[..., RunConfig]
@@ -54,7 +54,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return TrainResult(loss=1.0, steps=2)
 
-    monkeypatch.setattr(client.round.work, "train_one_round", steps)
+    monkeypatch.setattr(gliofed.client.round.work, "train_one_round", steps)
     return edges
 
 
@@ -85,7 +85,7 @@ def test_it_is_the_training_that_half_the_patch_gives(
 ) -> None:
     """The oracle is a run that asked for that patch: the same random words, so the same update."""
     asked = train(replace(site, work=site.work + "2"), request_of(run_config("data.patch=[8,8,8]")))
-    real, failed = client.round.training.train_one_round, []
+    real, failed = gliofed.client.round.training.train_one_round, []
 
     def once(*words: Any) -> TrainResult:
         if not failed:
@@ -93,7 +93,7 @@ def test_it_is_the_training_that_half_the_patch_gives(
             raise MemoryError
         return real(*words)
 
-    monkeypatch.setattr(client.round.work, "train_one_round", once)
+    monkeypatch.setattr(gliofed.client.round.work, "train_one_round", once)
     reply = train(site, request_of(run_config()))
     assert_close(load(reply.update), load(asked.update), rtol=0, atol=0)
     assert failed
@@ -117,7 +117,7 @@ def test_other_faults_are_not_tried_again(
         calls.append(1)
         raise RuntimeError("a shape is wrong")
 
-    monkeypatch.setattr(client.round.work, "train_one_round", broken)
+    monkeypatch.setattr(gliofed.client.round.work, "train_one_round", broken)
     with pytest.raises(RuntimeError, match="shape"):
         train(site, request_of(run_config()))
     assert len(calls) == 1 and not patches(site)
@@ -142,7 +142,7 @@ def test_evaluation(site: SiteConfig, run_config: Config, monkeypatch: pytest.Mo
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
         return {"loss": 1.0}
 
-    monkeypatch.setattr("shared.tasks.segmentation.Segmentation.measure", staticmethod(measure))
+    monkeypatch.setattr("gliofed.shared.tasks.segmentation.Segmentation.measure", staticmethod(measure))
     Path(site.work).mkdir()
     (Path(site.work) / "smaller_patch.json").write_text("{")
     config = run_config("data.validation=0.9")
@@ -155,7 +155,7 @@ def test_a_private_round_is_charged_twice(
 ) -> None:
     """What the first try drew is spent, whether or not it left; where the budget holds one only, there is no second."""
     patches = []
-    real = client.round.private_work.train_privately
+    real = gliofed.client.round.private_work.train_privately
 
     def private(model: Any, patients: Any, sample: Any, *rest: Any) -> TrainResult:
         patches.append(1)
@@ -163,7 +163,7 @@ def test_a_private_round_is_charged_twice(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(model, patients, sample, *rest)
 
-    monkeypatch.setattr(client.round.private_work, "train_privately", private)
+    monkeypatch.setattr(gliofed.client.round.private_work, "train_privately", private)
     config = run_config(*PRIVATE, "rounds=4")
     reply = train(site, request_of(config))
     ledger = read_ledger(ledger_folder(site.work))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from client.round.outbox import Outbox
-from shared.messages import Reply
+from gliofed.client.round.outbox import Outbox
+from gliofed.shared.messages import Reply
 
 REPLY = Reply(site="a", patients=3, steps=2, metrics={"loss": 1 / 3}, update=b"\x00\xff")
 

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 
-import client.round.audit
-import shared.chain
-from client.round.audit import Audit
-from client.round.ledger import read_ledger
-from client.round.outbox import Outbox
-from client.round.policy import DeclinedError, check_hours, check_run, reply_key
-from client.round.work import train
-from server.round.rounds import initial_model
-from shared.accounting import default_delta
-from shared.codec import travelling, weights_to_bytes
-from shared.config import RunConfig
-from shared.messages import CODES, Reply, Request
-from shared.parse import ConfigError, parse
-from shared.site_config import PolicyConfig, SiteConfig
-from simulation.mock import MockConfig, write_mock
+import gliofed.client.round.audit
+import gliofed.shared.chain
+from gliofed.client.round.audit import Audit
+from gliofed.client.round.ledger import read_ledger
+from gliofed.client.round.outbox import Outbox
+from gliofed.client.round.policy import DeclinedError, check_hours, check_run, reply_key
+from gliofed.client.round.work import train
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.accounting import default_delta
+from gliofed.shared.codec import travelling, weights_to_bytes
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import CODES, Reply, Request
+from gliofed.shared.parse import ConfigError, parse
+from gliofed.shared.site_config import PolicyConfig, SiteConfig
+from gliofed.simulation.mock import MockConfig, write_mock
 
 Config = Callable[..., RunConfig]
 
@@ -107,7 +107,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
     start = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
     def set_to(later: timedelta) -> None:
-        for module in (client.round.audit, shared.chain):
+        for module in (gliofed.client.round.audit, gliofed.shared.chain):
             monkeypatch.setattr(module, "_now", lambda: start + later)
 
     return set_to
@@ -170,7 +170,7 @@ def test_the_least_noise(run_config: Config, tmp_path: Path) -> None:
     patients = 4
     write_mock(MockConfig(patients=patients, size=(16, 16, 16), radius_max=6), tmp_path / "scans", 1)
     config = run_config("privacy=dp_sgd", f"privacy.batch={patients}", "data.validation=0", "train.steps=1")
-    from client.round.privacy import plan_round  # Opacus takes seconds to load
+    from gliofed.client.round.privacy import plan_round  # Opacus takes seconds to load
 
     sigma = plan_round(config, 1, patients, default_delta(patients)).sigma
     request = Request(run_id="r", round=1, config=config, weights=weights_to_bytes(travelling(initial_model(config))))

@@ -26,14 +26,14 @@ from private_patients import (
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from client.round.privacy import Plan, patient_gradient
-from shared.data.dataset import Patient
-from shared.data.samples import Batch
-from shared.models import MODELS
-from shared.noise import NOISE, SAMPLING, secret_generator
-from shared.seeding import generator
-from shared.tasks import TASKS, Task
-from shared.tasks.segmentation import Segmentation
+from gliofed.client.round.privacy import Plan, patient_gradient
+from gliofed.shared.data.dataset import Patient
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.models import MODELS
+from gliofed.shared.noise import NOISE, SAMPLING, secret_generator
+from gliofed.shared.seeding import generator
+from gliofed.shared.tasks import TASKS, Task
+from gliofed.shared.tasks.segmentation import Segmentation
 
 SUBJECTS = [
     ("unet", {}),

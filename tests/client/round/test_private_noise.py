@@ -19,11 +19,11 @@ from private_patients import (
 )
 from torch import Tensor, nn
 
-from client.round import privacy
-from client.round.privacy import Plan, plan_round, train_privately
-from shared.accounting import rdp_epsilon
-from shared.config import PrivacyConfig
-from shared.tasks.segmentation import Segmentation
+from gliofed.client.round import privacy
+from gliofed.client.round.privacy import Plan, plan_round, train_privately
+from gliofed.shared.accounting import rdp_epsilon
+from gliofed.shared.config import PrivacyConfig
+from gliofed.shared.tasks.segmentation import Segmentation
 
 
 @pytest.fixture

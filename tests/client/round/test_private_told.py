@@ -9,15 +9,15 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from private_hospital import PATIENTS, PRIVATE, Config, Hospital, charges, refusal, request_of
 
-from client.app import make_client_app
-from client.doctor.consent import add_withdrawn
-from client.round.ledger import ledger_folder, read_ledger
-from client.round.policy import DeclinedError
-from client.round.privacy import plan_round
-from client.round.work import evaluate, prepare, train
-from shared.messages import Reply, Request
-from shared.site_config import SiteConfig
-from simulation.grid import LocalGrid
+from gliofed.client.app import make_client_app
+from gliofed.client.doctor.consent import add_withdrawn
+from gliofed.client.round.ledger import ledger_folder, read_ledger
+from gliofed.client.round.policy import DeclinedError
+from gliofed.client.round.privacy import plan_round
+from gliofed.client.round.work import evaluate, prepare, train
+from gliofed.shared.messages import Reply, Request
+from gliofed.shared.site_config import SiteConfig
+from gliofed.simulation.grid import LocalGrid
 
 
 @pytest.mark.parametrize("told", [1, 30])
@@ -25,7 +25,7 @@ def test_what_leaves_follows_from_what_is_told(
     hospital: Hospital, run_config: Config, monkeypatch: pytest.MonkeyPatch, told: int
 ) -> None:
     """Noise, rate and divisor show in an update: were they of the exact number, that would be told for free."""
-    monkeypatch.setattr("client.round.private_work.patients_to_tell", lambda job, ledger: told)
+    monkeypatch.setattr("gliofed.client.round.private_work.patients_to_tell", lambda job, ledger: told)
     site, config = hospital.site(), run_config(*PRIVATE, f"privacy.batch={PATIENTS}")
     train(site, request_of(config))
     (charge,) = charges(site)

@@ -13,11 +13,11 @@ from safetensors.torch import load
 from torch import Tensor
 from torch.testing import assert_close
 
-import client.round.privacy
-from client.round.ledger import ledger_folder, read_ledger
-from client.round.work import evaluate, prepare, train
-from shared.accounting import rdp_epsilon
-from shared.site_config import SiteConfig
+import gliofed.client.round.privacy
+from gliofed.client.round.ledger import ledger_folder, read_ledger
+from gliofed.client.round.work import evaluate, prepare, train
+from gliofed.shared.accounting import rdp_epsilon
+from gliofed.shared.site_config import SiteConfig
 
 
 def test_another_split_is_declined(hospital: Hospital, run_config: Config) -> None:
@@ -156,7 +156,7 @@ def test_a_round_that_broke_off_stays_charged(
 ) -> None:
     """Nobody knows what of it had left the process; the next try has noise of its own."""
     site, request, seen = hospital.site(), request_of(run_config(*PRIVATE)), []
-    original = client.round.privacy.patient_gradient
+    original = gliofed.client.round.privacy.patient_gradient
 
     def fail(*given: object) -> object:
         seen.append(given)
@@ -165,7 +165,7 @@ def test_a_round_that_broke_off_stays_charged(
         return original(*given)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(client.round.privacy, "patient_gradient", fail)
+        patch.setattr(gliofed.client.round.privacy, "patient_gradient", fail)
         with pytest.raises(InterruptedError):
             train(site, request)
     assert len(charges(site)) == 1
@@ -197,7 +197,7 @@ def test_a_ceiling_needs_privacy(hospital: Hospital, run_config: Config) -> None
 def test_a_round_over_the_ceiling_takes_no_step(
     hospital: Hospital, run_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client.round.privacy, "patient_gradient", None)  # a step would raise
+    monkeypatch.setattr(gliofed.client.round.privacy, "patient_gradient", None)  # a step would raise
     site = hospital.site(max_epsilon=0.6, count_noise=100.0)
     code, sentence = refusal(train, site, request_of(run_config(*PRIVATE)))
     assert code == "budget" and "train of round 1" in sentence

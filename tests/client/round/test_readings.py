@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from asked_site import ask, events_of
 
-from client.round.policy import data_reading
-from shared.config import RunConfig
-from shared.site_config import PolicyConfig, SiteConfig
-from simulation.mock import MockConfig, write_mock
+from gliofed.client.round.policy import data_reading
+from gliofed.shared.config import RunConfig
+from gliofed.shared.site_config import PolicyConfig, SiteConfig
+from gliofed.simulation.mock import MockConfig, write_mock
 
 Config = Callable[..., RunConfig]
 SERIES = ("model=clstm_unet3d", "data.window=2")
@@ -85,7 +85,7 @@ def test_a_spacing_too_fine_for_the_hospital(
     assert ask(as_large, run_config("data.spacing=2")).code == "ok"
     cached = set((Path(site.work) / "cache").rglob("*"))
     with monkeypatch.context() as unread:
-        unread.setattr("shared.data.prepare.read_volume", lambda _: pytest.fail("a scan was read"))
+        unread.setattr("gliofed.shared.data.prepare.read_volume", lambda _: pytest.fail("a scan was read"))
         assert ask(replace(site, policy=PolicyConfig(max_scan_voxels=32 * 16 * 16 - 1)), run).code == code
     assert set((Path(site.work) / "cache").rglob("*")) == cached
     log = (Path(site.work) / "site.log").read_text()

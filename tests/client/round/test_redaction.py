@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client.round.redaction import hiding
+from gliofed.client.round.redaction import hiding
 
 COMPOSED, APART = "M\u00fcller", "Mu\u0308ller"
 

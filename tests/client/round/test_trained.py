@@ -9,10 +9,10 @@ from pathlib import Path
 from asked_site import ask, events_of
 from private_hospital import PATIENTS, PRIVATE, Hospital
 
-from client.doctor.consent import read_consent
-from client.round.trained import runs_with
-from shared.config import RunConfig
-from shared.site_config import PolicyConfig
+from gliofed.client.doctor.consent import read_consent
+from gliofed.client.round.trained import runs_with
+from gliofed.shared.config import RunConfig
+from gliofed.shared.site_config import PolicyConfig
 
 
 def test_a_run_is_noted_once(hospital: Hospital, run_config: Callable[..., RunConfig]) -> None:

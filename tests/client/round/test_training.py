@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from client.round.training import pick_device, pick_precision, train_one_round
-from server.round.rounds import initial_model
-from shared.codec import travelling
-from shared.config import RunConfig
-from shared.data.samples import Batch
-from shared.tasks.segmentation import Segmentation
+from gliofed.client.round.training import pick_device, pick_precision, train_one_round
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.codec import travelling
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.tasks.segmentation import Segmentation
 
 CPU = torch.device("cpu")
 

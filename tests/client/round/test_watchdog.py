@@ -11,27 +11,27 @@ from threading import Event
 import pytest
 from waiting import PATIENCE
 
-from client.round.policy import DeclinedError
-from client.round.watchdog import limit_of, within
-from shared.config import RunConfig
-from shared.messages import CODES, Reply
-from shared.site_config import PolicyConfig
+from gliofed.client.round.policy import DeclinedError
+from gliofed.client.round.watchdog import limit_of, within
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import CODES, Reply
+from gliofed.shared.site_config import PolicyConfig
 
 ROOT = Path(__file__).parents[3]
 HOSPITAL = """
 import sys, time, types
-import client.round.watchdog
+import gliofed.client.round.watchdog
 from flwr.app import Context, Message, RecordDict
-from client.app import make_client_app
-from shared.config import RunConfig
-from shared.messages import Reply, Request
-from shared.parse import parse
-from shared.site_config import PolicyConfig, SiteConfig
-from simulation.grid import LocalGrid
+from gliofed.client.app import make_client_app
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Reply, Request
+from gliofed.shared.parse import parse
+from gliofed.shared.site_config import PolicyConfig, SiteConfig
+from gliofed.simulation.grid import LocalGrid
 
-client.round.watchdog.GRACE = {grace}
+gliofed.client.round.watchdog.GRACE = {grace}
 # In place of the real one, which loads PyTorch.
-sys.modules["client.round.work"] = types.SimpleNamespace(train=lambda site, request: ({work}))
+sys.modules["gliofed.client.round.work"] = types.SimpleNamespace(train=lambda site, request: ({work}))
 site = SiteConfig(name="a", root="scans", labels="mock", work=sys.argv[1], policy=PolicyConfig(max_minutes=0.02))
 app = make_client_app(lambda _: site, watched=True)
 LocalGrid(app, {{}}, 1, 1.0)

@@ -11,15 +11,15 @@ from frozen_site import frozen_anew
 from small_federation import status
 from withdrawal import OTHERS, WHO, command, config, frozen, traces
 
-from client.cli import main
-from client.doctor.consent import read_consent
-from client.doctor.manifest import manifest_path, read_manifest, write_manifest
-from client.round.policy import DeclinedError
-from client.round.withdraw import withdraw
-from shared.audit import audit_file, read_audit
-from shared.files import write_bytes
-from shared.parse import ConfigError
-from shared.site_config import SiteConfig
+from gliofed.client.cli import main
+from gliofed.client.doctor.consent import read_consent
+from gliofed.client.doctor.manifest import manifest_path, read_manifest, write_manifest
+from gliofed.client.round.policy import DeclinedError
+from gliofed.client.round.withdraw import withdraw
+from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.files import write_bytes
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.site_config import SiteConfig
 
 
 def test_files_of_others_do_not_keep_a_patient_in(site: SiteConfig) -> None:

@@ -9,19 +9,19 @@ from asked_site import ask, events_of
 from frozen_site import frozen_anew
 from withdrawal import WHO, command, config, traces
 
-from client.doctor.consent import read_consent
-from client.round.withdraw import withdraw
-from shared.audit import audit_file
-from shared.chain import lock
-from shared.parse import ConfigError
-from shared.processes import user_name
-from shared.site_config import SiteConfig
+from gliofed.client.doctor.consent import read_consent
+from gliofed.client.round.withdraw import withdraw
+from gliofed.shared.audit import audit_file
+from gliofed.shared.chain import lock
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.processes import user_name
+from gliofed.shared.site_config import SiteConfig
 
 
 def test_a_work_folder_that_is_held_is_said(
     site: SiteConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("client.doctor.consent.WAIT", 0.1)
+    monkeypatch.setattr("gliofed.client.doctor.consent.WAIT", 0.1)
     with lock(Path(site.work), 1.0):
         assert command(monkeypatch, WHO, Path(site.work)) == 2
     assert f"then withdraw {WHO} again" in capsys.readouterr().err

@@ -16,15 +16,15 @@ from small_federation import status
 from waiting import until
 from withdrawal import OTHERS, WHO, config, frozen, traces
 
-import client.app
-import client.doctor.check_command
-import client.round.work
-from client.cli import main
-from client.doctor.consent import add_withdrawn, hold_patients, read_consent
-from client.doctor.manifest import manifest_path
-from client.round.withdraw import withdraw
-from shared.messages import Request
-from shared.site_config import SiteConfig
+import gliofed.client.app
+import gliofed.client.doctor.check_command
+import gliofed.client.round.work
+from gliofed.client.cli import main
+from gliofed.client.doctor.consent import add_withdrawn, hold_patients, read_consent
+from gliofed.client.doctor.manifest import manifest_path
+from gliofed.client.round.withdraw import withdraw
+from gliofed.shared.messages import Request
+from gliofed.shared.site_config import SiteConfig
 
 CHANGES = ("rename", "replace", "unlink", "rmdir", "fsync")
 """By which files are changed."""
@@ -106,14 +106,14 @@ def test_while_a_request_is_answered(site: SiteConfig, answering: Callable[[], N
 
 
 def test_an_answer_that_was_begun_with_the_patient_stays(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = client.round.work.train
+    train = gliofed.client.round.work.train
 
     def slow(site: SiteConfig, request: Request) -> Any:
         reply = train(site, request)
         add_withdrawn(Path(site.work), WHO)
         return reply
 
-    monkeypatch.setattr(client.round.work, "train", slow)
+    monkeypatch.setattr(gliofed.client.round.work, "train", slow)
     reply = ask(site, config(), "train", round=2)
     assert (reply.status, reply.code, reply.patients, reply.update) == ("declined", "changed_file", 0, b"")
     monkeypatch.undo()
@@ -122,20 +122,20 @@ def test_an_answer_that_was_begun_with_the_patient_stays(site: SiteConfig, monke
 
 def test_a_log_has_no_writer_while_it_is_rewritten(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a request wrote into the log that was replaced would be lost: it holds the folder from its first line on."""
-    answer = client.app._audited
+    answer = gliofed.client.app._audited
 
     def watched(*rest: Any) -> Any:
         with (Path(site.work) / "patients.lock").open() as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return answer(*rest)
 
-    monkeypatch.setattr(client.app, "_audited", watched)  # what is done while the log is open
+    monkeypatch.setattr(gliofed.client.app, "_audited", watched)  # what is done while the log is open
     assert ask(site, config()).patients == 3
 
 
 def test_while_a_check_runs(site: SiteConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It began with the patient: its report and its cohort end without, whichever is done first."""
-    work, examine = Path(site.work), client.doctor.check_command.examine
+    work, examine = Path(site.work), gliofed.client.doctor.check_command.examine
     waiting = threading.Thread(target=withdraw, args=(site, WHO))
 
     def slow(*rest: Any) -> Any:
@@ -143,7 +143,7 @@ def test_while_a_check_runs(site: SiteConfig, monkeypatch: pytest.MonkeyPatch, t
         until(lambda: not read_consent(work).given(WHO), "withdrawn")
         return examine(*rest)
 
-    monkeypatch.setattr(client.doctor.check_command, "examine", slow)
+    monkeypatch.setattr(gliofed.client.doctor.check_command, "examine", slow)
     monkeypatch.chdir(work.parent)  # where its report would go by itself, out of the withdrawal's sight
     words = (f"data.root={site.root}", "data.labels=mock", f"work={work}", "workers=1")
     data = ("data.modalities=[t1]", "data.regions=[object]", "data.spacing=null", "data.validation=0")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from small_federation import provisioned
 
-import server.link.superlink
-from client.link.join import join
-from server.link.runs import Run, new_run
-from shared.config import RunConfig
+import gliofed.server.link.superlink
+from gliofed.client.link.join import join
+from gliofed.server.link.runs import Run, new_run
+from gliofed.shared.config import RunConfig
 
 SITES = ("hospital-a", "hospital-b")
 HERE = "name: study\naddress: localhost:8443\nlisten: 127.0.0.1:{port}\nsites: [hospital-a, hospital-b]\n"
@@ -36,7 +36,7 @@ def root(original: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(server.link.superlink, "_nginx", lambda: "nginx")
+    monkeypatch.setattr(gliofed.server.link.superlink, "_nginx", lambda: "nginx")
     yield root / "study"
 
 

@@ -10,8 +10,8 @@ from flwr.proto.control_pb2 import ListNodesResponse, ListRunsResponse, StartRun
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.run_pb2 import Run, RunStatus
 
-import server.link.control
-from server.link.control import Control, ControlError, Node
+import gliofed.server.link.control
+from gliofed.server.link.control import Control, ControlError, Node
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Control, Any]
     (tmp_path / "ca.crt").write_text("")
     answers = SimpleNamespace(close=lambda: None)
     client = SimpleNamespace(from_server_address=lambda *_: answers)
-    monkeypatch.setattr(server.link.control, "ControlHttpClient", client)
+    monkeypatch.setattr(gliofed.server.link.control, "ControlHttpClient", client)
     return Control("127.0.0.1:1", tmp_path / "ca.crt"), answers
 
 

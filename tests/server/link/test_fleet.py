@@ -7,8 +7,8 @@ from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.error import FlowerError
 
-import server.link.fleet
-from server.link.fleet import guarded
+import gliofed.server.link.fleet
+from gliofed.server.link.fleet import guarded
 
 
 def reply(created: float = 1.8e9, ttl: float = 3600.0, source: int = 7, to: str = "asked") -> PushMessagesRequest:
@@ -62,6 +62,6 @@ def test_nothing_else_is(made: Callable[[], PushMessagesRequest], reason: str) -
 
 def test_another_flower(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is replaced might not be what takes a message there."""
-    monkeypatch.setattr(server.link.fleet, "__version__", "1.42.0")
+    monkeypatch.setattr(gliofed.server.link.fleet, "__version__", "1.42.0")
     with pytest.raises(SystemExit, match="known to be kept apart"):
-        server.link.fleet.main()
+        gliofed.server.link.fleet.main()

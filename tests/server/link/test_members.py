@@ -9,11 +9,11 @@ import pytest
 from fake_superlink import SuperLink
 from telephone import admit_told
 
-from client.link.join import join
-from server.link.control import ControlError, SilentError, key_bytes
-from server.link.members import Member, tend_members
-from server.provisioning.admit import expel
-from shared.keys import new_key
+from gliofed.client.link.join import join
+from gliofed.server.link.control import ControlError, SilentError, key_bytes
+from gliofed.server.link.members import Member, tend_members
+from gliofed.server.provisioning.admit import expel
+from gliofed.shared.keys import new_key
 
 
 @dataclass

@@ -9,9 +9,9 @@ from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
 from flwr.supernode import fleet_http_client
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from server.link.control import key_bytes
-from server.link.proxy import CALLS, logged_key, nginx_conf
-from shared.keys import new_key
+from gliofed.server.link.control import key_bytes
+from gliofed.server.link.proxy import CALLS, logged_key, nginx_conf
+from gliofed.shared.keys import new_key
 
 CONF = nginx_conf(["0.0.0.0:8443", "[::]:8443"], "127.0.0.1:9000")
 

@@ -10,13 +10,13 @@ import pytest
 from small_federation import provisioned, status
 from telephone import admit_told
 
-from client.link.join import join
-from server.cli import main
-from server.link.runs import Submission, find_run
-from server.round.history import History
-from shared.audit import audit_file, read_audit
-from shared.config import RunConfig
-from shared.parse import parse
+from gliofed.client.link.join import join
+from gliofed.server.cli import main
+from gliofed.server.link.runs import Submission, find_run
+from gliofed.server.round.history import History
+from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.config import RunConfig
+from gliofed.shared.parse import parse
 
 
 @pytest.fixture(scope="module")

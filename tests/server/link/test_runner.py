@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-import server.link.runner
-import server.link.runs
-import shared.code
-from server.deployed import _agreed
-from server.link.members import Member
-from server.link.runner import MOST_TRIES, PAUSES, Runner
-from server.link.runs import Run, announce, announced
-from server.round.history import Event, History
-from shared.files import write_json
-from shared.parse import ConfigError
+import gliofed.server.link.runner
+import gliofed.server.link.runs
+import gliofed.shared.code
+from gliofed.server.deployed import _agreed
+from gliofed.server.link.members import Member
+from gliofed.server.link.runner import MOST_TRIES, PAUSES, Runner
+from gliofed.server.link.runs import Run, announce, announced
+from gliofed.server.round.history import Event, History
+from gliofed.shared.files import write_json
+from gliofed.shared.parse import ConfigError
 
 MEMBERS = {"a": Member(node=7, online=True, seen=None, patients=40)}
 END = {"event": "end", "status": "done"}
@@ -88,7 +88,7 @@ def test_flower_is_told_neither_the_folder_nor_the_name_of_a_run(make: Callable[
     it.tend(MEMBERS)
     ((key, told),) = flower.started[0].items()
     assert key == "submission" and re.fullmatch("[0-9a-f]{32}", told)
-    assert f'{key} = ""' in shared.code.PYPROJECT  # Flower takes no other key
+    assert f'{key} = ""' in gliofed.shared.code.PYPROJECT  # Flower takes no other key
 
 
 def test_a_server_whose_run_was_submitted_again_does_not_find_it(make: Callable[[str], Run], study: Path) -> None:
@@ -282,7 +282,7 @@ def test_no_server_starts_that_cannot_be_noted(
     make("one")
     it, flower, _ = runner(study)
     with monkeypatch.context() as full:
-        full.setattr(server.link.runs, "write_json", disk_full)
+        full.setattr(gliofed.server.link.runs, "write_json", disk_full)
         for _ in range(2):
             with pytest.raises(OSError, match="No space left"):
                 it.tend(MEMBERS)
@@ -298,7 +298,7 @@ def test_a_full_disk_uses_no_tries_up(make: Callable[[str], Run], study: Path, m
     """Eight minutes of it were ten tries, and the run had failed."""
     run, (it, flower, clock) = make("one"), runner(study)
     with monkeypatch.context() as full:
-        full.setattr(server.link.runner, "SPARE", 2**80)
+        full.setattr(gliofed.server.link.runner, "SPARE", 2**80)
         for _ in range(2 * MOST_TRIES):
             assert it.tend(MEMBERS) == []
             clock.now += 100

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from server.link.runs import Run, find_run, runs_of
-from shared.config import RunConfig
-from shared.parse import ConfigError, parse
+from gliofed.server.link.runs import Run, find_run, runs_of
+from gliofed.shared.config import RunConfig
+from gliofed.shared.parse import ConfigError, parse
 
 
 def test_a_new_run_is_what_a_simulation_leaves(make: Callable[[str], Run]) -> None:

@@ -9,13 +9,13 @@ import pytest
 from fake_superlink import SuperLink
 from telephone import admit_told
 
-from server.link.control import SilentError
-from server.link.online import read_online
-from server.link.runner import Runner
-from server.link.start import HANGS, PENDING, TICK, Service, _note, only_one, say
-from server.link.superlink import Link
-from shared.audit import audit_file, read_audit
-from shared.parse import ConfigError
+from gliofed.server.link.control import SilentError
+from gliofed.server.link.online import read_online
+from gliofed.server.link.runner import Runner
+from gliofed.server.link.start import HANGS, PENDING, TICK, Service, _note, only_one, say
+from gliofed.server.link.superlink import Link
+from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.parse import ConfigError
 
 SITES = ("hospital-a", "hospital-b")
 
@@ -125,7 +125,7 @@ def test_a_full_disk_does_not_end_the_service(folder: Path, monkeypatch: pytest.
         if broken == "program":
             full.setattr(program, "tend", disk_full)
         else:
-            full.setattr("server.link.start.write_online", disk_full)
+            full.setattr("gliofed.server.link.start.write_online", disk_full)
         assert service.tend() == ["/x: No space left on device"]
         assert service.tend() == []  # said once
         assert proxy.tended == 2

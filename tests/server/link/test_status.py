@@ -14,25 +14,25 @@ from small_federation import provisioned, rewrite
 from small_federation import status as exit_status
 from telephone import admit_told
 
-import server.link.online
-from client.link.join import join
-from server.cli import main
-from server.link.control import key_bytes
-from server.link.logs import logs, stop
-from server.link.online import read_online, write_online
-from server.link.proxy import ACCESS_LOG, logged_key
-from server.link.runs import Run, Submission, new_run
-from server.link.start import only_one
-from server.link.status import status
-from server.link.status_command import show
-from server.provisioning.admit import expel
-from server.round.audit import hold_audit
-from server.round.history import History
-from server.round.progress import PROGRESS, RoundProgress
-from shared.checkpoint import save_checkpoint
-from shared.config import RunConfig
-from shared.keys import new_key, read_public
-from shared.parse import ConfigError
+import gliofed.server.link.online
+from gliofed.client.link.join import join
+from gliofed.server.cli import main
+from gliofed.server.link.control import key_bytes
+from gliofed.server.link.logs import logs, stop
+from gliofed.server.link.online import read_online, write_online
+from gliofed.server.link.proxy import ACCESS_LOG, logged_key
+from gliofed.server.link.runs import Run, Submission, new_run
+from gliofed.server.link.start import only_one
+from gliofed.server.link.status import status
+from gliofed.server.link.status_command import show
+from gliofed.server.provisioning.admit import expel
+from gliofed.server.round.audit import hold_audit
+from gliofed.server.round.history import History
+from gliofed.server.round.progress import PROGRESS, RoundProgress
+from gliofed.shared.checkpoint import save_checkpoint
+from gliofed.shared.config import RunConfig
+from gliofed.shared.keys import new_key, read_public
+from gliofed.shared.parse import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_what_the_server_knows_is_shown_while_it_is_new(folder: Path, monkeypatc
     found = status(folder)
     assert (found.started, found.programs, found.warnings) == (True, known["programs"], ["a fault"])
     assert [site.connected for site in found.sites] == [True, False]
-    monkeypatch.setattr(server.link.online, "OLDEST", -1.0)
+    monkeypatch.setattr(gliofed.server.link.online, "OLDEST", -1.0)
     assert not status(folder).started
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from server.link.superlink import open_link
-from server.provisioning.certificates import load_authority, write_certificate
-from server.provisioning.federation import read_federation
-from shared.parse import ConfigError
+from gliofed.server.link.superlink import open_link
+from gliofed.server.provisioning.certificates import load_authority, write_certificate
+from gliofed.server.provisioning.federation import read_federation
+from gliofed.shared.parse import ConfigError
 
 
 def test_the_superlink_is_on_loopback_and_nginx_in_front_of_it(folder: Path) -> None:

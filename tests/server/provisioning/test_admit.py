@@ -15,13 +15,13 @@ from flwr.cli.supernode.register import try_load_public_key
 from small_federation import TEXT, altered, provisioned, rewrite, status
 from telephone import admit_told, told
 
-from client.link.join import join
-from server.cli import main
-from server.provisioning.admit import TOLD, admit, admitted_keys, expel, read_records
-from shared import keys
-from shared.audit import audit_file, read_audit
-from shared.kit import read_kit
-from shared.parse import ConfigError
+from gliofed.client.link.join import join
+from gliofed.server.cli import main
+from gliofed.server.provisioning.admit import TOLD, admit, admitted_keys, expel, read_records
+from gliofed.shared import keys
+from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.kit import read_kit
+from gliofed.shared.parse import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +243,7 @@ def test_a_thief_of_the_request_cannot_sign(folder: Path, tmp_path: Path) -> Non
 
 
 def test_other_curve(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.link.join.new_key", lambda: ec.generate_private_key(ec.SECP256R1()))
+    monkeypatch.setattr("gliofed.client.link.join.new_key", lambda: ec.generate_private_key(ec.SECP256R1()))
     with pytest.raises(ConfigError, match="must be EC P-384"):
         admit(asked(folder, tmp_path / "a"), folder, "any")
 
@@ -372,7 +372,7 @@ def test_wrong_use(
     (folder / "sites/hospital-a/site.json").write_text("{}")
     assert status(monkeypatch, main, "admit", request, "--folder", folder, "--fingerprint", told(request)) == 2
     assert "site.json: fingerprint: missing" in capsys.readouterr().err
-    monkeypatch.setattr("server.provisioning.admit.write_bytes", no_permission)
+    monkeypatch.setattr("gliofed.server.provisioning.admit.write_bytes", no_permission)
     (folder / "sites/hospital-a/site.json").unlink()
     assert status(monkeypatch, main, "admit", request, "--folder", folder, "--fingerprint", told(request)) == 2
     assert "key.pub: Permission denied" in capsys.readouterr().err

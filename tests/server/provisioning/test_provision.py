@@ -15,16 +15,16 @@ import pytest
 from cryptography import x509
 from small_federation import TEXT, provisioned, status
 
-from client.link.site_file import MIN_PATIENTS, read_site
-from server.cli import main
-from server.provisioning.acts import made_kits
-from server.provisioning.certificates import ending_soon, load_authority, stale, write_certificate
-from server.provisioning.provision import provision, renew
-from shared.audit import audit_file, read_audit
-from shared.keys import spoken
-from shared.kit import kit_sha256, read_kit
-from shared.parse import ConfigError
-from shared.site_config import PolicyConfig, SiteConfig
+from gliofed.client.link.site_file import MIN_PATIENTS, read_site
+from gliofed.server.cli import main
+from gliofed.server.provisioning.acts import made_kits
+from gliofed.server.provisioning.certificates import ending_soon, load_authority, stale, write_certificate
+from gliofed.server.provisioning.provision import provision, renew
+from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.keys import spoken
+from gliofed.shared.kit import kit_sha256, read_kit
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.site_config import PolicyConfig, SiteConfig
 
 NOW = datetime.now(UTC)
 
@@ -97,7 +97,7 @@ def test_the_hash_of_a_kit_is_sha256sum_s(made: Path) -> None:
 def test_each_provisioning_is_noted_with_its_kits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who joined with an older kit is admitted, and not who joined with one that was altered."""
     old = kit_sha256((folder / "kits/hospital-a.zip").read_bytes())
-    monkeypatch.setattr("server.provisioning.provision.build_code", lambda: b"newer")
+    monkeypatch.setattr("gliofed.server.provisioning.provision.build_code", lambda: b"newer")
     again(folder)
     new = kit_sha256((folder / "kits/hospital-a.zip").read_bytes())
     first, *_, second = read_audit(audit_file(folder)).events()
@@ -107,7 +107,7 @@ def test_each_provisioning_is_noted_with_its_kits(folder: Path, monkeypatch: pyt
     assert first["kits"]["hospital-a"] == second["replaced"]["hospital-a"] == old != new
     assert made_kits(folder, "hospital-a") == {old, new}
     shutil.rmtree(folder / "audit")  # as of a federation that an older version made
-    monkeypatch.setattr("server.provisioning.provision.build_code", lambda: b"newest")
+    monkeypatch.setattr("gliofed.server.provisioning.provision.build_code", lambda: b"newest")
     again(folder)
     newest = kit_sha256((folder / "kits/hospital-a.zip").read_bytes())
     assert made_kits(folder, "hospital-a") == {new, newest}
@@ -223,7 +223,7 @@ def test_killed_before_the_file_is_written(folder: Path, monkeypatch: pytest.Mon
 
     new = folder.parent / into
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
-        killed.setattr("server.provisioning.provision.write_bytes", die)
+        killed.setattr("gliofed.server.provisioning.provision.write_bytes", die)
         again(new, TEXT.replace("10.1.2.3", "10.9.9.9"))
     said = again(new, TEXT.replace("10.1.2.3", "10.9.9.9"))
     assert "ca: kept" in said
@@ -251,7 +251,7 @@ def test_joined_site_is_told_of_new_code(folder: Path) -> None:
     """Its kit is of no use to it any more, and the new code is not approved by itself."""
     (folder / "sites/hospital-a").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("server.provisioning.provision.build_code", lambda: b"newer")
+        patch.setattr("gliofed.server.provisioning.provision.build_code", lambda: b"newer")
         said = "\n".join(again(folder))
     assert "kits/hospital-a.zip: made anew; the site has joined: send it code.fab" in said
     assert "kits/hospital-b.zip: made; send it" in said

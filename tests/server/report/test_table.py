@@ -3,8 +3,8 @@
 import pytest
 from rich.console import Console
 
-from server.report.table import WIDEST, results_table
-from server.round.history import site_line
+from gliofed.server.report.table import WIDEST, results_table
+from gliofed.server.round.history import site_line
 
 
 def test_many_sites_are_counted_without_those_that_were_not_invited() -> None:

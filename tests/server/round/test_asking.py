@@ -12,21 +12,21 @@ from plain_federation import model_of
 from rich.console import Console
 from torch.testing import assert_close
 
-import server.round.asking
-from server.report.curves import site_losses
-from server.report.table import results_table
-from server.round.answers import Absent
-from server.round.asking import Sites
-from server.round.audit import hold_audit
-from server.round.history import History, site_line
-from server.round.progress import PROGRESS, RoundProgress, read_progress
-from server.round.rounds import RoundError, _Run, initial_model
-from server.round.state import State
-from shared.codec import encode, travelling
-from shared.config import RunConfig
-from shared.messages import Reply, Request
-from simulation.grid import LocalGrid
-from simulation.simulate import simulate
+import gliofed.server.round.asking
+from gliofed.server.report.curves import site_losses
+from gliofed.server.report.table import results_table
+from gliofed.server.round.answers import Absent
+from gliofed.server.round.asking import Sites
+from gliofed.server.round.audit import hold_audit
+from gliofed.server.round.history import History, site_line
+from gliofed.server.round.progress import PROGRESS, RoundProgress, read_progress
+from gliofed.server.round.rounds import RoundError, _Run, initial_model
+from gliofed.server.round.state import State
+from gliofed.shared.codec import encode, travelling
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Reply, Request
+from gliofed.simulation.grid import LocalGrid
+from gliofed.simulation.simulate import simulate
 
 A, B, C = 1, 2, 3
 
@@ -66,7 +66,7 @@ class Line:
 
 @pytest.fixture
 def line(monkeypatch: pytest.MonkeyPatch) -> Line:
-    with_clock(monkeypatch, server.round.asking)
+    with_clock(monkeypatch, gliofed.server.round.asking)
     return Line()
 
 

@@ -12,21 +12,21 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 from small_run import composed
 
-import server.round.asking
-from client.round.audit_command import audit_command as at_site
-from server.round.answers import UNSIGNED
-from server.round.asking import Sites
-from server.round.audit import hold_audit
-from server.round.audit_command import audit_command as at_server
-from server.round.run_keys import RunKeys
-from shared.audit import audit_file, compare, read_audit
-from shared.chain import hold_chain
-from shared.config import RunConfig
-from shared.keys import new_key, public_line
-from shared.messages import Reply
-from shared.parse import ConfigError
-from simulation.grid import LocalGrid
-from simulation.simulate import simulate
+import gliofed.server.round.asking
+from gliofed.client.round.audit_command import audit_command as at_site
+from gliofed.server.round.answers import UNSIGNED
+from gliofed.server.round.asking import Sites
+from gliofed.server.round.audit import hold_audit
+from gliofed.server.round.audit_command import audit_command as at_server
+from gliofed.server.round.run_keys import RunKeys
+from gliofed.shared.audit import audit_file, compare, read_audit
+from gliofed.shared.chain import hold_chain
+from gliofed.shared.config import RunConfig
+from gliofed.shared.keys import new_key, public_line
+from gliofed.shared.messages import Reply
+from gliofed.shared.parse import ConfigError
+from gliofed.simulation.grid import LocalGrid
+from gliofed.simulation.simulate import simulate
 
 Events = list[dict[str, Any]]
 
@@ -100,7 +100,7 @@ def test_a_late_reply_is_noted_as_well(
     tmp_path: Path, run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not count, but the site's log has its receipt."""
-    monkeypatch.setattr(server.round.asking, "SLACK", 0.0)
+    monkeypatch.setattr(gliofed.server.round.asking, "SLACK", 0.0)
     grid = LateGrid()
     with hold_audit(tmp_path) as audit:
         sites = Sites(grid, run_config("round.deadline=0.01", "round.expected=[a]"), "r", audit, names=lambda: {1: "a"})  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ def test_a_reply_that_is_not_signed_is_none(
     tmp_path: Path, run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
     """Whoever could alter it on its way could have made it up; nothing in it reaches the log."""
-    monkeypatch.setattr(server.round.asking, "SLACK", 0.0)
+    monkeypatch.setattr(gliofed.server.round.asking, "SLACK", 0.0)
     (tmp_path / "sites/a").mkdir(parents=True)
     (tmp_path / "sites/a/key.pub").write_text(public_line(new_key().public_key()))
     with hold_audit(tmp_path, RunKeys(new_key(), "", tmp_path / "sites")) as audit:

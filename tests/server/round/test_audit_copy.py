@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from small_run import composed
 
-from client.round.audit_command import audit_command as at_site
-from server.round.audit_command import audit_command as at_server
-from shared.audit import audit_file, read_audit
-from shared.chain import digest, head_file, line_hash, link, redact
-from shared.files import write_json
-from simulation.simulate import simulate
+from gliofed.client.round.audit_command import audit_command as at_site
+from gliofed.server.round.audit_command import audit_command as at_server
+from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.chain import digest, head_file, line_hash, link, redact
+from gliofed.shared.files import write_json
+from gliofed.simulation.simulate import simulate
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from server.round.answers import EXPELLED
-from server.round.budget import BudgetError, charge_sum, spent_for_good
-from server.round.history import Event, History, site_line
-from shared.accounting import rdp_epsilon
-from shared.config import PrivacyConfig, RunConfig
-from shared.messages import CODES
+from gliofed.server.round.answers import EXPELLED
+from gliofed.server.round.budget import BudgetError, charge_sum, spent_for_good
+from gliofed.server.round.history import Event, History, site_line
+from gliofed.shared.accounting import rdp_epsilon
+from gliofed.shared.config import PrivacyConfig, RunConfig
+from gliofed.shared.messages import CODES
 
 ROUNDS = 3
 

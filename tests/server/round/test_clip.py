@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from server.round.clip import Clipped, bounded, reference_size, usual_size
-from server.round.fold import Share
-from server.round.gate import judge
-from server.round.spool import Spool
-from shared.accounting import noise_for
-from shared.codec import encode
-from shared.config import RunConfig
-from shared.messages import Reply
-from shared.noise import noisy_mean
+from gliofed.server.round.clip import Clipped, bounded, reference_size, usual_size
+from gliofed.server.round.fold import Share
+from gliofed.server.round.gate import judge
+from gliofed.server.round.spool import Spool
+from gliofed.shared.accounting import noise_for
+from gliofed.shared.codec import encode
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Reply
+from gliofed.shared.noise import noisy_mean
 
 MODEL = {"w": torch.zeros(4, 4), "mean": torch.zeros(2)}
 CLIP = 1.5

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from server.round.answers import Absent
-from server.round.evaluation import Evaluation, evaluate
-from server.round.history import Event, site_line
-from server.round.progress import RoundProgress
-from shared.config import RunConfig
-from shared.messages import Reply, Request
+from gliofed.server.round.answers import Absent
+from gliofed.server.round.evaluation import Evaluation, evaluate
+from gliofed.server.round.history import Event, site_line
+from gliofed.server.round.progress import RoundProgress
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Reply, Request
 
 FAILED = Reply(site="", status="failed", code="error")
 WITHHELD = Reply(site="", status="declined", code="withheld")

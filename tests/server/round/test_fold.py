@@ -14,10 +14,10 @@ from scipy.optimize import minimize
 from torch import Tensor, tensor
 from torch.testing import assert_close
 
-import server.round.fold
-from server.round.fold import FOLDS, Share, fold, limit_shares, weighted_mean
-from shared.codec import CodedUpdate, encode
-from shared.config import FoldConfig
+import gliofed.server.round.fold
+from gliofed.server.round.fold import FOLDS, Share, fold, limit_shares, weighted_mean
+from gliofed.shared.codec import CodedUpdate, encode
+from gliofed.shared.config import FoldConfig
 
 MODEL = {"a": torch.zeros(3, 2), "b": torch.zeros(())}
 
@@ -95,7 +95,7 @@ def test_every_fold_is_the_slow_one(name: str, sites: int, monkeypatch: pytest.M
     slow = SLOW[name]([vector(share) for share in given], [share.weight for share in given])
     whole = fold(given, MODEL, FoldConfig(name=name))
     np.testing.assert_allclose(vector(whole), slow, rtol=1e-5, atol=2e-5 if name == "geometric_median" else 1e-7)
-    monkeypatch.setattr(server.round.fold, "SLICE", 1)
+    monkeypatch.setattr(gliofed.server.round.fold, "SLICE", 1)
     sliced = fold(given, MODEL, FoldConfig(name=name))
     np.testing.assert_allclose(vector(sliced), vector(whole), rtol=1e-6)
     assert sliced["a"].shape == (3, 2) and sliced["b"].shape == () and sliced["a"].dtype == torch.float32

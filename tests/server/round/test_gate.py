@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from server.round.gate import Measures, Verdicts, judge
-from server.round.spool import Spool
-from shared.codec import encode
-from shared.config import RunConfig
-from shared.messages import Reply
+from gliofed.server.round.gate import Measures, Verdicts, judge
+from gliofed.server.round.spool import Spool
+from gliofed.shared.codec import encode
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Reply
 
 MODEL = {"w": torch.zeros(2, 3), "b": torch.zeros(2)}
 Judge = Callable[..., Verdicts]

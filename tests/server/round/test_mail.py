@@ -11,17 +11,17 @@ from clock import Clock, with_clock
 from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 
-import server.round.asking
-import server.round.mail
-from server.round.answers import Absent
-from server.round.asking import Sites
-from server.round.audit import RunAudit, hold_audit
-from server.round.pulling import Pulled, SeparatePulls
-from shared.audit import audit_file
-from shared.chain import read_chain
-from shared.config import RunConfig
-from shared.messages import Reply, Request
-from simulation.grid import LocalGrid
+import gliofed.server.round.asking
+import gliofed.server.round.mail
+from gliofed.server.round.answers import Absent
+from gliofed.server.round.asking import Sites
+from gliofed.server.round.audit import RunAudit, hold_audit
+from gliofed.server.round.pulling import Pulled, SeparatePulls
+from gliofed.shared.audit import audit_file
+from gliofed.shared.chain import read_chain
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Reply, Request
+from gliofed.simulation.grid import LocalGrid
 
 A, B = 1, 2
 NAMES = {A: "a", B: "b"}
@@ -103,8 +103,8 @@ class PullsInTurn:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    monkeypatch.setattr(server.round.mail, "SeparatePulls", PullsInTurn)
-    return with_clock(monkeypatch, server.round.mail, server.round.asking)
+    monkeypatch.setattr(gliofed.server.round.mail, "SeparatePulls", PullsInTurn)
+    return with_clock(monkeypatch, gliofed.server.round.mail, gliofed.server.round.asking)
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_a_site_that_works_for_long_is_not_asked_again(ask: Ask) -> None:
 @pytest.fixture
 def separately(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     """Each message by a thread of its own, as it is between machines; nothing is late while the clock stands."""
-    monkeypatch.setattr(server.round.mail, "SeparatePulls", SeparatePulls)
+    monkeypatch.setattr(gliofed.server.round.mail, "SeparatePulls", SeparatePulls)
     monkeypatch.setattr(clock, "sleep", lambda seconds: None)
 
 
@@ -230,7 +230,7 @@ def test_a_reply_may_be_as_large_as_the_model_that_was_sent(ask: Ask, monkeypatc
             sizes.append(sent)
             return super().__call__(messages, sent)
 
-    monkeypatch.setattr(server.round.mail, "SeparatePulls", Pulls)
+    monkeypatch.setattr(gliofed.server.round.mail, "SeparatePulls", Pulls)
     ask(Wire())
     assert set(sizes) == {0, len(b"w")}  # to prepare, to train
 

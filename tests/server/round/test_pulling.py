@@ -21,12 +21,12 @@ from flwr.supercore.run import Run
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid import HttpGrid
 
-import server.round.pulling
-from server.round.pulling import SLACK, UNREADABLE, Pulled, SeparatePulls
-from shared.codec import CODECS, encode, weights_to_bytes
-from shared.messages import Reply
-from shared.parse import ConfigError
-from simulation.grid import LocalGrid
+import gliofed.server.round.pulling
+from gliofed.server.round.pulling import SLACK, UNREADABLE, Pulled, SeparatePulls
+from gliofed.shared.codec import CODECS, encode, weights_to_bytes
+from gliofed.shared.messages import Reply
+from gliofed.shared.parse import ConfigError
+from gliofed.simulation.grid import LocalGrid
 
 MIB = 2**20
 URL = httpx.Request("POST", "https://localhost/v1/runtime/pull-messages")
@@ -34,7 +34,7 @@ URL = httpx.Request("POST", "https://localhost/v1/runtime/pull-messages")
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.round.pulling, "PAUSE", 0.001)
+    monkeypatch.setattr(gliofed.server.round.pulling, "PAUSE", 0.001)
 
 
 class Failing:
@@ -118,7 +118,7 @@ def test_a_reply_over_which_the_superlink_fails_costs_its_own_site_alone(
     quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Flower stores a reply made at NaN, and answers 500 to each pull of it."""
-    monkeypatch.setattr(server.round.pulling, "PATIENCE", 0.05)
+    monkeypatch.setattr(gliofed.server.round.pulling, "PATIENCE", 0.05)
     pulls = SeparatePulls(Failing(status(500), 10**9))  # type: ignore[arg-type]
     assert pulled(pulls, "bad", "good") == {"bad": UNREADABLE, "good": "reply to good"}
 
@@ -183,7 +183,7 @@ def test_one_reply_at_a_time_is_put_together(monkeypatch: pytest.MonkeyPatch) ->
             together.reset()
         return inflate_object_from_contents(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(server.round.pulling, "inflate_object_from_contents", inflate)
+    monkeypatch.setattr(gliofed.server.round.pulling, "inflate_object_from_contents", inflate)
     assert len(taken(Store(a=reply_of(10), b=reply_of(20)))) == 2
     assert not met
 
@@ -202,6 +202,6 @@ def test_what_was_sent_as_the_superlink_is_no_sites_reply() -> None:
 
 def test_another_flower_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is replaced here might not be what takes replies there."""
-    monkeypatch.setattr(server.round.pulling, "__version__", "1.42.0")
+    monkeypatch.setattr(gliofed.server.round.pulling, "__version__", "1.42.0")
     with pytest.raises(ConfigError, match="install that"):
         SeparatePulls(Failing(OSError(), 0))  # type: ignore[arg-type]

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from server.round.answers import refusal
-from server.round.audit import hold_audit
-from server.round.history import History
-from server.round.rounds import _Run, federate
-from server.round.spool import Spool
-from server.round.state import State
-from shared.config import RunConfig
-from shared.messages import Reply
-from shared.parse import ConfigError
+from gliofed.server.round.answers import refusal
+from gliofed.server.round.audit import hold_audit
+from gliofed.server.round.history import History
+from gliofed.server.round.rounds import _Run, federate
+from gliofed.server.round.spool import Spool
+from gliofed.server.round.state import State
+from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import Reply
+from gliofed.shared.parse import ConfigError
 
 
 def test_buffers_take_their_mean_and_a_variance_stays_one(run_config: Callable[..., RunConfig], tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch.testing import assert_close
 
-from server.round.spool import KEPT, Spool
-from shared.codec import encode
-from shared.messages import Reply
+from gliofed.server.round.spool import KEPT, Spool
+from gliofed.shared.codec import encode
+from gliofed.shared.messages import Reply
 
 
 def reply(value: float, **known: float) -> Reply:

@@ -6,8 +6,8 @@ from shutil import rmtree
 import pytest
 import torch
 
-from server.round.history import History
-from server.round.state import State, load_state, save_state
+from gliofed.server.round.history import History
+from gliofed.server.round.state import State, load_state, save_state
 
 
 @pytest.mark.parametrize(("removed", "newest"), [([], 10), ([10], 9), ([9, 10], 0)])

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, tensor
 from torch.testing import assert_close
 
-from server.round.strategies import STRATEGIES, ServerStep
-from shared.config import StrategyConfig
+from gliofed.server.round.strategies import STRATEGIES, ServerStep
+from gliofed.shared.config import StrategyConfig
 
 CONFIGS = {
     "fedavg": StrategyConfig(name="fedavg", lr=1.0),
