@@ -89,7 +89,7 @@ def own_folder(folder: Path) -> Path:
     """The hospital's folder, from the root on; ConfigError where it is none."""
     folder = absolute(folder)
     if not (folder / "kit.json").is_file():
-        raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-gliofed.client join made")
+        raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
     return folder
 
 
@@ -142,7 +142,7 @@ def _look_at_key(folder: Path) -> None:
 
 def _look_at_approval(folder: Path) -> None:
     if not approved(folder):
-        approve = command_line("gliofed-gliofed.client", "approve", folder)
+        approve = command_line("gliofed-client", "approve", folder)
         raise ConfigError(f"{folder}: no code is approved; read and approve it: {approve}")
 
 
@@ -182,7 +182,7 @@ def _look_at_consent(site: SiteConfig, path: Path, found: Findings) -> "Consent"
 
 
 def _look_at_data(site: SiteConfig, path: Path, consent: "Consent | None", found: Findings) -> None:
-    """Find the cohort's cases by their names; gliofed-gliofed.client check reads them."""
+    """Find the cohort's cases by their names; gliofed-client check reads them."""
     from gliofed.client.doctor.consent import Consent
     from gliofed.client.doctor.manifest import consenting_inventory
 
@@ -192,7 +192,7 @@ def _look_at_data(site: SiteConfig, path: Path, consent: "Consent | None", found
             inventory, least = consenting_inventory(site, consent), site.policy.min_patients
             patients = len({case.patient for case in inventory.cases})
             if strays := inventory.not_understood:
-                sentence = f"not understood: {counted(strays)}, in no case; gliofed-gliofed.client check names them"
+                sentence = f"not understood: {counted(strays)}, in no case; gliofed-client check names them"
                 found.warnings.append(f"{path}: root={site.root}: {sentence}")
             if patients < least:
                 sentence = f"{site.root} has {patients}, so every request will be declined"
