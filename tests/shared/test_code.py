@@ -49,10 +49,10 @@ def test_same_hash_from_another_folder(code: bytes, tmp_path: Path) -> None:
 
 def test_a_file_that_flower_leaves_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """It drops them without a word, and a site would run something else than the aggregator."""
-    monkeypatch.setattr("gliofed.shared.code._installed", lambda: {"client/app.py": b"", "client/test_drive.py": b""})
+    monkeypatch.setattr("gliofed.shared.code._installed", lambda: {"client/test_drive.py": b""})
     with pytest.raises(ConfigError, match=r"leaves out client/test_drive\.py"):
         build_code()
-    monkeypatch.setattr("gliofed.shared.code._installed", lambda: {"client/app.py": bytes(11 * 2**20)})
+    monkeypatch.setattr("gliofed.shared.code._installed", lambda: {"gliofed/client/app.py": bytes(11 * 2**20)})
     with pytest.raises(ConfigError, match="exceeds"):
         build_code()
 
@@ -82,10 +82,10 @@ def test_bundles_that_lie(code: bytes) -> None:
     """Flower installs also what the manifest leaves out, and of a name that is there twice the last."""
     files = archive.read_zip(code, "the code", 2**26)
     for wrong in (
-        archive.write_zip(files | {"client/evil.py": b"evil"}),
-        archive.write_zip(files | {"client/app.py": b"evil"}),
-        archive.write_zip({name: content for name, content in files.items() if name != "client/app.py"}),
-        zipped(*files.items(), ("client/app.py", b"evil")),
+        archive.write_zip(files | {"gliofed/client/evil.py": b"evil"}),
+        archive.write_zip(files | {"gliofed/client/app.py": b"evil"}),
+        archive.write_zip({name: content for name, content in files.items() if name != "gliofed/client/app.py"}),
+        zipped(*files.items(), ("gliofed/client/app.py", b"evil")),
         code[:1000],
         b"",
     ):

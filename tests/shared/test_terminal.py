@@ -82,7 +82,7 @@ def test_ctrl_c() -> None:
 def begun(command: str, code: str) -> "subprocess.CompletedProcess[str]":
     """A process that begins a command as its script does, after this code."""
     heard = "import os, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{heard}; sys.argv = ['gliofed']\n{code}\nfrom shared.entry import {command}; {command}()"
+    code = f"{heard}; sys.argv = ['gliofed']\n{code}\nfrom gliofed.shared.entry import {command}; {command}()"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
 
 
@@ -94,7 +94,7 @@ def test_ctrl_c_while_a_command_is_imported(command: str, package: str) -> None:
         command,
         "class Finder:\n"
         " def find_spec(self, name, *_):\n"
-        f"  if name == '{package}.cli': os.kill(os.getpid(), signal.SIGINT)\n"
+        f"  if name == 'gliofed.{package}.cli': os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Finder())",
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "gliofed: interrupted\n")

@@ -149,7 +149,7 @@ def test_who_is_not_dealt_is_counted(brats: Path, out: Path, capsys: pytest.Capt
     cohorts, _ = dealt(brats, out)
     assert sum(map(len, cohorts)) == 18
     printed = capsys.readouterr().out
-    assert "not understood: 1 folder with 2 image files" in printed and "1 of 19 cases lack" in printed
+    assert "not understood: 1 folder with 2 image files" in printed and "of 19 cases 1 lacks" in printed
 
 
 def test_iid_is_the_deal_that_earlier_runs_had(brats: Path, out: Path) -> None:

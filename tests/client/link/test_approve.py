@@ -54,7 +54,7 @@ def test_first_code(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert status(monkeypatch, main, "approve", folder) == 0
     said = capsys.readouterr().out
     lines = len((Path(main.__code__.co_filename)).read_text().splitlines())
-    for words in (f"{lines:6d} lines  client/cli.py", "0 differ from the code that is installed here", digest):
+    for words in (f"{lines:6d} lines  gliofed/client/cli.py", "0 differ from the code that is installed here", digest):
         assert words in said
     assert f"approve {folder} --unpack DIR" in said  # no line of it was shown
     assert [each.sha256 for each in approved(folder)] == [digest]
@@ -68,12 +68,12 @@ def test_first_code(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 def test_the_difference_to_the_last_approved(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every kind of change is seen, one in a line's end as well."""
-    client = read_zip((folder / "code.fab").read_bytes(), "code", 2**26)["client/round/job.py"]
+    client = read_zip((folder / "code.fab").read_bytes(), "code", 2**26)["gliofed/client/round/job.py"]
     assert approve(folder, sha256=hashlib.sha256((folder / "code.fab").read_bytes()).hexdigest()) == 0
     change = {
         "torch/__init__.py": b"steal()\x1b[2K\n",  # a terminal's command would hide the line
-        "client/round/job.py": client.replace(b"\n", b"\r\n", 1),
-        "client/round/outbox.py": None,
+        "gliofed/client/round/job.py": client.replace(b"\n", b"\r\n", 1),
+        "gliofed/client/round/outbox.py": None,
     }
     new, digest = changed(folder, "new.fab", change)
     capsys.readouterr()
@@ -81,7 +81,7 @@ def test_the_difference_to_the_last_approved(folder: Path, capsys: pytest.Captur
     said = capsys.readouterr().out
     assert "3 differ from the code approved on" in said
     assert "+steal()\\x1b[2K" in said and "\x1b" not in said
-    assert "--- before/client/round/outbox.py" in said and "\\r" in said
+    assert "--- before/gliofed/client/round/outbox.py" in said and "\\r" in said
     assert [each.sha256 for each in approved(folder)][1] == digest
 
 
