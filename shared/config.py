@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from math import prod
 from typing import Annotated, Literal
 
@@ -247,9 +248,13 @@ class RunConfig(Strict):
 
     def to_json(self) -> str:
         """One line, keys sorted: equal configs are equal strings."""
+        return self._json
+
+    @cached_property  # each message asks for it several times
+    def _json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 of the JSON, in hex."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()

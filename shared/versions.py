@@ -1,11 +1,18 @@
 """What a run was made with."""
 
 import platform
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 
-PACKAGES = ("gliofed", "flwr", "torch", "monai", "nibabel", "numpy")
+import gliofed
+
+PACKAGES = ("flwr", "torch", "monai", "nibabel", "numpy")
+
+
+_version = cache(metadata.version)  # reads and parses a file of the package
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the result."""
-    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    ours = {"python": platform.python_version(), "gliofed": gliofed.__version__}  # a bundle has no metadata
+    return ours | {name: _version(name) for name in PACKAGES}

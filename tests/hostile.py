@@ -6,11 +6,13 @@ As a program it asks a hospital in this very process, and prints as JSON what ca
 import gc
 import hashlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -186,12 +188,17 @@ class Hospital:
 
 def records(run: RunConfig, config: str | None = None, weights: bytes | None = None) -> RecordDict:
     """An honest request, or one with another config or other weights."""
-    own = weights_to_bytes(travelling(initial_model(run))) if weights is None else weights
+    own = _honest_weights(run) if weights is None else weights
     made = Request(run_id="r", round=1, config=run, weights=own, head="0" * 64).to_records()
     if config is not None:
         made["request"]["config"] = config
         made["request"]["config_hash"] = _hash(config)
     return made
+
+
+@lru_cache
+def _honest_weights(run: RunConfig) -> bytes:
+    return weights_to_bytes(travelling(initial_model(run)))
 
 
 def _hash(config: str) -> str:
@@ -203,7 +210,7 @@ def _hash(config: str) -> str:
 
 def main() -> None:
     """Ask for everything hostile."""
-    torch.set_num_threads(1)
+    os.fsync = lambda descriptor: None  # as in conftest.py
     run = parse_settings(composed())[0]
     built: list[str] = []
     register = torch.nn.Module.register_parameter

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from gliofed.server.provisioning.provision import provision
 from gliofed.shared.archive import read_zip, write_zip
 
 TEXT = "name: study\naddress: localhost:8443\nnames: [fl.example.org, 10.1.2.3]\nsites: [hospital-a, hospital-b]\n"
+NOW = datetime.now(UTC)
 
 
 def provisioned(folder: Path, text: str = TEXT) -> Path:
@@ -20,6 +22,12 @@ def provisioned(folder: Path, text: str = TEXT) -> Path:
     (folder / "federation.yaml").write_text(text)
     provision(folder / "federation.yaml", folder / "study")
     return folder / "study"
+
+
+def again(folder: Path, text: str = TEXT, now: datetime = NOW) -> list[str]:
+    """Provision a folder another time; what that says."""
+    (folder.parent / "new.yaml").write_text(text)
+    return provision(folder.parent / "new.yaml", folder, now)
 
 
 def altered(kit: Path, to: Path, change: Callable[[dict[str, bytes]], object]) -> Path:

@@ -8,24 +8,21 @@ from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import OverrideType
+from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf
 
 import gliofed.configs
 
 CONFIGS = Path(gliofed.configs.__file__).parent
 
-SMALL = (
-    "model=unet",
-    "data.size=[16,16,16]",
-    "data.patch=[16,16,16]",
-    "data.radius_max=6",
+SMALL_DATA = (
+    "data.size=[8,8,8]",
+    "data.patch=[8,8,8]",
+    "data.radius_min=1",
+    "data.radius_max=2",
     "data.patients=3",
-    "train.steps=2",
-    "rounds=2",
-    "round.deadline=600",
-    "round.join=1",
 )
+SMALL = ("model=unet", *SMALL_DATA, "train.steps=2", "rounds=2", "round.deadline=600", "round.join=1")
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -44,13 +41,18 @@ def _as_given(overrides: tuple[str, ...]) -> dict[str, Any]:
 
     Hydra takes a fifth of a second to compose the choices of groups; single settings go in afterwards, as it does it.
     """
-    parsed = [OverridesParser.create().parse_override(word) for word in overrides]
+    parsed = [_parsed(word) for word in overrides]
     single = [word.type == OverrideType.CHANGE and not (CONFIGS / word.key_or_group).is_dir() for word in parsed]
     config = deepcopy(_chosen(tuple(word for word, one in zip(overrides, single, strict=True) if not one)))
     for word in compress(parsed, single):
         OmegaConf.update(config, word.key_or_group, word.value(), merge=True)
     values: Any = OmegaConf.to_container(config, resolve=True)
     return values
+
+
+@lru_cache
+def _parsed(word: str) -> Override:
+    return OverridesParser.create().parse_override(word)
 
 
 @lru_cache

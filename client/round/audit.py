@@ -24,7 +24,6 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gliofed.client.round.limits import check_size
 from gliofed.client.round.outbox import outbox_of
 from gliofed.client.round.policy import (
     DeclinedError,
@@ -41,7 +40,7 @@ from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import MessageError, Reply, Request
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.signatures import holds, records_sha256, server_key, sign
-from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.site_config import PolicyConfig, SiteConfig
 
 WAIT = 10.0  # seconds for another message's line: writing one takes milliseconds
 DAY = timedelta(hours=24)
@@ -101,7 +100,7 @@ class Audit:
                 if isinstance(reading, MessageError):
                     raise reading
                 check_run(policy, request.config)
-                check_size(policy, request.config)
+                _check_size(policy, request.config)
                 if not stored:  # the work is done already
                     check_hours(policy, now.astimezone().time())
                 if trains and not stored and policy.max_rounds_a_day is not None:
@@ -150,7 +149,7 @@ class Audit:
         """
         try:
             check_run(self._site.policy, run)
-            check_size(self._site.policy, run)
+            _check_size(self._site.policy, run)
         except DeclinedError:
             return {}  # said once the request is noted
         return data_reading(run)
@@ -203,6 +202,13 @@ def _rounds_since(log: Chain, since: datetime) -> int:
         and datetime.fromisoformat(event["time"]) > since
         for event in log.events()
     )
+
+
+def _check_size(policy: PolicyConfig, run: RunConfig) -> None:
+    # PyTorch comes with it, which the SuperNode, that writes here too, does without.
+    from gliofed.client.round.limits import check_size
+
+    check_size(policy, run)
 
 
 def _now() -> datetime:

@@ -1,18 +1,11 @@
-"""Kill a private federation in the middle of round 2 of 3, and resume it twice with the command.
+"""Kill a private federation in the middle of round 2 of 3, and resume it twice with the command."""
 
-usage: kill_private.py FOLDER MECHANISM...   (prints a line of JSON: mechanism -> how the three processes ended)
-"""
-
-import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import monai.data.synthetic  # noqa: F401  # once here, and not in every fork
-import torch
-import torch._dynamo  # two seconds that an optimiser would take at its first step
-from kill_and_resume import end_of, in_fork, on_call
+from forks import end_of, in_fork, on_call
 from small_run import composed
 
 import gliofed.client.round.privacy
@@ -73,8 +66,8 @@ def resume(out: Path, output: Path) -> None:
         os._exit(int(end.code or 0))
 
 
-def ends_of(folder: Path, mechanism: str) -> list[int]:
-    """Kill, resume and resume; keep what the command printed, and the history after each."""
+def kill_and_resume_twice(folder: Path, mechanism: str) -> list[int]:
+    """How the three processes ended; keeps what the command printed, and the history after each resume."""
     out = folder / "out"
     ends = [end_of(in_fork(lambda: run(out, mechanism)))]
     for number in (1, 2):
@@ -82,14 +75,3 @@ def ends_of(folder: Path, mechanism: str) -> list[int]:
         ends.append(end_of(in_fork(lambda output=output: resume(out, output))))  # type: ignore[misc]
         (folder / f"history-{number}.jsonl").write_bytes((out / "history.jsonl").read_bytes())
     return ends
-
-
-def main(folder: Path, mechanisms: list[str]) -> None:
-    torch.set_num_threads(1)
-    os.fsync = lambda descriptor: None  # as in conftest.py: the system still has what a killed process wrote
-    composed(*WORDS)
-    print(json.dumps({mechanism: ends_of(folder / mechanism, mechanism) for mechanism in mechanisms}))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])

@@ -45,16 +45,16 @@ SEEN_AS_NAN = ("inf", "shape", "zero_patients")
 
 @pytest.fixture(scope="module")
 def honest_mean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
-    """Two rounds of the three others: the same, whatever the fourth does."""
-    honest = ["site-1", "site-3", "site-4"]
-    return mean_without_flower(composed("sites=4"), tmp_path_factory.mktemp("plain"), honest)
+    """Two rounds of the two others: the same, whatever the third does."""
+    honest = ["site-1", "site-3"]
+    return mean_without_flower(composed("sites=3"), tmp_path_factory.mktemp("plain"), honest)
 
 
 @pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.slow) if f in SEEN_AS_NAN else f for f in FAULTS])
-def test_one_bad_site_of_four_does_not_count(
+def test_one_bad_site_of_three_does_not_count(
     values: Values, out: Path, honest_mean: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    overrides = ["sites=4", f"faults={{site-2:{fault}}}", f"out={out}"]
+    overrides = ["sites=3", f"faults={{site-2:{fault}}}", f"out={out}"]
     if fault == "hang":
         time_is_over(monkeypatch, 2, "train")
     outcome = simulate(values(*overrides))
@@ -68,8 +68,8 @@ def test_one_bad_site_of_four_does_not_count(
         else:
             assert line["status"] == status
             assert reason in line["reason"]
-        others = [event["sites"][site]["status"] for site in ("site-1", "site-3", "site-4")]
-        assert others == ["counted"] * 3
+        others = [event["sites"][site]["status"] for site in ("site-1", "site-3")]
+        assert others == ["counted"] * 2
     assert_close(model_of(out), honest_mean, rtol=0, atol=0)
 
 
@@ -96,11 +96,11 @@ def test_a_site_that_hangs_elsewhere_is_named_and_asked_once(
 
     monkeypatch.setattr(gliofed.client.round.work, work, hang)
     time_is_over(monkeypatch, 2, {"prepare": "query"}.get(work, work))
-    outcome = simulate(values("sites=4", "rounds=2", f"at_once={at_once}", f"out={out}"))
+    outcome = simulate(values("sites=3", "rounds=2", f"at_once={at_once}", f"out={out}"))
     release.set()
     assert outcome.hung
     first, second = (event["sites"] for event in rounds_of(out))
-    assert first.keys() == second.keys() == {"site-1", "site-2", "site-3", "site-4"}
+    assert first.keys() == second.keys() == {"site-1", "site-2", "site-3"}
     expected = {"prepare": ("late", "no answer"), "evaluate": ("counted", "evaluation late")}[work]
     assert first["site-2"]["status"] == expected[0]
     assert first["site-2"]["reason"].startswith(expected[1])
@@ -148,13 +148,13 @@ def test_a_flipped_update_is_clipped_to_the_size_of_the_others(values: Values, o
 
 def test_a_site_that_claims_a_billion_patients_counts_as_many_as_agreed(values: Values, tmp_path: Path) -> None:
     """The weights are those of the same update with its number as agreed; what it says of its Dice counts nothing."""
-    simulate(values("sites=4", "data.validation=0.3", "faults={site-2:claim}", f"out={tmp_path / 'claim'}"))
+    simulate(values("sites=3", "data.validation=0.3", "faults={site-2:claim}", f"out={tmp_path / 'claim'}"))
     first, second = rounds_of(tmp_path / "claim")
     for event in (first, second):
         line = event["sites"]["site-2"]
         assert (line["status"], line["patients"], line["claimed"], line["evaluate"]) == ("counted", 3, 10**9, None)
         assert "more than the 3 that were agreed" in line["reason"]
-    settings, run = values("sites=4", "data.validation=0.3"), parse_settings(values("data.validation=0.3"))[0]
+    settings, run = values("sites=3", "data.validation=0.3"), parse_settings(values("data.validation=0.3"))[0]
     weights = travelling(initial_model(run))
     for number in (1, 2):
         request = Request(run_id="oracle", round=number, config=run, weights=weights_to_bytes(weights))
@@ -185,7 +185,7 @@ def test_a_norm_on_few_values_is_clamped(values: Values, out: Path) -> None:
 def test_bounds_that_nobody_meets_change_nothing(values: Values, tmp_path: Path) -> None:
     """Bit for bit."""
     for name, words in {"bounded": (), "free": ("fold.clip=null", "fold.max_share=1")}.items():
-        simulate(values("sites=3", *words, f"out={tmp_path / name}", f"data.root={tmp_path / 'data'}"))
+        simulate(values("sites=3", "rounds=1", *words, f"out={tmp_path / name}", f"data.root={tmp_path / 'data'}"))
     assert_close(model_of(tmp_path / "bounded"), model_of(tmp_path / "free"), rtol=0, atol=0)
     lines = [line for event in rounds_of(tmp_path / "bounded") for line in event["sites"].values()]
     assert not any({"clipped", "peak", "share_before"} & line.keys() for line in lines)
@@ -197,7 +197,7 @@ GRADING = ("model=cnn_lstm", "data=phantom", "data.patients=4", "data.resolution
 @pytest.mark.parametrize("words", [SMALL, GRADING], ids=["segmentation", "grading"])
 def test_changed_samples_make_another_honest_looking_update(words: tuple[str, ...], tmp_path: Path) -> None:
     """Of both tasks: it differs from the honest one, and is of about its size."""
-    always = ("sites=3", "rounds=1", "train.steps=2", f"data.root={tmp_path / 'data'}", "round.evaluate_every=0")
+    always = ("sites=2", "rounds=1", "train.steps=2", f"data.root={tmp_path / 'data'}", "round.evaluate_every=0")
     models = []
     for fault in ("null", "{site-2:label_flip}", "{site-2:backdoor}"):
         out = tmp_path / fault.strip("{}").replace(":", "-")

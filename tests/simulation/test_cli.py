@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import as_given
+from small_run import SMALL_DATA, as_given
 
 import gliofed.configs
 from gliofed.shared.data.volume import DataError
@@ -24,32 +24,33 @@ GROUPS = sorted(
 )
 FOLDER = ("data=folder", "data.labels=brats2020")
 
+# One for each place where the command finds a fault: what Hydra refuses, what is missing, ConfigError and DataError.
 WRONG_USE = {
     ("model=resnet",): ("model=resnet: unknown; there are clstm_unet3d, ",),
     ("sites=0",): ("sites=0", "greater than 0"),
-    ("sites=many",): ("sites=many",),
     ("train.stepz=3",): ("train.stepz: no such setting (did you mean train.steps?)",),
     ("rounds=2", "rounds"): ("rounds",),
     ("data=folder",): ("data.labels, data.root: must be given",),
-    (*FOLDER, "data.root=empty"): ("empty",),
-    (*FOLDER, "data.root=none"): ("none",),
     (*FOLDER, "data.root=maskless"): ("maskless", "mask"),
-    ("data=folder", "data.root=maskless", "data.labels=x"): ("data.labels=x", "brats2020"),
-    ("device=cuda:99",): ("device=cuda:99",),
-    ("resume=empty",): ("resume=", "run.json"),
     ("resume=empty", "rounds=3"): ("rounds=3",),
-    ("out=full",): ("out=", "resume="),
-    ("round=null",): ("round=None",),
     ("model=5",): ("must be a string",),
-    ("out=afile",): ("out=", "afile"),
-    ("model=unet", "+model.iterations=2"): ("model.iterations=2", "unet has no options"),
-    ("model=cnn_lstm", *FOLDER, "data.root=maskless"): ("maskless", "grade", "name_mapping.csv"),
     ("experiment=seed9",): ("seed9", "seed1_mock"),
     ("privacy.epsilon=3",): ("privacy.epsilon", "privacy=dp_sgd"),  # and not without privacy, in silence
     ("+privacy.epsilon=3",): ("privacy.epsilon=3", "privacy=dp_sgd"),
     ("attack=[membership]", "run=full"): ("attack=", "membership"),
 }
 WRONG_SETTINGS = {
+    ("sites=many",): ("sites=many",),
+    (*FOLDER, "data.root=empty"): ("empty",),
+    (*FOLDER, "data.root=none"): ("none",),
+    ("data=folder", "data.root=maskless", "data.labels=x"): ("data.labels=x", "brats2020"),
+    ("device=cuda:99",): ("device=cuda:99",),
+    ("resume=empty",): ("resume=", "run.json"),
+    ("out=full",): ("out=", "resume="),
+    ("round=null",): ("round=None",),
+    ("out=afile",): ("out=", "afile"),
+    ("model=unet", "+model.iterations=2"): ("model.iterations=2", "unet has no options"),
+    ("model=cnn_lstm", *FOLDER, "data.root=maskless"): ("maskless", "grade", "name_mapping.csv"),
     ("faults={site-9:nan}",): ("site-9", "site-1"),
     ("faults={site-1:typo}",): ("typo", "nan"),
     ("train.epochs=1",): ("train.steps=8", "train.epochs=1"),
@@ -172,9 +173,8 @@ def test_found_from_any_directory(tmp_path: Path) -> None:
 
 def test_a_sweep_gives_every_run_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)  # Hydra notes its sweep there
-    small = ["data.size=[16,16,16]", "data.patch=[16,16,16]", "data.radius_max=6", "data.patients=2", "rounds=1"]
     epoch = ["train.steps=null", "train.epochs=1"]  # Hydra's own choice() takes no null
-    words = ["-m", "sites=1", *epoch, "model=unet,clstm_unet3d", *small, f"out={tmp_path / 'out'}"]
+    words = ["-m", "sites=1", *epoch, "model=unet,clstm_unet3d", *SMALL_DATA, "rounds=1", f"out={tmp_path / 'out'}"]
     assert status_of(monkeypatch, *words) == 0
     assert len(list(tmp_path.glob("out/*/history.jsonl"))) == len(list(tmp_path.glob("out/*/curves.png"))) == 2
     assert {path.name for path in tmp_path.glob("out/*.png")} == {"losses.png", "dice.png"}  # of both together
@@ -185,9 +185,8 @@ def test_a_sweep_goes_on_after_a_run_that_cannot_be(
 ) -> None:
     """And a setting that only the swept choices have, or that is a list, is given to every run."""
     monkeypatch.chdir(tmp_path)
-    small = ["data.size=[16,16,16]", "data.patch=[16,16,16]", "data.radius_max=6", "data.patients=2", "rounds=1"]
     swept = ["strategy=fedadam,fedavgm", "strategy.momentum=0.5", "data.modalities=[t9],[t1]"]
-    words = ["-m", "model=unet", *swept, "sites=1", "train.steps=1", *small, f"out={tmp_path / 'out'}"]
+    words = ["-m", "model=unet", *swept, "sites=1", "train.steps=1", *SMALL_DATA, "rounds=1", f"out={tmp_path / 'out'}"]
     assert status_of(monkeypatch, *words) == 2
     assert "t9 is not of data=mock" in capsys.readouterr().err
     runs = list(tmp_path.glob("out/*/curves.png"))

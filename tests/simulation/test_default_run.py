@@ -11,7 +11,7 @@ from small_run import as_given
 from gliofed.simulation.simulate import simulate
 
 COMMAND = str(Path(sys.executable).with_name("gliofed-simulate"))
-TINY = ("data.resolution=8", "data.patch=[16,16,16]", "data.patients=3", "train.steps=1", "rounds=1")
+TINY = ("data.resolution=8", "data.patch=[8,8,8]", "data.patients=3", "train.steps=1", "rounds=1")
 
 
 def events(out: Path) -> list[dict[str, object]]:

@@ -13,6 +13,8 @@ from plain_federation import sites_of
 from small_run import composed
 
 from gliofed.client.doctor.manifest import admit
+from gliofed.client.round.ledger import read_ledger
+from gliofed.shared.messages import CODES
 from gliofed.simulation.settings import parse_settings
 
 HERE = Path(__file__).parent
@@ -25,13 +27,17 @@ POINTS = (
 )
 MORE = ("asking", "folding", "checkpoint-saved", "last-model-exported")
 """Each beside one of those above, with the same on disk but for a file."""
+MECHANISMS = ("dp_sgd", "local_update", "central")
+BUDGET = 8.0
+"""privacy.epsilon, by default."""
 
 
 @pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
-    """Kill and resume at every point that is asked for, in one go."""
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Kill and resume all that is asked for, in one go: importing takes longer than most of it."""
     folder = tmp_path_factory.mktemp("runs")
-    chosen = {str(word) for word in (*POINTS, *MORE) for item in request.session.items if f"[{word}]" in item.name}
+    names = [item.name for item in request.session.items if "runs" in getattr(item, "fixturenames", ())]
+    chosen = {word for word in (*POINTS, *MORE, *MECHANISMS) if any(f"[{word}]" in name for name in names)}
     path = os.pathsep.join([str(HERE.parent), str(HERE.parent.parent)])
     done = subprocess.run(
         [sys.executable, str(HERE / "kill_and_resume.py"), str(folder), *sorted(chosen)],
@@ -41,7 +47,7 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    ends: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    ends: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return folder, ends
 
 
@@ -52,7 +58,7 @@ def rounds_of(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("point", [*POINTS, *(pytest.param(point, marks=pytest.mark.slow) for point in MORE)])
-def test_killed_and_resumed_is_the_same(runs: tuple[Path, dict[str, int]], point: str) -> None:
+def test_killed_and_resumed_is_the_same(runs: tuple[Path, dict[str, Any]], point: str) -> None:
     folder, ends = runs
     assert ends["undisturbed"] == 0
     assert ends[point] == -signal.SIGKILL
@@ -74,3 +80,43 @@ def test_a_run_may_be_moved_with_its_data(tmp_path: Path) -> None:
         assert len(cases) == values["data"]["patients"]
         if folder.name == "here":
             folder.rename(tmp_path / "there")
+
+
+def events_of(history: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in history.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "mechanism", ["dp_sgd", *(pytest.param(word, marks=pytest.mark.slow) for word in MECHANISMS[1:])]
+)
+def test_a_private_run_that_is_killed_in_a_round_ends_with_a_model(
+    runs: tuple[Path, dict[str, Any]], mechanism: str
+) -> None:
+    """Round 2 of 3 is charged twice, so that the budget is spent after it. Resumed again, it says the same."""
+    folder = runs[0] / mechanism
+    assert runs[1][mechanism] == [-signal.SIGKILL, 3, 3]
+    out, events = folder / "out", events_of(folder / "history-1.jsonl")
+    end = events[-1]
+    assert (end["event"], end["status"]) == ("end", "incomplete")
+    assert "spent" in end["reason"] and end["reason"].endswith("the model is that of round 2")
+    for resumed in ("resume-1.txt", "resume-2.txt"):
+        assert f"incomplete: {end['reason']}, in {out}/model" in (folder / resumed).read_text()
+    assert (folder / "history-2.jsonl").read_bytes() == (folder / "history-1.jsonl").read_bytes()
+    assert json.loads((out / "model/model.json").read_text())["round"] == 2
+    saved = out / "checkpoints/round-0002/model.safetensors"
+    assert (out / "model/model.safetensors").read_bytes() == saved.read_bytes()
+    assert [event["round"] for event in events if event["event"] == "round"] == [1, 2]
+    (failed,) = (event for event in events if event["event"] == "round_failed")
+    if mechanism == "central":
+        assert [event["of_round"] for event in events if event["event"] == "charge"] == [1, 2, 2]
+        return
+    charged = {}
+    for work in sorted((out / "sites").iterdir()):
+        ledger = read_ledger(work / "ledger")
+        assert ledger is not None and ledger.epsilon() <= BUDGET and ledger.private
+        charged[work.name] = [charge.round for charge in ledger.charges if charge.what == "train"]
+    # The one whose reply was stored before the kill is charged for each round once; either may be first.
+    again, once = sorted(charged, key=lambda site: charged[site])
+    assert (charged[again], charged[once]) == ([1, 2, 2], [1, 2, 3])
+    assert (failed["sites"][once]["status"], failed["sites"][again]["status"]) == ("counted", "declined")
+    assert failed["sites"][again]["reason"] == CODES["budget"]

@@ -26,9 +26,9 @@ from gliofed.simulation.simulate import simulate
 Values = Callable[..., dict[str, Any]]
 
 
-@pytest.mark.parametrize("rounds", [1, 3])
+@pytest.mark.parametrize("rounds", [1, 2])
 def test_one_site_is_local_training(values: Values, out: Path, tmp_path: Path, rounds: int) -> None:
-    """FedAvg of one site is that site's training: three rounds are three loops in a row.
+    """FedAvg of one site is that site's training: two rounds are two loops in a row.
 
     But for one thing: an update is a difference, and w + (w' - w) is not w' in the last bit. AdamW's first steps, of
     3e-3 whatever the gradient, make much of a bit; so the loops end each round in the same way.
@@ -61,9 +61,9 @@ def test_a_federation_is_its_arithmetic(values: Values, out: Path, tmp_path: Pat
 def test_the_order_of_answers_does_not_show(values: Values, tmp_path: Path) -> None:
     """Bit for bit the same, whether sites take turns or work side by side."""
     models = []
-    for at_once in (1, 4):
+    for at_once in (1, 3):
         out = tmp_path / str(at_once)
-        simulate(values(f"at_once={at_once}", f"out={out}"))
+        simulate(values("sites=3", "rounds=1", f"at_once={at_once}", f"out={out}"))
         models.append(model_of(out))
     assert_close(models[0], models[1], rtol=0, atol=0)
 
@@ -113,7 +113,7 @@ def test_history_has_what_its_readers_need(values: Values, out: Path) -> None:
 
 def test_going_back_to_an_older_checkpoint(values: Values, out: Path) -> None:
     """A damaged file is named; without that round, the run goes on from the one before, to the same end."""
-    settings = values("sites=2", "rounds=2", f"out={out}")
+    settings = values("sites=1", "rounds=2", f"out={out}")
     simulate(settings)
     model = (out / "model" / "model.safetensors").read_bytes()
     history = (out / "history.jsonl").read_text().splitlines(keepends=True)
@@ -140,7 +140,7 @@ def test_codecs_agree_to_their_precision(values: Values, tmp_path: Path) -> None
     """int8 rounds an update to 127 steps; the weights differ by little."""
     models = {}
     for codec in ("fp32", "fp16", "int8"):
-        simulate(values("sites=2", "rounds=1", f"codec={codec}", f"out={tmp_path / codec}"))
+        simulate(values("sites=1", "rounds=1", f"codec={codec}", f"out={tmp_path / codec}"))
         models[codec] = model_of(tmp_path / codec)
     assert_close(models["fp16"], models["fp32"], rtol=1e-3, atol=1e-4)
     assert_close(models["int8"], models["fp32"], rtol=0.05, atol=1e-3)

@@ -44,6 +44,12 @@ def site(scans: Path, tmp_path: Path) -> SiteConfig:
 
 
 @pytest.fixture
+def run_config(run_config: Config) -> Config:
+    """Runs whose patch can be halved once."""
+    return lambda *words: run_config("data.patch=[16,16,16]", *words)
+
+
+@pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The edges that were trained with, voxels; those above 8 do not fit."""
     edges: list[int] = []

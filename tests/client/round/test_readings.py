@@ -31,7 +31,7 @@ READINGS = {
     "modalities": ("data.modalities=[t2]",),
     "regions": ("data.regions=[et]",),
     "spacing": ("data.spacing=[2,1,1]",),
-    "block": ("task=grading", "model=cnn_lstm", "data.patch=[8,8,8]"),
+    "block": ("task=grading", "model=cnn_lstm", "data.patch=[16,16,16]"),
     "window": ("model=clstm_unet3d", "data.window=9"),
 }
 

@@ -30,8 +30,10 @@ from gliofed.shared.site_config import PolicyConfig, SiteConfig
 from gliofed.simulation.grid import LocalGrid
 
 gliofed.client.round.watchdog.GRACE = {grace}
-# In place of the real one, which loads PyTorch.
+# In place of the real ones, which load PyTorch.
 sys.modules["gliofed.client.round.work"] = types.SimpleNamespace(train=lambda site, request: ({work}))
+sys.modules["gliofed.client.round.limits"] = types.SimpleNamespace(check_size=lambda policy, run: None)
+sys.modules["gliofed.shared.tasks"] = types.SimpleNamespace(reading_of=lambda run: "visits")
 site = SiteConfig(name="a", root="scans", labels="mock", work=sys.argv[1], policy=PolicyConfig(max_minutes=0.02))
 app = make_client_app(lambda _: site, watched=True)
 LocalGrid(app, {{}}, 1, 1.0)

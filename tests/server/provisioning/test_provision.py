@@ -1,88 +1,28 @@
-"""gliofed-server provision: an authority that stays, certificates that a TLS client believes, and kits."""
+"""gliofed-server provision: kits for the hospitals, and a folder that stays when it is done again."""
 
 import hashlib
 import os
 import pwd
 import shutil
-import ssl
 import stat
 import subprocess
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from small_federation import TEXT, provisioned, status
+from small_federation import NOW, TEXT, again, status
+from tls_handshake import handshake
 
 from gliofed.client.link.site_file import MIN_PATIENTS, read_site
 from gliofed.server.cli import main
 from gliofed.server.provisioning.acts import made_kits
-from gliofed.server.provisioning.certificates import ending_soon, load_authority, stale, write_certificate
 from gliofed.server.provisioning.provision import provision, renew
 from gliofed.shared.audit import audit_file, read_audit
 from gliofed.shared.keys import spoken
 from gliofed.shared.kit import kit_sha256, read_kit
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.site_config import PolicyConfig, SiteConfig
-
-NOW = datetime.now(UTC)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return provisioned(tmp_path_factory.mktemp("made"))
-
-
-@pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(made, tmp_path / "study"))
-
-
-def again(folder: Path, text: str = TEXT, now: datetime = NOW) -> list[str]:
-    (folder.parent / "new.yaml").write_text(text)
-    return provision(folder.parent / "new.yaml", folder, now)
-
-
-def handshake(certificate: Path, authority: Path, name: str) -> None:
-    """Both ends of a TLS handshake, without a network; strict, as Python is from 3.13 on."""
-    client = ssl.create_default_context(cafile=authority)
-    client.verify_flags |= ssl.VERIFY_X509_STRICT
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate, certificate.with_suffix(".key"))
-    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = client.wrap_bio(back, there, server_hostname=name), server.wrap_bio(there, back, server_side=True)
-    for _ in range(4):
-        for end in ends:
-            try:
-                end.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-    assert ends[0].version() == ends[1].version() == "TLSv1.3"
-
-
-@pytest.mark.parametrize("name", ["localhost", "fl.example.org", "10.1.2.3"])
-def test_tls_believes_the_right_names(made: Path, name: str) -> None:
-    handshake(made / "server/server.crt", made / "ca/ca.crt", name)
-
-
-def test_tls_refuses_wrong_name_and_wrong_authority(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
-        handshake(made / "server/server.crt", made / "ca/ca.crt", "evil.example.org")
-    handshake(made / "server/link.crt", made / "ca/ca.crt", "127.0.0.1")
-    with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):  # the proxy's names are not the SuperLink's
-        handshake(made / "server/link.crt", made / "ca/ca.crt", "fl.example.org")
-    other = provisioned(tmp_path)
-    with pytest.raises(ssl.SSLCertVerificationError, match="verify failed"):
-        handshake(made / "server/server.crt", other / "ca/ca.crt", "localhost")
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
-def test_openssl_agrees(made: Path) -> None:
-    paths = [str(made / name) for name in ("ca/ca.crt", "server/server.crt", "server/link.crt")]
-    words = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", "-CAfile", *paths]
-    subprocess.run(words, check=True, capture_output=True)
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="coreutils are not installed")
@@ -148,46 +88,6 @@ def test_the_copy_inside_means_the_same_folder(folder: Path) -> None:
     assert not (folder / "study").exists()
 
 
-def test_ends_soon(folder: Path) -> None:
-    assert ending_soon(folder, NOW + timedelta(days=794)) == []
-    soon, late = NOW + timedelta(days=800), NOW + timedelta(days=830)
-    assert [" ends on " in line for line in ending_soon(folder, soon)] == [True, True]
-    assert all(" ended on " in line and "gliofed-server renew" in line for line in ending_soon(folder, late))
-    assert sum("the old one ends on" in line for line in again(folder, now=soon)) == 2
-    assert ending_soon(folder, soon) == []
-
-
-def test_authority_that_ends(folder: Path) -> None:
-    """No certificate outlasts it, and afterwards none is made."""
-    renew(folder, NOW + timedelta(days=3640))
-    last = x509.load_pem_x509_certificate((folder / "server/server.crt").read_bytes()).not_valid_after_utc
-    authority = load_authority(folder)
-    assert authority is not None and last == authority.certificate.not_valid_after_utc
-    assert "ca/ca.crt ends on" in ending_soon(folder, NOW + timedelta(days=3640))[0]
-    with pytest.raises(ConfigError, match="ended on"):
-        renew(folder, NOW + timedelta(days=3660))
-
-
-def test_renew(folder: Path) -> None:
-    before, authority = (folder / "server/server.crt").read_bytes(), (folder / "ca/ca.crt").read_bytes()
-    assert len(renew(folder)) == 2
-    assert (folder / "server/server.crt").read_bytes() != before
-    assert (folder / "ca/ca.crt").read_bytes() == authority
-    handshake(folder / "server/server.crt", folder / "ca/ca.crt", "localhost")
-
-
-def test_killed_between_key_and_certificate(folder: Path) -> None:
-    """The pair does not fit then, and the next provision mends it."""
-    authority = load_authority(folder)
-    assert authority is not None
-    old = (folder / "server/server.crt").read_bytes()
-    write_certificate(folder / "server/server.crt", authority, ["localhost"], 31, NOW)
-    (folder / "server/server.crt").write_bytes(old)
-    assert stale(folder / "server/server.crt", authority, ("x",), NOW) == "the old one had another key"
-    assert any("another key" in line for line in again(folder))
-    handshake(folder / "server/server.crt", folder / "ca/ca.crt", "localhost")
-
-
 def test_the_authoritys_key_may_be_elsewhere(folder: Path) -> None:
     """Only a new certificate needs it; new code, or a new site, does not."""
     (folder / "ca/ca.key").rename(folder / "taken.key")
@@ -229,22 +129,6 @@ def test_killed_before_the_file_is_written(folder: Path, monkeypatch: pytest.Mon
     assert "ca: kept" in said
     handshake(new / "server/server.crt", new / "ca/ca.crt", "10.9.9.9")
     assert "10.9.9.9" in (new / "federation.yaml").read_text()
-
-
-@pytest.mark.parametrize("lost", [["ca.crt"], ["ca.key", "ca.crt"]])
-def test_authority_is_never_made_anew(folder: Path, lost: list[str]) -> None:
-    for name in lost:
-        (folder / "ca" / name).unlink()
-    left = sorted(path.name for path in (folder / "ca").iterdir())
-    with pytest.raises(ConfigError, match=r"missing.*restore it from a copy"):
-        again(folder)
-    assert sorted(path.name for path in (folder / "ca").iterdir()) == left
-
-
-def test_authority_of_another_key(folder: Path) -> None:
-    (folder / "ca/ca.key").write_bytes((folder / "server/server.key").read_bytes())
-    with pytest.raises(ConfigError, match=r"not the key of ca\.crt"):
-        again(folder)
 
 
 def test_joined_site_is_told_of_new_code(folder: Path) -> None:

@@ -1,0 +1,50 @@
+"""A process that is forked, and killed at a point of its work; importing again would take seconds."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+Original = Callable[..., Any]
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def on_call(owner: Any, name: str, number: int, *, after: bool) -> Callable[[], None]:
+    """Make a function that patches `owner.name` to kill the process at its call `number`."""
+
+    def patch() -> None:
+        original: Original = getattr(owner, name)
+        calls = 0
+
+        def patched(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number and not after:
+                die()
+            result = original(*args, **kwargs)
+            if calls == number:
+                die()
+            return result
+
+        setattr(owner, name, patched)
+
+    return patch
+
+
+def in_fork(work: Callable[[], object]) -> int:
+    """Start `work` in a child; return its process id."""
+    pid = os.fork()
+    if pid == 0:
+        sys.stdout = open(os.devnull, "w")
+        work()
+        os._exit(0)
+    return pid
+
+
+def end_of(pid: int) -> int:
+    """Exit code of a child, or minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
