@@ -1,6 +1,7 @@
 """What is installed: a wheel and an sdist hold gliofed/ alone, and its commands run with no checkout in sight."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +14,8 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
+
+from gliofed.shared.code import build_code, files_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,17 +40,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built(ROOT, tmp_path_factory.mktemp("wheel"), "-t", "wheel")[0]
 
 
-@pytest.fixture(scope="module")
-def apart(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the commands in an environment that has the wheel, and of this one's packages all but gliofed."""
-    folder = tmp_path_factory.mktemp("apart")
+def environment(folder: Path) -> Path:
+    """Make an environment with the packages of this one, but for gliofed, and return its Python."""
     venv.create(folder, with_pip=False)
     python = folder / "bin/python"
-    run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel)
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     # A path only: the .pth of an editable gliofed in that folder is not read.
     (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return folder / "bin"
+    return python
+
+
+@pytest.fixture(scope="module")
+def apart(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the commands in an environment that has the wheel."""
+    python = environment(tmp_path_factory.mktemp("apart"))
+    run(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel)
+    return python.parent
 
 
 def outside() -> Mapping[str, str]:
@@ -85,3 +93,21 @@ def test_the_commands_of_a_wheel(apart: Path, tmp_path: Path) -> None:
     run(apart / "gliofed-client", "predict", "model=run/model", *data, "out=masks", **given)
     assert list(tmp_path.glob("masks/**/*.nii.gz"))
     assert "gliofed-server" in run(apart / "gliofed-server", "--help", **given)
+
+
+@pytest.mark.slow  # trains
+def test_a_bundle_needs_nothing_that_is_installed_but_other_packages(tmp_path: Path) -> None:
+    """What hospitals approve is all that runs; the simulation, which is in no bundle, only asks its ends."""
+    python, code = environment(tmp_path / "bare"), tmp_path / "code"
+    for name, content in files_of(build_code()).items():
+        (code / name).parent.mkdir(parents=True, exist_ok=True)
+        (code / name).write_bytes(content)
+    shutil.copytree(ROOT / "simulation", code / "gliofed/simulation")
+    ends = "import gliofed.client.deployed, gliofed.server.deployed"
+    given = {"cwd": tmp_path, "env": outside()}
+    done = subprocess.run([python, "-c", ends], capture_output=True, text=True, **given)
+    assert done.returncode and "No module named 'gliofed'" in done.stderr
+    given["env"] = given["env"] | {"PYTHONPATH": str(code)}
+    run(python, "-c", ends, **given)
+    words = ("rounds=1", "train.steps=1", "data.patients=4", "out=run")
+    run(python, "-c", "from gliofed.simulation.cli import main; main()", *words, **given)
