@@ -19,7 +19,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from gliofed.client.doctor.consent import hold_patients, read_consent
-from gliofed.client.doctor.examine import examine, spread
+from gliofed.client.doctor.examine import do_each, examine
 from gliofed.client.doctor.findings import MASK, Finding, Purpose, Task, of_stray
 from gliofed.client.doctor.judgement import CaseReport, judge
 from gliofed.client.doctor.manifest import admit, freeze
@@ -154,7 +154,7 @@ def _prepare(site: SiteConfig, settings: Settings, workers: int) -> None:
                 done += 1
                 progress.report(done, len(patients))
 
-            spread(partial(_prepare_patient, site=site, data=data, reading=reading), patients, workers, count)
+            do_each(partial(_prepare_patient, site=site, data=data, reading=reading), patients, workers, count)
         cohort = open_cohort(site, data, reading, admitted)
     left_out = f"; left out: {in_words(cohort.left_out)}" if cohort.left_out else ""
     print(

@@ -38,12 +38,19 @@ def examine(
         if report:
             report(len(seen), len(cases))
 
-    if min(workers, len(cases)) <= 1:
-        for index, case in enumerate(cases):
-            done(index, look(case))
-    else:
-        spread(look, cases, min(workers, len(cases)), done)
+    do_each(look, cases, workers, done)
     return [seen[index] for index in range(len(cases))]
+
+
+def do_each(
+    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, done: Callable[[int, Result | None], None]
+) -> None:
+    """Do each job; `done` hears its index and its result. One worker is this process; see `spread` for more."""
+    if min(workers, len(jobs)) <= 1:
+        for index, job in enumerate(jobs):
+            done(index, work(job))
+    else:
+        spread(work, jobs, min(workers, len(jobs)), done)
 
 
 def spread(

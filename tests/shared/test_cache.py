@@ -2,10 +2,9 @@
 
 import errno
 import os
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
+from threading import Barrier
 
 import nibabel as nib
 import numpy as np
@@ -213,39 +212,20 @@ def test_a_full_disk_leaves_nothing_half(cases, tmp_path, monkeypatch):
     assert open_entry(prepare(cases, DATA, cache)).mask.any()
 
 
-def test_two_processes_may_prepare_at_once(cases, tmp_path):
-    """Both get the one entry; the later rename meets a full folder and gives way."""
-    code = (
-        "import sys, time; from pathlib import Path; from gliofed.shared.data import prepare\n"
-        "from gliofed.shared.data.layouts import find_cases; from tests_data import DATA\n"
-    )
-    (tmp_path / "tests_data.py").write_text(f"from gliofed.shared.config import DataConfig\nDATA = {DATA!r}\n")
-    code += (
-        "root, out, me, other = map(Path, sys.argv[1:]); cases = find_cases(root, 'brats2023')\n"
-        "arrays = prepare._segmentation\n"
-        "def meet(*a):\n"  # both are past the check for an entry before either writes one
-        "    me.touch()\n"
-        "    while not other.exists(): time.sleep(0.01)\n"
-        "    return arrays(*a)\n"
-        "prepare._segmentation = meet\n"
-        "print(prepare.prepare(cases, DATA, out))\n"
-    )
-    flags = [tmp_path / "one", tmp_path / "two"]
-    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, tmp_path / "scans", tmp_path / "cache", *order],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        for order in (flags, flags[::-1])
-    ]
-    answers = [process.communicate(timeout=PATIENCE)[0].strip() for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+def test_two_may_prepare_at_once(cases, tmp_path, monkeypatch):
+    """Processes or threads: both get the one entry; the later rename meets a full folder and gives way."""
+    met, arrays = Barrier(2, timeout=PATIENCE), preparing._segmentation
+
+    def meet(*given):  # both are past the check for an entry before either writes one
+        met.wait()
+        return arrays(*given)
+
+    monkeypatch.setattr(preparing, "_segmentation", meet)
+    with ThreadPoolExecutor(2) as both:
+        answers = list(both.map(lambda _: prepare(cases, DATA, tmp_path / "cache"), range(2)))
     assert answers[0] == answers[1]
-    assert [entry.name for entry in (tmp_path / "cache").iterdir()] == [Path(answers[0]).name]
-    assert open_entry(Path(answers[0])).image.shape[0] == 2
+    assert list((tmp_path / "cache").iterdir()) == [answers[0]]
+    assert open_entry(answers[0]).image.shape[0] == 2
 
 
 def test_a_case_with_two_files_for_one_image_is_left_out(cases, tmp_path):

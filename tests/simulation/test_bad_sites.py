@@ -191,7 +191,7 @@ def test_bounds_that_nobody_meets_change_nothing(values: Values, tmp_path: Path)
     assert not any({"clipped", "peak", "share_before"} & line.keys() for line in lines)
 
 
-GRADING = ("model=cnn_lstm", "data=phantom", "data.patients=4", "data.resolution=8.0", "data.patch=[8,8,8]")
+GRADING = ("model=cnn_lstm", "data=phantom", "data.patients=2", "data.resolution=8.0", "data.patch=[8,8,8]")
 
 
 @pytest.mark.parametrize("words", [SMALL, GRADING], ids=["segmentation", "grading"])

@@ -21,11 +21,10 @@ HERE = Path(__file__).parent
 POINTS = (
     "first-reply-spooled",
     "half-written-checkpoint",
-    "evaluating",
     "refused-half-set-aside",
     "history-half-written",
 )
-MORE = ("asking", "folding", "checkpoint-saved", "last-model-exported")
+MORE = ("asking", "evaluating", "folding", "checkpoint-saved", "last-model-exported")
 """Each beside one of those above, with the same on disk but for a file."""
 MECHANISMS = ("dp_sgd", "local_update", "central")
 BUDGET = 8.0

@@ -33,7 +33,8 @@ def test_one_site_is_local_training(values: Values, out: Path, tmp_path: Path, r
     But for one thing: an update is a difference, and w + (w' - w) is not w' in the last bit. AdamW's first steps, of
     3e-3 whatever the gradient, make much of a bit; so the loops end each round in the same way.
     """
-    settings = values("sites=1", f"rounds={rounds}", f"out={out}")
+    larger = "data.size=[16,16,16]"  # than a patch: where patches lie tells the rounds apart
+    settings = values("sites=1", f"rounds={rounds}", larger, f"out={out}")
     assert simulate(settings).status == "done"
     run, _ = parse_settings(settings)
     (site,) = sites_of(settings, run, tmp_path / "plain")

@@ -1,8 +1,10 @@
 """gliofed-client check: what it refuses in one sentence, where it writes, and what a work folder gets."""
 
+import pickle
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checked_folder import check
@@ -11,7 +13,8 @@ from omegaconf import OmegaConf
 
 import gliofed.configs
 import gliofed.shared.data.prepare
-from gliofed.client.doctor import manifest
+from gliofed.client.doctor import check_command, manifest
+from gliofed.client.doctor.examine import do_each
 from gliofed.shared.data.dataset import open_cohort
 from gliofed.shared.site_config import CheckConfig, SiteConfig
 
@@ -68,6 +71,11 @@ def test_a_work_folder_gets_the_frozen_cohort_and_its_cache(
     root, work = tmp_path / "scans", tmp_path / "work"
     shutil.copytree(cases, root)
     next(root.glob("*/*_seg.nii.gz")).write_bytes(b"")
+
+    def as_sent(work: Any, *rest: Any) -> None:
+        do_each(pickle.loads(pickle.dumps(work)), *rest)
+
+    monkeypatch.setattr(check_command, "do_each", as_sent)  # with more workers it goes to other processes
     words = [f"data.root={root}", "data.labels=brats2020", "data.spacing=null", f"work={work}", f"out={tmp_path / 'o'}"]
     assert check(monkeypatch, *words) == 1
     assert "frozen and prepared: 1 patient to train" in capsys.readouterr().out

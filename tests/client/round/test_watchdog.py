@@ -30,6 +30,8 @@ from gliofed.shared.site_config import PolicyConfig, SiteConfig
 from gliofed.simulation.grid import LocalGrid
 
 gliofed.client.round.watchdog.GRACE = {grace}
+# Only the work on a request loads it: the SuperNode, which imports much of this too, runs for weeks without.
+assert "torch" not in sys.modules
 # In place of the real ones, which load PyTorch.
 sys.modules["gliofed.client.round.work"] = types.SimpleNamespace(train=lambda site, request: ({work}))
 sys.modules["gliofed.client.round.limits"] = types.SimpleNamespace(check_size=lambda policy, run: None)
