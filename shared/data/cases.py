@@ -37,7 +37,7 @@ class Case:
     twice: dict[str, list[Path]] = field(default_factory=dict)
     """Files by modality or MASK where there are several for one: none of them is in `images` or `mask`."""
     values: Annotated[dict[str, str], Field(exclude_if=not_)] = field(default_factory=dict)
-    """By column of `cases.csv`: what tasks are labelled with, but for the grade. No manifest lists none."""
+    """By column of `cases.csv`: what tasks are labelled with, but for the grade. Where empty, no manifest has it."""
 
     def value(self, label: Label) -> str | None:
         """What the visit is labelled with, where that is known."""
