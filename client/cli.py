@@ -43,7 +43,7 @@ ucsf_pdgm, lumiere, hd_glio.
 
 Settings of check
   data.modalities=[flair,t1,t1ce,t2]   images that a case must have
-  task=segmentation|grading            grading needs grades and no masks
+  {task} grading needs grades and no masks
   check.spacing=[0.2,10]               shortest and longest voxel edge, mm; see configs/check.yaml for the others
   work=DIR                             the site's work folder: freeze the cohort there and prepare its scans
   workers=N                            processes; else one for each core
@@ -94,7 +94,9 @@ def main() -> None:
 def _run() -> int:
     command, *words = sys.argv[1:] or ["--help"]
     if command in ("--help", "-h") or "--help" in words:
-        print(HELP)
+        from gliofed.shared.tasks import TASKS
+
+        print(HELP.replace("{task}", f"task={'|'.join(TASKS):<31}"))
         return 0
     if command == "check":
         return _check(words)

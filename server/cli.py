@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command", dest="command")
     report = commands.add_parser("report", help="show a run's rounds, sites and metrics, also while it runs")
     report.add_argument("run", type=path_word, help="the run's folder")
-    report.add_argument("--metric", help="such as loss, hd95_et or auc; else Dice, or accuracy of grading")
+    report.add_argument("--metric", help="such as loss, hd95_et or auc; else the one that its task shows first")
     report.add_argument("--json", action="store_true", help="the history's events as one JSON list")
     commands.add_parser("audit", help="verify RUN: check a run's log; copy RUN --site NAME", add_help=False)
     make = commands.add_parser("provision", help="make a federation's authority, certificates and kits, or what is new")
@@ -159,7 +159,8 @@ def _report(run: Path, metric: str | None, as_json: bool) -> None:
         return
     known = sorted({name for event in events for name in event.get("global") or {}})
     if metric is None:
-        metric = next((task.headline for task in TASKS.values() if task.headline in known), "dice")
+        headlines = [task.headline for task in TASKS.values()]
+        metric = next((name for name in headlines if name in known), headlines[0])
     if known and metric not in known:
         raise ConfigError(f"--metric {metric}: this run has {', '.join(known)}")
     Console().print(results_table(events, metric))

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import FailFast, Field
 
 from gliofed.shared.parse import Fraction, Name, Names, PositiveFloat, Seconds, Seed, SiteName, Strict
+from gliofed.shared.tasks import TASKS, TaskName
 
 Edge = Annotated[int, Field(gt=0, le=1024)]
 Spacing = Annotated[float, Field(ge=0.1, le=100)]
@@ -223,7 +224,7 @@ class RunConfig(Strict):
 
     seed: Seed
     """Of the first weights and, with site and round, of every patch."""
-    task: Literal["segmentation", "grading"]
+    task: TaskName
     """A key of `gliofed.shared.tasks.TASKS`."""
     rounds: Annotated[int, Field(gt=0, le=MOST_ROUNDS)]
     codec: Literal["fp32", "fp16", "int8"]
@@ -266,7 +267,7 @@ APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
         "train.epochs with a private update: the number of steps would tell the number of patients; give train.steps",
     ),
     (
-        lambda run: _dp_sgd(run) and run.task == "grading" and run.train.class_weights == "balanced",
+        lambda run: _dp_sgd(run) and bool(TASKS[run.task].classes) and run.train.class_weights == "balanced",
         "train.class_weights=balanced with privacy=dp_sgd: that counts patients; give weights, as [1.0,0.5], or null",
     ),
     (

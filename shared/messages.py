@@ -30,6 +30,8 @@ CODES = {
     "missing_mask": "no case of the site has a mask",
     "no_grade": "no patient of the site has a grade",
     "two_grades": "patients of the site have two grades each",
+    "no_label": "no patient of the site has the value that is to be learned",
+    "two_labels": "patients of the site have two values each of what is to be learned",
     "missing_modality": "no case of the site has every modality that the run reads",
     "label_values": "the site's masks have other values than its label scheme",
     "budget": "the site's privacy budget does not allow it",

@@ -1,11 +1,11 @@
 """Settings that are typed and checked: the fields that several groups share, and how a group is read."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from gliofed.shared.terminal import UserError
@@ -33,6 +33,18 @@ def matching(pattern: str, words: str) -> AfterValidator:
         return text
 
     return AfterValidator(check)
+
+
+def one_of(registry: Collection[str]) -> BeforeValidator:
+    """Take only a name that a registry has; it may get more later."""
+
+    def check(name: object) -> object:
+        if name not in list(registry):  # a list: what was given may have no hash
+            *others, last = map(repr, registry)
+            raise PydanticCustomError("one_of", f"must be {', '.join(others)} or {last}")
+        return name
+
+    return BeforeValidator(check)
 
 
 SITE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"

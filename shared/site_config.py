@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gliofed.shared.parse import Positive, PositiveFloat, SiteName, Strict, matching
+from gliofed.shared.tasks import TaskName
 
 _TIME = r"([01]\d|2[0-3]):[0-5]\d"
 Hours = Annotated[str, matching(f"{_TIME}-{_TIME}", "must be two times of day, as 20:00-06:00")]
@@ -19,7 +20,7 @@ class PolicyConfig(Strict):
     """Fewer training patients than this: the site does not train."""
     models: tuple[str, ...] | None = None
     """Names of allowed models."""
-    tasks: tuple[Literal["segmentation", "grading"], ...] | None = None
+    tasks: tuple[TaskName, ...] | None = None
     """Allowed tasks."""
     codecs: tuple[Literal["fp32", "fp16", "int8"], ...] | None = None
     """Allowed ways in which an update travels."""

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
-from gliofed.shared.tasks import model_of, reading_of
+from gliofed.shared.tasks import TASKS, model_of, reading_of
 
 MOST_PARAMETERS = 2**29
 """As fp32 2 GiB, which is what a message may have."""
@@ -69,7 +69,7 @@ def step_voxels(run: RunConfig) -> int:
 def _block(run: RunConfig) -> int:
     """Voxels of the largest block that `gliofed.shared.data.augment` may cut to turn and scale a patch."""
     augment, patch, spacing = run.train.augment, run.data.patch, run.data.spacing
-    if run.task == "grading" or not (augment.rotation or augment.scaling):
+    if TASKS[run.task].label or not (augment.rotation or augment.scaling):
         return prod(patch)
     edges = spacing if isinstance(spacing, tuple) else (1.0,) * 3
     diagonal = hypot(*(edge * voxels for edge, voxels in zip(edges, patch, strict=True))) * (1 + augment.scaling)

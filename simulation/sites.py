@@ -19,7 +19,7 @@ from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import absolute, write_json
 from gliofed.shared.parse import ConfigError, parse
 from gliofed.shared.site_config import SiteConfig
-from gliofed.shared.tasks import reading_of
+from gliofed.shared.tasks import TASKS, reading_of
 from gliofed.shared.wording import quantity
 from gliofed.simulation.mock import MockConfig, write_mock
 from gliofed.simulation.partition import AT_RANDOM, UNKNOWN, Dealing, classes, deal
@@ -29,14 +29,11 @@ from gliofed.simulation.profiles import Profile, profile
 Report = Callable[[int, int], None]
 """Called with the cases written so far and all there will be."""
 
-SOURCES: dict[str, tuple[type[Any], Callable[..., None], set[str]]] = {
-    "mock": (MockConfig, write_mock, {"t1"}),
-    "phantom": (PhantomConfig, write_phantoms, {"flair", "t1", "t1ce", "t2"}),
+SOURCES: dict[str, tuple[type[Any], Callable[..., None], set[str], set[str]]] = {
+    "mock": (MockConfig, write_mock, {"t1"}, set()),
+    "phantom": (PhantomConfig, write_phantoms, {"flair", "t1", "t1ce", "t2"}, {"grade"}),
 }
-"""Data that a simulation writes itself: its settings, the function that writes one site, and its modalities."""
-
-GRADED = ("phantom", "folder")
-"""Data that can have grades."""
+"""Data that a simulation writes itself: its settings, the function that writes one site, its modalities and labels."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def make_sites(
     if data["source"] == "folder":
         roots, labels = [str(absolute(str(data["root"])))] * sites, str(data["labels"])
         cohorts: list[tuple[str, ...] | None] = [*_deal(Path(roots[0]), labels, run, names, dealing, out, report)]
-        if run.task == "segmentation":
+        if TASKS[run.task].label is None:
             region_values(labels, run.data.regions)
     else:
         root = absolute(str(data["root"] or out / "data"))
@@ -115,10 +112,11 @@ def _write(
     report: Report,
 ) -> str:
     """Write every site's cases under `root`, unless they are there; return their label scheme."""
-    kind, write, modalities = SOURCES[source]
-    series = reading_of(run) == "series"
-    if run.task == "grading" and source not in GRADED:
-        raise ConfigError(f"data={source}: has no grades, which task=grading learns; use data={' or '.join(GRADED)}")
+    kind, write, modalities, labelled = SOURCES[source]
+    series, label = reading_of(run) == "series", TASKS[run.task].label
+    if label and (what := label.column) not in labelled:
+        use = " or ".join([*(name for name, each in SOURCES.items() if what in each[3]), "folder"])
+        raise ConfigError(f"data={source}: has no {what}s, which task={run.task} learns; use data={use}")
     visits = settings["visits"] or (run.data.window if series else 1)
     if series and visits < run.data.window:
         raise ConfigError(f"data.visits={visits}: fewer than data.window={run.data.window}, which the model reads")
@@ -128,7 +126,7 @@ def _write(
     written = "mock" if source == "mock" else "brats2023" if visits > 1 else "brats2020"
     if labels not in (None, written):
         raise ConfigError(f"data.labels={labels}: data={source} writes {written}; leave data.labels out")
-    if run.task == "segmentation":
+    if label is None:
         region_values(written, run.data.regions)
     config = parse(kind, dict(settings) | {"visits": visits, "seed": run.seed}, "data")
     _claim(root, {"source": source, "seed": run.seed, **settings, "visits": visits})
@@ -212,15 +210,12 @@ def _show(
 
 def _usable(cases: list[Case], run: RunConfig, root: Path) -> list[Case]:
     """The cases with what the task learns, and with the modalities that it needs."""
-    wanted = set(run.data.modalities)
-    if run.task == "grading":
-        labelled = [case for case in cases if case.grade]
+    wanted, label = set(run.data.modalities), TASKS[run.task].label
+    if label:
+        labelled = [case for case in cases if case.value(label)]
         found = [case for case in labelled if wanted & case.images.keys()]
-        missing = (
-            "no_grade",
-            "no patient has a grade; it comes from name_mapping.csv there, columns Grade (HGG or LGG) and "
-            "BraTS_2020_subject_ID (the case's folder), separated by commas",
-        )
+        source = label.source or f"the column {label.column} of cases.csv"
+        missing = label.missing, f"no patient has a {label.column}; it comes from {source}"
     else:
         labelled = [case for case in cases if case.mask is not None]
         found = [case for case in labelled if wanted <= case.images.keys()]
@@ -228,13 +223,13 @@ def _usable(cases: list[Case], run: RunConfig, root: Path) -> list[Case]:
     if not labelled:
         raise DataError(missing[0], f"data.root={root}: {missing[1]}")
     there = sorted({name for case in labelled for name in case.images})
-    if odd := wanted - set(there) if run.task == "grading" and found else set():
+    if odd := wanted - set(there) if label and found else set():
         raise DataError(
             "missing_modality",
             f"data.modalities: no case of {root} has {', '.join(sorted(odd))}; there are {', '.join(there)}",
         )
     if not found:
-        how = "any" if run.task == "grading" else "all"
+        how = "any" if label else "all"
         raise DataError(
             "missing_modality",
             f"data.root={root}: no case has {how} of {', '.join(run.data.modalities)}; there are {', '.join(there)}: "

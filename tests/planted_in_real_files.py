@@ -21,6 +21,7 @@ from gliofed.client.doctor.examine import examine
 from gliofed.client.doctor.judgement import judge
 from gliofed.shared.data.layouts import take_inventory
 from gliofed.shared.site_config import CheckConfig
+from gliofed.shared.tasks import TASKS
 
 
 def turned(array: np.ndarray, affine: np.ndarray, degrees: float = 5) -> tuple[Any, Any]:
@@ -66,7 +67,7 @@ def seen(root: Path, scheme: str, beside: str) -> str:
     """What the check says of the case that was changed, beside one that was not."""
     inventory = take_inventory(root, scheme)
     cases = [case for case in inventory.cases if case.patient != beside]
-    reports = judge(cases, examine(cases, CheckConfig(), 1, draw=False), CheckConfig(), IMAGES, "segmentation")
+    reports = judge(cases, examine(cases, CheckConfig(), 1, draw=False), CheckConfig(), IMAGES, TASKS["segmentation"])
     codes = {finding.code for report in reports for finding in report.findings}
     codes |= {"not_understood"} if inventory.not_understood else set()
     return ("" if cases else "no case, ") + (" ".join(sorted(codes)) or "ok")

@@ -60,7 +60,7 @@ def brain_findings(
     """not_skull_stripped and thick_slices; once a case, at the first image. Mock volumes are no heads."""
     found: list[Warned] = []
     whole = [name for name, facts in images.items() if facts.zeros < ZEROS or facts.brain > HEAD]
-    if whole and "wt" in LABELS.get(scheme, {}):  # grading needs no scheme
+    if whole and "wt" in LABELS.get(scheme, {}):  # a label needs no scheme
         facts, more = images[whole[0]], f" (also {', '.join(whole[1:])})" if whole[1:] else ""
         what = (
             f"{facts.zeros:.0%} of the voxels are zero and {facts.brain:.0f} cm3 are not, so this is no brain alone"

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from gliofed.client.doctor.consent import hold_patients, read_consent
 from gliofed.client.doctor.examine import do_each, examine
-from gliofed.client.doctor.findings import MASK, Finding, Purpose, Task, of_stray
+from gliofed.client.doctor.findings import MASK, Finding, of_stray
 from gliofed.client.doctor.judgement import CaseReport, judge
 from gliofed.client.doctor.manifest import admit, freeze
 from gliofed.client.doctor.page import by_patient, summary, write_reports
@@ -35,6 +35,7 @@ from gliofed.shared.files import absolute
 from gliofed.shared.left_out import in_words
 from gliofed.shared.parse import ConfigError, Positive, Strict, parse
 from gliofed.shared.site_config import CheckConfig, SiteConfig
+from gliofed.shared.tasks import TASKS, Task, TaskName
 from gliofed.shared.terminal import cell, plain
 from gliofed.shared.wording import quantity
 
@@ -60,7 +61,7 @@ class Settings(Strict):
     """none: the cases are to be predicted."""
     data: DataConfig
     """The run's; only its modalities and its split matter where nothing is prepared."""
-    task: Task
+    task: TaskName
     series: bool
     """Whether the run's model reads series of visits."""
     check: CheckConfig
@@ -84,11 +85,13 @@ def check(values: Mapping[str, Any]) -> int:
     root = absolute(settings.root)
     inventory, data = take_inventory(root, settings.labels), settings.data
     cases = inventory.cases
-    task: Purpose = settings.task
+    task: Task | None = TASKS[settings.task]
     if settings.masks == "none":
-        if settings.work or task != "segmentation":
-            raise ConfigError("data.masks=none: goes with task=segmentation and without work=, which is for training")
-        task, cases = "prediction", [_without_mask(case) for case in cases]
+        masked = [name for name, each in TASKS.items() if each.label is None]
+        if settings.work or settings.task not in masked:
+            goes = f"goes with task={' or '.join(masked)} and without work=, which is for training"
+            raise ConfigError(f"data.masks=none: {goes}")
+        task, cases = None, [_without_mask(case) for case in cases]
     now = datetime.now().astimezone()
     # In the work folder a withdrawal finds it, and removes it.
     default = Path(f"{settings.work}/checks" if settings.work else "outputs", f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}")
@@ -103,7 +106,7 @@ def check(values: Mapping[str, Any]) -> int:
             inspected = examine(cases, settings.check, workers, progress.report)
         split = data.validation, data.split_seed
         reports = judge(cases, inspected, settings.check, data.modalities, task, *split)
-        of = {"root": str(root), "labels": settings.labels, "task": task}
+        of = {"root": str(root), "labels": settings.labels, "task": settings.task if task else "prediction"}
         write_reports(reports, strays, inventory.not_used, of, out)
     _print(reports, strays, inventory)
     print(f"{out}: check.html has pictures, check.json all of it")
@@ -142,7 +145,7 @@ def _settings(values: Mapping[str, Any]) -> Settings:
 def _prepare(site: SiteConfig, settings: Settings, workers: int) -> None:
     """Fill the site's cache with the cohort that was frozen, a patient a job."""
     data = settings.data
-    reading: Reading = "graded" if settings.task == "grading" else "series" if settings.series else "visits"
+    reading: Reading = TASKS[settings.task].label or ("series" if settings.series else "visits")
     with hold_patients(Path(site.work)):
         admitted = admit(site, data, settings.task).cases
         patients = [list(visits) for _, visits in groupby(admitted, key=lambda case: case.patient)]

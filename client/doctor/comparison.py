@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gliofed.client.doctor.findings import Finding, Purpose, Seen
-from gliofed.shared.data.cases import Case, Side, grade_of, split
+from gliofed.client.doctor.findings import Finding, Seen
+from gliofed.shared.data.cases import Case, Side, split, value_of
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.site_config import CheckConfig
+from gliofed.shared.tasks import Label
 
 ENOUGH = 8
 """Cases with which a deviation from the cohort means something."""
@@ -23,7 +24,7 @@ def cohort_findings(
     cases: Sequence[Case],
     seen: Sequence[Seen],
     rules: CheckConfig,
-    task: Purpose,
+    label: Label | None,
     validation: float,
     split_seed: int,
 ) -> list[list[Finding]]:
@@ -34,30 +35,31 @@ def cohort_findings(
         if len(sides[case.patient]) > 1:
             message = f"{case.patient}: is declared for training and for validation; leave all visits on one side"
             found[index].append(Finding(code="split_leak", message=message))
-    if task == "grading":
-        _grades(cases, found)
+    if label is not None:
+        _values(cases, label, found)
     _duplicates(cases, seen, sides, found)
     _outliers(cases, seen, rules, found)
     return found
 
 
-def _grades(cases: Sequence[Case], found: list[list[Finding]]) -> None:
-    """Name visits without a grade, and patients with two: which of them a visit has is not ours to say."""
+def _values(cases: Sequence[Case], label: Label, found: list[list[Finding]]) -> None:
+    """Name visits without a value, and patients with two: which of them a visit has is not ours to say."""
+    what = label.column
     visits = defaultdict[str, list[Case]](list)
     for case in cases:
         visits[case.patient].append(case)
     for index, case in enumerate(cases):
         try:
-            grade = grade_of(visits[case.patient])
+            value = value_of(visits[case.patient], label)
         except DataError as error:
             found[index].append(Finding(code=error.code, message=str(error)))
             continue
-        if case.grade is None:
-            message = f"{case.patient}: no grade; add the patient to the table of grades, or leave the patient out"
-            if grade:
+        if case.value(label) is None:
+            message = f"{case.patient}: no {what}; add the patient to the table of {what}s, or leave the patient out"
+            if value:
                 name = f"{case.patient} visit {case.visit}"
-                message = f"{name}: no grade, another visit has {grade}; add the visit's own, or leave the visit out"
-            found[index].append(Finding(code="no_grade", message=message))
+                message = f"{name}: no {what}, another visit has {value}; add the visit's own, or leave the visit out"
+            found[index].append(Finding(code=label.missing, message=message))
 
 
 def _sides(cases: Sequence[Case], validation: float, split_seed: int) -> Mapping[str, set[str]]:

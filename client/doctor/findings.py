@@ -11,10 +11,6 @@ from gliofed.shared.data.names import MASK as MASK
 from gliofed.shared.data.volume import Volume
 
 Severity = Literal["error", "warning"]
-Task = Literal["segmentation", "grading"]
-"""What a site may be asked to train."""
-Purpose = Literal["segmentation", "grading", "prediction"]
-"""What cases are judged for; prediction is segmentation of cases that need no mask."""
 
 ERRORS = {
     "unreadable": "the file cannot be opened or decoded",
@@ -29,6 +25,8 @@ ERRORS = {
     "two_files": "the case has two files for one image or mask",
     "no_grade": "the grade is not known",
     "two_grades": "the patient has two grades",
+    "no_label": "the value that is to be learned is not known",
+    "two_labels": "the patient has two values of what is to be learned",
     "label_values": "the mask has values outside the declared scheme",
     "shape_mismatch": "scans of the case have other sizes or spacings",
     "affine_mismatch": "scans of the case lie in other places",

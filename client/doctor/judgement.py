@@ -6,12 +6,13 @@ from typing import Literal
 
 from gliofed.client.doctor.anatomy import brain_findings
 from gliofed.client.doctor.comparison import cohort_findings
-from gliofed.client.doctor.findings import MASK, Facts, FileState, Finding, Grid, Purpose, Seen
+from gliofed.client.doctor.findings import MASK, Facts, FileState, Finding, Grid, Seen
 from gliofed.client.doctor.inspection import Inspection, scans_of
 from gliofed.shared.data.cases import Case
 from gliofed.shared.data.prepare import same_grid, two_files
 from gliofed.shared.data.volume import DataError, Scan
 from gliofed.shared.site_config import CheckConfig
+from gliofed.shared.tasks import Label, Task
 
 Status = Literal["ok", "warning", "error"]
 
@@ -36,41 +37,44 @@ def judge(
     inspected: Sequence[Inspection],
     rules: CheckConfig,
     modalities: Sequence[str],
-    task: Purpose,
+    task: Task | None,
     validation: float = 0.0,
     split_seed: int = 0,
 ) -> list[CaseReport]:
-    """Judge inspected cases, in their order, for a run's modalities, task and split.
+    """Judge inspected cases, in their order, for a run's modalities, task and split; no task: to be predicted.
 
-    What is wrong with another modality, or with the mask where the run grades, is not reported. The split tells which
-    duplicates would leak from training into validation.
+    What is wrong with another modality, or with a mask that the task does not learn, is not reported. The split tells
+    which duplicates would leak from training into validation.
     """
-    seen = [_seen(case, each, rules, modalities, task) for case, each in zip(cases, inspected, strict=True)]
-    compared = cohort_findings(cases, seen, rules, task, validation, split_seed)
+    label, masks = task.label if task else None, task is not None and task.label is None
+    seen = [_seen(case, each, rules, modalities, label, masks) for case, each in zip(cases, inspected, strict=True)]
+    compared = cohort_findings(cases, seen, rules, label, validation, split_seed)
     return [
-        _report(case, [*one.findings, *more], each, task)
+        _report(case, [*one.findings, *more], each, masks)
         for case, each, one, more in zip(cases, inspected, seen, compared, strict=True)
     ]
 
 
-def _report(case: Case, findings: list[Finding], inspected: Inspection, task: Purpose) -> CaseReport:
+def _report(case: Case, findings: list[Finding], inspected: Inspection, masks: bool) -> CaseReport:
     severities = {finding.severity for finding in findings}
     status: Status = "error" if "error" in severities else "warning" if severities else "ok"
     unchecked = {
         code: why
         for code, why in inspected.unchecked.items()
-        if status != "error" and (task == "segmentation" or code == "modalities_swapped")
+        if status != "error" and (masks or code == "modalities_swapped")
     }
     return CaseReport(case.patient, case.visit, status, findings, inspected.facts.files, unchecked)
 
 
-def _seen(case: Case, inspected: Inspection, rules: CheckConfig, modalities: Sequence[str], task: Purpose) -> Seen:
+def _seen(
+    case: Case, inspected: Inspection, rules: CheckConfig, modalities: Sequence[str], label: Label | None, masks: bool
+) -> Seen:
     facts, there = inspected.facts, scans_of(case)
-    names = [name for name in ([MASK] if task == "segmentation" else []) + [*modalities] if name in there]
+    names = [name for name in [MASK] * masks + [*modalities] if name in there]
     scans = {name: there[name] for name in names}
     images = {name: facts.images[name] for name in names if name in facts.images}
     grids = {name: facts.grids[name] for name in names if name in facts.grids}
-    seen = Seen(_missing(case, modalities, task), images, inspected.pictures)
+    seen = Seen(_missing(case, modalities, label, masks), images, inspected.pictures)
     seen.findings.extend(_faults(facts, names, seen))
     seen.findings.extend(_apart(scans, grids, seen))
     seen.findings.extend(_twice(scans, seen))
@@ -86,18 +90,18 @@ def _seen(case: Case, inspected: Inspection, rules: CheckConfig, modalities: Seq
     return seen
 
 
-def _missing(case: Case, modalities: Sequence[str], task: Purpose) -> list[Finding]:
-    """Name scans that are not there. Grading can do without some images, and knows that they are missing."""
+def _missing(case: Case, modalities: Sequence[str], label: Label | None, masks: bool) -> list[Finding]:
+    """Name scans that are not there. A label can do without some images, and the model knows that they are missing."""
     found, name = [], f"{case.patient} visit {case.visit}"
-    for each in [*modalities, MASK] if task == "segmentation" else modalities:
+    for each in [*modalities, *[MASK] * masks]:
         if each in case.twice:
             found.append(Finding(code="two_files", message=two_files(case, each), file=str(case.twice[each][0])))
     if missing := [each for each in modalities if each not in case.images and each not in case.twice]:
         has = ", ".join(case.images) or "no image"
         message = f"{name}: no {', '.join(missing)}; has {has}; add the file, or leave the case out"
-        lenient = task == "grading" and len(missing) < len(modalities)
+        lenient = label is not None and len(missing) < len(modalities)
         found.append(Finding(code="missing_modality", message=message, severity="warning" if lenient else "error"))
-    if task == "segmentation" and case.mask is None and MASK not in case.twice:
+    if masks and case.mask is None and MASK not in case.twice:
         message = f"{name}: no mask; add the segmentation's file, or leave the case out"
         found.append(Finding(code="missing_mask", message=message))
     return found

@@ -2,10 +2,8 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import get_args
 
 from gliofed.client.doctor.consent import read_consent
-from gliofed.client.doctor.findings import Task
 from gliofed.client.doctor.inspection import Inspection
 from gliofed.client.doctor.judgement import judge
 from gliofed.client.doctor.manifest import belongs, read_manifest
@@ -13,6 +11,7 @@ from gliofed.shared.data.cases import Case
 from gliofed.shared.data.names import MASK, MODALITIES
 from gliofed.shared.left_out import in_words, many
 from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.tasks import TASKS, Task
 from gliofed.shared.wording import quantity
 
 
@@ -29,17 +28,18 @@ def left_out_warnings(site: SiteConfig) -> list[str]:
     entries = [entry for entry in manifest.entries if belongs(site, consent, entry.case.patient)]
     cases, inspected = [entry.case for entry in entries], [Inspection(entry.facts) for entry in entries]
     modalities = sorted(set(MODALITIES.values()) & {name for case in cases for name in (*case.images, *case.twice)})
-    for task in site.policy.tasks or get_args(Task):
+    for name in site.policy.tasks or TASKS:
+        task = TASKS[name]
         if any(_is_for(case, task) for case in cases):
             reports = judge(cases, inspected, site.check, modalities, task)
             errors = [[each.code for each in report.findings if each.severity == "error"] for report in reports]
             left_out = Counter(codes[0] for codes in errors if codes)
             if many(left_out, len(cases) - (count := left_out.total())):
                 of = quantity(len(cases), "case")
-                what = f"{count} of {of} {'is' if count == 1 else 'are'} left out of {task} ({in_words(left_out)})"
+                what = f"{count} of {of} {'is' if count == 1 else 'are'} left out of {name} ({in_words(left_out)})"
                 warnings.append(f"{work}: {what}; gliofed-client check names them")
     return warnings
 
 
 def _is_for(case: Case, task: Task) -> bool:
-    return case.grade is not None if task == "grading" else case.mask is not None or MASK in case.twice
+    return case.value(task.label) is not None if task.label else case.mask is not None or MASK in case.twice

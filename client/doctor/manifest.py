@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from gliofed.client.doctor.consent import Consent, read_consent
 from gliofed.client.doctor.examine import examine
-from gliofed.client.doctor.findings import Facts, FileState, Task
+from gliofed.client.doctor.findings import Facts, FileState
 from gliofed.client.doctor.inspection import Inspection
 from gliofed.client.doctor.judgement import judge
 from gliofed.shared.config import DataConfig
@@ -30,6 +30,7 @@ from gliofed.shared.data.prepare import prepared_shape
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import write_json
 from gliofed.shared.site_config import CheckConfig, SiteConfig
+from gliofed.shared.tasks import TASKS
 from gliofed.shared.terminal import command_line
 from gliofed.shared.wording import quantity
 
@@ -87,7 +88,7 @@ class NonePassedError(DataError):
         self.left_out = left_out
 
 
-def admit(site: SiteConfig, data: DataConfig, task: Task) -> Admitted:
+def admit(site: SiteConfig, data: DataConfig, task: str) -> Admitted:
     """Give the cases of the frozen cohort that a run may use; freeze it first, on one core, where that was not done.
 
     Raises DataError: changed_file if a file is not what was frozen, whether the run reads it or not, or site.yaml asks
@@ -101,7 +102,7 @@ def admit(site: SiteConfig, data: DataConfig, task: Task) -> Admitted:
         [Inspection(entry.facts) for entry in entries],
         site.check,
         data.modalities,
-        task,
+        TASKS[task],
         data.validation,
         data.split_seed,
     )

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gliofed.shared.config import DataConfig, ModelConfig
 from gliofed.shared.parse import ConfigError, Strict, parse
+from gliofed.shared.tasks import TaskName
 
 DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 
@@ -15,7 +16,7 @@ DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 class Exported(Strict):
     """What model.json says."""
 
-    task: Literal["segmentation", "grading"]
+    task: TaskName
     model: ModelConfig
     data: DataConfig
     run_id: str

@@ -18,24 +18,20 @@ import torch
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 from torch import nn
 
-from gliofed.client.doctor.findings import Finding, Purpose
+from gliofed.client.doctor.findings import Finding
 from gliofed.client.doctor.inspection import inspect
 from gliofed.client.doctor.judgement import judge
 from gliofed.client.prediction.exported import WEIGHTS, Exported
 from gliofed.shared.codec import load_weights, travelling, weights_from_bytes
 from gliofed.shared.data.cases import Case
 from gliofed.shared.data.labels import labels_of, region_values
-from gliofed.shared.data.prepare import Images, graded_entry, images_of, prepare_images
+from gliofed.shared.data.prepare import Images, block_entry, images_of, prepare_images
 from gliofed.shared.data.volume import DataError, Scan, read_image
 from gliofed.shared.files import write_bytes
 from gliofed.shared.models import build_model, reads_series, task_of
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.site_config import CheckConfig
-from gliofed.shared.tasks import TASKS
-from gliofed.shared.tasks.segmentation import Segmentation
-
-GRADES = "grades.csv"
-COLUMNS = ("patient", "visit", "grade", "probability_hgg", "modalities")
+from gliofed.shared.tasks import TASKS, Label, Task
 
 LONGEST = 200
 """Bytes of a case's name in a file's name; file systems take 255 in all, a letter has four at most."""
@@ -58,6 +54,11 @@ class Predictor:
     """In evaluation mode, on `device`."""
     exported: Exported
     device: torch.device
+
+    @property
+    def task(self) -> Task:
+        """What the model was trained for."""
+        return TASKS[self.exported.task]
 
 
 @dataclass(frozen=True)
@@ -111,39 +112,44 @@ def load(folder: Path, exported: Exported, device: torch.device) -> Predictor:
 def predict(predictor: Predictor, cases: Sequence[Case], labels: str | None, out: Path, report: Report) -> Outcome:
     """Predict each of the `cases`, which are in order of patients and visits, into the folder `out`.
 
-    Segmentation: PATIENT-VISIT-seg.nii.gz of each case, in the label scheme `labels`; nothing is marked where every
-    image is zero. Grading: grades.csv.
+    Masks: PATIENT-VISIT-seg.nii.gz of each case, in the label scheme `labels`; nothing is marked where every image is
+    zero. What patients are labelled with: one table, such as grades.csv.
     Raises DataError: same_name, unknown_labels, unknown_regions; and OSError where nothing can be written. What is
     wrong with a case is in the outcome.
     """
     twice = [name for name, count in Counter(map(case_name, cases)).items() if count > 1]
     if twice:
         raise DataError("same_name", f"{twice[0]}: two cases have this name; give one another folder or name")
-    outcome = Outcome(report)
-    if predictor.exported.task == "grading":
-        _predict_grades(predictor, cases, out, outcome)
-        return outcome
-    assert labels is not None, "masks have a label scheme"
-    region_values(labels, predictor.exported.data.regions)
+    outcome, label, rows = Outcome(report), predictor.task.label, []
+    if label is None:
+        assert labels is not None, "masks have a label scheme"
+        region_values(labels, predictor.exported.data.regions)
     series = reads_series(predictor.exported.model.name)
     groups = [list(visits) for _, visits in groupby(cases, key=lambda case: case.patient)]
     for group in groups if series else [[case] for case in cases]:
         try:
-            _predict_masks(predictor, group, labels, out, outcome)
+            if label is not None:
+                rows.append(_predict_value(predictor, label, group[0], outcome))
+            else:
+                _predict_masks(predictor, group, str(labels), out, outcome)
         except DataError as fault:
             outcome.fail(group, str(fault))
         except (MemoryError, RuntimeError) as error:
             outcome.fail(group, _memory(error, predictor.device))
+    if label is not None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("patient", "visit", *label.columns, "modalities"), *rows])
+        # A name may hold bytes that are no text.
+        write_bytes(out / label.table, text.getvalue().encode(errors="backslashreplace"))
     return outcome
 
 
 def look(case: Case, exported: Exported) -> list[Finding]:
     """What a check says of the images that the model reads; the mask, if there is one, is not looked at."""
-    task: Purpose = "prediction" if exported.task == "segmentation" else "grading"
     case = replace(case, mask=None)
     inspected = inspect(case, CheckConfig(), draw=False)
-    (report,) = judge([case], [inspected], CheckConfig(), exported.data.modalities, task)
-    return [found for found in report.findings if found.code not in ("no_grade", "missing_modality")]
+    (report,) = judge([case], [inspected], CheckConfig(), exported.data.modalities, None)
+    return [found for found in report.findings if found.code != "missing_modality"]
 
 
 def case_name(case: Case) -> str:
@@ -204,7 +210,7 @@ def _regions(predictor: Predictor, images: Images) -> Iterator[npt.NDArray[np.bo
     length = data.window if series else 1
     for start in range(0, len(images.array), length):
         visits = torch.from_numpy(images.array[start : start + length]).float().to(predictor.device)
-        logits = Segmentation.infer(predictor.network, visits[None] if series else visits, data.patch)
+        logits = predictor.task.logits(predictor.network, (visits[None] if series else visits,), data)
         _check(logits, images.first[0])
         for probability in logits.float().sigmoid().cpu().numpy().reshape(-1, *logits.shape[-4:]):
             # Probabilities, not logits: there is no number for the certain background outside the box.
@@ -212,31 +218,18 @@ def _regions(predictor: Predictor, images: Images) -> Iterator[npt.NDArray[np.bo
 
 
 @torch.no_grad()
-def _predict_grades(predictor: Predictor, cases: Sequence[Case], out: Path, outcome: Outcome) -> None:
-    """Write grades.csv, one line a visit."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
-    for case in cases:
-        data = predictor.exported.data
-        try:
-            entry = graded_entry(case, data)
-            image, present = torch.from_numpy(entry.image).float(), torch.tensor([entry.present])
-            logit = predictor.network(image.to(predictor.device), present.to(predictor.device))
-            _check(logit, next(iter(case.images.values())))
-            found = look(case, predictor.exported)
-        except DataError as fault:
-            outcome.fail([case], str(fault))
-            continue
-        except (MemoryError, RuntimeError) as error:
-            outcome.fail([case], _memory(error, predictor.device))
-            continue
-        grade, there = "HGG" if logit.item() > 0 else "LGG", zip(data.modalities, entry.present, strict=True)
-        used = " ".join(modality for modality, is_there in there if is_there)
-        table.writerow((case.patient, case.visit, grade, f"{logit.sigmoid().item():.4f}", used))
-        outcome.succeed(case, grade, found)
-    # A name may hold bytes that are no text.
-    write_bytes(out / GRADES, text.getvalue().encode(errors="backslashreplace"))
+def _predict_value(predictor: Predictor, label: Label, case: Case, outcome: Outcome) -> tuple[str, ...]:
+    """One visit's line of the label's table."""
+    data = predictor.exported.data
+    entry = block_entry(case, data)
+    image, present = torch.from_numpy(entry.image).float(), torch.tensor([entry.present])
+    inputs = image.to(predictor.device), present.to(predictor.device)
+    logit = predictor.task.logits(predictor.network, inputs, data)
+    _check(logit, next(iter(case.images.values())))
+    values, found = label.answer(logit), look(case, predictor.exported)
+    used = [modality for modality, there in zip(data.modalities, entry.present, strict=True) if there]
+    outcome.succeed(case, values[0], found)
+    return case.patient, case.visit, *values, " ".join(used)
 
 
 def _check(logits: torch.Tensor, scan: Scan) -> None:

@@ -16,6 +16,7 @@ from gliofed.shared.files import absolute, write_json
 from gliofed.shared.hydra_words import composed
 from gliofed.shared.parse import ConfigError, Strict, parse
 from gliofed.shared.site_config import Device
+from gliofed.shared.tasks import TASKS
 from gliofed.shared.terminal import WRONG_USE, UserError, plain, tell
 from gliofed.shared.versions import versions
 from gliofed.shared.wording import quantity
@@ -69,8 +70,8 @@ def predict_command(words: list[str]) -> int:
 
 
 def _labels(exported: Exported, scheme: str | None) -> str | None:
-    """The label scheme that masks are written in; grading needs none."""
-    if exported.task == "segmentation":
+    """The label scheme that masks are written in."""
+    if TASKS[exported.task].label is None:
         if scheme is None:
             raise ConfigError(f"data.labels: must be given, the scheme of the masks; known are {', '.join(LABELS)}")
         region_values(scheme, exported.data.regions)
@@ -101,7 +102,8 @@ def _predict(
     for name, sentences in warned.items():
         for sentence in sentences:
             print(plain(f"warning: {name}: {sentence}"), file=sys.stderr)
-    what = "grades.csv" if exported.task == "grading" else "masks"
+    label = TASKS[exported.task].label
+    what = label.table if label else "masks"
     rest = f", {len(warned)} with warnings" if warned else ""
     rest += f"; not understood: {counted(inventory.not_understood)}" if strays else ""
     print(f"{len(outcome.predicted)} of {quantity(len(cases), 'case')} predicted{rest}; {what} in {out}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gliofed.client.round.audit import note
 from gliofed.shared.files import write_json
 from gliofed.shared.messages import Reply
+from gliofed.shared.tasks import TASKS
 
 if TYPE_CHECKING:  # PyTorch comes with it, whose own import may be what memory does not suffice for
     from gliofed.client.round.job import Job
@@ -25,7 +26,7 @@ Patch = tuple[int, int, int]
 def with_less_memory(job: "Job", work: Callable[["Job"], Reply]) -> Reply:
     """Do the work; where memory does not suffice, once again with half the patch, and so for the rest of the run.
 
-    A grade is read off the whole block, so there is no smaller patch for that. Whatever `work` charges, it charges
+    A label is read off the whole block, so there is no smaller patch for that. Whatever `work` charges, it charges
     again.
     """
     smaller = _known(job)
@@ -33,7 +34,7 @@ def with_less_memory(job: "Job", work: Callable[["Job"], Reply]) -> Reply:
         return work(_with(job, smaller) if smaller else job)
     except Exception as error:
         smaller = None if smaller else halved(job.request.config.data.patch)
-        if not ran_out(error) or job.request.config.task == "grading" or not smaller:
+        if not ran_out(error) or TASKS[job.request.config.task].label or not smaller:
             raise
     # Not before here: the error holds its frames, and they the tensors.
     gc.collect()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from gliofed.shared.config import RunConfig
 from gliofed.shared.site_config import PolicyConfig
+from gliofed.shared.tasks import TASKS, reading_of
 from gliofed.shared.terminal import UserError
 from gliofed.shared.wording import quantity
 
@@ -67,17 +68,15 @@ def data_reading(run: RunConfig) -> dict[str, object]:
 
     Each other one tells more of the patients, or takes more of the disk. Plain values, as they come back from JSON.
     """
-    from gliofed.shared.tasks import reading_of  # PyTorch comes with it
-
-    sample, data = reading_of(run), run.data
+    reading, label, data = reading_of(run), TASKS[run.task].label, run.data
     return {
-        "sample": sample,
+        "sample": label.reading if label else reading,
         "modalities": sorted(data.modalities),
-        "regions": None if sample == "graded" else sorted(data.regions),
-        "window": data.window if sample == "series" else None,
+        "regions": None if label else sorted(data.regions),
+        "window": data.window if reading == "series" else None,
         "split": [data.validation, data.split_seed],
         "spacing": list(data.spacing) if isinstance(data.spacing, tuple) else data.spacing,
-        "block": list(data.patch) if sample == "graded" else None,
+        "block": list(data.patch) if label else None,
     }
 
 

@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from operator import not_
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from gliofed.shared.data.volume import DataError, Scan
+from gliofed.shared.tasks import Label
 
 Grade = Literal["HGG", "LGG"]
 
@@ -32,6 +36,12 @@ class Case:
     """Scanner or institution, where the data set tells it."""
     twice: dict[str, list[Path]] = field(default_factory=dict)
     """Files by modality or MASK where there are several for one: none of them is in `images` or `mask`."""
+    values: Annotated[dict[str, str], Field(exclude_if=not_)] = field(default_factory=dict)
+    """By column of `cases.csv`: what tasks are labelled with, but for the grade. Where empty, no manifest has it."""
+
+    def value(self, label: Label) -> str | None:
+        """What the visit is labelled with, where that is known."""
+        return self.grade if label.column == "grade" else self.values.get(label.column)
 
 
 @dataclass(frozen=True)
@@ -44,14 +54,14 @@ class Found:
     """Folders whose further files the layout has and gliofed does not use, such as a case's, and single such files."""
 
 
-def grade_of(visits: Sequence[Case]) -> Grade | None:
-    """The grade of a patient, as the visits have it that have one. Raises DataError, two_grades, where they differ."""
-    grades: dict[Grade, str] = {case.grade: case.visit for case in reversed(visits) if case.grade}
-    if len(grades) > 1:
-        differ = " and ".join(f"{grade} (visit {visit})" for grade, visit in sorted(grades.items()))
+def value_of(visits: Sequence[Case], label: Label) -> str | None:
+    """The value of a patient, as the visits have it that have one. Raises DataError where they differ."""
+    values = {value: case.visit for case in reversed(visits) if (value := case.value(label))}
+    if len(values) > 1:
+        differ = " and ".join(f"{value} (visit {visit})" for value, visit in sorted(values.items()))
         cure = "give all visits the one that is to be learned, or leave the patient out"
-        raise DataError("two_grades", f"{visits[0].patient}: has the grades {differ}; {cure}")
-    return next(iter(grades), None)
+        raise DataError(label.differs, f"{visits[0].patient}: has the {label.column}s {differ}; {cure}")
+    return next(iter(values), None)
 
 
 def split(

@@ -4,23 +4,25 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
 from gliofed.shared.config import DataConfig
-from gliofed.shared.data.cases import Case, Grade, Side, grade_of, split
+from gliofed.shared.data.cases import Case, Side, split, value_of
 from gliofed.shared.data.labels import region_values
 from gliofed.shared.data.layouts import Inventory, take_inventory
-from gliofed.shared.data.prepare import prepare, prepare_graded, scans_of
+from gliofed.shared.data.prepare import prepare, prepare_block, scans_of
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.tasks import Label
 from gliofed.shared.wording import quantity
 
 log = logging.getLogger("gliofed.site")
 
-Reading = Literal["visits", "series", "graded"]
-"""What a sample is: one visit with its mask, a series of visits with theirs, or one visit with the patient's grade."""
+Reading = Literal["visits", "series"] | Label
+"""What a sample is: one visit with its mask, a series of visits with theirs, or one visit with the patient's label."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Patient:
     """In order of time."""
     entries: tuple[Path, ...]
     """One a visit, or for series one for all."""
-    grade: Grade | None = None
-    """Known when the patient was read for grading."""
+    value: str | None = None
+    """Of the label that the patient was read for."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,17 @@ def open_cohort(
     Raises DataError if no patient is left (with the first fault's code and sentence) or none that may train
     (no_training), and those of `site_cases` and `region_values`.
     """
-    if reading != "graded":
+    if not isinstance(reading, Label):
         region_values(site.labels, data.regions)  # before every single case fails of it
     cases = site_cases(site) if cases is None else cases
     faults: list[DataError] = []
     patients: list[Patient] = []
     sides: dict[str, Side] = {}
     grouped = [(name, list(visits)) for name, visits in groupby(cases, key=lambda case: case.patient)]
-    open_one = {"visits": _open_visits, "series": _open_series, "graded": _open_graded}[reading]
+    open_one: Callable[[str, list[Case], DataConfig, Path, list[DataError]], Patient | None]
+    open_one = _open_series if reading == "series" else _open_visits
+    if isinstance(reading, Label):
+        open_one = partial(_open_labelled, reading)
     for done, (name, visits) in enumerate(grouped, start=1):
         try:
             if side := _declared(name, visits):
@@ -171,20 +176,21 @@ def _open_series(
     return None
 
 
-def _open_graded(
-    name: str, cases: list[Case], data: DataConfig, cache: Path, faults: list[DataError]
+def _open_labelled(
+    label: Label, name: str, cases: list[Case], data: DataConfig, cache: Path, faults: list[DataError]
 ) -> Patient | None:
-    """Prepare the first visit with a grade that can be; the others are not used, so that every patient counts the same.
+    """Prepare the first visit with a value that can be; the others are not used, so that every patient counts the same.
 
-    A visit without a grade has not that of another: the tumour may have progressed.
+    A visit without a value has not that of another: the tumour may have progressed.
     """
-    grade = grade_of(cases)
-    if grade is None:
-        faults.append(DataError("no_grade", f"{name}: no grade; add it to the data's table, or leave the patient out"))
+    value, what = value_of(cases, label), label.column
+    if value is None:
+        cure = "add it to the data's table, or leave the patient out"
+        faults.append(DataError(label.missing, f"{name}: no {what}; {cure}"))
         return None
-    for case in (case for case in cases if case.grade):
+    for case in (case for case in cases if case.value(label)):
         try:
-            return Patient(name, (case.visit,), (prepare_graded(case, data, cache),), grade)
+            return Patient(name, (case.visit,), (prepare_block(case, data, cache),), value)
         except DataError as fault:
             faults.append(fault)
     return None

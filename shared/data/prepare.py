@@ -78,8 +78,8 @@ def prepare(cases: Sequence[Case], data: DataConfig, cache: Path) -> Path:
     return keep(identity, lambda: _segmentation(cases, data), cache)
 
 
-def prepare_graded(case: Case, data: DataConfig, cache: Path) -> Path:
-    """Give the folder of the entry for grading of one visit; the mask is never read.
+def prepare_block(case: Case, data: DataConfig, cache: Path) -> Path:
+    """Give the folder of the entry for a label of one visit; the mask is never read.
 
     Each volume is scaled to 0..1 by itself, then the central block of `data.patch` voxels is cut out of the whole scan,
     so that W holds the central axial slices. A modality that the visit lacks is noted as not present.
@@ -88,7 +88,7 @@ def prepare_graded(case: Case, data: DataConfig, cache: Path) -> Path:
     there = _there(case, data)
     visit = _visit(case, [case.images[modality] for modality in there])
     what: dict[str, object] = {"grading": there, "of": data.modalities, "block": data.patch, "spacing": data.spacing}
-    return keep(what | {"visits": [visit]}, lambda: graded_entry(case, data), cache)
+    return keep(what | {"visits": [visit]}, lambda: block_entry(case, data), cache)
 
 
 def scans_of(case: Case, data: DataConfig) -> list[Scan]:
@@ -221,8 +221,8 @@ def _segmentation(cases: Sequence[Case], data: DataConfig) -> Entry:
     return Entry(images.array, mask_box, foreground_voxels(mask_box), present, images.spacing)
 
 
-def graded_entry(case: Case, data: DataConfig) -> Entry:
-    """Prepare one visit for grading, see `prepare_graded`; nothing is written.
+def block_entry(case: Case, data: DataConfig) -> Entry:
+    """Prepare one visit for a label, see `prepare_block`; nothing is written.
 
     Raises DataError: missing_modality, shape_mismatch, affine_mismatch, and those of `read_volume`.
     """

@@ -14,6 +14,7 @@ from gliofed.shared.config import DataConfig, TrainConfig
 from gliofed.shared.data.augment import change_intensity, draw_geometry, drop_modalities
 from gliofed.shared.data.cache import Entry, open_entry
 from gliofed.shared.data.dataset import Patient, Reading
+from gliofed.shared.tasks import Label
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class Batch:
     image: Tensor
     """(B, C, D, H, W), or (B, T, C, D, H, W) for series."""
     target: Tensor
-    """The same with R regions for C, 0 or 1; for grading (B, 1), 1 HGG and 0 LGG."""
+    """The same with R regions for C, 0 or 1; of a label (B, 1), its number."""
     present: Tensor | None = None
-    """(B, C), bool: which modalities there are; for grading."""
+    """(B, C), bool: which modalities there are; with a label."""
     weight: Tensor | None = None
     """(B,): what each sample's loss counts; None: 1."""
     spacing: tuple[float, float, float] | None = None
@@ -47,7 +48,7 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield batches without end: patients in shuffled passes, a batch may span two; of each patient one sample."""
     assert patients, "a cohort has one training patient or more"
-    weights = class_weights(patients, train.class_weights)
+    weights = class_weights(patients, train.class_weights, reading)
     order: list[int] = []
     while True:
         while len(order) < train.batch:
@@ -63,8 +64,8 @@ def of_one(
 
     Class weights must be given, not balanced.
     """
-    assert train.class_weights != "balanced" or reading != "graded", "balancing counts patients"
-    weights = class_weights([patient], train.class_weights)
+    weights = class_weights([patient], train.class_weights, reading)
+    assert not weights or train.class_weights != "balanced", "balancing counts patients"
     return _collate([_sample(patient, data, train, rng, reading, weights) for _ in range(count)])
 
 
@@ -76,9 +77,9 @@ def _sample(
     reading: Reading,
     weights: Mapping[str | None, float],
 ) -> Batch:
-    """One sample to train on, without a batch's axis; `weights` are those of the grades."""
-    if reading == "graded":
-        return _mirrored(patient, train, rng, weights[patient.grade])
+    """One sample to train on, without a batch's axis; `weights` are those of the classes."""
+    if isinstance(reading, Label):
+        return _mirrored(patient, train, rng, reading, weights.get(patient.value, 1.0))
     return Batch(*patch(patient, data, train, rng, reading == "series"))
 
 
@@ -88,8 +89,8 @@ def whole(patient: Patient, data: DataConfig, reading: Reading) -> Iterator[Batc
     Series come in windows of `data.window` visits, each visit once, so that the last window may be shorter; the visit
     at place k of any window has k visits before it, there as well.
     """
-    if reading == "graded":
-        yield _collate([_graded(patient, open_entry(patient.entries[0]))])
+    if isinstance(reading, Label):
+        yield _collate([_block(patient, open_entry(patient.entries[0]), reading)])
         return
     length = data.window if reading == "series" else 1
     for path in patient.entries:
@@ -102,20 +103,24 @@ def whole(patient: Patient, data: DataConfig, reading: Reading) -> Iterator[Batc
             yield Batch(image, target, spacing=entry.spacing)
 
 
-def class_weights(patients: Sequence[Patient], given: str | tuple[float, float] | None) -> dict[str | None, float]:
-    """Return what the loss of a patient of each grade counts; balanced: LGG and HGG the same in sum, 1 on average.
+def class_weights(
+    patients: Sequence[Patient], given: str | tuple[float, ...] | None, reading: Reading
+) -> dict[str | None, float]:
+    """Return what the loss of a patient of each class counts; balanced: all classes the same in sum, 1 on average.
 
-    A site that has one grade only has nothing to balance.
+    A site that has one class only has nothing to balance; what has no classes, as a mask, has no weights.
 
-    >>> class_weights([Patient("a", (), (), "HGG")] * 3 + [Patient("b", (), (), "LGG")], "balanced")
-    {'LGG': 2.0, 'HGG': 0.6666666666666666}
+    >>> from gliofed.shared.tasks.grading import GRADE
+    >>> class_weights([Patient("a", (), (), "HGG")] * 3 + [Patient("b", (), (), "LGG")], "balanced", GRADE)
+    {'HGG': 0.6666666666666666, 'LGG': 2.0}
     """
-    if isinstance(given, tuple):
-        return {"LGG": given[0], "HGG": given[1]}
-    counts = Counter(patient.grade for patient in patients)
-    if given is None or len(counts) < 2:
-        return {"LGG": 1.0, "HGG": 1.0}
-    return {grade: len(patients) / (2 * counts[grade]) for grade in ("LGG", "HGG")}
+    classes = reading.classes if isinstance(reading, Label) else ()
+    if classes and isinstance(given, tuple):
+        return dict(zip(classes, given, strict=True))
+    counts = Counter(patient.value for patient in patients)
+    if not classes or given is None or len(counts) < 2:
+        return dict.fromkeys(classes, 1.0)
+    return {name: len(patients) / (len(counts) * count) for name, count in counts.items()}
 
 
 def patch(
@@ -141,11 +146,11 @@ def patch(
     return (image, target) if series else (image[0], target[0])
 
 
-def _mirrored(patient: Patient, train: TrainConfig, rng: np.random.Generator, weight: float) -> Batch:
-    """The whole block, mirrored along each axis half of the time: a grade has no side, and patients are few."""
+def _mirrored(patient: Patient, train: TrainConfig, rng: np.random.Generator, label: Label, weight: float) -> Batch:
+    """The whole block, mirrored along each axis half of the time: a label has no side, and patients are few."""
     changes = replace(train.augment, flip=0.0)  # mirrored it is already
     entry = open_entry(patient.entries[0])
-    batch = _graded(patient, entry)
+    batch = _block(patient, entry, label)
     axes = [axis for axis in (1, 2, 3) if rng.random() < 0.5]
     image = batch.image.flip(axes)
     image = draw_geometry(changes, entry.spacing, rng).patch(image, entry.image.shape[2:])
@@ -153,10 +158,11 @@ def _mirrored(patient: Patient, train: TrainConfig, rng: np.random.Generator, we
     return replace(batch, image=image, present=torch.tensor(present), weight=torch.tensor(weight))
 
 
-def _graded(patient: Patient, entry: Entry) -> Batch:
-    """One patient's block and grade, without a batch's axis."""
+def _block(patient: Patient, entry: Entry, label: Label) -> Batch:
+    """One patient's block and value, without a batch's axis."""
+    assert patient.value is not None, "the cohort was opened for this label"
     image = torch.from_numpy(np.array(entry.image[0])).float()
-    return Batch(image, torch.tensor([float(patient.grade == "HGG")]), torch.tensor(entry.present))
+    return Batch(image, torch.tensor([label.number(patient.value)]), torch.tensor(entry.present))
 
 
 def _collate(samples: Sequence[Batch]) -> Batch:

@@ -5,17 +5,19 @@ import os
 import re
 from collections import Counter
 from datetime import date
+from math import isfinite
 from pathlib import Path
 
 from gliofed.shared.data.cases import Case, Found, Grade, Side
 from gliofed.shared.data.folders import Folder
 from gliofed.shared.data.names import MODALITIES, modality_name
 from gliofed.shared.data.volume import DataError, Scan
+from gliofed.shared.tasks import TASKS, Label
 from gliofed.shared.wording import quantity
 
 MANIFEST = "cases.csv"
 COLUMNS = ("patient", "visit", "date", "mask", "grade", "site", "scanner", "split")
-"""Of a manifest; any other column is a modality and holds files."""
+"""Of a manifest, beside those that a task is labelled with; any other column is a modality and holds files."""
 
 _GRADES: dict[str, Grade] = {
     **dict.fromkeys(("HGG", "3", "4", "III", "IV"), "HGG"),
@@ -124,6 +126,11 @@ def _case(path: Path, labels: str, number: int, row: dict[str, str], modalities:
         raise bad_table(
             path, f"row {number}, column split: {side!r} is none; use training, validation, test or nothing"
         )
+    values = {column: row[column] for column in _labels() if row.get(column)}
+    for column, value in values.items():
+        if not isfinite((label := _labels()[column]).number(value)):
+            use = " or ".join(label.classes) or "a number"
+            raise bad_table(path, f"row {number}, column {column}: {value!r} is none; use {use}")
     files = {
         column: Scan(named_file(path, f"row {number}, column {column}", row[column]))
         for column in [*modalities, "mask"]
@@ -138,7 +145,14 @@ def _case(path: Path, labels: str, number: int, row: dict[str, str], modalities:
         labels,
         _SIDES[side.lower()],
         row.get("scanner") or row.get("site") or None,
+        values=values,
     )
+
+
+def _labels() -> dict[str, Label]:
+    """Further columns, by name: what tasks are labelled with."""
+    labels = [task.label for task in TASKS.values() if task.label is not None]
+    return {label.column: label for label in labels if label.column not in COLUMNS}
 
 
 def _day(path: Path, number: int, row: dict[str, str]) -> str:
@@ -154,8 +168,9 @@ def _day(path: Path, number: int, row: dict[str, str]) -> str:
 def _modality_columns(path: Path, rows: Rows) -> dict[str, str]:
     """Columns of a manifest that hold images -> modalities."""
     found: dict[str, str] = {}
+    others = (*COLUMNS, *_labels())
     for column in rows[0][1]:
-        if column in COLUMNS:
+        if column in others:
             continue
         name, values = modality_name(column), [(number, row[column]) for number, row in rows if row[column]]
         if name in found.values():
@@ -163,7 +178,7 @@ def _modality_columns(path: Path, rows: Rows) -> dict[str, str]:
         if name not in MODALITIES.values() and not any(_is_file(path.parent / value) for _, value in values):
             example = f"row {values[0][0]} has {values[0][1]!r}" if values else "it is empty"
             raise bad_table(
-                path, f"column {column}: holds no files ({example}) and is none of {', '.join(COLUMNS)}; remove it"
+                path, f"column {column}: holds no files ({example}) and is none of {', '.join(others)}; remove it"
             )
         found[column] = name
     if not found:

@@ -1,15 +1,23 @@
-from torch import nn
+from __future__ import annotations
 
-from gliofed.shared.config import RunConfig
-from gliofed.shared.data.dataset import Reading
-from gliofed.shared.models import build_model, reads_series, task_of
+from typing import TYPE_CHECKING, Annotated
+
+from gliofed.shared.parse import one_of
 from gliofed.shared.tasks.grading import Grading
 from gliofed.shared.tasks.segmentation import Segmentation
+from gliofed.shared.tasks.task import Label as Label
+from gliofed.shared.tasks.task import Task as Task
 
-Task = type[Segmentation] | type[Grading]
+if TYPE_CHECKING:  # the functions below load PyTorch, the tasks do not
+    from torch import nn
 
-TASKS: dict[str, Task] = {"segmentation": Segmentation, "grading": Grading}
-"""What a model is trained for, by the name that a configuration uses."""
+    from gliofed.shared.config import RunConfig
+    from gliofed.shared.data.dataset import Reading
+
+TASKS: dict[str, Task] = {"segmentation": Segmentation(), "grading": Grading()}
+"""What a model is trained for, by the name that a configuration uses. A new one is a file beside these and an entry."""
+
+TaskName = Annotated[str, one_of(TASKS)]
 
 
 def model_of(run: RunConfig) -> nn.Module:
@@ -17,6 +25,8 @@ def model_of(run: RunConfig) -> nn.Module:
 
     Raises ValueError for a model that is not for the run's task, and what `build_model` raises.
     """
+    from gliofed.shared.models import build_model, task_of
+
     if (task := task_of(run.model.name)) != run.task:
         raise ValueError(f"model.name={run.model.name}: is for task={task}, and task={run.task} is given")
     return build_model(run.model, len(run.data.modalities), TASKS[run.task].outputs(run.data))
@@ -24,4 +34,6 @@ def model_of(run: RunConfig) -> nn.Module:
 
 def reading_of(run: RunConfig) -> Reading:
     """Return what one sample of the run is."""
-    return "graded" if run.task == "grading" else "series" if reads_series(run.model.name) else "visits"
+    from gliofed.shared.models import reads_series
+
+    return TASKS[run.task].label or ("series" if reads_series(run.model.name) else "visits")

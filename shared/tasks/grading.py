@@ -1,57 +1,72 @@
+from __future__ import annotations
+
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from gliofed.shared.config import DataConfig
-from gliofed.shared.data.samples import Batch
 from gliofed.shared.tasks.means import LOSS, out_of_range, over_patients, over_sites
 from gliofed.shared.tasks.scores import COUNTS, RATES, auc_with_interval, rates_with_intervals
+from gliofed.shared.tasks.task import Label, Model, Task
 from gliofed.shared.wording import quantity
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-class Grading:
+    from gliofed.shared.config import DataConfig
+    from gliofed.shared.data.samples import Batch
+
+
+def _answer(logit: Tensor) -> tuple[str, str]:
+    return "HGG" if logit.item() > 0 else "LGG", f"{logit.sigmoid().item():.4f}"
+
+
+GRADE = Label(
+    column="grade",
+    answer=_answer,
+    columns=("grade", "probability_hgg"),
+    reading="graded",
+    classes=("LGG", "HGG"),
+    missing="no_grade",
+    differs="two_grades",
+    source="name_mapping.csv there, columns Grade (HGG or LGG) and BraTS_2020_subject_ID (the case's folder), "
+    "separated by commas",
+)
+
+
+class Grading(Task):
     """High-grade glioma (HGG, 1) or low-grade (LGG, 0): one sigmoid a patient.
 
     Logits and targets are (B, 1). A patient is called HGG where the logit is above 0.
     """
 
-    headline: ClassVar[str] = "accuracy"
-    """The metric to show first."""
-
-    @staticmethod
-    def outputs(data: DataConfig) -> int:
-        """Channels of the model's output."""
-        return 1
+    headline = "accuracy"
+    label = GRADE
 
     @staticmethod
     def loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Binary cross-entropy of each sample, times its `weight` (B,), and their mean; None is ones.
+        """Binary cross-entropy of each sample, times its `weight` (B,), and their mean; None is ones."""
+        import torch.nn.functional as F
 
-        Samples do not mix: the loss of one patient must not depend on another's (differential privacy).
-        """
         losses = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none").flatten(1).mean(1)
         return (losses if weight is None else losses * weight).mean()
 
     @staticmethod
-    @torch.no_grad()
-    def measure(
-        model: Callable[..., Tensor], volumes: Iterable[Batch], data: DataConfig, device: torch.device
-    ) -> dict[str, float]:
+    def measure(model: Model, volumes: Iterable[Batch], data: DataConfig, device: torch.device) -> dict[str, float]:
         """Loss, score (the logit) and true grade of one patient, who is the one batch of `volumes`, with B=1.
 
-        The model must be in evaluation mode, on `device`. Score and grade go no further than `summarise`, which
-        counts them; the counts and the loss of very few patients tell much about each.
+        The counts, which `summarise` makes of it, and the loss of very few patients tell much about each.
         """
+        import torch
+
         [batch] = volumes
         batch = batch.to(device)
-        logit = model(*batch.inputs)
-        loss = Grading.loss(logit, batch.target)
+        with torch.no_grad():
+            logit = model(*batch.inputs)
+            loss = Grading.loss(logit, batch.target)
         return {"loss": loss.item(), "score": logit.item(), "grade": batch.target.item()}
 
     @staticmethod
@@ -84,8 +99,8 @@ class Grading:
             return f"counts that are not of {quantity(patients, 'patient')}"
         return None
 
-    @staticmethod
-    def pool(sites: Sequence[tuple[Mapping[str, float], int]], data: DataConfig) -> dict[str, float]:
+    @classmethod
+    def pool(cls, sites: Sequence[tuple[Mapping[str, float], int]], data: DataConfig) -> dict[str, float]:
         """All sites' metrics from each one's own and its number of validation patients.
 
         Counts are summed, and what follows from counts is exactly as if all patients were at one place, intervals too.
@@ -93,7 +108,7 @@ class Grading:
         their pairs of an HGG and an LGG, so the share of pairs within a site that are in order; it has no interval.
         A site with a metric that cannot be, or without counts of so many patients, does not enter: others sent it.
         """
-        possible = [site for site in sites if Grading.impossible(*site, data) is None]
+        possible = [site for site in sites if cls.impossible(*site, data) is None]
         sites = [(metrics, patients) for metrics, patients in possible if _adds_up(metrics, patients)]
         if not sites:
             return {}

@@ -1,14 +1,18 @@
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar
+from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from gliofed.shared.config import DataConfig
-from gliofed.shared.data.samples import Batch
-from gliofed.shared.tasks.masks import Spacing, compare
-from gliofed.shared.tasks.means import LOSS, Range, out_of_range, over_patients, over_sites
+from gliofed.shared.tasks.means import LOSS, Range, out_of_range, over_patients
+from gliofed.shared.tasks.task import Model, Task
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from gliofed.shared.config import DataConfig
+    from gliofed.shared.data.samples import Batch
+    from gliofed.shared.tasks.masks import Spacing
 
 SMOOTH = 1.0
 """Voxels added to both parts of the soft Dice: a region that is absent then still pulls its probabilities to 0."""
@@ -26,14 +30,13 @@ RANGES: dict[str, Range] = {
 """What the metrics of a patient can be; hd95 in mm, up to the diagonal of the largest volume that is read."""
 
 
-class Segmentation:
+class Segmentation(Task):
     """Regions that may overlap, such as ET in TC in WT: one sigmoid a region and voxel.
 
     Logits and targets are (B, R, D, H, W), or (B, T, R, D, H, W) for series.
     """
 
-    headline: ClassVar[str] = "dice"
-    """The metric to show first."""
+    headline = "dice"
 
     @staticmethod
     def outputs(data: DataConfig) -> int:
@@ -51,6 +54,8 @@ class Segmentation:
         supervision: each counts the same.
         Source: Milletari et al. 2016, arXiv:1606.04797; with cross-entropy as in nnU-Net, arXiv:1809.10486.
         """
+        import torch.nn.functional as F
+
         logits, target = logits.float(), target.float()
         if logits.dim() > target.dim():
             target = target.unsqueeze(1).expand_as(logits)
@@ -67,25 +72,32 @@ class Segmentation:
         return logits > 0
 
     @staticmethod
-    @torch.no_grad()
-    def infer(model: Callable[[Tensor], Tensor], image: Tensor, patch: tuple[int, int, int]) -> Tensor:
+    def logits(model: Model, inputs: tuple[Tensor, ...], data: DataConfig) -> Tensor:
+        """Logits of whole volumes, of which `inputs` is the image, as `infer` gives them."""
+        [image] = inputs
+        return Segmentation.infer(model, image, data.patch)
+
+    @staticmethod
+    def infer(model: Model, image: Tensor, patch: tuple[int, int, int]) -> Tensor:
         """Logits of whole volumes, image ([B, C or B, T, C], D, H, W), without gradients.
 
         One forward pass where the volume fits in `patch` (voxels); else overlapping windows of that size, halves
         shared, blended by a Gaussian. A series is cut into windows in space only.
         """
-        size = image.shape[-3:]
-        if all(side <= limit for side, limit in zip(size, patch, strict=True)):
-            return model(image)
-        window = [min(side, limit) for side, limit in zip(size, patch, strict=True)]
-        if image.dim() == 5:
-            return _slide(model, image, window)
+        import torch
+
         frames = image.shape[1]
 
         def folded(windows: Tensor) -> Tensor:  # MONAI knows one channel axis: frames go into it
             return model(torch.unflatten(windows, 1, (frames, -1))).flatten(1, 2)
 
-        return torch.unflatten(_slide(folded, image.flatten(1, 2), window), 1, (frames, -1))
+        window = [min(side, limit) for side, limit in zip(image.shape[-3:], patch, strict=True)]
+        with torch.no_grad():
+            if window == list(image.shape[-3:]):
+                return model(image)
+            if image.dim() == 5:
+                return _slide(model, image, window)
+            return torch.unflatten(_slide(folded, image.flatten(1, 2), window), 1, (frames, -1))
 
     @staticmethod
     def metrics(prediction: Tensor, target: Tensor, regions: tuple[str, ...], spacing: Spacing) -> dict[str, float]:
@@ -96,6 +108,10 @@ class Segmentation:
         in both masks counts 1, and in one of them 0; its distance is 0 mm and ABSENT_MM. With one region there are
         only the means.
         """
+        import torch
+
+        from gliofed.shared.tasks.masks import compare
+
         if prediction.shape != target.shape or prediction.shape[-4] != len(regions):
             raise ValueError(
                 f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} must have the same shape "
@@ -113,14 +129,10 @@ class Segmentation:
         return metrics
 
     @staticmethod
-    @torch.no_grad()
-    def measure(
-        model: Callable[[Tensor], Tensor], volumes: Iterable[Batch], data: DataConfig, device: torch.device
-    ) -> dict[str, float]:
+    def measure(model: Model, volumes: Iterable[Batch], data: DataConfig, device: torch.device) -> dict[str, float]:
         """Loss and metrics of one patient: the mean over visits, each counting the same.
 
         `volumes` are whole visits (1, C, D, H, W) or windows of visits (1, T, C, D, H, W), each with its spacing.
-        The model must be in evaluation mode, on `device`.
         """
         visits = []
         for batch in volumes:
@@ -134,26 +146,13 @@ class Segmentation:
         return over_patients(visits)
 
     @staticmethod
-    def summarise(patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
-        """One site's metrics: the mean over its patients' measures; nothing for no patients."""
-        return over_patients(patients)
-
-    @staticmethod
     def impossible(metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
         """Say what of one site's metrics over so many validation patients cannot be, if anything."""
         parts = [""] + [f"_{region.lower()}" for region in data.regions]
         return out_of_range(metrics, {"loss": LOSS} | {n + p: r for n, r in RANGES.items() for p in parts})
 
-    @staticmethod
-    def pool(sites: Sequence[tuple[Mapping[str, float], int]], data: DataConfig) -> dict[str, float]:
-        """All sites' metrics, from (metrics, validation patients): the mean over patients; what is finite enters.
 
-        A site with a metric that cannot be does not enter: others sent it.
-        """
-        return over_sites([site for site in sites if Segmentation.impossible(*site, data) is None])
-
-
-def _slide(model: Callable[[Tensor], Tensor], image: Tensor, window: list[int]) -> Tensor:
+def _slide(model: Model, image: Tensor, window: list[int]) -> Tensor:
     from monai.inferers.utils import sliding_window_inference  # takes a second or two, and not every message needs it
 
     logits: Tensor = sliding_window_inference(image, window, WINDOWS, model, overlap=0.5, mode="gaussian")

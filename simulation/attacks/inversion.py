@@ -30,6 +30,7 @@ from gliofed.shared.data.samples import Batch, batches, of_one
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.seeding import generator, seed_of
 from gliofed.shared.tasks import TASKS, Task, reading_of
+from gliofed.shared.tasks.grading import Grading
 from gliofed.simulation.attacks.found_images import draw_found, figures
 from gliofed.simulation.attacks.settings import AttackConfig, Row
 from gliofed.simulation.attacks.target import Target, plan_of
@@ -208,7 +209,7 @@ def _control(scene: _Scene, target: Target, seed: int) -> _Scene:
         torch.manual_seed(seed_of(seed, "inversion", "control") % 2**32)
         voxels = batch.image[0, 0].numel()
         model = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(4 * voxels, 1))
-    task = TASKS["grading"]
+    task = Grading()
     gradients = [row[0].detach() for row in patient_gradient(model, batch, task, torch.float32)[1]]
     private = privately(
         gradients, target.run.privacy.clip, plan_of(target)[0].sigma, seed_of(seed, "inversion", "noise")

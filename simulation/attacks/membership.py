@@ -23,7 +23,6 @@ from gliofed.shared.data.samples import whole
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.tasks import TASKS, reading_of
 from gliofed.shared.tasks.scores import auc_with_interval
-from gliofed.shared.tasks.segmentation import Segmentation
 from gliofed.shared.wording import quantity
 from gliofed.simulation.attacks.settings import AttackConfig, Row
 from gliofed.simulation.attacks.shadows import train_shadows
@@ -96,9 +95,7 @@ def patient_loss(model: nn.Module, patient: Patient, run: RunConfig, device: tor
     task, parts, visits = TASKS[run.task], [], []
     for batch in whole(patient, run.data, reading_of(run)):
         there = batch.to(device)
-        segments = run.task == "segmentation"
-        logits = Segmentation.infer(model, there.image, run.data.patch) if segments else model(*there.inputs)
-        parts.append(task.loss(logits, there.target).item())
+        parts.append(task.loss(task.logits(model, there.inputs, run.data), there.target).item())
         visits.append(batch.image.shape[:-4].numel())  # a window's loss counts once for each of its visits
     return float(np.average(parts, weights=visits))
 

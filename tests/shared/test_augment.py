@@ -15,6 +15,7 @@ from gliofed.shared.data.augment import Geometry, change_intensity, draw_geometr
 from gliofed.shared.data.cache import Entry, keep
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.samples import batches, patch
+from gliofed.shared.tasks.grading import GRADE
 
 ALL = AugmentConfig(chance=1, flip=0.5, rotation=15, scaling=0.1, noise=0.1, bias=0.3, gamma=0.3, dropout=0.3)
 DATA = DataConfig(
@@ -182,7 +183,7 @@ def test_grading_hears_of_dropped_modalities(tmp_path):
     nothing = np.zeros((1, 0, 6, 6, 6), np.uint8), np.zeros((0, 4), np.int32)
     path = keep({"of": "grading"}, lambda: Entry(image, *nothing, (True, False, True), SPACING), tmp_path)
     train = replace(TRAIN, augment=replace(ALL, dropout=0.5), batch=20)
-    batch = next(batches([Patient("A", ("0",), (path,), "LGG")], DATA, train, rng(), "graded"))
+    batch = next(batches([Patient("A", ("0",), (path,), "LGG")], DATA, train, rng(), GRADE))
     assert batch.image.shape == (20, 3, 6, 6, 6)
     assert torch.equal(batch.image.abs().amax((-3, -2, -1)) > 0, batch.present)
     assert {tuple(row) for row in batch.present.tolist()} == {

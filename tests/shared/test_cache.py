@@ -18,7 +18,7 @@ from gliofed.shared.data import prepare as preparing
 from gliofed.shared.data import transforms
 from gliofed.shared.data.cache import open_entry
 from gliofed.shared.data.layouts import find_cases
-from gliofed.shared.data.prepare import prepare, prepare_graded
+from gliofed.shared.data.prepare import prepare, prepare_block
 from gliofed.shared.data.transforms import resample
 from gliofed.shared.data.volume import DataError
 
@@ -235,7 +235,7 @@ def test_a_case_with_two_files_for_one_image_is_left_out(cases, tmp_path):
     first = find_cases(tmp_path / "scans", "brats2023")[0]
     for prepare_as in (
         lambda data: prepare([first], data, tmp_path),
-        lambda data: prepare_graded(first, data, tmp_path),
+        lambda data: prepare_block(first, data, tmp_path),
     ):
         with pytest.raises(DataError) as caught:
             prepare_as(DATA)

@@ -14,11 +14,12 @@ from gliofed.shared.config import DataConfig, TrainConfig
 from gliofed.shared.data.cache import open_entry
 from gliofed.shared.data.dataset import Patient, open_cohort
 from gliofed.shared.data.layouts import find_cases
-from gliofed.shared.data.prepare import prepare_graded
+from gliofed.shared.data.prepare import prepare_block
 from gliofed.shared.data.samples import batches, class_weights, whole
 from gliofed.shared.data.transforms import central_block, min_max
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.tasks.grading import GRADE
 
 DATA = DataConfig(
     modalities=("flair", "t1ce"),
@@ -99,7 +100,7 @@ def test_central_slices_are_the_seeds(depth):
 
 def test_an_entry_holds_scaled_blocks_and_never_the_mask(site, tmp_path):
     case = find_cases(tmp_path / "scans", "brats2020")[0]
-    entry = open_entry(prepare_graded(case, DATA, tmp_path / "cache"))
+    entry = open_entry(prepare_block(case, DATA, tmp_path / "cache"))
     assert entry.image.shape == (1, 2, 6, 6, 32) and entry.mask.shape == (1, 0, 6, 6, 32)
     assert entry.present == (True, True) and entry.spacing == (1, 1, 1)
     for channel, modality in enumerate(DATA.modalities):
@@ -112,7 +113,7 @@ def test_spacing_may_differ_by_axis(site, tmp_path):
     """The seed shrinks 240x240 in plane to 128x128 and leaves the slices as they are."""
     case = find_cases(tmp_path / "scans", "brats2020")[0]
     data = replace(DATA, spacing=(2.0, 2.0, 1.0), patch=(3, 4, 41))
-    entry = open_entry(prepare_graded(case, data, tmp_path / "cache"))
+    entry = open_entry(prepare_block(case, data, tmp_path / "cache"))
     scan = min_max(nib.load(case.images["flair"].path).get_fdata().astype(np.float32)).astype(np.float64)
     assert entry.spacing == (2, 2, 1)
     # Halving along X is the mean of pairs; along Y the seventh row has no partner, so only X and Z are compared.
@@ -121,8 +122,8 @@ def test_spacing_may_differ_by_axis(site, tmp_path):
 
 
 def test_who_is_in_the_cohort(site):
-    cohort = open_cohort(site, DATA, "graded")
-    assert {patient.name: patient.grade for patient in cohort.train} == {
+    cohort = open_cohort(site, DATA, GRADE)
+    assert {patient.name: patient.value for patient in cohort.train} == {
         "P0": "HGG",
         "P1": "HGG",
         "P2": "HGG",
@@ -141,23 +142,23 @@ def test_no_visit_has_the_grade_of_another(tmp_path):
         rows += [f"{name},{visit},{files},{grade}" for visit, grade in enumerate(grades)]
     (tmp_path / "scans" / "cases.csv").write_text("\n".join(rows))
     site = SiteConfig(name="a", root=str(tmp_path / "scans"), labels="brats2020", work=str(tmp_path))
-    cohort = open_cohort(site, DATA, "graded")
-    assert [(patient.name, patient.visits, patient.grade) for patient in cohort.train] == [("P0", ("1",), "LGG")]
+    cohort = open_cohort(site, DATA, GRADE)
+    assert [(patient.name, patient.visits, patient.value) for patient in cohort.train] == [("P0", ("1",), "LGG")]
     assert cohort.left_out == {"two_grades": 1}
 
 
 def test_a_site_without_grades_says_so(site, tmp_path):
     (tmp_path / "scans" / "name_mapping.csv").unlink()
     with pytest.raises(DataError, match="none of 6 patients can be used") as caught:
-        open_cohort(site, DATA, "graded")
+        open_cohort(site, DATA, GRADE)
     assert caught.value.code == "no_grade"
 
 
 def test_a_batch_is_patients_with_grades_and_what_is_missing(site):
-    patients = open_cohort(site, DATA, "graded").train
-    batch = next(batches(patients, DATA, TRAIN, np.random.default_rng(0), "graded"))
+    patients = open_cohort(site, DATA, GRADE).train
+    batch = next(batches(patients, DATA, TRAIN, np.random.default_rng(0), GRADE))
     assert batch.image.shape == (4, 2, 6, 6, 32) and batch.image.dtype == torch.float32
-    by_name = {patient.name: next(whole(patient, DATA, "graded")) for patient in patients}
+    by_name = {patient.name: next(whole(patient, DATA, GRADE)) for patient in patients}
     mirrored = [axes for n in range(4) for axes in combinations((1, 2, 3), n)]  # of training alone, along any axes
     order = [
         next(n for n, one in by_name.items() if any(torch.equal(one.image[0].flip(axes), image) for axes in mirrored))
@@ -173,20 +174,20 @@ def test_a_batch_is_patients_with_grades_and_what_is_missing(site):
 def test_class_weights():
     """Balanced weights sum to the same for both grades; one grade alone has nothing to balance."""
     patients = [Patient("a", (), (), "HGG")] * 6 + [Patient("b", (), (), "LGG")] * 2
-    weights = class_weights(patients, "balanced")
+    weights = class_weights(patients, "balanced", GRADE)
     assert 6 * weights["HGG"] == 2 * weights["LGG"] == 4
-    assert class_weights(patients[:6], "balanced") == {"LGG": 1, "HGG": 1}
-    assert class_weights(patients, None) == {"LGG": 1, "HGG": 1}
-    assert class_weights(patients, (3.0, 0.5)) == {"LGG": 3, "HGG": 0.5}
+    assert class_weights(patients[:6], "balanced", GRADE) == {"LGG": 1, "HGG": 1}
+    assert class_weights(patients, None, GRADE) == {"LGG": 1, "HGG": 1}
+    assert class_weights(patients, (3.0, 0.5), GRADE) == {"LGG": 3, "HGG": 0.5}
 
 
 @pytest.mark.parametrize("change", [{"patch": (5, 6, 32)}, {"spacing": 2.0}, {"modalities": ("t1ce", "flair")}])
 def test_other_settings_are_another_entry(site, tmp_path, change):
     """The cache must not hand out blocks of another size, spacing or order."""
     case = find_cases(tmp_path / "scans", "brats2020")[0]
-    first = prepare_graded(case, DATA, tmp_path / "cache")
-    assert prepare_graded(case, DATA, tmp_path / "cache") == first
-    assert prepare_graded(case, replace(DATA, **change), tmp_path / "cache") != first
+    first = prepare_block(case, DATA, tmp_path / "cache")
+    assert prepare_block(case, DATA, tmp_path / "cache") == first
+    assert prepare_block(case, replace(DATA, **change), tmp_path / "cache") != first
 
 
 def test_grades_are_read_as_people_write_them(tmp_path):

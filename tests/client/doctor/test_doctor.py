@@ -19,12 +19,13 @@ from planted import PLANTS, copy_of, of
 
 from gliofed.client.doctor import examine as examine_module
 from gliofed.client.doctor.examine import examine, spread
-from gliofed.client.doctor.findings import ERRORS, WARNINGS, Task
+from gliofed.client.doctor.findings import ERRORS, WARNINGS
 from gliofed.client.doctor.inspection import Inspection, inspect
 from gliofed.client.doctor.judgement import CaseReport, judge
 from gliofed.shared.data.cases import Case, split
 from gliofed.shared.data.layouts import find_cases
 from gliofed.shared.site_config import CheckConfig
+from gliofed.shared.tasks import TASKS
 from gliofed.simulation.phantom import PhantomConfig, write_phantoms
 
 MODALITIES = ("flair", "t1", "t1ce", "t2")
@@ -33,8 +34,8 @@ RULES = CheckConfig(tiny_tumour=1.0)
 CLEAN = 8
 
 
-def check(cases: list[Case], task: Task = "segmentation", rules: CheckConfig = RULES, **split: Any) -> list[CaseReport]:
-    return judge(cases, examine(cases, rules, 1), rules, MODALITIES, task, **split)
+def check(cases: list[Case], task: str = "segmentation", rules: CheckConfig = RULES, **split: Any) -> list[CaseReport]:
+    return judge(cases, examine(cases, rules, 1), rules, MODALITIES, TASKS[task], **split)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_clean_cases_raise_nothing(planted: Planted) -> None:
 @pytest.mark.parametrize("task", ["segmentation", "grading"])
 @pytest.mark.parametrize("modalities", [("t1",), ("t2", "t1ce"), ("flair", "t1", "t1ce", "t2")])
 def test_a_run_is_told_what_reading_only_its_scans_would_tell(
-    planted: Planted, task: Task, modalities: tuple[str, ...]
+    planted: Planted, task: str, modalities: tuple[str, ...]
 ) -> None:
     """All scans are read once, and judged for each run; the oracle reads the scans of this run alone."""
     asked = [
@@ -115,7 +116,7 @@ def test_a_run_is_told_what_reading_only_its_scans_would_tell(
         for case in planted.cases
     ]
     told, expected = (
-        judge(some, inspected, RULES, modalities, task, validation=0.5)
+        judge(some, inspected, RULES, modalities, TASKS[task], validation=0.5)
         for some, inspected in ((planted.cases, planted.inspected), (asked, examine(asked, RULES, 1, draw=False)))
     )
     for report, oracle in zip(told, expected, strict=True):
@@ -138,7 +139,16 @@ def test_what_has_a_place_has_a_picture(planted: Planted) -> None:
 
 
 def test_every_code_is_planted() -> None:
-    assert {*PLANTS, "duplicate", "split_leak", "no_grade", "two_grades", "not_understood"} == {*ERRORS, *WARNINGS}
+    assert {
+        *PLANTS,
+        "duplicate",
+        "split_leak",
+        "no_grade",
+        "two_grades",
+        "no_label",
+        "two_labels",
+        "not_understood",
+    } == {*ERRORS, *WARNINGS}
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +197,7 @@ def test_units_of_another_scanner_are_no_outlier(phantoms: Path) -> None:
             if place < number:
                 image = replace(image, spread=image.spread * t2, brain=image.brain * brain)
             changed.append(replace(each, facts=replace(each.facts, images={**each.facts.images, "t2": image})))
-        reports = judge(cases, changed, RULES, MODALITIES, "segmentation")
+        reports = judge(cases, changed, RULES, MODALITIES, TASKS["segmentation"])
         return [report.patient for report in reports if "intensity_outlier" in codes_of(report)]
 
     assert outliers(3.0, 1) == []  # another scanner, or another gain
@@ -202,10 +212,10 @@ def test_a_swap_is_told_to_whoever_reads_one_of_the_two(phantoms: Path) -> None:
     inspected = [inspect(swapped, RULES, draw=False)]
     for modalities in (MODALITIES, ("t1ce",)):
         for task in ("segmentation", "grading"):
-            (report,) = judge([swapped], inspected, RULES, modalities, task)
+            (report,) = judge([swapped], inspected, RULES, modalities, TASKS[task])
             assert codes_of(report) == {"modalities_swapped"}
     without = replace(case, images={name: case.images[name] for name in ("t1", "t2")})
-    (report,) = judge([without], [inspect(without, RULES, draw=False)], RULES, ("t2",), "grading")
+    (report,) = judge([without], [inspect(without, RULES, draw=False)], RULES, ("t2",), TASKS["grading"])
     assert codes_of(report) == set() and report.unchecked == {"modalities_swapped": "no flair, t1ce on the case's grid"}
 
 
@@ -236,10 +246,14 @@ def test_no_visit_is_graded_as_another_is(few: list[Case]) -> None:
     ):
         cases = [replace(case, grade=grade) for case, grade in zip(visits, grades, strict=True)]
         for task, expected in (("grading", codes), ("segmentation", [set()] * 3)):
-            reports = judge(cases, inspected, RULES, MODALITIES, task)
+            reports = judge(cases, inspected, RULES, MODALITIES, TASKS[task])
             assert [codes_of(report) for report in reports] == expected
     told = judge(
-        [replace(visits[0], grade="LGG"), replace(visits[1], grade="HGG")], inspected[:2], RULES, MODALITIES, "grading"
+        [replace(visits[0], grade="LGG"), replace(visits[1], grade="HGG")],
+        inspected[:2],
+        RULES,
+        MODALITIES,
+        TASKS["grading"],
     )
     assert "P: has the grades HGG (visit 1) and LGG (visit 0); give" in told[0].findings[0].message
 

@@ -19,6 +19,7 @@ from gliofed.client.doctor.reading import read_file
 from gliofed.shared.data.cases import Case
 from gliofed.shared.data.volume import DataError, Scan, read_volume
 from gliofed.shared.site_config import CheckConfig
+from gliofed.shared.tasks import TASKS
 from gliofed.simulation.brain import TEMPLATE_FILE
 
 RULES = CheckConfig()
@@ -35,7 +36,7 @@ def look(images: dict[str, Scan], mask: Scan | None = None, rules: CheckConfig =
     """Judge for segmentation where there is a mask, else for grading."""
     case = Case("p", "000", images, mask, "HGG", "brats2020")
     inspected = [inspect(case, rules)]
-    return judge([case], inspected, rules, list(images), "segmentation" if mask else "grading")[0]
+    return judge([case], inspected, rules, list(images), TASKS["segmentation" if mask else "grading"])[0]
 
 
 def facts(images: dict[str, Scan]) -> Facts:

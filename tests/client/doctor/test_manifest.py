@@ -13,7 +13,6 @@ from frozen_site import DATA, changed, scan
 
 from gliofed.client.doctor import manifest
 from gliofed.client.doctor.consent import add_withdrawn
-from gliofed.client.doctor.findings import Task
 from gliofed.client.doctor.manifest import NonePassedError, admit, manifest_path
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.site_config import SiteConfig
@@ -105,7 +104,7 @@ def test_cases_that_come_later_do_not_belong(site: SiteConfig) -> None:
     assert len(admitted.cases) == 2
 
 
-READINGS: dict[str, tuple[dict[str, Any], Task]] = {
+READINGS: dict[str, tuple[dict[str, Any], str]] = {
     "split": ({"split_seed": 1, "validation": 0.5}, "segmentation"),
     "task": ({}, "grading"),
     "modalities": ({"modalities": ("flair",)}, "segmentation"),

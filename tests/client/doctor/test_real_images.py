@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from gliofed.client.doctor.examine import examine
-from gliofed.client.doctor.findings import Finding, Task
+from gliofed.client.doctor.findings import Finding
 from gliofed.client.doctor.judgement import judge
 from gliofed.shared.data.layouts import find_cases
 from gliofed.shared.site_config import CheckConfig
+from gliofed.shared.tasks import TASKS
 
 REAL = os.environ.get("GLIOFED_REAL_IMAGES")
 pytestmark = [
@@ -31,9 +32,9 @@ EXPECTED = {
 """File -> what a grading site should be told of it."""
 
 
-def found_in(root: Path, task: Task) -> list[Finding]:
+def found_in(root: Path, task: str) -> list[Finding]:
     cases, rules = find_cases(root, "brats2020"), CheckConfig()
-    (report,) = judge(cases, examine(cases, rules, 1), rules, ("t1",), task)
+    (report,) = judge(cases, examine(cases, rules, 1), rules, ("t1",), TASKS[task])
     return report.findings
 
 

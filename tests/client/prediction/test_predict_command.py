@@ -25,6 +25,7 @@ from gliofed.shared.data.samples import whole
 from gliofed.shared.models import build_model
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.tasks.grading import GRADE
 from gliofed.shared.tasks.segmentation import Segmentation
 from gliofed.simulation.phantom import PhantomConfig, write_phantoms
 from gliofed.simulation.simulate import simulate
@@ -146,8 +147,8 @@ def test_grades(cases, tmp_path, out, monkeypatch, capsys):
     assert list(rows[0]) == ["patient", "visit", "grade", "probability_hgg", "modalities"]
     assert [row["modalities"] for row in rows] == ["flair t1ce t2", "flair t1 t1ce t2"]
     site = SiteConfig(name="a", root=str(root), labels="brats2020", work=str(tmp_path / "work"))
-    for row, patient in zip(rows, open_cohort(site, data, "graded").train, strict=True):
-        [batch] = whole(patient, data, "graded")
+    for row, patient in zip(rows, open_cohort(site, data, GRADE).train, strict=True):
+        [batch] = whole(patient, data, GRADE)
         with torch.no_grad():
             probability = network(*batch.inputs).sigmoid().item()
         assert (row["patient"], row["probability_hgg"]) == (patient.name, f"{probability:.4f}")

@@ -1,0 +1,113 @@
+"""What every task is. PyTorch is imported where it computes: configs, check and status know the tasks without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+from typing import TYPE_CHECKING, ClassVar
+
+from gliofed.shared.tasks.means import over_patients, over_sites
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from gliofed.shared.config import DataConfig
+    from gliofed.shared.data.samples import Batch
+
+Model = Callable[..., "Tensor"]
+
+
+@dataclass(frozen=True)
+class Label:
+    """One value a patient, which a task learns from the central block of a scan (`data.patch`), without masks.
+
+    Modalities may be missing, and a block is mirrored in training: the value has no side.
+    """
+
+    column: str
+    """Of `cases.csv`; every visit of a patient that has a value has the same."""
+    answer: Callable[[Tensor], tuple[str, ...]]
+    """What predict writes of one patient's logit, in `columns`; the first is shown."""
+    columns: tuple[str, ...]
+    reading: str
+    """Name of this reading of the data in logs and in the ledger."""
+    classes: tuple[str, ...] = ()
+    """Values, of which each stands for its place here; none: a value is a number."""
+    missing: str = "no_label"
+    """Code of a visit without a value."""
+    differs: str = "two_labels"
+    """Code of a patient with two."""
+    source: str = ""
+    """Where values come from beside `cases.csv`."""
+
+    @property
+    def table(self) -> str:
+        """The file that predict writes."""
+        return f"{self.column}s.csv"
+
+    def number(self, value: str) -> float:
+        """What a model learns for a value; NaN for one that is none."""
+        try:
+            return float(self.classes.index(value) if self.classes else value)
+        except ValueError:
+            return nan
+
+
+class Task:
+    """What is learned of a patient, and how that is measured."""
+
+    headline: ClassVar[str]
+    """The metric to show first."""
+    label: ClassVar[Label | None] = None
+    """What a patient is labelled with; None: masks are learned, from patches."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Those that patients are told apart by, if any."""
+        return self.label.classes if self.label else ()
+
+    @staticmethod
+    def outputs(data: DataConfig) -> int:
+        """Channels of the model's output."""
+        return 1
+
+    @staticmethod
+    def loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Mean over the samples of each one's loss times its `weight` (B,); None is ones.
+
+        Samples do not mix: the loss of one patient must not depend on another's (differential privacy).
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def logits(model: Model, inputs: tuple[Tensor, ...], data: DataConfig) -> Tensor:
+        """Output for whole volumes, `Batch.inputs`, of any size; the model is in evaluation mode."""
+        return model(*inputs)
+
+    @staticmethod
+    def measure(model: Model, volumes: Iterable[Batch], data: DataConfig, device: torch.device) -> dict[str, float]:
+        """Loss, and what `summarise` needs, of one patient, whose whole volumes are batches of one.
+
+        The model must be in evaluation mode, on `device`. Nothing of it leaves a site but what `summarise` returns.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def summarise(patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """One site's metrics from its patients' measures: their means; nothing for no patients."""
+        return over_patients(patients)
+
+    @staticmethod
+    def impossible(metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
+        """Say what of one site's metrics over so many validation patients cannot be, if anything."""
+        raise NotImplementedError
+
+    @classmethod
+    def pool(cls, sites: Sequence[tuple[Mapping[str, float], int]], data: DataConfig) -> dict[str, float]:
+        """All sites' metrics, from (metrics, validation patients): the mean over patients; what is finite enters.
+
+        A site with a metric that cannot be does not enter: others sent it.
+        """
+        return over_sites([site for site in sites if cls.impossible(*site, data) is None])
