@@ -159,7 +159,7 @@ def test_names_come_from_the_dict() -> None:
             parse(PolicyConfig, {"tasks": [wrong]})
 
 
-@pytest.mark.parametrize("module", ["shared.config", "client.doctor.check_command", "client.link.preflight"])
+@pytest.mark.parametrize("module", ["client.doctor.check_command", "client.link.preflight", "client.link.supernode"])
 def test_tasks_are_known_without_pytorch(module: str) -> None:
     """Check and start answer at once; PyTorch takes seconds, and memory that a small machine keeps for training."""
     words = f"import gliofed.{module}, sys; from gliofed.shared.tasks import TASKS; print('torch' in sys.modules)"

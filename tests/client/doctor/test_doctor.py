@@ -4,8 +4,6 @@ import hashlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import call
@@ -286,12 +284,6 @@ def test_processes_of_a_check_do_not_get_the_terminals_ctrl_c() -> None:
     spread(partial(signal.pthread_sigmask, signal.SIG_BLOCK), [()], 1, lambda _, blocked: kept.append(blocked))
     assert kept == [{signal.SIGINT}]
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
-
-
-def test_the_doctor_does_without_torch() -> None:
-    """Each process would take seconds and 200 MB for it."""
-    code = "import sys, gliofed.client.doctor.examine; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize(("resolution", "visits", "scheme"), [(8.0, 2, "brats2023"), (4.0, 1, "brats2020")])
