@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 import gliofed.server.round.asking
 import gliofed.server.round.mail
 from gliofed.server.round.answers import Absent
-from gliofed.server.round.asking import Sites
+from gliofed.server.round.asking import Federation, Sites
 from gliofed.server.round.audit import RunAudit, hold_audit
 from gliofed.server.round.pulling import Pulled, SeparatePulls
 from gliofed.shared.audit import audit_file
@@ -126,7 +126,7 @@ def ask(tmp_path: Path, run_config: Callable[..., RunConfig], clock: Clock) -> C
 
 
 def _sites(wire: Wire, config: RunConfig, audit: RunAudit, lossy: bool) -> Sites:
-    return Sites(wire, config, "r", audit, names=lambda: NAMES, lossy=lossy)  # type: ignore[arg-type]
+    return Sites(wire, Federation(config=config, out=Path(), run_id="r", names=lambda: NAMES, lossy=lossy), audit)  # type: ignore[arg-type]
 
 
 Ask = Callable[..., dict[str, Reply | Absent]]
@@ -265,7 +265,7 @@ def test_nobody_waits_for_a_site_that_is_expelled_while_it_works(
     wire, known = Wire(), dict(NAMES)
     config = run_config("round.expected=[a,b]")
     with hold_audit(tmp_path) as audit:
-        sites = Sites(wire, config, "r", audit, names=lambda: known, lossy=True)  # type: ignore[arg-type]
+        sites = Sites(wire, Federation(config=config, out=tmp_path, run_id="r", names=lambda: known, lossy=True), audit)  # type: ignore[arg-type]
         nodes, _ = sites.roll(1)
         wire.busy = 10**9
         answers = sites.ask("train", Request(run_id="r", round=1, config=config, weights=b"w"), nodes)
@@ -303,7 +303,10 @@ def test_a_node_that_is_no_admitted_sites_is_not_asked(
     """Across hospitals a node is who its key says, not who it says; a site that is admitted later joins later."""
     wire, known = Wire(), {A: "a"}
     with hold_audit(tmp_path) as audit:
-        sites = Sites(wire, run_config("round.expected=[a,b]"), "r", audit, names=lambda: known)  # type: ignore[arg-type]
+        federation = Federation(
+            config=run_config("round.expected=[a,b]"), out=tmp_path, run_id="r", names=lambda: known
+        )
+        sites = Sites(wire, federation, audit)  # type: ignore[arg-type]
         assert sites.roll(1)[0] == {"a": A}
         assert wire.probes == 1
         known[B] = "b"
@@ -317,7 +320,10 @@ def test_a_node_cannot_answer_as_another_site(
 ) -> None:
     """The node has b's key, and says that it is a."""
     with hold_audit(tmp_path) as audit:
-        sites = Sites(Wire(), run_config("round.expected=[b]"), "r", audit, names=lambda: {A: "b"})  # type: ignore[arg-type]
+        federation = Federation(
+            config=run_config("round.expected=[b]"), out=tmp_path, run_id="r", names=lambda: {A: "b"}
+        )
+        sites = Sites(Wire(), federation, audit)  # type: ignore[arg-type]
         nodes, absent = sites.roll(1)
     assert nodes == {}
     assert absent["b"].reason == "it answered under another name"
