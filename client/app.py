@@ -45,20 +45,8 @@ def make_client_app(
     keys answer signed requests alone, and sign their replies.
     """
     app = ClientApp(mods=list(mods))
-    answer = partial(_answer, site_of=site_of, keys_of=keys_of, watched=watched)
-
-    @app.query()
-    def prepare(message: Message, context: Context) -> Message:
-        return answer("prepare", message, context)
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        return answer("train", message, context)
-
-    @app.evaluate()
-    def evaluate(message: Message, context: Context) -> Message:
-        return answer("evaluate", message, context)
-
+    for kind, register in (("prepare", app.query()), ("train", app.train()), ("evaluate", app.evaluate())):
+        register(partial(_answer, kind, site_of=site_of, keys_of=keys_of, watched=watched))
     return app
 
 

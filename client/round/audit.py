@@ -75,7 +75,7 @@ class Audit:
         return self._keys is not None and any(request.head in line and '"signature"' in line for line in log.lines)
 
     @contextmanager
-    def request(self, request: Request) -> Iterator[tuple[Chain, list[dict[str, Any]]]]:
+    def recording(self, request: Request) -> Iterator[tuple[Chain, list[dict[str, Any]]]]:
         """Hold the log while a request is judged; then write it, whatever came of it, and the lines that were added."""
         with _log_of(self._site) as log:
             lines = [*self._signer(request, log), self._asked]

@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from torch import Tensor
+
 from gliofed.client.doctor.consent import read_consent
 from gliofed.client.round.audit import Audit, rounds_since
-from gliofed.client.round.limits import check_header, check_size
 from gliofed.client.round.outbox import Stored, outbox_of
 from gliofed.client.round.policy import (
     DeclinedError,
@@ -39,8 +40,11 @@ from gliofed.client.round.policy import (
     metrics_leave,
     reply_key,
 )
+from gliofed.shared.codec import CodecError, check_weights
+from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import MessageError, Request
-from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.site_config import PolicyConfig, SiteConfig
+from gliofed.shared.sizes import count, model_sentence, outline, step_sentence, step_voxels
 
 DAY = timedelta(hours=24)
 
@@ -74,7 +78,7 @@ def judge(kind: str, site: SiteConfig, request: Request, audit: Audit) -> Admitt
         reading = data_reading(run)
     except (DeclinedError, MessageError) as error:
         fault = error
-    with audit.request(request) as (log, lines):
+    with audit.recording(request) as (log, lines):
         if not stored and audit.came_before(request, log):
             raise MessageError("the request came before, and the server signs each anew")
         if fault:
@@ -94,6 +98,36 @@ def judge(kind: str, site: SiteConfig, request: Request, audit: Audit) -> Admitt
     if kind != "prepare" and not stored:
         check_header(request)
     return Admitted(site, request, stored, withdrawn)
+
+
+def check_size(policy: PolicyConfig, run: RunConfig) -> None:
+    """Decline a model or a step that is larger than the hospital allows, before memory is taken for either.
+
+    Raises MessageError for a model that cannot be, and for a run beyond the limits of any.
+    """
+    parameters = count(_outline(run))
+    if policy.max_parameters is not None and parameters > policy.max_parameters:
+        sentence = f"{model_sentence(run, parameters)}; policy.max_parameters allows {policy.max_parameters}"
+        raise DeclinedError("policy", sentence)
+    voxels = step_voxels(run)
+    if policy.max_step_voxels is not None and voxels > policy.max_step_voxels:
+        sentence = f"{step_sentence(voxels)}; policy.max_step_voxels allows {policy.max_step_voxels}"
+        raise DeclinedError("policy", sentence)
+
+
+def check_header(request: Request) -> None:
+    """Raise MessageError unless the weights' names, shapes and types are those of the run's model."""
+    try:
+        check_weights(request.weights, _outline(request.config))
+    except CodecError as error:
+        raise MessageError(str(error)) from None
+
+
+def _outline(run: RunConfig) -> dict[str, Tensor]:
+    try:
+        return outline(run)
+    except ValueError as error:
+        raise MessageError(str(error)) from None
 
 
 def _now() -> datetime:

@@ -53,7 +53,7 @@ def site(tmp_path: Path) -> SiteConfig:
     return SiteConfig(name="a", root=str(tmp_path / "scans"), labels="mock", work=str(tmp_path / "work"), device="cpu")
 
 
-def asked(run: RunConfig, weights: bytes | None = None, **other: Any) -> Request:
+def request_of(run: RunConfig, weights: bytes | None = None, **other: Any) -> Request:
     own = weights_to_bytes(travelling(initial_model(run))) if weights is None else weights
     return Request(run_id="r", round=1, config=run, weights=own, head="0" * 64, **other)
 
@@ -95,11 +95,11 @@ def test_the_order_of_refusals(
     The order is that of judge.py. A server learns by a code what comes before it, and the log by what is noted when.
     """
     good = run_config("data.validation=0.4")
-    assert send(replace(site, policy=PolicyConfig(min_patients=1)), asked(good)).status == "ok"  # a round, a reading
+    assert send(site, request_of(good)).status == "ok"  # a round, and a reading
     run, nobody = run_config("data.validation=0.5"), (datetime.now() + timedelta(hours=2)).strftime("%H:%M")
     until = (datetime.now() + timedelta(hours=3)).strftime("%H:%M")
     too_large = replace(run, data=replace(run.data, patch=(1024, 1024, 1024)))  # which this end would not send
-    request = replace(asked(too_large, b"no weights"), head="")
+    request = replace(request_of(too_large, b"no weights"), head="")
     policy = PolicyConfig(models=(), max_epsilon=1.0, max_parameters=1, hours=f"{nobody}-{until}", metrics="never")
     site = replace(site, policy=replace(policy, max_rounds_a_day=1, max_readings=1, min_patients=9))
     consent = Path(site.work) / "consent.json"
@@ -131,7 +131,7 @@ def test_the_order_of_refusals(
         *([("rounds_a_day", allow(max_rounds_a_day=None))] if kind == "train" else []),
         ("readings", allow(max_readings=2)),
         *([("withheld", allow(metrics="always"))] if kind == "evaluate" else []),
-        ("protocol", send_instead(weights=asked(run).weights)),
+        ("protocol", send_instead(weights=request_of(run).weights)),
     ]
     nothing_is_built()
     for code, mend in steps:
@@ -144,8 +144,7 @@ def test_the_order_of_refusals(
 
 def test_a_stored_reply_is_read_once(site: SiteConfig, run_config: Callable[..., RunConfig]) -> None:
     """It is as large as the model; and nothing of it is read for whom the policy refuses meanwhile."""
-    site = replace(site, policy=PolicyConfig(min_patients=1))
-    request = asked(run_config())
+    request = request_of(run_config())
     first = send(site, request)
     stored = {path.relative_to(site.work) for path in (Path(site.work) / "outbox").iterdir()}
     with opens(Path(site.work)) as work:
