@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 
 from gliofed.server.round.answers import EXPELLED, NOT_INVITED, Absent, refusal
 from gliofed.server.round.audit import RunAudit
-from gliofed.server.round.mail import POLL, WORD, Kind, Mail, Unanswered
+from gliofed.server.round.mail import POLL, WORD, Clock, Kind, Mail, Unanswered
 from gliofed.server.round.progress import Phase, RoundProgress
 from gliofed.server.round.run_keys import RunKeys
 from gliofed.shared.config import RunConfig
@@ -55,14 +55,19 @@ class Sites:
     """The sites of a federation, by name."""
 
     def __init__(
-        self, grid: Grid, federation: Federation, audit: RunAudit, progress: RoundProgress | None = None
+        self,
+        grid: Grid,
+        federation: Federation,
+        audit: RunAudit,
+        progress: RoundProgress | None = None,
+        clock: Clock = time,
     ) -> None:
         """Ask over `grid`; `progress` is told who is asked, and who answers."""
-        self._grid, self._progress, self._config = grid, progress, federation.config
+        self._grid, self._progress, self._config, self._clock = grid, progress, federation.config, clock
         self._run_id, self._listed, self._agreed = federation.run_id, federation.names, federation.agreed
         timing = federation.config.round
         retry = (timing.retry or timing.deadline / 10) if federation.lossy else None
-        self._mail = Mail(grid, audit, timing.deadline * federation.waves + SLACK, retry, self._name)
+        self._mail = Mail(grid, audit, timing.deadline * federation.waves + SLACK, retry, self._name, clock)
         self._known: dict[int, str] = {}
         self._names: dict[int, str] = {}
         self._late: dict[int, tuple[str | None, int]] = {}  # node -> its unanswered message, and of which round
@@ -78,9 +83,9 @@ class Sites:
         """
         if self._progress:
             self._progress.enter(round, "waiting")
-        end = time.monotonic() + self._config.round.join
-        while self._some_are_away() and time.monotonic() < end:
-            time.sleep(POLL)
+        end = self._clock.monotonic() + self._config.round.join
+        while self._some_are_away() and self._clock.monotonic() < end:
+            self._clock.sleep(POLL)
         self._forgive()
         connected = self._connected()
         nodes = self._invited(connected)
@@ -166,20 +171,15 @@ class Sites:
         phase, done = PHASES[kind]
         if self._progress and nodes:
             self._progress.enter(request.round, phase, [self._name(node) for node in nodes])
-        for node, answer in self._answers(kind, request, nodes):
-            if self._progress:
-                self._progress.answer(self._name(node), done if answer.status == "ok" else answer.status)
-            yield node, answer
-
-    def _answers(self, kind: Kind, request: Request, nodes: Collection[int]) -> Iterator[tuple[int, Reply | Absent]]:
         for node, answer in self._mail.ask(kind, request, list(nodes), self._nodes, self.admitted):
             if isinstance(answer, Unanswered):
                 self._late[node] = (answer.message, request.round)
-                yield node, self._still(node, request.round)
+                answer = self._still(node, request.round)
             elif isinstance(answer, Reply) and answer.status == "ok" and not answer.head:
-                yield node, Absent("failed", "its reply names no line of its audit log")
-            else:
-                yield node, answer
+                answer = Absent("failed", "its reply names no line of its audit log")
+            if self._progress:
+                self._progress.answer(self._name(node), done if answer.status == "ok" else answer.status)
+            yield node, answer
 
     def _admit(self, node: int, answer: Reply | Absent, nodes: list[int]) -> dict[str, Absent]:
         """Learn a node's name and cohort from its first answer; return why it cannot take part, if so."""

@@ -7,11 +7,10 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from clock import Clock, with_clock
+from clock import Clock
 from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 
-import gliofed.server.round.asking
 import gliofed.server.round.mail
 from gliofed.server.round.answers import Absent
 from gliofed.server.round.asking import Federation, Sites
@@ -104,7 +103,7 @@ class PullsInTurn:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(gliofed.server.round.mail, "SeparatePulls", PullsInTurn)
-    return with_clock(monkeypatch, gliofed.server.round.mail, gliofed.server.round.asking)
+    return Clock()
 
 
 @pytest.fixture
@@ -114,7 +113,7 @@ def ask(tmp_path: Path, run_config: Callable[..., RunConfig], clock: Clock) -> C
     def train(wire: Wire, lossy: bool = True) -> dict[str, Reply | Absent]:
         config = run_config("round.expected=[a,b]", "round.deadline=300", "round.retry=3")
         with hold_audit(tmp_path) as audit:
-            sites = _sites(wire, config, audit, lossy)
+            sites = _sites(wire, config, audit, clock, lossy)
             nodes, absent = sites.roll(1)
             assert not absent
             wire.probes = 0
@@ -125,8 +124,9 @@ def ask(tmp_path: Path, run_config: Callable[..., RunConfig], clock: Clock) -> C
     return train
 
 
-def _sites(wire: Wire, config: RunConfig, audit: RunAudit, lossy: bool) -> Sites:
-    return Sites(wire, Federation(config=config, out=Path(), run_id="r", names=lambda: NAMES, lossy=lossy), audit)  # type: ignore[arg-type]
+def _sites(wire: Wire, config: RunConfig, audit: RunAudit, clock: Clock, lossy: bool = True) -> Sites:
+    federation = Federation(config=config, out=Path(), run_id="r", names=lambda: NAMES, lossy=lossy)
+    return Sites(wire, federation, audit, clock=clock)  # type: ignore[arg-type]
 
 
 Ask = Callable[..., dict[str, Reply | Absent]]
@@ -210,7 +210,7 @@ def test_a_reply_whose_parts_do_not_come_costs_no_other_site_and_not_more_than_t
 
     config = run_config("round.expected=[a,b]", "round.deadline=300", "round.retry=3")
     with hold_audit(tmp_path) as audit:
-        sites = _sites(Wire(spoilt=late), config, audit, lossy=True)
+        sites = _sites(Wire(spoilt=late), config, audit, clock)
         request = Request(run_id="r", round=1, config=config, weights=b"w")
         answers = sites.ask("train", request, sites.roll(1)[0])
         site, answer = next(answers)
@@ -265,7 +265,8 @@ def test_nobody_waits_for_a_site_that_is_expelled_while_it_works(
     wire, known = Wire(), dict(NAMES)
     config = run_config("round.expected=[a,b]")
     with hold_audit(tmp_path) as audit:
-        sites = Sites(wire, Federation(config=config, out=tmp_path, run_id="r", names=lambda: known, lossy=True), audit)  # type: ignore[arg-type]
+        federation = Federation(config=config, out=tmp_path, run_id="r", names=lambda: known, lossy=True)
+        sites = Sites(wire, federation, audit, clock=clock)  # type: ignore[arg-type]
         nodes, _ = sites.roll(1)
         wire.busy = 10**9
         answers = sites.ask("train", Request(run_id="r", round=1, config=config, weights=b"w"), nodes)
@@ -306,7 +307,7 @@ def test_a_node_that_is_no_admitted_sites_is_not_asked(
         federation = Federation(
             config=run_config("round.expected=[a,b]"), out=tmp_path, run_id="r", names=lambda: known
         )
-        sites = Sites(wire, federation, audit)  # type: ignore[arg-type]
+        sites = Sites(wire, federation, audit, clock=clock)  # type: ignore[arg-type]
         assert sites.roll(1)[0] == {"a": A}
         assert wire.probes == 1
         known[B] = "b"
@@ -323,7 +324,7 @@ def test_a_node_cannot_answer_as_another_site(
         federation = Federation(
             config=run_config("round.expected=[b]"), out=tmp_path, run_id="r", names=lambda: {A: "b"}
         )
-        sites = Sites(Wire(), federation, audit)  # type: ignore[arg-type]
+        sites = Sites(Wire(), federation, audit, clock=clock)  # type: ignore[arg-type]
         nodes, absent = sites.roll(1)
     assert nodes == {}
     assert absent["b"].reason == "it answered under another name"
