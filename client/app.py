@@ -44,29 +44,22 @@ def make_client_app(
     `watched`: a request that takes too long is ended; only where the process ends after each answer. Sites that have
     keys answer signed requests alone, and sign their replies.
     """
+
+    def answer(kind: str, message: Message, context: Context) -> Message:
+        """Do the work; every fault becomes a code, its words and its traceback a line of the site's log."""
+        try:
+            site = site_of(context)
+            with hold_patients(Path(site.work)), _log(Path(site.work)):  # no name is added to a log that is rewritten
+                records = _audited(kind, site, message, Audit(site, kind, keys_of(context)), watched)
+        except Exception:  # no configuration or no place for a log: the SuperNode's own output has the reason
+            LOG.exception("%s: the site's configuration or its work folder cannot be used", kind)
+            records = Reply(site="", status="failed", code="config").to_records()
+        return Message(records, reply_to=message)
+
     app = ClientApp(mods=list(mods))
     for kind, register in (("prepare", app.query()), ("train", app.train()), ("evaluate", app.evaluate())):
-        register(partial(_answer, kind, site_of=site_of, keys_of=keys_of, watched=watched))
+        register(partial(answer, kind))
     return app
-
-
-def _answer(
-    kind: str,
-    message: Message,
-    context: Context,
-    site_of: SiteOf,
-    keys_of: Callable[[Context], SiteKeys | None],
-    watched: bool,
-) -> Message:
-    """Do the work; every fault becomes a code, its words and its traceback a line of the site's log."""
-    try:
-        site = site_of(context)
-        with hold_patients(Path(site.work)), _log(Path(site.work)):  # no name is added to a log while it is rewritten
-            records = _audited(kind, site, message, Audit(site, kind, keys_of(context)), watched)
-    except Exception:  # no configuration or no place for a log: the SuperNode's own output has the reason
-        LOG.exception("%s: the site's configuration or its work folder cannot be used", kind)
-        records = Reply(site="", status="failed", code="config").to_records()
-    return Message(records, reply_to=message)
 
 
 def _audited(kind: str, site: SiteConfig, message: Message, audit: Audit, watched: bool) -> RecordDict:

@@ -42,11 +42,6 @@ class SiteKeys:
     key: ec.EllipticCurvePrivateKey
     authority: x509.Certificate
 
-    def signed(self, line: Mapping[str, Any], request: Request, now: datetime) -> bool:
-        """Whether the federation's server signed the request that a line notes, with a certificate in force."""
-        key = server_key(request.certificate, self.authority, now)
-        return key is not None and holds(key, request.signature, "request", line)
-
 
 class Audit:
     """One message at one site. Its methods raise DeclinedError `audit` where the log cannot be written."""
@@ -67,8 +62,11 @@ class Audit:
         self._asked |= {**self._about, **told, "server_head": request.head or None}
 
     def is_signed(self, request: Request, now: datetime) -> bool:
-        """Whether the server signed this request; one that it did not is noted with its receipt."""
-        return self._keys is None or self._keys.signed(self._asked, request, now)
+        """Whether the server signed this request, with a certificate in force; true without keys."""
+        if self._keys is None:
+            return True
+        key = server_key(request.certificate, self._keys.authority, now)
+        return key is not None and holds(key, request.signature, "request", self._asked)
 
     def came_before(self, request: Request, log: Chain) -> bool:
         """Whether a signed request names the same line of the server's log: that has one for each time that it asks."""

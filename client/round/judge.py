@@ -25,8 +25,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from torch import Tensor
-
 from gliofed.client.doctor.consent import read_consent
 from gliofed.client.round.audit import Audit, rounds_since
 from gliofed.client.round.outbox import Stored, outbox_of
@@ -40,7 +38,7 @@ from gliofed.client.round.policy import (
     metrics_leave,
     reply_key,
 )
-from gliofed.shared.codec import CodecError, check_weights
+from gliofed.shared.codec import check_weights
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import MessageError, Request
 from gliofed.shared.site_config import PolicyConfig, SiteConfig
@@ -105,7 +103,10 @@ def check_size(policy: PolicyConfig, run: RunConfig) -> None:
 
     Raises MessageError for a model that cannot be, and for a run beyond the limits of any.
     """
-    parameters = count(_outline(run))
+    try:
+        parameters = count(outline(run))
+    except ValueError as error:
+        raise MessageError(str(error)) from None
     if policy.max_parameters is not None and parameters > policy.max_parameters:
         sentence = f"{model_sentence(run, parameters)}; policy.max_parameters allows {policy.max_parameters}"
         raise DeclinedError("policy", sentence)
@@ -118,14 +119,7 @@ def check_size(policy: PolicyConfig, run: RunConfig) -> None:
 def check_header(request: Request) -> None:
     """Raise MessageError unless the weights' names, shapes and types are those of the run's model."""
     try:
-        check_weights(request.weights, _outline(request.config))
-    except CodecError as error:
-        raise MessageError(str(error)) from None
-
-
-def _outline(run: RunConfig) -> dict[str, Tensor]:
-    try:
-        return outline(run)
+        check_weights(request.weights, outline(request.config))
     except ValueError as error:
         raise MessageError(str(error)) from None
 

@@ -30,12 +30,13 @@ ROOM_FOR_LOGS = 2**20
 def prepare(admitted: Admitted) -> Reply:
     """Say who the site is and how many patients it would train on; its cache is filled on the way."""
     job = open_job(admitted)
-    if not job.request.config.private:
-        return Reply(site=job.site.name, patients=len(job.cohort.train), left_out=_left_out(job))
-    from gliofed.client.round.private_work import ledger_of, patients_to_tell
+    patients = len(job.cohort.train)
+    if job.request.config.private:
+        from gliofed.client.round.private_work import ledger_of, patients_to_tell
 
-    with ledger_of(job) as ledger:
-        return Reply(site=job.site.name, patients=patients_to_tell(job, ledger), left_out=_left_out(job))
+        with ledger_of(job) as ledger:
+            patients = patients_to_tell(job, ledger)
+    return Reply(site=job.site.name, patients=patients, left_out=_left_out(job))
 
 
 def train(admitted: Admitted) -> Reply:
@@ -44,7 +45,8 @@ def train(admitted: Admitted) -> Reply:
     if admitted.stored and (stored := admitted.stored.read()):
         return stored if metrics_leave(site.policy, request.config) else replace(stored, metrics={})
     job = open_job(admitted)
-    reply = with_less_memory(job, _train_privately if request.config.private else _train_openly)
+    openly = lambda job: train_with(job, len(job.cohort.train))  # noqa: E731  # its type is that of the other one
+    reply = with_less_memory(job, _train_privately if request.config.private else openly)
     outbox_of(site).store(reply_key(site.policy, request), reply, pseudonyms(site, job.cohort.train))
     return reply
 
@@ -86,10 +88,6 @@ def _steps(job: Job, model: nn.Module) -> TrainResult:
 
 Steps = Callable[[Job, nn.Module], TrainResult]
 Hide = Callable[[dict[str, Tensor]], dict[str, Tensor]]
-
-
-def _train_openly(job: Job) -> Reply:
-    return train_with(job, len(job.cohort.train))
 
 
 def train_with(job: Job, patients: int, steps: Steps = _steps, hide: Hide = dict) -> Reply:
