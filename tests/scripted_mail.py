@@ -111,6 +111,9 @@ class Wire:
     def absent(self, kind: str, round: int, site: str, status: str, reason: str) -> None:
         self.done.append(f"note {kind} {site} {status}: {reason}")
 
+    def admitted(self, node: int) -> bool:
+        return node not in self.expelled
+
     def is_signed(self, *_: Any) -> bool:
         return True
 
@@ -140,7 +143,7 @@ def ask(wire: Wire, config: RunConfig, make: Callable[[Wire], Mail]) -> Iterator
     """The answers to a request to train; all that the server did is in `wire.done`."""
     LocalGrid(ClientApp(), {}, 1, 1.0)  # a Message needs to know who speaks
     request = _Empty(run_id="r", round=1, config=config, weights=b"w")
-    for node, answer in make(wire).ask("train", request, NODES, wire.present, lambda node: node not in wire.expelled):
+    for node, answer in make(wire).ask("train", request, NODES):
         wire.done.append(f"{wire.clock.now:.2f} {node}: {_outcome(answer)}")
         yield node, answer
 

@@ -66,8 +66,9 @@ class Sites:
         self._grid, self._progress, self._config, self._clock = grid, progress, federation.config, clock
         self._run_id, self._listed, self._agreed = federation.run_id, federation.names, federation.agreed
         timing = federation.config.round
+        limit = timing.deadline * federation.waves + SLACK
         retry = (timing.retry or timing.deadline / 10) if federation.lossy else None
-        self._mail = Mail(grid, audit, timing.deadline * federation.waves + SLACK, retry, self._name, clock)
+        self._mail = Mail(grid, audit, limit, retry, self._name, self._nodes, self.admitted, clock)
         self._known: dict[int, str] = {}
         self._names: dict[int, str] = {}
         self._late: dict[int, tuple[str | None, int]] = {}  # node -> its unanswered message, and of which round
@@ -171,7 +172,7 @@ class Sites:
         phase, done = PHASES[kind]
         if self._progress and nodes:
             self._progress.enter(request.round, phase, [self._name(node) for node in nodes])
-        for node, answer in self._mail.ask(kind, request, list(nodes), self._nodes, self.admitted):
+        for node, answer in self._mail.ask(kind, request, list(nodes)):
             if isinstance(answer, Unanswered):
                 self._late[node] = (answer.message, request.round)
                 answer = self._still(node, request.round)

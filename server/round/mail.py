@@ -49,60 +49,52 @@ class Unanswered:
 Answer = Reply | Absent | Unanswered
 
 
+@dataclass
 class Mail:
     """What is sent and received in one run; the audit log notes all of it."""
 
-    def __init__(
-        self,
-        grid: Grid,
-        audit: RunAudit,
-        limit: float,
-        retry: float | None,
-        name_of: Callable[[int], str],
-        clock: Clock = time,
-    ) -> None:
-        """Wait `limit` seconds for an answer; after `retry` silent ones ask whether the site is free. None: never, for
-        nothing is lost on this grid.
-        """
-        self._grid, self._audit, self._limit, self._retry, self._name_of = grid, audit, limit, retry, name_of
-        self._pull = TogetherPulls(grid) if retry is None else SeparatePulls(grid)
-        self._clock = clock
+    grid: Grid
+    audit: RunAudit
+    limit: float
+    """Seconds to wait for an answer."""
+    retry: float | None
+    """Silent seconds after which to ask whether a site is free; None: never, for nothing is lost on this grid."""
+    name_of: Callable[[int], str]
+    present: Callable[[], Collection[int]]
+    """The nodes that may be asked at this moment."""
+    admitted: Callable[[int], bool]
+    """Whether to wait for a node any more."""
+    clock: Clock = time
 
-    def ask(
-        self,
-        kind: Kind,
-        request: Request,
-        nodes: Sequence[int],
-        present: Callable[[], Collection[int]],
-        admitted: Callable[[int], bool],
-    ) -> Iterator[tuple[int, Answer]]:
-        """Ask nodes and yield each answer as it arrives.
+    def __post_init__(self) -> None:
+        """Choose how answers are pulled."""
+        self._pull = TogetherPulls(self.grid) if self.retry is None else SeparatePulls(self.grid)
 
-        `present` tells who may be asked at a moment. Nobody waits for one that is not `admitted` any more.
-        """
+    def ask(self, kind: Kind, request: Request, nodes: Sequence[int]) -> Iterator[tuple[int, Answer]]:
+        """Ask nodes and yield each answer as it arrives."""
         questions = {node: Question(node) for node in nodes}
-        began = self._clock.monotonic()
-        end = began + self._limit
+        began = self.clock.monotonic()
+        end = began + self.limit
         if questions:
             yield from self._send(kind, request, questions, nodes, end)
         while questions:
-            over = self._clock.monotonic() >= end  # looked at first: what came in time counts
+            over = self.clock.monotonic() >= end  # looked at first: what came in time counts
             awaited = [message for question in questions.values() for message in question.awaited]
             replies = self._pull(awaited, len(request.weights))
             for message, reply in replies:
                 yield from self._take(kind, request, questions, message, reply)
-            for node in [node for node in questions if not admitted(node)]:
+            for node in [node for node in questions if not self.admitted(node)]:
                 questions.pop(node).move(Event.ANSWER)
                 yield node, EXPELLED
             if over:
                 break
-            if self._retry is not None:
+            if self.retry is not None:
                 again = [node for node, question in questions.items() if question.can(Event.SENT)]
-                here = present() if again else ()
+                here = self.present() if again else ()
                 yield from self._send(kind, request, questions, [node for node in again if node in here], end)
-                self._probe(request, questions.values(), self._retry)
+                self._probe(request, questions.values(), self.retry)
             if questions and not replies:
-                self._clock.sleep(min(LONGEST_POLL, max(POLL, (self._clock.monotonic() - began) / 50)))
+                self.clock.sleep(min(LONGEST_POLL, max(POLL, (self.clock.monotonic() - began) / 50)))
         for node, question in questions.items():
             question.move(Event.DEADLINE)
             yield node, question.lost if question.lost and question.state is State.LOST else Unanswered(question.newest)
@@ -123,27 +115,33 @@ class Mail:
     def note(self, word: str, round: int, node: int, answer: Reply | Absent) -> None:
         """Write an answer into the audit log, before anything is made of it."""
         if isinstance(answer, Reply):
-            self._audit.answered(word, round, self._name_of(node), answer)
+            self.audit.answered(word, round, self.name_of(node), answer)
         else:
-            self._audit.absent(word, round, self._name_of(node), answer.status, answer.reason)
+            self.audit.absent(word, round, self.name_of(node), answer.status, answer.reason)
 
     def _send(
         self, kind: Kind, request: Request, questions: dict[int, Question], nodes: Sequence[int], end: float
     ) -> Iterator[tuple[int, Answer]]:
-        names = [self._name_of(node) for node in nodes]
-        requests = self._audit.asked(WORD[kind], request, names) if nodes else []
-        for node, addressed in zip(nodes, requests, strict=True):
-            # Who comes back after the end must not train a round that is closed.
-            if message := self._push(kind, addressed, node, end - self._clock.monotonic() + 60):
-                questions[node].sent(message, self._clock.monotonic())
+        """Ask nodes, also once more; yield whom nothing can be sent to."""
+        for node, message in self._push(kind, request, nodes, end + 60):
+            if message:
+                questions[node].sent(message, self.clock.monotonic())
             else:
                 questions.pop(node).move(Event.ANSWER)
                 yield node, Absent("failed", "the request could not be sent")
 
-    def _push(self, kind: Kind, request: Request, node: int, ttl: float) -> str | None:
-        message = Message(request.to_records(), node, kind, group_id=str(request.round), ttl=ttl)
-        sent = list(self._grid.push_messages([message]))
-        return sent[0] if sent and sent[0] else None
+    def _push(self, kind: Kind, request: Request, nodes: Sequence[int], until: float) -> Iterator[tuple[int, str]]:
+        """Note a request and send it to nodes; yield each with its message, which is empty where it was not taken.
+
+        It is not delivered after `until`: who comes back later must not train a round that is closed.
+        """
+        names = [self.name_of(node) for node in nodes]
+        requests = self.audit.asked(WORD[kind], request, names) if nodes else []
+        for node, addressed in zip(nodes, requests, strict=True):
+            ttl = until - self.clock.monotonic()
+            message = Message(addressed.to_records(), node, kind, group_id=str(request.round), ttl=ttl)
+            sent = list(self.grid.push_messages([message]))
+            yield node, sent[0] or "" if sent else ""
 
     def _take(
         self, kind: Kind, request: Request, questions: dict[int, Question], message: str, reply: Message | Absent
@@ -156,7 +154,7 @@ class Mail:
         if probe := message == question.probe:
             word = WORD["query"]
             self.note(word, request.round, node, self._read(word, request.round, node, reply))
-        event = question.came(message, error, self._retry is not None, self._clock.monotonic())
+        event = question.came(message, error, self.retry is not None, self.clock.monotonic())
         if event in (Event.LOSS, Event.FREE, Event.SPENT):
             question.lost = NO_REPLY if probe or error is None else flower_error(error)
             self.note(WORD[kind], request.round, node, question.lost)
@@ -174,16 +172,15 @@ class Mail:
             found = Reply.from_records(reply.content)
         except MessageError:
             return UNREADABLE
-        return found if self._audit.is_signed(word, round, self._name_of(node), found) else UNSIGNED
+        return found if self.audit.is_signed(word, round, self.name_of(node), found) else UNSIGNED
 
     def _probe(self, request: Request, questions: Collection[Question], retry: float) -> None:
         """Ask the silent ones to prepare; a probe that a busy site does not fetch in time is never delivered."""
         for question in questions:
-            if question.is_silent(self._clock.monotonic(), retry):
-                names = [self._name_of(question.node)]
-                (empty,) = self._audit.asked(WORD["query"], replace(request, weights=b""), names)
-                probe = self._push("query", empty, question.node, 2 * retry) or ""
-                question.probed(probe, self._clock.monotonic())
+            if question.is_silent(now := self.clock.monotonic(), retry):
+                empty = replace(request, weights=b"")
+                ((_, probe),) = self._push("query", empty, [question.node], now + 2 * retry)
+                question.probed(probe, self.clock.monotonic())
 
 
 def _given_up(reply: Message | Absent) -> bool:

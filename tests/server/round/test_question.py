@@ -108,7 +108,8 @@ def test_which_event_a_probe_is(error: int | None, asks: int, event: str) -> Non
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Callable[[Wire], Mail]:
     monkeypatch.setattr(gliofed.server.round.mail, "SeparatePulls", lambda wire: wire.pull)  # which replaces Flower's
-    return lambda wire: Mail(wire, wire, LIMIT, RETRY, lambda node: "?ab"[node], wire)  # type: ignore[arg-type]
+    named = lambda node: "?ab"[node]  # noqa: E731
+    return lambda wire: Mail(wire, wire, LIMIT, RETRY, named, wire.present, wire.admitted, wire)  # type: ignore[arg-type]
 
 
 Make = Callable[[Wire], Mail]
