@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -19,6 +20,9 @@ from gliofed.client.round.policy import OF_NO_PATIENT, DeclinedError, counts_lea
 from gliofed.shared.messages import CODES, MessageError, Reply, Request, leaving
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.terminal import plain
+
+if TYPE_CHECKING:
+    from gliofed.client.round.judge import Admitted
 
 LOG = logging.getLogger("gliofed.site")
 LONGEST_LOG = 32 * 2**20
@@ -40,41 +44,22 @@ def make_client_app(
     `watched`: a request that takes too long is ended; only where the process ends after each answer. Sites that have
     keys answer signed requests alone, and sign their replies.
     """
+
+    def answer(kind: str, message: Message, context: Context) -> Message:
+        """Do the work; every fault becomes a code, its words and its traceback a line of the site's log."""
+        try:
+            site = site_of(context)
+            with hold_patients(Path(site.work)), _log(Path(site.work)):  # no name is added to a log that is rewritten
+                records = _audited(kind, site, message, Audit(site, kind, keys_of(context)), watched)
+        except Exception:  # no configuration or no place for a log: the SuperNode's own output has the reason
+            LOG.exception("%s: the site's configuration or its work folder cannot be used", kind)
+            records = Reply(site="", status="failed", code="config").to_records()
+        return Message(records, reply_to=message)
+
     app = ClientApp(mods=list(mods))
-    answer = partial(_answer, site_of=site_of, keys_of=keys_of, watched=watched)
-
-    @app.query()
-    def prepare(message: Message, context: Context) -> Message:
-        return answer("prepare", message, context)
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        return answer("train", message, context)
-
-    @app.evaluate()
-    def evaluate(message: Message, context: Context) -> Message:
-        return answer("evaluate", message, context)
-
+    for kind, register in (("prepare", app.query()), ("train", app.train()), ("evaluate", app.evaluate())):
+        register(partial(answer, kind))
     return app
-
-
-def _answer(
-    kind: str,
-    message: Message,
-    context: Context,
-    site_of: SiteOf,
-    keys_of: Callable[[Context], SiteKeys | None],
-    watched: bool,
-) -> Message:
-    """Do the work; every fault becomes a code, its words and its traceback a line of the site's log."""
-    try:
-        site = site_of(context)
-        with hold_patients(Path(site.work)), _log(Path(site.work)):  # no name is added to a log while it is rewritten
-            records = _audited(kind, site, message, Audit(site, kind, keys_of(context)), watched)
-    except Exception:  # no configuration or no place for a log: the SuperNode's own output has the reason
-        LOG.exception("%s: the site's configuration or its work folder cannot be used", kind)
-        records = Reply(site="", status="failed", code="config").to_records()
-    return Message(records, reply_to=message)
 
 
 def _audited(kind: str, site: SiteConfig, message: Message, audit: Audit, watched: bool) -> RecordDict:
@@ -95,31 +80,32 @@ def _work(kind: str, site: SiteConfig, message: Message, audit: Audit, watched: 
     request = None
     try:
         request = Request.from_records(message.content)
-        audit.admit(request)
+        # Imported here, where a broken installation is a code as well, and not a stack trace at the server.
+        from gliofed.client.round.judge import judge
+
+        admitted = judge(kind, site, request, audit)
         if not watched:
-            return _done(kind, site, request)
+            return _done(kind, admitted)
         from gliofed.client.round.watchdog import limit_of, within
 
-        return within(limit_of(site.policy, request.config), partial(_done_in_thread, kind, site, request))
+        return within(limit_of(site.policy, request.config), partial(_done_in_thread, kind, admitted))
     except Exception as error:  # whatever it is must not leave the site
         reply = _fault(kind, site, error)
         return reply if request is None or counts_leave(site.policy, request.config) else _undisclosed(reply)
 
 
-def _done(kind: str, site: SiteConfig, request: Request) -> Reply:
-    # Imported here, where a broken installation is a code as well, and not a stack trace at the server.
+def _done(kind: str, admitted: "Admitted") -> Reply:
     from gliofed.client.round import work
 
-    withdrawn = read_consent(Path(site.work)).withdrawn
-    reply: Reply = getattr(work, kind)(site, request)
-    if read_consent(Path(site.work)).withdrawn != withdrawn:
+    reply: Reply = getattr(work, kind)(admitted)
+    if read_consent(Path(admitted.site.work)).withdrawn != admitted.withdrawn:
         raise DeclinedError("changed_file", "a patient withdrew consent meanwhile: this answer does not leave")
     return reply
 
 
-def _done_in_thread(kind: str, site: SiteConfig, request: Request) -> Reply:
-    with _log(Path(site.work)):  # which is for one thread
-        return _done(kind, site, request)
+def _done_in_thread(kind: str, admitted: "Admitted") -> Reply:
+    with _log(Path(admitted.site.work)):  # which is for one thread
+        return _done(kind, admitted)
 
 
 def _fault(kind: str, site: SiteConfig, error: Exception) -> Reply:

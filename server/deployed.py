@@ -11,8 +11,9 @@ from pathlib import Path
 import httpx
 from flwr.app import Context
 
-from gliofed.server.app import Federation, make_server_app
+from gliofed.server.app import make_server_app
 from gliofed.server.link.runs import AGREED, FEDERATION, NODES, announced
+from gliofed.server.round.asking import Federation
 from gliofed.server.round.run_keys import open_keys
 from gliofed.shared.config import RunConfig
 from gliofed.shared.parse import ConfigError, parse

@@ -14,6 +14,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from torch import Tensor, nn
 
 from gliofed.client.round.job import Job, open_job
+from gliofed.client.round.judge import Admitted
 from gliofed.client.round.training import TrainResult, train_one_round
 from gliofed.client.round.work import train_with
 from gliofed.shared.codec import CodedUpdate, encode
@@ -160,7 +161,7 @@ def _trained(site: SiteConfig, request: Request, change: Callable[[Batch], Batch
         count = config.train.local_steps(len(patients))
         return train_one_round(model, map(change, drawn), TASKS[config.task], config.train, count, job.device)
 
-    job = open_job(site, request)
+    job = open_job(Admitted(site, request))
     return replace(train_with(job, len(job.cohort.train), steps), head="0" * 64)
 
 

@@ -20,11 +20,12 @@ from rich.progress import Progress
 from gliofed.client.app import SiteOf, make_client_app
 from gliofed.client.round.policy import counts_leave
 from gliofed.client.round.training import pick_device
-from gliofed.server.app import Federation, make_server_app
+from gliofed.server.app import make_server_app
 from gliofed.server.report.bounds import bounds_of_run
 from gliofed.server.report.curves import draw_run, draw_runs
 from gliofed.server.report.reasons import reasons_of_run
 from gliofed.server.report.table import results_table
+from gliofed.server.round.asking import Federation
 from gliofed.server.round.history import History
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.volume import DataError

@@ -3,19 +3,21 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gliofed.client.round.audit import Audit, SiteKeys
+from gliofed.client.round.judge import judge
 from gliofed.server.round.audit import RunAudit, hold_audit
+from gliofed.server.round.rounds import initial_model
 from gliofed.server.round.run_keys import RunKeys
 from gliofed.shared.audit import audit_file, compare, read_audit
 from gliofed.shared.chain import Chain
+from gliofed.shared.codec import travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request, leaving
 from gliofed.shared.site_config import SiteConfig
-
-WEIGHTS = b"weights"
 
 
 @dataclass
@@ -27,15 +29,20 @@ class Both:
     config: RunConfig
     keys: SiteKeys | None = None
 
+    @cached_property
+    def weights(self) -> bytes:
+        """The run's first."""
+        return weights_to_bytes(travelling(initial_model(self.config)))
+
     def ask(
         self, kind: str = "train", round: int = 1, site: str = "a", audit: Audit | None = None, **other: Any
     ) -> Reply:
         """Ask, let the site note and answer it, and return the reply as it comes; `other` than noted comes there."""
-        weights = b"" if kind == "prepare" else WEIGHTS
+        weights = b"" if kind == "prepare" else self.weights
         request = Request(run_id="r", round=round, config=self.config, weights=weights)
         request = replace(self.server.asked(kind, request, [site, "z"])[0], **other)
         audit = audit or Audit(self.site, kind, self.keys)
-        audit.admit(Request.from_records(request.to_records()))
+        judge(kind, self.site, Request.from_records(request.to_records()), audit)
         return self.answer(audit, Reply(site="a", patients=3, update=b"update" if kind == "train" else b""))
 
     def answer(self, audit: Audit, reply: Reply) -> Reply:

@@ -3,12 +3,14 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from clock import Clock
 from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 
 from gliofed.server.round.answers import Absent
-from gliofed.server.round.asking import Sites
+from gliofed.server.round.asking import Federation, Sites
 from gliofed.server.round.audit import RunAudit
 from gliofed.server.round.pulling import Pulled
 from gliofed.shared.config import RunConfig
@@ -94,8 +96,16 @@ class PullsInTurn:
         return [(message, reply) for message in messages for reply in self._grid.pull_messages([message])]
 
 
-def asking_over(wire: Wire, config: RunConfig, audit: RunAudit, lossy: bool) -> Sites:
-    return Sites(wire, config, "r", audit, names=lambda: NAMES, lossy=lossy)  # type: ignore[arg-type]
+def asking_over(
+    wire: Wire,
+    config: RunConfig,
+    audit: RunAudit,
+    clock: Clock,
+    lossy: bool = True,
+    names: Callable[[], dict[int, str]] = lambda: NAMES,
+) -> Sites:
+    federation = Federation(config=config, out=Path(), run_id="r", names=names, lossy=lossy)
+    return Sites(wire, federation, audit, clock=clock)  # type: ignore[arg-type]
 
 
 Ask = Callable[..., dict[str, Reply | Absent]]

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from judged_site import train
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gliofed.client.round.work import train
 from gliofed.server.round.rounds import initial_model
 from gliofed.shared.codec import load_weights, travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig

@@ -15,35 +15,24 @@ mistake.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gliofed.client.round.outbox import outbox_of
-from gliofed.client.round.policy import (
-    DeclinedError,
-    check_hours,
-    check_readings,
-    check_rounds,
-    check_run,
-    data_reading,
-    reply_key,
-)
+from gliofed.client.round.policy import DeclinedError
 from gliofed.shared.audit import audit_file
 from gliofed.shared.chain import BusyError, Chain, hold_chain
-from gliofed.shared.config import RunConfig
-from gliofed.shared.messages import MessageError, Reply, Request
+from gliofed.shared.messages import Reply, Request
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.signatures import holds, records_sha256, server_key, sign
-from gliofed.shared.site_config import PolicyConfig, SiteConfig
+from gliofed.shared.site_config import SiteConfig
 
 WAIT = 10.0  # seconds for another message's line: writing one takes milliseconds
-DAY = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
@@ -52,11 +41,6 @@ class SiteKeys:
 
     key: ec.EllipticCurvePrivateKey
     authority: x509.Certificate
-
-    def signed(self, line: Mapping[str, Any], request: Request, now: datetime) -> bool:
-        """Whether the federation's server signed the request that a line notes, with a certificate in force."""
-        key = server_key(request.certificate, self.authority, now)
-        return key is not None and holds(key, request.signature, "request", line)
 
 
 class Audit:
@@ -71,43 +55,32 @@ class Audit:
         self._asked: dict[str, Any] = {"event": "request", **self._about, "site": site.name}
         self._asked |= {"config_hash": None, "weights": None, "server_head": None}
 
-    def admit(self, request: Request) -> None:
-        """Note a request and ask the policy, or raise its DeclinedError. Nothing of the site's data is read for it.
-
-        Raises MessageError where the request names no line of the server's log, or the server did not sign it: nobody
-        could be shown that it was asked. Such a one is noted with its receipt, and nothing is read for it.
-        """
-        policy, now = self._site.policy, _now()
+    def identify(self, request: Request) -> None:
+        """Record what a request is, for all lines that follow; nothing is written yet."""
         self._about |= {"run_id": request.run_id, "round": request.round}
         told = {"config_hash": request.config.hash, "weights": request.weights_sha256}
         self._asked |= {**self._about, **told, "server_head": request.head or None}
-        if not request.head:
-            raise MessageError("the request names no line of the server's audit log")
-        if self._keys is not None and not self._keys.signed(self._asked, request, now):
-            raise MessageError(f"the request to {self._site.name} is not signed by the federation's server")
-        trains = self._about["kind"] == "train"
-        stored = trains and outbox_of(self._site).head(reply_key(policy, request)) is not None
-        reading: dict[str, object] | MessageError
-        try:
-            reading = self._reading(request.config)
-        except MessageError as error:  # raised once it is noted, with its signature, what was asked
-            reading = error
-        with self._log() as log:
-            events = [*self._signer(request, log), self._asked]
+
+    def is_signed(self, request: Request, now: datetime) -> bool:
+        """Whether the server signed this request, with a certificate in force; true without keys."""
+        if self._keys is None:
+            return True
+        key = server_key(request.certificate, self._keys.authority, now)
+        return key is not None and holds(key, request.signature, "request", self._asked)
+
+    def came_before(self, request: Request, log: Chain) -> bool:
+        """Whether a signed request names the same line of the server's log: that has one for each time that it asks."""
+        return self._keys is not None and any(request.head in line and '"signature"' in line for line in log.lines)
+
+    @contextmanager
+    def recording(self, request: Request) -> Iterator[tuple[Chain, list[dict[str, Any]]]]:
+        """Hold the log while a request is judged; then write it, whatever came of it, and the lines that were added."""
+        with _log_of(self._site) as log:
+            lines = [*self._signer(request, log), self._asked]
             try:
-                if self._keys is not None and not stored and _came_before(request, log):
-                    raise MessageError("the request came before, and the server signs each anew")
-                if isinstance(reading, MessageError):
-                    raise reading
-                check_run(policy, request.config)
-                _check_size(policy, request.config)
-                if not stored:  # the work is done already
-                    check_hours(policy, now.astimezone().time())
-                if trains and not stored and policy.max_rounds_a_day is not None:
-                    check_rounds(policy, _rounds_since(log, now - DAY))
-                events.append(self._decision("accepted", "ok") | {"stored": stored} | self._if_new(reading, log))
+                yield log, lines
             finally:
-                log.append(*events)
+                log.append(*lines)
                 self._noted = True
 
     def receipt(self, reply: Reply, leaving: list[dict[str, Any]]) -> str:
@@ -117,8 +90,8 @@ class Audit:
         told["metrics"] = sorted(reply.metrics)
         events = [] if self._noted else [self._asked]  # it could not be read, or not be noted when it came
         if reply.status != "ok":
-            events.append(self._decision(reply.status, reply.code))
-        with self._log() as log:
+            events.append(self.decision(reply.status, reply.code))
+        with _log_of(self._site) as log:
             return log.append(*events, {"event": "receipt", **self._about, **told, "records": leaving})
 
     def sign(self, reply: Reply, leaving: list[dict[str, Any]], head: str) -> str:
@@ -139,34 +112,9 @@ class Audit:
             return []
         return [{"event": "signer", "certificate": request.certificate}]
 
-    def _decision(self, decision: str, code: str) -> dict[str, Any]:
+    def decision(self, decision: str, code: str) -> dict[str, Any]:
+        """Return the line of a decision."""
         return {"event": "decision", **self._about, "decision": decision, "code": code}
-
-    def _reading(self, run: RunConfig) -> dict[str, object]:
-        """The run's reading of the data. Before the log is held: PyTorch comes with it, and takes seconds to load.
-
-        Raises MessageError for a model that cannot be.
-        """
-        try:
-            check_run(self._site.policy, run)
-            _check_size(self._site.policy, run)
-        except DeclinedError:
-            return {}  # said once the request is noted
-        return data_reading(run)
-
-    def _if_new(self, reading: dict[str, object], log: Chain) -> dict[str, Any]:
-        """What the decision says of a reading that is new here; DeclinedError where the policy allows no more.
-
-        It is noted before the data is read: that patients cannot be used in some way is an answer as well.
-        """
-        known = [event["reading"] for event in log.events() if "reading" in event]
-        if reading in known:
-            return {}
-        check_readings(self._site.policy, len(known))
-        return {"reading": reading}
-
-    def _log(self) -> AbstractContextManager[Chain]:
-        return _log_of(self._site)
 
 
 def note(site: SiteConfig, event: Mapping[str, Any]) -> None:
@@ -188,12 +136,7 @@ def _log_of(site: SiteConfig) -> Iterator[Chain]:
         raise DeclinedError("audit", f"{where}: {error.strerror}; mend it, nothing leaves until then") from None
 
 
-def _came_before(request: Request, log: Chain) -> bool:
-    """Whether a signed request names the same line of the server's log: that has one for each time that it asks."""
-    return any(request.head in line and '"signature"' in line for line in log.lines)
-
-
-def _rounds_since(log: Chain, since: datetime) -> int:
+def rounds_since(log: Chain, since: datetime) -> int:
     """Rounds that the policy accepted after `since`, and that were not answered from what was stored."""
     return sum(
         event["event"] == "decision"
@@ -202,14 +145,3 @@ def _rounds_since(log: Chain, since: datetime) -> int:
         and datetime.fromisoformat(event["time"]) > since
         for event in log.events()
     )
-
-
-def _check_size(policy: PolicyConfig, run: RunConfig) -> None:
-    # PyTorch comes with it, which the SuperNode, that writes here too, does without.
-    from gliofed.client.round.limits import check_size
-
-    check_size(policy, run)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""One request at one site, agreed to and with its data open."""
+"""One request at one site, admitted and with its data open."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from gliofed.client.doctor.manifest import admit
+from gliofed.client.round.judge import Admitted
 from gliofed.client.round.ledger import check_no_budget, ledger_folder
-from gliofed.client.round.limits import check_size
-from gliofed.client.round.policy import DeclinedError, check_cohort, check_run, counts_leave
+from gliofed.client.round.policy import DeclinedError, check_cohort, counts_leave
 from gliofed.client.round.training import pick_device
 from gliofed.shared.codec import load_weights, weights_from_bytes
 from gliofed.shared.data.dataset import Cohort, Reading, open_cohort
@@ -40,10 +40,9 @@ class Job:
         return model.to(self.device)
 
 
-def open_job(site: SiteConfig, request: Request) -> Job:
-    """Ask the policy, take the device and open the data, in this order: refusing is cheap."""
-    check_run(site.policy, request.config)
-    check_size(site.policy, request.config)
+def open_job(admitted: Admitted) -> Job:
+    """Read the ledger, take the device and open the data, in this order: refusing is cheap."""
+    site, request = admitted.site, admitted.request
     if not request.config.private:
         check_no_budget(ledger_folder(site.work), request.run_id)
     try:
@@ -52,9 +51,9 @@ def open_job(site: SiteConfig, request: Request) -> Job:
         raise DeclinedError("device", str(error)) from None
     torch.set_num_threads(site.threads)  # holds for this thread
     reading = reading_of(request.config)
-    admitted = admit(site, request.config.data, request.config.task)
-    cohort = open_cohort(site, request.config.data, reading, admitted.cases)
-    left_out = Counter(admitted.left_out) + Counter(cohort.left_out)
+    usable = admit(site, request.config.data, request.config.task)
+    cohort = open_cohort(site, request.config.data, reading, usable.cases)
+    left_out = Counter(usable.left_out) + Counter(cohort.left_out)
     cohort = replace(cohort, left_out=dict(left_out))
     # The server chooses who validates: an exact number would tell it, one choice after the other, who is there.
     among = cohort.train if counts_leave(site.policy, request.config) else [*cohort.train, *cohort.validation]

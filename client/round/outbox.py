@@ -4,11 +4,10 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gliofed.client.doctor.consent import read_consent
 from gliofed.shared.files import write_bytes
 from gliofed.shared.messages import Reply
 from gliofed.shared.site_config import SiteConfig
@@ -22,31 +21,42 @@ ROOM = ".room.tmp"
 
 
 def outbox_of(site: SiteConfig) -> "Outbox":
-    """The outbox of a site, which has no reply that a patient is in who withdrew."""
-    work = Path(site.work)
-    return Outbox(work / "outbox", read_consent(work).withdrawn)
+    """The outbox of a site."""
+    return Outbox(Path(site.work) / "outbox")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A reply on disk. Its update is as large as the model, and is not read before it is sent."""
+
+    head: Reply
+    """All but the update."""
+    update: Path
+
+    def read(self) -> Reply | None:
+        """Return the whole reply; None where the update cannot be read."""
+        with suppress(OSError):
+            return replace(self.head, update=self.update.read_bytes())
+        return None
 
 
 class Outbox:
     """The last replies of one site, by the request's key."""
 
-    def __init__(self, folder: Path, withdrawn: frozenset[str] = frozenset()) -> None:
-        """Use `folder`, which need not be there yet; `withdrawn` are pseudonyms of patients."""
-        self._folder, self._withdrawn = folder, withdrawn
+    def __init__(self, folder: Path) -> None:
+        """Use `folder`, which need not be there yet."""
+        self._folder = folder
 
-    def find(self, key: str) -> Reply | None:
-        """Return the reply that was stored for this request; None where there is none, or it is damaged."""
-        reply = self.head(key)
-        with suppress(OSError):
-            return reply and replace(reply, update=(self._folder / f"{key}.safetensors").read_bytes())
-        return None
+    def find(self, key: str, withdrawn: frozenset[str] = frozenset()) -> Stored | None:
+        """Find the reply to a request; None where there is none, it is damaged, or a patient is in it who withdrew.
 
-    def head(self, key: str) -> Reply | None:
-        """The same without the update, which is not read: it is as large as the model."""
+        `withdrawn` are pseudonyms of patients.
+        """
+        update = self._folder / f"{key}.safetensors"
         try:
-            (self._folder / f"{key}.safetensors").stat()
+            update.stat()
             values = json.loads((self._folder / f"{key}.json").read_text())
-            return None if _trained_with(values.pop("trained_on", None), self._withdrawn) else Reply(**values)
+            return None if _trained_with(values.pop("trained_on", None), withdrawn) else Stored(Reply(**values), update)
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None  # the site trains anew
 

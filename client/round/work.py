@@ -8,17 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from gliofed.client.round.job import Job, open_job
-from gliofed.client.round.limits import check_header
+from gliofed.client.round.judge import Admitted
 from gliofed.client.round.memory import with_less_memory
 from gliofed.client.round.outbox import outbox_of
-from gliofed.client.round.policy import DeclinedError, check_run, counts_leave, metrics_leave, reply_key
+from gliofed.client.round.policy import DeclinedError, counts_leave, metrics_leave, reply_key
 from gliofed.client.round.trained import note_trained, pseudonyms
 from gliofed.client.round.training import TrainResult, train_one_round
 from gliofed.shared.codec import encode, travelling
 from gliofed.shared.data.samples import batches, whole
-from gliofed.shared.messages import Reply, Request
+from gliofed.shared.messages import Reply
 from gliofed.shared.seeding import generator, seed_of
-from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.wording import quantity
 
@@ -28,44 +27,40 @@ ROOM_FOR_LOGS = 2**20
 """Bytes."""
 
 
-def prepare(site: SiteConfig, request: Request) -> Reply:
+def prepare(admitted: Admitted) -> Reply:
     """Say who the site is and how many patients it would train on; its cache is filled on the way."""
-    job = open_job(site, request)
-    if not request.config.private:
-        return Reply(site=site.name, patients=len(job.cohort.train), left_out=_left_out(job))
-    from gliofed.client.round.private_work import ledger_of, patients_to_tell
+    job = open_job(admitted)
+    patients = len(job.cohort.train)
+    if job.request.config.private:
+        from gliofed.client.round.private_work import ledger_of, patients_to_tell
 
-    with ledger_of(job) as ledger:
-        return Reply(site=site.name, patients=patients_to_tell(job, ledger), left_out=_left_out(job))
+        with ledger_of(job) as ledger:
+            patients = patients_to_tell(job, ledger)
+    return Reply(site=job.site.name, patients=patients, left_out=_left_out(job))
 
 
-def train(site: SiteConfig, request: Request) -> Reply:
+def train(admitted: Admitted) -> Reply:
     """Train for a round and reply with the update, or with the stored reply if this request was answered before."""
-    check_run(site.policy, request.config)  # first: what was stored under another policy stays as well
-    outbox = outbox_of(site)
-    key = reply_key(site.policy, request)
-    if stored := outbox.find(key):
+    site, request = admitted.site, admitted.request
+    if admitted.stored and (stored := admitted.stored.read()):
         return stored if metrics_leave(site.policy, request.config) else replace(stored, metrics={})
-    check_header(request)
-    job = open_job(site, request)
-    reply = with_less_memory(job, _train_privately if request.config.private else _train_openly)
-    outbox.store(key, reply, pseudonyms(site, job.cohort.train))
+    job = open_job(admitted)
+    openly = lambda job: train_with(job, len(job.cohort.train))  # noqa: E731  # its type is that of the other one
+    reply = with_less_memory(job, _train_privately if request.config.private else openly)
+    outbox_of(site).store(reply_key(site.policy, request), reply, pseudonyms(site, job.cohort.train))
     return reply
 
 
 @torch.no_grad()
-def evaluate(site: SiteConfig, request: Request) -> Reply:
+def evaluate(admitted: Admitted) -> Reply:
     """Measure the weights that were sent on the site's validation patients, each patient once."""
-    if not metrics_leave(site.policy, request.config):
-        raise DeclinedError("withheld", f"policy.metrics={site.policy.metrics}: nothing is evaluated for others")
-    check_header(request)
-    job, config = open_job(site, request), request.config
-    if config.private:
+    job = open_job(admitted)
+    if job.request.config.private:
         from gliofed.client.round.private_work import ledger_of
 
         with ledger_of(job):  # declines a split that would measure training patients
             pass
-    if 0 < len(job.cohort.validation) < (least := site.policy.min_validation):
+    if 0 < len(job.cohort.validation) < (least := job.site.policy.min_validation):
         sentence = (
             f"{quantity(len(job.cohort.validation), 'validation patient')}: policy.min_validation asks for {least}"
         )
@@ -93,10 +88,6 @@ def _steps(job: Job, model: nn.Module) -> TrainResult:
 
 Steps = Callable[[Job, nn.Module], TrainResult]
 Hide = Callable[[dict[str, Tensor]], dict[str, Tensor]]
-
-
-def _train_openly(job: Job) -> Reply:
-    return train_with(job, len(job.cohort.train))
 
 
 def train_with(job: Job, patients: int, steps: Steps = _steps, hide: Hide = dict) -> Reply:

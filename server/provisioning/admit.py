@@ -64,15 +64,8 @@ def admit(
     The fingerprint's beginning will do: TOLD characters. `patients` is the agreed ceiling; None: what was agreed with
     this site before, or else what the request states. Raises ConfigError.
     """
-    federation, authority = open_federation(folder), load_authority(folder)
-    request, key = read_request(path)
-    if request.federation != federation.name:
-        raise ConfigError(f"{path}: for the federation {request.federation}, but this is {federation.name}")
-    if authority is None or request.ca_sha256 != certificate_sha256(authority.certificate):
-        raise ConfigError(f"{path}: from a kit of another authority; send the hospital its kit again")
+    request, key = _read_request(path, folder)
     site = request.site
-    if site not in federation.sites:
-        raise ConfigError(f"{path}: {site} is not in federation.yaml; its sites are {', '.join(federation.sites)}")
     mark, time = fingerprint(key), (now or datetime.now(UTC)).isoformat(timespec="seconds")
     records, faults = read_records(folder)
     fault = faults.pop(site, None)
@@ -164,6 +157,20 @@ def admitted_keys(
             except ConfigError as error:
                 faults[site] = f"{error}; admit the site's request again"
     return keys, faults
+
+
+def _read_request(path: Path, folder: Path) -> tuple[JoinRequest, ec.EllipticCurvePublicKey]:
+    """Read a request, with its key, or refuse one that is not for this federation."""
+    federation, authority = open_federation(folder), load_authority(folder)
+    request, key = read_request(path)
+    if request.federation != federation.name:
+        raise ConfigError(f"{path}: for the federation {request.federation}, but this is {federation.name}")
+    if authority is None or request.ca_sha256 != certificate_sha256(authority.certificate):
+        raise ConfigError(f"{path}: from a kit of another authority; send the hospital its kit again")
+    if request.site not in federation.sites:
+        known = ", ".join(federation.sites)
+        raise ConfigError(f"{path}: {request.site} is not in federation.yaml; its sites are {known}")
+    return request, key
 
 
 def _agreed(path: Path, given: int | None, *known: int | None) -> int:

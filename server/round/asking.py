@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median_low
 
 from flwr.serverapp import Grid
 
 from gliofed.server.round.answers import EXPELLED, NOT_INVITED, Absent, refusal
 from gliofed.server.round.audit import RunAudit
-from gliofed.server.round.mail import POLL, WORD, Kind, Mail, Unanswered
+from gliofed.server.round.mail import POLL, WORD, Clock, Kind, Mail, Unanswered
 from gliofed.server.round.progress import Phase, RoundProgress
+from gliofed.server.round.run_keys import RunKeys
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.parse import is_site_name
@@ -27,33 +30,45 @@ PHASES: dict[Kind, tuple[Phase, str]] = {
 SLACK = 2.0  # seconds by which the server waits longer: an engine that gives a site up says so first
 
 
+@dataclass(frozen=True, kw_only=True)
+class Federation:
+    """One run at the aggregator: what is asked, of whom, and how it gets there."""
+
+    config: RunConfig
+    """Where round.expected names sites, nothing is sent to any other."""
+    out: Path
+    """The run's folder; a run that is there goes on."""
+    run_id: str
+    waves: int = 1
+    """Turns that the sites take, where they share a machine."""
+    names: Names | None = None
+    """Which site each node is; who is not in there is not asked. None: the nodes say it, when they prepare."""
+    agreed: Agreed | None = None
+    """The most patients of each site that may count; of one that is not in there, what it says when it prepares."""
+    lossy: bool = False
+    """Whether what is on its way may be lost, as it may between machines; then it is asked for again."""
+    keys: RunKeys | None = None
+    """What requests are signed with, and replies checked by. None: nobody has keys."""
+
+
 class Sites:
     """The sites of a federation, by name."""
 
     def __init__(
         self,
         grid: Grid,
-        config: RunConfig,
-        run_id: str,
+        federation: Federation,
         audit: RunAudit,
-        *,
-        waves: int = 1,
-        names: Names | None = None,
-        agreed: Agreed | None = None,
-        lossy: bool = False,
         progress: RoundProgress | None = None,
+        clock: Clock = time,
     ) -> None:
-        """Ask over `grid`; sites that share a machine take turns, `waves` of them.
-
-        `names`: what each node is, and whoever is not in there is not asked; None: the nodes say it, when they are
-        asked to prepare. Where round.expected names sites, nothing is sent to any other. `agreed`: of a site that is
-        not in there, what it said when it was asked to prepare. `lossy`: what is on its way may be lost, and is then
-        asked for again. `progress` is told who is asked, and who answers.
-        """
-        self._grid, self._config, self._run_id, self._listed = grid, config, run_id, names
-        self._agreed, self._progress = agreed, progress
-        retry = config.round.retry or config.round.deadline / 10
-        self._mail = Mail(grid, audit, config.round.deadline * waves + SLACK, retry if lossy else None, self._name)
+        """Ask over `grid`; `progress` is told who is asked, and who answers."""
+        self._grid, self._progress, self._config, self._clock = grid, progress, federation.config, clock
+        self._run_id, self._listed, self._agreed = federation.run_id, federation.names, federation.agreed
+        timing = federation.config.round
+        limit = timing.deadline * federation.waves + SLACK
+        retry = (timing.retry or timing.deadline / 10) if federation.lossy else None
+        self._mail = Mail(grid, audit, limit, retry, self._name, self._nodes, self.admitted, clock)
         self._known: dict[int, str] = {}
         self._names: dict[int, str] = {}
         self._late: dict[int, tuple[str | None, int]] = {}  # node -> its unanswered message, and of which round
@@ -69,9 +84,9 @@ class Sites:
         """
         if self._progress:
             self._progress.enter(round, "waiting")
-        end = time.monotonic() + self._config.round.join
-        while self._some_are_away() and time.monotonic() < end:
-            time.sleep(POLL)
+        end = self._clock.monotonic() + self._config.round.join
+        while self._some_are_away() and self._clock.monotonic() < end:
+            self._clock.sleep(POLL)
         self._forgive()
         connected = self._connected()
         nodes = self._invited(connected)
@@ -157,20 +172,15 @@ class Sites:
         phase, done = PHASES[kind]
         if self._progress and nodes:
             self._progress.enter(request.round, phase, [self._name(node) for node in nodes])
-        for node, answer in self._answers(kind, request, nodes):
+        for node, answer in self._mail.ask(kind, request, list(nodes)):
+            if isinstance(answer, Unanswered):
+                self._late[node] = (answer.message, request.round)
+                answer = self._still(node, request.round)
+            elif isinstance(answer, Reply) and answer.status == "ok" and not answer.head:
+                answer = Absent("failed", "its reply names no line of its audit log")
             if self._progress:
                 self._progress.answer(self._name(node), done if answer.status == "ok" else answer.status)
             yield node, answer
-
-    def _answers(self, kind: Kind, request: Request, nodes: Collection[int]) -> Iterator[tuple[int, Reply | Absent]]:
-        for node, answer in self._mail.ask(kind, request, list(nodes), self._nodes, self.admitted):
-            if isinstance(answer, Unanswered):
-                self._late[node] = (answer.message, request.round)
-                yield node, self._still(node, request.round)
-            elif isinstance(answer, Reply) and answer.status == "ok" and not answer.head:
-                yield node, Absent("failed", "its reply names no line of its audit log")
-            else:
-                yield node, answer
 
     def _admit(self, node: int, answer: Reply | Absent, nodes: list[int]) -> dict[str, Absent]:
         """Learn a node's name and cohort from its first answer; return why it cannot take part, if so."""

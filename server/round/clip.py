@@ -104,8 +104,7 @@ def bounded(
     `parameters` has the trainable ones with their numbers of values; None in a run of one site, which is bounded by
     nothing. Returns the shares for the fold and, by site, what the history says: `size` in multiples of the round's,
     `clipped` the factor where it was, `clipped_buffers` that of each buffer that was, `peak` the largest move in
-    multiples of what is allowed where it is more, `share` of the weight, and `share_before` where the ceiling lowered
-    it.
+    multiples of what is allowed where it is more, `share` of the weight, and `share_before` if the ceiling lowered it.
     """
     weights = [1 if config.privacy.mechanism == "local_update" else reply.weight for reply in counted]
     limited, clip = limit_shares(weights, config.fold.max_share), config.fold.clip
@@ -117,7 +116,7 @@ def bounded(
         sizes = {r.site: measures[r.site].norm / math.sqrt(max(r.steps, 1)) / usual[r.site] for r in counted}
         reference, buffers = reference_size(list(sizes.values())), _usual_buffers(measures)
         for reply in counted:
-            site, size = reply.site, sizes[reply.site] / reference
+            site, size, own = reply.site, sizes[reply.site] / reference, measures[reply.site]
             lines[site]["size"] = float(f"{size:.4g}")
             if clip is None:
                 continue
@@ -125,11 +124,10 @@ def bounded(
             most = clip * _farthest(config, usual[site], total, reply.steps)
             if factor < 1:
                 lines[site]["clipped"] = float(f"{factor:.4g}")
-            if (peak := measures[site].peak * factor / most) > 1.001:  # and not by rounding
+            if (peak := own.peak * factor / most) > 1.001:  # and not by rounding
                 lines[site]["peak"] = float(f"{peak:.4g}")
             factors = dict.fromkeys(parameters, factor)
-            large = {name: clip * buffers[name] / norm for name, norm in measures[site].buffers.items() if norm}
-            large = {name: factor for name, factor in large.items() if factor < 1}
+            large = {n: clip * buffers[n] / norm for n, norm in own.buffers.items() if norm > clip * buffers[n]}
             if large:
                 lines[site]["clipped_buffers"] = {name: float(f"{factor:.4g}") for name, factor in large.items()}
             updates[site] = Clipped(updates[site], factors | large, dict.fromkeys(parameters, most))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gliofed.server.report.table import figure, patients_behind
 from gliofed.server.round.answers import Absent, refusal
-from gliofed.server.round.asking import Agreed, Names, Sites
+from gliofed.server.round.asking import Federation, Sites
 from gliofed.server.round.audit import RunAudit, hold_audit
 from gliofed.server.round.budget import BudgetError, charge_sum, spent_for_good
 from gliofed.server.round.clip import bounded
@@ -20,7 +20,6 @@ from gliofed.server.round.fold import fold
 from gliofed.server.round.gate import REASON, Verdicts, judge
 from gliofed.server.round.history import Event, History, add_reason, as_json, site_line
 from gliofed.server.round.progress import PROGRESS, RoundProgress
-from gliofed.server.round.run_keys import RunKeys
 from gliofed.server.round.spool import Spool, Spooled
 from gliofed.server.round.state import State, load_state, save_state
 from gliofed.server.round.strategies import ServerStep
@@ -49,24 +48,13 @@ class SpentError(RoundError):
     """A round without a result, since the run's privacy budget is spent: none after it can have one."""
 
 
-def federate(
-    grid: Grid,
-    config: RunConfig,
-    out: Path,
-    run_id: str,
-    *,
-    waves: int = 1,
-    names: Names | None = None,
-    agreed: Agreed | None = None,
-    lossy: bool = False,
-    keys: RunKeys | None = None,
-) -> str:
-    """Train to the last round, or go on with the run in `out`; return done, incomplete or failed.
+def federate(grid: Grid, federation: Federation) -> str:
+    """Train to the last round, or go on with the run in its folder; return done, incomplete or failed.
 
     Incomplete: a site that was asked, or expected, did not count in some round; or no site could evaluate the last
-    model, or the privacy budget was spent before the last round, and then the end of the history has a reason. `waves`
-    are the turns that sites on one machine take; for `names`, `agreed` and `lossy` see `Sites`, for `keys` `RunAudit`.
+    model, or the privacy budget was spent before the last round, and then the end of the history has a reason.
     """
+    config, out, run_id = federation.config, federation.out, federation.run_id
     history = History(out / "history.jsonl")
     events = history.events()
     if events and events[-1]["event"] == "end" and events[-1]["status"] != "failed":
@@ -74,14 +62,12 @@ def federate(
     start: Event = {"run_id": run_id, "config_hash": config.hash, "versions": versions()}
     if config.privacy.mechanism != "none":
         start["private"] = config.privacy.test_seed is None  # in test mode anybody can compute the noise
-    file = out / PROGRESS if lossy else None  # nobody asks for the status of a simulation
-    with hold_audit(out, keys) as audit, RoundProgress(config.rounds, file) as progress:
+    file = out / PROGRESS if federation.lossy else None  # nobody asks for the status of a simulation
+    with hold_audit(out, federation.keys) as audit, RoundProgress(config.rounds, file) as progress:
         history.repair()  # held by now: another server of this run may have been writing that line
         audit.began("resume" if events else "start", run_id, config.hash)
         history.append({"event": "resume" if events else "start", **start})
-        sites = Sites(
-            grid, config, run_id, audit, waves=waves, names=names, agreed=agreed, lossy=lossy, progress=progress
-        )
+        sites = Sites(grid, federation, audit, progress)
         reason: Event = {}
         try:
             _Run(config, out, history, sites, progress, run_id, audit).train()

@@ -17,7 +17,8 @@ from rich.progress import Progress
 
 from gliofed.client.app import make_client_app
 from gliofed.client.doctor.manifest import manifest_path, read_manifest, write_manifest
-from gliofed.server.app import Federation, make_server_app
+from gliofed.server.app import make_server_app
+from gliofed.server.round.asking import Federation
 from gliofed.server.round.history import History
 from gliofed.shared.config import RunConfig
 from gliofed.shared.parse import ConfigError

@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 
 from gliofed.client.app import make_client_app
 from gliofed.client.doctor.manifest import admit
-from gliofed.server.app import Federation, make_server_app
+from gliofed.server.app import make_server_app
+from gliofed.server.round.asking import Federation
 from gliofed.server.round.fold import FOLDS
 from gliofed.shared.codec import load_weights
 from gliofed.shared.config import RunConfig

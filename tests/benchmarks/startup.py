@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from gliofed.client.round.work import prepare, train
 from gliofed.shared.codec import travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Request
@@ -20,6 +19,7 @@ from gliofed.shared.models import build_model
 from gliofed.shared.site_config import SiteConfig
 from gliofed.simulation.phantom import PhantomConfig, write_phantoms
 from gliofed.simulation.settings import parse_settings
+from tests.judged_site import prepare, train
 from tests.small_run import as_given
 
 PATIENTS = 24

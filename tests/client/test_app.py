@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from flwr.app import Context, Message, RecordDict
+from judged_site import train
 
 import gliofed.client.app
 import gliofed.client.round.work
@@ -129,10 +130,10 @@ def test_what_was_stored_under_another_policy_stays(tmp_path: Path, run_config: 
     site = SiteConfig(name="a", root=str(tmp_path), labels="mock", work=str(tmp_path / "work"))
     request = Request(run_id="r", round=1, config=run_config(), weights=b"w")
     Outbox(tmp_path / "work" / "outbox").store(request.key, Reply(site="a", metrics={"loss": 1.0}, update=b"u"))
-    assert gliofed.client.round.work.train(site, request).metrics == {"loss": 1.0}
-    assert gliofed.client.round.work.train(replace(site, policy=PolicyConfig(metrics="never")), request).metrics == {}
+    assert train(site, request).metrics == {"loss": 1.0}
+    assert train(replace(site, policy=PolicyConfig(metrics="never")), request).metrics == {}
     with pytest.raises(DeclinedError):
-        gliofed.client.round.work.train(replace(site, policy=PolicyConfig(models=())), request)
+        train(replace(site, policy=PolicyConfig(models=())), request)
 
 
 def test_more_steps_than_allowed(ask: Callable[..., tuple[Reply, str]]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from deployed_federation import Deployed, settle
+from judged_site import train
 from plain_federation import sites_of
 from safetensors.torch import load_file
 from small_federation import rewrite
@@ -19,7 +20,6 @@ from tls_recorder import Recorder
 from torch.testing import assert_close
 from waiting import until
 
-from gliofed.client.round.work import train
 from gliofed.server.round.clip import Clipped
 from gliofed.server.round.fold import Share, weighted_mean
 from gliofed.server.round.rounds import initial_model

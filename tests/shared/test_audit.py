@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from both_ends import WEIGHTS, Both, both_ends
+from both_ends import Both, both_ends
 
 import gliofed.shared.messages
 from gliofed.client.round.audit import Audit, note
+from gliofed.client.round.judge import judge
 from gliofed.client.round.policy import reply_key
 from gliofed.server.round.audit import RunAudit
 from gliofed.shared.config import RunConfig
@@ -130,7 +131,7 @@ def test_a_site_that_cannot_write_its_log_is_said(both: Both) -> None:
 
 def test_weights_that_came_otherwise(both: Both) -> None:
     """What a site trained from is what the server says that it sent."""
-    both.ask(weights=b"others")
+    both.ask(weights=both.weights[:-1] + b"x")
     with pytest.raises(ConfigError, match=r"line 4 is not the request of line 6"):
         both.agree()
 
@@ -153,14 +154,14 @@ def test_weights_are_hashed_once_at_each_end(both: Both, monkeypatch: pytest.Mon
     """Models are large; sites are many, and some are asked again."""
     hashed: list[bytes] = []
     monkeypatch.setattr(gliofed.shared.messages.hashlib, "sha256", lambda data: (hashed.append(data), sha256(data))[1])
-    sent = Request(run_id="r", round=1, config=both.config, weights=WEIGHTS)
+    sent = Request(run_id="r", round=1, config=both.config, weights=both.weights)
     for names in (["a", "b", "c"], ["b"]):
         both.server.asked("train", sent, names)
-    assert hashed.count(WEIGHTS) == 1
+    assert hashed.count(both.weights) == 1
     came = replace(sent, head="0" * 64)
-    Audit(both.site, "train").admit(came)
+    judge("train", both.site, came, Audit(both.site, "train"))
     reply_key(both.site.policy, came)
-    assert hashed.count(WEIGHTS) == 2
+    assert hashed.count(both.weights) == 2
 
 
 @pytest.mark.parametrize(

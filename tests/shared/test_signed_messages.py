@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from both_ends import WEIGHTS, Both
+from both_ends import Both
 from flwr.app import RecordDict
 from signed_ends import both, original, root, trust
 
 from gliofed.client.round.audit import Audit
+from gliofed.client.round.judge import judge
 from gliofed.client.round.outbox import Outbox
 from gliofed.client.round.policy import reply_key
 from gliofed.server.round.run_keys import open_keys
@@ -37,8 +38,9 @@ def test_a_site_does_nothing_that_it_was_not_asked_for(both: Both, root: Path, o
 
 def test_nothing_is_read_for_a_request_that_is_not_signed(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the log nor a stored update: whoever may send requests could keep the hospital reading."""
-    for name in ("hold_chain", "outbox_of", "data_reading"):  # there is no other way to see that they are not called
-        monkeypatch.setattr(f"gliofed.client.round.audit.{name}", lambda *_: pytest.fail("it was read"))
+    for name in ("audit.hold_chain", "judge.read_consent", "judge.outbox_of", "judge.data_reading"):
+        # There is no other way to see that they are not called.
+        monkeypatch.setattr(f"gliofed.client.round.{name}", lambda *_: pytest.fail("it was read"))
     with pytest.raises(MessageError, match="not signed"):
         both.ask(signature="")
 
@@ -59,7 +61,7 @@ def test_a_certificate_signs_while_it_is_in_force(
 ) -> None:
     """It has 825 days; whoever finds an old key could sign with it for good."""
     then = datetime.now(UTC) + timedelta(days=days)
-    for module in ("gliofed.client.round.audit", "gliofed.shared.chain"):
+    for module in ("gliofed.client.round.judge", "gliofed.shared.chain"):
         monkeypatch.setattr(f"{module}._now", lambda: then)
     with nullcontext() if good else pytest.raises(MessageError, match="not signed"):
         both.ask()
@@ -68,20 +70,20 @@ def test_a_certificate_signs_while_it_is_in_force(
 @pytest.mark.parametrize("kind", ["prepare", "train", "evaluate"])
 def test_a_request_that_is_sent_again_is_not_worked_on_again(both: Both, kind: str) -> None:
     """Whoever saw it could spend the budget of the patients with it. A stored reply may be fetched twice."""
-    asked = Request(run_id="r", round=1, config=both.config, weights=WEIGHTS * (kind != "prepare"))
+    asked = Request(run_id="r", round=1, config=both.config, weights=both.weights * (kind != "prepare"))
     request, _ = both.server.asked(kind, asked, ["a", "z"])
     forged = Audit(both.site, kind, both.keys)
     with pytest.raises(MessageError, match="not signed"):
-        forged.admit(replace(request, signature=""))
+        judge(kind, both.site, replace(request, signature=""), forged)
     both.answer(forged, Reply(site="a", status="failed", code="protocol"))  # which is noted, and keeps no other out
-    Audit(both.site, kind, both.keys).admit(request)
+    judge(kind, both.site, request, Audit(both.site, kind, both.keys))
     with pytest.raises(MessageError, match="came before"):
-        Audit(both.site, kind, both.keys).admit(request)
+        judge(kind, both.site, request, Audit(both.site, kind, both.keys))
     both.ask(kind)
     if kind == "train":
         key = reply_key(both.site.policy, request)
         Outbox(Path(both.site.work) / "outbox").store(key, Reply(site="a", update=b"u"))
-        Audit(both.site, kind, both.keys).admit(request)
+        judge(kind, both.site, request, Audit(both.site, kind, both.keys))
 
 
 def test_a_request_to_another_site(both: Both) -> None:

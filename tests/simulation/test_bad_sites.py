@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from hanging import time_is_over
+from judged_site import train
 from plain_federation import mean_without_flower, model_of, rounds_of, sites_of
 from small_run import SMALL, as_given, composed
 from torch import Tensor
 from torch.testing import assert_close
 
 import gliofed.client.round.work
-from gliofed.client.round.work import train
+from gliofed.client.round.judge import Admitted
 from gliofed.server.round.clip import Clipped
 from gliofed.server.round.fold import Share, weighted_mean
 from gliofed.server.round.history import History
@@ -23,7 +24,6 @@ from gliofed.shared.codec import CodedUpdate, travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.parse import ConfigError
-from gliofed.shared.site_config import SiteConfig
 from gliofed.simulation.cli import STATUS
 from gliofed.simulation.faults import parse_faults
 from gliofed.simulation.settings import parse_settings
@@ -88,10 +88,10 @@ def test_a_site_that_hangs_elsewhere_is_named_and_asked_once(
     """Loading is where a real site is likeliest to hang."""
     original, release = getattr(gliofed.client.round.work, work), threading.Event()
 
-    def hang(site: SiteConfig, request: Request) -> Reply:
-        if site.name == "site-2":
+    def hang(admitted: Admitted) -> Reply:
+        if admitted.site.name == "site-2":
             release.wait()
-        reply: Reply = original(site, request)
+        reply: Reply = original(admitted)
         return reply
 
     monkeypatch.setattr(gliofed.client.round.work, work, hang)

@@ -70,7 +70,7 @@ def planted(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Planted
     where = {folder.name: code for code, folder in zip(codes, spoilt, strict=True)} | {copy.name: "duplicate"}
     cases = find_cases(root, "brats2020")
     inspected = examine(cases, RULES, 1)
-    return Planted(cases, inspected, judge(cases, inspected, RULES, MODALITIES, "segmentation"), where)
+    return Planted(cases, inspected, judge(cases, inspected, RULES, MODALITIES, TASKS["segmentation"]), where)
 
 
 def enhancing(folder: Path) -> int:

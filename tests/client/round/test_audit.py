@@ -14,6 +14,7 @@ import gliofed.client.round.audit
 import gliofed.client.round.work
 from gliofed.client.app import make_client_app
 from gliofed.client.round.audit_command import audit_command
+from gliofed.client.round.judge import Admitted
 from gliofed.client.round.ledger import ledger_folder, read_ledger
 from gliofed.server.round.rounds import initial_model
 from gliofed.shared.audit import audit_file, read_audit
@@ -102,7 +103,7 @@ def test_the_receipt_is_there_before_the_reply_leaves(
     """And the request before the work begins: a process that is killed meanwhile has left its trace."""
     seen: list[str] = []
 
-    def train(site: SiteConfig, _: Request) -> Reply:
+    def train(_: Admitted) -> Reply:
         seen.extend(event["event"] for event in events(site))
         return Reply(site="a", metrics={"loss": float("nan")}, update=b"u")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from judged_site import admitted, evaluate, train
 from safetensors.torch import load
 from torch.testing import assert_close
 
@@ -18,7 +19,6 @@ from gliofed.client.round.ledger import ledger_folder, read_ledger
 from gliofed.client.round.memory import ran_out
 from gliofed.client.round.policy import DeclinedError
 from gliofed.client.round.training import TrainResult
-from gliofed.client.round.work import evaluate, train
 from gliofed.server.round.rounds import initial_model
 from gliofed.shared.codec import travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig
@@ -132,9 +132,10 @@ def test_other_faults_are_not_tried_again(
 def test_nothing_smaller_where_nobody_may_note_it(site: SiteConfig, run_config: Config, tried: list[int]) -> None:
     """A round that is not what was asked for must be in the log."""
     train(site, request_of(run_config("data.patch=[8,8,8]")))
+    second = admitted("train", site, request_of(run_config(), round=2))
     (Path(site.work) / "audit/audit.jsonl").write_text("no line of a log\n")
     with pytest.raises(DeclinedError) as refused:
-        train(site, request_of(run_config(), round=2))
+        gliofed.client.round.work.train(second)
     assert (refused.value.code, tried) == ("audit", [8, 16])
 
 

@@ -6,14 +6,13 @@ from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
+from judged_site import admitted, train
 
-import gliofed.client.round.audit
+import gliofed.client.round.judge
 import gliofed.shared.chain
-from gliofed.client.round.audit import Audit
 from gliofed.client.round.ledger import read_ledger
 from gliofed.client.round.outbox import Outbox
 from gliofed.client.round.policy import DeclinedError, check_hours, check_run, reply_key
-from gliofed.client.round.work import train
 from gliofed.server.round.rounds import initial_model
 from gliofed.shared.accounting import default_delta
 from gliofed.shared.codec import travelling, weights_to_bytes
@@ -107,18 +106,24 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
     start = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
     def set_to(later: timedelta) -> None:
-        for module in (gliofed.client.round.audit, gliofed.shared.chain):
+        for module in (gliofed.client.round.judge, gliofed.shared.chain):
             monkeypatch.setattr(module, "_now", lambda: start + later)
 
     return set_to
 
 
-def test_rounds_of_a_day(site: SiteConfig, run_config: Config, at: Callable[[timedelta], None]) -> None:
+@pytest.fixture
+def first(run_config: Config) -> Request:
+    config = run_config()
+    return Request(run_id="r", round=1, config=config, weights=weights_to_bytes(travelling(initial_model(config))))
+
+
+def test_rounds_of_a_day(site: SiteConfig, first: Request, at: Callable[[timedelta], None]) -> None:
     """Counted in the log, so by every process: of all runs, in any 24 hours, and not from midnight."""
 
     def asks(round: int, kind: str = "train", run: str = "r", site: SiteConfig = site) -> str:
         try:
-            Audit(site, kind).admit(Request(run_id=run, round=round, config=run_config(), weights=b"w", head="0" * 64))
+            admitted(kind, site, replace(first, run_id=run, round=round))
         except DeclinedError as error:
             return error.code
         return "ok"
@@ -134,35 +139,31 @@ def test_rounds_of_a_day(site: SiteConfig, run_config: Config, at: Callable[[tim
     assert asks(4, site=replace(site, policy=PolicyConfig(max_rounds_a_day=3))) == "ok"
 
 
-def test_a_stored_reply_is_no_new_round(site: SiteConfig, run_config: Config) -> None:
+def test_a_stored_reply_is_no_new_round(site: SiteConfig, first: Request) -> None:
     """A server that was restarted may ask again on a day that is full, and what it gets counts for nothing."""
-    first = Request(run_id="r", round=1, config=run_config(), weights=b"w", head="0" * 64)
     requests = [replace(first, round=number) for number in (1, 2, 3)]
     for request in requests[:2]:
-        Audit(site, "train").admit(request)
+        admitted("train", site, request)
     Outbox(Path(site.work) / "outbox").store(reply_key(site.policy, requests[1]), Reply(site="a", update=b"u"))
     for _ in range(3):
-        Audit(site, "train").admit(requests[1])
+        admitted("train", site, requests[1])
     for request in (requests[0], requests[2]):  # the first was killed before its reply was stored: it trains anew
         with pytest.raises(DeclinedError, match=r"2 rounds in the last 24 hours: policy\.max_rounds_a_day=2"):
-            Audit(site, "train").admit(request)
+            admitted("train", site, request)
 
 
-def test_a_stored_reply_is_sent_at_any_hour(
-    site: SiteConfig, run_config: Config, at: Callable[[timedelta], None]
-) -> None:
+def test_a_stored_reply_is_sent_at_any_hour(site: SiteConfig, first: Request, at: Callable[[timedelta], None]) -> None:
     """Its training is done; without it the round would lose the site for nothing."""
     clock = datetime(2026, 3, 1, 12, tzinfo=UTC).astimezone()
     until = (clock + timedelta(hours=1)).strftime("%H:%M")
     site = replace(site, policy=PolicyConfig(hours=f"{clock:%H:%M}-{until}"))
-    request = Request(run_id="r", round=1, config=run_config(), weights=b"w", head="0" * 64)
     at(timedelta(minutes=30))
-    Audit(site, "train").admit(request)
+    admitted("train", site, first)
     at(timedelta(hours=2))
     with pytest.raises(DeclinedError, match=r"policy\.hours"):
-        Audit(site, "train").admit(request)
-    Outbox(Path(site.work) / "outbox").store(reply_key(site.policy, request), Reply(site="a", update=b"u"))
-    Audit(site, "train").admit(request)
+        admitted("train", site, first)
+    Outbox(Path(site.work) / "outbox").store(reply_key(site.policy, first), Reply(site="a", update=b"u"))
+    admitted("train", site, first)
 
 
 def test_the_least_noise(run_config: Config, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from flwr.app import Context, Message, RecordDict
+from judged_site import evaluate, prepare, train
 from private_hospital import PATIENTS, PRIVATE, Config, Hospital, charges, refusal, request_of
 
 from gliofed.client.app import make_client_app
@@ -14,7 +15,6 @@ from gliofed.client.doctor.consent import add_withdrawn
 from gliofed.client.round.ledger import ledger_folder, read_ledger
 from gliofed.client.round.policy import DeclinedError
 from gliofed.client.round.privacy import plan_round
-from gliofed.client.round.work import evaluate, prepare, train
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.site_config import SiteConfig
 from gliofed.simulation.grid import LocalGrid
@@ -59,7 +59,7 @@ def test_a_run_keeps_its_number_when_a_patient_withdraws(hospital: Hospital, run
 
 def test_a_split_tells_nobody_who_is_there(hospital: Hospital, run_config: Config) -> None:
     """Which of two patients would train in a split of the server's choice says whether they are at the site."""
-    site = hospital.site(min_patients=PATIENTS)
+    site = hospital.site(min_patients=PATIENTS, max_readings=6)
 
     def asked(seed: int) -> Request:
         return request_of(run_config(*PRIVATE, "data.validation=0.5", f"data.split_seed={seed}"))

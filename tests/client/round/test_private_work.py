@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from judged_site import evaluate, prepare, train
 from private_hospital import PATIENTS, PRIVATE, Config, Hospital, charges, other_weights, refusal, request_of
 from safetensors.torch import load
 from torch import Tensor
@@ -15,7 +16,6 @@ from torch.testing import assert_close
 
 import gliofed.client.round.privacy
 from gliofed.client.round.ledger import ledger_folder, read_ledger
-from gliofed.client.round.work import evaluate, prepare, train
 from gliofed.shared.accounting import rdp_epsilon
 from gliofed.shared.site_config import SiteConfig
 

@@ -32,15 +32,13 @@ from gliofed.simulation.grid import LocalGrid
 gliofed.client.round.watchdog.GRACE = {grace}
 # Only the work on a request loads it: the SuperNode, which imports much of this too, runs for weeks without.
 assert "torch" not in sys.modules
-# In place of the real ones, which load PyTorch.
-sys.modules["gliofed.client.round.work"] = types.SimpleNamespace(train=lambda site, request: ({work}))
-sys.modules["gliofed.client.round.limits"] = types.SimpleNamespace(check_size=lambda policy, run: None)
-sys.modules["gliofed.shared.tasks"] = types.SimpleNamespace(reading_of=lambda run: "visits")
+# In place of the real one, which loads PyTorch.
+sys.modules["gliofed.client.round.work"] = types.SimpleNamespace(prepare=lambda admitted: ({work}))
 site = SiteConfig(name="a", root="scans", labels="mock", work=sys.argv[1], policy=PolicyConfig(max_minutes=0.02))
 app = make_client_app(lambda _: site, watched=True)
 LocalGrid(app, {{}}, 1, 1.0)
 request = Request(run_id="r", round=1, config=parse(RunConfig, sys.argv[2]), head="0" * 64)
-answer = app(Message(request.to_records(), 1, "train"), Context(1, 1, {{}}, RecordDict(), {{}}))
+answer = app(Message(request.to_records(), 1, "query"), Context(1, 1, {{}}, RecordDict(), {{}}))
 print(Reply.from_records(answer.content).code, flush=True)
 sys.exit(0)
 """

@@ -22,8 +22,8 @@ import gliofed.client.round.work
 from gliofed.client.cli import main
 from gliofed.client.doctor.consent import add_withdrawn, hold_patients, read_consent
 from gliofed.client.doctor.manifest import manifest_path
+from gliofed.client.round.judge import Admitted
 from gliofed.client.round.withdraw import withdraw
-from gliofed.shared.messages import Request
 from gliofed.shared.site_config import SiteConfig
 
 CHANGES = ("rename", "replace", "unlink", "rmdir", "fsync")
@@ -108,8 +108,8 @@ def test_while_a_request_is_answered(site: SiteConfig, answering: Callable[[], N
 def test_an_answer_that_was_begun_with_the_patient_stays(site: SiteConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     train = gliofed.client.round.work.train
 
-    def slow(site: SiteConfig, request: Request) -> Any:
-        reply = train(site, request)
+    def slow(admitted: Admitted) -> Any:
+        reply = train(admitted)
         add_withdrawn(Path(site.work), WHO)
         return reply
 

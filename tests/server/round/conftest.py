@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from clock import Clock, with_clock
+from clock import Clock
 from lossy_wire import PullsInTurn, Wire, asking_over
 
 import gliofed.server.round.asking
@@ -19,7 +19,7 @@ from gliofed.shared.messages import Reply, Request
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(gliofed.server.round.mail, "SeparatePulls", PullsInTurn)
-    return with_clock(monkeypatch, gliofed.server.round.mail, gliofed.server.round.asking)
+    return Clock()
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def ask(tmp_path: Path, run_config: Callable[..., RunConfig], clock: Clock) -> C
     def train(wire: Wire, lossy: bool = True) -> dict[str, Reply | Absent]:
         config = run_config("round.expected=[a,b]", "round.deadline=300", "round.retry=3")
         with hold_audit(tmp_path) as audit:
-            sites = asking_over(wire, config, audit, lossy)
+            sites = asking_over(wire, config, audit, clock, lossy)
             nodes, absent = sites.roll(1)
             assert not absent
             wire.probes = 0

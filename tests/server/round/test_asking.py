@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clock import with_clock
+from clock import Clock
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 from plain_federation import model_of
 from rich.console import Console
 from torch.testing import assert_close
 
-import gliofed.server.round.asking
 from gliofed.server.report.curves import site_losses
 from gliofed.server.report.table import results_table
 from gliofed.server.round.answers import Absent
-from gliofed.server.round.asking import Sites
+from gliofed.server.round.asking import Federation, Sites
 from gliofed.server.round.audit import hold_audit
 from gliofed.server.round.history import History, site_line
 from gliofed.server.round.progress import PROGRESS, RoundProgress, read_progress
@@ -37,6 +36,7 @@ class Line:
     def __init__(self) -> None:
         LocalGrid(ClientApp(), {}, 1, 1.0)  # a Message needs to know who speaks
         self.names, self.here, self.looks = {A: "a", B: "b"}, {A, B}, 0
+        self.clock = Clock()
         self.asked: list[Message] = []
         self.received: dict[int, list[str]] = {}
         self.on_look: Callable[[], object] = lambda: None
@@ -65,8 +65,7 @@ class Line:
 
 
 @pytest.fixture
-def line(monkeypatch: pytest.MonkeyPatch) -> Line:
-    with_clock(monkeypatch, gliofed.server.round.asking)
+def line() -> Line:
     return Line()
 
 
@@ -74,7 +73,8 @@ def line(monkeypatch: pytest.MonkeyPatch) -> Line:
 def sites(line: Line, tmp_path: Path, run_config: Callable[..., RunConfig]) -> Iterator[Sites]:
     config = run_config("round.expected=[a,b]")
     with hold_audit(tmp_path) as audit:
-        yield Sites(line, config, "r", audit, names=lambda: line.names)  # type: ignore[arg-type]
+        federation = Federation(config=config, out=tmp_path, run_id="r", names=lambda: line.names)
+        yield Sites(line, federation, audit, clock=line.clock)  # type: ignore[arg-type]
 
 
 def test_a_site_that_went_away_is_waited_for_in_any_round(line: Line, sites: Sites) -> None:
@@ -103,7 +103,8 @@ def test_status_can_read_who_was_asked_and_who_answered(
     config, file, states = run_config("round.expected=[a,b]"), tmp_path / PROGRESS, []
     line.on_look = lambda: states.append(read_progress(tmp_path))
     with hold_audit(tmp_path) as audit, RoundProgress(2, file) as progress:
-        sites = Sites(line, config, "r", audit, names=lambda: line.names, progress=progress)  # type: ignore[arg-type]
+        federation = Federation(config=config, out=tmp_path, run_id="r", names=lambda: line.names)
+        sites = Sites(line, federation, audit, progress, clock=line.clock)  # type: ignore[arg-type]
         nodes, _ = sites.roll(1)
         assert states[0] is not None and states[0].phase == "waiting"
         found = read_progress(tmp_path)
@@ -141,7 +142,10 @@ def test_what_was_agreed_is_the_ceiling_whatever_a_site_says(
     config = run_config("round.expected=[a,b]")
     with hold_audit(tmp_path) as audit:
         agreed = {"b": 1}
-        sites = Sites(line, config, "r", audit, names=lambda: line.names, agreed=lambda: agreed)  # type: ignore[arg-type]
+        federation = Federation(
+            config=config, out=tmp_path, run_id="r", names=lambda: line.names, agreed=lambda: agreed
+        )
+        sites = Sites(line, federation, audit, clock=line.clock)  # type: ignore[arg-type]
         sites.roll(1)
         assert (sites.cohorts[B], sites.ceiling(B), sites.ceiling(A)) == (2, 1, 1)
         agreed["b"] = 7
@@ -166,7 +170,7 @@ def test_a_node_that_must_say_its_name_is_asked_for_that_alone(
     line.names[C], line.here = "c", {A, B, C}
     with hold_audit(tmp_path) as audit:
         config = run_config("round.expected=[a,b]")
-        sites = Sites(line, config, "r", audit)  # type: ignore[arg-type]
+        sites = Sites(line, Federation(config=config, out=tmp_path, run_id="r"), audit, clock=line.clock)  # type: ignore[arg-type]
         looks = line.looks
         for round in (1, 2):
             ready, absent = sites.roll(round)
@@ -200,7 +204,8 @@ def test_an_update_does_not_count_once_its_site_is_expelled(
     line.update = encode({name: value * 0 for name, value in weights.items()}, config.codec)
     shown: Any = type("Progress", (), {"start": lambda *_: None, "tick": lambda *_: None, "enter": lambda *_: None})()
     with hold_audit(tmp_path) as audit:
-        sites = Sites(line, config, "r", audit, names=lambda: line.names)  # type: ignore[arg-type]
+        federation = Federation(config=config, out=tmp_path, run_id="r", names=lambda: line.names)
+        sites = Sites(line, federation, audit, clock=line.clock)  # type: ignore[arg-type]
         run = _Run(config, tmp_path, History(tmp_path / "history.jsonl"), sites, shown, "r", audit)
         ask = sites.ask
 

@@ -15,7 +15,7 @@ from small_run import composed
 import gliofed.server.round.asking
 from gliofed.client.round.audit_command import audit_command as at_site
 from gliofed.server.round.answers import UNSIGNED
-from gliofed.server.round.asking import Sites
+from gliofed.server.round.asking import Federation, Sites
 from gliofed.server.round.audit import hold_audit
 from gliofed.server.round.audit_command import audit_command as at_server
 from gliofed.server.round.run_keys import RunKeys
@@ -103,7 +103,13 @@ def test_a_late_reply_is_noted_as_well(
     monkeypatch.setattr(gliofed.server.round.asking, "SLACK", 0.0)
     grid = LateGrid()
     with hold_audit(tmp_path) as audit:
-        sites = Sites(grid, run_config("round.deadline=0.01", "round.expected=[a]"), "r", audit, names=lambda: {1: "a"})  # type: ignore[arg-type]
+        federation = Federation(
+            config=run_config("round.deadline=0.01", "round.expected=[a]"),
+            out=tmp_path,
+            run_id="r",
+            names=lambda: {1: "a"},
+        )
+        sites = Sites(grid, federation, audit)  # type: ignore[arg-type]
         assert sites.roll(1)[1]["a"].status == "late"
         grid.late = False
         sites.roll(2)
@@ -119,7 +125,10 @@ def test_a_reply_without_a_head_does_not_count(
     """A site that names no line of its log could write it anew."""
     with hold_audit(tmp_path) as audit:
         grid = LateGrid(late=False, head=head)
-        sites = Sites(grid, run_config("round.expected=[a]"), "r", audit, names=lambda: {1: "a"})  # type: ignore[arg-type]
+        federation = Federation(
+            config=run_config("round.expected=[a]"), out=tmp_path, run_id="r", names=lambda: {1: "a"}
+        )
+        sites = Sites(grid, federation, audit)  # type: ignore[arg-type]
         nodes, absent = sites.roll(1)
     assert sorted(nodes) == ready
     if not ready:
@@ -136,7 +145,13 @@ def test_a_reply_that_is_not_signed_is_none(
     (tmp_path / "sites/a/key.pub").write_text(public_line(new_key().public_key()))
     with hold_audit(tmp_path, RunKeys(new_key(), "", tmp_path / "sites")) as audit:
         grid = LateGrid(late)
-        sites = Sites(grid, run_config("round.deadline=0.01", "round.expected=[a]"), "r", audit, names=lambda: {1: "a"})  # type: ignore[arg-type]
+        federation = Federation(
+            config=run_config("round.deadline=0.01", "round.expected=[a]"),
+            out=tmp_path,
+            run_id="r",
+            names=lambda: {1: "a"},
+        )
+        sites = Sites(grid, federation, audit)  # type: ignore[arg-type]
         found = sites.roll(1)[1]["a"]
         assert found == UNSIGNED if not late else found.status == "late"
         grid.late = False

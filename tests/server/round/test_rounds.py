@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gliofed.server.round.answers import refusal
+from gliofed.server.round.asking import Federation
 from gliofed.server.round.audit import hold_audit
 from gliofed.server.round.history import History
 from gliofed.server.round.rounds import _Run, federate
@@ -59,5 +60,5 @@ def test_a_history_that_another_server_writes_is_left_alone(
     history = tmp_path / "history.jsonl"
     history.write_text('{"event":"start"}\n{"event":"ro')
     with hold_audit(tmp_path), pytest.raises(ConfigError, match="wait until it ends"):
-        federate(nobody, run_config(), tmp_path, "run")
+        federate(nobody, Federation(config=run_config(), out=tmp_path, run_id="run"))
     assert history.read_text().endswith('{"event":"ro')
