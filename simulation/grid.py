@@ -150,5 +150,5 @@ def run_here(server: ServerApp, client: ClientApp, sites: int, at_once: int, dea
 
 
 def _identify(run_id: int) -> None:
-    """Say who speaks: flwr 1.41 reads it from this private class whenever a Message is made."""
+    """Say who speaks: Flower reads it from this private class whenever a Message is made."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run_id, SUPERLINK_NODE_ID

@@ -1,7 +1,7 @@
 """Answers off Flower's grid, each by the message that it answers as we know it: what a reply says of itself is its
 sender's word, and could be another site's.
 
-Flower 1.41 takes a reply into memory however large it is, and repeats a chunk of an array as often as the array says: a
+Flower takes a reply into memory however large it is, and repeats a chunk of an array as often as the array says: a
 megabyte could become terabytes. And to the reply that was asked for it adds what a site has sent as the SuperLink, to
 the SuperLink: a reply of any site, to whom it likes. So private names of it are replaced, all in this file, which
 refuses to run with another Flower.
@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-from flwr import __version__
 from flwr.app import Array, Message
 from flwr.app.message.arraychunk import ArrayChunk
 from flwr.serverapp import Grid
@@ -24,9 +23,8 @@ from flwr.supercore.inflatable.inflatable_object import get_object_body, get_obj
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
 
 from gliofed.server.round.answers import Absent
+from gliofed.shared.flower import other_version
 from gliofed.shared.parse import ConfigError
-
-TESTED = "1.41.0"
 
 UNREADABLE = Absent("failed", "its reply could not be read")
 WAIT = 0.1
@@ -116,8 +114,8 @@ class SeparatePulls:
 
     def _replace_names(self) -> None:
         """Put our limits around Flower's own names; a simulation does not need what is loaded here."""
-        if __version__ != TESTED:
-            raise ConfigError(f"flwr {__version__}: replies are known to be kept apart with {TESTED}; install that")
+        if reason := other_version("replies are known to be kept apart"):
+            raise ConfigError(reason)
         import flwr.superlink.grid.http_grid as http_grid
         from flwr.supercore.runtime import RuntimeHttpClient
 

@@ -202,6 +202,6 @@ def test_what_was_sent_as_the_superlink_is_no_sites_reply() -> None:
 
 def test_another_flower_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is replaced here might not be what takes replies there."""
-    monkeypatch.setattr(gliofed.server.round.pulling, "__version__", "1.42.0")
-    with pytest.raises(ConfigError, match="install that"):
+    monkeypatch.setattr("gliofed.shared.flower.__version__", "1.0.0")
+    with pytest.raises(ConfigError, match=r"flwr 1\.0\.0: replies are known to be kept apart with .*; install that"):
         SeparatePulls(Failing(OSError(), 0))  # type: ignore[arg-type]
