@@ -11,7 +11,9 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import httpx
@@ -34,6 +36,10 @@ PATIENCE, PAUSE = 60.0, 2.0
 SLACK, RECORDS = 4 * 2**20, 2**20
 """Bytes by which a reply may be larger than the model that was sent, as an update is in fp32 with its scales; and bytes
 of it that are not the update's own: what a site says in numbers and words is a few thousand."""
+
+_MOST = ContextVar("most", default=SLACK)
+"""Bytes of a reply that the thread which pulls it takes."""
+_INFLATING = threading.Lock()
 
 Pulled = list[tuple[str, Message | Absent]]
 """By the id of the message that was sent."""
@@ -64,8 +70,9 @@ class SeparatePulls:
         self._grid = grid
         self._going: dict[str, _Pull] = {}
         self._most = SLACK
-        self._inflating = threading.Lock()
-        self._replace_names()
+        if reason := other_version("replies are known to be kept apart"):
+            raise ConfigError(reason)
+        _replace_names()
 
     def __call__(self, messages: Sequence[str], sent: int = 0) -> Pulled:
         """Return the replies that are there. Raises what is the SuperLink's fault, and no site's.
@@ -90,6 +97,7 @@ class SeparatePulls:
         return found
 
     def _pull(self, message: str, pull: "_Pull") -> None:
+        _MOST.set(self._most)
         try:
             pull.replies = self._patiently(message)
         except (httpx.HTTPError, FlowerError, OSError) as error:
@@ -112,35 +120,37 @@ class SeparatePulls:
                     return [UNREADABLE]
             time.sleep(PAUSE)
 
-    def _replace_names(self) -> None:
-        """Put our limits around Flower's own names; a simulation does not need what is loaded here."""
-        if reason := other_version("replies are known to be kept apart"):
-            raise ConfigError(reason)
-        import flwr.superlink.grid.http_grid as http_grid
-        from flwr.supercore.runtime import RuntimeHttpClient
 
-        RuntimeHttpClient.PullMessages = _answers(RuntimeHttpClient.PullMessages)  # type: ignore[method-assign]
-        vars(http_grid).update(pull_objects=self._pull_parts, inflate_object_from_contents=self._inflate)
+@cache
+def _replace_names() -> None:
+    """Put our limits around Flower's own names, once in a process; a simulation does not load what is loaded here."""
+    import flwr.superlink.grid.http_grid as http_grid
+    from flwr.supercore.runtime import RuntimeHttpClient
 
-    def _pull_parts(self, object_ids: list[str], pull_object_fn: Callable[[str], bytes]) -> dict[str, bytes]:
-        lock, size = threading.Lock(), 0
+    RuntimeHttpClient.PullMessages = _answers(RuntimeHttpClient.PullMessages)  # type: ignore[method-assign]
+    vars(http_grid).update(pull_objects=_pull_parts, inflate_object_from_contents=_inflate)
 
-        def pull_one(object_id: str) -> bytes:
-            nonlocal size
-            content = pull_object_fn(object_id)
-            with lock:  # some come at once
-                size += len(content)
-            if size > self._most:
-                raise ValueError(f"a reply of over {self._most} bytes")
-            return content
 
-        return pull_objects(object_ids, pull_one)
+def _pull_parts(object_ids: list[str], pull_object_fn: Callable[[str], bytes]) -> dict[str, bytes]:
+    lock, size, most = threading.Lock(), 0, _MOST.get()
 
-    def _inflate(self, object_id: str, contents: dict[str, bytes]) -> Any:
-        """Make a message of its parts; of one at a time, for it takes some times the reply's size."""
-        with self._inflating:
-            _check(contents, self._most)
-            return inflate_object_from_contents(object_id, contents)
+    def pull_one(object_id: str) -> bytes:
+        nonlocal size
+        content = pull_object_fn(object_id)
+        with lock:  # some come at once
+            size += len(content)
+        if size > most:
+            raise ValueError(f"a reply of over {most} bytes")
+        return content
+
+    return pull_objects(object_ids, pull_one)
+
+
+def _inflate(object_id: str, contents: dict[str, bytes]) -> Any:
+    """Make a message of its parts; of one at a time, for it takes some times the reply's size."""
+    with _INFLATING:
+        _check(contents, _MOST.get())
+        return inflate_object_from_contents(object_id, contents)
 
 
 def _answers(pull_messages: Callable[..., Any]) -> Callable[..., Any]:
