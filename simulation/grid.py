@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from queue import SimpleQueue
 from uuid import uuid4
 
-from flwr.app import Context, Error, Message, RecordDict
-from flwr.app.user_config import UserConfig
+from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid, ServerApp
@@ -80,10 +80,7 @@ class LocalGrid(Grid):
             message = site.inbox.get()
             self._slots.acquire()
             site.since, site.message = time.monotonic(), message  # in this order: the watch reads both
-            try:
-                reply = self._app(message, site.context)
-            except Exception:  # its words stay where they were said
-                reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION), reply_to=message)
+            reply = answer_or_error(self._app, message, site.context)
             with self._changed:
                 if site.hung:  # the slot was given to another long ago, and nobody waits for this reply
                     return
@@ -135,6 +132,14 @@ class LocalGrid(Grid):
             waiting -= {reply.metadata.reply_to_message_id for reply in new}
             replies += new
         return replies
+
+
+def answer_or_error(app: ClientAppCallable, message: Message, context: Context) -> Message:
+    """Let an app answer as Flower does; the words of an exception stay where they were said."""
+    try:
+        return app(message, context)
+    except Exception:
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION), reply_to=message)
 
 
 def node_of(site: int) -> int:
