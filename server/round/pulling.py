@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import httpx
@@ -156,6 +156,7 @@ def _inflate(object_id: str, contents: dict[str, bytes]) -> Any:
 def _answers(pull_messages: Callable[..., Any]) -> Callable[..., Any]:
     """Flower's own pull, without what answers nothing."""
 
+    @wraps(pull_messages)
     def pull(client: Any, request: Any) -> Any:
         found = pull_messages(client, request)
         for place in reversed(range(len(found.messages_list))):
