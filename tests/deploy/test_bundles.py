@@ -75,11 +75,10 @@ def agree(hospital: Path, code: Path) -> None:
 def other_code(code: Path) -> bytes:
     """A bundle that runs, and takes half a step after each round: it would leave other weights."""
     files = files_of(code.read_bytes())
-    steps = files["server/round/strategies.py"]
-    files["server/round/strategies.py"] = steps.replace(
-        b"SGD(weights, lr=config.lr)", b"SGD(weights, lr=config.lr / 2)"
-    )
-    assert files["server/round/strategies.py"] != steps
+    path = "gliofed/server/round/strategies.py"
+    steps = files[path]
+    files[path] = steps.replace(b"SGD(weights, lr=config.lr)", b"SGD(weights, lr=config.lr / 2)")
+    assert files[path] != steps
     return bytes(build_fab_from_files(files)[0])
 
 
