@@ -10,7 +10,6 @@ from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -39,7 +38,8 @@ class LocalGrid(Grid):
         """Make a grid of `nodes`: node id to node config, as Flower gives it to a ClientApp."""
         self._app, self._deadline = app, deadline
         self._run = Run.create_empty(run_id=uuid4().int >> 65)
-        _identify(self._run.run_id)
+        # A Message asks this private class who speaks.
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, self._run.run_id, SUPERLINK_NODE_ID
         self._sites = {
             node: _Site(Context(self._run.run_id, node, dict(config), RecordDict(), {}))
             for node, config in nodes.items()
@@ -118,10 +118,6 @@ class LocalGrid(Grid):
         """Every node, also those given up: the server knows whom not to ask."""
         return list(self._sites)
 
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        """Every node."""
-        return [NodeInfo(node_id=node) for node in self._sites]
-
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push messages and pull until all replies are there, or `timeout` seconds have passed."""
         waiting = set(self.push_messages(messages))
@@ -152,8 +148,3 @@ def run_here(server: ServerApp, client: ClientApp, sites: int, at_once: int, dea
     grid = LocalGrid(client, {node_of(site): {"partition-id": site} for site in range(sites)}, at_once, deadline)
     server(grid, Context(grid.run.run_id, 0, {}, RecordDict(), {}))
     return grid.hung
-
-
-def _identify(run_id: int) -> None:
-    """Say who speaks: Flower reads it from this private class whenever a Message is made."""
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run_id, SUPERLINK_NODE_ID

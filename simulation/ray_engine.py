@@ -29,11 +29,7 @@ def deadline_mod(deadline: float) -> Mod:
 
     def mod(message: Message, context: Context, inner: ClientAppCallable) -> Message:
         answers: list[Message] = []
-
-        def work() -> None:
-            answers.append(answer_or_error(inner, message, context))
-
-        thread = threading.Thread(target=work, daemon=True)
+        thread = threading.Thread(target=lambda: answers.append(answer_or_error(inner, message, context)), daemon=True)
         thread.start()
         thread.join(deadline)
         return answers[0] if answers else Message(Error(LATE), reply_to=message)

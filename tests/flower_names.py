@@ -187,9 +187,6 @@ USES = {  # formatted by hand, for it is read as a table
         Use("flwr.clientapp.typing:ClientAppCallable", "type of an app", APP),
         Use("flwr.common.constant:SUPERLINK_NODE_ID", "who sends a request", "1"),
         Use("flwr.common.constant:ErrorCode.CLIENT_APP_RAISED_EXCEPTION", "the reply of an app that failed", "2"),
-        Use("flwr.proto.node_pb2:NodeInfo", "a site", "(node_id, owner_aid, owner_name, status, registered_at, "
-            "last_activated_at, last_deactivated_at, unregistered_at, online_until, heartbeat_interval, public_key, "
-            "location, name)"),
         Use("flwr.supercore.run:Run.create_empty", "what a Grid has", "(run_id)"),
         Use("flwr.supercore.task_identity:TaskIdentity", "set, for a Message asks it who speaks", "()",
             ("_task_id: int | None = None _run_id: int | None = None _node_id: int | None = None",)),

@@ -1,4 +1,4 @@
-"""The SuperLink's Control API, on loopback: nodes and runs. Names of Flower that are not public are used here alone."""
+"""The SuperLink's Control API, on loopback: nodes and runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

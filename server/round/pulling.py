@@ -11,8 +11,8 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from functools import cache, wraps
 from typing import Any
 
@@ -68,7 +68,7 @@ class SeparatePulls:
     def __init__(self, grid: Grid) -> None:
         """Pull from `grid`."""
         self._grid = grid
-        self._going: dict[str, _Pull] = {}
+        self._going: dict[str, Future[list[Message | Absent]]] = {}
         self._most = SLACK
         if reason := other_version("replies are known to be kept apart"):
             raise ConfigError(reason)
@@ -82,30 +82,24 @@ class SeparatePulls:
         self._most = max(self._most, sent + SLACK)
         for message in messages:
             if message not in self._going:
-                self._going[message] = _Pull()
+                self._going[message] = Future()
                 work = (message, self._going[message])
                 # A daemon, which the end of the program does not wait for.
                 threading.Thread(target=self._pull, args=work, daemon=True).start()
         end, found = time.monotonic() + WAIT, Pulled()
         for message in messages:
-            pull = self._going[message]
-            if pull.done.wait(max(0.0, end - time.monotonic())):
-                del self._going[message]
-                if pull.error is not None:
-                    raise pull.error
-                found += [(message, reply) for reply in pull.replies[:1]]
+            if wait([self._going[message]], max(0.0, end - time.monotonic())).done:
+                found += [(message, reply) for reply in self._going.pop(message).result()[:1]]
         return found
 
-    def _pull(self, message: str, pull: "_Pull") -> None:
+    def _pull(self, message: str, replies: Future[list[Message | Absent]]) -> None:
         _MOST.set(self._most)
         try:
-            pull.replies = self._patiently(message)
+            replies.set_result(self._patiently(message))
         except (httpx.HTTPError, FlowerError, OSError) as error:
-            pull.error = error
+            replies.set_exception(error)
         except Exception:  # of reading what a site has sent
-            pull.replies = [UNREADABLE]
-        finally:
-            pull.done.set()
+            replies.set_result([UNREADABLE])
 
     def _patiently(self, message: str) -> list[Message | Absent]:
         """Pull, for a while also over failures of the SuperLink: it may have been starting, or busy."""
@@ -183,12 +177,3 @@ def _check(contents: Mapping[str, bytes], most: int) -> None:
             arrays += sum(len(contents[children[place]]) for place in chunks)
     if arrays > most:
         raise ValueError(f"a reply with arrays of over {most} bytes")
-
-
-@dataclass
-class _Pull:
-    """One that goes on."""
-
-    done: threading.Event = field(default_factory=threading.Event)
-    replies: list[Message | Absent] = field(default_factory=list)
-    error: Exception | None = None
