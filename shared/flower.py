@@ -2,7 +2,7 @@
 
 from flwr import __version__
 
-TESTED = "1.41.0"
+TESTED = "1.42.0"
 
 
 def other_version(holds: str) -> str | None:
