@@ -29,6 +29,7 @@ LONGEST_LOG = 32 * 2**20
 """Bytes from which site.log becomes site.old.log."""
 LONGEST_LINE, MOST_LINES = 2000, 200
 """Characters of a line of it, and lines of a traceback."""
+_LOGS = threading.Lock()
 SiteOf = Callable[[Context], SiteConfig]
 """Which site a message is for: one in a hospital, several in a simulation."""
 
@@ -143,12 +144,15 @@ def _log(work: Path) -> Iterator[None]:
     handler = logging.FileHandler(file, delay=True)
     handler.setFormatter(_OneLine())
     handler.addFilter(lambda record: record.thread == thread)
-    LOG.addHandler(handler)
-    LOG.propagate = False
+    with _LOGS:
+        LOG.addHandler(handler)
+        LOG.propagate = False
     try:
         yield
     finally:
-        LOG.removeHandler(handler)
+        with _LOGS:
+            LOG.removeHandler(handler)
+            LOG.propagate = not LOG.handlers  # what no site writes down goes where the process logs
         with suppress(OSError):  # a full disk
             handler.close()
 

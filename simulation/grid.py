@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from queue import SimpleQueue
 from uuid import uuid4
 
-from flwr.app import Context, Error, Message, RecordDict
-from flwr.app.user_config import UserConfig
+from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -39,7 +38,8 @@ class LocalGrid(Grid):
         """Make a grid of `nodes`: node id to node config, as Flower gives it to a ClientApp."""
         self._app, self._deadline = app, deadline
         self._run = Run.create_empty(run_id=uuid4().int >> 65)
-        _identify(self._run.run_id)
+        # A Message asks this private class who speaks.
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, self._run.run_id, SUPERLINK_NODE_ID
         self._sites = {
             node: _Site(Context(self._run.run_id, node, dict(config), RecordDict(), {}))
             for node, config in nodes.items()
@@ -80,10 +80,7 @@ class LocalGrid(Grid):
             message = site.inbox.get()
             self._slots.acquire()
             site.since, site.message = time.monotonic(), message  # in this order: the watch reads both
-            try:
-                reply = self._app(message, site.context)
-            except Exception:  # its words stay where they were said
-                reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION), reply_to=message)
+            reply = answer_or_error(self._app, message, site.context)
             with self._changed:
                 if site.hung:  # the slot was given to another long ago, and nobody waits for this reply
                     return
@@ -121,10 +118,6 @@ class LocalGrid(Grid):
         """Every node, also those given up: the server knows whom not to ask."""
         return list(self._sites)
 
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        """Every node."""
-        return [NodeInfo(node_id=node) for node in self._sites]
-
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push messages and pull until all replies are there, or `timeout` seconds have passed."""
         waiting = set(self.push_messages(messages))
@@ -137,6 +130,14 @@ class LocalGrid(Grid):
         return replies
 
 
+def answer_or_error(app: ClientAppCallable, message: Message, context: Context) -> Message:
+    """Let an app answer as Flower does; the words of an exception stay where they were said."""
+    try:
+        return app(message, context)
+    except Exception:
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION), reply_to=message)
+
+
 def node_of(site: int) -> int:
     """The node id of a site: Flower's count from 1."""
     return site + 1
@@ -147,8 +148,3 @@ def run_here(server: ServerApp, client: ClientApp, sites: int, at_once: int, dea
     grid = LocalGrid(client, {node_of(site): {"partition-id": site} for site in range(sites)}, at_once, deadline)
     server(grid, Context(grid.run.run_id, 0, {}, RecordDict(), {}))
     return grid.hung
-
-
-def _identify(run_id: int) -> None:
-    """Say who speaks: flwr 1.41 reads it from this private class whenever a Message is made."""
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run_id, SUPERLINK_NODE_ID

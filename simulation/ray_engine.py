@@ -5,17 +5,17 @@ import logging
 import os
 import threading
 import warnings
+from typing import Any
 
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
-from flwr.common.constant import ErrorCode
-from flwr.server.superlink.fleet.vce.backend.backend import BackendConfig
 from flwr.serverapp import ServerApp
 from flwr.simulation import run_simulation
 
 from gliofed.shared.messages import LATE
 from gliofed.shared.parse import ConfigError
+from gliofed.simulation.grid import answer_or_error
 
 GRACE = 10.0
 """Seconds that Ray has to end by itself once the server has; a site that hangs would hold it for ever."""
@@ -29,14 +29,7 @@ def deadline_mod(deadline: float) -> Mod:
 
     def mod(message: Message, context: Context, inner: ClientAppCallable) -> Message:
         answers: list[Message] = []
-
-        def work() -> None:
-            try:
-                answers.append(inner(message, context))
-            except Exception:  # its words stay where they were said
-                answers.append(Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION), reply_to=message))
-
-        thread = threading.Thread(target=work, daemon=True)
+        thread = threading.Thread(target=lambda: answers.append(answer_or_error(inner, message, context)), daemon=True)
         thread.start()
         thread.join(deadline)
         return answers[0] if answers else Message(Error(LATE), reply_to=message)
@@ -58,7 +51,7 @@ def run_on_ray(
 
     logging.getLogger("flwr").setLevel(logging.CRITICAL)  # the history tells what went wrong
     logging.getLogger("ray").setLevel(logging.ERROR)  # it warns that it runs in a thread
-    backend: BackendConfig = {
+    backend: dict[str, dict[str, Any]] = {
         "client_resources": {**share},
         # Loopback only: Ray would listen on the host's own address.
         "init_args": {"_node_ip_address": "127.0.0.1", "include_dashboard": False, "log_to_driver": False},

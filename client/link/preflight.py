@@ -41,9 +41,10 @@ CASE = 10**8
 LOADS = """
 import sys
 import flwr
-from gliofed.client.link.supernode import TESTED
+from gliofed.shared.flower import TESTED
 if flwr.__version__ != TESTED:
     sys.exit(f"flwr {flwr.__version__}, and approval of code is known to hold with {TESTED}")
+import gliofed.client.link.supernode
 from gliofed.client.round.training import pick_device
 from gliofed.shared.models import MODELS
 device, *models = sys.argv[1:]

@@ -1,6 +1,6 @@
 """Flower's SuperNode, which here runs approved code only, and notes in state.json what it does.
 
-Flower 1.41 can ask for code that is signed, by entities that a central service knows; a hospital approves a hash. So
+Flower can ask for code that is signed, by entities that a central service knows; a hospital approves a hash. So
 private names of it are replaced, all in this file, which refuses to run with another Flower. tests/deploy try it.
 
 What runs a request talks to the SuperNode over a port of loopback, which every user of the machine reaches: so it asks
@@ -21,7 +21,6 @@ from typing import Any
 
 import flwr.supernode.start_client_internal as internal
 from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat
-from flwr import __version__
 from flwr.app import Message
 from flwr.common.config import get_fab_config, get_metadata_from_config
 from flwr.supercore.constant import TaskType
@@ -36,20 +35,19 @@ from gliofed.client.link.life import Life, complain
 from gliofed.client.link.site_file import read_site, temporary
 from gliofed.client.round.audit import note
 from gliofed.shared.files import write_bytes
+from gliofed.shared.flower import other_version
 from gliofed.shared.keys import new_key, own_certificate, private_bytes, write_secret
 from gliofed.shared.kit import parse_kit
 from gliofed.shared.parse import ConfigError
 
-TESTED = "1.41.0"
 HOST = "127.0.0.1"
 KINDS = ("query", "train", "evaluate")
 
 
 def run_supernode(folder: Path) -> None:
     """Run a SuperNode for the hospital's folder until it ends; its process ends with it."""
-    if __version__ != TESTED:
-        # What is replaced here might not be what checks the code there.
-        sys.exit(f"flwr {__version__}: approval of code is known to hold with {TESTED}; install that")
+    if reason := other_version("approval of code is known to hold"):
+        sys.exit(reason)
     folder = folder.resolve()
     os.umask(0o077)
     with socket.socket() as free:

@@ -1,4 +1,4 @@
-"""The SuperLink's Control API, on loopback: nodes and runs. Names of Flower that are not public are used here alone."""
+"""The SuperLink's Control API, on loopback: nodes and runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.common.serde import fab_to_proto, user_config_to_proto
+from flwr.common.serde import user_config_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
     ListRunsRequest,
@@ -17,9 +17,9 @@ from flwr.proto.control_pb2 import (
     StopRunRequest,
     UnregisterNodeRequest,
 )
+from flwr.proto.fab_pb2 import Fab
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.error import FlowerError
-from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
@@ -80,8 +80,8 @@ class Control:
 
     def start_run(self, code: bytes, config: dict[str, str]) -> int:
         """Start a run of this code; return Flower's id of it."""
-        fab = Fab(sha256(code).hexdigest(), code, {})
-        request = StartRunRequest(fab=fab_to_proto(fab), override_config=user_config_to_proto(dict(config)))
+        fab = Fab(hash_str=sha256(code).hexdigest(), content=code)
+        request = StartRunRequest(fab=fab, override_config=user_config_to_proto(dict(config)))
         with self._client() as client:
             run = int(client.StartRun(request).run_id)
         if not run:  # Flower's answer to code that it does not take

@@ -1,31 +1,30 @@
 """Flower's SuperLink, which here takes nothing from a hospital but its own replies.
 
-Flower 1.41 checks whose signature a call has, and not that the message in it is of the same node, or a reply at all: a
+Flower checks whose signature a call has, and not that the message in it is of the same node, or a reply at all: a
 hospital could send another one a request in the server's name. It also stores a time that is no number, and fails
 whenever that reply is asked for. So a private name of it is replaced, in this file, which refuses to run with another
-Flower. It is started by its path and imports none of our packages: the code that the SuperLink starts has the same
-names.
+Flower.
 """
 
 import math
 import sys
 from collections.abc import Callable
 
-from flwr import __version__
 from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.superlink.cli import flower_superlink
 from flwr.superlink.servicer.fleet import fleet_handlers
 
-TESTED = "1.41.0"
+from gliofed.shared.flower import other_version
+
 Push = Callable[[PushMessagesRequest, LinkState], PushMessagesResponse]
 
 
 def main() -> None:
     """Run it with the command's own words."""
-    if __version__ != TESTED:
-        sys.exit(f"flwr {__version__}: hospitals are known to be kept apart with {TESTED}; install that")
+    if reason := other_version("hospitals are known to be kept apart"):
+        sys.exit(reason)
     fleet_handlers.push_messages = guarded(fleet_handlers.push_messages)  # type: ignore[assignment]  # other names
     flower_superlink()
 

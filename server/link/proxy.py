@@ -18,7 +18,7 @@ CALLS = (
     "pull-object",
     "confirm-message-received",
 )
-"""Of Flower 1.41's Fleet API, what a SuperNode uses."""
+"""Of Flower's Fleet API, what a SuperNode uses."""
 
 BURST = 200
 """Calls that a site may make at once before the rate counts."""

@@ -79,7 +79,7 @@ def open_link(folder: Path) -> Link:
 def _superlink(folder: Path, port: int) -> tuple[str, ...]:
     keys = folder / "server" / "link"
     return (
-        *(sys.executable, "-P", str(Path(__file__).with_name("fleet.py"))),  # by its path: it imports nothing of ours
+        *(sys.executable, "-P", "-m", "gliofed.server.link.fleet"),
         *("--host", LOOPBACK, "--port", str(port)),
         *("--ssl-ca-certfile", str(folder / "ca" / "ca.crt")),
         *("--ssl-certfile", f"{keys}.crt", "--ssl-keyfile", f"{keys}.key"),

@@ -1,7 +1,7 @@
 """Answers off Flower's grid, each by the message that it answers as we know it: what a reply says of itself is its
 sender's word, and could be another site's.
 
-Flower 1.41 takes a reply into memory however large it is, and repeats a chunk of an array as often as the array says: a
+Flower takes a reply into memory however large it is, and repeats a chunk of an array as often as the array says: a
 megabyte could become terabytes. And to the reply that was asked for it adds what a site has sent as the SuperLink, to
 the SuperLink: a reply of any site, to whom it likes. So private names of it are replaced, all in this file, which
 refuses to run with another Flower.
@@ -11,11 +11,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future, wait
+from contextvars import ContextVar
+from functools import cache, wraps
 from typing import Any
 
 import httpx
-from flwr import __version__
 from flwr.app import Array, Message
 from flwr.app.message.arraychunk import ArrayChunk
 from flwr.serverapp import Grid
@@ -24,9 +25,8 @@ from flwr.supercore.inflatable.inflatable_object import get_object_body, get_obj
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
 
 from gliofed.server.round.answers import Absent
+from gliofed.shared.flower import other_version
 from gliofed.shared.parse import ConfigError
-
-TESTED = "1.41.0"
 
 UNREADABLE = Absent("failed", "its reply could not be read")
 WAIT = 0.1
@@ -36,6 +36,10 @@ PATIENCE, PAUSE = 60.0, 2.0
 SLACK, RECORDS = 4 * 2**20, 2**20
 """Bytes by which a reply may be larger than the model that was sent, as an update is in fp32 with its scales; and bytes
 of it that are not the update's own: what a site says in numbers and words is a few thousand."""
+
+_MOST = ContextVar("most", default=SLACK)
+"""Bytes of a reply that the thread which pulls it takes."""
+_INFLATING = threading.Lock()
 
 Pulled = list[tuple[str, Message | Absent]]
 """By the id of the message that was sent."""
@@ -64,10 +68,11 @@ class SeparatePulls:
     def __init__(self, grid: Grid) -> None:
         """Pull from `grid`."""
         self._grid = grid
-        self._going: dict[str, _Pull] = {}
+        self._going: dict[str, Future[list[Message | Absent]]] = {}
         self._most = SLACK
-        self._inflating = threading.Lock()
-        self._replace_names()
+        if reason := other_version("replies are known to be kept apart"):
+            raise ConfigError(reason)
+        _replace_names()
 
     def __call__(self, messages: Sequence[str], sent: int = 0) -> Pulled:
         """Return the replies that are there. Raises what is the SuperLink's fault, and no site's.
@@ -77,29 +82,24 @@ class SeparatePulls:
         self._most = max(self._most, sent + SLACK)
         for message in messages:
             if message not in self._going:
-                self._going[message] = _Pull()
+                self._going[message] = Future()
                 work = (message, self._going[message])
                 # A daemon, which the end of the program does not wait for.
                 threading.Thread(target=self._pull, args=work, daemon=True).start()
         end, found = time.monotonic() + WAIT, Pulled()
         for message in messages:
-            pull = self._going[message]
-            if pull.done.wait(max(0.0, end - time.monotonic())):
-                del self._going[message]
-                if pull.error is not None:
-                    raise pull.error
-                found += [(message, reply) for reply in pull.replies[:1]]
+            if wait([self._going[message]], max(0.0, end - time.monotonic())).done:
+                found += [(message, reply) for reply in self._going.pop(message).result()[:1]]
         return found
 
-    def _pull(self, message: str, pull: "_Pull") -> None:
+    def _pull(self, message: str, replies: Future[list[Message | Absent]]) -> None:
+        _MOST.set(self._most)
         try:
-            pull.replies = self._patiently(message)
+            replies.set_result(self._patiently(message))
         except (httpx.HTTPError, FlowerError, OSError) as error:
-            pull.error = error
+            replies.set_exception(error)
         except Exception:  # of reading what a site has sent
-            pull.replies = [UNREADABLE]
-        finally:
-            pull.done.set()
+            replies.set_result([UNREADABLE])
 
     def _patiently(self, message: str) -> list[Message | Absent]:
         """Pull, for a while also over failures of the SuperLink: it may have been starting, or busy."""
@@ -114,40 +114,43 @@ class SeparatePulls:
                     return [UNREADABLE]
             time.sleep(PAUSE)
 
-    def _replace_names(self) -> None:
-        """Put our limits around Flower's own names; a simulation does not need what is loaded here."""
-        if __version__ != TESTED:
-            raise ConfigError(f"flwr {__version__}: replies are known to be kept apart with {TESTED}; install that")
-        import flwr.superlink.grid.http_grid as http_grid
-        from flwr.supercore.runtime import RuntimeHttpClient
 
-        RuntimeHttpClient.PullMessages = _answers(RuntimeHttpClient.PullMessages)  # type: ignore[method-assign]
-        vars(http_grid).update(pull_objects=self._pull_parts, inflate_object_from_contents=self._inflate)
+@cache
+def _replace_names() -> None:
+    """Put our limits around Flower's own names, once in a process; a simulation does not load what is loaded here."""
+    import flwr.superlink.grid.http_grid as http_grid
+    from flwr.supercore.runtime import RuntimeHttpClient
 
-    def _pull_parts(self, object_ids: list[str], pull_object_fn: Callable[[str], bytes]) -> dict[str, bytes]:
-        lock, size = threading.Lock(), 0
+    RuntimeHttpClient.PullMessages = _answers(RuntimeHttpClient.PullMessages)  # type: ignore[method-assign]
+    vars(http_grid).update(pull_objects=_pull_parts, inflate_object_from_contents=_inflate)
 
-        def pull_one(object_id: str) -> bytes:
-            nonlocal size
-            content = pull_object_fn(object_id)
-            with lock:  # some come at once
-                size += len(content)
-            if size > self._most:
-                raise ValueError(f"a reply of over {self._most} bytes")
-            return content
 
-        return pull_objects(object_ids, pull_one)
+def _pull_parts(object_ids: list[str], pull_object_fn: Callable[[str], bytes]) -> dict[str, bytes]:
+    lock, size, most = threading.Lock(), 0, _MOST.get()
 
-    def _inflate(self, object_id: str, contents: dict[str, bytes]) -> Any:
-        """Make a message of its parts; of one at a time, for it takes some times the reply's size."""
-        with self._inflating:
-            _check(contents, self._most)
-            return inflate_object_from_contents(object_id, contents)
+    def pull_one(object_id: str) -> bytes:
+        nonlocal size
+        content = pull_object_fn(object_id)
+        with lock:  # some come at once
+            size += len(content)
+        if size > most:
+            raise ValueError(f"a reply of over {most} bytes")
+        return content
+
+    return pull_objects(object_ids, pull_one)
+
+
+def _inflate(object_id: str, contents: dict[str, bytes]) -> Any:
+    """Make a message of its parts; of one at a time, for it takes some times the reply's size."""
+    with _INFLATING:
+        _check(contents, _MOST.get())
+        return inflate_object_from_contents(object_id, contents)
 
 
 def _answers(pull_messages: Callable[..., Any]) -> Callable[..., Any]:
     """Flower's own pull, without what answers nothing."""
 
+    @wraps(pull_messages)
     def pull(client: Any, request: Any) -> Any:
         found = pull_messages(client, request)
         for place in reversed(range(len(found.messages_list))):
@@ -174,12 +177,3 @@ def _check(contents: Mapping[str, bytes], most: int) -> None:
             arrays += sum(len(contents[children[place]]) for place in chunks)
     if arrays > most:
         raise ValueError(f"a reply with arrays of over {most} bytes")
-
-
-@dataclass
-class _Pull:
-    """One that goes on."""
-
-    done: threading.Event = field(default_factory=threading.Event)
-    replies: list[Message | Absent] = field(default_factory=list)
-    error: Exception | None = None

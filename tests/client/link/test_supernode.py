@@ -32,6 +32,7 @@ import gliofed.client.link.supernode
 from gliofed.client.link.life import Life
 from gliofed.client.link.supernode import is_approved, replace_names, run_supernode, words_for
 from gliofed.shared.files import write_json
+from gliofed.shared.flower import TESTED
 from gliofed.shared.keys import new_key, own_certificate
 from gliofed.shared.kit import Kit
 from gliofed.simulation.grid import LocalGrid
@@ -294,6 +295,6 @@ def shaken(home: Path, ours: ssl.SSLContext) -> bool:
 
 def test_another_flower(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It might check code in another place, and then nothing would be checked."""
-    monkeypatch.setattr(gliofed.client.link.supernode, "__version__", "1.42.0")
-    with pytest.raises(SystemExit, match=r"flwr 1\.42\.0: approval of code is known to hold with 1\.41\.0"):
+    monkeypatch.setattr("gliofed.shared.flower.__version__", "1.0.0")
+    with pytest.raises(SystemExit, match=f"flwr 1.0.0: approval of code is known to hold with {TESTED}; install that"):
         run_supernode(folder)

@@ -7,8 +7,7 @@ from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.error import FlowerError
 
-import gliofed.server.link.fleet
-from gliofed.server.link.fleet import guarded
+from gliofed.server.link.fleet import guarded, main
 
 
 def reply(created: float = 1.8e9, ttl: float = 3600.0, source: int = 7, to: str = "asked") -> PushMessagesRequest:
@@ -62,6 +61,6 @@ def test_nothing_else_is(made: Callable[[], PushMessagesRequest], reason: str) -
 
 def test_another_flower(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is replaced might not be what takes a message there."""
-    monkeypatch.setattr(gliofed.server.link.fleet, "__version__", "1.42.0")
-    with pytest.raises(SystemExit, match="known to be kept apart"):
-        gliofed.server.link.fleet.main()
+    monkeypatch.setattr("gliofed.shared.flower.__version__", "1.0.0")
+    with pytest.raises(SystemExit, match=r"flwr 1\.0\.0: hospitals are known to be kept apart with .*; install that"):
+        main()

@@ -200,8 +200,18 @@ def test_what_was_sent_as_the_superlink_is_no_sites_reply() -> None:
     assert Reply.from_records(message.content) == honest
 
 
+def test_each_run_has_its_own_limit_around_flowers_names_which_are_replaced_once() -> None:
+    """Else each of a process's runs would wrap the names again, and its limit would hold for those before it."""
+    store = Store(a=reply_of(2 * SLACK))
+    first = SeparatePulls(store.grid())
+    replaced = RuntimeHttpClient.PullMessages
+    SeparatePulls(Store().grid())
+    assert RuntimeHttpClient.PullMessages is replaced
+    assert isinstance(pulled(first, "a", sent=2 * SLACK)["a"], Message)
+
+
 def test_another_flower_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is replaced here might not be what takes replies there."""
-    monkeypatch.setattr(gliofed.server.round.pulling, "__version__", "1.42.0")
-    with pytest.raises(ConfigError, match="install that"):
+    monkeypatch.setattr("gliofed.shared.flower.__version__", "1.0.0")
+    with pytest.raises(ConfigError, match=r"flwr 1\.0\.0: replies are known to be kept apart with .*; install that"):
         SeparatePulls(Failing(OSError(), 0))  # type: ignore[arg-type]
