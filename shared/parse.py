@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from gliofed.shared.terminal import UserError
@@ -33,6 +33,18 @@ def matching(pattern: str, words: str) -> AfterValidator:
         return text
 
     return AfterValidator(check)
+
+
+def key_of(registry: Mapping[str, object]) -> BeforeValidator:
+    """Take only a key that the registry has when the value is read; the sentence lists them all."""
+
+    def check(value: object) -> object:
+        if not isinstance(value, str) or value not in registry:
+            *others, last = map(repr, registry)
+            raise PydanticCustomError("key", "must be {keys}", {"keys": f"{', '.join(others)} or {last}"})
+        return value
+
+    return BeforeValidator(check)
 
 
 SITE_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"

@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gliofed.shared.parse import Positive, PositiveFloat, SiteName, Strict, matching
+from gliofed.shared.codecs import CODECS
+from gliofed.shared.mechanisms import MECHANISMS
+from gliofed.shared.parse import Positive, PositiveFloat, SiteName, Strict, key_of, matching
 
 _TIME = r"([01]\d|2[0-3]):[0-5]\d"
 Hours = Annotated[str, matching(f"{_TIME}-{_TIME}", "must be two times of day, as 20:00-06:00")]
@@ -21,9 +23,9 @@ class PolicyConfig(Strict):
     """Names of allowed models."""
     tasks: tuple[Literal["segmentation", "grading"], ...] | None = None
     """Allowed tasks."""
-    codecs: tuple[Literal["fp32", "fp16", "int8"], ...] | None = None
+    codecs: tuple[Annotated[str, key_of(CODECS)], ...] | None = None
     """Allowed ways in which an update travels."""
-    mechanisms: tuple[Literal["none", "dp_sgd", "local_update", "central"], ...] | None = None
+    mechanisms: tuple[Annotated[str, key_of(MECHANISMS)], ...] | None = None
     """Allowed mechanisms of privacy; [dp_sgd] keeps every other run out."""
     min_noise: PositiveFloat | None = None
     """Least noise multiplier of a private run. One without privacy, or with central, has none here: see mechanisms."""

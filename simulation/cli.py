@@ -125,7 +125,7 @@ def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":
                 f"resume={values['resume']}: goes alone, since the run keeps its settings; drop {others[0]}"
             )
         if values["attack"] is not None or values["run"] is not None:
-            from gliofed.simulation.attacks import attack  # its methods take seconds to import
+            from gliofed.simulation.attacks.command import attack  # its methods take seconds to import
 
             attack(values, sweep.overrides.task)
             return None

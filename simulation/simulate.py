@@ -34,7 +34,8 @@ from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.terminal import command_line, plain
 from gliofed.shared.versions import versions
-from gliofed.simulation.faults import fault_mod, parse_faults
+from gliofed.simulation.fault_mod import fault_mod
+from gliofed.simulation.faults import parse_faults
 from gliofed.simulation.grid import node_of, run_here
 from gliofed.simulation.partition import Dealing
 from gliofed.simulation.settings import Settings, parse_settings

@@ -2,14 +2,16 @@
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from gliofed.shared.data.cases import Case, Found, Grade
+from gliofed.shared.data.datalist import DATALIST, datalist
 from gliofed.shared.data.folders import Folder
 from gliofed.shared.data.names import MASK, SEPARATORS
-from gliofed.shared.data.tables import as_grade, read_table
+from gliofed.shared.data.tables import MANIFEST, as_grade, manifest, read_table
 from gliofed.shared.data.volume import DataError, Scan
 
 Files = dict[str, list[Path]]
@@ -96,6 +98,28 @@ def lumiere(root: Folder, labels: str) -> Found:
     base = imaging if (imaging := root.child("Imaging")).folders else root
     patients = [folder for folder in base.folders if re.fullmatch(r"Patient-\d+", folder.name)]
     return _found(week for patient in patients for week in _weeks(patient, labels))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a data set lies in its folder."""
+
+    find: Callable[[Folder, str], Found]
+    """(root, labels) -> what it finds, no cases if the folder is another's."""
+    form: str | None = None
+    """What a folder of it looks like; None: a table in the root names the files, and goes before all names."""
+
+
+LAYOUTS = {
+    MANIFEST: Layout(manifest),
+    DATALIST: Layout(datalist),
+    "BraTS 2018-2019": Layout(brats2018, "HGG/ID/ID_{t1,t1ce,t2,flair,seg}.nii.gz"),
+    "BraTS 2020-2021": Layout(brats2020, "ID/ID_{t1,t1ce,t2,flair,seg}.nii.gz"),
+    "BraTS 2023-2024": Layout(brats2023, "ID-VVV/ID-VVV-{t1n,t1c,t2w,t2f,seg}.nii.gz"),
+    "UCSF-PDGM": Layout(ucsf_pdgm, "UCSF-PDGM-NNNN_nifti/UCSF-PDGM-NNNN_{T1,T1c,T2,FLAIR,tumor_segmentation}.nii.gz"),
+    "LUMIERE": Layout(lumiere, "Patient-NNN/week-WWW/{T1,CT1,T2,FLAIR}.nii.gz"),
+}
+"""Every layout by the name that users know. A new one is a function here, or in a file beside, and an entry."""
 
 
 def _weeks(patient: Folder, labels: str) -> Iterator[tuple[Folder, Case]]:

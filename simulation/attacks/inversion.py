@@ -27,6 +27,7 @@ from gliofed.server.round.rounds import initial_model
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.samples import Batch, batches, of_one
+from gliofed.shared.mechanisms import MECHANISMS
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.seeding import generator, seed_of
 from gliofed.shared.tasks import TASKS, Task, reading_of
@@ -60,7 +61,7 @@ def inversion(targets: Sequence[Target], settings: AttackConfig, out: Path) -> l
     said. In that case too the step holds no other patient. Figures are those of `figures`.
     """
     for target in targets:
-        if (mechanism := target.run.privacy.mechanism) not in ("none", "dp_sgd"):
+        if MECHANISMS[mechanism := target.run.privacy.mechanism].unit == "site":
             raise ConfigError(f"run={target.folder}: has privacy={mechanism}; attack=inversion is of single patients")
     scenes = [(target.label, _open(target, settings.seed)) for target in targets]
     scenes.insert(0, ("control net", _control(scenes[0][1], targets[0], settings.seed)))
