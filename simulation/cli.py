@@ -1,4 +1,31 @@
-"""gliofed-simulate: a federation on this machine."""
+"""gliofed-simulate: hospitals train one model together, all on this machine.
+
+usage: gliofed-simulate [key=value ...]
+
+Choices, one of each group; an experiment is a model with its data and settings, and others may be given beside it
+$choices
+
+Settings, with their defaults; --cfg job shows those of other choices
+$settings
+
+Ways to deal the patients of data=folder to the sites, and label schemes of its masks
+$partitions
+$labels
+
+Engines
+$engines
+
+Attacks on a finished run, with its settings: attack=NAME run=DIR [attacks.key=value ...]; into DIR/attacks, or out=DIR
+$attacks
+
+Flags
+  --cfg job                     show every setting and its value, and do nothing
+  -m                            run every combination, and draw them together: -m model=unet,clstm_unet3d seed=0,1,2
+  --help                        this text
+
+Exit status: 0 done; 1 failed; 2 wrong use; 3 done, but a site did not count in some round, or the privacy budget was
+spent before the last one.
+"""
 
 import os
 import re
@@ -37,7 +64,31 @@ def main() -> None:
     enter(COMMAND, _run, leave_threads=True)
 
 
+def _help() -> str:
+    from gliofed.shared import help_text
+    from gliofed.shared.codecs import CODECS
+    from gliofed.shared.config import PRESETS
+    from gliofed.simulation.attacks import ATTACKS
+    from gliofed.simulation.engines import ENGINES
+    from gliofed.simulation.faults import FAULTS
+    from gliofed.simulation.partition import PARTITIONS
+
+    registries = {"codec": [*CODECS], "model.preset": [*PRESETS], "faults": [*FAULTS]}
+    return help_text.help_text(
+        __doc__,
+        choices=help_text.choices("simulation"),
+        settings=help_text.settings("simulation", registries),
+        partitions={f"partition={name}": help_text.first_line(each.__doc__) for name, each in PARTITIONS.items()},
+        labels=help_text.labels(),
+        engines={f"engine={name}": help_text.module_line(module) for name, module in ENGINES.items()},
+        attacks={f"attack={name}": help_text.module_line(module) for name, module in ATTACKS.items()},
+    )
+
+
 def _run() -> int:
+    if {"--help", "-h"} & {*sys.argv[1:]}:
+        print(_help())
+        return 0
     os.environ |= {"HYDRA_FULL_ERROR": "1", "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     import hydra
     from hydra.errors import HydraException

@@ -22,9 +22,10 @@ WRONG_USE = 2
 
 def ledger_command(words: list[str]) -> int:
     """Do what the words after `ledger` ask for; return 0, or 2 where there is no ledger or it cannot be relied on."""
-    parser = argparse.ArgumentParser(prog="gliofed-client ledger", add_help=False)
-    parser.add_argument("work", type=path_word, metavar="WORK")
-    parser.add_argument("--json", action="store_true")
+    parser = argparse.ArgumentParser(prog="gliofed-client ledger")
+    parser.add_argument("work", type=path_word, metavar="WORK", help="the site's work folder, or the ledger's own")
+    columns = "one object: delta, epsilon_rdp, epsilon_prv, private, budgets, charges"
+    parser.add_argument("--json", action="store_true", help=columns)
     arguments = parser.parse_args(words)
     from gliofed.shared.files import absolute
     from gliofed.shared.parse import ConfigError

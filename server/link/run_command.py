@@ -1,4 +1,25 @@
-"""gliofed-server run: submit a run, or go on with one."""
+"""gliofed-server run: submit a run to the hospitals of a federation; gliofed-server start trains it, one at a time.
+
+usage: gliofed-server run [federation=DIR] [name=NAME] [key=value ...]
+       gliofed-server run [federation=DIR] resume=NAME
+
+Which run
+  federation=DIR                the federation's folder (default: here)
+  name=NAME                     of the new run (default: date and time); its folder is DIR/runs/NAME
+  resume=NAME                   go on with a run that was stopped or failed; it keeps its settings
+
+Choices, one of each group; sites and sizes of made-up data that an experiment sets say nothing here
+$choices
+
+Settings, with their defaults; where scans are, and their labels, is each hospital's to say
+$settings
+
+Flags
+  --cfg job                     show every setting and its value, and do nothing
+  --help                        this text
+
+Exit status: 0 submitted; 2 wrong use.
+"""
 
 import os
 import sys
@@ -12,7 +33,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gliofed.shared.codecs import CODECS
+from gliofed.shared.config import PRESETS
 from gliofed.shared.files import absolute
+from gliofed.shared.help_text import choices, help_text, settings
 from gliofed.shared.hydra_words import sentence
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.terminal import command_line, plain
@@ -25,22 +49,26 @@ OWN = ("federation", "name", "resume")
 def run_command(words: Sequence[str]) -> None:
     """Do what the words after `run` ask for. Raises ConfigError."""
     os.environ |= {"HYDRA_FULL_ERROR": "1"}
+    if {"--help", "-h"} & {*words}:
+        registries = {"codec": [*CODECS], "model.preset": [*PRESETS]}
+        print(help_text(__doc__, choices=choices("federation"), settings=settings("federation", registries)))
+        return
     # Taken out before Hydra reads the others: its grammar has a meaning for the = and , in a folder's name.
     own = dict(word.split("=", 1) for word in words if word.split("=", 1)[0] in OWN and "=" in word)
-    settings = [word for word in words if word.split("=", 1)[0] not in OWN or "=" not in word]
+    overrides = [word for word in words if word.split("=", 1)[0] not in OWN or "=" not in word]
     folder = absolute(own.get("federation", "."))
     if "resume" in own:
-        if others := [*settings, *(f"name={own['name']}" for _ in range("name" in own))]:
+        if others := [*overrides, *(f"name={own['name']}" for _ in range("name" in own))]:
             raise ConfigError(f"resume={own['resume']}: goes alone, since the run keeps its settings; drop {others[0]}")
         print(_resume(folder, own["resume"]))
         return
 
-    if values := _composed(settings):
-        print(_submit(folder, own.get("name"), values, settings))
+    if values := _composed(overrides):
+        print(_submit(folder, own.get("name"), values, overrides))
 
 
 def _composed(words: list[str]) -> Any:
-    """The settings that Hydra makes of the words; None where it only showed something, as --help does."""
+    """The settings that Hydra makes of the words; None where it only showed something, as --cfg does."""
     if {"-m", "--multirun"} & set(words):
         raise ConfigError("-m: submit runs one by one")
     composed: list[Any] = []
