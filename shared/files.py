@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
+from tempfile import NamedTemporaryFile
 from typing import Any
 from uuid import uuid4
 
@@ -29,6 +30,16 @@ def absolute(given: str | Path) -> Path:
         return path.resolve()
     except RuntimeError:
         raise ConfigError(f"{given}: links that lead in a circle; give the folder itself") from None
+
+
+def make_writable(folder: Path, named: str) -> Path:
+    """Make a folder, and try to write into it. Raises ConfigError; `named` is what its user calls it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ConfigError(f"{named}: {error.strerror}; give a folder that can be written") from None
 
 
 def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:

@@ -25,6 +25,11 @@ LONGEST_LOG = 32 * 2**20
 """Bytes from which a log becomes the old log, beside it, and another one begins."""
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def user_name() -> str:
     """Who runs this process; a user without a name, as in some containers, is its number."""
     try:

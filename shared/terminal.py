@@ -11,6 +11,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -61,6 +63,13 @@ def outlive_readers() -> None:
 def tell(command: str, sentence: str) -> None:
     """Say what is wrong."""
     print(f"{command}: {plain(sentence)}", file=sys.stderr, flush=True)
+
+
+def print_with_time(*sentences: str) -> None:
+    """Print sentences of a service, whose log they go into; a disk that is full under it ends nothing."""
+    for sentence in sentences:
+        with suppress(OSError):
+            print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {plain(sentence)}", flush=True)
 
 
 def command_line(*words: object) -> str:

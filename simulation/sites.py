@@ -9,7 +9,6 @@ from typing import Any
 
 from gliofed.client.doctor.examine import examine
 from gliofed.client.doctor.manifest import freeze, read_manifest
-from gliofed.server.report.sites import draw_sites
 from gliofed.shared.config import DataConfig, RunConfig
 from gliofed.shared.data.cases import Case, split
 from gliofed.shared.data.labels import LABELS, region_values
@@ -25,6 +24,7 @@ from gliofed.simulation.mock import MockConfig, write_mock
 from gliofed.simulation.partition import AT_RANDOM, UNKNOWN, Dealing, classes, deal
 from gliofed.simulation.phantom import PhantomConfig, write_phantoms
 from gliofed.simulation.profiles import Profile, profile
+from gliofed.simulation.sites_picture import draw_sites
 
 Report = Callable[[int, int], None]
 """Called with the cases written so far and all there will be."""

@@ -4,7 +4,6 @@ A pseudonym is a keyed hash (HMAC-SHA256) of the patient's id. The key is made a
 never leaves it: who has a copy of the audit log cannot try names.
 """
 
-import fcntl
 import hmac
 import json
 import secrets
@@ -20,6 +19,7 @@ from gliofed.shared.audit import audit_file
 from gliofed.shared.chain import lock
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import write_json
+from gliofed.shared.locks import BusyError, lock_file
 
 WAIT = 10.0
 """Seconds for another process that writes the file."""
@@ -107,17 +107,12 @@ def hold_patients(work: Path, alone: bool = False) -> Iterator[None]:
 
     Waits for who holds it, and says so where a command is meant to be alone. A killed process gives it back.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-    with (work / "patients.lock").open("w") as file:
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if alone:
-                print(
-                    f"{work}: in use by a request or another command; waiting until it ends",
-                    file=sys.stderr,
-                    flush=True,
-                )
-            fcntl.flock(file, kind)
+    file, busy = work / "patients.lock", f"{work}: in use by a request or another command; waiting until it ends"
+    try:
+        held = lock_file(file, busy, shared=not alone)
+    except BusyError:
+        if alone:
+            print(busy, file=sys.stderr, flush=True)
+        held = lock_file(file, busy, shared=not alone, wait=None)
+    with held:
         yield

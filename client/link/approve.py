@@ -15,7 +15,7 @@ from gliofed.shared.code import LIMIT, build_code, files_of
 from gliofed.shared.files import write_bytes, write_json
 from gliofed.shared.kit import Sha256
 from gliofed.shared.parse import ConfigError, Strict, parse
-from gliofed.shared.terminal import command_line, plain
+from gliofed.shared.terminal import command_line, plain, tell
 from gliofed.shared.wording import quantity
 
 NOT_APPROVED = 1
@@ -176,5 +176,5 @@ def _refusal(digest: str, sha256: str | None) -> str | None:
 
 
 def _not_approved(reason: str) -> int:
-    print(f"gliofed-client: not approved: {plain(reason)}", file=sys.stderr)
+    tell("gliofed-client", f"not approved: {reason}")
     return NOT_APPROVED

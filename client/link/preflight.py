@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,7 +21,7 @@ from gliofed.client.link.site_file import read_site, temporary
 from gliofed.shared.data.labels import LABELS
 from gliofed.shared.data.leftovers import counted
 from gliofed.shared.data.volume import DataError
-from gliofed.shared.files import absolute
+from gliofed.shared.files import absolute, make_writable
 from gliofed.shared.keys import certificate_sha256, public_line, read_authority, read_public
 from gliofed.shared.kit import Kit, parse_kit
 from gliofed.shared.parse import ConfigError
@@ -89,7 +88,7 @@ def own_folder(folder: Path) -> Path:
     """The hospital's folder, from the root on; ConfigError where it is none."""
     folder = absolute(folder)
     if not (folder / "kit.json").is_file():
-        raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-gliofed.client join made")
+        raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
     return folder
 
 
@@ -142,23 +141,14 @@ def _look_at_key(folder: Path) -> None:
 
 def _look_at_approval(folder: Path) -> None:
     if not approved(folder):
-        approve = command_line("gliofed-gliofed.client", "approve", folder)
+        approve = command_line("gliofed-client", "approve", folder)
         raise ConfigError(f"{folder}: no code is approved; read and approve it: {approve}")
 
 
 def _look_at_temporary(folder: Path) -> None:
     """Flower unpacks code there, before each request."""
     place = temporary(folder)
-    _write_into(place, str(place))
-
-
-def _write_into(place: Path, named: str) -> None:
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise ConfigError(f"{named}: {error.strerror}; give a folder that can be written") from None
+    make_writable(place, str(place))
 
 
 def _look_at_labels(path: Path) -> None:
@@ -174,7 +164,7 @@ def _look_at_consent(site: SiteConfig, path: Path, found: Findings) -> "Consent"
     """The work folder must be writable, and tell who withdrew."""
     from gliofed.client.doctor.consent import read_consent
 
-    _write_into(Path(site.work), f"{path}: work={site.work}")
+    make_writable(Path(site.work), f"{path}: work={site.work}")
     consent = read_consent(Path(site.work))
     if consent.withdrawn:
         found.warnings.append(f"{site.work}: patients who withdrew consent, and stay out: {len(consent.withdrawn)}")
@@ -182,7 +172,7 @@ def _look_at_consent(site: SiteConfig, path: Path, found: Findings) -> "Consent"
 
 
 def _look_at_data(site: SiteConfig, path: Path, consent: "Consent | None", found: Findings) -> None:
-    """Find the cohort's cases by their names; gliofed-gliofed.client check reads them."""
+    """Find the cohort's cases by their names; gliofed-client check reads them."""
     from gliofed.client.doctor.consent import Consent
     from gliofed.client.doctor.manifest import consenting_inventory
 
@@ -192,7 +182,7 @@ def _look_at_data(site: SiteConfig, path: Path, consent: "Consent | None", found
             inventory, least = consenting_inventory(site, consent), site.policy.min_patients
             patients = len({case.patient for case in inventory.cases})
             if strays := inventory.not_understood:
-                sentence = f"not understood: {counted(strays)}, in no case; gliofed-gliofed.client check names them"
+                sentence = f"not understood: {counted(strays)}, in no case; gliofed-client check names them"
                 found.warnings.append(f"{path}: root={site.root}: {sentence}")
             if patients < least:
                 sentence = f"{site.root} has {patients}, so every request will be declined"

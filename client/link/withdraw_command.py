@@ -10,9 +10,9 @@ from gliofed.client.doctor.manifest import ANEW
 from gliofed.client.link.site_file import read_site
 from gliofed.client.round.policy import DeclinedError
 from gliofed.client.round.withdraw import Withdrawal, readmit, withdraw
-from gliofed.shared.chain import BusyError
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import absolute
+from gliofed.shared.locks import BusyError
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.terminal import plain

@@ -36,8 +36,9 @@ from gliofed.client.round.policy import (
     reply_key,
 )
 from gliofed.shared.audit import audit_file
-from gliofed.shared.chain import BusyError, Chain, hold_chain
+from gliofed.shared.chain import Chain, hold_chain
 from gliofed.shared.config import RunConfig
+from gliofed.shared.locks import BusyError
 from gliofed.shared.messages import MessageError, Reply, Request
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.signatures import holds, records_sha256, server_key, sign

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from gliofed.client.round.policy import DeclinedError
 from gliofed.shared.accounting import Spent, rdp_epsilon
-from gliofed.shared.chain import BusyError, begun, digest, drop_unfinished, head_file, link, lock, read_chain, read_head
+from gliofed.shared.chain import begun, digest, drop_unfinished, head_file, link, lock, read_chain, read_head
 from gliofed.shared.files import append_line, write_bytes, write_json
+from gliofed.shared.locks import BusyError
 from gliofed.shared.parse import ConfigError, parse
 
 SLACK = timedelta(minutes=5)

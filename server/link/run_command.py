@@ -21,23 +21,18 @@ Flags
 Exit status: 0 submitted; 2 wrong use.
 """
 
-import os
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import yaml
 
 from gliofed.shared.codecs import CODECS
 from gliofed.shared.config import PRESETS
 from gliofed.shared.files import absolute
 from gliofed.shared.help_text import choices, help_text, settings
-from gliofed.shared.hydra_words import sentence
+from gliofed.shared.hydra_words import composed
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.terminal import command_line, plain
 
@@ -48,7 +43,6 @@ OWN = ("federation", "name", "resume")
 
 def run_command(words: Sequence[str]) -> None:
     """Do what the words after `run` ask for. Raises ConfigError."""
-    os.environ |= {"HYDRA_FULL_ERROR": "1"}
     if {"--help", "-h"} & {*words}:
         registries = {"codec": [*CODECS], "model.preset": [*PRESETS]}
         print(help_text(__doc__, choices=choices("federation"), settings=settings("federation", registries)))
@@ -63,26 +57,17 @@ def run_command(words: Sequence[str]) -> None:
         print(_resume(folder, own["resume"]))
         return
 
-    if values := _composed(overrides):
-        print(_submit(folder, own.get("name"), values, overrides))
-
-
-def _composed(words: list[str]) -> Any:
-    """The settings that Hydra makes of the words; None where it only showed something, as --cfg does."""
-    if {"-m", "--multirun"} & set(words):
-        raise ConfigError("-m: submit runs one by one")
-    composed: list[Any] = []
-
-    @hydra.main(version_base="1.3", config_path="pkg://gliofed.configs", config_name="federation")
-    def job(config: DictConfig) -> None:
-        composed.append(OmegaConf.to_container(config, resolve=True))
-
-    sys.argv = [COMMAND, *words]
+    if shows := "--cfg" in overrides:
+        del overrides[(at := overrides.index("--cfg")) : at + 2]
+    if flags := [word for word in overrides if word.startswith("-")]:
+        multirun = flags[0] in ("-m", "--multirun")
+        wrong = "-m: submit runs one by one" if multirun else f"unrecognized arguments: {flags[0]}"
+        raise ConfigError(f"{wrong}; see {COMMAND} --help")
     try:
-        job()
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
-        raise ConfigError(sentence(error, COMMAND)) from None
-    return composed[0] if composed else None
+        values = composed("federation", overrides, {})
+    except ConfigError as error:
+        raise ConfigError(f"{error}; see {COMMAND} --help") from None
+    print(yaml.safe_dump(values, sort_keys=False) if shows else _submit(folder, own.get("name"), values, overrides))
 
 
 def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Sequence[str]) -> str:

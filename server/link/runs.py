@@ -10,7 +10,6 @@ history.jsonl    what happened, and whether it ended; the rounds write it
 progress.json    where the round stands; the rounds write it, and remove it in the end
 """
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from gliofed.shared.audit import audit_file
 from gliofed.shared.chain import begun, head_file, is_held, read_chain, read_head
 from gliofed.shared.config import RunConfig
 from gliofed.shared.files import new_folder, write_bytes, write_json
+from gliofed.shared.locks import lock_file
 from gliofed.shared.parse import ConfigError, Strict, is_site_name, parse
 from gliofed.shared.terminal import command_line
 from gliofed.shared.versions import versions
@@ -210,9 +210,7 @@ def new_run(folder: Path, name: str, config: RunConfig, overrides: Sequence[str]
         raise ConfigError(f"name={name}: must be letters, digits, dots, dashes or underscores, at most 64")
     saved = {"run_id": uuid4().hex, "config_hash": config.hash, "versions": versions(), "run": asdict(config)}
     saved["code_sha256"] = hashlib.sha256(code).hexdigest()
-    run.folder.parent.mkdir(parents=True, exist_ok=True)
-    with (run.folder.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two commands may give one name
+    with lock_file(run.folder.parent / ".lock", "", wait=None):  # two commands may give one name
         if run.folder.exists():
             raise ConfigError(f"name={name}: there is a run of this name; give another, or {run.resume_command}")
         about = {key: saved[key] for key in ("run_id", "config_hash", "code_sha256")}

@@ -1,11 +1,9 @@
 """gliofed-server start: the SuperLink, nginx, the members and the runs, for as long as nobody ends it."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from gliofed.server.link.control import ControlError, SilentError
@@ -16,11 +14,12 @@ from gliofed.server.link.superlink import Link, link_folder, open_link
 from gliofed.server.provisioning.acts import note_act
 from gliofed.server.provisioning.certificates import ending_soon
 from gliofed.server.provisioning.federation import open_federation
-from gliofed.shared.chain import BusyError, lock
+from gliofed.shared.chain import lock
 from gliofed.shared.files import absolute
+from gliofed.shared.locks import BusyError
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import asked_to_end
-from gliofed.shared.terminal import command_line, outlive_readers, plain
+from gliofed.shared.terminal import command_line, outlive_readers, print_with_time
 
 TICK = 2.0
 """Seconds between two looks at everything."""
@@ -46,14 +45,15 @@ def start(folder: Path) -> None:
         _note(folder, "started")
         service = Service(folder, link, Runner(folder, link.control))
         try:
-            say([*ending_soon(folder), f"{federation.name}: starts, for {federation.address}; logs in {folder}/link"])
+            print_with_time(*ending_soon(folder))
+            print_with_time(f"{federation.name}: starts, for {federation.address}; logs in {folder}/link")
             with suppress(OSError):  # a full disk is said in the loop
                 service.write()  # in the place of what a start that was killed knew
             while not stop.is_set():
-                say(service.tend())
+                print_with_time(*service.tend())
                 stop.wait(TICK)
         finally:
-            say([f"{federation.name}: ends"])
+            print_with_time(f"{federation.name}: ends")
             for program in reversed(link.programs):
                 program.end()
             forget_online(folder)
@@ -142,19 +142,12 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def say(sentences: list[str]) -> None:
-    """Print with the time; whoever runs this as a service has it in a log."""
-    for sentence in sentences:
-        with suppress(OSError):  # a full disk under the log
-            print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {plain(sentence)}", file=sys.stdout, flush=True)
-
-
 def _note(folder: Path, act: str) -> None:
     """Note a start or an end; a log that is damaged, or a full disk, must not keep the hospitals out."""
     try:
         note_act(folder, act)
     except (ConfigError, OSError) as error:
-        say([f"{act}, but this is not in the federation's audit log: {_sentence(error)}"])
+        print_with_time(f"{act}, but this is not in the federation's audit log: {_sentence(error)}")
 
 
 def _sentence(error: Exception) -> str:

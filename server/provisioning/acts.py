@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from gliofed.shared.audit import audit_file, read_audit
-from gliofed.shared.chain import BusyError, begun, hold_chain
+from gliofed.shared.chain import begun, hold_chain
 from gliofed.shared.kit import kit_sha256
+from gliofed.shared.locks import BusyError
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import user_name
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from gliofed.shared.files import absolute
+from gliofed.shared.files import absolute, make_writable
 from gliofed.shared.parse import ConfigError, parse
 from gliofed.simulation.attacks import ATTACKS
 from gliofed.simulation.attacks.report import labels_apart, rows_table, write_rows
 from gliofed.simulation.attacks.settings import AttackConfig, Row
 from gliofed.simulation.attacks.target import Target, open_target
-from gliofed.simulation.simulate import check_device, make_folder, only_one
+from gliofed.simulation.simulate import check_device, only_one
 from gliofed.simulation.sites import Machine
 
 Attack = Callable[[Sequence[Target], AttackConfig, Path], Sequence[Row]]
@@ -49,7 +49,7 @@ def attack(values: Mapping[str, Any], words: Sequence[str]) -> Path:
     torch.set_num_threads(settings.threads)
     targets = _targets(values["run"], Machine(settings.device, settings.threads))
     out = absolute(str(values["out"])) if values["out"] else targets[0].folder / "attacks" / name
-    make_folder(out)
+    make_writable(out, f"out={out}")
     with only_one(out):
         run: Attack = getattr(import_module(ATTACKS[name]), name)
         rows = run(targets, settings, out)

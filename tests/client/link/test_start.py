@@ -23,6 +23,7 @@ from gliofed.client.link.start import running, start, supernode
 from gliofed.shared.audit import audit_file, read_audit
 from gliofed.shared.kit import Kit
 from gliofed.shared.parse import ConfigError
+from gliofed.shared.terminal import print_with_time
 
 ROOT = Path(__file__).parents[3]
 KIT = Kit(federation="study", site="a", address="127.0.0.1:1", ca_sha256="a" * 64, code_sha256="b" * 64, made="now")
@@ -39,7 +40,7 @@ def test_a_full_disk_is_said_once_and_ends_nothing(
     assert capsys.readouterr().out.count("state.json: No space left on device; make room") == 1
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
-        gliofed.client.link.start._say("anything")
+        print_with_time("anything")
         monkeypatch.undo()
         with suppress(OSError):  # what it could not write
             full.close()

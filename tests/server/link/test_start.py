@@ -12,10 +12,11 @@ from telephone import admit_told
 from gliofed.server.link.control import SilentError
 from gliofed.server.link.online import read_online
 from gliofed.server.link.runner import Runner
-from gliofed.server.link.start import HANGS, PENDING, TICK, Service, _note, only_one, say
+from gliofed.server.link.start import HANGS, PENDING, TICK, Service, _note, only_one
 from gliofed.server.link.superlink import Link
 from gliofed.shared.audit import audit_file, read_audit
 from gliofed.shared.parse import ConfigError
+from gliofed.shared.terminal import print_with_time
 
 SITES = ("hospital-a", "hospital-b")
 
@@ -139,14 +140,14 @@ def disk_full(*_: object) -> list[str]:
 def test_a_log_on_a_full_disk_does_not_end_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     with open("/dev/full", "w") as full:
         monkeypatch.setattr("sys.stdout", full)
-        say(["a", "b"])
+        print_with_time("a", "b")
         with suppress(OSError):
             full.close()
 
 
 def test_what_is_said_is_no_command_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """A sentence may quote a file's name, or a SuperLink's words."""
-    say(["a\x1b[2Kb"])
+    print_with_time("a\x1b[2Kb")
     assert capsys.readouterr().out.endswith(" a\\x1b[2Kb\n")
 
 

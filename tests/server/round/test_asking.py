@@ -13,7 +13,6 @@ from rich.console import Console
 from torch.testing import assert_close
 
 import gliofed.server.round.asking
-from gliofed.server.report.curves import site_losses
 from gliofed.server.report.table import results_table
 from gliofed.server.round.answers import Absent
 from gliofed.server.round.asking import Sites
@@ -25,6 +24,7 @@ from gliofed.server.round.state import State
 from gliofed.shared.codec import encode, travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request
+from gliofed.simulation.curves import site_losses
 from gliofed.simulation.grid import LocalGrid
 from gliofed.simulation.simulate import simulate
 
