@@ -148,9 +148,10 @@ def _report(run: Path, metric: str | None, as_json: bool) -> None:
     from gliofed.server.report.table import results_table
     from gliofed.server.round.history import History
     from gliofed.shared.parse import ConfigError
+    from gliofed.shared.run_folder import RunFolder
     from gliofed.shared.tasks import TASKS
 
-    path = run / "history.jsonl"
+    path = RunFolder(run).history
     if not path.exists():
         raise ConfigError(f"{run}: no history.jsonl there, so no run; give a run's folder")
     events = History(path).events()

@@ -13,6 +13,16 @@ from uuid import uuid4
 from gliofed.shared.parse import ConfigError
 
 
+class Below:
+    """A path below the `root` of a folder, as its attribute: a folder's class names each of its files once."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __get__(self, folder: Any, _: type | None = None) -> Path:
+        return Path(folder.root, self._path)
+
+
 def home_path(given: str | Path) -> Path:
     """A path as a user wrote it, with ~ replaced. Raises ConfigError where it can be none."""
     if "\0" in str(given):

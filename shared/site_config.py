@@ -1,6 +1,7 @@
 """What a hospital keeps to itself: paths, device, policy, the limits of its check. Never sent."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -8,6 +9,7 @@ from pydantic import Field
 from gliofed.shared.codecs import CODECS
 from gliofed.shared.mechanisms import MECHANISMS
 from gliofed.shared.parse import Positive, PositiveFloat, SiteName, Strict, key_of, matching
+from gliofed.shared.work_folder import WorkFolder
 
 _TIME = r"([01]\d|2[0-3]):[0-5]\d"
 Hours = Annotated[str, matching(f"{_TIME}-{_TIME}", "must be two times of day, as 20:00-06:00")]
@@ -117,3 +119,8 @@ class SiteConfig(Strict):
     """Threads of PyTorch on a CPU."""
     policy: PolicyConfig = PolicyConfig()
     check: CheckConfig = CheckConfig()
+
+    @property
+    def folder(self) -> WorkFolder:
+        """The files in `work`."""
+        return WorkFolder(Path(self.work))

@@ -28,6 +28,7 @@ from gliofed.shared.locks import lock_file
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import cores
 from gliofed.shared.progress import Bar
+from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.terminal import command_line, plain
@@ -85,7 +86,7 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
             _refuse_a_run(out)  # again: another process may have been quicker
         if saved is None:  # before cases are written: a run that is killed meanwhile can be resumed
             saved = {"run_id": uuid4().hex, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
-            write_json(out / "run.json", saved | {"simulation": {**values, "faults": settings.faults}})
+            write_json(SimulationFolder(out).description, saved | {"simulation": {**values, "faults": settings.faults}})
         try:
             with Bar("cases") as progress:
                 machine = Machine(settings.device, settings.threads)
@@ -98,8 +99,8 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
             agreed = agreed_patients(sites, values["data"].get("patients", 0), run)
             return _run(run, settings, sites, agreed, out, str(saved["run_id"]), note)
         except (ConfigError, DataError):
-            if new and not (out / "history.jsonl").exists():  # nothing began: the folder may be used again
-                (out / "run.json").unlink()
+            if new and not SimulationFolder(out).history.exists():  # nothing began: the folder may be used again
+                SimulationFolder(out).description.unlink()
             raise
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with {resume_command(out)}") from None
@@ -152,7 +153,7 @@ def _run(
         hung = run_on_ray(server, client, len(sites), _share(settings, at_once), finished)
     else:
         hung = run_here(server, make_client_app(site_of, mods), len(sites), at_once, run.round.deadline)
-    events = History(out / "history.jsonl").events()
+    events = History(SimulationFolder(out).history).events()
     metric = TASKS[run.task].headline
     Console().print(results_table(events, metric))
     for sentence in [*reasons_of_run(events), *bounds_of_run(events)]:
@@ -164,8 +165,8 @@ def _run(
 
 def draw(outcome: Outcome) -> None:
     """Draw a run's curves.png."""
-    events = History(outcome.out / "history.jsonl").events()
-    draw_run(events, outcome.out / "curves.png", outcome.out.name, outcome.metric, outcome.note)
+    events = History(SimulationFolder(outcome.out).history).events()
+    draw_run(events, SimulationFolder(outcome.out).curves, outcome.out.name, outcome.metric, outcome.note)
 
 
 def draw_together(outcomes: Sequence[Outcome]) -> Path | None:
@@ -173,7 +174,7 @@ def draw_together(outcomes: Sequence[Outcome]) -> Path | None:
 
     Not a single run, and not runs of different tasks: their losses do not compare.
     """
-    runs = {outcome.out.name: History(outcome.out / "history.jsonl").events() for outcome in outcomes}
+    runs = {outcome.out.name: History(SimulationFolder(outcome.out).history).events() for outcome in outcomes}
     metrics = {outcome.metric for outcome in outcomes}
     if len(runs) < 2 or len(metrics) > 1:
         return None
@@ -194,7 +195,7 @@ def _folder(values: Mapping[str, Any], name: str | None, now: datetime) -> Path:
 
 
 def _refuse_a_run(out: Path) -> None:
-    if (out / "run.json").exists():
+    if SimulationFolder(out).description.exists():
         raise ConfigError(f"out={out}: holds a run already; give another folder, or go on with {resume_command(out)}")
 
 
@@ -208,12 +209,14 @@ def _with_root(values: Mapping[str, Any]) -> Any:
 
 def only_one(out: Path) -> IO[str]:
     """Hold the folder `out`; a second process in it would mix its files with ours. Raises BusyError."""
-    return lock_file(out / ".lock", f"out={out}: another process runs in this folder; wait for it, or give another")
+    return lock_file(
+        SimulationFolder(out).lock, f"out={out}: another process runs in this folder; wait for it, or give another"
+    )
 
 
 def _saved(out: Path) -> Any:
     """What run.json of the run to resume says."""
-    file = out / "run.json"
+    file = SimulationFolder(out).description
     if not file.exists():
         raise ConfigError(f"resume={out}: no run.json there, so no run to go on with")
     try:

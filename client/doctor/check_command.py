@@ -34,6 +34,7 @@ from gliofed.shared.progress import Bar
 from gliofed.shared.site_config import CheckConfig, SiteConfig
 from gliofed.shared.terminal import cell, plain
 from gliofed.shared.wording import quantity
+from gliofed.shared.work_folder import WorkFolder
 
 LONG = 40
 """Most patients of whom the table names also those without findings."""
@@ -88,7 +89,9 @@ def check(values: Mapping[str, Any]) -> int:
         task, cases = "prediction", [_without_mask(case) for case in cases]
     now = datetime.now().astimezone()
     # In the work folder a withdrawal finds it, and removes it.
-    default = Path(f"{settings.work}/checks" if settings.work else "outputs", f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}")
+    default = Path(
+        WorkFolder(Path(settings.work)).checks if settings.work else "outputs", f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}"
+    )
     out = _folder("out", settings.out or str(default))
     work = str(_folder("work", settings.work)) if settings.work else None
     workers = settings.workers or cores()

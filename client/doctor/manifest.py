@@ -32,6 +32,7 @@ from gliofed.shared.files import write_json
 from gliofed.shared.site_config import CheckConfig, SiteConfig
 from gliofed.shared.terminal import command_line
 from gliofed.shared.wording import quantity
+from gliofed.shared.work_folder import WorkFolder
 
 log = logging.getLogger("gliofed.site")
 
@@ -122,7 +123,7 @@ def admit(site: SiteConfig, data: DataConfig, task: Task) -> Admitted:
 
 def manifest_path(work: Path) -> Path:
     """Where the manifest of a work folder lies."""
-    return work / "cohort" / "manifest.json"
+    return WorkFolder(work).manifest
 
 
 def read_manifest(work: Path) -> Manifest | None:
@@ -131,7 +132,7 @@ def read_manifest(work: Path) -> Manifest | None:
     if not path.exists():
         if any(_of_version_1(work)):
             raise DataError("unreadable", f"{path.parent}: was frozen by an earlier version of gliofed; {ANEW}")
-        if (work / "trained").exists():  # or a request could freeze anew, once the manifest is lost
+        if WorkFolder(work).trained.exists():  # or a request could freeze anew, once the manifest is lost
             raise DataError("unreadable", f"{path}: is gone since the site trained; {CURE}")
         return None
     try:
@@ -270,4 +271,4 @@ def _state(path: Path) -> FileState:
 
 
 def _of_version_1(work: Path) -> list[Path]:
-    return [path for path in (work / "cohort").glob("*.json") if path != manifest_path(work)]
+    return [path for path in WorkFolder(work).cohort.glob("*.json") if path != manifest_path(work)]

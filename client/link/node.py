@@ -8,6 +8,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.preflight import lacking_room
 from gliofed.client.link.reach import reach
 from gliofed.client.link.receipts import events_of, refusal
@@ -24,7 +25,6 @@ MORE = 300.0
 """Seconds beyond the longest request after which one that works is."""
 HELD = 70.0
 """Seconds since the last contact in which a refusal may be for the earlier connection."""
-PROBLEM = "problem.json"
 UNKNOWN_KEY = (
     "the aggregator does not know this hospital's key: it is not admitted yet, or was expelled; "
     "trying on, for it may be admitted any time"
@@ -135,7 +135,7 @@ class Node:
         elif "HTTP 401" in problem:
             sentence = UNSIGNED
         else:
-            there = reach(self.kit.address, self.folder / "ca.crt")
+            there = reach(self.kit.address, HospitalFolder(self.folder).authority)
             found = [*there.faults, *there.passing, *there.warnings]
             sentence = "; ".join(found) or f"the aggregator's server failed: {problem}"
         return self._once("problem", (problem, recent), self._noted(sentence))
@@ -149,7 +149,10 @@ class Node:
 
     def _noted(self, sentence: str) -> str:
         with suppress(OSError):  # a full disk: it is said at least
-            write_json(self.folder / PROBLEM, {"time": _now().isoformat(timespec="seconds"), "sentence": sentence})
+            write_json(
+                HospitalFolder(self.folder).problem,
+                {"time": _now().isoformat(timespec="seconds"), "sentence": sentence},
+            )
         return sentence
 
     def _once(self, subject: str, what: object, sentence: str) -> list[str]:
@@ -172,7 +175,7 @@ class Node:
 def read_state(folder: Path) -> dict[str, Any]:
     """What the SuperNode last noted of itself; empty before it has."""
     try:
-        return dict(json.loads((folder / "state.json").read_text()))
+        return dict(json.loads(HospitalFolder(folder).state.read_text()))
     except (OSError, ValueError, TypeError):
         return {}
 

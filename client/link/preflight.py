@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 import gliofed
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.approve import approved
 from gliofed.client.link.reach import Findings, reach
 from gliofed.client.link.site_file import read_site, temporary
@@ -63,7 +64,7 @@ PATIENCE = 120.0
 def preflight(folder: Path) -> Findings:
     """Look at a hospital's folder, its data, this machine and the server."""
     found = Findings()
-    path = folder / "site.yaml"
+    path = HospitalFolder(folder).settings
     kit = tried(lambda: read_own_kit(folder), found)
     tried(lambda: _look_at_key(folder), found)
     tried(lambda: _look_at_approval(folder), found)
@@ -77,7 +78,7 @@ def preflight(folder: Path) -> Findings:
         tried(lambda: _look_at_work(site, found), found)
         tried(lambda: _look_at_environment(site, path, found), found)
     if kit:
-        there = reach(kit.address, folder / "ca.crt")
+        there = reach(kit.address, HospitalFolder(folder).authority)
         found.faults += there.faults
         found.passing += there.passing
         found.warnings += there.warnings
@@ -87,14 +88,14 @@ def preflight(folder: Path) -> Findings:
 def own_folder(folder: Path) -> Path:
     """The hospital's folder, from the root on; ConfigError where it is none."""
     folder = absolute(folder)
-    if not (folder / "kit.json").is_file():
+    if not HospitalFolder(folder).kit.is_file():
         raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
     return folder
 
 
 def read_own_kit(folder: Path) -> Kit:
     """Read the kit that this hospital joined with, or raise ConfigError where its parts do not fit."""
-    path, ca = folder / "kit.json", folder / "ca.crt"
+    path, ca = HospitalFolder(folder).kit, HospitalFolder(folder).authority
     kit = parse_kit(path.read_bytes(), str(path))
     if not ca.is_file():
         raise ConfigError(f"{ca}: missing; take it from the kit, or restore it from a copy")
@@ -119,7 +120,7 @@ def tried(look: Callable[[], T], found: Findings) -> T | None:
 
 def _look_at_key(folder: Path) -> None:
     """The private key must be there, be nobody else's to read, and belong to the public one that was admitted."""
-    path, public = folder / "site.key", folder / "site.key.pub"
+    path, public = HospitalFolder(folder).key, HospitalFolder(folder).public_key
     lost = "restore it from a copy, or join again into another folder and tell the aggregator"
     if not path.exists():
         raise ConfigError(f"{path}: missing; {lost}")

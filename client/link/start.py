@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.acts import note_act
 from gliofed.client.link.node import Node
 from gliofed.client.link.preflight import environment, own_folder, preflight, read_own_kit
@@ -22,7 +23,6 @@ STEP = 1.0
 """Seconds between two looks."""
 PAUSES = (15, 20, 20, 30, 60)
 """Seconds before each start: the server holds a killed SuperNode's connection for 38 to 60 s, and lets none in."""
-LOCK = "start.lock"
 WAIT = 0.5
 """Seconds for the lock, which `status` holds for a moment."""
 
@@ -52,7 +52,7 @@ def start(folder: Path) -> int:
 
 def supernode(folder: Path) -> Program:
     """The SuperNode as a program; its own files are in `flower`."""
-    home = folder / "flower"
+    home = HospitalFolder(folder).flower
     own = {"FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     own["TMPDIR"] = str(temporary(folder))  # Flower unpacks code there; /tmp may be full, or not to be written
     command = [sys.executable, "-P", "-m", "gliofed.client.link.supernode", str(folder)]
@@ -61,9 +61,9 @@ def supernode(folder: Path) -> Program:
 
 def running(folder: Path) -> int | None:
     """The process that runs `start` for this folder; None where there is none."""
-    if not is_locked(folder / LOCK):
+    if not is_locked(HospitalFolder(folder).lock):
         return None
-    text = (folder / LOCK).read_text().strip()
+    text = (HospitalFolder(folder).lock).read_text().strip()
     return int(text) if text.isdigit() else 0
 
 
@@ -90,9 +90,9 @@ def _keep(node: Node, stop: threading.Event) -> int:
 def _alone(folder: Path) -> Iterator[IO[str]]:
     """Hold the folder: two SuperNodes with one key would push each other out. A killed process gives it back."""
     try:
-        held = lock_file(folder / LOCK, "", wait=WAIT)
+        held = lock_file(HospitalFolder(folder).lock, "", wait=WAIT)
     except BusyError:
-        pid = (folder / LOCK).read_text().strip()
+        pid = (HospitalFolder(folder).lock).read_text().strip()
         raise ConfigError(f"{folder}: started already, by process {pid}; end that one first") from None
     with held as file:
         file.truncate(0)

@@ -6,8 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.approve import approved
-from gliofed.client.link.node import PROBLEM, is_of_now, read_state, words_of
+from gliofed.client.link.node import is_of_now, read_state, words_of
 from gliofed.client.link.preflight import lacking_room, own_folder, read_own_kit, tried
 from gliofed.client.link.reach import Findings
 from gliofed.client.link.receipts import events_of, reason_of
@@ -64,7 +65,7 @@ def _gather(folder: Path) -> dict[str, Any]:
         found["privacy"] = tried(lambda: _privacy(site), said)  # first, for it takes seconds: the rest is of one moment
         events = tried(lambda: events_of(site), said) or []
         found["withdrawn"] = _count(events, "withdrawn") - _count(events, "readmitted")
-        found["log"] = str(Path(site.work) / "site.log")
+        found["log"] = str(site.folder.log)
         said.faults += filter(None, [lacking_room(folder, site)])
         said.warnings += tried(lambda: _left_out(site), said) or []
     if kit := tried(lambda: read_own_kit(folder), said):
@@ -164,7 +165,7 @@ def _receipt(event: dict[str, Any]) -> dict[str, Any]:
 
 def _privacy(site: SiteConfig) -> dict[str, Any] | None:
     """Epsilon of each patient so far, and its ceiling; None where the site has no ledger."""
-    folder = Path(site.work) / "ledger"
+    folder = site.folder.ledger
     if not folder.exists():
         return None
     from gliofed.client.round.ledger import read_ledger
@@ -178,7 +179,7 @@ def _privacy(site: SiteConfig) -> dict[str, Any] | None:
 def _problem(folder: Path, contact: str | None) -> dict[str, Any] | None:
     """The last one, and whether there was a contact after it."""
     try:
-        found = json.loads((folder / PROBLEM).read_text())
+        found = json.loads(HospitalFolder(folder).problem.read_text())
         problem: dict[str, Any] = {"time": str(found["time"]), "sentence": str(found["sentence"]), "over": False}
     except (OSError, ValueError, KeyError, TypeError):
         return None

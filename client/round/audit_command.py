@@ -4,12 +4,11 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.shared.audit import compare, read_audit
 from gliofed.shared.audit_command import audit_status, describe, find_audit
 from gliofed.shared.signatures import Trust, read_trust
 from gliofed.shared.terminal import path_word
-
-KEYS = ("ca.crt", "site.key.pub")
 
 
 def audit_command(words: list[str]) -> int:
@@ -44,6 +43,7 @@ def _verify(given: argparse.Namespace) -> Iterator[str]:
 def _known(log: Path) -> Trust:
     """The keys in the hospital's folder, where the log is in it."""
     for folder in log.resolve().parents:
-        if all((folder / name).is_file() for name in KEYS):
-            return read_trust(folder / name for name in KEYS)
+        keys = HospitalFolder(folder).authority, HospitalFolder(folder).public_key
+        if all(path.is_file() for path in keys):
+            return read_trust(keys)
     return Trust()

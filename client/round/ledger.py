@@ -14,6 +14,7 @@ from gliofed.shared.chain import begun, digest, drop_unfinished, head_file, link
 from gliofed.shared.files import append_line, write_bytes, write_json
 from gliofed.shared.locks import BusyError
 from gliofed.shared.parse import ConfigError, parse
+from gliofed.shared.work_folder import WorkFolder
 
 SLACK = timedelta(minutes=5)
 """A clock may be set back by so much: time servers do it."""
@@ -164,7 +165,7 @@ class Ledger:
 
 def ledger_folder(work: str) -> Path:
     """Where the ledger of a site with this work folder is."""
-    return Path(work) / "ledger"
+    return WorkFolder(Path(work)).ledger
 
 
 @contextmanager
@@ -247,7 +248,7 @@ def _open(folder: Path, delta: float) -> Ledger:
 def _write_head(ledger: Ledger) -> None:
     """Say how many lines there are, so that a cut-off end shows."""
     head: dict[str, Any] = {"lines": len(ledger.lines), "hash": ledger.head, "delta": ledger.delta}
-    write_json(ledger.folder / "head.json", head)
+    write_json(head_file(_file(ledger.folder)), head)
 
 
 def _together(charges: list[Charge]) -> Spent:

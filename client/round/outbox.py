@@ -24,7 +24,7 @@ ROOM = ".room.tmp"
 def outbox_of(site: SiteConfig) -> "Outbox":
     """The outbox of a site, which has no reply that a patient is in who withdrew."""
     work = Path(site.work)
-    return Outbox(work / "outbox", read_consent(work).withdrawn)
+    return Outbox(site.folder.outbox, read_consent(work).withdrawn)
 
 
 class Outbox:

@@ -16,6 +16,7 @@ from gliofed.client.round.policy import DeclinedError
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.files import write_bytes
 from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.work_folder import WorkFolder
 
 
 def pseudonyms(site: SiteConfig, patients: Sequence[Patient]) -> list[str]:
@@ -46,7 +47,7 @@ def runs_with(work: Path, pseudonym: str) -> tuple[list[str], list[str]]:
 
 
 def _folder(work: Path) -> Path:
-    return work / "trained"
+    return WorkFolder(work).trained
 
 
 def _patients(path: Path) -> set[str]:

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from gliofed.server.link.control import Control, ControlError, Node, SilentError, key_bytes
 from gliofed.server.provisioning.admit import admitted_keys, read_records
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.keys import fingerprint
 
 CURE = (
@@ -50,7 +51,7 @@ def tend_members(
         if (site := keys.get(node.public_key, known.get(node.id))) is not None:
             agreed = records[site].patients if site in records else before[site].patients
             members[site] = Member(node=node.id, online=node.online, seen=_seen(node), patients=agreed)
-        elif (not faults and (folder / "sites").exists()) or _fingerprint(node) in ended:
+        elif (not faults and FederationFolder(folder).sites.exists()) or _fingerprint(node) in ended:
             control.unregister(node.id)
             said.append(f"node {node.id}: shut out, for its key is no admitted site's; it was expelled or replaced")
     for key, site in keys.items():

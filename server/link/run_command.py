@@ -72,9 +72,10 @@ def run_command(words: Sequence[str]) -> None:
 
 def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Sequence[str]) -> str:
     # Imported here, so that --help and a mistyped key answer at once.
-    from gliofed.server.link.runs import CODE, new_run
+    from gliofed.server.link.runs import new_run
     from gliofed.server.provisioning.admit import admitted_keys, read_records
     from gliofed.server.provisioning.federation import open_federation
+    from gliofed.server.provisioning.federation_folder import FederationFolder
     from gliofed.server.settings import check_groups, parse_run
     from gliofed.shared.code import build_code
 
@@ -92,11 +93,12 @@ def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Seque
     if unknown := sorted(set(run.round.expected) - set(sites)):
         why = faults.get(unknown[0], f"{', '.join(sites)} are")
         raise ConfigError(f"round.expected: {unknown[0]} is not admitted; {why}")
-    code = (folder / CODE).read_bytes()
+    files = FederationFolder(folder)
+    code = files.code.read_bytes()
     if code != build_code():
-        provision = command_line("gliofed-server", "provision", folder / "federation.yaml")
+        provision = command_line("gliofed-server", "provision", files.settings)
         cure = f"run {provision}, and let the hospitals approve it"
-        raise ConfigError(f"{folder / CODE}: not the code that is installed here; {cure}")
+        raise ConfigError(f"{files.code}: not the code that is installed here; {cure}")
     made = new_run(folder, name or f"{datetime.now().astimezone():%Y-%m-%d-%H-%M-%S}", run, words, code)
     without = [f"{plain(fault)}; the run does not expect {site}\n" for site, fault in faults.items()]
     return f"{''.join(without)}submitted as {made.name}; {_next(folder)}"

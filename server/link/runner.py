@@ -11,9 +11,8 @@ from typing import Any
 
 from gliofed.server.link.control import Control
 from gliofed.server.link.members import Member
-from gliofed.server.link.runs import AGREED, NODES, Run, Submission, announce, runs_of
-from gliofed.server.link.superlink import installed_code, link_folder
-from gliofed.server.round.progress import PROGRESS
+from gliofed.server.link.runs import Run, Submission, announce, runs_of
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.files import write_json
 from gliofed.shared.parse import ConfigError
 
@@ -112,9 +111,9 @@ class Runner:
         run.check()
         code = run.code()
         write_members(run, members)
-        (run.folder / PROGRESS).unlink(missing_ok=True)  # of a server that was killed
+        run.files.progress.unlink(missing_ok=True)  # of a server that was killed
         # Flower trusts what it has unpacked, also where a full disk or a kill left half of it.
-        if (unpacked := installed_code(self.folder)).exists():
+        if (unpacked := FederationFolder(self.folder).apps).exists():
             shutil.rmtree(unpacked)
         run.submitted(submission)  # where nothing can be noted, no server may start that nobody knows of
         flower = self.control.start_run(code, {"submission": announce(run)})
@@ -124,14 +123,14 @@ class Runner:
 
     def _log(self, run: Run) -> Path:
         """What its server said; the SuperLink's where it ended before it had a log of its own."""
-        return run.log if run.log.exists() else link_folder(self.folder) / "superlink.log"
+        return log if (log := run.files.log).exists() else FederationFolder(self.folder).superlink_log
 
 
 def write_members(run: Run, members: Mapping[str, Member]) -> None:
     """Write which site each node is, and each site's agreed number of patients, where that has changed."""
     # The numbers first: no node is asked whose number is not there yet.
-    _write_changed(run.folder / AGREED, {site: each.patients for site, each in members.items() if each.patients})
-    _write_changed(run.folder / NODES, {str(each.node): site for site, each in members.items()})
+    _write_changed(run.files.agreed, {site: each.patients for site, each in members.items() if each.patients})
+    _write_changed(run.files.nodes, {str(each.node): site for site, each in members.items()})
 
 
 def _write_changed(file: Path, values: Mapping[str, Any]) -> None:

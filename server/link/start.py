@@ -10,10 +10,11 @@ from gliofed.server.link.control import ControlError, SilentError
 from gliofed.server.link.members import Member, tend_members
 from gliofed.server.link.online import forget_online, write_online
 from gliofed.server.link.runner import Runner
-from gliofed.server.link.superlink import Link, link_folder, open_link
+from gliofed.server.link.superlink import Link, open_link
 from gliofed.server.provisioning.acts import note_act
 from gliofed.server.provisioning.certificates import ending_soon
 from gliofed.server.provisioning.federation import open_federation
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.chain import lock
 from gliofed.shared.files import absolute
 from gliofed.shared.locks import BusyError
@@ -132,9 +133,9 @@ class Service:
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Hold a federation's folder: two servers would end each other's programs. Raises ConfigError."""
-    link_folder(folder).mkdir(mode=0o700, exist_ok=True)
+    FederationFolder(folder).link.mkdir(mode=0o700, exist_ok=True)
     try:
-        file = lock(link_folder(folder), WAIT)
+        file = lock(FederationFolder(folder).link, WAIT)
     except BusyError:
         status = command_line("gliofed-server", "status", folder)
         raise ConfigError(f"{folder}: its server runs already; see {status}") from None

@@ -162,7 +162,7 @@ def _waits_for(run: Run, state: str, lives: bool) -> str | None:
             else "its server starts"
         )
     if state == "waiting" and run.submission().tries:
-        return f"its server ended, see {run.log}; start submits it again"
+        return f"its server ended, see {run.files.log}; start submits it again"
     return None
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from gliofed.shared.files import absolute, make_writable
 from gliofed.shared.parse import ConfigError, parse
+from gliofed.shared.run_folder import SimulationFolder
 from gliofed.simulation.attacks import ATTACKS
 from gliofed.simulation.attacks.report import labels_apart, rows_table, write_rows
 from gliofed.simulation.attacks.settings import AttackConfig, Row
@@ -48,7 +49,7 @@ def attack(values: Mapping[str, Any], words: Sequence[str]) -> Path:
     check_device(settings.device)
     torch.set_num_threads(settings.threads)
     targets = _targets(values["run"], Machine(settings.device, settings.threads))
-    out = absolute(str(values["out"])) if values["out"] else targets[0].folder / "attacks" / name
+    out = absolute(str(values["out"])) if values["out"] else SimulationFolder(targets[0].folder).attacks / name
     make_writable(out, f"out={out}")
     with only_one(out):
         run: Attack = getattr(import_module(ATTACKS[name]), name)

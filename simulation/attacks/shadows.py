@@ -18,8 +18,10 @@ from gliofed.server.round.history import History
 from gliofed.shared.config import RunConfig
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.progress import Bar
+from gliofed.shared.run_folder import ModelFolder, SimulationFolder
 from gliofed.shared.seeding import generator, seed_of
 from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.work_folder import WorkFolder
 from gliofed.simulation.attacks.settings import AttackConfig
 from gliofed.simulation.attacks.target import Target
 from gliofed.simulation.grid import node_of, run_here
@@ -98,7 +100,7 @@ def _admitted(target: Target, site: SiteConfig, half: set[str], folder: Path) ->
 
     It accepts what the site in the run accepted, over any budget: these models stay here.
     """
-    work = folder / "sites" / site.name
+    work = SimulationFolder(folder).sites / site.name
     free = replace(site.policy, hours=None, max_rounds_a_day=None)
     policy = replace(free, min_patients=1, max_epsilon=None, min_noise=None, test_mode=True)
     shadow = replace(site, patients=tuple(sorted(half)), work=str(work), policy=policy)
@@ -110,7 +112,7 @@ def _admitted(target: Target, site: SiteConfig, half: set[str], folder: Path) ->
         if entry.case.patient in half
     ]
     write_manifest(work, replace(manifest, everybody=False, entries=chosen))
-    (work / "cache").symlink_to(Path(site.work) / "cache")
+    WorkFolder(work).cache.symlink_to(site.folder.cache)
     return shadow
 
 
@@ -123,9 +125,9 @@ def _federate(run: RunConfig, sites: Sequence[SiteConfig], folder: Path, setting
     client = make_client_app(lambda context: sites[int(context.node_config["partition-id"])])
     server = make_server_app(lambda _: federation, threading.Event().set)
     run_here(server, client, len(sites), at_once, run.round.deadline)
-    events = History(folder / "history.jsonl").events()
+    events = History(SimulationFolder(folder).history).events()
     if events[-1]["status"] != "done":
         lines = [line for event in events for line in event.get("sites", {}).items() if line[1]["status"] != "counted"]
         why = "; ".join(sorted({f"{name} {line['status']}: {line['reason']}" for name, line in lines}))
         raise FailedError(f"a shadow model could not be trained ({why}); give attacks.shadows=0")
-    return (folder / "model" / "model.safetensors").read_bytes()
+    return ModelFolder(SimulationFolder(folder).model).weights.read_bytes()

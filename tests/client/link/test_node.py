@@ -13,7 +13,8 @@ import pytest
 
 import gliofed.client.link.node
 import gliofed.client.link.preflight
-from gliofed.client.link.node import PROBLEM, STILL_HELD, UNKNOWN_KEY, UNSIGNED, Node
+from gliofed.client.hospital_folder import HospitalFolder
+from gliofed.client.link.node import STILL_HELD, UNKNOWN_KEY, UNSIGNED, Node
 from gliofed.client.link.reach import Findings
 from gliofed.client.link.site_file import read_site
 from gliofed.client.round.audit import note
@@ -106,7 +107,7 @@ def test_why_it_ended(node: Node, tell: Tell, later: Later, problem: str, ago: f
     kill(node)
     ended, why = node.tend()
     assert "killed by SIGKILL" in ended and why == sentence
-    assert json.loads((node.folder / PROBLEM).read_text())["sentence"] == sentence
+    assert json.loads(HospitalFolder(node.folder).problem.read_text())["sentence"] == sentence
     assert node.tend() == []
     assert "or this hospital was expelled" in STILL_HELD
 

@@ -17,6 +17,7 @@ from waiting import alive, until
 
 import gliofed.client.link.start
 from gliofed.client.cli import main
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.node import Node
 from gliofed.client.link.reach import Findings
 from gliofed.client.link.start import running, start, supernode
@@ -79,7 +80,7 @@ def test_what_will_pass_is_tried_again(joined: Path, monkeypatch: pytest.MonkeyP
 
 def test_status_holds_a_folder_for_a_moment_only(tmp_path: Path) -> None:
     """It takes the same lock to see who runs; a start of that moment would end for good, as a service."""
-    with (tmp_path / gliofed.client.link.start.LOCK).open("w") as held:
+    with HospitalFolder(tmp_path).lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_SH)
         over = threading.Timer(0.15, fcntl.flock, (held, fcntl.LOCK_UN))
         over.start()

@@ -15,9 +15,8 @@ from small_federation import status
 
 import gliofed.client.link.preflight
 from gliofed.client.cli import main
-from gliofed.client.link.node import PROBLEM
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.site_file import read_site
-from gliofed.client.link.start import LOCK
 from gliofed.client.round.audit import Audit, note
 from gliofed.client.round.ledger import Charge, hold, ledger_folder
 from gliofed.server.provisioning.certificates import make_authority
@@ -51,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def started(folder: Path) -> Iterator[None]:
     """As if start ran."""
-    with (folder / LOCK).open("w") as file:
+    with HospitalFolder(folder).lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(f"{os.getpid()}\n")
         file.flush()
@@ -108,7 +107,7 @@ def test_after_a_while(folder: Path, shown: Any) -> None:
     state(folder)
     site = read_site(folder)
     write_json(folder / "approved.json", [{"sha256": "a" * 64, "time": "yesterday", "files": 3}])
-    write_json(folder / PROBLEM, {"time": "today", "sentence": "the server\x1b[2K is away"})
+    write_json(HospitalFolder(folder).problem, {"time": "today", "sentence": "the server\x1b[2K is away"})
     for round in range(12):
         leave(site, round, patients=7, update=b"u" * 1000, metrics={"loss": 0.5})
     leave(site, 12, status="declined", code="policy")
@@ -266,7 +265,7 @@ def test_an_error_of_a_request_that_was_not_noted(folder: Path, shown: Any) -> N
 
 def test_a_problem_that_is_over_is_told_from_one_that_lasts(folder: Path, shown: Any) -> None:
     """A server that was away an hour read as away long after it came back."""
-    write_json(folder / PROBLEM, {"time": THEN.isoformat(), "sentence": "the server is away"})
+    write_json(HospitalFolder(folder).problem, {"time": THEN.isoformat(), "sentence": "the server is away"})
     state(folder, contact=(THEN - timedelta(minutes=1)).isoformat())
     assert "\nlast problem: " in shown()
     state(folder, contact=(THEN + timedelta(minutes=1)).isoformat())

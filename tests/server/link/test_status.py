@@ -28,7 +28,7 @@ from gliofed.server.link.status_command import show
 from gliofed.server.provisioning.admit import expel
 from gliofed.server.round.audit import hold_audit
 from gliofed.server.round.history import History
-from gliofed.server.round.progress import PROGRESS, RoundProgress
+from gliofed.server.round.progress import RoundProgress
 from gliofed.shared.checkpoint import save_checkpoint
 from gliofed.shared.config import RunConfig
 from gliofed.shared.keys import new_key, read_public
@@ -200,10 +200,10 @@ def test_stop_takes_the_run_that_goes_on(folder: Path, run: Run) -> None:
 def test_a_log_is_followed_until_the_run_is_over(folder: Path, run: Run) -> None:
     """Whole lines, without what a terminal would obey."""
     said: list[str] = []
-    run.log.write_text("first\n\x1b[92mINFO\x1b[0m second \x1b]0;x\x07\nhal")
+    run.files.log.write_text("first\n\x1b[92mINFO\x1b[0m second \x1b]0;x\x07\nhal")
 
     def sleep(seconds: float) -> None:
-        with run.log.open("a") as log:
+        with run.files.log.open("a") as log:
             log.write("f\nlast\n")
         run.want("stop")
 
@@ -288,12 +288,12 @@ def test_where_a_round_stands_and_about_how_long_it_takes(folder: Path, run: Run
     """By the rounds before: two of 40 s; of the second of two rounds 10 s are gone."""
     event = {"event": "round", "round": 1, "seconds": 40.0, "sites": {}, "global": {"dice": 0.5}}
     History(run.folder / "history.jsonl").append(event)
-    with hold_audit(run.folder), RoundProgress(2, run.folder / PROGRESS) as progress:
+    with hold_audit(run.folder), RoundProgress(2, run.files.progress) as progress:
         progress.start(2, 2, trained=["hospital-c"])
         progress.enter(2, "training", ["hospital-a", "hospital-b"])
         progress.answer("hospital-b", "declined")
         began = datetime.now(UTC) - timedelta(seconds=10)
-        rewrite(run.folder / PROGRESS, began=began.isoformat())
+        rewrite(run.files.progress, began=began.isoformat())
         found = status(folder)
         (one,) = found.runs
         assert one.now is not None and (one.now.round, one.now.phase) == (2, "training")
@@ -302,11 +302,11 @@ def test_where_a_round_stands_and_about_how_long_it_takes(folder: Path, run: Run
         text = shown(folder)
         assert "one: round 2, training since " in text
         assert "; at work: hospital-a; answered: hospital-b declined, hospital-c trained; about " in text
-        rewrite(run.folder / PROGRESS, began=(began - timedelta(hours=1)).isoformat())
+        rewrite(run.files.progress, began=(began - timedelta(hours=1)).isoformat())
         assert status(folder).runs[0].seconds_left == 0.0  # longer than the rounds before
-        (run.folder / PROGRESS).write_text("{half")
+        (run.files.progress).write_text("{half")
         assert status(folder).runs[0].now is None
-    assert not (run.folder / PROGRESS).exists()  # nobody takes it for the round of today
+    assert not (run.files.progress).exists()  # nobody takes it for the round of today
 
 
 def test_after_a_kill_it_says_what_is_true(folder: Path, run: Run) -> None:
@@ -315,7 +315,7 @@ def test_after_a_kill_it_says_what_is_true(folder: Path, run: Run) -> None:
     since = run.wanted().since
     run.submitted(Submission(since=since, flower=1, tries=1))
     assert status(folder).runs[0].reason == "its server starts"
-    RoundProgress(2, run.folder / PROGRESS).enter(1, "training", ["hospital-a"])
+    RoundProgress(2, run.files.progress).enter(1, "training", ["hospital-a"])
     found = status(folder)
     assert "its server was killed" in str(found.runs[0].reason)
     assert (found.runs[0].now, found.sites[0].doing) == (None, None)
