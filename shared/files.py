@@ -16,8 +16,8 @@ from gliofed.shared.parse import ConfigError
 class Below:
     """A path below the `root` of a folder, as its attribute: a folder's class names each of its files once."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, doc: str) -> None:
+        self._path, self.__doc__ = path, doc
 
     def __get__(self, folder: Any, _: type | None = None) -> Path:
         return Path(folder.root, self._path)

@@ -6,7 +6,11 @@ import numpy as np
 
 
 def seed_of(*words: str | int) -> int:
-    """A 63-bit seed from words such as (run seed, site, round)."""
+    """A 63-bit seed from words such as (run seed, site, round).
+
+    >>> seed_of(0, "site-1", 3)
+    6192289408902115767
+    """
     digest = hashlib.sha256("\x1f".join(map(str, words)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

@@ -65,7 +65,7 @@ class Outcome:
 def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime | None = None) -> Outcome:
     """Run, or resume, what the composed `values` say; `name` tells the runs of a sweep apart, which began at `now`.
 
-    Raises ConfigError or DataError, with a sentence for the user, before anything is trained.
+    Raises a UserError, with a sentence for the user, before anything is trained.
     """
     out, saved = _folder(values, name, now or datetime.now().astimezone()), None
     if values["resume"] is not None:
