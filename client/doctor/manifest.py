@@ -121,14 +121,9 @@ def admit(site: SiteConfig, data: DataConfig, task: Task) -> Admitted:
     return Admitted(cases, left_out)
 
 
-def manifest_path(work: Path) -> Path:
-    """Where the manifest of a work folder lies."""
-    return WorkFolder(work).manifest
-
-
 def read_manifest(work: Path) -> Manifest | None:
     """Read what was frozen; None where nothing was. Raises DataError, unreadable, where it cannot be relied on."""
-    path = manifest_path(work)
+    path = WorkFolder(work).manifest
     if not path.exists():
         if any(_of_version_1(work)):
             raise DataError("unreadable", f"{path.parent}: was frozen by an earlier version of gliofed; {ANEW}")
@@ -146,7 +141,7 @@ def read_manifest(work: Path) -> Manifest | None:
 
 def write_manifest(work: Path, manifest: Manifest) -> None:
     """Write what is frozen from now on; one of an earlier version goes."""
-    write_json(manifest_path(work), MANIFEST.dump_python(manifest, mode="json"))
+    write_json(WorkFolder(work).manifest, MANIFEST.dump_python(manifest, mode="json"))
     for old in _of_version_1(work):
         old.unlink()
 
@@ -182,7 +177,7 @@ def misfit(site: SiteConfig, manifest: Manifest) -> str | None:
         consent, frozen = read_consent(Path(site.work)), {entry.case.patient for entry in manifest.entries}
         missing = {name for name in site.patients if consent.given(name)} - frozen
         why = f"patients names {min(missing)}, who was not frozen" if missing else ""
-    path = manifest_path(Path(site.work))
+    path = site.folder.manifest
     return (
         f"{path}: site.yaml has {why}; put that back, or freeze the cohort anew: {freeze_command(site)}"
         if why
@@ -271,4 +266,4 @@ def _state(path: Path) -> FileState:
 
 
 def _of_version_1(work: Path) -> list[Path]:
-    return [path for path in WorkFolder(work).cohort.glob("*.json") if path != manifest_path(work)]
+    return [path for path in WorkFolder(work).cohort.glob("*.json") if path != WorkFolder(work).manifest]

@@ -18,7 +18,7 @@ import gliofed
 from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.approve import approved
 from gliofed.client.link.reach import Findings, reach
-from gliofed.client.link.site_file import read_site, temporary
+from gliofed.client.link.site_file import read_site
 from gliofed.shared.data.labels import LABELS
 from gliofed.shared.data.leftovers import counted
 from gliofed.shared.data.volume import DataError
@@ -148,7 +148,7 @@ def _look_at_approval(folder: Path) -> None:
 
 def _look_at_temporary(folder: Path) -> None:
     """Flower unpacks code there, before each request."""
-    place = temporary(folder)
+    place = HospitalFolder(folder).temporary
     make_writable(place, str(place))
 
 

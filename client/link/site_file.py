@@ -38,8 +38,3 @@ def work_of(folder: Path) -> Path:
         given = load_yaml(HospitalFolder(folder).settings).get("work")
         work = home_path(given) if isinstance(given, str) and given != "???" else work
     return absolute(folder) / work
-
-
-def temporary(folder: Path) -> Path:
-    """Where the hospital's programs write what they need for a moment."""
-    return HospitalFolder(folder).temporary

@@ -12,7 +12,6 @@ from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.acts import note_act
 from gliofed.client.link.node import Node
 from gliofed.client.link.preflight import environment, own_folder, preflight, read_own_kit
-from gliofed.client.link.site_file import temporary
 from gliofed.shared.locks import BusyError, is_locked, lock_file
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import Program, asked_to_end
@@ -54,7 +53,9 @@ def supernode(folder: Path) -> Program:
     """The SuperNode as a program; its own files are in `flower`."""
     home = HospitalFolder(folder).flower
     own = {"FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    own["TMPDIR"] = str(temporary(folder))  # Flower unpacks code there; /tmp may be full, or not to be written
+    own["TMPDIR"] = str(
+        HospitalFolder(folder).temporary
+    )  # Flower unpacks code there; /tmp may be full, or not to be written
     command = [sys.executable, "-P", "-m", "gliofed.client.link.supernode", str(folder)]
     return Program("supernode", command, home, {**environment(), **own}, PAUSES)
 

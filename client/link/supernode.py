@@ -34,7 +34,7 @@ from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.approve import approved
 from gliofed.client.link.execute import Executor
 from gliofed.client.link.life import Life, complain
-from gliofed.client.link.site_file import read_site, temporary
+from gliofed.client.link.site_file import read_site
 from gliofed.client.round.audit import note
 from gliofed.shared.files import write_bytes
 from gliofed.shared.keys import new_key, own_certificate, private_bytes, write_secret
@@ -57,8 +57,8 @@ def run_supernode(folder: Path) -> None:
         free.bind((HOST, 0))
         port = free.getsockname()[1]
     home = HospitalFolder(folder).flower
-    shutil.rmtree(temporary(folder), ignore_errors=True)  # what killed processes left
-    temporary(folder).mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(HospitalFolder(folder).temporary, ignore_errors=True)  # what killed processes left
+    HospitalFolder(folder).temporary.mkdir(parents=True, exist_ok=True)
     _write_secrets(home)
     program = str(Path(__file__).with_name("clientapp.py"))  # by its path, so that no package of ours is imported
     words = (f"{HOST}:{port}", str(home / "runtime.crt"), str(os.getpid()))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gliofed.client.doctor.manifest import admit
-from gliofed.client.round.ledger import check_no_budget, ledger_folder
+from gliofed.client.round.ledger import check_no_budget
 from gliofed.client.round.limits import check_size
 from gliofed.client.round.policy import DeclinedError, check_cohort, check_run, counts_leave
 from gliofed.client.round.training import pick_device
@@ -45,7 +45,7 @@ def open_job(site: SiteConfig, request: Request) -> Job:
     check_run(site.policy, request.config)
     check_size(site.policy, request.config)
     if not request.config.private:
-        check_no_budget(ledger_folder(site.work), request.run_id)
+        check_no_budget(site.folder.ledger, request.run_id)
     try:
         device = pick_device(site.device)
     except ValueError as error:

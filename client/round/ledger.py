@@ -14,7 +14,6 @@ from gliofed.shared.chain import begun, digest, drop_unfinished, head_file, link
 from gliofed.shared.files import append_line, write_bytes, write_json
 from gliofed.shared.locks import BusyError
 from gliofed.shared.parse import ConfigError, parse
-from gliofed.shared.work_folder import WorkFolder
 
 SLACK = timedelta(minutes=5)
 """A clock may be set back by so much: time servers do it."""
@@ -161,11 +160,6 @@ class Ledger:
         drawn = [charge for charge in self.charges if charge.noisy is not None]
         own = [charge.noisy for charge in drawn if (charge.run_id, charge.reading) == (run_id, reading)]
         return next(iter([*own, *(charge.noisy for charge in drawn if charge.cohort == cohort)]), None)
-
-
-def ledger_folder(work: str) -> Path:
-    """Where the ledger of a site with this work folder is."""
-    return WorkFolder(Path(work)).ledger
 
 
 @contextmanager

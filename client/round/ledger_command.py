@@ -42,9 +42,10 @@ def ledger_command(words: list[str]) -> int:
 
 def _find(work: Path) -> "Ledger | None":
     """Read the ledger of a work folder, or the one in this folder; no lock is taken, so that a run is not disturbed."""
-    from gliofed.client.round.ledger import ledger_folder, read_ledger
+    from gliofed.client.round.ledger import read_ledger
+    from gliofed.shared.work_folder import WorkFolder
 
-    for folder in (ledger_folder(str(work)), work):
+    for folder in (WorkFolder(work).ledger, work):
         if (ledger := read_ledger(folder)) is not None:
             return ledger
     return None

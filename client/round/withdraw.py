@@ -19,7 +19,7 @@ from gliofed.client.doctor.consent import (
     read_consent,
     withdrawn_by,
 )
-from gliofed.client.doctor.manifest import Manifest, manifest_path, read_manifest, write_manifest
+from gliofed.client.doctor.manifest import Manifest, read_manifest, write_manifest
 from gliofed.client.round.audit import note
 from gliofed.client.round.outbox import outbox_of
 from gliofed.client.round.policy import DeclinedError
@@ -114,7 +114,7 @@ def _everybody(site: SiteConfig) -> set[str]:
 
 def _known(site: SiteConfig, consent: Consent, patient: str) -> bool:
     """Whether the patient is one who withdrew or trained, or of a manifest or of scans that cannot be told apart."""
-    texts = (path.read_text(errors="replace") for path in manifest_path(Path(site.work)).parent.glob("*.json"))
+    texts = (path.read_text(errors="replace") for path in site.folder.manifest.parent.glob("*.json"))
     trained, _ = runs_with(Path(site.work), consent.pseudonym(patient))
     if trained or not consent.given(patient) or any(json.dumps(patient) in text for text in texts):
         return True

@@ -12,7 +12,7 @@ from shutil import rmtree
 from uuid import uuid4
 
 from gliofed.client.app import make_client_app
-from gliofed.client.doctor.manifest import manifest_path, read_manifest, write_manifest
+from gliofed.client.doctor.manifest import read_manifest, write_manifest
 from gliofed.server.app import Federation, make_server_app
 from gliofed.server.round.history import History
 from gliofed.shared.config import RunConfig
@@ -105,7 +105,7 @@ def _admitted(target: Target, site: SiteConfig, half: set[str], folder: Path) ->
     policy = replace(free, min_patients=1, max_epsilon=None, min_noise=None, test_mode=True)
     shadow = replace(site, patients=tuple(sorted(half)), work=str(work), policy=policy)
     if (manifest := read_manifest(Path(site.work))) is None:
-        raise ConfigError(f"{manifest_path(Path(site.work))}: is gone, and it names the patients; put it back")
+        raise ConfigError(f"{site.folder.manifest}: is gone, and it names the patients; put it back")
     chosen = [
         replace(entry, case=replace(entry.case, side=None))  # who validated in the run trains here
         for entry in manifest.entries

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from gliofed.client.doctor.manifest import admit
-from gliofed.client.round.ledger import ledger_folder, read_ledger
+from gliofed.client.round.ledger import read_ledger
 from gliofed.client.round.privacy import Plan, plan_round
 from gliofed.server.round.history import History
 from gliofed.shared.accounting import default_delta
@@ -69,7 +69,7 @@ def plan_of(target: Target) -> tuple[Plan, float]:
     if not run.private:
         delta = default_delta(len(target.cohorts[0].train))
         return plan_round(run, 1, len(target.cohorts[0].train), delta), delta
-    ledger = read_ledger(ledger_folder(site.work))
+    ledger = read_ledger(site.folder.ledger)
     charge = next((charge for charge in ledger.charges if charge.what == "train"), None) if ledger else None
     if ledger is None or charge is None:
         raise ConfigError(f"run={target.folder}: the ledger of {site.name} is gone; put it back from a copy")

@@ -18,7 +18,7 @@ from gliofed.client.cli import main
 from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.site_file import read_site
 from gliofed.client.round.audit import Audit, note
-from gliofed.client.round.ledger import Charge, hold, ledger_folder
+from gliofed.client.round.ledger import Charge, hold
 from gliofed.server.provisioning.certificates import make_authority
 from gliofed.server.provisioning.kit_texts import site_yaml
 from gliofed.shared.audit import audit_file
@@ -114,7 +114,7 @@ def test_after_a_while(folder: Path, shown: Any) -> None:
     note(site, {"event": "code_refused", "sha256": "c" * 64})
     for act in ("withdrawn", "readmitted", "withdrawn"):
         note(site, {"event": act, "patient": "e" * 64, "runs": [], "unknown": [], "replies": 0, "cache": 0})
-    with hold(ledger_folder(site.work), 1e-4) as ledger:
+    with hold(site.folder.ledger, 1e-4) as ledger:
         charge = Charge(what="train", run_id="run-1", round=1, sigma=2.0, rate=1.0, steps=1, patients=7)
         ledger.charge(charge, None)
         spent = ledger.epsilon()
@@ -178,7 +178,7 @@ def test_all_is_of_one_moment(folder: Path, shown: Any, started: None, monkeypat
     state_of_now(folder)
     monkeypatch.setattr("gliofed.client.round.ledger.read_ledger", slow)
     assert shown(as_json=True)["run"] is None
-    ledger_folder(site.work).mkdir(parents=True)
+    site.folder.ledger.mkdir(parents=True)
     assert shown(as_json=True)["run"] == "run-1"
 
 
@@ -296,7 +296,7 @@ def test_a_disk_that_is_nearly_full(folder: Path, shown: Any, monkeypatch: pytes
 
 
 def test_a_run_in_test_mode_has_no_epsilon(folder: Path, shown: Any) -> None:
-    with hold(ledger_folder(read_site(folder).work), 1e-4) as ledger:
+    with hold(read_site(folder).folder.ledger, 1e-4) as ledger:
         charge = Charge(what="train", run_id="r", round=1, sigma=2.0, rate=1.0, steps=1, patients=7)
         ledger.charge(replace(charge, private=False), None)
     assert "cannot be told" in shown() and shown(as_json=True)["privacy"]["epsilon"] is None
