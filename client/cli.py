@@ -38,13 +38,13 @@ def main() -> None:
 
 
 def _run() -> int:
-    command, *words = sys.argv[1:] or ["--help"]
-    if command in ("--help", "-h") or ({"--help", "-h"} & {*words} and command in ("check", "predict")):
+    command, *arguments = sys.argv[1:] or ["--help"]
+    if command in ("--help", "-h") or ({"--help", "-h"} & {*arguments} and command in ("check", "predict")):
         print(_help())
         return 0
     if command not in COMMANDS:
         return _wrong(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
-    return COMMANDS[command](words)
+    return COMMANDS[command](arguments)
 
 
 def _help() -> str:
@@ -60,12 +60,12 @@ def _help() -> str:
     )
 
 
-def _check(words: list[str]) -> int:
+def _check(arguments: list[str]) -> int:
     """Read every scan to its end and say what to mend; status 0 without errors, 1 with."""
     from gliofed.shared.hydra_words import composed
 
     try:
-        values = composed("check", words, PATHS)
+        values = composed("check", arguments, PATHS)
         # Only now, so that a mistyped key is answered at once.
         from gliofed.client.doctor.check_command import check
 
@@ -74,32 +74,32 @@ def _check(words: list[str]) -> int:
         return _wrong(str(error))
 
 
-def _predict(words: list[str]) -> int:
+def _predict(arguments: list[str]) -> int:
     """Write a mask, or the grade, of every case; status 0 for all, 1 where one could not be predicted."""
     from gliofed.client.prediction.predict_command import predict_command
 
-    return predict_command(words)
+    return predict_command(arguments)
 
 
-def _ledger(words: list[str]) -> int:
+def _ledger(arguments: list[str]) -> int:
     """Show what each patient was charged for in private runs, also while one trains; status 2 without a ledger, or
     where it is damaged.
     """
     from gliofed.client.round.ledger_command import ledger_command
 
-    return ledger_command(words)
+    return ledger_command(arguments)
 
 
-def _audit(words: list[str]) -> int:
+def _audit(arguments: list[str]) -> int:
     """Say whether the log of all that was asked and left is whole, and agrees with a run's at the server; status 1
     where a line does not hold, 2 without a log.
     """
     from gliofed.client.round.audit_command import audit_command
 
-    return audit_command(words)
+    return audit_command(arguments)
 
 
-def _join(words: list[str]) -> int:
+def _join(arguments: list[str]) -> int:
     """Unpack a federation's kit, make this hospital's key, and write the request to be admitted."""
     parser = _parser("join")
     parser.add_argument("kit", type=path_word, metavar="KIT.zip", help="the file that the aggregator sent")
@@ -109,14 +109,14 @@ def _join(words: list[str]) -> int:
     spoken = "of the kit, as the aggregator reads it by telephone: all, or ten pairs; else it is shown, to be compared"
     parser.add_argument("--hash", metavar="HASH", help=spoken)
     parser.add_argument("--into", type=path_word, metavar="DIR", help="the new folder; else ./FEDERATION-SITE")
-    given = parser.parse_args(words)
+    given = parser.parse_args(arguments)
     from gliofed.client.link.join import join
 
     print("\n".join(join(given.kit, given.into, patients=given.patients, kit_hash=given.hash)))
     return 0
 
 
-def _approve(words: list[str]) -> int:
+def _approve(arguments: list[str]) -> int:
     """Show the code that is to run here and what is new in it, and ask; status 1 where it is not approved."""
     parser = _parser("approve")
     parser.add_argument("folder", type=path_word, metavar="DIR", help="the hospital's folder")
@@ -126,7 +126,7 @@ def _approve(words: list[str]) -> int:
     parser.add_argument("--hash", metavar="SHA256", help="the whole hash of the code that was read, and no question")
     parser.add_argument("--withdraw", metavar="SHA256", help="take back an approval; its first 8 characters will do")
     parser.add_argument("--unpack", type=path_word, metavar="DIR", help="only write the code into this new folder")
-    given = parser.parse_args(words)
+    given = parser.parse_args(arguments)
     from gliofed.client.link.approve import approve, unpack, withdraw
 
     if given.withdraw:
@@ -136,29 +136,29 @@ def _approve(words: list[str]) -> int:
     return approve(given.folder, given.code, given.hash)
 
 
-def _start(words: list[str]) -> int:
+def _start(arguments: list[str]) -> int:
     """Look at everything, then take part until Ctrl-C or SIGTERM; status 2 with all that must be mended before, 1 with
     what will pass: a wrong clock, or a certificate of the server that ended.
     """
-    given = _in_folder(_parser("start")).parse_args(words)
+    given = _in_folder(_parser("start")).parse_args(arguments)
     from gliofed.client.link.start import start
 
     return start(given.folder)
 
 
-def _status(words: list[str]) -> int:
+def _status(arguments: list[str]) -> int:
     """Show what runs, what went wrong, which code is approved, what left the house, and the privacy spent; also while
     nothing runs.
     """
     parser = _in_folder(_parser("status"))
     parser.add_argument("--json", action="store_true", help="one object, for a program to read")
-    given = parser.parse_args(words)
+    given = parser.parse_args(arguments)
     from gliofed.client.link.status_command import status
 
     return status(given.folder, given.json)
 
 
-def _withdraw(words: list[str]) -> int:
+def _withdraw(arguments: list[str]) -> int:
     """A patient took back consent: out of the cohort for good, with all that the work folder has of them, and list the
     runs that trained with them; also while start runs; status 1 where a file there still names them.
     """
@@ -167,7 +167,7 @@ def _withdraw(words: list[str]) -> int:
     _in_folder(parser, " or the work folder")
     parser.add_argument("--yes", action="store_true", help="do not ask to type the id again")
     parser.add_argument("--undo", action="store_true", help="it was a mistake")
-    given = parser.parse_args(words)
+    given = parser.parse_args(arguments)
     from gliofed.client.link.withdraw_command import undo_command, withdraw_command
 
     return (undo_command if given.undo else withdraw_command)(given.patient, given.folder, given.yes)

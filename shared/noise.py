@@ -14,9 +14,9 @@ NOISE, SAMPLING = 0, 1
 """Streams of a secret."""
 
 
-def new_secret(test_seed: int | None, *words: str | int) -> int:
-    """Make a secret: 256 bits of the operating system's, in test mode from the seed and `words`."""
-    return secrets.randbits(256) if test_seed is None else seed_of(test_seed, *words)
+def new_secret(test_seed: int | None, *keys: str | int) -> int:
+    """Make a secret: 256 bits of the operating system's, in test mode from the seed and `keys`."""
+    return secrets.randbits(256) if test_seed is None else seed_of(test_seed, *keys)
 
 
 def secret_generator(secret: int, stream: int, device: torch.device) -> torch.Generator:

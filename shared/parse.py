@@ -24,12 +24,12 @@ Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=16), FailFast
 """Of channels. One fault of a list is enough: a hostile one would have thousands."""
 
 
-def matching(pattern: str, words: str) -> AfterValidator:
-    """Take only text that matches as a whole; `words` say what it must be, with an example."""
+def matching(pattern: str, rule: str) -> AfterValidator:
+    """Take only text that matches as a whole; `rule` says what it must be, with an example."""
 
     def check(text: str) -> str:
         if re.fullmatch(pattern, text) is None:
-            raise PydanticCustomError("matching", words)
+            raise PydanticCustomError("matching", rule)
         return text
 
     return AfterValidator(check)

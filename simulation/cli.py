@@ -137,16 +137,16 @@ def _lists_runs(word: str) -> bool:
     return word.startswith("run=[") and word.endswith("]") and not Path(word.removeprefix("run=")).exists()
 
 
-def _nested_last(words: list[str]) -> list[str]:
+def _nested_last(overrides: list[str]) -> list[str]:
     """In a sweep, let single settings of a group, as model.iterations=2, wait until the swept group is chosen.
 
     Hydra first composes a sweep without what is swept, and refuses a setting that the default choice does not have. A
     choice of one is swept as well, and so looked at run by run.
     """
-    if not {"-m", "--multirun"} & set(words):
-        return words
+    if not {"-m", "--multirun"} & set(overrides):
+        return overrides
     setting = re.compile(r"((?:model|data|strategy|train|privacy)\.[\w.]+)=([^,(]+|\[[^()]*\])")
-    return [_of_one(match[1], match[2]) if (match := setting.fullmatch(word)) else word for word in words]
+    return [_of_one(match[1], match[2]) if (match := setting.fullmatch(word)) else word for word in overrides]
 
 
 def _of_one(key: str, value: str) -> str:
@@ -198,5 +198,5 @@ def _together(outcomes: "list[Outcome]") -> None:
 
 def _name(number: int, overrides: list[str]) -> str:
     """Name one run of a sweep after what was set for it."""
-    words = ",".join(word for word in overrides if word.partition("=")[0] not in PATHS)
-    return f"{number}-" + re.sub(r"[^\w.,=-]", "", words)[:100]
+    named = ",".join(word for word in overrides if word.partition("=")[0] not in PATHS)
+    return f"{number}-" + re.sub(r"[^\w.,=-]", "", named)[:100]

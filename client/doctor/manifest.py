@@ -162,8 +162,8 @@ def freeze_command(site: SiteConfig) -> str:
     """The hospital's command that freezes the cohort as site.yaml has it."""
     own = {"spacing": site.check.spacing, "size": site.check.size}
     limits = [f"check.{key}={list(own[key])}" for key in own if own[key] != getattr(CheckConfig, key)]
-    words = [f"data.root={site.root}", f"data.labels={site.labels}", f"work={site.work}", *limits]
-    return command_line("gliofed-client", "check", *words)
+    arguments = [f"data.root={site.root}", f"data.labels={site.labels}", f"work={site.work}", *limits]
+    return command_line("gliofed-client", "check", *arguments)
 
 
 def misfit(site: SiteConfig, manifest: Manifest) -> str | None:

@@ -236,8 +236,8 @@ def _look_at_environment(site: SiteConfig, path: Path, found: Findings) -> None:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         why = lines[-1] if lines else f"status {done.returncode}"
         raise ConfigError(f"{programs}: PyTorch or Flower cannot be loaded ({why}); install gliofed anew")
-    said = done.stdout.decode(errors="replace").splitlines()
-    found.faults += [f"{path}: {line.removeprefix('fault: ')}" for line in said if line.startswith("fault: ")]
+    printed = done.stdout.decode(errors="replace").splitlines()
+    found.faults += [f"{path}: {line.removeprefix('fault: ')}" for line in printed if line.startswith("fault: ")]
 
 
 def environment() -> dict[str, str]:

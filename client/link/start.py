@@ -74,11 +74,11 @@ def _keep(node: Node, stop: threading.Event) -> int:
     try:
         while not stop.wait(STEP):
             try:
-                said, failing = node.tend(), None
+                messages, failing = node.supervise(), None
             except OSError as error:  # a full disk, say: what runs goes on
                 sentence = f"{error.filename}: {error.strerror}; make room or mend it"
-                said, failing = [sentence] * (sentence != failing), sentence
-            for sentence in said:
+                messages, failing = [sentence] * (sentence != failing), sentence
+            for sentence in messages:
                 print_with_time(sentence)
     finally:
         node.program.end()

@@ -43,10 +43,10 @@ class _Settings(Strict):
     device: Device
 
 
-def predict_command(words: list[str]) -> int:
+def predict_command(overrides: list[str]) -> int:
     """Do what the words after `predict` ask for; return 0, 1 where a case failed, or 2 for wrong use."""
     try:
-        settings = parse(_Settings, composed("predict", words, _PATHS))
+        settings = parse(_Settings, composed("predict", overrides, _PATHS))
         given = absolute(settings.model.folder)
         options = {"iterations": settings.model.iterations, "stop_when_stable": settings.model.stop_when_stable}
         folder = find_export(given)
@@ -99,8 +99,8 @@ def _predict(
         outcome = predict(predictor, cases, labels, out, report)
     made = {"run_id": exported.run_id, "round": exported.round, "task": exported.task, "labels": labels}
     warned = {name: [f"{each.code}: {each.message}" for each in found] for name, found in outcome.findings.items()}
-    told = {"failed": outcome.faults, "warnings": warned, "not_understood": strays}
-    write_json(out / "predict.json", made | told | {"versions": versions()})
+    results = {"failed": outcome.faults, "warnings": warned, "not_understood": strays}
+    write_json(out / "predict.json", made | results | {"versions": versions()})
     for name, sentence in outcome.faults.items():
         print(plain(f"{name}: {sentence}"), file=sys.stderr)
     for name, sentences in warned.items():

@@ -41,15 +41,15 @@ OWN = ("federation", "name", "resume")
 """Words that say which run; the others are its settings."""
 
 
-def run_command(words: Sequence[str]) -> None:
+def run_command(arguments: Sequence[str]) -> None:
     """Do what the words after `run` ask for. Raises ConfigError."""
-    if {"--help", "-h"} & {*words}:
+    if {"--help", "-h"} & {*arguments}:
         registries = {"codec": [*CODECS], "model.preset": [*PRESETS]}
         print(help_text(__doc__, choices=choices("federation"), settings=settings("federation", registries)))
         return
     # Taken out before Hydra reads the others: its grammar has a meaning for the = and , in a folder's name.
-    own = dict(word.split("=", 1) for word in words if word.split("=", 1)[0] in OWN and "=" in word)
-    overrides = [word for word in words if word.split("=", 1)[0] not in OWN or "=" not in word]
+    own = dict(word.split("=", 1) for word in arguments if word.split("=", 1)[0] in OWN and "=" in word)
+    overrides = [word for word in arguments if word.split("=", 1)[0] not in OWN or "=" not in word]
     folder = absolute(own.get("federation", "."))
     if "resume" in own:
         if others := [*overrides, *(f"name={own['name']}" for _ in range("name" in own))]:
@@ -70,7 +70,7 @@ def run_command(words: Sequence[str]) -> None:
     print(yaml.safe_dump(values, sort_keys=False) if shows else _submit(folder, own.get("name"), values, overrides))
 
 
-def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Sequence[str]) -> str:
+def _submit(folder: Path, name: str | None, values: dict[str, Any], overrides: Sequence[str]) -> str:
     # Imported here, so that --help and a mistyped key answer at once.
     from gliofed.server.link.runs import new_run
     from gliofed.server.provisioning.admit import admitted_keys, read_records
@@ -87,7 +87,7 @@ def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Seque
         raise ConfigError("; ".join(faults.values()) or none)
     check_groups(values, COMMAND)
     for key in ("root", "labels"):
-        if any(word.lstrip("+~").startswith(f"data.{key}=") for word in words):
+        if any(word.lstrip("+~").startswith(f"data.{key}=") for word in overrides):
             raise ConfigError(f"data.{key}: each hospital's own, and in its site.yaml; leave it out")
     run = parse_run(values, sites)
     if unknown := sorted(set(run.round.expected) - set(sites)):
@@ -99,7 +99,7 @@ def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Seque
         provision = command_line("gliofed-server", "provision", files.settings)
         cure = f"run {provision}, and let the hospitals approve it"
         raise ConfigError(f"{files.code}: not the code that is installed here; {cure}")
-    made = new_run(folder, name or f"{datetime.now().astimezone():%Y-%m-%d-%H-%M-%S}", run, words, code)
+    made = new_run(folder, name or f"{datetime.now().astimezone():%Y-%m-%d-%H-%M-%S}", run, overrides, code)
     without = [f"{plain(fault)}; the run does not expect {site}\n" for site, fault in faults.items()]
     return f"{''.join(without)}submitted as {made.name}; {_next(folder)}"
 

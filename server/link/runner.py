@@ -46,12 +46,12 @@ class Runner:
         """Seconds that a run has waited at Flower for its server."""
         return 0.0 if self._pending is None else self.clock() - self._pending
 
-    def tend(self, members: Mapping[str, Member]) -> list[str]:
+    def supervise(self, members: Mapping[str, Member]) -> list[str]:
         """Go on with every run as is wanted; return what was done. Raises ControlError, and OSError.
 
         A run of which a file is damaged is left alone, and is among the troubles.
         """
-        going, said = self.control.unfinished(), []
+        going, messages = self.control.unfinished(), []
         waits = "pending" in going.values()
         self._pending = (self.clock() if self._pending is None else self._pending) if waits else None
         self.troubles = []
@@ -59,7 +59,7 @@ class Runner:
         for run in runs_of(self.folder):
             try:
                 named.add(run.submission().flower)
-                said += self._look(run, going)
+                messages += self._look(run, going)
                 runs.append((run, run.submission().flower, run.state()[0]))
             except (ConfigError, OSError) as error:
                 self.troubles.append(f"run {run.name}: {error}")
@@ -69,13 +69,13 @@ class Runner:
         current = [run for run, flower, _ in runs if flower is not None]
         for run in [run for run, _, state in runs if state == "waiting" and not going]:
             try:
-                said += self._submit(run, members)
+                messages += self._submit(run, members)
                 break
             except ConfigError as error:  # its code is lost, or a checkpoint damaged: the next one has its turn
                 self.troubles.append(f"run {run.name}: {error}")
         for run in current:
             write_members(run, members)  # a site that has a new key, or number, is asked by it from the next round on
-        return said
+        return messages
 
     def _look(self, run: Run, going: Mapping[int, str]) -> list[str]:
         """Note that Flower's run ended; stop one that is not wanted any more."""

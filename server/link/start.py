@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from gliofed.server.link.control import ControlError, SilentError
-from gliofed.server.link.members import Member, tend_members
+from gliofed.server.link.members import Member, sync_members
 from gliofed.server.link.online import forget_online, write_online
 from gliofed.server.link.runner import Runner
 from gliofed.server.link.superlink import Link, open_link
@@ -51,7 +51,7 @@ def start(folder: Path) -> None:
             with suppress(OSError):  # a full disk is said in the loop
                 service.write()  # in the place of what a start that was killed knew
             while not stop.is_set():
-                print_with_time(*service.tend())
+                print_with_time(*service.supervise())
                 stop.wait(TICK)
         finally:
             print_with_time(f"{federation.name}: ends")
@@ -79,45 +79,45 @@ class Service:
     _answered: float = 0.0
     """When a SuperLink answered last, by the clock."""
 
-    def tend(self) -> list[str]:
+    def supervise(self) -> list[str]:
         """Look after everything once; return what there is to say. What is wrong now, as a full disk, ends nothing."""
-        said: list[str] = []
-        troubles = [*self._programs(said), *self._federation(said), *self.runner.troubles]
+        messages: list[str] = []
+        troubles = [*self._programs(messages), *self._federation(messages), *self.runner.troubles]
         before, self.trouble = self.trouble, "; ".join(troubles) or None
         try:
             self.write()
         except OSError as error:
             self.trouble = "; ".join([*troubles, _sentence(error)])
-        return [*said, *([self.trouble] if self.trouble and self.trouble != before else [])]
+        return [*messages, *([self.trouble] if self.trouble and self.trouble != before else [])]
 
-    def _programs(self, said: list[str]) -> Iterator[str]:
+    def _programs(self, messages: list[str]) -> Iterator[str]:
         """Start what has ended; yield what is wrong."""
         for program in self.link.programs:
             # nginx comes second: a node that finds its key not registered yet ends for good.
             if program is self.link.superlink or self._registered:
                 try:
-                    said += program.tend()
+                    messages += program.supervise()
                 except OSError as error:
                     yield _sentence(error)
 
-    def _federation(self, said: list[str]) -> Iterator[str]:
+    def _federation(self, messages: list[str]) -> Iterator[str]:
         """Look after sites and runs, as far as the SuperLink answers; yield what is wrong."""
         process = self.link.superlink.process
         try:
-            self.members, done, faults = tend_members(self.link.control, self.folder, self.members)
+            self.members, done, faults = sync_members(self.link.control, self.folder, self.members)
             self._answered, self._registered = self.clock(), True
-            said += done
+            messages += done
             yield from faults  # each is one site's: the other sites and the runs go on
             if process is not None and process.pid != self._known:
                 self.runner.forget()
                 self._known = process.pid
-            said += self.runner.tend(self.members)
+            messages += self.runner.supervise(self.members)
             if self.runner.pending() > PENDING:
-                said.append(f"a run has had no server for {PENDING:g} s; the SuperLink is started again")
+                messages.append(f"a run has had no server for {PENDING:g} s; the SuperLink is started again")
                 self.link.superlink.end()
         except SilentError as error:
             if min(self.link.superlink.seconds(), self.clock() - self._answered) > HANGS:
-                said.append(f"the SuperLink has not answered for {HANGS:g} s; it is started again")
+                messages.append(f"the SuperLink has not answered for {HANGS:g} s; it is started again")
                 self.link.superlink.end()
             yield "the SuperLink starts" if self.link.superlink.seconds() <= STARTS else str(error)
         except (ControlError, ConfigError, OSError) as error:

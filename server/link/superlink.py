@@ -53,8 +53,8 @@ def open_link(folder: Path) -> Link:
     home.mkdir(mode=0o700, exist_ok=True)
     os.environ |= no_proxy_here()  # for our own calls too
     environment = _environment(files)
-    words = (nginx, "-c", str(files.nginx), "-p", str(home), "-e", "stderr")
-    proxy = Program("nginx", words, home, environment, other_logs=[home / ACCESS_LOG])
+    arguments = (nginx, "-c", str(files.nginx), "-p", str(home), "-e", "stderr")
+    proxy = Program("nginx", arguments, home, environment, other_logs=[home / ACCESS_LOG])
     superlink = Program("superlink", (), home, environment)
     for program in (proxy, superlink):
         program.end_older()

@@ -36,23 +36,23 @@ def provision(file: Path, into: Path | None = None, now: datetime | None = None)
     now = now or datetime.now(UTC)
     federation = read_federation(file)
     folder = into or _folder_of(file, federation.name)
-    authority, said = _authority(folder, federation, now)
+    authority, messages = _authority(folder, federation, now)
     files = FederationFolder(folder)
-    said += _server_certificates(folder, federation, authority, now)
+    messages += _server_certificates(folder, federation, authority, now)
     # After them: without ca.key there may be none for the new names, and `start` takes no others.
     write_bytes(files.settings, file.read_bytes())
     code, before = build_code(), _kit_hashes(folder)
     write_bytes(files.code, code)
     done = [_kit(folder, federation, site, authority, code, now) for site in federation.sites]
     kits = _kit_hashes(folder)
-    said += [f"{each}; hash {spoken(kits[site])}" for each, site in zip(done, federation.sites, strict=True)]
+    messages += [f"{each}; hash {spoken(kits[site])}" for each, site in zip(done, federation.sites, strict=True)]
     for site in sorted(path.name for path in files.sites.glob("*") if path.name not in federation.sites):
         expel = command_line("gliofed-server", "expel", site, "--folder", folder)
-        said.append(f"sites/{site}: no longer in {files.settings.name}; to shut it out, run {expel}")
+        messages.append(f"sites/{site}: no longer in {files.settings.name}; to shut it out, run {expel}")
     replaced = {site: sha256 for site, sha256 in before.items() if kits.get(site) != sha256}
     about = {"code_sha256": hashlib.sha256(code).hexdigest(), "kits": kits, "replaced": replaced}
-    note_act(folder, "provisioned", **about, done=said)
-    return said + ending_soon(folder, now)
+    note_act(folder, "provisioned", **about, done=messages)
+    return messages + ending_soon(folder, now)
 
 
 def renew(folder: Path, now: datetime | None = None) -> list[str]:
@@ -61,9 +61,9 @@ def renew(folder: Path, now: datetime | None = None) -> list[str]:
     authority = load_authority(folder)
     if authority is None:
         raise ConfigError(f"{folder}/ca: missing; restore it from a copy")
-    said = _server_certificates(folder, federation, authority, now or datetime.now(UTC), reason="as asked")
-    note_act(folder, "renewed", done=said)
-    return said
+    messages = _server_certificates(folder, federation, authority, now or datetime.now(UTC), reason="as asked")
+    note_act(folder, "renewed", done=messages)
+    return messages
 
 
 def _folder_of(file: Path, name: str) -> Path:
@@ -89,14 +89,16 @@ def _authority(folder: Path, federation: FederationConfig, now: datetime) -> tup
 def _server_certificates(
     folder: Path, federation: FederationConfig, authority: Authority, now: datetime, reason: str | None = None
 ) -> list[str]:
-    said = []
+    messages = []
     for name, hosts in (("server", federation.hosts), ("link", LINK_NAMES)):
         path = FederationFolder(folder).certificate(name)
         why = reason or stale(path, authority, hosts, now)
         if why:
             write_certificate(path, authority, hosts, federation.days, now)
-        said.append(f"server/{name}.crt: made for {', '.join(hosts)} ({why})" if why else f"server/{name}.crt: kept")
-    return said
+        messages.append(
+            f"server/{name}.crt: made for {', '.join(hosts)} ({why})" if why else f"server/{name}.crt: kept"
+        )
+    return messages
 
 
 def _kit_hashes(folder: Path) -> dict[str, str]:

@@ -205,9 +205,9 @@ def _found(found: Iterable[tuple[Folder, Case]]) -> Found:
 def _grades_2020(root: Folder) -> dict[str, Grade]:
     """Grade by BraTS 2020 id, from the columns Grade and BraTS_2020_subject_ID of name_mapping.csv."""
     path, grades = root.path / "name_mapping.csv", dict[str, Grade]()
-    words = {word: as_grade(word) for word in get_args(Grade)}
+    grades_of = {word: as_grade(word) for word in get_args(Grade)}
     for _, row in read_table(path) if path.name in root.files else ():
-        name, grade = row.get("BraTS_2020_subject_ID"), words.get(row.get("Grade", "").upper())
+        name, grade = row.get("BraTS_2020_subject_ID"), grades_of.get(row.get("Grade", "").upper())
         if name and grade and grades.setdefault(name, grade) != grade:
             raise DataError("unreadable", f"{path}: {name} is both HGG and LGG; leave the right line")
     return grades

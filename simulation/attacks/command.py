@@ -28,10 +28,10 @@ BESIDE = ("attack", "run", "out", "device", "threads", "attacks")
 """Settings that an attack has; the others are the run's own."""
 
 
-def attack(values: Mapping[str, Any], words: Sequence[str]) -> Path:
+def attack(values: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     """Attack the runs that the composed `values` name, print the table, and return the folder of the results.
 
-    `words` are what the user gave: a word that the attack would not heed is refused. Raises ConfigError or DataError.
+    `overrides` are what the user gave: one that the attack would not heed is refused. Raises ConfigError or DataError.
     """
     name = values["attack"]
     if name is None:
@@ -40,7 +40,7 @@ def attack(values: Mapping[str, Any], words: Sequence[str]) -> Path:
         raise ConfigError(f"attack={name}: unknown; known are {', '.join(ATTACKS)}")
     if values["run"] is None:
         raise ConfigError(f"attack={name}: needs run=DIR, the folder of a finished run")
-    if others := [word for word in words if word.split("=")[0].split(".")[0] not in BESIDE]:
+    if others := [word for word in overrides if word.split("=")[0].split(".")[0] not in BESIDE]:
         raise ConfigError(f"attack={name}: the run keeps its settings; drop {others[0]}")
     if not isinstance(values["attacks"], Mapping):
         raise ConfigError(f"attacks={values['attacks']}: must be a group of settings; see gliofed-simulate --help")

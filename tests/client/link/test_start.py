@@ -35,7 +35,7 @@ def test_a_full_disk_is_said_once_and_ends_nothing(
 ) -> None:
     looks = iter([OSError(28, "No space left on device", "state.json")] * 3 + [KeyboardInterrupt()])
     monkeypatch.setattr(gliofed.client.link.start, "STEP", 0.0)
-    monkeypatch.setattr(Node, "tend", lambda self: (_ for _ in ()).throw(next(looks)))
+    monkeypatch.setattr(Node, "supervise", lambda self: (_ for _ in ()).throw(next(looks)))
     with pytest.raises(KeyboardInterrupt):
         gliofed.client.link.start._keep(Node(tmp_path, KIT, supernode(tmp_path)), threading.Event())
     assert capsys.readouterr().out.count("state.json: No space left on device; make room") == 1

@@ -70,14 +70,14 @@ def test_runs_take_turns_in_the_order_in_which_they_are_wanted(make: Callable[[s
     later, first = make("a"), make("b")
     later.want("run", datetime.now(UTC) + timedelta(seconds=1))
     it, flower, _ = runner(study)
-    it.tend(MEMBERS)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
+    it.supervise(MEMBERS)
     assert [announced(study, config["submission"]) for config in flower.started] == [first]
     assert json.loads((first.folder / "nodes.json").read_text()) == {"7": "a"}
     assert (first.state(), later.state()) == (("running", None), ("waiting", None))
     write(first, {"event": "start"}, END)
     flower.going.clear()
-    assert it.tend(MEMBERS) == ["run b: done", "run a: submitted"]
+    assert it.supervise(MEMBERS) == ["run b: done", "run a: submitted"]
     assert first.state() == ("done", None)
 
 
@@ -85,7 +85,7 @@ def test_flower_is_told_neither_the_folder_nor_the_name_of_a_run(make: Callable[
     """It shows every hospital what a run is started with."""
     make("first-in-human")
     it, flower, _ = runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     ((key, told),) = flower.started[0].items()
     assert key == "submission" and re.fullmatch("[0-9a-f]{32}", told)
     assert f'{key} = ""' in gliofed.shared.code.PYPROJECT  # Flower takes no other key
@@ -105,17 +105,19 @@ def test_a_server_whose_run_was_submitted_again_does_not_find_it(make: Callable[
 
 def test_a_site_that_is_admitted_meanwhile_is_known_to_the_run(make: Callable[[str], Run], study: Path) -> None:
     run, (it, _, _) = make("one"), runner(study)
-    it.tend(MEMBERS)
-    it.tend({**MEMBERS, "b": Member(node=9, online=True, seen=None)})
+    it.supervise(MEMBERS)
+    it.supervise({**MEMBERS, "b": Member(node=9, online=True, seen=None)})
     assert json.loads((run.folder / "nodes.json").read_text()) == {"7": "a", "9": "b"}
 
 
 def test_the_agreed_numbers_of_patients_are_the_runs_too(make: Callable[[str], Run], study: Path) -> None:
     """A number that is agreed anew holds from the next round on."""
     run, (it, _, _) = make("one"), runner(study)
-    it.tend({"a": Member(node=7, online=True, seen=None, patients=40), "b": Member(node=8, online=True, seen=None)})
+    it.supervise(
+        {"a": Member(node=7, online=True, seen=None, patients=40), "b": Member(node=8, online=True, seen=None)}
+    )
     assert json.loads((run.folder / "agreed.json").read_text()) == {"a": 40}
-    it.tend({"a": Member(node=7, online=True, seen=None, patients=50)})
+    it.supervise({"a": Member(node=7, online=True, seen=None, patients=50)})
     assert _agreed(run.folder / "agreed.json") == {"a": 50}
 
 
@@ -124,18 +126,18 @@ def test_a_run_whose_server_died_is_submitted_again_after_growing_pauses(
 ) -> None:
     run, (it, flower, clock) = make("one"), runner(study)
     for pause in PAUSES[:3]:
-        it.tend(MEMBERS)
+        it.supervise(MEMBERS)
         submitted = len(flower.started)
         flower.going.clear()
-        said = it.tend(MEMBERS)
+        said = it.supervise(MEMBERS)
         # It has no log of its own, for it ended before it could say a word.
         assert said == [f"run one: its server ended, see {study}/link/superlink.log; again in {pause} s"]
         clock.now += pause - 0.1
-        it.tend(MEMBERS)
+        it.supervise(MEMBERS)
         assert len(flower.started) == submitted
         assert run.state() == ("waiting", None)
         clock.now += 0.2
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert len(flower.started) == 4
 
 
@@ -143,13 +145,13 @@ def test_a_run_keeps_its_code_whatever_is_provisioned(make: Callable[[str], Run]
     """Hospitals approved what it began with; other code would train another model, or none."""
     make("one")
     it, flower, clock = runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     (study / "code.fab").write_bytes(b"newer")
     for _ in range(2):  # its server ends, and so does the SuperLink
         it.forget()
-        it.tend(MEMBERS)
+        it.supervise(MEMBERS)
         clock.now += 100
-        it.tend(MEMBERS)
+        it.supervise(MEMBERS)
     assert flower.codes == [b"code"] * 3
 
 
@@ -163,7 +165,7 @@ def test_a_run_whose_code_is_lost_takes_no_other_and_lets_the_next_one_pass(
     else:
         (first.folder / "code.fab").write_bytes(b"other")
     it, flower, _ = runner(study)
-    assert it.tend(MEMBERS) == ["run b: submitted"]
+    assert it.supervise(MEMBERS) == ["run b: submitted"]
     (trouble,) = it.troubles
     assert f"{first.folder}/code.fab" in trouble and "restore it from a copy" in trouble
     assert (first.state()[0], second.state()[0], flower.codes) == ("waiting", "running", [b"code"])
@@ -175,7 +177,7 @@ def test_a_run_of_an_older_version_which_kept_no_code_is_not_run(make: Callable[
     saved = json.loads((run.folder / "run.json").read_text())
     del saved["code_sha256"]
     (run.folder / "run.json").write_text(json.dumps(saved))
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     (trouble,) = it.troubles
     assert f"{run.folder}/run.json: of an older version" in trouble and "gliofed-server stop one" in trouble
     assert flower.codes == []
@@ -187,7 +189,7 @@ def test_a_run_is_given_up_after_ten_submissions_without_a_new_round(make: Calla
     for number in range(40):
         if number == 10:
             write(run, {"event": "start"}, ROUND)
-        it.tend(MEMBERS)
+        it.supervise(MEMBERS)
         flower.going.clear()
         clock.now += 100
     state, reason = run.state()
@@ -196,39 +198,39 @@ def test_a_run_is_given_up_after_ten_submissions_without_a_new_round(make: Calla
     assert reason is not None
     assert "gliofed-server run federation=" in reason and "resume=one" in reason
     run.want("run")
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert run.state() == ("running", None)
 
 
 def test_a_run_that_is_stopped_can_go_on(make: Callable[[str], Run], study: Path) -> None:
     run, (it, flower, _) = make("one"), runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     run.want("stop")
     assert run.state() == ("running", None)  # until it has ended
-    it.tend(MEMBERS)
-    assert it.tend(MEMBERS) == ["run one: stopped"]
+    it.supervise(MEMBERS)
+    assert it.supervise(MEMBERS) == ["run one: stopped"]
     assert flower.going == {}
     assert run.state() == ("stopped", None)
-    assert it.tend(MEMBERS) == []
+    assert it.supervise(MEMBERS) == []
     run.want("run")
-    assert it.tend(MEMBERS) == ["run one: submitted"]
+    assert it.supervise(MEMBERS) == ["run one: submitted"]
 
 
 def test_a_failed_run_is_tried_again_only_when_it_is_wanted(make: Callable[[str], Run], study: Path) -> None:
     """For want of sites, say; the old end is still in its history."""
     run, (it, flower, _) = make("one"), runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     write(run, {"event": "start"}, FAILED)
     flower.going.clear()
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert run.state() == ("failed", FAILED["reason"])
     assert len(flower.started) == 1
     run.want("run")
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert run.state() == ("running", None)
     write(run, {"event": "resume"}, FAILED)
     flower.going.clear()
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert run.state() == ("failed", FAILED["reason"])
 
 
@@ -236,7 +238,7 @@ def test_a_run_that_ended_stays_ended_whatever_is_wanted(make: Callable[[str], R
     run, (it, flower, _) = make("one"), runner(study)
     write(run, {"event": "start"}, END)
     run.want("run")
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert flower.started == []
     assert run.state() == ("done", None)
 
@@ -244,12 +246,12 @@ def test_a_run_that_ended_stays_ended_whatever_is_wanted(make: Callable[[str], R
 def test_a_run_whose_budget_is_spent_has_ended_with_a_reason(make: Callable[[str], Run], study: Path) -> None:
     """It is not done, and no word can let it go on."""
     run, (it, flower, _) = make("one"), runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     write(run, {"event": "start"}, ROUND, {"event": "end", "status": "incomplete", "reason": "round 2: spent"})
     flower.going.clear()
-    assert it.tend(MEMBERS) == ["run one: incomplete: round 2: spent"]
+    assert it.supervise(MEMBERS) == ["run one: incomplete: round 2: spent"]
     run.want("run")
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert len(flower.started) == 1
     assert run.state() == ("incomplete", "round 2: spent")
 
@@ -258,21 +260,21 @@ def test_what_a_superlink_that_is_new_remembers_is_stopped(make: Callable[[str],
     """Flower waits a minute before it gives a dead server up; and the next one would find the folder's log held."""
     make("one")
     it, flower, clock = runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     it.forget()
     assert flower.going == {}
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     clock.now += 100
-    assert it.tend(MEMBERS) == ["run one: submitted"]
+    assert it.supervise(MEMBERS) == ["run one: submitted"]
 
 
 def test_a_run_that_nobody_noted_is_stopped(make: Callable[[str], Run], study: Path) -> None:
     """Else its server would hold the run's log, and the one that is noted would fail ten times."""
     run, (it, flower, _) = make("one"), runner(study)
     flower.going[99] = "running"  # as where the answer to a submission was lost
-    assert it.tend(MEMBERS) == []
+    assert it.supervise(MEMBERS) == []
     assert flower.going == {}
-    assert it.tend(MEMBERS) == ["run one: submitted"]
+    assert it.supervise(MEMBERS) == ["run one: submitted"]
     assert run.submission().flower in flower.going
 
 
@@ -285,9 +287,9 @@ def test_no_server_starts_that_cannot_be_noted(
         full.setattr(gliofed.server.link.runs, "write_json", disk_full)
         for _ in range(2):
             with pytest.raises(OSError, match="No space left"):
-                it.tend(MEMBERS)
+                it.supervise(MEMBERS)
     assert flower.started == []
-    assert it.tend(MEMBERS) == ["run one: submitted"]
+    assert it.supervise(MEMBERS) == ["run one: submitted"]
 
 
 def disk_full(path: Path, value: object) -> None:
@@ -300,11 +302,11 @@ def test_a_full_disk_uses_no_tries_up(make: Callable[[str], Run], study: Path, m
     with monkeypatch.context() as full:
         full.setattr(gliofed.server.link.runner, "SPARE", 2**80)
         for _ in range(2 * MOST_TRIES):
-            assert it.tend(MEMBERS) == []
+            assert it.supervise(MEMBERS) == []
             clock.now += 100
         assert len(it.troubles) == 1 and "GiB is free" in it.troubles[0]
     assert (flower.started, run.state()) == ([], ("waiting", None))
-    assert it.tend(MEMBERS) == ["run one: submitted"]
+    assert it.supervise(MEMBERS) == ["run one: submitted"]
     assert it.troubles == []
 
 
@@ -314,7 +316,7 @@ def test_code_that_flower_has_unpacked_before_is_not_trusted(make: Callable[[str
     half.mkdir(parents=True)
     make("one")
     it, _, _ = runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert not half.exists()
 
 
@@ -323,16 +325,16 @@ def test_a_run_whose_file_cannot_be_read_is_not_stopped(make: Callable[[str], Ru
     """Flower's run is nobody's then, as far as can be told; it was stopped while somebody restored the file."""
     run, other = make("one"), make("two")
     it, flower, _ = runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     path = run.folder / file.removesuffix(", away")
     whole, going = path.read_text(), flower.unfinished()
     if file.endswith("away"):
         path.unlink()
     else:
         path.write_text("{half\n")
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     path.write_text(whole)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert flower.going == going
     assert (run.state(), other.state()) == (("running", None), ("waiting", None))
 
@@ -341,15 +343,15 @@ def test_a_run_whose_file_cannot_be_read_is_not_stopped(make: Callable[[str], Ru
 def test_a_damaged_file_stops_its_own_run_alone(make: Callable[[str], Run], study: Path, file: str) -> None:
     damaged, whole = make("a"), make("b")
     it, flower, _ = runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     (damaged.folder / file).write_text("{half\n")
-    said = it.tend(MEMBERS)
+    said = it.supervise(MEMBERS)
     if file in ("nodes.json", "agreed.json"):  # `start` knows what belongs there
         assert json.loads((damaged.folder / file).read_text()) == ({"7": "a"} if file == "nodes.json" else {"a": 40})
         return
     assert len(it.troubles) == 1 and f"a/{file}" in it.troubles[0]
     flower.going.clear()  # the server of the damaged one ends over it
-    said += it.tend(MEMBERS) + it.tend(MEMBERS)
+    said += it.supervise(MEMBERS) + it.supervise(MEMBERS)
     assert said.count("run b: submitted") == 1
     assert whole.state() == ("running", None)
 
@@ -359,11 +361,11 @@ def test_a_damaged_checkpoint_uses_no_tries_up(make: Callable[[str], Run], study
     damaged, whole = make("a"), make("b")
     write_json(damaged.folder / "checkpoints/round-0001/state.json", {})
     it, _, _ = runner(study)
-    assert it.tend(MEMBERS) == ["run b: submitted"]
+    assert it.supervise(MEMBERS) == ["run b: submitted"]
     assert "round-0001: damaged" in it.troubles[0] and "remove this folder" in it.troubles[0]
     assert (damaged.submission().tries, whole.state()) == (0, ("running", None))
     shutil.rmtree(damaged.folder / "checkpoints")
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert it.troubles == []
 
 
@@ -372,12 +374,12 @@ def test_how_long_a_run_waits_for_its_server_is_known(make: Callable[[str], Run]
     make("one")
     it, flower, clock = runner(study)
     flower.word = "pending"
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert it.pending() == 0
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     clock.now += 50
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert it.pending() == 50
     flower.going[1] = "running"
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert it.pending() == 0
