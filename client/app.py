@@ -20,6 +20,7 @@ from gliofed.client.round.policy import OF_NO_PATIENT, DeclinedError, counts_lea
 from gliofed.shared.messages import CODES, MessageError, Reply, Request, leaving
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.terminal import plain
+from gliofed.shared.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from gliofed.client.round.judge import Admitted
@@ -137,10 +138,10 @@ def _undisclosed(reply: Reply) -> Reply:
 def _log(work: Path) -> Iterator[None]:
     """Write what this thread logs to the site's own log: in a simulation other sites run beside it."""
     work.mkdir(parents=True, exist_ok=True)
-    thread, file = threading.get_ident(), work / "site.log"
+    thread, file = threading.get_ident(), WorkFolder(work).log
     with suppress(OSError):  # there is none yet
         if file.stat().st_size > LONGEST_LOG:
-            file.replace(work / "site.old.log")
+            file.replace(WorkFolder(work).old_log)
     handler = logging.FileHandler(file, delay=True)
     handler.setFormatter(_OneLine())
     handler.addFilter(lambda record: record.thread == thread)

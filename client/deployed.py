@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.app import Context
 
 from gliofed.client.app import make_client_app
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.site_file import read_site
 from gliofed.client.round.audit import SiteKeys
 from gliofed.shared.keys import read_authority
@@ -21,8 +22,8 @@ def _site(context: Context) -> SiteConfig:
 
 def _keys(context: Context) -> SiteKeys:
     """Read the hospital's own key, and the certificate by which it knows the server."""
-    folder = Path(str(context.node_config["folder"]))
-    ca, path = folder / "ca.crt", folder / "site.key"
+    folder = HospitalFolder(Path(str(context.node_config["folder"])))
+    ca, path = folder.authority, folder.key
     key = load_ssh_private_key(path.read_bytes(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConfigError(f"{path}: no private key as join makes it; restore it from a copy")

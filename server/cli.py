@@ -122,8 +122,8 @@ def _provisioning(given: argparse.Namespace) -> list[str]:
     stated = "no number of patients" if request.patients is None else f"at most {quantity(request.patients, 'patient')}"
     kit = "without naming its kit" if request.kit_sha256 is None else f"with the kit {spoken(request.kit_sha256)}"
     print(f"{request.site} states {stated}, and joined {kit}")
-    told = given.fingerprint or _ask_fingerprint()
-    admitted = admit(given.request, given.folder, told, given.replace, patients=given.patients)
+    fingerprint = given.fingerprint or _ask_fingerprint()
+    admitted = admit(given.request, given.folder, fingerprint, given.replace, patients=given.patients)
     return admitted + ending_soon(given.folder)
 
 
@@ -148,9 +148,10 @@ def _report(run: Path, metric: str | None, as_json: bool) -> None:
     from gliofed.server.report.table import results_table
     from gliofed.server.round.history import History
     from gliofed.shared.parse import ConfigError
+    from gliofed.shared.run_folder import RunFolder
     from gliofed.shared.tasks import TASKS
 
-    path = run / "history.jsonl"
+    path = RunFolder(run).history
     if not path.exists():
         raise ConfigError(f"{run}: no history.jsonl there, so no run; give a run's folder")
     events = History(path).events()

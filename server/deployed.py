@@ -12,7 +12,7 @@ import httpx
 from flwr.app import Context
 
 from gliofed.server.app import make_server_app
-from gliofed.server.link.runs import AGREED, FEDERATION, NODES, announced
+from gliofed.server.link.runs import FEDERATION, announced
 from gliofed.server.round.asking import Federation
 from gliofed.server.round.run_keys import open_keys
 from gliofed.shared.config import RunConfig
@@ -23,14 +23,14 @@ def _federation(context: Context) -> Federation:
     """Read the run that was submitted under the id in Flower's run config; a run that is there goes on."""
     folder = Path(os.environ[FEDERATION])
     run = announced(folder, str(context.run_config["submission"]))
-    _say_into(run.log)
+    _say_into(run.files.log)
     logging.getLogger("flwr").addFilter(_in_a_sentence)
     threading.excepthook = _thread_ended
     saved = run.saved()
     config = parse(RunConfig, saved["run"])
     if config.hash != saved["config_hash"]:
         raise ConfigError(f"{run.folder}: run.json was changed since the run began; put it back from a copy")
-    names, agreed = partial(_names, run.folder / NODES), partial(_agreed, run.folder / AGREED)
+    names, agreed = partial(_names, run.files.nodes), partial(_agreed, run.files.agreed)
     run_id, keys = saved["run_id"], open_keys(folder)
     return Federation(config=config, out=run.folder, run_id=run_id, names=names, agreed=agreed, lossy=True, keys=keys)
 

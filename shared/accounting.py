@@ -51,6 +51,9 @@ def default_delta(exact: int | None) -> float:
     """1 / (10 N) where the exact number N may be told: at 1 / N a release that gives one away would be in the bound.
 
     Else a constant, since delta shows in the noise: as much for a thousand patients.
+
+    >>> default_delta(50), default_delta(None)
+    (0.002, 0.0001)
     """
     return 1e-4 if exact is None else 1 / (10 * exact)
 
@@ -62,6 +65,9 @@ def noise_for(
     """Smallest noise multiplier at which `steps` steps at sampling `rate`, and `also`, spend at most `epsilon` (RDP).
 
     Raises ValueError where no noise is enough, since `also` alone spends it.
+
+    >>> round(noise_for(8.0, 1e-4, rate=0.1, steps=100), 2)
+    0.92
     """
 
     def spends(sigma: float, orders: tuple[float, ...] = ORDERS) -> tuple[float, float]:

@@ -126,19 +126,21 @@ def _replies(names: set[str], site: Chain, server: Chain) -> tuple[int, int]:
         if not place:  # unknown, or the root, which is no line
             raise ConfigError(f"{server.file}: line {number} notes a line that {site.file} does not have")
         receipt = receipts[place - 1]
-        if receipt["event"] != "receipt" or any(event.get(key, told) != told for key, told in _told(receipt).items()):
+        if receipt["event"] != "receipt" or any(
+            event.get(key, value) != value for key, value in _reported(receipt).items()
+        ):
             raise ConfigError(f"{server.file}: line {number} is not the reply of line {place} of {site.file}")
     return replies, bare
 
 
-def _told(receipt: Event) -> Event:
+def _reported(receipt: Event) -> Event:
     """What the server's line of the same reply must say as well."""
     update = next(record for record in receipt["records"] if record.get("name") == "update/bytes")
-    told = {key: receipt[key] for key in ("site", "status", "code", "patients")}
+    reported = {key: receipt[key] for key in ("site", "status", "code", "patients")}
     if receipt["round"] is not None:  # else the request could not be read
-        told |= {key: receipt[key] for key in ("kind", "round")}
+        reported |= {key: receipt[key] for key in ("kind", "round")}
     left = {"records": records_sha256(receipt["records"])}  # earlier versions of the server do not note it
-    return told | left | {"bytes": update["bytes"], "sha256": update["sha256"]}
+    return reported | left | {"bytes": update["bytes"], "sha256": update["sha256"]}
 
 
 def _requests(names: set[str], asked: Iterable[tuple[int, Event]], site: Chain, server: Chain) -> int:

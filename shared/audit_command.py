@@ -1,6 +1,5 @@
 """What the `audit` commands of both ends have in common."""
 
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -9,11 +8,11 @@ from gliofed.shared.chain import REDACTED, Chain, begun, redact
 from gliofed.shared.files import absolute
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.signatures import Trust, What, check_signatures
-from gliofed.shared.terminal import plain
+from gliofed.shared.terminal import WRONG_USE, plain, tell
 from gliofed.shared.wording import quantity
 
-FAILED, WRONG_USE = 1, 2
-"""Exit statuses: a line does not hold; there is no log."""
+FAILED = 1
+"""Exit status: a line does not hold; WRONG_USE: there is no log."""
 
 
 class NoLogError(Exception):
@@ -49,7 +48,7 @@ def audit_status(program: str, work: Callable[[], Iterable[str]]) -> int:
 
 
 def _wrong(program: str, sentence: str, status: int) -> int:
-    print(f"{program}: {plain(sentence)}", file=sys.stderr)
+    tell(program, sentence)
     return status
 
 

@@ -9,12 +9,10 @@ Each line has a random salt, without which a short line could be guessed from it
 have none; their hash is that of the line itself, and they cannot be redacted.
 """
 
-import fcntl
 import hashlib
 import json
 import re
 import secrets
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,19 +21,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from gliofed.shared.files import append_line, write_bytes, write_json
+from gliofed.shared.locks import is_locked, lock_file
 from gliofed.shared.parse import ConfigError
-from gliofed.shared.terminal import UserError
 from gliofed.shared.wording import quantity
 
-POLL = 0.01  # seconds between two tries of a lock
+LOCK = ".lock"
 REDACTED = "redacted"
 """The event of a line that was redacted."""
 _SALTED = re.compile(r'(\{"before": "[0-9a-f]{64}", )("salt": "[0-9a-f]{32}", .*\})')
 _REST = re.compile(r'\{"before": "[0-9a-f]{64}", "rest": "[0-9a-f]{64}"\}')
-
-
-class BusyError(UserError):
-    """Another process or thread holds the log."""
 
 
 @dataclass
@@ -104,30 +98,13 @@ def hold_chain(file: Path, wait: float = 0.0) -> Iterator[Chain]:
 
 
 def lock(folder: Path, wait: float = 0.0) -> IO[str]:
-    """Take the lock of a log's folder, which a killed process gives back; close it in the end. Raises BusyError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file, end = (folder / ".lock").open("w"), time.monotonic() + wait
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                file.close()
-                raise BusyError(f"{folder}: another run holds this log; wait until it ends") from None
-            time.sleep(POLL)
+    """Take the lock of a log's folder; close it in the end. Raises BusyError."""
+    return lock_file(folder / LOCK, f"{folder}: another run holds this log; wait until it ends", wait=wait)
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process holds the lock of a log's folder. To ask takes it for a moment: who wants it waits a little."""
-    try:
-        with (folder / ".lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    """Whether a process holds the lock of a log's folder."""
+    return is_locked(folder / LOCK)
 
 
 def begun(file: Path) -> bool:

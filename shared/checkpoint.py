@@ -15,7 +15,7 @@ from gliofed.shared.files import new_folder, write_bytes, write_json
 from gliofed.shared.parse import ConfigError
 
 KEEP = 2  # the newest, and the one before it for a person to go back to
-GROUPS = ("model", "optimizer")
+GROUPS, STATE = ("model", "optimizer"), "state.json"
 """Of tensors; each is a file of a checkpoint."""
 
 
@@ -25,7 +25,7 @@ def save_checkpoint(root: Path, number: int, tensors: Mapping[str, Mapping[str, 
         for group, named in tensors.items():
             data = save({name: tensor.contiguous() for name, tensor in named.items()})
             write_bytes(folder / f"{group}.safetensors", data)
-        write_json(folder / "state.json", state)
+        write_json(folder / STATE, state)
     for old in _found(root)[:-KEEP]:
         rmtree(old)
 
@@ -40,7 +40,7 @@ def load_checkpoint(root: Path) -> tuple[dict[str, dict[str, Tensor]], Any] | No
     if not found:
         return None
     with _sound(found[-1]):
-        state = json.loads((found[-1] / "state.json").read_text())
+        state = json.loads((found[-1] / STATE).read_text())
         tensors = {group: load((found[-1] / f"{group}.safetensors").read_bytes()) for group in GROUPS}
     return tensors, state
 
@@ -49,7 +49,7 @@ def check_checkpoint(root: Path) -> None:
     """Raise `load_checkpoint`'s ConfigError where it would, without reading the tensors: their header and length."""
     for folder in _found(root)[-1:]:
         with _sound(folder):
-            json.loads((folder / "state.json").read_text())
+            json.loads((folder / STATE).read_text())
             for group in GROUPS:
                 with safe_open(folder / f"{group}.safetensors", "numpy"):
                     pass

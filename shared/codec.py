@@ -1,15 +1,15 @@
-"""An update as bytes: named tensors in one safetensors file, as fp32, fp16 or int8."""
+"""An update as bytes: named tensors in one safetensors file, coded as `gliofed.shared.codecs` says."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from gliofed.shared.codecs import CODECS
 from gliofed.shared.wording import quantity
 
 LONGEST_HEADER = 2**18
@@ -73,28 +73,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(weights), strict=False)
 
 
-def _plain(dtype: torch.dtype) -> Callable[[Tensor], tuple[Tensor, float]]:
-    return lambda tensor: (tensor.to(dtype), 1.0)
-
-
-def _int8(tensor: Tensor) -> tuple[Tensor, float]:
-    """Symmetric, one scale a tensor: the error of a value is at most half a 127th of the largest."""
-    scale = tensor.abs().max().item() / 127 if tensor.numel() else 0.0
-    if not 0 < scale < float("inf"):  # all zero, or not finite: the scale alone says it
-        return torch.zeros_like(tensor, dtype=torch.int8), scale
-    return (tensor / scale).round().clamp(-127, 127).to(torch.int8), scale
-
-
-CODECS: dict[str, tuple[torch.dtype, Callable[[Tensor], tuple[Tensor, float]]]] = {
-    "fp32": (torch.float32, _plain(torch.float32)),
-    "fp16": (torch.float16, _plain(torch.float16)),
-    "int8": (torch.int8, _int8),
-}
-
-
 def encode(update: Mapping[str, Tensor], codec: str) -> bytes:
     """Code an update. fp16 turns what is beyond 65504 into infinity, which the server's gate refuses."""
-    coded = {name: CODECS[codec][1](tensor.detach().cpu().float()) for name, tensor in update.items()}
+    coded = {name: CODECS[codec].encode(tensor.detach().cpu().float()) for name, tensor in update.items()}
     header = {"codec": codec, "scales": json.dumps({name: scale for name, (_, scale) in coded.items()})}
     data: bytes = save({name: tensor.contiguous() for name, (tensor, _) in coded.items()}, header)
     return data
@@ -122,7 +103,7 @@ class CodedUpdate:
             raise CodecError(f"no coded update: {type(error).__name__}") from None
         if header.get("codec") != codec:
             raise CodecError(f"coded as {header.get('codec')!r:.20}, not {codec!r}")
-        self._dtype = CODECS[codec][0]
+        self._codec = CODECS[codec]
         self.names: list[str] = sorted(self._file.keys())
         if self.names != sorted(self._scales):
             raise CodecError("the scales are not of the tensors")
@@ -139,11 +120,6 @@ class CodedUpdate:
         return self._decoded(name, self._file.get_tensor(name).reshape(-1)[start:stop])
 
     def _decoded(self, name: str, tensor: Tensor) -> Tensor:
-        if tensor.dtype != self._dtype:
-            raise CodecError(f"{name}: {tensor.dtype}, not {self._dtype}")
-        scale = self._scales[name]
-        if self._dtype != torch.int8:
-            return tensor.float()
-        if not 0 <= scale < float("inf"):  # what was coded was not finite
-            return torch.full(tensor.shape, float("nan"))
-        return tensor.float() * scale
+        if str(tensor.dtype) != (wanted := f"torch.{self._codec.dtype}"):
+            raise CodecError(f"{name}: {tensor.dtype}, not {wanted}")
+        return self._codec.decode(tensor, self._scales[name])

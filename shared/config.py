@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import FailFast, Field
 
-from gliofed.shared.parse import Fraction, Name, Names, PositiveFloat, Seconds, Seed, SiteName, Strict
+from gliofed.shared.codecs import CODECS
+from gliofed.shared.mechanisms import MECHANISMS
+from gliofed.shared.parse import Fraction, Name, Names, PositiveFloat, Seconds, Seed, SiteName, Strict, key_of
 from gliofed.shared.tasks import TASKS, TaskName
 
 Edge = Annotated[int, Field(gt=0, le=1024)]
@@ -19,6 +21,15 @@ MOST_ROUNDS = 1_000_000
 SMALLEST_VOXEL = 0.05
 """mm3. A scan of 240 x 240 x 240 mm then has 280 million voxels."""
 
+PRESETS: dict[str, tuple[int, ...]] = {
+    "demo": (8, 16, 32),
+    "tiny": (8, 16, 32, 64),
+    "small": (16, 32, 64, 128),
+    "base": (32, 64, 128, 256),
+    "full": (64, 128, 256, 512),
+}
+"""Channels of each level of a model, finest first."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Strict):
@@ -26,8 +37,8 @@ class ModelConfig(Strict):
 
     name: Name
     """A key of `gliofed.shared.models.MODELS`."""
-    preset: Literal["demo", "tiny", "small", "base", "full"]
-    """First width 8, 8, 16, 32, 64."""
+    preset: Annotated[str, key_of(PRESETS)]
+    """Widths: a key of PRESETS."""
     layers: Annotated[int, Field(gt=0, le=16)] | None = None
     """ConvLSTM layers of clstm_unet3d. None, here and below: the model's own choice."""
     light: bool | None = None
@@ -38,8 +49,8 @@ class ModelConfig(Strict):
     """Refinements of lstm_unet; may be changed after training."""
     stop_when_stable: bool | None = None
     """lstm_unet refines no further, in evaluation, when the mask no longer changes."""
-    encoder: Literal["cnn1", "cnn2", "cnn3"] | None = None
-    """Of cnn_lstm: baseline, with global pooling, with squeeze and excitation."""
+    encoder: Name | None = None
+    """Of cnn_lstm: a key of `gliofed.shared.models.cnn_lstm.ENCODERS`."""
     as_published: bool | None = None
     """cnn_lstm as its document has it: BatchNorm, the last block normalised, plain average pooling."""
 
@@ -189,7 +200,7 @@ class StrategyConfig(Strict):
 class PrivacyConfig(Strict):
     """Differential privacy: how little may be told from what a site sends, or from the model."""
 
-    mechanism: Literal["none", "dp_sgd", "local_update", "central"] = "none"
+    mechanism: Annotated[str, key_of(MECHANISMS)] = "none"
     """dp_sgd: every local step is private, for each patient with all visits and patches (Abadi et al. 2016,
     arXiv:1607.00133), and one of plain SGD; the settings below replace train.batch, lr, clip and weight_decay.
     local_update: a site trains as ever, clips its whole update and adds noise before it leaves. central: the server
@@ -227,7 +238,7 @@ class RunConfig(Strict):
     task: TaskName
     """A key of `gliofed.shared.tasks.TASKS`."""
     rounds: Annotated[int, Field(gt=0, le=MOST_ROUNDS)]
-    codec: Literal["fp32", "fp16", "int8"]
+    codec: Annotated[str, key_of(CODECS)]
     """How a site's update travels."""
     model: ModelConfig
     data: DataConfig
@@ -245,7 +256,7 @@ class RunConfig(Strict):
     @property
     def private(self) -> bool:
         """Whether what a site sends must be covered by a budget, which the site's ledger keeps."""
-        return self.privacy.mechanism in ("dp_sgd", "local_update")
+        return MECHANISMS[self.privacy.mechanism].noise == "site"
 
     def to_json(self) -> str:
         """One line, keys sorted: equal configs are equal strings."""

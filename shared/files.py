@@ -6,10 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
+from tempfile import NamedTemporaryFile
 from typing import Any
 from uuid import uuid4
 
 from gliofed.shared.parse import ConfigError
+
+
+class Below:
+    """A path below the `root` of a folder, as its attribute: a folder's class names each of its files once."""
+
+    def __init__(self, path: str, doc: str) -> None:
+        self._path, self.__doc__ = path, doc
+
+    def __get__(self, folder: Any, _: type | None = None) -> Path:
+        return Path(folder.root, self._path)
 
 
 def home_path(given: str | Path) -> Path:
@@ -29,6 +40,16 @@ def absolute(given: str | Path) -> Path:
         return path.resolve()
     except RuntimeError:
         raise ConfigError(f"{given}: links that lead in a circle; give the folder itself") from None
+
+
+def make_writable(folder: Path, named: str) -> Path:
+    """Make a folder, and try to write into it. Raises ConfigError; `named` is what its user calls it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise ConfigError(f"{named}: {error.strerror}; give a folder that can be written") from None
 
 
 def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:

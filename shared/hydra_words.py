@@ -28,7 +28,7 @@ def composed(name: str, given: Sequence[str], paths: Mapping[str, str]) -> dict[
     except ConfigError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:  # the last two where data=5, say
-        raise ConfigError(words(error)) from None
+        raise ConfigError(message(error)) from None
     return values
 
 
@@ -52,10 +52,10 @@ def quoted(word: str, paths: Mapping[str, str]) -> str:
 
 def sentence(error: Exception, command: str) -> str:
     """Say what is wrong, and where `command` helps."""
-    return f"{words(error)}; see {command} --help"
+    return f"{message(error)}; see {command} --help"
 
 
-def words(error: Exception) -> str:
+def message(error: Exception) -> str:
     """Say what is wrong, without Hydra's advice to append a key: the settings are fixed."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")

@@ -14,9 +14,9 @@ NOISE, SAMPLING = 0, 1
 """Streams of a secret."""
 
 
-def new_secret(test_seed: int | None, *words: str | int) -> int:
-    """Make a secret: 256 bits of the operating system's, in test mode from the seed and `words`."""
-    return secrets.randbits(256) if test_seed is None else seed_of(test_seed, *words)
+def new_secret(test_seed: int | None, *keys: str | int) -> int:
+    """Make a secret: 256 bits of the operating system's, in test mode from the seed and `keys`."""
+    return secrets.randbits(256) if test_seed is None else seed_of(test_seed, *keys)
 
 
 def secret_generator(secret: int, stream: int, device: torch.device) -> torch.Generator:
@@ -51,6 +51,11 @@ def noisy_mean(
     2 clip sigma: another update in place of one moves the sum by 2 clip at most, so `sigma` is the noise multiplier.
     Sums in double precision. An update that is not finite counts as zero.
     Source: McMahan et al. 2018, arXiv:1710.06963, with the sensitivity of a replaced participant.
+
+    >>> from torch import tensor
+    >>> updates = [{"w": tensor([30.0, 40.0])}, {"w": tensor([0.6, 0.0])}]
+    >>> noisy_mean([each.__getitem__ for each in updates], updates[0], clip=1.0, sigma=0.0, secret=0, count=2)
+    {'w': tensor([0.6000, 0.4000])}
     """
     generator = secret_generator(secret, NOISE, torch.device("cpu"))
     factors = [_clip_factor(update, model, clip) for update in updates]

@@ -1,7 +1,7 @@
 """Settings that are typed and checked: the fields that several groups share, and how a group is read."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -24,25 +24,25 @@ Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=16), FailFast
 """Of channels. One fault of a list is enough: a hostile one would have thousands."""
 
 
-def matching(pattern: str, words: str) -> AfterValidator:
-    """Take only text that matches as a whole; `words` say what it must be, with an example."""
+def matching(pattern: str, rule: str) -> AfterValidator:
+    """Take only text that matches as a whole; `rule` says what it must be, with an example."""
 
     def check(text: str) -> str:
         if re.fullmatch(pattern, text) is None:
-            raise PydanticCustomError("matching", words)
+            raise PydanticCustomError("matching", rule)
         return text
 
     return AfterValidator(check)
 
 
-def one_of(registry: Collection[str]) -> BeforeValidator:
-    """Take only a name that a registry has; it may get more later."""
+def key_of(registry: Mapping[str, object]) -> BeforeValidator:
+    """Take only a key that the registry has when the value is read; the sentence lists them all."""
 
-    def check(name: object) -> object:
-        if name not in list(registry):  # a list: what was given may have no hash
+    def check(value: object) -> object:
+        if not isinstance(value, str) or value not in registry:
             *others, last = map(repr, registry)
-            raise PydanticCustomError("one_of", f"must be {', '.join(others)} or {last}")
-        return name
+            raise PydanticCustomError("key", "must be {keys}", {"keys": f"{', '.join(others)} or {last}"})
+        return value
 
     return BeforeValidator(check)
 

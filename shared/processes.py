@@ -25,6 +25,11 @@ LONGEST_LOG = 32 * 2**20
 """Bytes from which a log becomes the old log, beside it, and another one begins."""
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def user_name() -> str:
     """Who runs this process; a user without a name, as in some containers, is its number."""
     try:
@@ -50,9 +55,9 @@ class Program:
     _since: float = 0.0
     _due: float = 0.0
     _ends: int = 0
-    _said: list[str] = field(default_factory=list)
+    _messages: list[str] = field(default_factory=list)
 
-    def tend(self) -> list[str]:
+    def supervise(self) -> list[str]:
         """Start it where that is due; return what there is to say."""
         now = time.monotonic()
         if self.process is not None and (status := self.process.poll()) is not None:
@@ -60,13 +65,13 @@ class Program:
             self._ends = 1 if now - self._since > CALM else self._ends + 1
             pause = self.pauses[min(self._ends, len(self.pauses)) - 1]
             self._due, self.process = now + pause, None
-            self._said.append(f"{self.name} ended ({_words(status)}); again in {pause:g} s, see {self.log}")
+            self._messages.append(f"{self.name} ended ({_words(status)}); again in {pause:g} s, see {self.log}")
         if self.process is None and now >= self._due:
             self._start()
         for log in (self.log, *self.other_logs):
             _shorten(log)
-        said, self._said = self._said, []
-        return said
+        messages, self._messages = self._messages, []
+        return messages
 
     def seconds(self) -> float:
         """How long it has run; 0 where it does not."""

@@ -1,12 +1,16 @@
 """What a hospital keeps to itself: paths, device, policy, the limits of its check. Never sent."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gliofed.shared.parse import Positive, PositiveFloat, SiteName, Strict, matching
+from gliofed.shared.codecs import CODECS
+from gliofed.shared.mechanisms import MECHANISMS
+from gliofed.shared.parse import Positive, PositiveFloat, SiteName, Strict, key_of, matching
 from gliofed.shared.tasks import TaskName
+from gliofed.shared.work_folder import WorkFolder
 
 _TIME = r"([01]\d|2[0-3]):[0-5]\d"
 Hours = Annotated[str, matching(f"{_TIME}-{_TIME}", "must be two times of day, as 20:00-06:00")]
@@ -22,9 +26,9 @@ class PolicyConfig(Strict):
     """Names of allowed models."""
     tasks: tuple[TaskName, ...] | None = None
     """Allowed tasks."""
-    codecs: tuple[Literal["fp32", "fp16", "int8"], ...] | None = None
+    codecs: tuple[Annotated[str, key_of(CODECS)], ...] | None = None
     """Allowed ways in which an update travels."""
-    mechanisms: tuple[Literal["none", "dp_sgd", "local_update", "central"], ...] | None = None
+    mechanisms: tuple[Annotated[str, key_of(MECHANISMS)], ...] | None = None
     """Allowed mechanisms of privacy; [dp_sgd] keeps every other run out."""
     min_noise: PositiveFloat | None = None
     """Least noise multiplier of a private run. One without privacy, or with central, has none here: see mechanisms."""
@@ -116,3 +120,8 @@ class SiteConfig(Strict):
     """Threads of PyTorch on a CPU."""
     policy: PolicyConfig = PolicyConfig()
     check: CheckConfig = CheckConfig()
+
+    @property
+    def folder(self) -> WorkFolder:
+        """The files in `work`."""
+        return WorkFolder(Path(self.work))

@@ -62,8 +62,16 @@ def step_voxels(run: RunConfig) -> int:
     step, refinements = getattr(model, "step", 1), getattr(model, "iterations", 1)  # each model's own, where it has one
     samples = run.privacy.patches if run.privacy.mechanism == "dp_sgd" else run.train.batch
     visits = run.data.window if reading_of(run) == "series" else 1
-    padded = prod(ceil(edge / step) * step for edge in run.data.patch)
-    return visits * max(samples * refinements * padded, _block(run))
+    return visits * max(samples * refinements * padded_voxels(run.data.patch, step), _block(run))
+
+
+def padded_voxels(patch: tuple[int, ...], step: int) -> int:
+    """Voxels of a patch (D, H, W) as a model pads it, whose levels halve it: each edge to a multiple of `step`.
+
+    >>> padded_voxels((96, 96, 90), step=8)
+    884736
+    """
+    return prod(ceil(edge / step) * step for edge in patch)
 
 
 def _block(run: RunConfig) -> int:

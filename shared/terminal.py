@@ -11,6 +11,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -55,7 +57,7 @@ def enter(command: str, run: Callable[[], int | None], leave_threads: bool = Fal
 
 def outlive_readers() -> None:
     """Let this program go on where nobody reads its output any more: the log of a service may be restarted."""
-    _Output._told = True
+    _Output._silent = True
 
 
 def tell(command: str, sentence: str) -> None:
@@ -63,13 +65,20 @@ def tell(command: str, sentence: str) -> None:
     print(f"{command}: {plain(sentence)}", file=sys.stderr, flush=True)
 
 
-def command_line(*words: object) -> str:
+def print_with_time(*sentences: str) -> None:
+    """Print sentences of a service, whose log they go into; a disk that is full under it ends nothing."""
+    for sentence in sentences:
+        with suppress(OSError):
+            print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {plain(sentence)}", flush=True)
+
+
+def command_line(*arguments: object) -> str:
     """A command, as it can be pasted into a shell.
 
     >>> command_line("gliofed-simulate", "resume=my runs/1")
     "gliofed-simulate 'resume=my runs/1'"
     """
-    return shlex.join(map(str, words))
+    return shlex.join(map(str, arguments))
 
 
 def plain(text: str) -> str:
@@ -137,7 +146,7 @@ class _UnreadError(BaseException):
 class _Output(io.FileIO):
     """Standard output or error. A BrokenPipeError of it is none of the sockets and pipes that a command may have."""
 
-    _told = False
+    _silent = False
 
     def write(self, data: Any) -> int:
         try:
@@ -148,9 +157,9 @@ class _Output(io.FileIO):
             return int(written)
         except BrokenPipeError:
             # Once, in the thread that can end the command; what others and `finally` print is lost.
-            if self._told or threading.current_thread() is not threading.main_thread():
+            if self._silent or threading.current_thread() is not threading.main_thread():
                 return len(data)
-            self._told = True
+            self._silent = True
             raise _UnreadError from None
 
 

@@ -84,7 +84,7 @@ def _check_plain(text: str, path: Path) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         count += isinstance(event, yaml.NodeEvent)
         value = event.value if isinstance(event, yaml.ScalarEvent) else ""
-        for wrong, words in (
+        for wrong, problem in (
             (getattr(event, "anchor", None), "& and * of YAML: write the value itself, or quote it"),
             (getattr(event, "tag", None), "! of YAML: write the value alone, or quote it"),
             ("${" in value, "${...} is not replaced here; write the value itself"),
@@ -93,7 +93,7 @@ def _check_plain(text: str, path: Path) -> None:
             (depth > DEEPEST, f"more than {DEEPEST} groups and lists inside each other"),
         ):
             if wrong:
-                raise ConfigError(f"{path}: line {event.start_mark.line + 1}: {words}")
+                raise ConfigError(f"{path}: line {event.start_mark.line + 1}: {problem}")
 
 
 def _missing(values: Any, where: str = "") -> Iterator[str]:

@@ -1,4 +1,31 @@
-"""gliofed-simulate: a federation on this machine."""
+"""gliofed-simulate: hospitals train one model together, all on this machine.
+
+usage: gliofed-simulate [key=value ...]
+
+Choices, one of each group; an experiment is a model with its data and settings, and others may be given beside it
+$choices
+
+Settings, with their defaults; --cfg job shows those of other choices
+$settings
+
+Ways to deal the patients of data=folder to the sites, and label schemes of its masks
+$partitions
+$labels
+
+Engines
+$engines
+
+Attacks on a finished run, with its settings: attack=NAME run=DIR [attacks.key=value ...]; into DIR/attacks, or out=DIR
+$attacks
+
+Flags
+  --cfg job                     show every setting and its value, and do nothing
+  -m                            run every combination, and draw them together: -m model=unet,clstm_unet3d seed=0,1,2
+  --help                        this text
+
+Exit status: 0 done; 1 failed; 2 wrong use; 3 done, but a site did not count in some round, or the privacy budget was
+spent before the last one.
+"""
 
 import os
 import re
@@ -37,7 +64,31 @@ def main() -> None:
     enter(COMMAND, _run, leave_threads=True)
 
 
+def _help() -> str:
+    from gliofed.shared import help_text
+    from gliofed.shared.codecs import CODECS
+    from gliofed.shared.config import PRESETS
+    from gliofed.simulation.attacks import ATTACKS
+    from gliofed.simulation.engines import ENGINES
+    from gliofed.simulation.faults import FAULTS
+    from gliofed.simulation.partition import PARTITIONS
+
+    registries = {"codec": [*CODECS], "model.preset": [*PRESETS], "faults": [*FAULTS]}
+    return help_text.help_text(
+        __doc__,
+        choices=help_text.choices("simulation"),
+        settings=help_text.settings("simulation", registries),
+        partitions={f"partition={name}": help_text.first_line(each.__doc__) for name, each in PARTITIONS.items()},
+        labels=help_text.labels(),
+        engines={f"engine={name}": help_text.module_line(module) for name, module in ENGINES.items()},
+        attacks={f"attack={name}": help_text.module_line(module) for name, module in ATTACKS.items()},
+    )
+
+
 def _run() -> int:
+    if {"--help", "-h"} & {*sys.argv[1:]}:
+        print(_help())
+        return 0
     os.environ |= {"HYDRA_FULL_ERROR": "1", "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     import hydra
     from hydra.errors import HydraException
@@ -86,16 +137,16 @@ def _lists_runs(word: str) -> bool:
     return word.startswith("run=[") and word.endswith("]") and not Path(word.removeprefix("run=")).exists()
 
 
-def _nested_last(words: list[str]) -> list[str]:
+def _nested_last(overrides: list[str]) -> list[str]:
     """In a sweep, let single settings of a group, as model.iterations=2, wait until the swept group is chosen.
 
     Hydra first composes a sweep without what is swept, and refuses a setting that the default choice does not have. A
     choice of one is swept as well, and so looked at run by run.
     """
-    if not {"-m", "--multirun"} & set(words):
-        return words
+    if not {"-m", "--multirun"} & set(overrides):
+        return overrides
     setting = re.compile(r"((?:model|data|strategy|train|privacy)\.[\w.]+)=([^,(]+|\[[^()]*\])")
-    return [_of_one(match[1], match[2]) if (match := setting.fullmatch(word)) else word for word in words]
+    return [_of_one(match[1], match[2]) if (match := setting.fullmatch(word)) else word for word in overrides]
 
 
 def _of_one(key: str, value: str) -> str:
@@ -125,7 +176,7 @@ def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":
                 f"resume={values['resume']}: goes alone, since the run keeps its settings; drop {others[0]}"
             )
         if values["attack"] is not None or values["run"] is not None:
-            from gliofed.simulation.attacks import attack  # its methods take seconds to import
+            from gliofed.simulation.attacks.command import attack  # its methods take seconds to import
 
             attack(values, sweep.overrides.task)
             return None
@@ -147,5 +198,5 @@ def _together(outcomes: "list[Outcome]") -> None:
 
 def _name(number: int, overrides: list[str]) -> str:
     """Name one run of a sweep after what was set for it."""
-    words = ",".join(word for word in overrides if word.partition("=")[0] not in PATHS)
-    return f"{number}-" + re.sub(r"[^\w.,=-]", "", words)[:100]
+    named = ",".join(word for word in overrides if word.partition("=")[0] not in PATHS)
+    return f"{number}-" + re.sub(r"[^\w.,=-]", "", named)[:100]

@@ -4,17 +4,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.seeding import generator
 from gliofed.shared.wording import quantity
-from gliofed.simulation.profiles import Profile
+
+if TYPE_CHECKING:
+    from gliofed.simulation.profiles import Profile
 
 Parts = list[list[str]]
 """Names of patients, a list a site."""
-Partition = Callable[[Sequence[Profile], int, np.random.Generator, float], Parts]
+Partition = Callable[[Sequence["Profile"], int, np.random.Generator, float], Parts]
 """(patients sorted by name, sites, randomness, alpha of `dirichlet`) -> parts. It reads no file."""
 
 FETS_FILE = Path(__file__).parent / "fets_partitions.csv"
@@ -37,13 +40,13 @@ class Dealing:
 AT_RANDOM = Dealing("iid", 0.5)
 
 
-def iid(patients: Sequence[Profile], sites: int, rng: np.random.Generator, alpha: float) -> Parts:
+def iid(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float) -> Parts:
     """At random, in equal parts."""
     order = rng.permutation(len(patients))
     return [[patients[i].name for i in order[site::sites]] for site in range(sites)]
 
 
-def dirichlet(patients: Sequence[Profile], sites: int, rng: np.random.Generator, alpha: float) -> Parts:
+def dirichlet(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float) -> Parts:
     """Skew by class: each class is shared out in proportions drawn from Dir(alpha); a small alpha is a strong skew.
 
     The class is that of `classes`. A site that drew nobody gets one patient of the largest. Source: Yurochkin et al.
@@ -63,7 +66,7 @@ def dirichlet(patients: Sequence[Profile], sites: int, rng: np.random.Generator,
     return parts
 
 
-def by_grade(patients: Sequence[Profile], sites: int, rng: np.random.Generator, alpha: float) -> Parts:
+def by_grade(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float) -> Parts:
     """Sites of one grade each, as far as there are sites enough; patients without a grade count as a grade."""
     groups = _grouped(patients, {patient.name: patient.grade or UNKNOWN for patient in patients}, rng)
     if groups.keys() == {UNKNOWN}:
@@ -71,7 +74,7 @@ def by_grade(patients: Sequence[Profile], sites: int, rng: np.random.Generator, 
     return _whole_groups(groups, sites)
 
 
-def by_size(patients: Sequence[Profile], sites: int, rng: np.random.Generator, alpha: float) -> Parts:
+def by_size(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float) -> Parts:
     """The smallest tumours at the first site, the largest at the last, in equal parts; unknown volumes come last."""
     if all(patient.volume is None for patient in patients):
         raise ConfigError(
@@ -81,7 +84,7 @@ def by_size(patients: Sequence[Profile], sites: int, rng: np.random.Generator, a
     return [[order[i].name for i in chunk] for chunk in np.array_split(np.arange(len(order)), sites)]
 
 
-def by_scanner(patients: Sequence[Profile], sites: int, rng: np.random.Generator, alpha: float) -> Parts:
+def by_scanner(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float) -> Parts:
     """Sites of whole scanners, about equal; with fewer scanners than sites, several sites of one scanner."""
     groups = _grouped(patients, {patient.name: patient.scanner or UNKNOWN for patient in patients}, rng)
     if len(groups) == 1 and sites > 1:
@@ -93,7 +96,7 @@ def by_scanner(patients: Sequence[Profile], sites: int, rng: np.random.Generator
 
 
 def by_counts(
-    counts: Sequence[int], patients: Sequence[Profile], sites: int, rng: np.random.Generator, alpha: float
+    counts: Sequence[int], patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float
 ) -> Parts:
     """At random, as many to each site as `apportion` says."""
     assert len(counts) == sites, "number_of_sites says how many"
@@ -135,6 +138,12 @@ def _fets() -> dict[str, list[int]]:
     return dict(sorted(counts.items()))
 
 
+def _by_institution(counts: Sequence[int]) -> Partition:
+    partition = partial(by_counts, counts)
+    partition.__doc__ = f"At random, with the counts of {len(counts)} institutions of the FeTS Challenge."
+    return partition
+
+
 FETS = _fets()
 """Real case counts of institutions, in their order."""
 
@@ -144,9 +153,9 @@ PARTITIONS: dict[str, Partition] = {
     "by_grade": by_grade,
     "by_size": by_size,
     "by_scanner": by_scanner,
-    **{name: partial(by_counts, counts) for name, counts in FETS.items()},
+    **{name: _by_institution(counts) for name, counts in FETS.items()},
 }
-"""A new partition is a function here, of the kind `Partition`."""
+"""A new partition is a function here, of the kind `Partition`, whose docstring says in --help what it does."""
 
 
 def number_of_sites(partition: str, sites: int | None) -> int:
@@ -164,7 +173,7 @@ def number_of_sites(partition: str, sites: int | None) -> int:
     return institutions
 
 
-def deal(dealing: Dealing, patients: Sequence[Profile], sites: int, seed: int) -> list[tuple[str, ...]]:
+def deal(dealing: Dealing, patients: "Sequence[Profile]", sites: int, seed: int) -> list[tuple[str, ...]]:
     """Names of patients, sorted, a tuple a site; nobody twice, no site empty, whatever the order of `patients`.
 
     Raises ConfigError: more sites than patients, and where the partition needs what no patient has.
@@ -181,12 +190,12 @@ def deal(dealing: Dealing, patients: Sequence[Profile], sites: int, seed: int) -
     return [tuple(sorted(part)) for part in parts]
 
 
-def classes(patients: Sequence[Profile]) -> dict[str, str]:
+def classes(patients: "Sequence[Profile]") -> dict[str, str]:
     """Class of each patient: the grade; of those without one the quartile of tumour volume; else UNKNOWN."""
     volumes = [patient.volume for patient in patients if patient.grade is None and patient.volume is not None]
     edges = np.quantile(volumes or [0.0], (0.25, 0.5, 0.75))
 
-    def of(patient: Profile) -> str:
+    def of(patient: "Profile") -> str:
         if patient.grade is not None:
             return patient.grade
         return UNKNOWN if patient.volume is None else QUARTERS[int(np.searchsorted(edges, patient.volume))]
@@ -194,7 +203,7 @@ def classes(patients: Sequence[Profile]) -> dict[str, str]:
     return {patient.name: of(patient) for patient in patients}
 
 
-def _grouped(patients: Sequence[Profile], group_of: dict[str, str], rng: np.random.Generator) -> dict[str, list[str]]:
+def _grouped(patients: "Sequence[Profile]", group_of: dict[str, str], rng: np.random.Generator) -> dict[str, list[str]]:
     """Names by group, sorted by group, shuffled within."""
     groups: dict[str, list[str]] = {group: [] for group in sorted(set(group_of.values()))}
     for name in _shuffled([patient.name for patient in patients], rng):

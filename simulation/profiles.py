@@ -19,6 +19,7 @@ from nibabel.wrapstruct import WrapStructError
 from gliofed.shared.data.cases import Case, Grade, Side
 from gliofed.shared.data.volume import DataError, Scan, read_volume
 from gliofed.shared.files import write_json
+from gliofed.shared.processes import cores
 
 Report = Callable[[int, int], None]
 """Called with the files measured so far and all there will be."""
@@ -91,9 +92,7 @@ def _measured(
     kept, keys = _read(store), {name: _key(what, scan, root) for name, scan in scans.items()}
     new = [name for name in scans if keys[name] not in kept]
     try:
-        with ThreadPoolExecutor(
-            min(READERS, os.cpu_count() or 1)
-        ) as pool:  # unpacking and counting leave Python's lock
+        with ThreadPoolExecutor(min(READERS, cores())) as pool:  # unpacking and counting leave Python's lock
             for done, (name, value) in enumerate(
                 zip(new, pool.map(measure, (scans[name] for name in new)), strict=True)
             ):

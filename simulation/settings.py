@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from gliofed.server.settings import check_groups, parse_run
 from gliofed.shared.config import RunConfig
-from gliofed.shared.parse import ConfigError, Positive, Strict, parse
+from gliofed.shared.parse import ConfigError, Positive, Strict, key_of, parse
 from gliofed.shared.site_config import Device, PolicyConfig
+from gliofed.simulation.engines import ENGINES
 from gliofed.simulation.partition import number_of_sites
 from gliofed.simulation.sites import site_names
 
@@ -19,7 +20,7 @@ class Settings(Strict):
     """What a simulation has beside its run and its data."""
 
     sites: Annotated[int, Field(gt=0, le=99)]
-    engine: Literal["local", "ray"]
+    engine: Annotated[str, key_of(ENGINES)]
     device: Device
     threads: Positive
     at_once: Positive | None

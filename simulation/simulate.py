@@ -1,41 +1,42 @@
 """One simulated federation, from its settings to its table."""
 
-import fcntl
 import json
 import math
-import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
 
 from rich.console import Console
-from rich.progress import Progress
 
 from gliofed.client.app import SiteOf, make_client_app
 from gliofed.client.round.policy import counts_leave
 from gliofed.client.round.training import pick_device
 from gliofed.server.app import make_server_app
 from gliofed.server.report.bounds import bounds_of_run
-from gliofed.server.report.curves import draw_run, draw_runs
 from gliofed.server.report.reasons import reasons_of_run
 from gliofed.server.report.table import results_table
 from gliofed.server.round.asking import Federation
 from gliofed.server.round.history import History
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.volume import DataError
-from gliofed.shared.files import absolute, write_json
+from gliofed.shared.files import absolute, make_writable, write_json
+from gliofed.shared.locks import lock_file
 from gliofed.shared.parse import ConfigError
+from gliofed.shared.processes import cores
+from gliofed.shared.progress import Bar
+from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.terminal import command_line, plain
 from gliofed.shared.versions import versions
-from gliofed.simulation.faults import fault_mod, parse_faults
+from gliofed.simulation.curves import draw_run, draw_runs
+from gliofed.simulation.fault_mod import fault_mod
+from gliofed.simulation.faults import parse_faults
 from gliofed.simulation.grid import node_of, run_here
 from gliofed.simulation.partition import Dealing
 from gliofed.simulation.settings import Settings, parse_settings
@@ -65,7 +66,7 @@ class Outcome:
 def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime | None = None) -> Outcome:
     """Run, or resume, what the composed `values` say; `name` tells the runs of a sweep apart, which began at `now`.
 
-    Raises ConfigError or DataError, with a sentence for the user, before anything is trained.
+    Raises a UserError, with a sentence for the user, before anything is trained.
     """
     out, saved = _folder(values, name, now or datetime.now().astimezone()), None
     if values["resume"] is not None:
@@ -78,7 +79,7 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
         raise ConfigError(f"resume={out}: run.json was changed since the run began; put it back, or start a new run")
     names = site_names(settings.sites)
     parse_faults(settings.faults, names, run)
-    make_folder(out)
+    make_writable(out, f"out={out}")
     check_device(settings.device)
     with only_one(out):
         new = saved is None
@@ -86,9 +87,9 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
             _refuse_a_run(out)  # again: another process may have been quicker
         if saved is None:  # before cases are written: a run that is killed meanwhile can be resumed
             saved = {"run_id": uuid4().hex, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
-            write_json(out / "run.json", saved | {"simulation": {**values, "faults": settings.faults}})
+            write_json(SimulationFolder(out).description, saved | {"simulation": {**values, "faults": settings.faults}})
         try:
-            with _CasesProgress() as progress:
+            with Bar("cases") as progress:
                 machine = Machine(settings.device, settings.threads)
                 dealing = Dealing(settings.partition, settings.partition_alpha)
                 sites = make_sites(values["data"], run, settings.sites, machine, out, progress.report, dealing)
@@ -99,8 +100,8 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
             agreed = agreed_patients(sites, values["data"].get("patients", 0), run)
             return _run(run, settings, sites, agreed, out, str(saved["run_id"]), note)
         except (ConfigError, DataError):
-            if new and not (out / "history.jsonl").exists():  # nothing began: the folder may be used again
-                (out / "run.json").unlink()
+            if new and not SimulationFolder(out).history.exists():  # nothing began: the folder may be used again
+                SimulationFolder(out).description.unlink()
             raise
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with {resume_command(out)}") from None
@@ -153,7 +154,7 @@ def _run(
         hung = run_on_ray(server, client, len(sites), _share(settings, at_once), finished)
     else:
         hung = run_here(server, make_client_app(site_of, mods), len(sites), at_once, run.round.deadline)
-    events = History(out / "history.jsonl").events()
+    events = History(SimulationFolder(out).history).events()
     metric = TASKS[run.task].headline
     Console().print(results_table(events, metric))
     for sentence in [*reasons_of_run(events), *bounds_of_run(events)]:
@@ -165,8 +166,8 @@ def _run(
 
 def draw(outcome: Outcome) -> None:
     """Draw a run's curves.png."""
-    events = History(outcome.out / "history.jsonl").events()
-    draw_run(events, outcome.out / "curves.png", outcome.out.name, outcome.metric, outcome.note)
+    events = History(SimulationFolder(outcome.out).history).events()
+    draw_run(events, SimulationFolder(outcome.out).curves, outcome.out.name, outcome.metric, outcome.note)
 
 
 def draw_together(outcomes: Sequence[Outcome]) -> Path | None:
@@ -174,7 +175,7 @@ def draw_together(outcomes: Sequence[Outcome]) -> Path | None:
 
     Not a single run, and not runs of different tasks: their losses do not compare.
     """
-    runs = {outcome.out.name: History(outcome.out / "history.jsonl").events() for outcome in outcomes}
+    runs = {outcome.out.name: History(SimulationFolder(outcome.out).history).events() for outcome in outcomes}
     metrics = {outcome.metric for outcome in outcomes}
     if len(runs) < 2 or len(metrics) > 1:
         return None
@@ -195,7 +196,7 @@ def _folder(values: Mapping[str, Any], name: str | None, now: datetime) -> Path:
 
 
 def _refuse_a_run(out: Path) -> None:
-    if (out / "run.json").exists():
+    if SimulationFolder(out).description.exists():
         raise ConfigError(f"out={out}: holds a run already; give another folder, or go on with {resume_command(out)}")
 
 
@@ -207,28 +208,16 @@ def _with_root(values: Mapping[str, Any]) -> Any:
     return {**data, "root": str(absolute(str(data["root"])))}
 
 
-@contextmanager
-def only_one(out: Path) -> Iterator[None]:
-    """Hold the folder `out`; a second process in it would mix its files with ours."""
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"out={out}: another process runs in this folder; wait for it, or give another") from None
-        yield
-
-
-def make_folder(out: Path) -> None:
-    """Make the folder of the results."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"out={out}: {error.strerror}; give a folder that can be written") from None
+def only_one(out: Path) -> IO[str]:
+    """Hold the folder `out`; a second process in it would mix its files with ours. Raises BusyError."""
+    return lock_file(
+        SimulationFolder(out).lock, f"out={out}: another process runs in this folder; wait for it, or give another"
+    )
 
 
 def _saved(out: Path) -> Any:
     """What run.json of the run to resume says."""
-    file = out / "run.json"
+    file = SimulationFolder(out).description
     if not file.exists():
         raise ConfigError(f"resume={out}: no run.json there, so no run to go on with")
     try:
@@ -250,19 +239,14 @@ def sites_at_once(device: str, threads: int) -> int:
     """As many sites as the cores hold; on a GPU one after the other, for its memory's sake."""
     if pick_device(device).type == "cuda":
         return 1
-    return max(1, _cores() // threads)
+    return max(1, cores() // threads)
 
 
 def _share(settings: Settings, at_once: int) -> dict[str, float]:
     """What each of Ray's actors takes, so that `at_once` of them fit on this machine."""
     if pick_device(settings.device).type == "cuda":
         return {"num_cpus": settings.threads, "num_gpus": 1 / at_once}
-    return {"num_cpus": max(settings.threads, _cores() // at_once), "num_gpus": 0.0}
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"num_cpus": max(settings.threads, cores() // at_once), "num_gpus": 0.0}
 
 
 def _words(status: str, end: Mapping[str, Any], out: Path) -> str:
@@ -273,15 +257,3 @@ def _words(status: str, end: Mapping[str, Any], out: Path) -> str:
     if status == "incomplete":
         return f"a site did not count in some round: see {out}/history.jsonl, and its own log in {out}/sites"
     return f"results in {out}: history.jsonl, curves.png, checkpoints, model"
-
-
-class _CasesProgress(Progress):
-    """A bar on a terminal while cases are written or measured; nothing in a pipe, where the rounds soon tell."""
-
-    def __init__(self) -> None:
-        super().__init__(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-        self._bar = self.add_task("cases", total=None)
-
-    def report(self, done: int, total: int) -> None:
-        """Show `done` of `total` cases."""
-        self.update(self._bar, completed=done, total=total)

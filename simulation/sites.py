@@ -9,7 +9,6 @@ from typing import Any
 
 from gliofed.client.doctor.examine import examine
 from gliofed.client.doctor.manifest import freeze, read_manifest
-from gliofed.server.report.sites import draw_sites
 from gliofed.shared.config import DataConfig, RunConfig
 from gliofed.shared.data.cases import Case, split
 from gliofed.shared.data.labels import LABELS, region_values
@@ -18,6 +17,7 @@ from gliofed.shared.data.leftovers import counted
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import absolute, write_json
 from gliofed.shared.parse import ConfigError, parse
+from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import TASKS, reading_of
 from gliofed.shared.wording import quantity
@@ -25,6 +25,7 @@ from gliofed.simulation.mock import MockConfig, write_mock
 from gliofed.simulation.partition import AT_RANDOM, UNKNOWN, Dealing, classes, deal
 from gliofed.simulation.phantom import PhantomConfig, write_phantoms
 from gliofed.simulation.profiles import Profile, profile
+from gliofed.simulation.sites_picture import draw_sites
 
 Report = Callable[[int, int], None]
 """Called with the cases written so far and all there will be."""
@@ -73,7 +74,7 @@ def make_sites(
         if TASKS[run.task].label is None:
             region_values(labels, run.data.regions)
     else:
-        root = absolute(str(data["root"] or out / "data"))
+        root = absolute(str(data["root"] or SimulationFolder(out).data))
         labels = _write(str(data["source"]), data["labels"], rest, run, names, root, report)
         roots, cohorts = [str(root / name) for name in names], [None] * sites
     made = [
@@ -82,7 +83,7 @@ def make_sites(
             root=root,
             labels=labels,
             patients=cohort,
-            work=str((out / "sites" / name).resolve()),
+            work=str((SimulationFolder(out).sites / name).resolve()),
             device=machine.device,
             threads=machine.threads,
         )
@@ -160,7 +161,7 @@ def _deal(
     """Deal a folder's patients to the sites, and write and draw who holds what; a resumed run keeps its deal."""
     if labels not in LABELS:
         raise ConfigError(f"data.labels={labels}: unknown scheme; known are {', '.join(LABELS)}")
-    kept = out / "cohorts.json"  # names patients, so it is no part of sites.json
+    kept = SimulationFolder(out).cohorts  # names patients, so it is no part of sites.json
     what = {"root": str(root), "labels": labels, "run": run.hash, "sites": len(names), **asdict(dealing)}
     if kept.exists() and (saved := json.loads(kept.read_text()))["of"] == what:
         return [tuple(cohort) for cohort in saved["cohorts"]]
@@ -184,7 +185,7 @@ def _deal(
         )
     chosen = set(patients)
     dealt = [case for case in usable if case.patient in chosen]
-    profiles = profile(dealt, dealing.partition, root, out / "profiles.json", report)
+    profiles = profile(dealt, dealing.partition, root, SimulationFolder(out).profiles, report)
     cohorts = deal(dealing, profiles, len(names), run.seed)
     _show(dict(zip(names, cohorts, strict=True)), profiles, dealing, run, out)
     write_json(kept, {"of": what, "cohorts": cohorts})
@@ -203,9 +204,11 @@ def _show(
         used[name] = {"training": len(train), "validation": len(validation)}
         held[name] = dict(sorted(Counter(class_of[patient] for patient in cohort).items()))
     sites = {name: {"patients": len(cohorts[name]), "used": used[name], "classes": held[name]} for name in cohorts}
-    write_json(out / "sites.json", {**asdict(dealing), "seed": run.seed, "patients": len(profiles), "sites": sites})
+    write_json(
+        SimulationFolder(out).shares, {**asdict(dealing), "seed": run.seed, "patients": len(profiles), "sites": sites}
+    )
     title = f"partition={dealing.partition}: {quantity(len(profiles), 'patient')} at {quantity(len(cohorts), 'site')}"
-    draw_sites(used if set(class_of.values()) == {UNKNOWN} else held, out / "sites.png", title)
+    draw_sites(used if set(class_of.values()) == {UNKNOWN} else held, SimulationFolder(out).shares_picture, title)
 
 
 def _usable(cases: list[Case], run: RunConfig, root: Path) -> list[Case]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load
 
-from gliofed.client.round.ledger import Charge, ledger_folder, read_ledger
+from gliofed.client.round.ledger import Charge, read_ledger
 from gliofed.client.round.policy import DeclinedError
 from gliofed.server.round.rounds import initial_model
 from gliofed.shared.codec import travelling, weights_to_bytes
@@ -45,7 +45,7 @@ def other_weights(request: Request) -> Request:
 
 
 def charges(site: SiteConfig, what: str = "train") -> list[Charge]:
-    ledger = read_ledger(ledger_folder(site.work))
+    ledger = read_ledger(site.folder.ledger)
     return [charge for charge in ledger.charges if charge.what == what] if ledger else []
 
 

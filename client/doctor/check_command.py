@@ -1,8 +1,5 @@
 """gliofed-client check: settings, progress, table, files and status."""
 
-import os
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -10,11 +7,9 @@ from datetime import datetime
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -31,13 +26,16 @@ from gliofed.shared.data.labels import LABELS
 from gliofed.shared.data.layouts import Inventory, take_inventory
 from gliofed.shared.data.leftovers import counted
 from gliofed.shared.data.volume import DataError
-from gliofed.shared.files import absolute
+from gliofed.shared.files import absolute, make_writable
 from gliofed.shared.left_out import in_words
 from gliofed.shared.parse import ConfigError, Positive, Strict, parse
+from gliofed.shared.processes import cores
+from gliofed.shared.progress import Bar
 from gliofed.shared.site_config import CheckConfig, SiteConfig
 from gliofed.shared.tasks import TASKS, Task, TaskName
 from gliofed.shared.terminal import cell, plain
 from gliofed.shared.wording import quantity
+from gliofed.shared.work_folder import WorkFolder
 
 LONG = 40
 """Most patients of whom the table names also those without findings."""
@@ -94,15 +92,17 @@ def check(values: Mapping[str, Any]) -> int:
         task, cases = None, [_without_mask(case) for case in cases]
     now = datetime.now().astimezone()
     # In the work folder a withdrawal finds it, and removes it.
-    default = Path(f"{settings.work}/checks" if settings.work else "outputs", f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}")
+    default = Path(
+        WorkFolder(Path(settings.work)).checks if settings.work else "outputs", f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}"
+    )
     out = _folder("out", settings.out or str(default))
     work = str(_folder("work", settings.work)) if settings.work else None
-    workers = settings.workers or _cores()
+    workers = settings.workers or cores()
     strays = [of_stray(stray, "warning" if inventory.listed else "error") for stray in inventory.not_understood]
     with hold_patients(Path(work)) if work else nullcontext():  # who withdraws meanwhile is not in a report that stays
         if work:
             cases = _with_consent(cases, Path(work))
-        with _CasesProgress("reading") as progress:
+        with Bar("reading", EVERY) as progress:
             inspected = examine(cases, settings.check, workers, progress.report)
         split = data.validation, data.split_seed
         reports = judge(cases, inspected, settings.check, data.modalities, task, *split)
@@ -150,7 +150,7 @@ def _prepare(site: SiteConfig, settings: Settings, workers: int) -> None:
         admitted = admit(site, data, settings.task).cases
         patients = [list(visits) for _, visits in groupby(admitted, key=lambda case: case.patient)]
         done = 0
-        with _CasesProgress("preparing") as progress:
+        with Bar("preparing", EVERY) as progress:
 
             def count(*_: object) -> None:
                 nonlocal done
@@ -171,21 +171,9 @@ def _prepare_patient(cases: Sequence[Case], site: SiteConfig, data: DataConfig, 
         open_cohort(site, data, reading, cases)
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _folder(key: str, given: str) -> Path:
     """Make the folder before anything is read."""
-    folder = absolute(given)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(f"{key}={folder}: {error.strerror}; give a folder that can be written") from None
-    return folder
+    return make_writable(folder := absolute(given), f"{key}={folder}")
 
 
 def _findings(reports: Sequence[CaseReport]) -> list[Finding]:
@@ -223,23 +211,3 @@ def _print(reports: Sequence[CaseReport], strays: Sequence[Finding], inventory: 
     rest = f"; not understood: {counted(inventory.not_understood)}" if strays else ""
     cases = quantity(counts["cases"], "case")
     print(f"{cases}, {counts['error']} with errors, {counts['warning']} with warnings only{rest}")
-
-
-class _CasesProgress(Progress):
-    """A bar on a terminal, and in a pipe a line now and then."""
-
-    def __init__(self, what: str) -> None:
-        self._what, self._live = what, sys.stderr.isatty()
-        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        super().__init__(*columns, console=Console(stderr=True), transient=True, disable=not self._live)
-        self._bar = self.add_task(what, total=None)
-        self._start = self._said = time.monotonic()
-
-    def report(self, done: int, total: int) -> None:
-        """Show `done` of `total`."""
-        self.update(self._bar, completed=done, total=total)
-        now = time.monotonic()
-        if not self._live and now - self._said > EVERY:
-            self._said = now
-            left = (now - self._start) / done * (total - done)
-            print(f"{self._what}: {done} of {total}, about {left:.0f} s left", file=sys.stderr, flush=True)

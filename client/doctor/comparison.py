@@ -118,7 +118,7 @@ def _outliers(cases: Sequence[Case], seen: Sequence[Seen], rules: CheckConfig, f
         there = [index for index, one in enumerate(seen) if modality in one.images and not odd[index]]
         if len(there) < ENOUGH:
             continue
-        for figure, (words, floor, group) in FIGURES.items():
+        for figure, (label, floor, group) in FIGURES.items():
             values = np.array([max(getattr(seen[index].images[modality], figure), 1e-12) for index in there])
             logs, middle = np.log(values), float(np.median(values))
             distances = np.abs(logs - np.median(logs))
@@ -126,11 +126,11 @@ def _outliers(cases: Sequence[Case], seen: Sequence[Seen], rules: CheckConfig, f
             alike = (np.abs(logs[:, None] - logs) <= 3 * floor).sum(1)
             for index, value, distance in zip(there, values, np.where(alike < group, distances, 0), strict=True):
                 if distance > max(rules.outlier, worst.get(index, (0.0, "", ""))[0]):
-                    worst[index] = (float(distance), modality, f"{words} {value:.4g}, of the cohort {middle:.4g}")
-    for index, (distance, modality, words) in worst.items():
+                    worst[index] = (float(distance), modality, f"{label} {value:.4g}, of the cohort {middle:.4g}")
+    for index, (distance, modality, label) in worst.items():
         case, path = cases[index], str(cases[index].images[modality].path)
         message = (
-            f"{path}: {modality} has a {words}: {distance:.1f} deviations of {case.patient} from the others, above "
+            f"{path}: {modality} has a {label}: {distance:.1f} deviations of {case.patient} from the others, above "
             f"check.outlier={rules.outlier:g}; is it the right series, and of a brain?"
         )
         shown = seen[index].pictures.get(modality, b"")

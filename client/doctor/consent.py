@@ -4,7 +4,6 @@ A pseudonym is a keyed hash (HMAC-SHA256) of the patient's id. The key is made a
 never leaves it: who has a copy of the audit log cannot try names.
 """
 
-import fcntl
 import hmac
 import json
 import secrets
@@ -20,6 +19,8 @@ from gliofed.shared.audit import audit_file
 from gliofed.shared.chain import lock
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import write_json
+from gliofed.shared.locks import BusyError, lock_file
+from gliofed.shared.work_folder import WorkFolder
 
 WAIT = 10.0
 """Seconds for another process that writes the file."""
@@ -51,9 +52,9 @@ def read_consent(work: Path) -> Consent:
     Whoever withdrew by the audit log did so, also where an older copy of the file was put back. Raises DataError,
     unreadable: nobody may be trained on while it is not known who withdrew.
     """
-    path = work / "consent.json"
+    path = WorkFolder(work).consent
     logged = _logged(work)
-    if not path.exists() and (logged or (work / "trained").exists()):  # both have pseudonyms by its key
+    if not path.exists() and (logged or WorkFolder(work).trained.exists()):  # both have pseudonyms by its key
         raise DataError("unreadable", f"{path}: is gone, so it is not known who withdrew; restore a copy")
     if not path.exists():
         with lock(work, WAIT):
@@ -97,7 +98,7 @@ def _list(work: Path, change: Callable[[Consent], frozenset[str]]) -> None:
     read_consent(work)  # makes the file where there is none
     with lock(work, WAIT):
         consent = read_consent(work)
-        write_json(work / "consent.json", {"key": consent.key, "withdrawn": sorted(change(consent))})
+        write_json(WorkFolder(work).consent, {"key": consent.key, "withdrawn": sorted(change(consent))})
 
 
 @contextmanager
@@ -107,17 +108,15 @@ def hold_patients(work: Path, alone: bool = False) -> Iterator[None]:
 
     Waits for who holds it, and says so where a command is meant to be alone. A killed process gives it back.
     """
-    work.mkdir(parents=True, exist_ok=True)
-    kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-    with (work / "patients.lock").open("w") as file:
-        try:
-            fcntl.flock(file, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if alone:
-                print(
-                    f"{work}: in use by a request or another command; waiting until it ends",
-                    file=sys.stderr,
-                    flush=True,
-                )
-            fcntl.flock(file, kind)
+    file, busy = (
+        WorkFolder(work).patients_lock,
+        f"{work}: in use by a request or another command; waiting until it ends",
+    )
+    try:
+        held = lock_file(file, busy, shared=not alone)
+    except BusyError:
+        if alone:
+            print(busy, file=sys.stderr, flush=True)
+        held = lock_file(file, busy, shared=not alone, wait=None)
+    with held:
         yield

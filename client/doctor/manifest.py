@@ -33,6 +33,7 @@ from gliofed.shared.site_config import CheckConfig, SiteConfig
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.terminal import command_line
 from gliofed.shared.wording import quantity
+from gliofed.shared.work_folder import WorkFolder
 
 log = logging.getLogger("gliofed.site")
 
@@ -121,18 +122,13 @@ def admit(site: SiteConfig, data: DataConfig, task: str) -> Admitted:
     return Admitted(cases, left_out)
 
 
-def manifest_path(work: Path) -> Path:
-    """Where the manifest of a work folder lies."""
-    return work / "cohort" / "manifest.json"
-
-
 def read_manifest(work: Path) -> Manifest | None:
     """Read what was frozen; None where nothing was. Raises DataError, unreadable, where it cannot be relied on."""
-    path = manifest_path(work)
+    path = WorkFolder(work).manifest
     if not path.exists():
         if any(_of_version_1(work)):
             raise DataError("unreadable", f"{path.parent}: was frozen by an earlier version of gliofed; {ANEW}")
-        if (work / "trained").exists():  # or a request could freeze anew, once the manifest is lost
+        if WorkFolder(work).trained.exists():  # or a request could freeze anew, once the manifest is lost
             raise DataError("unreadable", f"{path}: is gone since the site trained; {CURE}")
         return None
     try:
@@ -146,7 +142,7 @@ def read_manifest(work: Path) -> Manifest | None:
 
 def write_manifest(work: Path, manifest: Manifest) -> None:
     """Write what is frozen from now on; one of an earlier version goes."""
-    write_json(manifest_path(work), MANIFEST.dump_python(manifest, mode="json"))
+    write_json(WorkFolder(work).manifest, MANIFEST.dump_python(manifest, mode="json"))
     for old in _of_version_1(work):
         old.unlink()
 
@@ -167,8 +163,8 @@ def freeze_command(site: SiteConfig) -> str:
     """The hospital's command that freezes the cohort as site.yaml has it."""
     own = {"spacing": site.check.spacing, "size": site.check.size}
     limits = [f"check.{key}={list(own[key])}" for key in own if own[key] != getattr(CheckConfig, key)]
-    words = [f"data.root={site.root}", f"data.labels={site.labels}", f"work={site.work}", *limits]
-    return command_line("gliofed-client", "check", *words)
+    arguments = [f"data.root={site.root}", f"data.labels={site.labels}", f"work={site.work}", *limits]
+    return command_line("gliofed-client", "check", *arguments)
 
 
 def misfit(site: SiteConfig, manifest: Manifest) -> str | None:
@@ -182,7 +178,7 @@ def misfit(site: SiteConfig, manifest: Manifest) -> str | None:
         consent, frozen = read_consent(Path(site.work)), {entry.case.patient for entry in manifest.entries}
         missing = {name for name in site.patients if consent.given(name)} - frozen
         why = f"patients names {min(missing)}, who was not frozen" if missing else ""
-    path = manifest_path(Path(site.work))
+    path = site.folder.manifest
     return (
         f"{path}: site.yaml has {why}; put that back, or freeze the cohort anew: {freeze_command(site)}"
         if why
@@ -271,4 +267,4 @@ def _state(path: Path) -> FileState:
 
 
 def _of_version_1(work: Path) -> list[Path]:
-    return [path for path in (work / "cohort").glob("*.json") if path != manifest_path(work)]
+    return [path for path in WorkFolder(work).cohort.glob("*.json") if path != WorkFolder(work).manifest]

@@ -134,7 +134,7 @@ def _case(report: CaseReport) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    words = (
+    caption = (
         f"<figcaption><b class='{finding.severity}'>{finding.severity}</b> <code>{escape(finding.code)}</code><br>"
         f"{escape(finding.message)}</figcaption>"
     )
@@ -142,7 +142,7 @@ def _finding(finding: Finding) -> str:
     if finding.picture:
         encoded = base64.b64encode(finding.picture).decode()
         picture = f"<img alt='{escape(finding.code)}' src='data:image/png;base64,{encoded}'>"
-    return f"<figure>{picture}{words}</figure>"
+    return f"<figure>{picture}{caption}</figure>"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -5,7 +5,8 @@ from typing import Any
 
 from gliofed.client.link.site_file import work_of
 from gliofed.shared.audit import audit_file
-from gliofed.shared.chain import BusyError, hold_chain
+from gliofed.shared.chain import hold_chain
+from gliofed.shared.locks import BusyError
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import user_name
 

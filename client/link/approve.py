@@ -10,12 +10,13 @@ from difflib import unified_diff
 from io import BytesIO
 from pathlib import Path
 
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.acts import note_act
 from gliofed.shared.code import LIMIT, build_code, files_of
 from gliofed.shared.files import write_bytes, write_json
 from gliofed.shared.kit import Sha256
 from gliofed.shared.parse import ConfigError, Strict, parse
-from gliofed.shared.terminal import command_line, plain
+from gliofed.shared.terminal import command_line, plain, tell
 from gliofed.shared.wording import quantity
 
 NOT_APPROVED = 1
@@ -36,7 +37,7 @@ class Approval(Strict):
 
 def approve(folder: Path, code: Path | None = None, sha256: str | None = None) -> int:
     """Show the code and ask; 0 where it is approved, 1 where not. Raises ConfigError over wrong use."""
-    known, path = _known(folder), code or folder / "code.fab"
+    known, path = _known(folder), code or HospitalFolder(folder).code
     bundle = _read(path)
     digest = hashlib.sha256(bundle).hexdigest()
     try:
@@ -54,11 +55,11 @@ def approve(folder: Path, code: Path | None = None, sha256: str | None = None) -
     if reason := _refusal(digest, sha256):
         return _not_approved(reason)
     # The bundle first: no hash is approved whose code the hospital does not keep.
-    write_bytes(folder / "approved" / f"{digest}.fab", bundle)
+    write_bytes(HospitalFolder(folder).approved / f"{digest}.fab", bundle)
     note_act(folder, "code_approved", sha256=digest)
     time = datetime.now(UTC).isoformat(timespec="seconds")
     line = Approval(sha256=digest, time=time, files=len(files))
-    write_json(folder / "approved.json", [asdict(each) for each in (*known, line)])
+    write_json(HospitalFolder(folder).approvals, [asdict(each) for each in (*known, line)])
     print("approved")
     return 0
 
@@ -69,7 +70,7 @@ def unpack(folder: Path, code: Path | None, to: Path) -> int:
     Other programs may read a crafted archive in another way.
     """
     _known(folder)
-    path = code or folder / "code.fab"
+    path = code or HospitalFolder(folder).code
     files = files_of(_read(path))
     if to.exists():
         raise ConfigError(f"{to}: there already; give a new folder")
@@ -87,14 +88,14 @@ def withdraw(folder: Path, sha256: str) -> int:
         there = ", ".join(each.sha256[:TYPED] for each in known) or "none"
         sentence = f"of no approved code; give {TYPED} characters or more of one; approved: {there}"
         raise ConfigError(f"--withdraw {sha256}: {sentence}")
-    write_json(folder / "approved.json", [asdict(each) for each in known if each not in found])
+    write_json(HospitalFolder(folder).approvals, [asdict(each) for each in known if each not in found])
     print(f"withdrawn: {found[0].sha256}", flush=True)
     note_act(folder, "approval_withdrawn", sha256=found[0].sha256)  # last, for no code must run for want of a line
     return 0
 
 
 def _known(folder: Path) -> tuple[Approval, ...]:
-    if not (folder / "kit.json").is_file():
+    if not HospitalFolder(folder).kit.is_file():
         raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
     return approved(folder)
 
@@ -106,7 +107,7 @@ def _read(path: Path) -> bytes:
 
 def approved(folder: Path) -> tuple[Approval, ...]:
     """Read what this hospital approved, the oldest first; none where nothing was. ConfigError over a damaged file."""
-    path = folder / "approved.json"
+    path = HospitalFolder(folder).approvals
     if not path.exists():
         return ()
     try:
@@ -126,7 +127,7 @@ def _reference(folder: Path, known: tuple[Approval, ...]) -> tuple[str, dict[str
     if not known:
         return "the code that is installed here", _texts(files_of(build_code()))
     last = known[-1]
-    kept = folder / "approved" / f"{last.sha256}.fab"
+    kept = HospitalFolder(folder).approved / f"{last.sha256}.fab"
     content = kept.read_bytes()
     if hashlib.sha256(content).hexdigest() != last.sha256:
         raise ConfigError(f"{kept}: not the code that was approved; restore it from a copy")
@@ -176,5 +177,5 @@ def _refusal(digest: str, sha256: str | None) -> str | None:
 
 
 def _not_approved(reason: str) -> int:
-    print(f"gliofed-client: not approved: {plain(reason)}", file=sys.stderr)
+    tell("gliofed-client", f"not approved: {reason}")
     return NOT_APPROVED

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import PrivateFormat
 
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.shared.files import absolute, new_folder, write_bytes, write_json
 from gliofed.shared.join_request import check_patients, sign_request
 from gliofed.shared.keys import fingerprint, new_key, private_bytes, public_line, read_authority, spoken, write_secret
@@ -41,7 +42,7 @@ def join(
         raise ConfigError(f"{path}: its authority ended on {last:%Y-%m-%d}; ask for a kit of a new federation")
     folder = absolute(into or f"{kit.federation}-{kit.site}")
     request = folder / f"{kit.site}.request.json"
-    if (folder / "site.key").exists():
+    if HospitalFolder(folder).key.exists():
         raise ConfigError(
             f"{folder}: joined already, and its key stays; send {request.name} again, or join with another --into"
         )
@@ -51,9 +52,9 @@ def join(
     with new_folder(folder) as half:
         for name, content in files.items():
             write_bytes(half / name, content)
-        write_secret(half / "site.key", private_bytes(key, PrivateFormat.OpenSSH))
+        write_secret(HospitalFolder(half).key, private_bytes(key, PrivateFormat.OpenSSH))
         comment = f"{kit.site}@{kit.federation}"
-        write_bytes(half / "site.key.pub", f"{public_line(key.public_key())} {comment}\n".encode())
+        write_bytes(HospitalFolder(half).public_key, f"{public_line(key.public_key())} {comment}\n".encode())
         write_json(
             half / request.name, asdict(sign_request(kit, sha256, key, now.isoformat(timespec="seconds"), patients))
         )

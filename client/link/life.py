@@ -11,10 +11,10 @@ from typing import Any
 
 from flwr.supercore.error import FlowerError
 
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.shared.files import write_json
 from gliofed.shared.processes import start_of
 
-STATE = "state.json"
 EVERY = 10.0
 """Seconds between two writings of state.json while nothing changes but the time of contact."""
 
@@ -24,7 +24,7 @@ class Life:
 
     def __init__(self, folder: Path) -> None:
         """Begin: a new process, which has had no contact yet."""
-        self._file, self._lock, self._written = folder / STATE, threading.Lock(), 0.0
+        self._file, self._lock, self._written = HospitalFolder(folder).state, threading.Lock(), 0.0
         self._says: dict[str, Any] = {"pid": os.getpid(), "started": start_of(os.getpid())}
         self._says |= {"contact": None, "pulled": None}
         self._says |= {"problem": None, "refused": None}

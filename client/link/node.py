@@ -8,6 +8,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.preflight import lacking_room
 from gliofed.client.link.reach import reach
 from gliofed.client.link.receipts import events_of, refusal
@@ -24,7 +25,6 @@ MORE = 300.0
 """Seconds beyond the longest request after which one that works is."""
 HELD = 70.0
 """Seconds since the last contact in which a refusal may be for the earlier connection."""
-PROBLEM = "problem.json"
 UNKNOWN_KEY = (
     "the aggregator does not know this hospital's key: it is not admitted yet, or was expelled; "
     "trying on, for it may be admitted any time"
@@ -49,7 +49,7 @@ class Node:
     """As its settings were when it was asked last."""
     longest: float = 0.0
     """Seconds that the request that is worked on may take."""
-    _said: dict[str, object] = field(default_factory=lambda: {"room": None})
+    _reported: dict[str, object] = field(default_factory=lambda: {"room": None})
     """Of each subject, what was said last: nothing is said twice in a row."""
     _seen: dict[str, tuple[object, float]] = field(default_factory=dict)
     """Of what it tells, the last value, and when that was seen first. No clock is compared: it may be set meanwhile."""
@@ -62,7 +62,7 @@ class Node:
             contact = datetime.fromisoformat(read_state(self.folder)["contact"])
             self._contact = monotonic() - max(0.0, (_now() - contact).total_seconds())
 
-    def tend(self) -> list[str]:
+    def supervise(self) -> list[str]:
         """Start it, or start it again, where that is due; return what there is to say."""
         return [*self._lacking_room(), *self._tend()]
 
@@ -73,38 +73,38 @@ class Node:
 
     def _tend(self) -> list[str]:
         before = self.program.process
-        said = self.program.tend()
+        messages = self.program.supervise()
         state = read_state(self.folder)
         if (process := self.program.process) is not before:
             self._begun = monotonic()
         if process is None:
             known = before is not None and state.get("pid") == before.pid
-            return said + (self._explain(state.get("problem")) if known else self._last_words() if said else [])
+            return messages + (self._explain(state.get("problem")) if known else self._last_words() if messages else [])
         if state.get("pid") != process.pid or not is_of_now(state):  # it is loading; the state is of an earlier one
-            return said + self._restart_if(monotonic() - self._begun > QUIET, "it did not start")
-        return said + self._look(state)
+            return messages + self._restart_if(monotonic() - self._begun > QUIET, "it did not start")
+        return messages + self._look(state)
 
     def _look(self, state: dict[str, Any]) -> list[str]:
         """Say what is new in what a SuperNode that runs tells of itself."""
         if self._is_new("contact", state["contact"]) and state["contact"]:
             self._contact = monotonic()
-        said = self._once("doing", words_of(state), words_of(state))
+        messages = self._once("doing", words_of(state), words_of(state))
         if sha256 := state["refused"]:
-            said += self._once(
+            messages += self._once(
                 "refused", sha256, f"code {sha256} refused: not approved here; ask for it and approve it"
             )
         if self._is_new("since", state["since"]):  # it does something else; the limit may have been changed
-            said += self._last_answer()
+            messages += self._last_answer()
         if state["state"] == "working":
             late = self._for("since") > self.longest + MORE
-            return said + self._restart_if(late, "its request outlived every limit")
+            return messages + self._restart_if(late, "its request outlived every limit")
         if state["problem"]:
-            said += self._explain(state["problem"])
+            messages += self._explain(state["problem"])
         elif state["contact"]:
-            self._said.pop("problem", None)
+            self._reported.pop("problem", None)
         self._is_new("pulled", state["pulled"])
         quiet = max(self._for("contact"), self._for("pulled")) > QUIET
-        return said + self._restart_if(quiet, f"no answer of the aggregator for {QUIET:g} s")
+        return messages + self._restart_if(quiet, f"no answer of the aggregator for {QUIET:g} s")
 
     def _last_answer(self) -> list[str]:
         """Say why the site did not do what it was asked last; read its settings anew, for they may be changed."""
@@ -128,14 +128,14 @@ class Node:
     def _explain(self, problem: str | None) -> list[str]:
         """Say once, as a sentence, why the server cannot be worked with, and note it for `status`."""
         recent = self._contact is not None and monotonic() - self._contact < HELD
-        if not problem or self._said.get("problem") == (problem, recent):
+        if not problem or self._reported.get("problem") == (problem, recent):
             return []
         if "code 2004" in problem:
             sentence = STILL_HELD if recent else UNKNOWN_KEY
         elif "HTTP 401" in problem:
             sentence = UNSIGNED
         else:
-            there = reach(self.kit.address, self.folder / "ca.crt")
+            there = reach(self.kit.address, HospitalFolder(self.folder).authority)
             found = [*there.faults, *there.passing, *there.warnings]
             sentence = "; ".join(found) or f"the aggregator's server failed: {problem}"
         return self._once("problem", (problem, recent), self._noted(sentence))
@@ -149,13 +149,16 @@ class Node:
 
     def _noted(self, sentence: str) -> str:
         with suppress(OSError):  # a full disk: it is said at least
-            write_json(self.folder / PROBLEM, {"time": _now().isoformat(timespec="seconds"), "sentence": sentence})
+            write_json(
+                HospitalFolder(self.folder).problem,
+                {"time": _now().isoformat(timespec="seconds"), "sentence": sentence},
+            )
         return sentence
 
     def _once(self, subject: str, what: object, sentence: str) -> list[str]:
-        if self._said.get(subject) == what:
+        if self._reported.get(subject) == what:
             return []
-        self._said[subject] = what
+        self._reported[subject] = what
         return [sentence]
 
     def _is_new(self, key: str, value: object) -> bool:
@@ -172,7 +175,7 @@ class Node:
 def read_state(folder: Path) -> dict[str, Any]:
     """What the SuperNode last noted of itself; empty before it has."""
     try:
-        return dict(json.loads((folder / "state.json").read_text()))
+        return dict(json.loads(HospitalFolder(folder).state.read_text()))
     except (OSError, ValueError, TypeError):
         return {}
 

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -16,13 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 import gliofed
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.approve import approved
 from gliofed.client.link.reach import Findings, reach
-from gliofed.client.link.site_file import read_site, temporary
+from gliofed.client.link.site_file import read_site
 from gliofed.shared.data.labels import LABELS
 from gliofed.shared.data.leftovers import counted
 from gliofed.shared.data.volume import DataError
-from gliofed.shared.files import absolute
+from gliofed.shared.files import absolute, make_writable
 from gliofed.shared.keys import certificate_sha256, public_line, read_authority, read_public
 from gliofed.shared.kit import Kit, parse_kit
 from gliofed.shared.parse import ConfigError
@@ -65,7 +65,7 @@ PATIENCE = 120.0
 def preflight(folder: Path) -> Findings:
     """Look at a hospital's folder, its data, this machine and the server."""
     found = Findings()
-    path = folder / "site.yaml"
+    path = HospitalFolder(folder).settings
     kit = tried(lambda: read_own_kit(folder), found)
     tried(lambda: _look_at_key(folder), found)
     tried(lambda: _look_at_approval(folder), found)
@@ -79,7 +79,7 @@ def preflight(folder: Path) -> Findings:
         tried(lambda: _look_at_work(site, found), found)
         tried(lambda: _look_at_environment(site, path, found), found)
     if kit:
-        there = reach(kit.address, folder / "ca.crt")
+        there = reach(kit.address, HospitalFolder(folder).authority)
         found.faults += there.faults
         found.passing += there.passing
         found.warnings += there.warnings
@@ -89,14 +89,14 @@ def preflight(folder: Path) -> Findings:
 def own_folder(folder: Path) -> Path:
     """The hospital's folder, from the root on; ConfigError where it is none."""
     folder = absolute(folder)
-    if not (folder / "kit.json").is_file():
+    if not HospitalFolder(folder).kit.is_file():
         raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
     return folder
 
 
 def read_own_kit(folder: Path) -> Kit:
     """Read the kit that this hospital joined with, or raise ConfigError where its parts do not fit."""
-    path, ca = folder / "kit.json", folder / "ca.crt"
+    path, ca = HospitalFolder(folder).kit, HospitalFolder(folder).authority
     kit = parse_kit(path.read_bytes(), str(path))
     if not ca.is_file():
         raise ConfigError(f"{ca}: missing; take it from the kit, or restore it from a copy")
@@ -121,7 +121,7 @@ def tried(look: Callable[[], T], found: Findings) -> T | None:
 
 def _look_at_key(folder: Path) -> None:
     """The private key must be there, be nobody else's to read, and belong to the public one that was admitted."""
-    path, public = folder / "site.key", folder / "site.key.pub"
+    path, public = HospitalFolder(folder).key, HospitalFolder(folder).public_key
     lost = "restore it from a copy, or join again into another folder and tell the aggregator"
     if not path.exists():
         raise ConfigError(f"{path}: missing; {lost}")
@@ -149,17 +149,8 @@ def _look_at_approval(folder: Path) -> None:
 
 def _look_at_temporary(folder: Path) -> None:
     """Flower unpacks code there, before each request."""
-    place = temporary(folder)
-    _write_into(place, str(place))
-
-
-def _write_into(place: Path, named: str) -> None:
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise ConfigError(f"{named}: {error.strerror}; give a folder that can be written") from None
+    place = HospitalFolder(folder).temporary
+    make_writable(place, str(place))
 
 
 def _look_at_labels(path: Path) -> None:
@@ -175,7 +166,7 @@ def _look_at_consent(site: SiteConfig, path: Path, found: Findings) -> "Consent"
     """The work folder must be writable, and tell who withdrew."""
     from gliofed.client.doctor.consent import read_consent
 
-    _write_into(Path(site.work), f"{path}: work={site.work}")
+    make_writable(Path(site.work), f"{path}: work={site.work}")
     consent = read_consent(Path(site.work))
     if consent.withdrawn:
         found.warnings.append(f"{site.work}: patients who withdrew consent, and stay out: {len(consent.withdrawn)}")
@@ -246,8 +237,8 @@ def _look_at_environment(site: SiteConfig, path: Path, found: Findings) -> None:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         why = lines[-1] if lines else f"status {done.returncode}"
         raise ConfigError(f"{programs}: PyTorch or Flower cannot be loaded ({why}); install gliofed anew")
-    said = done.stdout.decode(errors="replace").splitlines()
-    found.faults += [f"{path}: {line.removeprefix('fault: ')}" for line in said if line.startswith("fault: ")]
+    printed = done.stdout.decode(errors="replace").splitlines()
+    found.faults += [f"{path}: {line.removeprefix('fault: ')}" for line in printed if line.startswith("fault: ")]
 
 
 def environment() -> dict[str, str]:

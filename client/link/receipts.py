@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gliofed.shared.audit import audit_file
-from gliofed.shared.chain import begun, read_chain, read_head
+from gliofed.shared.chain import begun, head_file, read_chain, read_head
 from gliofed.shared.site_config import SiteConfig
 
 
@@ -13,7 +13,7 @@ def events_of(site: SiteConfig) -> list[dict[str, Any]]:
     file = audit_file(Path(site.work))
     if not begun(file):
         return []
-    head = read_head(file.parent / "head.json")
+    head = read_head(head_file(file))
     return read_chain(file, "", head).events()
 
 
@@ -30,4 +30,4 @@ def refusal(site: SiteConfig, receipt: dict[str, Any]) -> str | None:
     """One sentence of a receipt's request that the site did not do; None where it did."""
     reason = reason_of(receipt)
     about = receipt["kind"] + (f" of round {receipt['round']}" if receipt["round"] is not None else "")
-    return reason and f"{about} {receipt['status']}: {reason}; the detail is in {Path(site.work) / 'site.log'}"
+    return reason and f"{about} {receipt['status']}: {reason}; the detail is in {site.folder.log}"

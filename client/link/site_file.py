@@ -3,6 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.shared.files import absolute, home_path
 from gliofed.shared.parse import ConfigError, parse
 from gliofed.shared.site_config import SiteConfig
@@ -15,7 +16,7 @@ MIN_PATIENTS = 5
 def read_site(folder: Path) -> SiteConfig:
     """Read site.yaml; its paths become absolute, from the folder on. Raises ConfigError with every fault."""
     folder = absolute(folder)
-    path = folder / "site.yaml"
+    path = HospitalFolder(folder).settings
     if not path.exists():
         raise ConfigError(f"{folder}: no site.yaml there; give the folder that gliofed-client join made")
     values = {"work": "work", "policy": {}} | read_yaml(path)
@@ -34,11 +35,6 @@ def work_of(folder: Path) -> Path:
     """The work folder, also while other settings of site.yaml are not filled in yet, or wrong."""
     work = Path("work")
     with suppress(OSError, ConfigError):
-        given = load_yaml(folder / "site.yaml").get("work")
+        given = load_yaml(HospitalFolder(folder).settings).get("work")
         work = home_path(given) if isinstance(given, str) and given != "???" else work
     return absolute(folder) / work
-
-
-def temporary(folder: Path) -> Path:
-    """Where the hospital's programs write what they need for a moment."""
-    return folder / "flower" / "tmp"

@@ -1,32 +1,29 @@
 """gliofed-client start: looks at everything, then keeps one SuperNode of a hospital running until a signal ends it."""
 
-import fcntl
 import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from contextlib import contextmanager
 from pathlib import Path
-from time import sleep
 from typing import IO
 
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.acts import note_act
 from gliofed.client.link.node import Node
 from gliofed.client.link.preflight import environment, own_folder, preflight, read_own_kit
-from gliofed.client.link.site_file import temporary
+from gliofed.shared.locks import BusyError, is_locked, lock_file
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import Program, asked_to_end
-from gliofed.shared.terminal import outlive_readers, plain
+from gliofed.shared.terminal import outlive_readers, print_with_time, tell
 
 WRONG_USE, TRY_AGAIN = 2, 1
 STEP = 1.0
 """Seconds between two looks."""
 PAUSES = (15, 20, 20, 30, 60)
 """Seconds before each start: the server holds a killed SuperNode's connection for 38 to 60 s, and lets none in."""
-LOCK = "start.lock"
-ASKS = 5
-"""Times that a lock that is held is asked for again."""
+WAIT = 0.5
+"""Seconds for the lock, which `status` holds for a moment."""
 
 
 def start(folder: Path) -> int:
@@ -42,9 +39,9 @@ def start(folder: Path) -> int:
         program.end_older()  # of a start that was killed
         found = preflight(folder)
         for warning in found.warnings:
-            _say(f"warning: {warning}")
+            print_with_time(f"warning: {warning}")
         for fault in (*found.faults, *found.passing):
-            print(f"gliofed-client: {plain(fault)}", file=sys.stderr, flush=True)
+            tell("gliofed-client", fault)
         if found.faults or found.passing:
             return WRONG_USE if found.faults else TRY_AGAIN
         _note(folder, "started")
@@ -54,59 +51,51 @@ def start(folder: Path) -> int:
 
 def supernode(folder: Path) -> Program:
     """The SuperNode as a program; its own files are in `flower`."""
-    home = folder / "flower"
+    home = HospitalFolder(folder).flower
     own = {"FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    own["TMPDIR"] = str(temporary(folder))  # Flower unpacks code there; /tmp may be full, or not to be written
+    own["TMPDIR"] = str(
+        HospitalFolder(folder).temporary
+    )  # Flower unpacks code there; /tmp may be full, or not to be written
     command = [sys.executable, "-P", "-m", "gliofed.client.link.supernode", str(folder)]
     return Program("supernode", command, home, {**environment(), **own}, PAUSES)
 
 
 def running(folder: Path) -> int | None:
     """The process that runs `start` for this folder; None where there is none."""
-    try:
-        with (folder / LOCK).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    if not is_locked(HospitalFolder(folder).lock):
         return None
-    except BlockingIOError:
-        text = (folder / LOCK).read_text().strip()
-        return int(text) if text.isdigit() else 0
-    return None
+    text = (HospitalFolder(folder).lock).read_text().strip()
+    return int(text) if text.isdigit() else 0
 
 
 def _keep(node: Node, stop: threading.Event) -> int:
-    _say(f"{node.kit.site} of {node.kit.federation}: connecting to {node.kit.address}; end with Ctrl-C")
+    print_with_time(f"{node.kit.site} of {node.kit.federation}: connecting to {node.kit.address}; end with Ctrl-C")
     failing: str | None = None
     try:
         while not stop.wait(STEP):
             try:
-                said, failing = node.tend(), None
+                messages, failing = node.supervise(), None
             except OSError as error:  # a full disk, say: what runs goes on
                 sentence = f"{error.filename}: {error.strerror}; make room or mend it"
-                said, failing = [sentence] * (sentence != failing), sentence
-            for sentence in said:
-                _say(sentence)
+                messages, failing = [sentence] * (sentence != failing), sentence
+            for sentence in messages:
+                print_with_time(sentence)
     finally:
         node.program.end()
         _note(node.folder, "ended")
-    _say("ended")
+    print_with_time("ended")
     return 0
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[IO[str]]:
     """Hold the folder: two SuperNodes with one key would push each other out. A killed process gives it back."""
-    with (folder / LOCK).open("a+") as file:
-        for left in range(ASKS, -1, -1):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                sleep(0.1)  # `status` holds it for a moment
-                if not left:
-                    file.seek(0)
-                    pid = file.read().strip()
-                    raise ConfigError(f"{folder}: started already, by process {pid}; end that one first") from None
+    try:
+        held = lock_file(HospitalFolder(folder).lock, "", wait=WAIT)
+    except BusyError:
+        pid = (HospitalFolder(folder).lock).read_text().strip()
+        raise ConfigError(f"{folder}: started already, by process {pid}; end that one first") from None
+    with held as file:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
@@ -118,9 +107,4 @@ def _note(folder: Path, act: str) -> None:
     try:
         note_act(folder, act)
     except (ConfigError, OSError) as error:
-        _say(f"{act}, but this is not in the audit log: {error}")
-
-
-def _say(sentence: str) -> None:
-    with suppress(OSError):  # a full disk: what runs goes on
-        print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {plain(sentence)}", flush=True)
+        print_with_time(f"{act}, but this is not in the audit log: {error}")

@@ -6,8 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.approve import approved
-from gliofed.client.link.node import PROBLEM, is_of_now, read_state, words_of
+from gliofed.client.link.node import is_of_now, read_state, words_of
 from gliofed.client.link.preflight import lacking_room, own_folder, read_own_kit, tried
 from gliofed.client.link.reach import Findings
 from gliofed.client.link.receipts import events_of, reason_of
@@ -48,8 +49,8 @@ def status(folder: Path, as_json: bool = False) -> int:
 
 
 def _gather(folder: Path) -> dict[str, Any]:
-    said = Findings()
-    found: dict[str, Any] = {"folder": str(folder), "faults": said.faults, "warnings": said.warnings}
+    findings = Findings()
+    found: dict[str, Any] = {"folder": str(folder), "faults": findings.faults, "warnings": findings.warnings}
     found |= {
         "site": None,
         "federation": None,
@@ -60,17 +61,19 @@ def _gather(folder: Path) -> dict[str, Any]:
         "withdrawn": 0,
     }
     events: list[dict[str, Any]] = []
-    if site := tried(lambda: read_site(folder), said):
-        found["privacy"] = tried(lambda: _privacy(site), said)  # first, for it takes seconds: the rest is of one moment
-        events = tried(lambda: events_of(site), said) or []
+    if site := tried(lambda: read_site(folder), findings):
+        found["privacy"] = tried(
+            lambda: _privacy(site), findings
+        )  # first, for it takes seconds: the rest is of one moment
+        events = tried(lambda: events_of(site), findings) or []
         found["withdrawn"] = _count(events, "withdrawn") - _count(events, "readmitted")
-        found["log"] = str(Path(site.work) / "site.log")
-        said.faults += filter(None, [lacking_room(folder, site)])
-        said.warnings += tried(lambda: _left_out(site), said) or []
-    if kit := tried(lambda: read_own_kit(folder), said):
+        found["log"] = str(site.folder.log)
+        findings.faults += filter(None, [lacking_room(folder, site)])
+        findings.warnings += tried(lambda: _left_out(site), findings) or []
+    if kit := tried(lambda: read_own_kit(folder), findings):
         found |= {"site": kit.site, "federation": kit.federation, "address": kit.address}
-        found["patients"] = tried(lambda: _stated(folder, kit), said)
-    known = tried(lambda: approved(folder), said) or ()
+        found["patients"] = tried(lambda: _stated(folder, kit), findings)
+    known = tried(lambda: approved(folder), findings) or ()
     found["approved"] = [{"sha256": each.sha256, "time": each.time} for each in known]
     receipts = [event for event in events if event["event"] == "receipt"]
     found["receipts"] = [_receipt(event) for event in receipts[-RECEIPTS:]]
@@ -151,11 +154,11 @@ def _error_words(code: int) -> str:
 def _receipt(event: dict[str, Any]) -> dict[str, Any]:
     """What left with one reply."""
     update = next((record for record in event["records"] if record["name"] == "update/bytes"), None)
-    told = {"patients": event["patients"], "left_out": event["left_out"], "metrics": event["metrics"]}
+    reported = {"patients": event["patients"], "left_out": event["left_out"], "metrics": event["metrics"]}
     return {
         **{key: event[key] for key in ("time", "run_id", "round", "kind", "status", "code", "epsilon")},
         "reason": reason_of(event),
-        **told,
+        **reported,
         "bytes": sum(record["bytes"] for record in event["records"]),
         "tensors": sum("shape" in record and record["bytes"] > 0 for record in event["records"]),
         "sha256": update["sha256"] if update and update["bytes"] else None,
@@ -164,7 +167,7 @@ def _receipt(event: dict[str, Any]) -> dict[str, Any]:
 
 def _privacy(site: SiteConfig) -> dict[str, Any] | None:
     """Epsilon of each patient so far, and its ceiling; None where the site has no ledger."""
-    folder = Path(site.work) / "ledger"
+    folder = site.folder.ledger
     if not folder.exists():
         return None
     from gliofed.client.round.ledger import read_ledger
@@ -178,7 +181,7 @@ def _privacy(site: SiteConfig) -> dict[str, Any] | None:
 def _problem(folder: Path, contact: str | None) -> dict[str, Any] | None:
     """The last one, and whether there was a contact after it."""
     try:
-        found = json.loads((folder / PROBLEM).read_text())
+        found = json.loads(HospitalFolder(folder).problem.read_text())
         problem: dict[str, Any] = {"time": str(found["time"]), "sentence": str(found["sentence"]), "over": False}
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -249,14 +252,14 @@ def _table(receipts: list[dict[str, Any]]) -> None:
     for each in receipts:
         time = f"{datetime.fromisoformat(each['time']).astimezone():%m-%d %H:%M}"
         row = [time, str(each["run_id"])[: 12 if wide else 8], each["round"], each["kind"], each["code"], each["bytes"]]
-        row += [each["tensors"], (each["sha256"] or "")[:12]] * wide + [_told(each)]
+        row += [each["tensors"], (each["sha256"] or "")[:12]] * wide + [_reported(each)]
         table.add_row(*map(cell, row))
     console.print(table)
 
 
-def _told(receipt: dict[str, Any]) -> str:
+def _reported(receipt: dict[str, Any]) -> str:
     """What a reply told in numbers, shortened: --json names each."""
     numbers = {"patients": receipt["patients"], "left out": sum(receipt["left_out"].values())}
     numbers["metrics"] = len(receipt["metrics"])
-    told = [f"{name} {count}" for name, count in numbers.items() if count]
-    return ", ".join(told + [f"epsilon {receipt['epsilon']}"] * (receipt["epsilon"] is not None))
+    reported = [f"{name} {count}" for name, count in numbers.items() if count]
+    return ", ".join(reported + [f"epsilon {receipt['epsilon']}"] * (receipt["epsilon"] is not None))

@@ -29,10 +29,11 @@ from flwr.supercore.run import Run
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.approve import approved
 from gliofed.client.link.execute import Executor
 from gliofed.client.link.life import Life, complain
-from gliofed.client.link.site_file import read_site, temporary
+from gliofed.client.link.site_file import read_site
 from gliofed.client.round.audit import note
 from gliofed.shared.files import write_bytes
 from gliofed.shared.flower import other_version
@@ -53,9 +54,9 @@ def run_supernode(folder: Path) -> None:
     with socket.socket() as free:
         free.bind((HOST, 0))
         port = free.getsockname()[1]
-    home = folder / "flower"
-    shutil.rmtree(temporary(folder), ignore_errors=True)  # what killed processes left
-    temporary(folder).mkdir(parents=True, exist_ok=True)
+    home = HospitalFolder(folder).flower
+    shutil.rmtree(HospitalFolder(folder).temporary, ignore_errors=True)  # what killed processes left
+    HospitalFolder(folder).temporary.mkdir(parents=True, exist_ok=True)
     _write_secrets(home)
     program = str(Path(__file__).with_name("clientapp.py"))  # by its path, so that no package of ours is imported
     words = (f"{HOST}:{port}", str(home / "runtime.crt"), str(os.getpid()))
@@ -68,14 +69,14 @@ def run_supernode(folder: Path) -> None:
 
 def words_for(folder: Path, port: int) -> list[str]:
     """Flower's own options; its Runtime API listens on this port."""
-    kit = parse_kit((folder / "kit.json").read_bytes(), str(folder / "kit.json"))
+    kit = parse_kit((path := HospitalFolder(folder).kit).read_bytes(), str(path))
     # A quote as TOML's escape, for Flower looks for the closing one before it reads TOML.
     quoted = '"' + json.dumps(str(folder), ensure_ascii=False)[1:-1].replace('\\"', "\\u0022") + '"'
-    home = folder / "flower"
+    home = HospitalFolder(folder).flower
     return [
         *("--superlink", kit.address),
-        *("--root-certificates", str(folder / "ca.crt")),
-        *("--auth-supernode-private-key", str(folder / "site.key")),
+        *("--root-certificates", str(HospitalFolder(folder).authority)),
+        *("--auth-supernode-private-key", str(HospitalFolder(folder).key)),
         *("--host", HOST, "--port", str(port)),
         *("--ssl-certfile", str(home / "runtime.crt"), "--ssl-keyfile", str(home / "runtime.key")),
         *("--ssl-ca-certfile", str(home / "runtime.crt")),
@@ -109,7 +110,7 @@ def replace_names(folder: Path, life: Life, command: Sequence[str]) -> None:
             asked[:] = [message]
             life.say("working", *about(message))
 
-    executor = Executor(command, allowed, folder / "flower" / "apps")
+    executor = Executor(command, allowed, HospitalFolder(folder).apps)
     push_messages = internal._push_messages
 
     def push(**given: Any) -> None:

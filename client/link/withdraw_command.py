@@ -7,16 +7,18 @@ from typing import TypeVar
 from unicodedata import normalize
 
 from gliofed.client.doctor.manifest import ANEW
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.site_file import read_site
 from gliofed.client.round.policy import DeclinedError
 from gliofed.client.round.withdraw import Withdrawal, readmit, withdraw
-from gliofed.shared.chain import BusyError
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import absolute
+from gliofed.shared.locks import BusyError
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.terminal import plain
 from gliofed.shared.wording import quantity
+from gliofed.shared.work_folder import WorkFolder
 
 LEFT = 1
 T = TypeVar("T")
@@ -69,9 +71,9 @@ def _tried(do: Callable[[], T], act: str) -> T:
 
 def _site(folder: Path) -> SiteConfig:
     folder = absolute(folder)
-    if (folder / "site.yaml").exists():
+    if HospitalFolder(folder).settings.exists():
         return read_site(folder)
-    if not any((folder / name).exists() for name in ("cohort", "consent.json")):
+    if not (WorkFolder(folder).cohort.exists() or WorkFolder(folder).consent.exists()):
         raise ConfigError(f"{folder}: no hospital's folder and no work folder; give one of them")
     return SiteConfig(name="withdraw", root="", labels="", work=str(folder))
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from gliofed.shared.config import DataConfig, ModelConfig
 from gliofed.shared.parse import ConfigError, Strict, parse
+from gliofed.shared.run_folder import ModelFolder, RunFolder
 from gliofed.shared.tasks import TaskName
-
-DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +27,11 @@ def find_export(given: Path) -> Path:
 
     Raises ConfigError where there is none.
     """
-    for folder in (given, given / "model"):
-        if (folder / DESCRIPTION).is_file() and (folder / WEIGHTS).is_file():
+    for folder in (given, RunFolder(given).model):
+        if ModelFolder(folder).description.is_file() and ModelFolder(folder).weights.is_file():
             return folder
-    raise ConfigError(
-        f"model={given}: no {DESCRIPTION} and {WEIGHTS} there; give the model/ folder that a run writes at its end"
-    )
+    names = f"{ModelFolder(given).description.name} and {ModelFolder(given).weights.name}"
+    raise ConfigError(f"model={given}: no {names} there; give the model/ folder that a run writes at its end")
 
 
 def read_export(folder: Path, options: Mapping[str, Any]) -> Exported:
@@ -41,7 +39,7 @@ def read_export(folder: Path, options: Mapping[str, Any]) -> Exported:
 
     Raises ConfigError: the file is damaged, or a value cannot be.
     """
-    path = folder / DESCRIPTION
+    path = ModelFolder(folder).description
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -21,7 +21,7 @@ from torch import nn
 from gliofed.client.doctor.findings import Finding
 from gliofed.client.doctor.inspection import inspect
 from gliofed.client.doctor.judgement import judge
-from gliofed.client.prediction.exported import WEIGHTS, Exported
+from gliofed.client.prediction.exported import Exported
 from gliofed.shared.codec import load_weights, travelling, weights_from_bytes
 from gliofed.shared.data.cases import Case
 from gliofed.shared.data.labels import labels_of, region_values
@@ -30,6 +30,7 @@ from gliofed.shared.data.volume import DataError, Scan, read_image
 from gliofed.shared.files import write_bytes
 from gliofed.shared.models import build_model, reads_series, task_of
 from gliofed.shared.parse import ConfigError
+from gliofed.shared.run_folder import ModelFolder
 from gliofed.shared.site_config import CheckConfig
 from gliofed.shared.tasks import TASKS, Label, Task
 
@@ -94,7 +95,7 @@ def load(folder: Path, exported: Exported, device: torch.device) -> Predictor:
 
     Raises ConfigError: weights that are damaged or of another shape; ValueError: an option that the model has not.
     """
-    config, data, path = exported.model, exported.data, folder / WEIGHTS
+    config, data, path = exported.model, exported.data, ModelFolder(folder).weights
     if (task := task_of(config.name)) != exported.task:
         raise ConfigError(f"{folder}: {config.name} is for task={task}, and task={exported.task} is given")
     network = build_model(config, len(data.modalities), TASKS[exported.task].outputs(data))

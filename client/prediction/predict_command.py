@@ -1,12 +1,10 @@
 """gliofed-client predict: what was asked for is checked before PyTorch is loaded and scans are read."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 from gliofed.client.prediction.exported import Exported, find_export, read_export
 from gliofed.shared.data.labels import LABELS, region_values
@@ -46,10 +44,10 @@ class _Settings(Strict):
     device: Device
 
 
-def predict_command(words: list[str]) -> int:
+def predict_command(overrides: list[str]) -> int:
     """Do what the words after `predict` ask for; return 0, 1 where a case failed, or 2 for wrong use."""
     try:
-        settings = parse(_Settings, composed("predict", words, _PATHS))
+        settings = parse(_Settings, composed("predict", overrides, _PATHS))
         given = absolute(settings.model.folder)
         options = {"iterations": settings.model.iterations, "stop_when_stable": settings.model.stop_when_stable}
         folder = find_export(given)
@@ -84,6 +82,7 @@ def _predict(
     # Imported here, so that a mistyped word is answered at once.
     from gliofed.client.prediction.predict import load, predict
     from gliofed.client.round.training import pick_device
+    from gliofed.shared.progress import Bar
 
     cases, strays = inventory.cases, [str(stray) for stray in inventory.not_understood]
     try:
@@ -91,12 +90,18 @@ def _predict(
     except ValueError as error:  # names the key, the value and the cure
         raise ConfigError(str(error)) from None
     out.mkdir(parents=True, exist_ok=True)
-    with _progress(len(cases)) as report:
+    done = count(1)
+    with Bar("predicting") as bar:
+
+        def report(line: str) -> None:
+            bar.report(next(done), len(cases))
+            bar.line(line)
+
         outcome = predict(predictor, cases, labels, out, report)
     made = {"run_id": exported.run_id, "round": exported.round, "task": exported.task, "labels": labels}
     warned = {name: [f"{each.code}: {each.message}" for each in found] for name, found in outcome.findings.items()}
-    told = {"failed": outcome.faults, "warnings": warned, "not_understood": strays}
-    write_json(out / "predict.json", made | told | {"versions": versions()})
+    results = {"failed": outcome.faults, "warnings": warned, "not_understood": strays}
+    write_json(out / "predict.json", made | results | {"versions": versions()})
     for name, sentence in outcome.faults.items():
         print(plain(f"{name}: {sentence}"), file=sys.stderr)
     for name, sentences in warned.items():
@@ -108,22 +113,3 @@ def _predict(
     rest += f"; not understood: {counted(inventory.not_understood)}" if strays else ""
     print(f"{len(outcome.predicted)} of {quantity(len(cases), 'case')} predicted{rest}; {what} in {out}")
     return FAILED if outcome.faults or (strays and not inventory.listed) else 0  # a table says who is meant
-
-
-@contextmanager
-def _progress(cases: int) -> Iterator[Any]:
-    """A bar on a terminal, a plain line a case in a pipe."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bars:
-        bar = bars.add_task("", total=cases)
-
-        def report(line: str) -> None:
-            bars.advance(bar)
-            if bars.disable:
-                print(plain(line), file=sys.stderr, flush=True)
-
-        yield report

@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from gliofed.client.round.policy import DeclinedError
 from gliofed.shared.audit import audit_file
-from gliofed.shared.chain import BusyError, Chain, hold_chain
+from gliofed.shared.chain import Chain, hold_chain
+from gliofed.shared.locks import BusyError
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.signatures import holds, records_sha256, server_key, sign

@@ -4,12 +4,11 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.shared.audit import compare, read_audit
 from gliofed.shared.audit_command import audit_status, describe, find_audit
 from gliofed.shared.signatures import Trust, read_trust
 from gliofed.shared.terminal import path_word
-
-KEYS = ("ca.crt", "site.key.pub")
 
 
 def audit_command(words: list[str]) -> int:
@@ -17,14 +16,14 @@ def audit_command(words: list[str]) -> int:
 
     Returns 0 where every line holds, 1 where one does not, and 2 where there is no log.
     """
-    parser = argparse.ArgumentParser(prog="gliofed-client audit", add_help=False)
+    parser = argparse.ArgumentParser(prog="gliofed-client audit")
     commands = parser.add_subparsers(required=True, metavar="verify")
-    verify = commands.add_parser("verify", add_help=False)
-    verify.add_argument("work", type=path_word, metavar="WORK")
+    verify = commands.add_parser("verify", help="whether every line holds")
+    place = "the site's work folder, its audit folder, or a copy of audit.jsonl"
+    verify.add_argument("work", type=path_word, metavar="WORK", help=place)
     verify.add_argument("--server", type=path_word, metavar="RUN", help="a run's folder, or a copy of its audit.jsonl")
-    verify.add_argument(
-        "--keys", type=path_word, metavar="FILE", action="append", default=[], help="ca.crt, KIT.zip, .pub"
-    )
+    keys = "ca.crt or a kit for the server's signatures, site.key.pub for the site's; else the hospital's folder's"
+    verify.add_argument("--keys", type=path_word, metavar="FILE", action="append", default=[], help=keys)
     given = parser.parse_args(words)
     return audit_status("gliofed-client", lambda: _verify(given))
 
@@ -44,6 +43,7 @@ def _verify(given: argparse.Namespace) -> Iterator[str]:
 def _known(log: Path) -> Trust:
     """The keys in the hospital's folder, where the log is in it."""
     for folder in log.resolve().parents:
-        if all((folder / name).is_file() for name in KEYS):
-            return read_trust(folder / name for name in KEYS)
+        keys = HospitalFolder(folder).authority, HospitalFolder(folder).public_key
+        if all(path.is_file() for path in keys):
+            return read_trust(keys)
     return Trust()

@@ -8,7 +8,7 @@ from torch import nn
 
 from gliofed.client.doctor.manifest import admit
 from gliofed.client.round.judge import Admitted
-from gliofed.client.round.ledger import check_no_budget, ledger_folder
+from gliofed.client.round.ledger import check_no_budget
 from gliofed.client.round.policy import DeclinedError, check_cohort, counts_leave
 from gliofed.client.round.training import pick_device
 from gliofed.shared.codec import load_weights, weights_from_bytes
@@ -44,7 +44,7 @@ def open_job(admitted: Admitted) -> Job:
     """Read the ledger, take the device and open the data, in this order: refusing is cheap."""
     site, request = admitted.site, admitted.request
     if not request.config.private:
-        check_no_budget(ledger_folder(site.work), request.run_id)
+        check_no_budget(site.folder.ledger, request.run_id)
     try:
         device = pick_device(site.device)
     except ValueError as error:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from gliofed.client.round.policy import DeclinedError
 from gliofed.shared.accounting import Spent, rdp_epsilon
-from gliofed.shared.chain import BusyError, begun, digest, drop_unfinished, head_file, link, lock, read_chain, read_head
+from gliofed.shared.chain import begun, digest, drop_unfinished, head_file, link, lock, read_chain, read_head
 from gliofed.shared.files import append_line, write_bytes, write_json
+from gliofed.shared.locks import BusyError
 from gliofed.shared.parse import ConfigError, parse
 
 SLACK = timedelta(minutes=5)
@@ -161,11 +162,6 @@ class Ledger:
         return next(iter([*own, *(charge.noisy for charge in drawn if charge.cohort == cohort)]), None)
 
 
-def ledger_folder(work: str) -> Path:
-    """Where the ledger of a site with this work folder is."""
-    return Path(work) / "ledger"
-
-
 @contextmanager
 def hold(folder: Path, delta: float) -> Iterator[Ledger]:
     """Hold the ledger in `folder` for writing, a new one with `delta` where there is none.
@@ -246,7 +242,7 @@ def _open(folder: Path, delta: float) -> Ledger:
 def _write_head(ledger: Ledger) -> None:
     """Say how many lines there are, so that a cut-off end shows."""
     head: dict[str, Any] = {"lines": len(ledger.lines), "hash": ledger.head, "delta": ledger.delta}
-    write_json(ledger.folder / "head.json", head)
+    write_json(head_file(_file(ledger.folder)), head)
 
 
 def _together(charges: list[Charge]) -> Spent:

@@ -2,13 +2,12 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gliofed.shared.terminal import path_word, plain
+from gliofed.shared.terminal import path_word
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,14 +16,13 @@ if TYPE_CHECKING:
 
 # The ledger is imported where it is used, so that a mistyped word is answered at once.
 
-WRONG_USE = 2
-
 
 def ledger_command(words: list[str]) -> int:
-    """Do what the words after `ledger` ask for; return 0, or 2 where there is no ledger or it cannot be relied on."""
-    parser = argparse.ArgumentParser(prog="gliofed-client ledger", add_help=False)
-    parser.add_argument("work", type=path_word, metavar="WORK")
-    parser.add_argument("--json", action="store_true")
+    """Do what the words after `ledger` ask for; return 0. Raises ConfigError where there is no whole ledger."""
+    parser = argparse.ArgumentParser(prog="gliofed-client ledger")
+    parser.add_argument("work", type=path_word, metavar="WORK", help="the site's work folder, or the ledger's own")
+    columns = "one object: delta, epsilon_rdp, epsilon_prv, private, budgets, charges"
+    parser.add_argument("--json", action="store_true", help=columns)
     arguments = parser.parse_args(words)
     from gliofed.shared.files import absolute
     from gliofed.shared.parse import ConfigError
@@ -33,10 +31,8 @@ def ledger_command(words: list[str]) -> int:
         ledger = _find(absolute(arguments.work))
         if ledger is None:
             raise ConfigError(f"{arguments.work}: no ledger there; give a site's work folder in which it trained")
-    except ConfigError as error:
-        return _say(str(error))
     except OSError as error:  # of another user, say
-        return _say(f"{error.filename or arguments.work}: {error.strerror}; mend it, then start again")
+        raise ConfigError(f"{error.filename or arguments.work}: {error.strerror}; mend it, then start again") from None
     if arguments.json:
         print(json.dumps(_as_json(ledger)))
     else:
@@ -46,9 +42,10 @@ def ledger_command(words: list[str]) -> int:
 
 def _find(work: Path) -> "Ledger | None":
     """Read the ledger of a work folder, or the one in this folder; no lock is taken, so that a run is not disturbed."""
-    from gliofed.client.round.ledger import ledger_folder, read_ledger
+    from gliofed.client.round.ledger import read_ledger
+    from gliofed.shared.work_folder import WorkFolder
 
-    for folder in (ledger_folder(str(work)), work):
+    for folder in (WorkFolder(work).ledger, work):
         if (ledger := read_ledger(folder)) is not None:
             return ledger
     return None
@@ -114,8 +111,3 @@ def _cells(ledger: "Ledger", charges: "Sequence[Charge]") -> list[str]:
         ", ".join(f"{rate:.3g}" for rate in dict.fromkeys(charge.rate for charge in charges)),
         f"{alone.epsilon():.3f}" if alone.private else "not private",
     ]
-
-
-def _say(sentence: str) -> int:
-    print(f"gliofed-client: {plain(sentence)}", file=sys.stderr)
-    return WRONG_USE

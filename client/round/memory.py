@@ -82,4 +82,4 @@ def _known(job: "Job") -> Patch | None:
 
 
 def _file(job: "Job") -> Path:
-    return Path(job.site.work) / "smaller_patch.json"
+    return job.site.folder.smaller_patch

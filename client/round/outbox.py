@@ -22,7 +22,7 @@ ROOM = ".room.tmp"
 
 def outbox_of(site: SiteConfig) -> "Outbox":
     """The outbox of a site."""
-    return Outbox(Path(site.work) / "outbox")
+    return Outbox(site.folder.outbox)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gliofed.client.doctor.consent import read_consent
 from gliofed.client.round.job import Job
-from gliofed.client.round.ledger import Charge, Ledger, hold, ledger_folder
+from gliofed.client.round.ledger import Charge, Ledger, hold
 from gliofed.client.round.policy import DeclinedError, check_noise, counts_leave, data_reading
 from gliofed.client.round.privacy import Plan, plan_round, train_privately
 from gliofed.client.round.training import TrainResult
@@ -32,7 +32,7 @@ def ledger_of(job: Job) -> Iterator[Ledger]:
     policy, data = job.site.policy, job.request.config.data
     everybody = len(job.cohort.train) + len(job.cohort.validation)
     exact = everybody if counts_leave(policy, job.request.config) else None
-    with hold(ledger_folder(job.site.work), policy.delta or default_delta(exact)) as ledger:
+    with hold(job.site.folder.ledger, policy.delta or default_delta(exact)) as ledger:
         if policy.delta not in (None, ledger.delta):
             sentence = f"policy.delta={policy.delta:g}: the study's ledger was opened with {ledger.delta:g}; keep that"
             raise DeclinedError("ledger", sentence)

@@ -16,6 +16,7 @@ from gliofed.client.round.policy import DeclinedError
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.files import write_bytes
 from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.work_folder import WorkFolder
 
 
 def pseudonyms(site: SiteConfig, patients: Sequence[Patient]) -> list[str]:
@@ -27,7 +28,7 @@ def pseudonyms(site: SiteConfig, patients: Sequence[Patient]) -> list[str]:
 def note_trained(site: SiteConfig, run_id: str, round: int, patients: Sequence[Patient]) -> None:
     """Note that a run trains with these patients, before it does."""
     names = pseudonyms(site, patients)
-    path = _folder(Path(site.work)) / f"{run_id}.json"
+    path = site.folder.trained / f"{run_id}.json"
     known = _patients(path) if path.exists() else set[str]()
     if not known.issuperset(names):
         text = json.dumps({"patients": sorted(known.union(names))}, indent=0).encode()
@@ -39,14 +40,10 @@ def note_trained(site: SiteConfig, run_id: str, round: int, patients: Sequence[P
 def runs_with(work: Path, pseudonym: str) -> tuple[list[str], list[str]]:
     """The runs that trained with a patient, and all that this folder tells of, with a list that can be read."""
     patients = dict[str, set[str]]()
-    for path in sorted(_folder(work).glob("*.json")):
+    for path in sorted(WorkFolder(work).trained.glob("*.json")):
         with suppress(DeclinedError):
             patients[path.stem] = _patients(path)
     return [run for run in patients if pseudonym in patients[run]], [*patients]
-
-
-def _folder(work: Path) -> Path:
-    return work / "trained"
 
 
 def _patients(path: Path) -> set[str]:

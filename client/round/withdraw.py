@@ -19,23 +19,22 @@ from gliofed.client.doctor.consent import (
     read_consent,
     withdrawn_by,
 )
-from gliofed.client.doctor.manifest import Manifest, manifest_path, read_manifest, write_manifest
+from gliofed.client.doctor.manifest import Manifest, read_manifest, write_manifest
 from gliofed.client.round.audit import note
 from gliofed.client.round.outbox import outbox_of
 from gliofed.client.round.policy import DeclinedError
 from gliofed.client.round.redaction import hiding
 from gliofed.client.round.trained import runs_with
 from gliofed.shared.audit import audit_file
-from gliofed.shared.chain import begun, read_chain, read_head
+from gliofed.shared.chain import begun, head_file, read_chain, read_head
 from gliofed.shared.data.layouts import find_cases
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import write_bytes
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import user_name
 from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.work_folder import WorkFolder
 
-OWN = ("audit", "cache", "ledger", "outbox", "trained", "site.log", "site.old.log")
-"""Parts of a work folder that this file takes care of, or that never name a patient."""
 NO_TEXT = (".npy", ".safetensors", ".gz", ".png")
 
 
@@ -115,7 +114,7 @@ def _everybody(site: SiteConfig) -> set[str]:
 
 def _known(site: SiteConfig, consent: Consent, patient: str) -> bool:
     """Whether the patient is one who withdrew or trained, or of a manifest or of scans that cannot be told apart."""
-    texts = (path.read_text(errors="replace") for path in manifest_path(Path(site.work)).parent.glob("*.json"))
+    texts = (path.read_text(errors="replace") for path in site.folder.manifest.parent.glob("*.json"))
     trained, _ = runs_with(Path(site.work), consent.pseudonym(patient))
     if trained or not consent.given(patient) or any(json.dumps(patient) in text for text in texts):
         return True
@@ -157,7 +156,7 @@ def _remove(
     for path in files:
         path.unlink(missing_ok=True)
     _drop_unfinished(work)
-    for log in (work / "site.log", work / "site.old.log"):
+    for log in (WorkFolder(work).log, WorkFolder(work).old_log):
         if log.exists() and (without := hide(text := _text(log))) != text:
             write_bytes(log, without.encode(errors="surrogateescape"))
 
@@ -176,7 +175,7 @@ def _note(site: SiteConfig, pseudonym: str, counts: dict[str, int]) -> tuple[lis
 def _events(work: Path) -> list[dict[str, object]]:
     file = audit_file(work)
     try:
-        return read_chain(file, "", read_head(file.parent / "head.json")).events() if begun(file) else []
+        return read_chain(file, "", read_head(head_file(file))).events() if begun(file) else []
     except ConfigError as error:
         raise DeclinedError("audit", str(error)) from None
 
@@ -189,7 +188,7 @@ def _trained(events: list[dict[str, object]]) -> set[str]:
 
 def _entries(work: Path) -> Iterator[tuple[Path, set[str] | None]]:
     """Entries of the cache, and whose they are; None where one is damaged, and may be anybody's."""
-    for entry in filter(Path.is_dir, (work / "cache").glob("[!.]*")):
+    for entry in filter(Path.is_dir, WorkFolder(work).cache.glob("[!.]*")):
         try:
             visits = json.loads((entry / "entry.json").read_text(encoding="utf-8"))["of"]["visits"]
             yield entry, {str(visit["patient"]) for visit in visits}
@@ -199,10 +198,10 @@ def _entries(work: Path) -> Iterator[tuple[Path, set[str] | None]]:
 
 def _drop_unfinished(work: Path) -> None:
     """Remove what killed processes left half: nobody else is here."""
-    for entry in (work / "cache").glob(".half-*"):
+    for entry in WorkFolder(work).cache.glob(".half-*"):
         rmtree(entry)
-    half = [path for folder in ("cohort", "outbox") for path in (work / folder).glob(".*.tmp")]
-    updates = (work / "outbox").glob("*.safetensors")
+    half = [path for folder in (WorkFolder(work).cohort, WorkFolder(work).outbox) for path in folder.glob(".*.tmp")]
+    updates = WorkFolder(work).outbox.glob("*.safetensors")
     for path in (*half, *(update for update in updates if not update.with_suffix(".json").exists())):
         path.unlink()
 
@@ -218,10 +217,12 @@ def _reports(work: Path, names: Collection[str]) -> Iterator[Path]:
 
 def _left(work: Path, hide: Callable[[str], str]) -> Iterator[Path]:
     """Files that name the patient, in their path or in their text, and that are not the site's own."""
-    own = (*OWN, "cohort") if _readable(work) else OWN
+    files = WorkFolder(work)
+    own = {audit_file(work).parent, files.cache, files.ledger, files.outbox, files.trained, files.log, files.old_log}
+    own |= {files.cohort} if _readable(work) else set()  # taken care of above, or never with a name
     for path in sorted(work.rglob("*")):
         place = path.relative_to(work)
-        if place.parts[0] not in own and path.is_file():
+        if work / place.parts[0] not in own and path.is_file():
             text = str(place) if path.suffix in NO_TEXT else f"{place}\n{_text(path)}"
             if hide(text) != text:
                 yield path

@@ -9,9 +9,9 @@ from pathlib import Path
 from gliofed.server.link.control import key_bytes
 from gliofed.server.link.proxy import logged_key
 from gliofed.server.link.runs import Run, find_run, runs_of
-from gliofed.server.link.superlink import link_folder
 from gliofed.server.provisioning.acts import note_act
 from gliofed.server.provisioning.federation import open_federation
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.keys import read_public
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.terminal import plain
@@ -45,9 +45,9 @@ def logs(
     """
     open_federation(folder)
     if name is None:
-        found = sorted(link_folder(folder).glob("*.log"))
+        found = sorted(FederationFolder(folder).link.glob("*.log"))
         if not found:
-            raise ConfigError(f"{link_folder(folder)}: no logs yet, since gliofed-server start has not run")
+            raise ConfigError(f"{FederationFolder(folder).link}: no logs yet, since gliofed-server start has not run")
         keys = _logged_keys(folder)
         for log in found:
             lines = log.read_text(errors="replace").splitlines()[-LINES:]
@@ -56,8 +56,8 @@ def logs(
     run, place, half = find_run(folder, name), 0, ""
     while True:
         state, _ = run.state()  # before the log is read: what is written until it ends is read as well
-        if run.log.exists():
-            with run.log.open("rb") as file:
+        if run.files.log.exists():
+            with run.files.log.open("rb") as file:
                 file.seek(place)
                 new = file.read()
             place += len(new)
@@ -81,7 +81,7 @@ def _current(folder: Path) -> Run:
 def _logged_keys(folder: Path) -> dict[str, str]:
     """Whose key each is that the access log has, of every site that was ever admitted."""
     keys = {}
-    for path in (folder / "sites").glob("*/key.pub"):
+    for path in FederationFolder(folder).sites.glob("*/key.pub"):
         with suppress(ConfigError, OSError):  # status says it
             keys[logged_key(key_bytes(read_public(path.read_text(errors="replace"), "")))] = path.parent.name
     return keys

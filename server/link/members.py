@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from gliofed.server.link.control import Control, ControlError, Node, SilentError, key_bytes
 from gliofed.server.provisioning.admit import admitted_keys, read_records
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.keys import fingerprint
 
 CURE = (
@@ -30,7 +31,7 @@ class Member:
     """Agreed ceiling of its number of patients. None: none was agreed."""
 
 
-def tend_members(
+def sync_members(
     control: Control, folder: Path, before: Mapping[str, Member]
 ) -> tuple[dict[str, Member], list[str], list[str]]:
     """Register who was admitted and shut out who was expelled; return the members by site, what was done and faults.
@@ -45,25 +46,25 @@ def tend_members(
     known = {member.node: site for site, member in before.items() if site in damaged}
     ended = {mark for record in records.values() for mark in record.ended()}
     members: dict[str, Member] = {}
-    said, faults = [], [*damaged.values(), *wrong.values()]
+    changes, faults = [], [*damaged.values(), *wrong.values()]
     for node in control.nodes():
         if (site := keys.get(node.public_key, known.get(node.id))) is not None:
             agreed = records[site].patients if site in records else before[site].patients
             members[site] = Member(node=node.id, online=node.online, seen=_seen(node), patients=agreed)
-        elif (not faults and (folder / "sites").exists()) or _fingerprint(node) in ended:
+        elif (not faults and FederationFolder(folder).sites.exists()) or _fingerprint(node) in ended:
             control.unregister(node.id)
-            said.append(f"node {node.id}: shut out, for its key is no admitted site's; it was expelled or replaced")
+            changes.append(f"node {node.id}: shut out, for its key is no admitted site's; it was expelled or replaced")
     for key, site in keys.items():
         if site not in members:
             try:
                 node_id, agreed = control.register(key, site), records[site].patients
                 members[site] = Member(node=node_id, online=False, seen=None, patients=agreed)
-                said.append(f"{site}: may connect")
+                changes.append(f"{site}: may connect")
             except SilentError:
                 raise
             except ControlError as error:
                 faults.append(f"{site}: cannot be let in ({error}); {CURE}")
-    return dict(sorted(members.items())), said, faults
+    return dict(sorted(members.items())), changes, faults
 
 
 def _fingerprint(node: Node) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gliofed.server.link.superlink import link_folder
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.chain import is_held
 from gliofed.shared.files import write_json
 
@@ -18,20 +18,20 @@ up to 20 for a program to end.
 
 def write_online(folder: Path, known: Mapping[str, Any]) -> None:
     """Write what is known now."""
-    write_json(link_folder(folder) / "state.json", {"time": time.time(), **known})
+    write_json(FederationFolder(folder).online, {"time": time.time(), **known})
 
 
 def forget_online(folder: Path) -> None:
     """Tell that `start` ended."""
-    (link_folder(folder) / "state.json").unlink(missing_ok=True)
+    FederationFolder(folder).online.unlink(missing_ok=True)
 
 
 def read_online(folder: Path) -> dict[str, Any] | None:
     """Read what is known; None where `start` does not run: what a killed one left says nothing of now."""
-    if not is_held(link_folder(folder)):
+    if not is_held(FederationFolder(folder).link):
         return None
     try:
-        known = dict(json.loads((link_folder(folder) / "state.json").read_text()))
+        known = dict(json.loads(FederationFolder(folder).online.read_text()))
         return known if abs(time.time() - known["time"]) <= OLDEST else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

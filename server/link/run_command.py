@@ -1,19 +1,38 @@
-"""gliofed-server run: submit a run, or go on with one."""
+"""gliofed-server run: submit a run to the hospitals of a federation; gliofed-server start trains it, one at a time.
 
-import os
-import sys
+usage: gliofed-server run [federation=DIR] [name=NAME] [key=value ...]
+       gliofed-server run [federation=DIR] resume=NAME
+
+Which run
+  federation=DIR                the federation's folder (default: here)
+  name=NAME                     of the new run (default: date and time); its folder is DIR/runs/NAME
+  resume=NAME                   go on with a run that was stopped or failed; it keeps its settings
+
+Choices, one of each group; sites and sizes of made-up data that an experiment sets say nothing here
+$choices
+
+Settings, with their defaults; where scans are, and their labels, is each hospital's to say
+$settings
+
+Flags
+  --cfg job                     show every setting and its value, and do nothing
+  --help                        this text
+
+Exit status: 0 submitted; 2 wrong use.
+"""
+
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import yaml
 
+from gliofed.shared.codecs import CODECS
+from gliofed.shared.config import PRESETS
 from gliofed.shared.files import absolute
-from gliofed.shared.hydra_words import sentence
+from gliofed.shared.help_text import choices, help_text, settings
+from gliofed.shared.hydra_words import composed
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.terminal import command_line, plain
 
@@ -22,46 +41,41 @@ OWN = ("federation", "name", "resume")
 """Words that say which run; the others are its settings."""
 
 
-def run_command(words: Sequence[str]) -> None:
+def run_command(arguments: Sequence[str]) -> None:
     """Do what the words after `run` ask for. Raises ConfigError."""
-    os.environ |= {"HYDRA_FULL_ERROR": "1"}
+    if {"--help", "-h"} & {*arguments}:
+        registries = {"codec": [*CODECS], "model.preset": [*PRESETS]}
+        print(help_text(__doc__, choices=choices("federation"), settings=settings("federation", registries)))
+        return
     # Taken out before Hydra reads the others: its grammar has a meaning for the = and , in a folder's name.
-    own = dict(word.split("=", 1) for word in words if word.split("=", 1)[0] in OWN and "=" in word)
-    settings = [word for word in words if word.split("=", 1)[0] not in OWN or "=" not in word]
+    own = dict(word.split("=", 1) for word in arguments if word.split("=", 1)[0] in OWN and "=" in word)
+    overrides = [word for word in arguments if word.split("=", 1)[0] not in OWN or "=" not in word]
     folder = absolute(own.get("federation", "."))
     if "resume" in own:
-        if others := [*settings, *(f"name={own['name']}" for _ in range("name" in own))]:
+        if others := [*overrides, *(f"name={own['name']}" for _ in range("name" in own))]:
             raise ConfigError(f"resume={own['resume']}: goes alone, since the run keeps its settings; drop {others[0]}")
         print(_resume(folder, own["resume"]))
         return
 
-    if values := _composed(settings):
-        print(_submit(folder, own.get("name"), values, settings))
-
-
-def _composed(words: list[str]) -> Any:
-    """The settings that Hydra makes of the words; None where it only showed something, as --help does."""
-    if {"-m", "--multirun"} & set(words):
-        raise ConfigError("-m: submit runs one by one")
-    composed: list[Any] = []
-
-    @hydra.main(version_base="1.3", config_path="pkg://gliofed.configs", config_name="federation")
-    def job(config: DictConfig) -> None:
-        composed.append(OmegaConf.to_container(config, resolve=True))
-
-    sys.argv = [COMMAND, *words]
+    if shows := "--cfg" in overrides:
+        del overrides[(at := overrides.index("--cfg")) : at + 2]
+    if flags := [word for word in overrides if word.startswith("-")]:
+        multirun = flags[0] in ("-m", "--multirun")
+        wrong = "-m: submit runs one by one" if multirun else f"unrecognized arguments: {flags[0]}"
+        raise ConfigError(f"{wrong}; see {COMMAND} --help")
     try:
-        job()
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
-        raise ConfigError(sentence(error, COMMAND)) from None
-    return composed[0] if composed else None
+        values = composed("federation", overrides, {})
+    except ConfigError as error:
+        raise ConfigError(f"{error}; see {COMMAND} --help") from None
+    print(yaml.safe_dump(values, sort_keys=False) if shows else _submit(folder, own.get("name"), values, overrides))
 
 
-def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Sequence[str]) -> str:
+def _submit(folder: Path, name: str | None, values: dict[str, Any], overrides: Sequence[str]) -> str:
     # Imported here, so that --help and a mistyped key answer at once.
-    from gliofed.server.link.runs import CODE, new_run
+    from gliofed.server.link.runs import new_run
     from gliofed.server.provisioning.admit import admitted_keys, read_records
     from gliofed.server.provisioning.federation import open_federation
+    from gliofed.server.provisioning.federation_folder import FederationFolder
     from gliofed.server.settings import check_groups, parse_run
     from gliofed.shared.code import build_code
 
@@ -73,18 +87,19 @@ def _submit(folder: Path, name: str | None, values: dict[str, Any], words: Seque
         raise ConfigError("; ".join(faults.values()) or none)
     check_groups(values, COMMAND)
     for key in ("root", "labels"):
-        if any(word.lstrip("+~").startswith(f"data.{key}=") for word in words):
+        if any(word.lstrip("+~").startswith(f"data.{key}=") for word in overrides):
             raise ConfigError(f"data.{key}: each hospital's own, and in its site.yaml; leave it out")
     run = parse_run(values, sites)
     if unknown := sorted(set(run.round.expected) - set(sites)):
         why = faults.get(unknown[0], f"{', '.join(sites)} are")
         raise ConfigError(f"round.expected: {unknown[0]} is not admitted; {why}")
-    code = (folder / CODE).read_bytes()
+    files = FederationFolder(folder)
+    code = files.code.read_bytes()
     if code != build_code():
-        provision = command_line("gliofed-server", "provision", folder / "federation.yaml")
+        provision = command_line("gliofed-server", "provision", files.settings)
         cure = f"run {provision}, and let the hospitals approve it"
-        raise ConfigError(f"{folder / CODE}: not the code that is installed here; {cure}")
-    made = new_run(folder, name or f"{datetime.now().astimezone():%Y-%m-%d-%H-%M-%S}", run, words, code)
+        raise ConfigError(f"{files.code}: not the code that is installed here; {cure}")
+    made = new_run(folder, name or f"{datetime.now().astimezone():%Y-%m-%d-%H-%M-%S}", run, overrides, code)
     without = [f"{plain(fault)}; the run does not expect {site}\n" for site, fault in faults.items()]
     return f"{''.join(without)}submitted as {made.name}; {_next(folder)}"
 

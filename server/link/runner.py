@@ -11,9 +11,8 @@ from typing import Any
 
 from gliofed.server.link.control import Control
 from gliofed.server.link.members import Member
-from gliofed.server.link.runs import AGREED, NODES, Run, Submission, announce, runs_of
-from gliofed.server.link.superlink import installed_code, link_folder
-from gliofed.server.round.progress import PROGRESS
+from gliofed.server.link.runs import Run, Submission, announce, runs_of
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.files import write_json
 from gliofed.shared.parse import ConfigError
 
@@ -47,12 +46,12 @@ class Runner:
         """Seconds that a run has waited at Flower for its server."""
         return 0.0 if self._pending is None else self.clock() - self._pending
 
-    def tend(self, members: Mapping[str, Member]) -> list[str]:
+    def supervise(self, members: Mapping[str, Member]) -> list[str]:
         """Go on with every run as is wanted; return what was done. Raises ControlError, and OSError.
 
         A run of which a file is damaged is left alone, and is among the troubles.
         """
-        going, said = self.control.unfinished(), []
+        going, messages = self.control.unfinished(), []
         waits = "pending" in going.values()
         self._pending = (self.clock() if self._pending is None else self._pending) if waits else None
         self.troubles = []
@@ -60,7 +59,7 @@ class Runner:
         for run in runs_of(self.folder):
             try:
                 named.add(run.submission().flower)
-                said += self._look(run, going)
+                messages += self._look(run, going)
                 runs.append((run, run.submission().flower, run.state()[0]))
             except (ConfigError, OSError) as error:
                 self.troubles.append(f"run {run.name}: {error}")
@@ -70,13 +69,13 @@ class Runner:
         current = [run for run, flower, _ in runs if flower is not None]
         for run in [run for run, _, state in runs if state == "waiting" and not going]:
             try:
-                said += self._submit(run, members)
+                messages += self._submit(run, members)
                 break
             except ConfigError as error:  # its code is lost, or a checkpoint damaged: the next one has its turn
                 self.troubles.append(f"run {run.name}: {error}")
         for run in current:
             write_members(run, members)  # a site that has a new key, or number, is asked by it from the next round on
-        return said
+        return messages
 
     def _look(self, run: Run, going: Mapping[int, str]) -> list[str]:
         """Note that Flower's run ended; stop one that is not wanted any more."""
@@ -112,9 +111,9 @@ class Runner:
         run.check()
         code = run.code()
         write_members(run, members)
-        (run.folder / PROGRESS).unlink(missing_ok=True)  # of a server that was killed
+        run.files.progress.unlink(missing_ok=True)  # of a server that was killed
         # Flower trusts what it has unpacked, also where a full disk or a kill left half of it.
-        if (unpacked := installed_code(self.folder)).exists():
+        if (unpacked := FederationFolder(self.folder).apps).exists():
             shutil.rmtree(unpacked)
         run.submitted(submission)  # where nothing can be noted, no server may start that nobody knows of
         flower = self.control.start_run(code, {"submission": announce(run)})
@@ -124,14 +123,14 @@ class Runner:
 
     def _log(self, run: Run) -> Path:
         """What its server said; the SuperLink's where it ended before it had a log of its own."""
-        return run.log if run.log.exists() else link_folder(self.folder) / "superlink.log"
+        return log if (log := run.files.log).exists() else FederationFolder(self.folder).superlink_log
 
 
 def write_members(run: Run, members: Mapping[str, Member]) -> None:
     """Write which site each node is, and each site's agreed number of patients, where that has changed."""
     # The numbers first: no node is asked whose number is not there yet.
-    _write_changed(run.folder / AGREED, {site: each.patients for site, each in members.items() if each.patients})
-    _write_changed(run.folder / NODES, {str(each.node): site for site, each in members.items()})
+    _write_changed(run.files.agreed, {site: each.patients for site, each in members.items() if each.patients})
+    _write_changed(run.files.nodes, {str(each.node): site for site, each in members.items()})
 
 
 def _write_changed(file: Path, values: Mapping[str, Any]) -> None:

@@ -1,16 +1,5 @@
-"""A federation's runs on disk: runs/NAME is a run's folder, with what the operator wants of it beside.
+"""A federation's runs on disk: runs/NAME is a run's folder, with what the operator wants of it beside."""
 
-run.json         what it is, and never changes
-code.fab         the code bundle that it began with, and keeps
-wanted.json      run or stop; the commands write it
-submission.json  what became of it at Flower; `start` writes it
-nodes.json       which site each of Flower's nodes is; `start` writes it
-agreed.json      the agreed ceiling of each site's number of patients; `start` writes it
-history.jsonl    what happened, and whether it ended; the rounds write it
-progress.json    where the round stands; the rounds write it, and remove it in the end
-"""
-
-import fcntl
 import hashlib
 import json
 from collections.abc import Sequence
@@ -23,19 +12,19 @@ from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 from gliofed.server.provisioning.acts import note_act
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.server.round.history import Event, History
 from gliofed.shared.audit import audit_file
 from gliofed.shared.chain import begun, head_file, is_held, read_chain, read_head
 from gliofed.shared.config import RunConfig
 from gliofed.shared.files import new_folder, write_bytes, write_json
+from gliofed.shared.locks import lock_file
 from gliofed.shared.parse import ConfigError, Strict, is_site_name, parse
+from gliofed.shared.run_folder import RunFolder
 from gliofed.shared.terminal import command_line
 from gliofed.shared.versions import versions
 
 T = TypeVar("T")
-CODE = "code.fab"
-NODES = "nodes.json"
-AGREED = "agreed.json"
 FEDERATION = "GLIOFED_FEDERATION"
 """Environment variable with the federation's folder, of a run's server."""
 State = Literal["waiting", "running", "stopped", "done", "incomplete", "failed"]
@@ -80,14 +69,14 @@ class Run:
         return self.folder.name
 
     @property
-    def log(self) -> Path:
-        """What its server said."""
-        return self.folder / "server.log"
+    def files(self) -> RunFolder:
+        """Where its files are."""
+        return RunFolder(self.folder)
 
     def saved(self) -> dict[str, Any]:
         """What run.json says, or ConfigError."""
         try:
-            saved = json.loads((self.folder / "run.json").read_text())
+            saved = json.loads(self.files.description.read_text())
             return {**saved, "run": dict(saved["run"]), "run_id": str(saved["run_id"])}
         except (OSError, ValueError, KeyError, TypeError):
             raise ConfigError(f"{self.folder}/run.json: damaged; put it back from a copy") from None
@@ -99,7 +88,7 @@ class Run:
 
     def code(self) -> bytes:
         """The bundle that it began with, whatever was provisioned since. Raises ConfigError where it is lost."""
-        file, sha256 = self.folder / CODE, self.saved().get("code_sha256")
+        file, sha256 = self.files.code, self.saved().get("code_sha256")
         if sha256 is None:
             cure = f"end it with that version, or gliofed-server stop {self.name}, and begin a new run"
             raise ConfigError(f"{self.folder}/run.json: of an older version, which kept no code with a run; {cure}")
@@ -116,7 +105,7 @@ class Run:
         from gliofed.shared.checkpoint import check_checkpoint  # PyTorch comes with it, and takes seconds to load
 
         self.code()
-        check_checkpoint(self.folder / "checkpoints")
+        check_checkpoint(self.files.checkpoints)
         if begun(log := audit_file(self.folder)):
             read_chain(log, "", read_head(head_file(log)))
 
@@ -126,28 +115,28 @@ class Run:
 
     def wanted(self) -> Wanted:
         """What the operator wants, or ConfigError."""
-        return _read(Wanted, self.folder / "wanted.json")
+        return _read(Wanted, self.files.wanted)
 
     def want(self, word: Literal["run", "stop"], now: datetime | None = None) -> None:
         """Note what the operator wants from now on."""
         since = (now or datetime.now(UTC)).isoformat(timespec="microseconds")
         if word == "stop":  # its turn, and what became of it, stay
             since = self.wanted().since
-        write_json(self.folder / "wanted.json", asdict(Wanted(wanted=word, since=since, events=len(self.events()))))
+        write_json(self.files.wanted, asdict(Wanted(wanted=word, since=since, events=len(self.events()))))
 
     def submission(self) -> Submission:
         """What became of it, as far as that answers the operator's last word; a run at Flower is never forgotten."""
-        since, file = self.wanted().since, self.folder / "submission.json"
+        since, file = self.wanted().since, self.files.submission
         last = _read(Submission, file) if file.exists() else Submission(since=since)
         return last if last.since == since else Submission(since=since, flower=last.flower)
 
     def submitted(self, submission: Submission) -> None:
         """Note what became of it."""
-        write_json(self.folder / "submission.json", asdict(submission))
+        write_json(self.files.submission, asdict(submission))
 
     def events(self) -> list[Event]:
         """Its history so far, or ConfigError."""
-        file = self.folder / "history.jsonl"
+        file = self.files.history
         if not file.exists():
             return []
         stat = file.stat()
@@ -155,7 +144,7 @@ class Run:
 
     def last_written(self) -> float:
         """When its history changed last, in seconds since 1970; 0: it has none."""
-        file = self.folder / "history.jsonl"
+        file = self.files.history
         return file.stat().st_mtime if file.exists() else 0.0
 
     def ended(self) -> Event | None:
@@ -190,7 +179,9 @@ def runs_of(folder: Path) -> list[Run]:
         return ""
 
     # By either: somebody may be restoring the other.
-    files = [path for file in ("run.json", "wanted.json") for path in (folder / "runs").glob(f"*/{file}")]
+    place = FederationFolder(folder).runs
+    names = [path.name for path in (RunFolder(place).description, RunFolder(place).wanted)]
+    files = [path for name in names for path in place.glob(f"*/{name}")]
     runs = {Run(path.parent) for path in files if is_site_name(path.parent.name)}
     return sorted(runs, key=lambda run: (since(run), run.name))
 
@@ -205,21 +196,19 @@ def find_run(folder: Path, name: str) -> Run:
 
 def new_run(folder: Path, name: str, config: RunConfig, overrides: Sequence[str], code: bytes) -> Run:
     """Make a run's folder, whole or not at all, with its code bundle; it is wanted from then on. Raises ConfigError."""
-    run = Run(folder / "runs" / name)
+    run = Run(FederationFolder(folder).runs / name)
     if not is_site_name(name):
         raise ConfigError(f"name={name}: must be letters, digits, dots, dashes or underscores, at most 64")
     saved = {"run_id": uuid4().hex, "config_hash": config.hash, "versions": versions(), "run": asdict(config)}
     saved["code_sha256"] = hashlib.sha256(code).hexdigest()
-    run.folder.parent.mkdir(parents=True, exist_ok=True)
-    with (run.folder.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two commands may give one name
+    with lock_file(FederationFolder(folder).runs_lock, "", wait=None):  # two commands may give one name
         if run.folder.exists():
             raise ConfigError(f"name={name}: there is a run of this name; give another, or {run.resume_command}")
         about = {key: saved[key] for key in ("run_id", "config_hash", "code_sha256")}
         note_act(folder, "run_submitted", run=name, **about)
         with new_folder(run.folder) as half:
-            write_bytes(half / CODE, code)
-            write_json(half / "run.json", saved | {"overrides": list(overrides)})
+            write_bytes(Run(half).files.code, code)
+            write_json(Run(half).files.description, saved | {"overrides": list(overrides)})
             Run(half).want("run")
     return run
 
@@ -230,23 +219,19 @@ def announce(run: Run) -> str:
     Flower shows every hospital what a run is started with, so it must tell neither folder nor name.
     """
     id = uuid4().hex
-    write_json(_announced(run.folder.parents[1]), {"submission": id, "run": run.name})
+    write_json(FederationFolder(run.folder.parents[1]).announced, {"submission": id, "run": run.name})
     return id
 
 
 def announced(folder: Path, id: str) -> Run:
     """Find the run that was announced last under this id, or raise ConfigError: another one has taken its place."""
-    name = None
+    name, file = None, FederationFolder(folder).announced
     with suppress(OSError, ValueError, TypeError, KeyError):
-        known = json.loads(_announced(folder).read_text())
+        known = json.loads(file.read_text())
         name = known["run"] if known["submission"] == id else None
     if name is None:
-        raise ConfigError(f"{_announced(folder)}: does not name this submission; start submits the run again")
+        raise ConfigError(f"{file}: does not name this submission; start submits the run again")
     return find_run(folder, name)
-
-
-def _announced(folder: Path) -> Path:
-    return folder / "runs" / "submitted.json"
 
 
 @lru_cache(maxsize=256)

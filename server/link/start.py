@@ -1,26 +1,26 @@
 """gliofed-server start: the SuperLink, nginx, the members and the runs, for as long as nobody ends it."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from gliofed.server.link.control import ControlError, SilentError
-from gliofed.server.link.members import Member, tend_members
+from gliofed.server.link.members import Member, sync_members
 from gliofed.server.link.online import forget_online, write_online
 from gliofed.server.link.runner import Runner
-from gliofed.server.link.superlink import Link, link_folder, open_link
+from gliofed.server.link.superlink import Link, open_link
 from gliofed.server.provisioning.acts import note_act
 from gliofed.server.provisioning.certificates import ending_soon
 from gliofed.server.provisioning.federation import open_federation
-from gliofed.shared.chain import BusyError, lock
+from gliofed.server.provisioning.federation_folder import FederationFolder
+from gliofed.shared.chain import lock
 from gliofed.shared.files import absolute
+from gliofed.shared.locks import BusyError
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import asked_to_end
-from gliofed.shared.terminal import command_line, outlive_readers, plain
+from gliofed.shared.terminal import command_line, outlive_readers, print_with_time
 
 TICK = 2.0
 """Seconds between two looks at everything."""
@@ -46,14 +46,15 @@ def start(folder: Path) -> None:
         _note(folder, "started")
         service = Service(folder, link, Runner(folder, link.control))
         try:
-            say([*ending_soon(folder), f"{federation.name}: starts, for {federation.address}; logs in {folder}/link"])
+            print_with_time(*ending_soon(folder))
+            print_with_time(f"{federation.name}: starts, for {federation.address}; logs in {folder}/link")
             with suppress(OSError):  # a full disk is said in the loop
                 service.write()  # in the place of what a start that was killed knew
             while not stop.is_set():
-                say(service.tend())
+                print_with_time(*service.supervise())
                 stop.wait(TICK)
         finally:
-            say([f"{federation.name}: ends"])
+            print_with_time(f"{federation.name}: ends")
             for program in reversed(link.programs):
                 program.end()
             forget_online(folder)
@@ -78,45 +79,45 @@ class Service:
     _answered: float = 0.0
     """When a SuperLink answered last, by the clock."""
 
-    def tend(self) -> list[str]:
+    def supervise(self) -> list[str]:
         """Look after everything once; return what there is to say. What is wrong now, as a full disk, ends nothing."""
-        said: list[str] = []
-        troubles = [*self._programs(said), *self._federation(said), *self.runner.troubles]
+        messages: list[str] = []
+        troubles = [*self._programs(messages), *self._federation(messages), *self.runner.troubles]
         before, self.trouble = self.trouble, "; ".join(troubles) or None
         try:
             self.write()
         except OSError as error:
             self.trouble = "; ".join([*troubles, _sentence(error)])
-        return [*said, *([self.trouble] if self.trouble and self.trouble != before else [])]
+        return [*messages, *([self.trouble] if self.trouble and self.trouble != before else [])]
 
-    def _programs(self, said: list[str]) -> Iterator[str]:
+    def _programs(self, messages: list[str]) -> Iterator[str]:
         """Start what has ended; yield what is wrong."""
         for program in self.link.programs:
             # nginx comes second: a node that finds its key not registered yet ends for good.
             if program is self.link.superlink or self._registered:
                 try:
-                    said += program.tend()
+                    messages += program.supervise()
                 except OSError as error:
                     yield _sentence(error)
 
-    def _federation(self, said: list[str]) -> Iterator[str]:
+    def _federation(self, messages: list[str]) -> Iterator[str]:
         """Look after sites and runs, as far as the SuperLink answers; yield what is wrong."""
         process = self.link.superlink.process
         try:
-            self.members, done, faults = tend_members(self.link.control, self.folder, self.members)
+            self.members, done, faults = sync_members(self.link.control, self.folder, self.members)
             self._answered, self._registered = self.clock(), True
-            said += done
+            messages += done
             yield from faults  # each is one site's: the other sites and the runs go on
             if process is not None and process.pid != self._known:
                 self.runner.forget()
                 self._known = process.pid
-            said += self.runner.tend(self.members)
+            messages += self.runner.supervise(self.members)
             if self.runner.pending() > PENDING:
-                said.append(f"a run has had no server for {PENDING:g} s; the SuperLink is started again")
+                messages.append(f"a run has had no server for {PENDING:g} s; the SuperLink is started again")
                 self.link.superlink.end()
         except SilentError as error:
             if min(self.link.superlink.seconds(), self.clock() - self._answered) > HANGS:
-                said.append(f"the SuperLink has not answered for {HANGS:g} s; it is started again")
+                messages.append(f"the SuperLink has not answered for {HANGS:g} s; it is started again")
                 self.link.superlink.end()
             yield "the SuperLink starts" if self.link.superlink.seconds() <= STARTS else str(error)
         except (ControlError, ConfigError, OSError) as error:
@@ -132,9 +133,9 @@ class Service:
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
     """Hold a federation's folder: two servers would end each other's programs. Raises ConfigError."""
-    link_folder(folder).mkdir(mode=0o700, exist_ok=True)
+    FederationFolder(folder).link.mkdir(mode=0o700, exist_ok=True)
     try:
-        file = lock(link_folder(folder), WAIT)
+        file = lock(FederationFolder(folder).link, WAIT)
     except BusyError:
         status = command_line("gliofed-server", "status", folder)
         raise ConfigError(f"{folder}: its server runs already; see {status}") from None
@@ -142,19 +143,12 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def say(sentences: list[str]) -> None:
-    """Print with the time; whoever runs this as a service has it in a log."""
-    for sentence in sentences:
-        with suppress(OSError):  # a full disk under the log
-            print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {plain(sentence)}", file=sys.stdout, flush=True)
-
-
 def _note(folder: Path, act: str) -> None:
     """Note a start or an end; a log that is damaged, or a full disk, must not keep the hospitals out."""
     try:
         note_act(folder, act)
     except (ConfigError, OSError) as error:
-        say([f"{act}, but this is not in the federation's audit log: {_sentence(error)}"])
+        print_with_time(f"{act}, but this is not in the federation's audit log: {_sentence(error)}")
 
 
 def _sentence(error: Exception) -> str:

@@ -162,7 +162,7 @@ def _waits_for(run: Run, state: str, lives: bool) -> str | None:
             else "its server starts"
         )
     if state == "waiting" and run.submission().tries:
-        return f"its server ended, see {run.log}; start submits it again"
+        return f"its server ended, see {run.files.log}; start submits it again"
     return None
 
 
@@ -206,6 +206,6 @@ def _last_lines(runs: list[Run]) -> dict[str, Event]:
             events += [event for event in run.events() if event["event"] in ("round", "round_failed")]
     for event in events:
         for site, line in event["sites"].items():
-            told = {key: value for key, value in line.items() if value is not None or key not in KEPT}
-            lines[site] = {key: lines.get(site, {}).get(key) for key in KEPT} | told
+            reported = {key: value for key, value in line.items() if value is not None or key not in KEPT}
+            lines[site] = {key: lines.get(site, {}).get(key) for key in KEPT} | reported
     return lines

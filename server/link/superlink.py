@@ -16,6 +16,7 @@ from gliofed.server.link.proxy import ACCESS_LOG, nginx_conf
 from gliofed.server.link.runs import FEDERATION
 from gliofed.server.provisioning.certificates import SERVER_CERTIFICATES, load_authority, stale
 from gliofed.server.provisioning.federation import FederationConfig, open_federation
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.files import write_bytes, write_json
 from gliofed.shared.kit import split_address
 from gliofed.shared.parse import ConfigError
@@ -40,16 +41,6 @@ class Link:
         return self.superlink, self.proxy
 
 
-def link_folder(folder: Path) -> Path:
-    """Where a federation's folder keeps what its programs write."""
-    return folder / "link"
-
-
-def installed_code(folder: Path) -> Path:
-    """Where Flower unpacks the code that runs beside the SuperLink."""
-    return link_folder(folder) / "flower" / "apps"
-
-
 def open_link(folder: Path) -> Link:
     """Check a federation's folder and this machine, and write the programs' settings. Raises ConfigError.
 
@@ -57,40 +48,36 @@ def open_link(folder: Path) -> Link:
     """
     federation = open_federation(folder)
     _check_certificates(folder, federation)
-    nginx, home = _nginx(), link_folder(folder)
+    nginx, files = _nginx(), FederationFolder(folder)
+    home = files.link
     home.mkdir(mode=0o700, exist_ok=True)
     os.environ |= no_proxy_here()  # for our own calls too
-    environment = _environment(home)
-    words = (nginx, "-c", str(home / "nginx.conf"), "-p", str(home), "-e", "stderr")
-    proxy = Program("nginx", words, home, environment, other_logs=[home / ACCESS_LOG])
+    environment = _environment(files)
+    arguments = (nginx, "-c", str(files.nginx), "-p", str(home), "-e", "stderr")
+    proxy = Program("nginx", arguments, home, environment, other_logs=[home / ACCESS_LOG])
     superlink = Program("superlink", (), home, environment)
     for program in (proxy, superlink):
         program.end_older()
-    _shrink(_database(folder))
+    _shrink(files.database)
     listen = _addresses(federation)
     for address in listen:
         _check_free(address)
-    port = _loopback_port(home)
-    superlink.command = _superlink(folder, port)
-    write_bytes(home / "nginx.conf", nginx_conf(listen, f"{LOOPBACK}:{port}").encode())
-    return Link(Control(f"{LOOPBACK}:{port}", folder / "ca" / "ca.crt"), superlink, proxy)
+    port = _loopback_port(files.port)
+    superlink.command = _superlink(files, port)
+    write_bytes(files.nginx, nginx_conf(listen, f"{LOOPBACK}:{port}").encode())
+    return Link(Control(f"{LOOPBACK}:{port}", files.authority), superlink, proxy)
 
 
-def _superlink(folder: Path, port: int) -> tuple[str, ...]:
-    keys = folder / "server" / "link"
+def _superlink(files: FederationFolder, port: int) -> tuple[str, ...]:
     return (
         *(sys.executable, "-P", "-m", "gliofed.server.link.fleet"),
         *("--host", LOOPBACK, "--port", str(port)),
-        *("--ssl-ca-certfile", str(folder / "ca" / "ca.crt")),
-        *("--ssl-certfile", f"{keys}.crt", "--ssl-keyfile", f"{keys}.key"),
-        *("--database", str(_database(folder))),
+        *("--ssl-ca-certfile", str(files.authority)),
+        *("--ssl-certfile", str(files.certificate("link")), "--ssl-keyfile", str(files.link_key)),
+        *("--database", str(files.database)),
         "--enable-supernode-auth",
         "--disable-runtime-dependency-installation",  # else it would fetch packages
     )
-
-
-def _database(folder: Path) -> Path:
-    return link_folder(folder) / "state.db"
 
 
 def _shrink(database: Path) -> None:
@@ -100,15 +87,15 @@ def _shrink(database: Path) -> None:
             connection.execute("VACUUM")
 
 
-def _environment(home: Path) -> dict[str, str]:
+def _environment(files: FederationFolder) -> dict[str, str]:
     """Flower starts its other programs by name, from the path; and tells its makers nothing.
 
     Of Flower's own variables none but these: some open other ports, as FLWR_INTERNAL_GRPC_CONTROL_API does.
     """
     others = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
-    flower = {"FLWR_HOME": str(home / "flower"), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+    flower = {"FLWR_HOME": str(files.flower), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
     path = f"{_bin()}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return {**others, **flower, FEDERATION: str(home.parent), "PATH": path}
+    return {**others, **flower, FEDERATION: str(files.root), "PATH": path}
 
 
 def _bin() -> Path:
@@ -133,7 +120,7 @@ def _check_certificates(folder: Path, federation: FederationConfig) -> None:
         last = authority.certificate.not_valid_after_utc
         raise ConfigError(f"{folder}/ca/ca.crt ended on {last:%Y-%m-%d}; make a new federation in another folder")
     for name, hosts in zip(SERVER_CERTIFICATES, (federation.hosts, LINK_NAMES), strict=True):
-        path = folder / "server" / f"{name}.crt"
+        path = FederationFolder(folder).certificate(name)
         if why := stale(path, authority, hosts, now, days=0):  # one that ends soon still serves, and status says so
             raise ConfigError(f"{path}: cannot be used ({why}); run {command_line('gliofed-server', 'renew', folder)}")
 
@@ -168,9 +155,8 @@ def _check_free(address: str) -> None:
             raise ConfigError(f"{address}: cannot be listened on ({error.strerror}); {cure}") from None
 
 
-def _loopback_port(home: Path) -> int:
+def _loopback_port(file: Path) -> int:
     """The SuperLink's port: the one of last time if it is still free, so that logs and habits agree."""
-    file = home / "link.json"
     with suppress(OSError, ValueError, KeyError, TypeError, ConfigError):
         port = int(json.loads(file.read_text())["port"])
         _check_free(f"{LOOPBACK}:{port}")

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.audit import audit_file, read_audit
-from gliofed.shared.chain import BusyError, begun, hold_chain
+from gliofed.shared.chain import begun, hold_chain
 from gliofed.shared.kit import kit_sha256
+from gliofed.shared.locks import BusyError
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import user_name
 
@@ -15,7 +17,7 @@ WAIT = 10.0
 
 def made_kits(folder: Path, site: str) -> set[str]:
     """Hashes of all the kits that were ever made for a site, as far as is known. Raises ConfigError, and OSError."""
-    kit, file = folder / "kits" / f"{site}.zip", audit_file(folder)
+    kit, file = FederationFolder(folder).kit(site), audit_file(folder)
     made = {kit_sha256(kit.read_bytes())} if kit.exists() else set()
     for event in read_audit(file).events() if begun(file) else []:
         if event["event"] == "provisioned":

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from gliofed.server.provisioning.acts import made_kits, note_act
 from gliofed.server.provisioning.certificates import load_authority
 from gliofed.server.provisioning.federation import open_federation
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.files import write_bytes, write_json
 from gliofed.shared.join_request import JoinRequest, PatientCeiling, check_patients, read_request
 from gliofed.shared.keys import certificate_sha256, fingerprint, public_line, read_public, spoken
@@ -69,7 +70,7 @@ def admit(
     mark, time = fingerprint(key), (now or datetime.now(UTC)).isoformat(timespec="seconds")
     records, faults = read_records(folder)
     fault = faults.pop(site, None)
-    if fault and _record_path(folder, site).exists():  # one that is missing is made anew
+    if fault and FederationFolder(folder).record(site).exists():  # one that is missing is made anew
         raise ConfigError(fault)
     for other, record in records.items():
         if other != site and mark in (record.fingerprint, *(each.fingerprint for each in record.earlier)):
@@ -92,9 +93,9 @@ def admit(
     if record != old:
         about = {"fingerprint": mark, "patients": record.patients, "replaces": bool(old and old.fingerprint != mark)}
         note_act(folder, "admitted", site=site, **about)
-        write_json(_record_path(folder, site), asdict(record))
+        write_json(FederationFolder(folder).record(site), asdict(record))
     # Last, and each time: after a crash between the two files, admitting again mends it.
-    write_bytes(_key_path(folder, site), f"{public_line(key)} {site}\n".encode())
+    write_bytes(FederationFolder(folder).key(site), f"{public_line(key)} {site}\n".encode())
     if fault:
         said.append(f"{site}: its record was missing; which keys it had before is not known any more")
     return said + [f"{fault}; whether the new key was ever {other}'s is not known" for other, fault in faults.items()]
@@ -112,7 +113,7 @@ def expel(site: str, folder: Path, now: datetime | None = None) -> list[str]:
     if record.expelled is not None:
         return [f"{site}: expelled before, on {record.expelled}"]
     time = (now or datetime.now(UTC)).isoformat(timespec="seconds")
-    write_json(_record_path(folder, site), asdict(replace(record, expelled=time)))
+    write_json(FederationFolder(folder).record(site), asdict(replace(record, expelled=time)))
     said = [f"{site}: expelled; to let it in again, it joins anew and is admitted with --replace"]
     try:  # last, for no hospital must stay in for want of a line
         note_act(folder, "expelled", site=site, fingerprint=record.fingerprint)
@@ -125,10 +126,12 @@ def read_records(folder: Path) -> tuple[dict[str, SiteRecord], dict[str, str]]:
     """Read site.json of every site that was ever admitted; return also what is wrong with the others', by site."""
     records: dict[str, SiteRecord] = {}
     faults: dict[str, str] = {}
-    places = (folder / "sites").iterdir() if (folder / "sites").exists() else ()  # a glob hides that it may not look
+    places = (
+        sites.iterdir() if (sites := FederationFolder(folder).sites).exists() else ()
+    )  # a glob hides that it may not look
     for place in sorted(places):
         if is_site_name(site := place.name) and place.is_dir():
-            path = _record_path(folder, site)
+            path = FederationFolder(folder).record(site)
             try:
                 records[site] = parse(SiteRecord, path.read_text(errors="replace"))
             except FileNotFoundError:  # while somebody restores it, say
@@ -146,7 +149,7 @@ def admitted_keys(
     faults: dict[str, str] = {}
     for site, record in records.items():
         if record.expelled is None:
-            path = _key_path(folder, site)
+            path = FederationFolder(folder).key(site)
             try:
                 key = read_public(path.read_text(errors="replace"), str(path))
                 if fingerprint(key) != record.fingerprint:
@@ -219,11 +222,3 @@ def _ended(old: SiteRecord, time: str) -> Earlier:
 
 def _sentence(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
-
-
-def _record_path(folder: Path, site: str) -> Path:
-    return folder / "sites" / site / "site.json"
-
-
-def _key_path(folder: Path, site: str) -> Path:
-    return folder / "sites" / site / "key.pub"

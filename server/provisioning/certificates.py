@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gliofed.server.provisioning.federation import SOON
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.files import new_folder, write_bytes
 from gliofed.shared.keys import new_key, private_bytes, read_authority, write_secret
 from gliofed.shared.parse import ConfigError
@@ -46,10 +47,10 @@ def make_authority(folder: Path, federation: str, now: datetime) -> Authority:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, SHA384())
     )
-    with new_folder(folder / "ca") as half:
+    with new_folder(FederationFolder(folder).ca) as half:
         half.chmod(0o700)
-        write_secret(half / "ca.key", private_bytes(key, PrivateFormat.PKCS8))
-        write_bytes(half / "ca.crt", certificate.public_bytes(Encoding.PEM))
+        write_secret(half / FederationFolder(folder).authority_key.name, private_bytes(key, PrivateFormat.PKCS8))
+        write_bytes(half / FederationFolder(folder).authority.name, certificate.public_bytes(Encoding.PEM))
     return Authority(key, certificate)
 
 
@@ -58,7 +59,7 @@ def load_authority(folder: Path) -> Authority | None:
 
     Raises ConfigError over a key alone, or another's: the authority is never made anew.
     """
-    key_path, path = folder / "ca" / "ca.key", folder / "ca" / "ca.crt"
+    key_path, path = FederationFolder(folder).authority_key, FederationFolder(folder).authority
     cure = "restore it from a copy, or make a new federation in another folder, which every hospital joins anew"
     if not key_path.exists() and not path.exists():
         return None

@@ -8,13 +8,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.kit import split_address
 from gliofed.shared.parse import ConfigError, SiteName, Strict, parse
 from gliofed.shared.yaml_file import read_yaml
 
 SOON = 30
 """Days before its end from which a certificate is renewed, or announced."""
-FILE = "federation.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +62,9 @@ def read_federation(path: Path) -> FederationConfig:
 def open_federation(folder: Path) -> FederationConfig:
     """Read the federation of a folder that provision made, or raise ConfigError."""
     folder = folder.resolve()  # "." says nothing
-    if not (folder / FILE).is_file():
+    if not (file := FederationFolder(folder).settings).is_file():
         raise ConfigError(f"{folder}: no federation's folder; give the one that gliofed-server provision made")
-    return read_federation(folder / FILE)
+    return read_federation(file)
 
 
 def _is_ip(name: str) -> bool:

@@ -16,7 +16,8 @@ from gliofed.server.provisioning.certificates import (
     stale,
     write_certificate,
 )
-from gliofed.server.provisioning.federation import FILE, FederationConfig, open_federation, read_federation
+from gliofed.server.provisioning.federation import FederationConfig, open_federation, read_federation
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.server.provisioning.kit_texts import readme, site_yaml
 from gliofed.shared.code import build_code
 from gliofed.shared.files import write_bytes
@@ -35,22 +36,23 @@ def provision(file: Path, into: Path | None = None, now: datetime | None = None)
     now = now or datetime.now(UTC)
     federation = read_federation(file)
     folder = into or _folder_of(file, federation.name)
-    authority, said = _authority(folder, federation, now)
-    said += _server_certificates(folder, federation, authority, now)
+    authority, messages = _authority(folder, federation, now)
+    files = FederationFolder(folder)
+    messages += _server_certificates(folder, federation, authority, now)
     # After them: without ca.key there may be none for the new names, and `start` takes no others.
-    write_bytes(folder / FILE, file.read_bytes())
+    write_bytes(files.settings, file.read_bytes())
     code, before = build_code(), _kit_hashes(folder)
-    write_bytes(folder / "code.fab", code)
+    write_bytes(files.code, code)
     done = [_kit(folder, federation, site, authority, code, now) for site in federation.sites]
     kits = _kit_hashes(folder)
-    said += [f"{each}; hash {spoken(kits[site])}" for each, site in zip(done, federation.sites, strict=True)]
-    for site in sorted(path.name for path in (folder / "sites").glob("*") if path.name not in federation.sites):
+    messages += [f"{each}; hash {spoken(kits[site])}" for each, site in zip(done, federation.sites, strict=True)]
+    for site in sorted(path.name for path in files.sites.glob("*") if path.name not in federation.sites):
         expel = command_line("gliofed-server", "expel", site, "--folder", folder)
-        said.append(f"sites/{site}: no longer in {FILE}; to shut it out, run {expel}")
+        messages.append(f"sites/{site}: no longer in {files.settings.name}; to shut it out, run {expel}")
     replaced = {site: sha256 for site, sha256 in before.items() if kits.get(site) != sha256}
     about = {"code_sha256": hashlib.sha256(code).hexdigest(), "kits": kits, "replaced": replaced}
-    note_act(folder, "provisioned", **about, done=said)
-    return said + ending_soon(folder, now)
+    note_act(folder, "provisioned", **about, done=messages)
+    return messages + ending_soon(folder, now)
 
 
 def renew(folder: Path, now: datetime | None = None) -> list[str]:
@@ -59,19 +61,20 @@ def renew(folder: Path, now: datetime | None = None) -> list[str]:
     authority = load_authority(folder)
     if authority is None:
         raise ConfigError(f"{folder}/ca: missing; restore it from a copy")
-    said = _server_certificates(folder, federation, authority, now or datetime.now(UTC), reason="as asked")
-    note_act(folder, "renewed", done=said)
-    return said
+    messages = _server_certificates(folder, federation, authority, now or datetime.now(UTC), reason="as asked")
+    note_act(folder, "renewed", done=messages)
+    return messages
 
 
 def _folder_of(file: Path, name: str) -> Path:
     """Name the folder beside the file; for the copy in a federation's folder that folder, not one inside."""
     parent = file.resolve().parent
-    return parent if (parent / "ca").exists() and file.name == FILE else parent / name
+    files = FederationFolder(parent)
+    return parent if files.ca.exists() and file.name == files.settings.name else parent / name
 
 
 def _authority(folder: Path, federation: FederationConfig, now: datetime) -> tuple[Authority, list[str]]:
-    known = open_federation(folder).name if (folder / FILE).exists() else None
+    known = open_federation(folder).name if FederationFolder(folder).settings.exists() else None
     if known not in (None, federation.name):
         raise ConfigError(f"name={federation.name}: {folder} is the folder of {known}; give another with --into")
     if authority := load_authority(folder):
@@ -86,26 +89,28 @@ def _authority(folder: Path, federation: FederationConfig, now: datetime) -> tup
 def _server_certificates(
     folder: Path, federation: FederationConfig, authority: Authority, now: datetime, reason: str | None = None
 ) -> list[str]:
-    said = []
+    messages = []
     for name, hosts in (("server", federation.hosts), ("link", LINK_NAMES)):
-        path = folder / "server" / f"{name}.crt"
+        path = FederationFolder(folder).certificate(name)
         why = reason or stale(path, authority, hosts, now)
         if why:
             write_certificate(path, authority, hosts, federation.days, now)
-        said.append(f"server/{name}.crt: made for {', '.join(hosts)} ({why})" if why else f"server/{name}.crt: kept")
-    return said
+        messages.append(
+            f"server/{name}.crt: made for {', '.join(hosts)} ({why})" if why else f"server/{name}.crt: kept"
+        )
+    return messages
 
 
 def _kit_hashes(folder: Path) -> dict[str, str]:
     """The hash of each site's kit, as it is now."""
-    return {path.stem: kit_sha256(path.read_bytes()) for path in sorted((folder / "kits").glob("*.zip"))}
+    return {path.stem: kit_sha256(path.read_bytes()) for path in sorted(FederationFolder(folder).kits.glob("*.zip"))}
 
 
 def _kit(
     folder: Path, federation: FederationConfig, site: str, authority: Authority, code: bytes, now: datetime
 ) -> str:
     """Make a site's kit, unless the one that is there says the same."""
-    path = folder / "kits" / f"{site}.zip"
+    path = FederationFolder(folder).kit(site)
     kit = Kit(
         federation=federation.name,
         site=site,
@@ -122,7 +127,7 @@ def _kit(
     if old and path.read_bytes() == pack(replace(kit, made=old.made), *texts):
         return f"kits/{site}.zip: kept"
     write_bytes(path, pack(kit, *texts))
-    if not (folder / "sites" / site).exists():
+    if not (FederationFolder(folder).sites / site).exists():
         return f"kits/{site}.zip: made; send it to the hospital"
     if old and old.code_sha256 != kit.code_sha256:
         return f"kits/{site}.zip: made anew; the site has joined: send it code.fab, to be approved"

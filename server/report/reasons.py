@@ -24,5 +24,5 @@ def in_rounds(rounds: set[int]) -> str:
     spans = [
         [round for _, round in span] for _, span in groupby(enumerate(sorted(rounds)), lambda each: each[1] - each[0])
     ]
-    words = [f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans]
-    return f"round{'s' * (len(rounds) > 1)} {', '.join(words)}"
+    ranges = [f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans]
+    return f"round{'s' * (len(rounds) > 1)} {', '.join(ranges)}"

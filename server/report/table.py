@@ -58,8 +58,8 @@ def patients_behind(event: dict[str, Any]) -> int | None:
 
 def _epsilon(event: dict[str, Any]) -> float | None:
     """Of the round's sum, or the largest that a site told."""
-    told = [line["epsilon"] for line in event["sites"].values() if "epsilon" in line]
-    return event.get("epsilon", max(told, default=None))
+    epsilons = [line["epsilon"] for line in event["sites"].values() if "epsilon" in line]
+    return event.get("epsilon", max(epsilons, default=None))
 
 
 def _cell(line: dict[str, Any] | None, metric: str) -> str:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from gliofed.server.round.run_keys import RunKeys
 from gliofed.shared.audit import audit_file
-from gliofed.shared.chain import BusyError, Chain, hold_chain
+from gliofed.shared.chain import Chain, hold_chain
 from gliofed.shared.codec import weights_to_bytes
 from gliofed.shared.keys import public_line
+from gliofed.shared.locks import BusyError
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.signatures import NO_RECEIPT, holds, sign

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gliofed.server.provisioning.admit import read_records
-from gliofed.server.provisioning.federation import FILE
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.audit import compare, noted_head, read_audit
 from gliofed.shared.audit_command import audit_status, copy_for, describe, find_audit
 from gliofed.shared.signatures import Trust, read_trust
@@ -56,8 +56,8 @@ def _copy(given: argparse.Namespace) -> Iterator[str]:
 def _known(log: Path) -> Trust:
     """The keys in the federation's folder, where the log is in it: every key that a site was ever admitted with."""
     for folder in log.resolve().parents:
-        if (folder / FILE).is_file() and (folder / "ca" / "ca.crt").is_file():
+        if (files := FederationFolder(folder)).settings.is_file() and files.authority.is_file():
             records = read_records(folder)[0].items()
             sites = {site: [one.fingerprint, *(each.fingerprint for each in one.earlier)] for site, one in records}
-            return read_trust([folder / "ca" / "ca.crt"], Trust(sites=sites))
+            return read_trust([files.authority], Trust(sites=sites))
     return Trust()

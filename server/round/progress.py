@@ -13,10 +13,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from gliofed.shared.files import write_json
 from gliofed.shared.parse import ConfigError, Strict, parse
+from gliofed.shared.run_folder import RunFolder
 from gliofed.shared.terminal import plain
 
-PROGRESS = "progress.json"
-"""In the run's folder."""
 Phase = Literal["waiting", "preparing", "training", "averaging", "evaluating"]
 """Of a round; waiting: for sites to connect."""
 
@@ -110,5 +109,5 @@ class RoundProgress:
 def read_progress(run: Path) -> RoundState | None:
     """Read where the round of the run in this folder stands; None where nothing tells."""
     with suppress(OSError, ConfigError, ValueError):
-        return parse(RoundState, (run / PROGRESS).read_text())
+        return parse(RoundState, RunFolder(run).progress.read_text())
     return None

@@ -19,7 +19,7 @@ from gliofed.server.round.evaluation import evaluate
 from gliofed.server.round.fold import fold
 from gliofed.server.round.gate import REASON, Verdicts, judge
 from gliofed.server.round.history import Event, History, add_reason, as_json, site_line
-from gliofed.server.round.progress import PROGRESS, RoundProgress
+from gliofed.server.round.progress import RoundProgress
 from gliofed.server.round.spool import Spool, Spooled
 from gliofed.server.round.state import State, load_state, save_state
 from gliofed.server.round.strategies import ServerStep
@@ -29,6 +29,7 @@ from gliofed.shared.files import new_folder, write_bytes, write_json
 from gliofed.shared.left_out import in_words, many
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.noise import new_secret, noisy_mean
+from gliofed.shared.run_folder import ModelFolder, RunFolder
 from gliofed.shared.seeding import seed_of
 from gliofed.shared.tasks import TASKS, model_of
 from gliofed.shared.versions import versions
@@ -55,14 +56,14 @@ def federate(grid: Grid, federation: Federation) -> str:
     model, or the privacy budget was spent before the last round, and then the end of the history has a reason.
     """
     config, out, run_id = federation.config, federation.out, federation.run_id
-    history = History(out / "history.jsonl")
+    history = History(RunFolder(out).history)
     events = history.events()
     if events and events[-1]["event"] == "end" and events[-1]["status"] != "failed":
         return str(events[-1]["status"])  # it ended, and not for want of a quorum
     start: Event = {"run_id": run_id, "config_hash": config.hash, "versions": versions()}
     if config.privacy.mechanism != "none":
         start["private"] = config.privacy.test_seed is None  # in test mode anybody can compute the noise
-    file = out / PROGRESS if federation.lossy else None  # nobody asks for the status of a simulation
+    file = RunFolder(out).progress if federation.lossy else None  # nobody asks for the status of a simulation
     with hold_audit(out, federation.keys) as audit, RoundProgress(config.rounds, file) as progress:
         history.repair()  # held by now: another server of this run may have been writing that line
         audit.began("resume" if events else "start", run_id, config.hash)
@@ -122,7 +123,7 @@ class _Run:
         """One round of training: the next state, saved, its event still without evaluations."""
         started, number = time.monotonic(), state.round + 1
         request = self.request(number, state)
-        spool = Spool(self.out / "spool", number, self.config.codec)
+        spool = Spool(RunFolder(self.out).spool, number, self.config.codec)
         absent = self.collect(request, spool)
         self.progress.enter(number, "averaging")
         replies = spool.replies()
@@ -135,7 +136,7 @@ class _Run:
         event: Event = {"event": "round", "round": number, "seconds": 0.0, "sites": dict(sorted(sites.items()))}
         for reply in replies:
             if reply.site in refused:
-                spool.set_aside(reply, self.out / "refused")
+                spool.set_aside(reply, RunFolder(self.out).refused)
         if len(counted) < self.config.round.quorum:
             few = f"{quantity(len(counted), 'update')} counted, fewer than round.quorum={self.config.round.quorum}"
             if spent := spent_for_good(self.history, self.config, sites):
@@ -264,10 +265,10 @@ class _Run:
 
     def export(self, state: State) -> None:
         """Write the last round's model for use elsewhere: weights, and what is needed to feed them."""
-        with new_folder(self.out / "model") as folder:
-            write_bytes(folder / "model.safetensors", weights_to_bytes(state.weights))
+        with new_folder(RunFolder(self.out).model) as folder:
+            write_bytes(ModelFolder(folder).weights, weights_to_bytes(state.weights))
             facts = {"task": self.config.task, "model": asdict(self.config.model), "data": asdict(self.config.data)}
-            write_json(folder / "model.json", facts | {"run_id": self.run_id, "round": state.round})
+            write_json(ModelFolder(folder).description, facts | {"run_id": self.run_id, "round": state.round})
 
 
 def _why(sites: dict[str, Event]) -> list[str]:

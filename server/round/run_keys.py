@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.keys import read_public
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.terminal import command_line
@@ -21,12 +22,12 @@ class RunKeys:
     key: ec.EllipticCurvePrivateKey
     certificate: str
     """Of the key: DER, base64."""
-    sites: Path
-    """Folder with each admitted site's key.pub."""
+    folder: FederationFolder
+    """With each admitted site's key."""
 
     def of_site(self, site: str) -> ec.EllipticCurvePublicKey | None:
         """The key that a site is admitted with at this moment; None where it cannot be read, which `start` says."""
-        path = self.sites / site / "key.pub"
+        path = self.folder.key(site)
         with suppress(ConfigError, OSError):
             return read_public(path.read_text(errors="replace"), str(path))
         return None
@@ -38,7 +39,7 @@ def open_keys(folder: Path) -> RunKeys:
     The server signs with the key of link.crt, which by itself speaks TLS on loopback alone. What is signed begins with
     words of ours and is text to its end, which nothing is that TLS signs.
     """
-    path = folder / "server" / "link.key"
+    path = FederationFolder(folder).link_key
     renew = f"run {command_line('gliofed-server', 'renew', folder)}"
     try:
         key = load_pem_private_key(path.read_bytes(), None)
@@ -47,4 +48,4 @@ def open_keys(folder: Path) -> RunKeys:
         raise ConfigError(f"{path}: cannot be read, with its certificate; {renew}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
         raise ConfigError(f"{path}: not the key of link.crt; {renew}")
-    return RunKeys(key, base64.b64encode(certificate.public_bytes(Encoding.DER)).decode(), folder / "sites")
+    return RunKeys(key, base64.b64encode(certificate.public_bytes(Encoding.DER)).decode(), FederationFolder(folder))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gliofed.server.round.history import Event, History
 from gliofed.shared.checkpoint import load_checkpoint, save_checkpoint
+from gliofed.shared.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +27,17 @@ def save_state(out: Path, state: State) -> None:
     """Save the state, whole or not at all."""
     rest = {"round": state.round, "event": state.event}
     tensors = {"model": state.weights, "optimizer": state.optimizer}
-    save_checkpoint(out / "checkpoints", state.round, tensors, rest)
+    save_checkpoint(RunFolder(out).checkpoints, state.round, tensors, rest)
 
 
 def load_state(out: Path, history: History) -> State | None:
     """Return the newest saved state; history and spool forget what came after it, and what it has used up."""
-    found = load_checkpoint(out / "checkpoints")
+    found = load_checkpoint(RunFolder(out).checkpoints)
     newest = found[1]["round"] if found else 0
     history.forget_after(newest)
     # The next round's answers were made from these weights. Those of a later one were made from others: a round that is
     # trained anew, after somebody went back to an older checkpoint, may come out differently.
-    for folder in (out / "spool").glob("round-*"):
+    for folder in RunFolder(out).spool.glob("round-*"):
         if int(folder.name.removeprefix("round-")) != newest + 1:
             rmtree(folder)
     if found is None:

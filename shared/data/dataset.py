@@ -109,7 +109,7 @@ def open_cohort(
         try:
             if side := _declared(name, visits):
                 sides[name] = side
-            if patient := open_one(name, visits, data, Path(site.work) / "cache", faults):
+            if patient := open_one(name, visits, data, site.folder.cache, faults):
                 patients.append(patient)
         except DataError as leak:
             faults.append(leak)

@@ -2,16 +2,15 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from gliofed.shared.data.cases import Case, Found
-from gliofed.shared.data.datalist import DATALIST, datalist
+from gliofed.shared.data.datalist import DATALIST
 from gliofed.shared.data.folders import Folder, list_folder
 from gliofed.shared.data.leftovers import Stray, not_in_table, not_understood, not_used
-from gliofed.shared.data.releases import brats2018, brats2020, brats2023, lumiere, ucsf_pdgm
-from gliofed.shared.data.tables import MANIFEST, manifest
+from gliofed.shared.data.releases import LAYOUTS
+from gliofed.shared.data.tables import MANIFEST
 from gliofed.shared.data.volume import DataError
 
 TABLES = (
@@ -22,18 +21,6 @@ TABLES = (
     "UCSF-PDGM-v*/UCSF-PDGM-metadata*.csv",
 )
 """Where, below a root, grades, sides and names of files stand that are in no scan; as patterns."""
-
-LAYOUTS: dict[str, Callable[[Folder, str], Found]] = {
-    MANIFEST: manifest,
-    DATALIST: datalist,
-    "BraTS 2018-2019": brats2018,
-    "BraTS 2020-2021": brats2020,
-    "BraTS 2023-2024": brats2023,
-    "UCSF-PDGM": ucsf_pdgm,
-    "LUMIERE": lumiere,
-}
-"""A new layout is a function here, by the name that users know: (root, labels) -> what it finds, no cases if the folder
-is another's."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +68,7 @@ def take_inventory(root: Path, labels: str) -> Inventory:
     cases = sorted(each.cases, key=lambda case: case.patient)  # stable: a patient's visits stay in order of time
     read = {scan.path for case in cases for scan in (*case.images.values(), case.mask) if scan}
     read |= {path for case in cases for paths in case.twice.values() for path in paths}
-    listed = layout in (MANIFEST, DATALIST)
+    listed = LAYOUTS[layout].form is None
     if listed:
         strays = not_in_table(tree, layout, read, each.known)
     else:
@@ -92,13 +79,16 @@ def take_inventory(root: Path, labels: str) -> Inventory:
 
 def _found(root: Folder, labels: str) -> dict[str, Found]:
     """The layouts that have cases in a folder; only those of tables, where there are any."""
-    tables = {name: found for name in (MANIFEST, DATALIST) if (found := LAYOUTS[name](root, labels)).cases}
-    return tables or _by_names(root, labels)
+    return _by(root, labels, tables=True) or _by_names(root, labels)
 
 
 def _by_names(root: Folder, labels: str) -> dict[str, Found]:
-    layouts = (name for name in LAYOUTS if name not in (MANIFEST, DATALIST))
-    return {name: found for name in layouts if (found := LAYOUTS[name](root, labels)).cases}
+    return _by(root, labels, tables=False)
+
+
+def _by(root: Folder, labels: str, tables: bool) -> dict[str, Found]:
+    layouts = {name: layout for name, layout in LAYOUTS.items() if (layout.form is None) == tables}
+    return {name: found for name, layout in layouts.items() if (found := layout.find(root, labels)).cases}
 
 
 def _alone(folder: Folder, labels: str) -> list[Case]:

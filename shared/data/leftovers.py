@@ -11,16 +11,9 @@ from pathlib import Path
 from gliofed.shared.data.cases import Case, Found
 from gliofed.shared.data.folders import Folder
 from gliofed.shared.data.names import MASK, SEPARATORS, ImageName, conversion, image_name
+from gliofed.shared.data.releases import LAYOUTS
 from gliofed.shared.wording import quantity
 
-NEAREST = {
-    "BraTS 2018-2019": "HGG/ID/ID_{t1,t1ce,t2,flair,seg}.nii.gz",
-    "BraTS 2020-2021": "ID/ID_{t1,t1ce,t2,flair,seg}.nii.gz",
-    "BraTS 2023-2024": "ID-VVV/ID-VVV-{t1n,t1c,t2w,t2f,seg}.nii.gz",
-    "UCSF-PDGM": "UCSF-PDGM-NNNN_nifti/UCSF-PDGM-NNNN_{T1,T1c,T2,FLAIR,tumor_segmentation}.nii.gz",
-    "LUMIERE": "Patient-NNN/week-WWW/{T1,CT1,T2,FLAIR}.nii.gz",
-}
-"""What a folder of a layout looks like."""
 KIND = 3
 """Cases with the same name in their folders from which it is a kind of image, as native is, and nobody's."""
 _SHOWN = 3
@@ -40,7 +33,7 @@ class Stray:
     files: list[Path]
     """Image files there and below; none where the folder is empty."""
     nearest: str
-    """The layout that it is measured by: a key of NEAREST, or the table; empty where none is known."""
+    """The layout that it is measured by: a key of LAYOUTS; empty where none is known."""
     reason: str
     """Why no case has them, and what would make them fit."""
 
@@ -48,7 +41,8 @@ class Stray:
         names = [str(file.relative_to(self.folder)) for file in self.files[:_SHOWN]]
         more = f" and {len(self.files) - _SHOWN} more" if len(self.files) > _SHOWN else ""
         what = f"{', '.join(names)}{more}: " if names else ""
-        form = f" (nearest is {self.nearest}: {NEAREST[self.nearest]})" if names and self.nearest in NEAREST else ""
+        nearest = LAYOUTS.get(self.nearest)
+        form = f" (nearest is {self.nearest}: {nearest.form})" if names and nearest and nearest.form else ""
         return f"{self.folder}: {what}{self.reason}{form}"
 
 

@@ -2,14 +2,16 @@
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from gliofed.shared.data.cases import Case, Found, Grade
+from gliofed.shared.data.datalist import DATALIST, datalist
 from gliofed.shared.data.folders import Folder
 from gliofed.shared.data.names import MASK, SEPARATORS
-from gliofed.shared.data.tables import as_grade, read_table
+from gliofed.shared.data.tables import MANIFEST, as_grade, manifest, read_table
 from gliofed.shared.data.volume import DataError, Scan
 
 Files = dict[str, list[Path]]
@@ -98,6 +100,28 @@ def lumiere(root: Folder, labels: str) -> Found:
     return _found(week for patient in patients for week in _weeks(patient, labels))
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How a data set lies in its folder."""
+
+    find: Callable[[Folder, str], Found]
+    """(root, labels) -> what it finds, no cases if the folder is another's."""
+    form: str | None = None
+    """What a folder of it looks like; None: a table in the root names the files, and goes before all names."""
+
+
+LAYOUTS = {
+    MANIFEST: Layout(manifest),
+    DATALIST: Layout(datalist),
+    "BraTS 2018-2019": Layout(brats2018, "HGG/ID/ID_{t1,t1ce,t2,flair,seg}.nii.gz"),
+    "BraTS 2020-2021": Layout(brats2020, "ID/ID_{t1,t1ce,t2,flair,seg}.nii.gz"),
+    "BraTS 2023-2024": Layout(brats2023, "ID-VVV/ID-VVV-{t1n,t1c,t2w,t2f,seg}.nii.gz"),
+    "UCSF-PDGM": Layout(ucsf_pdgm, "UCSF-PDGM-NNNN_nifti/UCSF-PDGM-NNNN_{T1,T1c,T2,FLAIR,tumor_segmentation}.nii.gz"),
+    "LUMIERE": Layout(lumiere, "Patient-NNN/week-WWW/{T1,CT1,T2,FLAIR}.nii.gz"),
+}
+"""Every layout by the name that users know. A new one is a function here, or in a file beside, and an entry."""
+
+
 def _weeks(patient: Folder, labels: str) -> Iterator[tuple[Folder, Case]]:
     """The visits of a patient of LUMIERE, in order of time."""
     named = [(re.fullmatch(r"week-(\d+)(?:-(\d+))?", week.name), week) for week in patient.folders]
@@ -181,9 +205,9 @@ def _found(found: Iterable[tuple[Folder, Case]]) -> Found:
 def _grades_2020(root: Folder) -> dict[str, Grade]:
     """Grade by BraTS 2020 id, from the columns Grade and BraTS_2020_subject_ID of name_mapping.csv."""
     path, grades = root.path / "name_mapping.csv", dict[str, Grade]()
-    words = {word: as_grade(word) for word in get_args(Grade)}
+    grades_of = {word: as_grade(word) for word in get_args(Grade)}
     for _, row in read_table(path) if path.name in root.files else ():
-        name, grade = row.get("BraTS_2020_subject_ID"), words.get(row.get("Grade", "").upper())
+        name, grade = row.get("BraTS_2020_subject_ID"), grades_of.get(row.get("Grade", "").upper())
         if name and grade and grades.setdefault(name, grade) != grade:
             raise DataError("unreadable", f"{path}: {name} is both HGG and LGG; leave the right line")
     return grades

@@ -3,7 +3,7 @@ from inspect import signature
 
 from torch import nn
 
-from gliofed.shared.config import ModelConfig
+from gliofed.shared.config import PRESETS, ModelConfig
 from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D
 from gliofed.shared.models.cnn_lstm import CNNLSTM
 from gliofed.shared.models.lstm_unet import LSTMUNet3D
@@ -28,15 +28,6 @@ MODELS: dict[str, Model] = {
     "monai_segresnet": SegResNetReference,
 }
 """Every model by the name that a configuration uses. A new one is a file beside this one and an entry here."""
-
-PRESETS: dict[str, tuple[int, ...]] = {
-    "demo": (8, 16, 32),
-    "tiny": (8, 16, 32, 64),
-    "small": (16, 32, 64, 128),
-    "base": (32, 64, 128, 256),
-    "full": (64, 128, 256, 512),
-}
-"""Channels of each level, finest first."""
 
 
 def build_model(config: ModelConfig, in_channels: int, out_channels: int) -> nn.Module:

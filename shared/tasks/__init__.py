@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from gliofed.shared.parse import one_of
+from gliofed.shared.parse import key_of
 from gliofed.shared.tasks.grading import Grading
 from gliofed.shared.tasks.segmentation import Segmentation
 from gliofed.shared.tasks.task import Label as Label
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the functions below load PyTorch, the tasks do not
 TASKS: dict[str, Task] = {"segmentation": Segmentation(), "grading": Grading()}
 """What a model is trained for, by the name that a configuration uses. A new one is a file beside these and an entry."""
 
-TaskName = Annotated[str, one_of(TASKS)]
+TaskName = Annotated[str, key_of(TASKS)]
 
 
 def model_of(run: RunConfig) -> nn.Module:

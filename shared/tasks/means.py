@@ -6,12 +6,20 @@ from statistics import fmean
 
 
 def over_patients(patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each metric; all patients have the same metrics. Nothing for no patients."""
+    """Mean of each metric; all patients have the same metrics. Nothing for no patients.
+
+    >>> over_patients([{"dice": 0.5}, {"dice": 1.0}])
+    {'dice': 0.75}
+    """
     return {name: fmean(patient[name] for patient in patients) for name in patients[0]} if patients else {}
 
 
 def over_sites(sites: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, float]:
-    """Mean of each metric over (metrics, weight) of sites, by name; a metric enters where it is there and finite."""
+    """Mean of each metric over (metrics, weight) of sites, by name; a metric enters where it is there and finite.
+
+    >>> over_sites([({"dice": 0.5}, 1), ({"dice": 0.9}, 3), ({"dice": float("nan")}, 9)])
+    {'dice': 0.8}
+    """
     means = {}
     for name in sorted({name for metrics, _ in sites for name in metrics}):
         known = [(metrics[name], n) for metrics, n in sites if n > 0 and math.isfinite(metrics.get(name, math.nan))]

@@ -20,16 +20,17 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gliofed.client.round.privacy import Plan, train_privately
-from gliofed.server.report.curves import COLOURS, new_figure, save_figure
 from gliofed.shared.accounting import rdp_epsilon
 from gliofed.shared.config import PrivacyConfig, RunConfig
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.samples import Batch
+from gliofed.shared.mechanisms import MECHANISMS
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.seeding import seed_of
 from gliofed.shared.wording import quantity
 from gliofed.simulation.attacks.settings import AttackConfig, Row
 from gliofed.simulation.attacks.target import Target, plan_of
+from gliofed.simulation.curves import COLOURS, new_figure, save_figure
 
 CONFIDENCE = 0.95
 GUESSED = 0.3
@@ -71,7 +72,7 @@ def canaries(targets: Sequence[Target], settings: AttackConfig, out: Path) -> li
     Raises ConfigError for a mechanism that does not protect patients, one by one.
     """
     for target in targets:
-        if (mechanism := target.run.privacy.mechanism) not in ("none", "dp_sgd"):
+        if MECHANISMS[mechanism := target.run.privacy.mechanism].unit == "site":
             raise ConfigError(
                 f"run={target.folder}: has privacy={mechanism}; attack=canaries audits privacy=dp_sgd and runs "
                 "without privacy"

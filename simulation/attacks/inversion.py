@@ -11,14 +11,11 @@ Source: Geiping et al. 2020, arXiv:2003.14053. Two things differ, see `invert`.
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from gliofed.client.round.privacy import patient_gradient
@@ -27,7 +24,9 @@ from gliofed.server.round.rounds import initial_model
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.samples import Batch, batches, of_one
+from gliofed.shared.mechanisms import MECHANISMS
 from gliofed.shared.parse import ConfigError
+from gliofed.shared.progress import Bar
 from gliofed.shared.seeding import generator, seed_of
 from gliofed.shared.tasks import TASKS, Task, reading_of
 from gliofed.shared.tasks.grading import Grading
@@ -61,21 +60,20 @@ def inversion(targets: Sequence[Target], settings: AttackConfig, out: Path) -> l
     said. In that case too the step holds no other patient. Figures are those of `figures`.
     """
     for target in targets:
-        if (mechanism := target.run.privacy.mechanism) not in ("none", "dp_sgd"):
+        if MECHANISMS[mechanism := target.run.privacy.mechanism].unit == "site":
             raise ConfigError(f"run={target.folder}: has privacy={mechanism}; attack=inversion is of single patients")
     scenes = [(target.label, _open(target, settings.seed)) for target in targets]
     scenes.insert(0, ("control net", _control(scenes[0][1], targets[0], settings.seed)))
     rows: list[Row] = []
     pictures = []
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-        bar = bars.add_task("inverting", total=sum(len(scene.seen) for _, scene in scenes) * settings.steps)
+    steps, total = count(1), sum(len(scene.seen) for _, scene in scenes) * settings.steps
+    with Bar("inverting") as bar:
         for label, scene in scenes:
             found = {"other patients": scene.others}
             for name, gradients in scene.seen.items():
                 seed = seed_of(settings.seed, "inversion", name)
                 like = replace(scene.truth, image=torch.zeros_like(scene.truth.image))
-                report = partial(bars.advance, bar)
+                report = lambda: bar.report(next(steps), total)  # noqa: E731  # in one line what each step does
                 found[name] = invert(
                     scene.model, scene.task, gradients, like, seed, steps=settings.steps, report=report
                 )

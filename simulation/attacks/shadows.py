@@ -1,10 +1,9 @@
 """Shadow models: the run done again by the same federation, each time on a random half of every site's patients."""
 
 import math
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -12,18 +11,18 @@ from pathlib import Path
 from shutil import rmtree
 from uuid import uuid4
 
-from rich.console import Console
-from rich.progress import Progress
-
 from gliofed.client.app import make_client_app
-from gliofed.client.doctor.manifest import manifest_path, read_manifest, write_manifest
+from gliofed.client.doctor.manifest import read_manifest, write_manifest
 from gliofed.server.app import make_server_app
 from gliofed.server.round.asking import Federation
 from gliofed.server.round.history import History
 from gliofed.shared.config import RunConfig
 from gliofed.shared.parse import ConfigError
+from gliofed.shared.progress import Bar
+from gliofed.shared.run_folder import ModelFolder, SimulationFolder
 from gliofed.shared.seeding import generator, seed_of
 from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.work_folder import WorkFolder
 from gliofed.simulation.attacks.settings import AttackConfig
 from gliofed.simulation.attacks.target import Target
 from gliofed.simulation.grid import node_of, run_here
@@ -52,7 +51,7 @@ def train_shadows(target: Target, settings: AttackConfig, out: Path) -> Iterator
         if len(names) < 2:
             sentence = f"{site.name} has one patient, and shadow models halve each site's; give attacks.shadows=0"
             raise ConfigError(f"run={target.folder}: {sentence}")
-    with _Said(target.label, settings.shadows) as said:
+    with Bar(f"{target.label}: shadow models") as bar:
         for number in range(settings.shadows):
             started = time.monotonic()
             halves = [
@@ -61,7 +60,9 @@ def train_shadows(target: Target, settings: AttackConfig, out: Path) -> Iterator
             ]
             weights = _train(target, halves, seed_of(settings.seed, target.run.hash, number) % 2**32, settings, out)
             inside = [name in half for names, half in zip(everybody, halves, strict=True) for name in names]
-            said(number + 1, time.monotonic() - started)
+            bar.report(number + 1, settings.shadows)
+            seconds = time.monotonic() - started
+            bar.line(f"{target.label}: shadow model {number + 1}/{settings.shadows}, {seconds:.1f} s")
             yield Shadow(inside, replace(target, weights=weights))
 
 
@@ -100,19 +101,19 @@ def _admitted(target: Target, site: SiteConfig, half: set[str], folder: Path) ->
 
     It accepts what the site in the run accepted, over any budget: these models stay here.
     """
-    work = folder / "sites" / site.name
+    work = SimulationFolder(folder).sites / site.name
     free = replace(site.policy, hours=None, max_rounds_a_day=None)
     policy = replace(free, min_patients=1, max_epsilon=None, min_noise=None, test_mode=True)
     shadow = replace(site, patients=tuple(sorted(half)), work=str(work), policy=policy)
     if (manifest := read_manifest(Path(site.work))) is None:
-        raise ConfigError(f"{manifest_path(Path(site.work))}: is gone, and it names the patients; put it back")
+        raise ConfigError(f"{site.folder.manifest}: is gone, and it names the patients; put it back")
     chosen = [
         replace(entry, case=replace(entry.case, side=None))  # who validated in the run trains here
         for entry in manifest.entries
         if entry.case.patient in half
     ]
     write_manifest(work, replace(manifest, everybody=False, entries=chosen))
-    (work / "cache").symlink_to(Path(site.work) / "cache")
+    WorkFolder(work).cache.symlink_to(site.folder.cache)
     return shadow
 
 
@@ -125,33 +126,9 @@ def _federate(run: RunConfig, sites: Sequence[SiteConfig], folder: Path, setting
     client = make_client_app(lambda context: sites[int(context.node_config["partition-id"])])
     server = make_server_app(lambda _: federation, threading.Event().set)
     run_here(server, client, len(sites), at_once, run.round.deadline)
-    events = History(folder / "history.jsonl").events()
+    events = History(SimulationFolder(folder).history).events()
     if events[-1]["status"] != "done":
         lines = [line for event in events for line in event.get("sites", {}).items() if line[1]["status"] != "counted"]
         why = "; ".join(sorted({f"{name} {line['status']}: {line['reason']}" for name, line in lines}))
         raise FailedError(f"a shadow model could not be trained ({why}); give attacks.shadows=0")
-    return (folder / "model" / "model.safetensors").read_bytes()
-
-
-class _Said:
-    """A bar on a terminal, a plain line a model in a pipe; on standard error."""
-
-    def __init__(self, label: str, total: int) -> None:
-        self._console = Console(file=sys.stderr)  # this one: the rounds' goes elsewhere meanwhile
-        live = sys.stderr.isatty()
-        self._bars = Progress(console=self._console, transient=True, disable=not live, redirect_stderr=False)
-        self._bar = self._bars.add_task(f"{label}: shadow models", total=total)
-        self._label, self._total, self._live = label, total, live
-
-    def __enter__(self) -> Callable[[int, float], None]:
-        self._bars.start()
-        return self._tell
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def _tell(self, done: int, seconds: float) -> None:
-        self._bars.update(self._bar, completed=done)
-        if not self._live:
-            line = f"{self._label}: shadow model {done}/{self._total}, {seconds:.1f} s"
-            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return ModelFolder(SimulationFolder(folder).model).weights.read_bytes()

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from gliofed.client.doctor.manifest import admit
-from gliofed.client.round.ledger import ledger_folder, read_ledger
+from gliofed.client.round.ledger import read_ledger
 from gliofed.client.round.privacy import Plan, plan_round
 from gliofed.server.round.history import History
 from gliofed.shared.accounting import default_delta
@@ -19,6 +19,7 @@ from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Cohort, Patient, open_cohort
 from gliofed.shared.files import absolute
 from gliofed.shared.parse import ConfigError
+from gliofed.shared.run_folder import ModelFolder, SimulationFolder
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import model_of, reading_of
 from gliofed.simulation.partition import Dealing
@@ -68,7 +69,7 @@ def plan_of(target: Target) -> tuple[Plan, float]:
     if not run.private:
         delta = default_delta(len(target.cohorts[0].train))
         return plan_round(run, 1, len(target.cohorts[0].train), delta), delta
-    ledger = read_ledger(ledger_folder(site.work))
+    ledger = read_ledger(site.folder.ledger)
     charge = next((charge for charge in ledger.charges if charge.what == "train"), None) if ledger else None
     if ledger is None or charge is None:
         raise ConfigError(f"run={target.folder}: the ledger of {site.name} is gone; put it back from a copy")
@@ -111,7 +112,7 @@ def _label(run: RunConfig) -> str:
 
 
 def _saved(folder: Path) -> Any:
-    file = folder / "run.json"
+    file = SimulationFolder(folder).description
     if not file.exists():
         raise ConfigError(f"run={folder}: no run.json there; give the folder of a finished gliofed-simulate run")
     try:
@@ -127,7 +128,7 @@ def _damaged(folder: Path) -> ConfigError:
 
 def _weights(folder: Path, run: RunConfig) -> bytes:
     """The exported model's bytes, tried in the run's model."""
-    path = folder / "model" / "model.safetensors"
+    path = ModelFolder(SimulationFolder(folder).model).weights
     if not path.exists():
         cure = f"go on with {resume_command(folder)}"
         raise ConfigError(f"run={folder}: not finished, so there is no model to attack; {cure}")
@@ -141,17 +142,17 @@ def _weights(folder: Path, run: RunConfig) -> bytes:
 
 def _check_data(folder: Path, data: Mapping[str, Any], names: list[str]) -> None:
     """Refuse a run whose scans are gone: written or dealt anew they might be others."""
-    root = Path(str(data["root"] or folder / "data"))
+    root = Path(str(data["root"] or SimulationFolder(folder).data))
     wanted = [root / "source.json", *(root / name for name in names)]
     if data["source"] == "folder":
-        wanted = [root, folder / "cohorts.json"]
+        wanted = [root, SimulationFolder(folder).cohorts]
     if gone := [path for path in wanted if not path.exists()]:
         raise ConfigError(f"run={folder}: {gone[0]} is gone, and an attack needs the run's own patients; put it back")
 
 
 def _counted(folder: Path) -> set[str]:
     """The sites whose updates were in the mean of some round."""
-    rounds = History(folder / "history.jsonl").rounds()
+    rounds = History(SimulationFolder(folder).history).rounds()
     counted = {name for event in rounds for name, line in event["sites"].items() if line["status"] == "counted"}
     if not counted:
         raise ConfigError(f"run={folder}: history.jsonl tells of no round that counted; put it back from a copy")

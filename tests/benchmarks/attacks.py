@@ -32,7 +32,8 @@ from gliofed.shared.data.samples import whole
 from gliofed.shared.files import append_line
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import TASKS, model_of, reading_of
-from gliofed.simulation.faults import Fault, fault_mod, parse_faults, stamp
+from gliofed.simulation.fault_mod import fault_mod
+from gliofed.simulation.faults import Fault, parse_faults, stamp
 from gliofed.simulation.grid import run_here
 from gliofed.simulation.settings import parse_settings
 from gliofed.simulation.sites import Machine, make_sites

@@ -10,7 +10,7 @@ import numpy as np
 
 from gliofed.client.doctor.findings import Facts, FileState, Grid, ImageFacts
 from gliofed.client.doctor.inspection import Inspection, scans_of
-from gliofed.client.doctor.manifest import admit, freeze, manifest_path
+from gliofed.client.doctor.manifest import admit, freeze
 from gliofed.shared.data.cases import Case
 from gliofed.shared.data.layouts import find_cases
 from gliofed.shared.site_config import SiteConfig
@@ -53,7 +53,7 @@ def admitted(root: Path, work: Path, parts: list[list[str]]) -> float:
     ]
     cases = {case.patient: case for case in find_cases(root, "brats2020")}
     for site in sites:
-        if not manifest_path(Path(site.work)).exists():
+        if not site.folder.manifest.exists():
             mine = [cases[name] for name in site.patients or ()]
             freeze(site, mine, [Inspection(facts(case)) for case in mine])  # volumes of 4 x 4 x 4 would not pass
     start = time.perf_counter()

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from gliofed.shared.models import PRESETS
+from gliofed.shared.config import PRESETS
 from tests.benchmarks.measure import Figures, ran_out, take_turns
 from tests.benchmarks.subjects import REQUIREMENT, Sizes, Subject, of_preset, requirement
 

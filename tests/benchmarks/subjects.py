@@ -8,7 +8,7 @@ from typing import Any
 from monai.networks.nets.unet import UNet
 from torch import Tensor, nn
 
-from gliofed.shared.models import PRESETS
+from gliofed.shared.config import PRESETS
 from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D
 from gliofed.shared.models.cnn_lstm import CNNLSTM
 from gliofed.shared.models.conv_lstm import ConvLSTM

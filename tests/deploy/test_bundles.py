@@ -118,7 +118,7 @@ def test_a_run_keeps_its_code_and_its_sites(
         agree(federation.hospital(site), code)
     federation.start()
     until(lambda: events(run.folder)[-1]["event"] == "end", "the run ended", ROUNDS)
-    assert run.ended() == {"event": "end", "status": "done"}, run.log.read_text()
+    assert run.ended() == {"event": "end", "status": "done"}, run.files.log.read_text()
     ours, theirs = (load_file(each / "model" / "model.safetensors") for each in (run.folder, simulated))
     assert_close(ours, theirs, rtol=0, atol=0)
     (other,) = set(ALL) - set(INVITED)

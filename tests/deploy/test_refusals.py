@@ -22,7 +22,7 @@ from waiting import PATIENCE, until
 
 from gliofed.client.link.approve import approve
 from gliofed.client.link.join import join
-from gliofed.client.link.node import PROBLEM, UNKNOWN_KEY, UNSIGNED
+from gliofed.client.link.node import UNKNOWN_KEY, UNSIGNED
 from gliofed.server.provisioning.admit import expel
 from gliofed.server.provisioning.certificates import load_authority, write_certificate
 from gliofed.shared.keys import new_key, private_bytes, write_secret
@@ -68,7 +68,7 @@ def refused(made: Deployed, folder: Path, passing: bool = False, **environment: 
 def said_and_ended(started: "subprocess.Popen[bytes]", log: Path, *sentences: str) -> None:
     """Wait until `start`, which goes on trying, says one of these; it must still be there, and end when it is told."""
     until(lambda: any(each in log.read_text() for each in sentences), sentences[0])
-    noted = json.loads((log.parent / PROBLEM).read_text())["sentence"]  # for `status`
+    noted = json.loads((log.parent / "problem.json").read_text())["sentence"]  # for `status`
     assert noted in sentences
     assert started.poll() is None
     started.terminate()

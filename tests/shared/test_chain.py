@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import gliofed.shared.chain
-from gliofed.shared.chain import BusyError, Chain, head_file, hold_chain, lock, read_chain, read_head, redact
+from gliofed.shared.chain import Chain, head_file, hold_chain, lock, read_chain, read_head, redact
 from gliofed.shared.files import append_line
+from gliofed.shared.locks import BusyError
 from gliofed.shared.parse import ConfigError
 
 # Python 3.12 warns of a fork beside threads; these children do nothing but write two files.

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.testing import assert_close
 
-from gliofed.shared.models import PRESETS
+from gliofed.shared.config import PRESETS
 from gliofed.shared.models.cnn_lstm import CNNLSTM, ENCODERS, SqueezeExcitation
 
 

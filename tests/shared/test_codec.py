@@ -19,6 +19,7 @@ from gliofed.shared.codec import (
     weights_from_bytes,
     weights_to_bytes,
 )
+from gliofed.shared.codecs import CODECS, Codec
 
 
 @pytest.fixture
@@ -49,12 +50,18 @@ def test_int8_errs_by_at_most_half_a_step(update: dict[str, Tensor], tmp_path: P
         assert tensor.shape == update[name].shape
 
 
-@pytest.mark.parametrize("codec", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_stays_so(codec: str, value: float, tmp_path: Path) -> None:
     """An int8 has no NaN: it must not turn into a harmless number that the gate lets pass."""
     coded = through({"w": torch.tensor([1.0, value])}, codec, tmp_path)
     assert not torch.isfinite(coded["w"]).all()
+
+
+def test_a_codec_is_one_entry(update: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CODECS, "halves", Codec("bfloat16", lambda t: ((t / 2).bfloat16(), 2.0), lambda t, by: by * t))
+    wanted = {name: 2 * (tensor / 2).bfloat16() for name, tensor in update.items()}
+    assert_close(through(update, "halves", tmp_path), wanted, rtol=0, atol=0)
 
 
 def test_a_quarter_of_the_bytes(tmp_path: Path) -> None:

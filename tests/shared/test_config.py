@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from gliofed.shared.config import RunConfig, TrainConfig
+from gliofed.shared.codecs import CODECS, Codec
+from gliofed.shared.config import PRESETS, RunConfig, TrainConfig
+from gliofed.shared.mechanisms import MECHANISMS, Mechanism
 from gliofed.shared.parse import ConfigError, is_site_name, parse
-from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.site_config import PolicyConfig, SiteConfig
 
 SITE = {"name": "a", "root": "r", "labels": "l", "work": "w"}
 
@@ -74,3 +76,33 @@ def test_local_steps_of_epochs_count_the_last_short_batch(run_config: Callable[.
 @pytest.mark.parametrize("name", ["", "../x", ".hidden", "a/b", "a b", "x" * 65, "a\n"])
 def test_no_name_escapes_its_folder(name: str) -> None:
     assert not is_site_name(name)
+
+
+@pytest.mark.parametrize(
+    ("registry", "entry", "key", "of_policy"),
+    [
+        (CODECS, Codec("bfloat16", lambda tensor: (tensor.bfloat16(), 1.0)), "codec", "codecs"),
+        (MECHANISMS, Mechanism(noise=None, unit=None), "privacy.mechanism", "mechanisms"),
+        (PRESETS, (4, 8), "model.preset", None),
+    ],
+)
+def test_a_new_entry_of_a_registry_is_known_to_every_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+    run_config: Callable[..., RunConfig],
+    registry: dict[str, object],
+    entry: object,
+    key: str,
+    of_policy: str | None,
+) -> None:
+    """No second list has to learn the name; and a wrong name is answered with all that there are."""
+    group, _, field = key.rpartition(".")
+    values = json.loads(run_config().to_json())
+    (values[group] if group else values)[field] = "new"
+    sentence = f"{key}=new: must be {', '.join(map(repr, [*registry][:-1]))} or {[*registry][-1]!r}"
+    with pytest.raises(ConfigError) as refused:
+        parse(RunConfig, values)
+    assert str(refused.value) == sentence
+    monkeypatch.setitem(registry, "new", entry)
+    parse(RunConfig, values)
+    if of_policy:
+        parse(PolicyConfig, {of_policy: ["new"]})

@@ -8,7 +8,7 @@ from hypothesis import assume, example, given
 from hypothesis.strategies import sampled_from, text
 from omegaconf import OmegaConf
 
-from gliofed.shared.hydra_words import quoted, sentence, words
+from gliofed.shared.hydra_words import message, quoted, sentence
 
 SAID = {
     ("federation", "ronds=3"): "ronds: no such setting (did you mean rounds?)",
@@ -28,14 +28,14 @@ SAID = {
 def test_a_mistyped_word(config: str, word: str) -> None:
     with initialize_config_module("gliofed.configs", version_base="1.3"), pytest.raises(HydraException) as told:
         compose(config, [word])
-    assert words(told.value) == SAID[config, word]
+    assert message(told.value) == SAID[config, word]
     assert sentence(told.value, "gliofed") == f"{SAID[config, word]}; see gliofed --help"
 
 
 def test_another_privacy_has_settings() -> None:
     with initialize_config_module("gliofed.configs", version_base="1.3"), pytest.raises(HydraException) as told:
         compose("federation", ["privacy=dp_sgd", "privacy.epsilom=3"])
-    assert words(told.value) == "privacy.epsilom: no such setting (did you mean privacy.epsilon?)"
+    assert message(told.value) == "privacy.epsilom: no such setting (did you mean privacy.epsilon?)"
 
 
 @given(text(sampled_from("=,([{$}])\\'\"#&;!~ :/.%üx王\n\t"), max_size=12) | text())

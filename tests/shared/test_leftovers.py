@@ -4,10 +4,9 @@ import os
 
 import pytest
 
-from gliofed.shared.data.datalist import DATALIST
 from gliofed.shared.data.folders import DEEPEST
-from gliofed.shared.data.layouts import LAYOUTS, find_cases, take_inventory
-from gliofed.shared.data.leftovers import NEAREST, counted
+from gliofed.shared.data.layouts import find_cases, take_inventory
+from gliofed.shared.data.leftovers import counted
 from gliofed.shared.data.tables import MANIFEST
 from gliofed.shared.data.volume import DataError
 
@@ -146,10 +145,6 @@ def test_a_second_root_of_a_release_is_no_copy_of_the_first(tmp_path, place, cur
     touch(tmp_path, f"{place}/UCSF-PDGM-0002_nifti/UCSF-PDGM-0002_T1.nii.gz")
     [stray] = take_inventory(tmp_path, "ucsf_pdgm").not_understood
     assert cure.format(root=tmp_path, place=tmp_path / place) in str(stray)
-
-
-def test_every_layout_of_names_says_what_it_looks_like():
-    assert {*NEAREST} == {*LAYOUTS} - {MANIFEST, DATALIST}
 
 
 def test_an_empty_folder_is_named_and_one_of_other_files_is_counted(root):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from gliofed.shared.models import PRESETS
+from gliofed.shared.config import PRESETS
 from gliofed.shared.models.lstm_unet import LSTMUNet3D
 
 

@@ -6,8 +6,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.testing import assert_close
 
-from gliofed.shared.config import ModelConfig
-from gliofed.shared.models import MODELS, PRESETS, build_model, reads_series, task_of
+from gliofed.shared.config import PRESETS, ModelConfig
+from gliofed.shared.models import MODELS, build_model, reads_series, task_of
 from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D
 from gliofed.shared.models.unet import Encoder, Up, crop, pad
 

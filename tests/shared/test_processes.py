@@ -38,38 +38,38 @@ def test_a_program_that_ends_is_started_again_after_growing_pauses(program: Call
     """A pause too short would fill the log; one that is never reset would leave a site away for long."""
     it = program("sh", "-c", "exit 3", pauses=(0.01, 0.02, 60.0))
     said: list[str] = []
-    until(lambda: said.extend(it.tend()) or len(said) == 3, "three ends")
+    until(lambda: said.extend(it.supervise()) or len(said) == 3, "three ends")
     assert [sentence.split(";")[1].split(",")[0] for sentence in said] == [f" again in {p} s" for p in (0.01, 0.02, 60)]
     assert said[0].startswith("it ended (status 3)")
-    assert it.tend() == []
+    assert it.supervise() == []
     assert it.process is None
 
 
 def test_a_killed_program_takes_its_children_along(program: Callable[..., Program], tmp_path: Path) -> None:
     """The SuperLink's children hold its run's files, nginx' hold its port."""
     it = program(*SLEEP)
-    it.tend()
+    it.supervise()
     until((tmp_path / "ready").exists, "it runs")
     child = int((tmp_path / "child").read_text())
     assert it.process is not None
     os.kill(it.process.pid, signal.SIGKILL)
-    until(it.tend, "its end is said")
+    until(it.supervise, "its end is said")
     assert not alive(child)
 
 
 def test_what_left_the_group_is_ended_as_well(program: Callable[..., Program], tmp_path: Path) -> None:
     """Flower's SuperExec has a session of its own, and would go on serving a run for some time."""
     it = program("sh", "-c", "setsid sleep 60 & echo $! > child; echo ready > ready; exit 1")
-    it.tend()
+    it.supervise()
     until((tmp_path / "ready").exists, "it runs")
     child = int((tmp_path / "child").read_text())
-    until(it.tend, "its end is said")
+    until(it.supervise, "its end is said")
     assert not alive(child)
 
 
 def test_end_ends_all(program: Callable[..., Program], tmp_path: Path) -> None:
     it = program(*SLEEP)
-    it.tend()
+    it.supervise()
     until((tmp_path / "ready").exists, "it runs")
     it.end()
     assert not alive(int((tmp_path / "child").read_text()))
@@ -81,7 +81,7 @@ def test_a_program_that_does_not_listen_is_killed(
 ) -> None:
     monkeypatch.setattr(gliofed.shared.processes, "PATIENCE", 0.1)
     it = program("sh", "-c", "trap '' TERM; echo > ready; while true; do sleep 0.05; done")
-    it.tend()
+    it.supervise()
     until((tmp_path / "ready").exists, "it runs")
     it.end()
     assert it.process is None
@@ -91,7 +91,7 @@ ORPHAN = """
 import os, sys
 from pathlib import Path
 from gliofed.shared.processes import Program
-Program("it", sys.argv[1:], Path.cwd(), os.environ).tend()
+Program("it", sys.argv[1:], Path.cwd(), os.environ).supervise()
 os._exit(0)  # as if killed: nothing is ended
 """
 
@@ -113,7 +113,7 @@ def test_another_process_of_the_same_number_is_left_alone(
     program: Callable[..., Program], tmp_path: Path, change: dict[str, str]
 ) -> None:
     it = program(*SLEEP)
-    it.tend()
+    it.supervise()
     note = json.loads((tmp_path / "it.process.json").read_text())
     other = subprocess.Popen(SLEEP, start_new_session=True)
     started = Path(f"/proc/{other.pid}/stat").read_text().rpartition(")")[2].split()[19]
@@ -142,7 +142,9 @@ def test_a_long_log_becomes_the_old_one(
     words = "exec 3>>own.log; echo 0123456789 | tee /dev/fd/3; until [ -e more ]; do sleep 0.01; done"
     it = program("sh", "-c", f"{words}; echo after | tee /dev/fd/3; sleep 60")
     it.other_logs = [own]
-    until(lambda: it.tend() or all((tmp_path / f"{name}.old.log").exists() for name in ("it", "own")), "other logs")
+    until(
+        lambda: it.supervise() or all((tmp_path / f"{name}.old.log").exists() for name in ("it", "own")), "other logs"
+    )
     assert (tmp_path / "it.old.log").read_text() == (tmp_path / "own.old.log").read_text() == "0123456789\n"
     (tmp_path / "more").touch()
     until(lambda: it.log.read_text() == own.read_text() == "after\n", "it writes on")
@@ -160,9 +162,9 @@ def test_a_full_disk_keeps_no_program_from_running(
     monkeypatch.setattr(shutil, "copyfile", full)
     monkeypatch.setattr(gliofed.shared.processes, "LONGEST_LOG", 10)
     it = program("sh", "-c", "echo 0123456789; echo > ready; sleep 60")
-    it.tend()
+    it.supervise()
     until((tmp_path / "ready").exists, "it runs")
-    assert it.tend() == [] and it.process is not None and it.log.stat().st_size == 0
+    assert it.supervise() == [] and it.process is not None and it.log.stat().st_size == 0
 
 
 @pytest.mark.parametrize(("before", "ends"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])

@@ -16,8 +16,8 @@ import pytest
 import gliofed.shared.terminal
 from gliofed.client.round.policy import DeclinedError
 from gliofed.server.link.control import ControlError
-from gliofed.shared.chain import BusyError
 from gliofed.shared.data.volume import DataError
+from gliofed.shared.locks import BusyError
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.terminal import _Output, command_line, enter
 

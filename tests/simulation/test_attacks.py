@@ -17,8 +17,9 @@ from gliofed.client.round.policy import counts_leave
 from gliofed.shared.data.samples import whole
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.tasks import TASKS, reading_of
-from gliofed.simulation.attacks import ATTACKS, attack
+from gliofed.simulation.attacks import ATTACKS
 from gliofed.simulation.attacks.canaries import audit, canaries, whole_plan
+from gliofed.simulation.attacks.command import attack
 from gliofed.simulation.attacks.membership import losses, membership
 from gliofed.simulation.attacks.report import rows_table
 from gliofed.simulation.attacks.settings import AttackConfig

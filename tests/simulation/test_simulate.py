@@ -17,6 +17,7 @@ from gliofed.server.round.rounds import initial_model
 from gliofed.shared.codec import load_weights, travelling
 from gliofed.shared.data.dataset import open_cohort
 from gliofed.shared.data.samples import batches
+from gliofed.shared.locks import BusyError
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.seeding import generator
 from gliofed.shared.tasks import TASKS
@@ -133,7 +134,7 @@ def test_one_process_a_folder(values: Values, out: Path) -> None:
     out.mkdir()
     with (out / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ConfigError, match="another process"):
+        with pytest.raises(BusyError, match="another process"):
             simulate(values("sites=1", "rounds=1", f"out={out}"))
 
 

@@ -9,7 +9,7 @@ from frozen_site import DATA, changed, frozen_anew, scan
 
 from gliofed.client.doctor import manifest
 from gliofed.client.doctor.consent import add_withdrawn
-from gliofed.client.doctor.manifest import NonePassedError, admit, manifest_path
+from gliofed.client.doctor.manifest import NonePassedError, admit
 from gliofed.shared.data.layouts import find_cases
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import write_json
@@ -38,11 +38,11 @@ def test_another_root_needs_it_too(site: SiteConfig, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(site.root)
     linked = replace(site, root=str(tmp_path / "link"))
     admit(linked, DATA, "segmentation")
-    frozen = manifest_path(Path(site.work)).read_bytes()
+    frozen = site.folder.manifest.read_bytes()
     (tmp_path / "link").unlink()
     (tmp_path / "link").symlink_to(tmp_path / "other")
     assert f"root={tmp_path}/other, and {site.root} was frozen" in changed(linked)
-    assert manifest_path(Path(site.work)).read_bytes() == frozen
+    assert site.folder.manifest.read_bytes() == frozen
     moved = admit(frozen_anew(linked), DATA, "segmentation")
     assert [case.images["t1"].path.parts[-3] for case in moved.cases] == ["link"] * 3
 
@@ -50,10 +50,10 @@ def test_another_root_needs_it_too(site: SiteConfig, tmp_path: Path) -> None:
 def test_a_manifest_that_is_lost_is_not_made_anew(site: SiteConfig) -> None:
     """Once the site trained: a request would take in whatever lies there by then."""
     admit(site, DATA, "segmentation")
-    manifest_path(Path(site.work)).unlink()
+    site.folder.manifest.unlink()
     admit(site, DATA, "segmentation")
     (Path(site.work) / "trained").mkdir()
-    manifest_path(Path(site.work)).unlink()
+    site.folder.manifest.unlink()
     with pytest.raises(DataError, match=r"manifest\.json: is gone since the site trained; put the old one back, or"):
         admit(site, DATA, "segmentation")
 
@@ -95,7 +95,7 @@ def test_who_withdrew_stays_out(site: SiteConfig) -> None:
     there = [names[0], names[2]]
     assert [case.patient for case in admit(site, DATA, "segmentation").cases] == there
     frozen_anew(site)
-    assert names[1] not in manifest_path(Path(site.work)).read_text()
+    assert names[1] not in site.folder.manifest.read_text()
     assert [case.patient for case in admit(replace(site, patients=tuple(names)), DATA, "segmentation").cases] == there
     for name in there:
         add_withdrawn(Path(site.work), name)

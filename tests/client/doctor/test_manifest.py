@@ -13,7 +13,7 @@ from frozen_site import DATA, changed, scan
 
 from gliofed.client.doctor import manifest
 from gliofed.client.doctor.consent import add_withdrawn
-from gliofed.client.doctor.manifest import NonePassedError, admit, manifest_path
+from gliofed.client.doctor.manifest import NonePassedError, admit
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.site_config import SiteConfig
 
@@ -68,7 +68,7 @@ def test_a_file_that_went_is_noticed(site: SiteConfig) -> None:
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", "null", "[" * 100_000])
 def test_a_manifest_that_cannot_be_read_says_so(content: str, site: SiteConfig) -> None:
-    path = manifest_path(Path(site.work))
+    path = site.folder.manifest
     path.parent.mkdir(parents=True)
     path.write_text(content)
     with pytest.raises(DataError, match="no manifest"):
@@ -118,7 +118,7 @@ READINGS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_scan_that_changed_stops_every_reading(site: SiteConfig, reading: str, end: str) -> None:
     """The server chooses split, task, modalities and regions: no choice may freeze the cohort anew, or go round it."""
     admit(site, DATA, "segmentation")
-    frozen = manifest_path(Path(site.work)).read_bytes()
+    frozen = site.folder.manifest.read_bytes()
     path = scan(site, 1, end)
     path.write_bytes(path.read_bytes()[:-100])
     words, task = READINGS[reading]
@@ -126,8 +126,8 @@ def test_a_scan_that_changed_stops_every_reading(site: SiteConfig, reading: str,
         with pytest.raises(DataError) as caught:
             admit(site, replace(DATA, **words), task)
         assert caught.value.code == "changed_file" and str(path) in str(caught.value)
-    assert manifest_path(Path(site.work)).read_bytes() == frozen
-    assert [file.name for file in manifest_path(Path(site.work)).parent.iterdir()] == ["manifest.json"]
+    assert site.folder.manifest.read_bytes() == frozen
+    assert [file.name for file in site.folder.manifest.parent.iterdir()] == ["manifest.json"]
 
 
 @pytest.mark.parametrize("reading", READINGS)

@@ -13,7 +13,8 @@ import pytest
 
 import gliofed.client.link.node
 import gliofed.client.link.preflight
-from gliofed.client.link.node import PROBLEM, STILL_HELD, UNKNOWN_KEY, UNSIGNED, Node
+from gliofed.client.hospital_folder import HospitalFolder
+from gliofed.client.link.node import STILL_HELD, UNKNOWN_KEY, UNSIGNED, Node
 from gliofed.client.link.reach import Findings
 from gliofed.client.link.site_file import read_site
 from gliofed.client.round.audit import note
@@ -34,7 +35,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     (tmp_path / "site.yaml").write_text("name: a\nroot: .\nlabels: msd\n")
     program = Program("supernode", ["sleep", "60"], tmp_path / "flower", os.environ, pauses=(60,))
     made = Node(tmp_path, KIT, program, longest=60.0)
-    made.tend()
+    made.supervise()
     yield made
     program.end()
 
@@ -52,7 +53,7 @@ def tell(node: Node) -> Tell:
         says = {"pid": pid, "started": start_of(pid), "state": state, "kind": None, "round": None, "since": then}
         says |= {"contact": then, "pulled": then, "problem": None, "refused": None, **also}
         write_json(node.folder / "state.json", says)
-        return node.tend()
+        return node.supervise()
 
     return told
 
@@ -104,10 +105,10 @@ def test_why_it_ended(node: Node, tell: Tell, later: Later, problem: str, ago: f
     says = json.loads((node.folder / "state.json").read_text())
     write_json(node.folder / "state.json", says | {"problem": problem})
     kill(node)
-    ended, why = node.tend()
+    ended, why = node.supervise()
     assert "killed by SIGKILL" in ended and why == sentence
-    assert json.loads((node.folder / PROBLEM).read_text())["sentence"] == sentence
-    assert node.tend() == []
+    assert json.loads(HospitalFolder(node.folder).problem.read_text())["sentence"] == sentence
+    assert node.supervise() == []
     assert "or this hospital was expelled" in STILL_HELD
 
 
@@ -123,7 +124,7 @@ def test_one_that_could_not_say_anything(node: Node) -> None:
     """A broken installation ends before there is a state: then the end of its log is all there is."""
     node.program.log.write_text("Traceback\nflwr 1.0.0: approval of code is known to hold with another\n")
     kill(node)
-    assert node.tend()[1] == "it said: flwr 1.0.0: approval of code is known to hold with another"
+    assert node.supervise()[1] == "it said: flwr 1.0.0: approval of code is known to hold with another"
 
 
 def test_a_problem_that_is_over_is_said_again_when_it_comes_back(tell: Tell) -> None:
@@ -148,7 +149,7 @@ def test_silence(node: Node, tell: Tell, later: Later) -> None:
     tell()
     later(gliofed.client.link.node.QUIET + 10)
     assert "no answer of the aggregator for 120 s" in tell(new=False)[-1]
-    node.tend()
+    node.supervise()
     assert node.program.process is not None and node.program.process.pid != first
     assert tell(new=False) == []  # of before this start
 
@@ -214,4 +215,4 @@ def test_a_disk_that_fills_is_said_before_it_is_full(node: Node, tell: Tell, mon
 
 def test_one_that_does_not_start(node: Node, later: Later) -> None:
     later(gliofed.client.link.node.QUIET + 1)
-    assert "did not start" in node.tend()[0]
+    assert "did not start" in node.supervise()[0]

@@ -17,12 +17,14 @@ from waiting import alive, until
 
 import gliofed.client.link.start
 from gliofed.client.cli import main
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.node import Node
 from gliofed.client.link.reach import Findings
 from gliofed.client.link.start import running, start, supernode
 from gliofed.shared.audit import audit_file, read_audit
 from gliofed.shared.kit import Kit
 from gliofed.shared.parse import ConfigError
+from gliofed.shared.terminal import print_with_time
 
 ROOT = Path(__file__).parents[3]
 KIT = Kit(federation="study", site="a", address="127.0.0.1:1", ca_sha256="a" * 64, code_sha256="b" * 64, made="now")
@@ -33,13 +35,13 @@ def test_a_full_disk_is_said_once_and_ends_nothing(
 ) -> None:
     looks = iter([OSError(28, "No space left on device", "state.json")] * 3 + [KeyboardInterrupt()])
     monkeypatch.setattr(gliofed.client.link.start, "STEP", 0.0)
-    monkeypatch.setattr(Node, "tend", lambda self: (_ for _ in ()).throw(next(looks)))
+    monkeypatch.setattr(Node, "supervise", lambda self: (_ for _ in ()).throw(next(looks)))
     with pytest.raises(KeyboardInterrupt):
         gliofed.client.link.start._keep(Node(tmp_path, KIT, supernode(tmp_path)), threading.Event())
     assert capsys.readouterr().out.count("state.json: No space left on device; make room") == 1
     with open("/dev/full", "w") as full:
         monkeypatch.setattr(sys, "stdout", full)
-        gliofed.client.link.start._say("anything")
+        print_with_time("anything")
         monkeypatch.undo()
         with suppress(OSError):  # what it could not write
             full.close()
@@ -78,7 +80,7 @@ def test_what_will_pass_is_tried_again(joined: Path, monkeypatch: pytest.MonkeyP
 
 def test_status_holds_a_folder_for_a_moment_only(tmp_path: Path) -> None:
     """It takes the same lock to see who runs; a start of that moment would end for good, as a service."""
-    with (tmp_path / gliofed.client.link.start.LOCK).open("w") as held:
+    with HospitalFolder(tmp_path).lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_SH)
         over = threading.Timer(0.15, fcntl.flock, (held, fcntl.LOCK_UN))
         over.start()

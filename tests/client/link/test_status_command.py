@@ -15,11 +15,10 @@ from small_federation import status
 
 import gliofed.client.link.preflight
 from gliofed.client.cli import main
-from gliofed.client.link.node import PROBLEM
+from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.site_file import read_site
-from gliofed.client.link.start import LOCK
 from gliofed.client.round.audit import Audit, note
-from gliofed.client.round.ledger import Charge, hold, ledger_folder
+from gliofed.client.round.ledger import Charge, hold
 from gliofed.server.provisioning.certificates import make_authority
 from gliofed.server.provisioning.kit_texts import site_yaml
 from gliofed.shared.audit import audit_file
@@ -51,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def started(folder: Path) -> Iterator[None]:
     """As if start ran."""
-    with (folder / LOCK).open("w") as file:
+    with HospitalFolder(folder).lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(f"{os.getpid()}\n")
         file.flush()
@@ -108,14 +107,14 @@ def test_after_a_while(folder: Path, shown: Any) -> None:
     state(folder)
     site = read_site(folder)
     write_json(folder / "approved.json", [{"sha256": "a" * 64, "time": "yesterday", "files": 3}])
-    write_json(folder / PROBLEM, {"time": "today", "sentence": "the server\x1b[2K is away"})
+    write_json(HospitalFolder(folder).problem, {"time": "today", "sentence": "the server\x1b[2K is away"})
     for round in range(12):
         leave(site, round, patients=7, update=b"u" * 1000, metrics={"loss": 0.5})
     leave(site, 12, status="declined", code="policy")
     note(site, {"event": "code_refused", "sha256": "c" * 64})
     for act in ("withdrawn", "readmitted", "withdrawn"):
         note(site, {"event": act, "patient": "e" * 64, "runs": [], "unknown": [], "replies": 0, "cache": 0})
-    with hold(ledger_folder(site.work), 1e-4) as ledger:
+    with hold(site.folder.ledger, 1e-4) as ledger:
         charge = Charge(what="train", run_id="run-1", round=1, sigma=2.0, rate=1.0, steps=1, patients=7)
         ledger.charge(charge, None)
         spent = ledger.epsilon()
@@ -179,7 +178,7 @@ def test_all_is_of_one_moment(folder: Path, shown: Any, started: None, monkeypat
     state_of_now(folder)
     monkeypatch.setattr("gliofed.client.round.ledger.read_ledger", slow)
     assert shown(as_json=True)["run"] is None
-    ledger_folder(site.work).mkdir(parents=True)
+    site.folder.ledger.mkdir(parents=True)
     assert shown(as_json=True)["run"] == "run-1"
 
 
@@ -266,7 +265,7 @@ def test_an_error_of_a_request_that_was_not_noted(folder: Path, shown: Any) -> N
 
 def test_a_problem_that_is_over_is_told_from_one_that_lasts(folder: Path, shown: Any) -> None:
     """A server that was away an hour read as away long after it came back."""
-    write_json(folder / PROBLEM, {"time": THEN.isoformat(), "sentence": "the server is away"})
+    write_json(HospitalFolder(folder).problem, {"time": THEN.isoformat(), "sentence": "the server is away"})
     state(folder, contact=(THEN - timedelta(minutes=1)).isoformat())
     assert "\nlast problem: " in shown()
     state(folder, contact=(THEN + timedelta(minutes=1)).isoformat())
@@ -297,7 +296,7 @@ def test_a_disk_that_is_nearly_full(folder: Path, shown: Any, monkeypatch: pytes
 
 
 def test_a_run_in_test_mode_has_no_epsilon(folder: Path, shown: Any) -> None:
-    with hold(ledger_folder(read_site(folder).work), 1e-4) as ledger:
+    with hold(read_site(folder).folder.ledger, 1e-4) as ledger:
         charge = Charge(what="train", run_id="r", round=1, sigma=2.0, rate=1.0, steps=1, patients=7)
         ledger.charge(replace(charge, private=False), None)
     assert "cannot be told" in shown() and shown(as_json=True)["privacy"]["epsilon"] is None

@@ -15,7 +15,7 @@ import gliofed.client.round.work
 from gliofed.client.app import make_client_app
 from gliofed.client.round.audit_command import audit_command
 from gliofed.client.round.judge import Admitted
-from gliofed.client.round.ledger import ledger_folder, read_ledger
+from gliofed.client.round.ledger import read_ledger
 from gliofed.server.round.rounds import initial_model
 from gliofed.shared.audit import audit_file, read_audit
 from gliofed.shared.chain import line_hash
@@ -24,6 +24,7 @@ from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.site_config import PolicyConfig, SiteConfig
+from gliofed.shared.work_folder import WorkFolder
 from gliofed.simulation.grid import LocalGrid
 from gliofed.simulation.mock import MockConfig, write_mock
 from gliofed.simulation.simulate import simulate
@@ -227,7 +228,7 @@ def test_a_simulated_run_leaves_receipts(values: Callable[..., dict[str, Any]], 
     works = {name: out / "sites" / name for name in ("site-1", "site-2")}
     logs = {name: read_audit(audit_file(work)).events() for name, work in works.items()}
     told = [event["epsilon"] for event in logs["site-1"] if event["event"] == "receipt" and event["kind"] == "train"]
-    ledger = read_ledger(ledger_folder(str(works["site-1"])))
+    ledger = read_ledger(WorkFolder(works["site-1"]).ledger)
     assert ledger is not None and len(told) == 2
     assert told[0] < told[1] and ledger.epsilon() <= told[1] < ledger.epsilon() + 0.1
     codes = {event["code"] for event in logs["site-2"] if event["event"] in ("decision", "receipt")}

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 import gliofed.client.round.private_work
 import gliofed.client.round.training
 import gliofed.client.round.work
-from gliofed.client.round.ledger import ledger_folder, read_ledger
+from gliofed.client.round.ledger import read_ledger
 from gliofed.client.round.memory import ran_out
 from gliofed.client.round.policy import DeclinedError
 from gliofed.client.round.training import TrainResult
@@ -173,7 +173,7 @@ def test_a_private_round_is_charged_twice(
     monkeypatch.setattr(gliofed.client.round.private_work, "train_privately", private)
     config = run_config(*PRIVATE, "rounds=4")
     reply = train(site, request_of(config))
-    ledger = read_ledger(ledger_folder(site.work))
+    ledger = read_ledger(site.folder.ledger)
     assert ledger is not None and reply.status == "ok"
     assert [(charge.what, charge.round) for charge in ledger.charges] == [("count", 1), ("train", 1), ("train", 1)]
     once = replace(ledger, lines=ledger.charges[:2]).epsilon()

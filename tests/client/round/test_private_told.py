@@ -12,7 +12,7 @@ from private_hospital import PATIENTS, PRIVATE, Config, Hospital, charges, refus
 
 from gliofed.client.app import make_client_app
 from gliofed.client.doctor.consent import add_withdrawn
-from gliofed.client.round.ledger import ledger_folder, read_ledger
+from gliofed.client.round.ledger import read_ledger
 from gliofed.client.round.policy import DeclinedError
 from gliofed.client.round.privacy import plan_round
 from gliofed.shared.messages import Reply, Request
@@ -85,7 +85,7 @@ def test_what_a_private_site_tells(hospital: Hospital, run_config: Config, tmp_p
     assert [reply.patients for reply in replies] == [max(1, count.noisy)] * 3
     assert all(reply.metrics == {} and reply.left_out == {} for reply in replies)
     assert replies[0].epsilon is None
-    exact = read_ledger(ledger_folder(site.work))
+    exact = read_ledger(site.folder.ledger)
     assert exact is not None and replies[2].epsilon is not None
     assert 0 <= replies[2].epsilon - exact.epsilon() < 0.1
     assert replies[2].epsilon == round(replies[2].epsilon, 1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import gliofed.client.round.privacy
-from gliofed.client.round.ledger import ledger_folder, read_ledger
+from gliofed.client.round.ledger import read_ledger
 from gliofed.shared.accounting import rdp_epsilon
 from gliofed.shared.site_config import SiteConfig
 
@@ -56,7 +56,7 @@ def test_a_run_keeps_the_least_that_it_ever_asked_for(hospital: Hospital, run_co
     code, sentence = refusal(train, site, other_weights(request_of(run_config(*least, larger), 2)))
     assert code == "budget" and "privacy.epsilon=2" in sentence and "delta=1e-09" in sentence
     assert len(charges(site)) == 2
-    ledger = read_ledger(ledger_folder(site.work))
+    ledger = read_ledger(site.folder.ledger)
     assert ledger is not None and ledger.budget("r") == (2.0, 1e-9)
 
 
@@ -82,7 +82,7 @@ def test_a_private_run_cannot_go_on_without_privacy(
     code, sentence = refusal(work, site, openly)
     assert code == "budget" and "privacy.epsilon=3" in sentence
     assert prepare(site, replace(openly, run_id="other")).status == "ok"
-    (ledger_folder(site.work) / "ledger.jsonl").write_text("")
+    (site.folder.ledger / "ledger.jsonl").write_text("")
     assert refusal(work, site, replace(openly, run_id="other"))[0] == "ledger"
 
 
@@ -116,7 +116,7 @@ def test_a_whole_update_is_clipped_and_gets_noise(hospital: Hospital, run_config
     assert norm > 0.1
     noise = torch.cat([(t.double() - plain[name] * 0.1 / norm).flatten() for name, t in load(reply.update).items()])
     assert noise.std().item() == pytest.approx(2 * 0.1 * charge.sigma, rel=0.02)
-    ledger = read_ledger(ledger_folder(site.work))
+    ledger = read_ledger(site.folder.ledger)
     assert ledger is not None and ledger.epsilon() < config.privacy.epsilon
 
 
@@ -169,7 +169,7 @@ def test_a_round_that_broke_off_stays_charged(
         with pytest.raises(InterruptedError):
             train(site, request)
     assert len(charges(site)) == 1
-    ledger = read_ledger(ledger_folder(site.work))
+    ledger = read_ledger(site.folder.ledger)
     assert ledger is not None
     spent = ledger.epsilon()
     told = train(site, request).epsilon
@@ -181,7 +181,7 @@ def test_all_rounds_spend_what_the_run_asks_for(hospital: Hospital, run_config: 
     """The number of patients is paid from the same budget; the noise is found to a thousandth."""
     config, site = run_config(*PRIVATE, "rounds=2", "privacy.epsilon=3"), hospital.site()
     told = [train(site, request_of(config, round)).epsilon for round in (1, 2)]
-    ledger = read_ledger(ledger_folder(site.work))
+    ledger = read_ledger(site.folder.ledger)
     assert ledger is not None
     assert 2.98 < ledger.epsilon() <= 3.0
     assert told[0] is not None and told[0] < 3.0 and told[1] == 3.0
@@ -227,7 +227,7 @@ def test_test_mode_must_be_allowed(hospital: Hospital, run_config: Config) -> No
     assert code == "policy" and "policy.test_mode" in sentence
     site = hospital.site(test_mode=True)
     train(site, request)
-    ledger = read_ledger(ledger_folder(site.work))
+    ledger = read_ledger(site.folder.ledger)
     assert ledger is not None and not ledger.private
     # What is left of the ledger is no budget.
     private = replace(site, policy=replace(site.policy, max_epsilon=1000.0))
@@ -254,7 +254,7 @@ def test_the_studys_delta_is_kept(hospital: Hospital, run_config: Config) -> Non
     config = run_config(*PRIVATE)
     site = hospital.site(delta=1e-3)
     train(site, request_of(config))
-    head = json.loads((ledger_folder(site.work) / "head.json").read_text())
+    head = json.loads((site.folder.ledger / "head.json").read_text())
     assert head["delta"] == 1e-3
     code, sentence = refusal(train, hospital.site(delta=1e-2), request_of(config, 2))
     assert code == "ledger" and "policy.delta=0.01" in sentence and "0.001" in sentence

@@ -13,7 +13,7 @@ from withdrawal import OTHERS, WHO, command, config, frozen, traces
 
 from gliofed.client.cli import main
 from gliofed.client.doctor.consent import read_consent
-from gliofed.client.doctor.manifest import manifest_path, read_manifest, write_manifest
+from gliofed.client.doctor.manifest import read_manifest, write_manifest
 from gliofed.client.round.policy import DeclinedError
 from gliofed.client.round.withdraw import withdraw
 from gliofed.shared.audit import audit_file, read_audit
@@ -154,7 +154,7 @@ def test_whatever_the_manifest_is_like(
     site: SiteConfig, damaged: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Damaged, or of version 1: consent can be withdrawn, and the file that still names the patient is said."""
-    work, path = Path(site.work), manifest_path(Path(site.work))
+    work, path = Path(site.work), site.folder.manifest
     if damaged:
         path.write_text(path.read_text()[:-10])
     else:

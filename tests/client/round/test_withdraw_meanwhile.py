@@ -21,10 +21,10 @@ import gliofed.client.doctor.check_command
 import gliofed.client.round.work
 from gliofed.client.cli import main
 from gliofed.client.doctor.consent import add_withdrawn, hold_patients, read_consent
-from gliofed.client.doctor.manifest import manifest_path
 from gliofed.client.round.judge import Admitted
 from gliofed.client.round.withdraw import withdraw
 from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.work_folder import WorkFolder
 
 CHANGES = ("rename", "replace", "unlink", "rmdir", "fsync")
 """By which files are changed."""
@@ -99,7 +99,7 @@ def test_while_a_request_is_answered(site: SiteConfig, answering: Callable[[], N
     waiting.start()
     until(lambda: not read_consent(work).given(WHO), "withdrawn")
     assert ask(site, config(), "train").patients == 2  # not the stored one, which is still there
-    assert WHO in manifest_path(work).read_text()
+    assert WHO in WorkFolder(work).manifest.read_text()
     answering()
     waiting.join()
     assert traces(work) == []

@@ -24,10 +24,10 @@ def test_stop_takes_the_run_that_goes_on(watched: Path, run: Run) -> None:
 def test_a_log_is_followed_until_the_run_is_over(watched: Path, run: Run) -> None:
     """Whole lines, without what a terminal would obey."""
     said: list[str] = []
-    run.log.write_text("first\n\x1b[92mINFO\x1b[0m second \x1b]0;x\x07\nhal")
+    run.files.log.write_text("first\n\x1b[92mINFO\x1b[0m second \x1b]0;x\x07\nhal")
 
     def sleep(seconds: float) -> None:
-        with run.log.open("a") as log:
+        with run.files.log.open("a") as log:
             log.write("f\nlast\n")
         run.want("stop")
 

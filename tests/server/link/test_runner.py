@@ -20,14 +20,14 @@ def test_runs_take_turns_in_the_order_in_which_they_are_wanted(make: Callable[[s
     later, first = make("a"), make("b")
     later.want("run", datetime.now(UTC) + timedelta(seconds=1))
     it, flower, _ = runner(study)
-    it.tend(MEMBERS)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
+    it.supervise(MEMBERS)
     assert [announced(study, config["submission"]) for config in flower.started] == [first]
     assert json.loads((first.folder / "nodes.json").read_text()) == {"7": "a"}
     assert (first.state(), later.state()) == (("running", None), ("waiting", None))
     write(first, {"event": "start"}, END)
     flower.going.clear()
-    assert it.tend(MEMBERS) == ["run b: done", "run a: submitted"]
+    assert it.supervise(MEMBERS) == ["run b: done", "run a: submitted"]
     assert first.state() == ("done", None)
 
 
@@ -35,7 +35,7 @@ def test_flower_is_told_neither_the_folder_nor_the_name_of_a_run(make: Callable[
     """It shows every hospital what a run is started with."""
     make("first-in-human")
     it, flower, _ = runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     ((key, told),) = flower.started[0].items()
     assert key == "submission" and re.fullmatch("[0-9a-f]{32}", told)
     assert f'{key} = ""' in gliofed.shared.code.PYPROJECT  # Flower takes no other key
@@ -55,17 +55,19 @@ def test_a_server_whose_run_was_submitted_again_does_not_find_it(make: Callable[
 
 def test_a_site_that_is_admitted_meanwhile_is_known_to_the_run(make: Callable[[str], Run], study: Path) -> None:
     run, (it, _, _) = make("one"), runner(study)
-    it.tend(MEMBERS)
-    it.tend({**MEMBERS, "b": Member(node=9, online=True, seen=None)})
+    it.supervise(MEMBERS)
+    it.supervise({**MEMBERS, "b": Member(node=9, online=True, seen=None)})
     assert json.loads((run.folder / "nodes.json").read_text()) == {"7": "a", "9": "b"}
 
 
 def test_the_agreed_numbers_of_patients_are_the_runs_too(make: Callable[[str], Run], study: Path) -> None:
     """A number that is agreed anew holds from the next round on."""
     run, (it, _, _) = make("one"), runner(study)
-    it.tend({"a": Member(node=7, online=True, seen=None, patients=40), "b": Member(node=8, online=True, seen=None)})
+    it.supervise(
+        {"a": Member(node=7, online=True, seen=None, patients=40), "b": Member(node=8, online=True, seen=None)}
+    )
     assert json.loads((run.folder / "agreed.json").read_text()) == {"a": 40}
-    it.tend({"a": Member(node=7, online=True, seen=None, patients=50)})
+    it.supervise({"a": Member(node=7, online=True, seen=None, patients=50)})
     assert _agreed(run.folder / "agreed.json") == {"a": 50}
 
 
@@ -73,45 +75,45 @@ def test_a_run_keeps_its_code_whatever_is_provisioned(make: Callable[[str], Run]
     """Hospitals approved what it began with; other code would train another model, or none."""
     make("one")
     it, flower, clock = runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     (study / "code.fab").write_bytes(b"newer")
     for _ in range(2):  # its server ends, and so does the SuperLink
         it.forget()
-        it.tend(MEMBERS)
+        it.supervise(MEMBERS)
         clock.now += 100
-        it.tend(MEMBERS)
+        it.supervise(MEMBERS)
     assert flower.codes == [b"code"] * 3
 
 
 def test_a_run_that_is_stopped_can_go_on(make: Callable[[str], Run], study: Path) -> None:
     run, (it, flower, _) = make("one"), runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     run.want("stop")
     assert run.state() == ("running", None)  # until it has ended
-    it.tend(MEMBERS)
-    assert it.tend(MEMBERS) == ["run one: stopped"]
+    it.supervise(MEMBERS)
+    assert it.supervise(MEMBERS) == ["run one: stopped"]
     assert flower.going == {}
     assert run.state() == ("stopped", None)
-    assert it.tend(MEMBERS) == []
+    assert it.supervise(MEMBERS) == []
     run.want("run")
-    assert it.tend(MEMBERS) == ["run one: submitted"]
+    assert it.supervise(MEMBERS) == ["run one: submitted"]
 
 
 def test_a_failed_run_is_tried_again_only_when_it_is_wanted(make: Callable[[str], Run], study: Path) -> None:
     """For want of sites, say; the old end is still in its history."""
     run, (it, flower, _) = make("one"), runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     write(run, {"event": "start"}, FAILED)
     flower.going.clear()
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert run.state() == ("failed", FAILED["reason"])
     assert len(flower.started) == 1
     run.want("run")
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert run.state() == ("running", None)
     write(run, {"event": "resume"}, FAILED)
     flower.going.clear()
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert run.state() == ("failed", FAILED["reason"])
 
 
@@ -119,7 +121,7 @@ def test_a_run_that_ended_stays_ended_whatever_is_wanted(make: Callable[[str], R
     run, (it, flower, _) = make("one"), runner(study)
     write(run, {"event": "start"}, END)
     run.want("run")
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert flower.started == []
     assert run.state() == ("done", None)
 
@@ -127,12 +129,12 @@ def test_a_run_that_ended_stays_ended_whatever_is_wanted(make: Callable[[str], R
 def test_a_run_whose_budget_is_spent_has_ended_with_a_reason(make: Callable[[str], Run], study: Path) -> None:
     """It is not done, and no word can let it go on."""
     run, (it, flower, _) = make("one"), runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     write(run, {"event": "start"}, ROUND, {"event": "end", "status": "incomplete", "reason": "round 2: spent"})
     flower.going.clear()
-    assert it.tend(MEMBERS) == ["run one: incomplete: round 2: spent"]
+    assert it.supervise(MEMBERS) == ["run one: incomplete: round 2: spent"]
     run.want("run")
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert len(flower.started) == 1
     assert run.state() == ("incomplete", "round 2: spent")
 
@@ -141,21 +143,21 @@ def test_what_a_superlink_that_is_new_remembers_is_stopped(make: Callable[[str],
     """Flower waits a minute before it gives a dead server up; and the next one would find the folder's log held."""
     make("one")
     it, flower, clock = runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     it.forget()
     assert flower.going == {}
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     clock.now += 100
-    assert it.tend(MEMBERS) == ["run one: submitted"]
+    assert it.supervise(MEMBERS) == ["run one: submitted"]
 
 
 def test_a_run_that_nobody_noted_is_stopped(make: Callable[[str], Run], study: Path) -> None:
     """Else its server would hold the run's log, and the one that is noted would fail ten times."""
     run, (it, flower, _) = make("one"), runner(study)
     flower.going[99] = "running"  # as where the answer to a submission was lost
-    assert it.tend(MEMBERS) == []
+    assert it.supervise(MEMBERS) == []
     assert flower.going == {}
-    assert it.tend(MEMBERS) == ["run one: submitted"]
+    assert it.supervise(MEMBERS) == ["run one: submitted"]
     assert run.submission().flower in flower.going
 
 
@@ -164,12 +166,12 @@ def test_how_long_a_run_waits_for_its_server_is_known(make: Callable[[str], Run]
     make("one")
     it, flower, clock = runner(study)
     flower.word = "pending"
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert it.pending() == 0
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     clock.now += 50
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert it.pending() == 50
     flower.going[1] = "running"
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert it.pending() == 0

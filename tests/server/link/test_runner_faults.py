@@ -20,18 +20,18 @@ def test_a_run_whose_server_died_is_submitted_again_after_growing_pauses(
 ) -> None:
     run, (it, flower, clock) = make("one"), runner(study)
     for pause in PAUSES[:3]:
-        it.tend(MEMBERS)
+        it.supervise(MEMBERS)
         submitted = len(flower.started)
         flower.going.clear()
-        said = it.tend(MEMBERS)
+        said = it.supervise(MEMBERS)
         # It has no log of its own, for it ended before it could say a word.
         assert said == [f"run one: its server ended, see {study}/link/superlink.log; again in {pause} s"]
         clock.now += pause - 0.1
-        it.tend(MEMBERS)
+        it.supervise(MEMBERS)
         assert len(flower.started) == submitted
         assert run.state() == ("waiting", None)
         clock.now += 0.2
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert len(flower.started) == 4
 
 
@@ -45,7 +45,7 @@ def test_a_run_whose_code_is_lost_takes_no_other_and_lets_the_next_one_pass(
     else:
         (first.folder / "code.fab").write_bytes(b"other")
     it, flower, _ = runner(study)
-    assert it.tend(MEMBERS) == ["run b: submitted"]
+    assert it.supervise(MEMBERS) == ["run b: submitted"]
     (trouble,) = it.troubles
     assert f"{first.folder}/code.fab" in trouble and "restore it from a copy" in trouble
     assert (first.state()[0], second.state()[0], flower.codes) == ("waiting", "running", [b"code"])
@@ -57,7 +57,7 @@ def test_a_run_of_an_older_version_which_kept_no_code_is_not_run(make: Callable[
     saved = json.loads((run.folder / "run.json").read_text())
     del saved["code_sha256"]
     (run.folder / "run.json").write_text(json.dumps(saved))
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     (trouble,) = it.troubles
     assert f"{run.folder}/run.json: of an older version" in trouble and "gliofed-server stop one" in trouble
     assert flower.codes == []
@@ -69,7 +69,7 @@ def test_a_run_is_given_up_after_ten_submissions_without_a_new_round(make: Calla
     for number in range(40):
         if number == 10:
             write(run, {"event": "start"}, ROUND)
-        it.tend(MEMBERS)
+        it.supervise(MEMBERS)
         flower.going.clear()
         clock.now += 100
     state, reason = run.state()
@@ -78,7 +78,7 @@ def test_a_run_is_given_up_after_ten_submissions_without_a_new_round(make: Calla
     assert reason is not None
     assert "gliofed-server run federation=" in reason and "resume=one" in reason
     run.want("run")
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert run.state() == ("running", None)
 
 
@@ -91,9 +91,9 @@ def test_no_server_starts_that_cannot_be_noted(
         full.setattr(gliofed.server.link.runs, "write_json", disk_full)
         for _ in range(2):
             with pytest.raises(OSError, match="No space left"):
-                it.tend(MEMBERS)
+                it.supervise(MEMBERS)
     assert flower.started == []
-    assert it.tend(MEMBERS) == ["run one: submitted"]
+    assert it.supervise(MEMBERS) == ["run one: submitted"]
 
 
 def disk_full(path: Path, value: object) -> None:
@@ -106,11 +106,11 @@ def test_a_full_disk_uses_no_tries_up(make: Callable[[str], Run], study: Path, m
     with monkeypatch.context() as full:
         full.setattr(gliofed.server.link.runner, "SPARE", 2**80)
         for _ in range(2 * MOST_TRIES):
-            assert it.tend(MEMBERS) == []
+            assert it.supervise(MEMBERS) == []
             clock.now += 100
         assert len(it.troubles) == 1 and "GiB is free" in it.troubles[0]
     assert (flower.started, run.state()) == ([], ("waiting", None))
-    assert it.tend(MEMBERS) == ["run one: submitted"]
+    assert it.supervise(MEMBERS) == ["run one: submitted"]
     assert it.troubles == []
 
 
@@ -120,7 +120,7 @@ def test_code_that_flower_has_unpacked_before_is_not_trusted(make: Callable[[str
     half.mkdir(parents=True)
     make("one")
     it, _, _ = runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert not half.exists()
 
 
@@ -129,16 +129,16 @@ def test_a_run_whose_file_cannot_be_read_is_not_stopped(make: Callable[[str], Ru
     """Flower's run is nobody's then, as far as can be told; it was stopped while somebody restored the file."""
     run, other = make("one"), make("two")
     it, flower, _ = runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     path = run.folder / file.removesuffix(", away")
     whole, going = path.read_text(), flower.unfinished()
     if file.endswith("away"):
         path.unlink()
     else:
         path.write_text("{half\n")
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     path.write_text(whole)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert flower.going == going
     assert (run.state(), other.state()) == (("running", None), ("waiting", None))
 
@@ -147,15 +147,15 @@ def test_a_run_whose_file_cannot_be_read_is_not_stopped(make: Callable[[str], Ru
 def test_a_damaged_file_stops_its_own_run_alone(make: Callable[[str], Run], study: Path, file: str) -> None:
     damaged, whole = make("a"), make("b")
     it, flower, _ = runner(study)
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     (damaged.folder / file).write_text("{half\n")
-    said = it.tend(MEMBERS)
+    said = it.supervise(MEMBERS)
     if file in ("nodes.json", "agreed.json"):  # `start` knows what belongs there
         assert json.loads((damaged.folder / file).read_text()) == ({"7": "a"} if file == "nodes.json" else {"a": 40})
         return
     assert len(it.troubles) == 1 and f"a/{file}" in it.troubles[0]
     flower.going.clear()  # the server of the damaged one ends over it
-    said += it.tend(MEMBERS) + it.tend(MEMBERS)
+    said += it.supervise(MEMBERS) + it.supervise(MEMBERS)
     assert said.count("run b: submitted") == 1
     assert whole.state() == ("running", None)
 
@@ -165,9 +165,9 @@ def test_a_damaged_checkpoint_uses_no_tries_up(make: Callable[[str], Run], study
     damaged, whole = make("a"), make("b")
     write_json(damaged.folder / "checkpoints/round-0001/state.json", {})
     it, _, _ = runner(study)
-    assert it.tend(MEMBERS) == ["run b: submitted"]
+    assert it.supervise(MEMBERS) == ["run b: submitted"]
     assert "round-0001: damaged" in it.troubles[0] and "remove this folder" in it.troubles[0]
     assert (damaged.submission().tries, whole.state()) == (0, ("running", None))
     shutil.rmtree(damaged.folder / "checkpoints")
-    it.tend(MEMBERS)
+    it.supervise(MEMBERS)
     assert it.troubles == []

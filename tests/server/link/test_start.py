@@ -12,10 +12,11 @@ from telephone import admit_told
 from gliofed.server.link.control import SilentError
 from gliofed.server.link.online import read_online
 from gliofed.server.link.runner import Runner
-from gliofed.server.link.start import HANGS, PENDING, TICK, Service, _note, only_one, say
+from gliofed.server.link.start import HANGS, PENDING, TICK, Service, _note, only_one
 from gliofed.server.link.superlink import Link
 from gliofed.shared.audit import audit_file, read_audit
 from gliofed.shared.parse import ConfigError
+from gliofed.shared.terminal import print_with_time
 
 SITES = ("hospital-a", "hospital-b")
 
@@ -44,14 +45,14 @@ def test_a_damaged_record_keeps_no_other_site_out(root: Path, folder: Path, file
     (folder / "sites" / "hospital-a" / file).write_text("{half")
     service, superlink, _, proxy = served(folder)
     tended: list[Any] = []
-    service.runner.tend = lambda members: tended.append(members) or []  # type: ignore[func-returns-value,method-assign]
-    entered, said = service.tend()
+    service.runner.supervise = lambda members: tended.append(members) or []  # type: ignore[func-returns-value,method-assign]
+    entered, said = service.supervise()
     assert entered == "hospital-b: may connect"
     assert f"hospital-a/{file}" in said
     assert len(superlink.keys) == 1
     assert [list(members) for members in tended] == [["hospital-b"]]  # the runs go on
     assert service.trouble == said
-    service.tend()
+    service.supervise()
     assert proxy.tended == 1
 
 
@@ -61,14 +62,14 @@ def test_nobody_can_connect_before_the_keys_are_registered(root: Path, folder: P
     service, superlink, *programs = served(folder)
     control: Any = service.link.control
     control.nodes, programs[0].runs_for = refuse, 1.0
-    assert service.tend() == ["the SuperLink starts"]
+    assert service.supervise() == ["the SuperLink starts"]
     assert (programs[0].tended, programs[1].tended) == (1, 0)
     control.nodes = superlink.nodes
-    assert service.tend() == ["hospital-a: may connect"]
-    service.tend()
+    assert service.supervise() == ["hospital-a: may connect"]
+    service.supervise()
     assert programs[1].tended == 1
     control.nodes = refuse  # it is started again, with its database
-    service.tend()
+    service.supervise()
     assert programs[1].tended == 2
     with only_one(folder):
         known = read_online(folder)
@@ -90,20 +91,20 @@ def test_a_superlink_that_hangs_is_ended_and_so_started_again(folder: Path) -> N
     """A process that does not answer has not ended, and nobody else would end it."""
     service, superlink, program, _ = served(folder)
     control, clock = cast(Any, service.link.control), cast(Clock, service.clock)
-    service.tend()
+    service.supervise()
     control.nodes = refuse
     said = []
     while not program.ended and clock.now < 2 * HANGS:
         clock.now += 30
-        said += service.tend()
+        said += service.supervise()
     assert (program.ended, clock.now) == (1, HANGS + 30)
     assert said == ["Connection refused", "the SuperLink has not answered for 240 s; it is started again"]
     clock.now += HANGS
     program.runs_for = 1.0
-    service.tend()
+    service.supervise()
     assert program.ended == 1  # the new one has its time
     program.runs_for, control.nodes = 2 * HANGS, superlink.nodes
-    service.tend()
+    service.supervise()
     assert program.ended == 1
 
 
@@ -111,25 +112,25 @@ def test_a_superlink_that_starts_no_servers_is_ended_and_so_started_again(folder
     """Flower's superexec does it, and nobody starts that again."""
     service, _, program, _ = served(folder)
     cast(Any, service.link.control).unfinished = lambda: {}
-    service.tend()
+    service.supervise()
     service.runner.pending = lambda: PENDING + TICK  # type: ignore[method-assign]
-    assert service.tend() == ["a run has had no server for 120 s; the SuperLink is started again"]
+    assert service.supervise() == ["a run has had no server for 120 s; the SuperLink is started again"]
     assert program.ended == 1
 
 
 @pytest.mark.parametrize("broken", ["program", "state.json"])
 def test_a_full_disk_does_not_end_the_service(folder: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     service, _, program, proxy = served(folder)
-    service.tend()
+    service.supervise()
     with monkeypatch.context() as full:
         if broken == "program":
-            full.setattr(program, "tend", disk_full)
+            full.setattr(program, "supervise", disk_full)
         else:
             full.setattr("gliofed.server.link.start.write_online", disk_full)
-        assert service.tend() == ["/x: No space left on device"]
-        assert service.tend() == []  # said once
+        assert service.supervise() == ["/x: No space left on device"]
+        assert service.supervise() == []  # said once
         assert proxy.tended == 2
-    assert (service.tend(), service.trouble) == ([], None)
+    assert (service.supervise(), service.trouble) == ([], None)
 
 
 def disk_full(*_: object) -> list[str]:
@@ -139,14 +140,14 @@ def disk_full(*_: object) -> list[str]:
 def test_a_log_on_a_full_disk_does_not_end_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     with open("/dev/full", "w") as full:
         monkeypatch.setattr("sys.stdout", full)
-        say(["a", "b"])
+        print_with_time("a", "b")
         with suppress(OSError):
             full.close()
 
 
 def test_what_is_said_is_no_command_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """A sentence may quote a file's name, or a SuperLink's words."""
-    say(["a\x1b[2Kb"])
+    print_with_time("a\x1b[2Kb")
     assert capsys.readouterr().out.endswith(" a\\x1b[2Kb\n")
 
 
@@ -168,7 +169,7 @@ class FakeProgram:
         self.name, self.tended, self.process = name, 0, SimpleNamespace(pid=7)
         self.ended, self.runs_for = 0, 1000.0
 
-    def tend(self) -> list[str]:
+    def supervise(self) -> list[str]:
         self.tended += 1
         return []
 

@@ -20,7 +20,7 @@ from gliofed.server.link.status import status
 from gliofed.server.link.status_command import show
 from gliofed.server.round.audit import hold_audit
 from gliofed.server.round.history import History
-from gliofed.server.round.progress import PROGRESS, RoundProgress
+from gliofed.server.round.progress import RoundProgress
 from gliofed.shared.checkpoint import save_checkpoint
 from gliofed.shared.config import RunConfig
 
@@ -92,12 +92,12 @@ def test_where_a_round_stands_and_about_how_long_it_takes(watched: Path, run: Ru
     """By the rounds before: two of 40 s; of the second of two rounds 10 s are gone."""
     event = {"event": "round", "round": 1, "seconds": 40.0, "sites": {}, "global": {"dice": 0.5}}
     History(run.folder / "history.jsonl").append(event)
-    with hold_audit(run.folder), RoundProgress(2, run.folder / PROGRESS) as progress:
+    with hold_audit(run.folder), RoundProgress(2, run.files.progress) as progress:
         progress.start(2, 2, trained=["hospital-c"])
         progress.enter(2, "training", ["hospital-a", "hospital-b"])
         progress.answer("hospital-b", "declined")
         began = datetime.now(UTC) - timedelta(seconds=10)
-        rewrite(run.folder / PROGRESS, began=began.isoformat())
+        rewrite(run.files.progress, began=began.isoformat())
         found = status(watched)
         (one,) = found.runs
         assert one.now is not None and (one.now.round, one.now.phase) == (2, "training")
@@ -106,11 +106,11 @@ def test_where_a_round_stands_and_about_how_long_it_takes(watched: Path, run: Ru
         text = shown(watched)
         assert "one: round 2, training since " in text
         assert "; at work: hospital-a; answered: hospital-b declined, hospital-c trained; about " in text
-        rewrite(run.folder / PROGRESS, began=(began - timedelta(hours=1)).isoformat())
+        rewrite(run.files.progress, began=(began - timedelta(hours=1)).isoformat())
         assert status(watched).runs[0].seconds_left == 0.0  # longer than the rounds before
-        (run.folder / PROGRESS).write_text("{half")
+        (run.files.progress).write_text("{half")
         assert status(watched).runs[0].now is None
-    assert not (run.folder / PROGRESS).exists()  # nobody takes it for the round of today
+    assert not (run.files.progress).exists()  # nobody takes it for the round of today
 
 
 def test_after_a_kill_it_says_what_is_true(watched: Path, run: Run) -> None:
@@ -119,7 +119,7 @@ def test_after_a_kill_it_says_what_is_true(watched: Path, run: Run) -> None:
     since = run.wanted().since
     run.submitted(Submission(since=since, flower=1, tries=1))
     assert status(watched).runs[0].reason == "its server starts"
-    RoundProgress(2, run.folder / PROGRESS).enter(1, "training", ["hospital-a"])
+    RoundProgress(2, run.files.progress).enter(1, "training", ["hospital-a"])
     found = status(watched)
     assert "its server was killed" in str(found.runs[0].reason)
     assert (found.runs[0].now, found.sites[0].doing) == (None, None)

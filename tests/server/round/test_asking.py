@@ -12,18 +12,19 @@ from plain_federation import model_of
 from rich.console import Console
 from torch.testing import assert_close
 
-from gliofed.server.report.curves import site_losses
 from gliofed.server.report.table import results_table
 from gliofed.server.round.answers import Absent
 from gliofed.server.round.asking import Federation, Sites
 from gliofed.server.round.audit import hold_audit
 from gliofed.server.round.history import History, site_line
-from gliofed.server.round.progress import PROGRESS, RoundProgress, read_progress
+from gliofed.server.round.progress import RoundProgress, read_progress
 from gliofed.server.round.rounds import RoundError, _Run, initial_model
 from gliofed.server.round.state import State
 from gliofed.shared.codec import encode, travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request
+from gliofed.shared.run_folder import RunFolder
+from gliofed.simulation.curves import site_losses
 from gliofed.simulation.grid import LocalGrid
 from gliofed.simulation.simulate import simulate
 
@@ -100,7 +101,7 @@ def test_status_can_read_who_was_asked_and_who_answered(
     line: Line, tmp_path: Path, run_config: Callable[..., RunConfig]
 ) -> None:
     """Also of the first request, to prepare, which may take a hospital an hour."""
-    config, file, states = run_config("round.expected=[a,b]"), tmp_path / PROGRESS, []
+    config, file, states = run_config("round.expected=[a,b]"), RunFolder(tmp_path).progress, []
     line.on_look = lambda: states.append(read_progress(tmp_path))
     with hold_audit(tmp_path) as audit, RoundProgress(2, file) as progress:
         federation = Federation(config=config, out=tmp_path, run_id="r", names=lambda: line.names)

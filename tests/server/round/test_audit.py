@@ -14,6 +14,7 @@ from small_run import composed
 
 import gliofed.server.round.asking
 from gliofed.client.round.audit_command import audit_command as at_site
+from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.server.round.answers import UNSIGNED
 from gliofed.server.round.asking import Federation, Sites
 from gliofed.server.round.audit import hold_audit
@@ -143,7 +144,7 @@ def test_a_reply_that_is_not_signed_is_none(
     monkeypatch.setattr(gliofed.server.round.asking, "SLACK", 0.0)
     (tmp_path / "sites/a").mkdir(parents=True)
     (tmp_path / "sites/a/key.pub").write_text(public_line(new_key().public_key()))
-    with hold_audit(tmp_path, RunKeys(new_key(), "", tmp_path / "sites")) as audit:
+    with hold_audit(tmp_path, RunKeys(new_key(), "", FederationFolder(tmp_path))) as audit:
         grid = LateGrid(late)
         federation = Federation(
             config=run_config("round.deadline=0.01", "round.expected=[a]"),

@@ -23,7 +23,8 @@ from flwr.superlink.grid import HttpGrid
 
 import gliofed.server.round.pulling
 from gliofed.server.round.pulling import SLACK, UNREADABLE, Pulled, SeparatePulls
-from gliofed.shared.codec import CODECS, encode, weights_to_bytes
+from gliofed.shared.codec import encode, weights_to_bytes
+from gliofed.shared.codecs import CODECS
 from gliofed.shared.messages import Reply
 from gliofed.shared.parse import ConfigError
 from gliofed.simulation.grid import LocalGrid

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gliofed.server.report.curves import draw_run, draw_runs, short_labels, site_losses, training_loss, validation
 from gliofed.server.round.history import site_line
+from gliofed.simulation.curves import draw_run, draw_runs, short_labels, site_losses, training_loss, validation
 
 PNG = b"\x89PNG\r\n\x1a\n"
 Event = dict[str, Any]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from gliofed.server.report.sites import draw_sites
+from gliofed.simulation.sites_picture import draw_sites
 
 HELD = {"site-2": {"LGG": 2, "not known": 1}, "site-1": {"HGG": 5, "LGG": 1}, "site-3": {"HGG": 4}}
 

@@ -70,9 +70,9 @@ def short_labels(labels: Sequence[str]) -> list[str]:
     ['experiment=cnn1', 'experiment=cnn2']
     """
     # A comma also parts the values of a list, as in channels=8,16.
-    words = [re.split(r",(?=[^,]*=)", re.sub(r"^\d+-", "", label)) for label in labels]
-    common = set(words[0]).intersection(*words) if words else set()
-    short = [", ".join(word for word in of_one if word not in common) for of_one in words]
+    parts = [re.split(r",(?=[^,]*=)", re.sub(r"^\d+-", "", label)) for label in labels]
+    common = set(parts[0]).intersection(*parts) if parts else set()
+    short = [", ".join(word for word in of_one if word not in common) for of_one in parts]
     return short if all(short) and len(set(short)) == len(short) else list(labels)
 
 

@@ -1,0 +1,51 @@
+"""How each tensor of an update travels. PyTorch is not imported here: configurations are read without it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Codec:
+    """One way to code a tensor."""
+
+    dtype: str
+    """Name in torch of the type that travels."""
+    encode: "Callable[[Tensor], tuple[Tensor, float]]"
+    """fp32 of any shape -> the same shape in `dtype`, and the tensor's scale."""
+    decode: "Callable[[Tensor, float], Tensor]" = lambda tensor, _: tensor.float()
+    """Inverse, to fp32."""
+
+
+def int8(tensor: "Tensor") -> "tuple[Tensor, float]":
+    """Symmetric, one scale a tensor: the error of a value is at most half a 127th of the largest.
+
+    >>> from torch import tensor
+    >>> int8(tensor([127.0, -0.4, 63.6]))
+    (tensor([127,   0,  64], dtype=torch.int8), 1.0)
+    """
+    scale = tensor.abs().max().item() / 127 if tensor.numel() else 0.0
+    if not 0 < scale < float("inf"):  # all zero, or not finite: the scale alone says it
+        return tensor.new_zeros(tensor.shape).char(), scale
+    return (tensor / scale).round().clamp(-127, 127).char(), scale
+
+
+def from_int8(tensor: "Tensor", scale: float) -> "Tensor":
+    """Inverse of `int8`; all NaN where what was coded was not finite.
+
+    >>> from torch import tensor
+    >>> from_int8(tensor([127, -2]).char(), 0.5)
+    tensor([63.5000, -1.0000])
+    """
+    return tensor.float() * scale if 0 <= scale < float("inf") else tensor.float().fill_(float("nan"))
+
+
+CODECS = {
+    "fp32": Codec("float32", lambda tensor: (tensor, 1.0)),
+    "fp16": Codec("float16", lambda tensor: (tensor.half(), 1.0)),
+    "int8": Codec("int8", int8, from_int8),
+}
+"""Every codec by the name that a configuration uses. A new one is an entry here."""

@@ -1,0 +1,50 @@
+"""A run's folder, at the server or of a simulation. One of an earlier version goes on, so no name changes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gliofed.shared.files import Below
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """The model that a run leaves."""
+
+    root: Path
+    description = Below("model.json", "Task, model and data, the run's id and the round")
+    weights = Below("model.safetensors", "Its tensors, in fp32")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where each file of a run is; its audit log is `gliofed.shared.audit.audit_file`."""
+
+    root: Path
+    description = Below("run.json", "What the run is; never changes")
+    code = Below("code.fab", "The code bundle that it began with, and keeps")
+    wanted = Below("wanted.json", "run or stop; the commands write it")
+    submission = Below("submission.json", "What became of it at Flower; `start` writes it")
+    nodes = Below("nodes.json", "Which site each of Flower's nodes is; `start` writes it")
+    agreed = Below("agreed.json", "The agreed ceiling of each site's number of patients; `start` writes it")
+    log = Below("server.log", "What its server printed")
+    history = Below("history.jsonl", "What happened, and whether it ended; the rounds write it, as all below")
+    progress = Below("progress.json", "Where the round stands; removed in the end")
+    checkpoints = Below("checkpoints", "Folder of weights, optimiser and event of the last rounds")
+    spool = Below("spool", "Folder of the replies of this round")
+    refused = Below("refused", "Folder of replies that the gate refused")
+    model = Below("model", "A `ModelFolder`")
+
+
+@dataclass(frozen=True)
+class SimulationFolder(RunFolder):
+    """What a simulated run has beside."""
+
+    lock = Below(".lock", "Held while it runs")
+    data = Below("data", "Folder of the scans that were written for it")
+    sites = Below("sites", "Folder of the hospitals' work folders")
+    shares = Below("sites.json", "Numbers of patients of each site, without a name")
+    shares_picture = Below("sites.png", "The same, drawn")
+    cohorts = Below("cohorts.json", "Names of the patients of each site")
+    profiles = Below("profiles.json", "What a partition measured of each scan")
+    curves = Below("curves.png", "Losses and metrics over the rounds")
+    attacks = Below("attacks", "Folder of results, a folder for each attack")

@@ -1,0 +1,25 @@
+"""A hospital's work folder: what it keeps between requests. One of an earlier version goes on, so no name changes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gliofed.shared.files import Below
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """Where each file of a work folder is; its audit log is `gliofed.shared.audit.audit_file`."""
+
+    root: Path
+    cohort = Below("cohort", "Folder of the manifest")
+    manifest = Below("cohort/manifest.json", "Every case that was frozen")
+    consent = Below("consent.json", "Who withdrew, and the key of the pseudonyms")
+    patients_lock = Below("patients.lock", "Held by who reads, or removes, what there is of patients")
+    checks = Below("checks", "Folder of reports, a folder each: DATE/TIME")
+    cache = Below("cache", "Folder of prepared scans, an entry each")
+    trained = Below("trained", "Folder with whom each run trained with")
+    outbox = Below("outbox", "Folder of replies that are sent again as they are")
+    ledger = Below("ledger", "Folder of the privacy ledger")
+    smaller_patch = Below("smaller_patch.json", "What fitted into memory")
+    log = Below("site.log", "What went wrong, in full")
+    old_log = Below("site.old.log", "What the log was before it was too long")
