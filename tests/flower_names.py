@@ -179,7 +179,7 @@ USES = {  # formatted by hand, for it is read as a table
     "shared/code.py": [
         Use("flwr.cli.build:build_fab_from_files", "bundles the code that hospitals approve by its hash", "(files)"),
     ],
-    "simulation/faults.py": [
+    "simulation/fault_mod.py": [
         Use("flwr.clientapp.typing:ClientAppCallable", "type of an app", APP),
         Use("flwr.clientapp.typing:Mod", "type of what goes around an answer", MOD),
     ],
