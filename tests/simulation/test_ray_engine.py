@@ -15,7 +15,7 @@ pytestmark = pytest.mark.ray
 def simulate(out: Path, *overrides: str) -> int:
     """Run in a process of its own: Ray starts once a process, and its threads stay."""
     command = [str(Path(sys.executable).with_name("gliofed-simulate")), *SMALL, "sites=3", *overrides, f"out={out}"]
-    return subprocess.run(command, env=os.environ, timeout=240, check=False).returncode
+    return subprocess.run(command, env=os.environ, timeout=600, check=False).returncode
 
 
 def test_both_engines_give_the_same_weights(tmp_path: Path) -> None:
@@ -27,8 +27,8 @@ def test_both_engines_give_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_a_site_that_hangs_does_not_hold_the_run(tmp_path: Path) -> None:
-    """Flower would wait for its actor for ever, after the last round as well."""
-    assert simulate(tmp_path, "engine=ray", "faults={site-2:hang}", "round.deadline=20", "rounds=2") == 3
+    """Flower would wait for its actor for ever, after the last round too. On a busy machine the others begin slowly."""
+    assert simulate(tmp_path, "engine=ray", "faults={site-2:hang}", "round.deadline=90", "rounds=2") == 3
     rounds = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()][1:-1]
     assert [event["sites"]["site-2"]["status"] for event in rounds] == ["late", "not_asked"]
     assert [event["sites"]["site-3"]["status"] for event in rounds] == ["counted", "counted"]

@@ -147,7 +147,7 @@ def test_a_reply_that_is_not_signed_is_none(
     with hold_audit(tmp_path, RunKeys(new_key(), "", FederationFolder(tmp_path))) as audit:
         grid = LateGrid(late)
         federation = Federation(
-            config=run_config("round.deadline=0.01", "round.expected=[a]"),
+            config=run_config(f"round.deadline={0.01 if late else 300}", "round.expected=[a]"),
             out=tmp_path,
             run_id="r",
             names=lambda: {1: "a"},
