@@ -35,8 +35,8 @@ version = "1.0.0"
 publisher = "test"
 
 [tool.flwr.app.components]
-serverapp = "tiny.app:server"
-clientapp = "tiny.app:client"
+serverapp = "gliofed.tiny:server"
+clientapp = "gliofed.tiny:client"
 
 [tool.flwr.app.config]
 out = ""
@@ -74,13 +74,13 @@ def main(grid, context):
 
 
 def tiny_app(words: str = "") -> bytes:
-    """The app as a bundle; `words` make it another one."""
+    """The app as a bundle, whose gliofed is not the one that is installed; `words` make it another one."""
     from flwr.cli.build import build_fab_from_files
 
     files = {
         "pyproject.toml": PYPROJECT.encode(),
-        "tiny/app.py": (APP + f"# {words}\n").encode(),
-        "tiny/__init__.py": b"",
+        "gliofed/tiny.py": (APP + f"# {words}\n").encode(),
+        "gliofed/__init__.py": b"",
     }
     return build_fab_from_files(files)[0]
 

@@ -74,7 +74,7 @@ def test_requests_that_go_wrong(link: tuple[Path, Control], folder: Path, said: 
         assert (found["error"], found["reason"]) == (2, REASON)
         assert '"event": "error_sent"' in (folder / "work/audit/audit.jsonl").read_text().splitlines()[-1]
         do.unlink()
-        (installed,) = (folder / "flower/apps").glob("*/tiny/app.py")
+        (installed,) = (folder / "flower/apps").glob("*/gliofed/tiny.py")
         installed.write_text("raise ValueError('other code')")
         assert ask(control, tiny_app(), tmp_path / "installed.json") == answered(folder)
         for kind in (signal.SIGTERM, signal.SIGKILL):
