@@ -13,7 +13,6 @@ from gliofed.shared.wording import quantity
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """NumPy's older generators take no larger one."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
