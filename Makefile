@@ -3,6 +3,8 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
+# Without bytecode each process compiles every file anew, and pytest rewrites every assertion: a third of `make test`.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: simulate test lint bench results faults clean
 

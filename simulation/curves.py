@@ -21,6 +21,7 @@ Series = dict[int, float]
 """A value a round, NaN where there was none; a NaN makes a gap, a round that is not there does not."""
 Dash = Literal["-", "--"]
 
+DPI = 150
 MOST_SITES = 8
 """Sites that have a line of their own; with more, only the mean is legible."""
 MOST_INSIDE = 10
@@ -179,7 +180,7 @@ def new_figure(title: str, note: str, width: float, height: float = 4.2) -> "Fig
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # else it says at length where no home can be written
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=150)
+    figure = Figure(figsize=(width, height), dpi=DPI)
     lines = wrap(re.sub(r",(?=\S)", ", ", title), int(width * 9), break_on_hyphens=False) or [""]
     below = 0.1 + 0.22 * len(lines)
     figure.text(0.5, 1 - 0.1 / height, "\n".join(lines), ha="center", va="top", fontsize=12, parse_math=False)

@@ -37,6 +37,16 @@ def no_power_cut() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def coarse_pictures() -> Iterator[None]:
+    """Each run draws its curves, and most of that time goes into pixels."""
+    import gliofed.simulation.curves
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gliofed.simulation.curves, "DPI", 40)
+        yield
+
+
 @pytest.fixture
 def values() -> Callable[..., dict[str, Any]]:
     from small_run import composed

@@ -17,6 +17,8 @@ import pytest
 
 from gliofed.shared.code import build_code, files_of
 
+pytestmark = pytest.mark.slow  # it builds and installs
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -158,9 +158,8 @@ def test_starts_at_a_low_probability(name):
     assert_close(*(bias.sigmoid() for bias in biases), torch.full((3,), 0.25))
 
 
-@pytest.mark.parametrize(
-    "name", ["clstm_unet3d", *(pytest.param(n, marks=pytest.mark.slow) for n in ("unet", "lstm_unet"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["clstm_unet3d", "unet", "lstm_unet"])
 def test_export(name):
     """A model leaves for use elsewhere; exported at one batch size it takes another. Each takes seconds."""
     model, x = demo(name).eval(), image(name, 8, 8, 8, batch=2)

@@ -194,7 +194,9 @@ def test_bounds_that_nobody_meets_change_nothing(values: Values, tmp_path: Path)
 GRADING = ("model=cnn_lstm", "data=phantom", "data.patients=2", "data.resolution=8.0", "data.patch=[8,8,8]")
 
 
-@pytest.mark.parametrize("words", [SMALL, GRADING], ids=["segmentation", "grading"])
+@pytest.mark.parametrize(
+    "words", [pytest.param(SMALL, id="segmentation"), pytest.param(GRADING, id="grading", marks=pytest.mark.slow)]
+)
 def test_changed_samples_make_another_honest_looking_update(words: tuple[str, ...], tmp_path: Path) -> None:
     """Of both tasks: it differs from the honest one, and is of about its size."""
     always = ("sites=2", "rounds=1", "train.steps=2", f"data.root={tmp_path / 'data'}", "round.evaluate_every=0")

@@ -27,13 +27,16 @@ def test_the_default_run_learns(tmp_path: Path) -> None:
     assert last["global"]["dice"] > 0.8  # type: ignore[index]
 
 
-def test_phantoms_are_read_back_as_a_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "labels"),
+    [("unet", "brats2020"), pytest.param("clstm_unet3d", "brats2023", marks=pytest.mark.slow)],
+)
+def test_phantoms_are_read_back_as_a_folder(tmp_path: Path, model: str, labels: str) -> None:
     """What data=phantom wrote is a user's folder for data=folder, of one visit or of a series."""
-    for model, labels in (("unet", "brats2020"), ("clstm_unet3d", "brats2023")):
-        written, read = tmp_path / model / "written", tmp_path / model / "read"
-        common = (*TINY, f"model={model}", "data.window=2")
-        assert simulate(as_given("data=phantom", "sites=1", *common, f"out={written}")).status == "done"
-        root = f"data.root={written / 'data' / 'site-1'}"
-        folder = [word for word in common if not word.startswith(("data.resolution", "data.patients"))]
-        words = ("data=folder", root, f"data.labels={labels}", "data.spacing=null", "sites=2", *folder, f"out={read}")
-        assert simulate(as_given(*words)).status == "done"
+    written, read = tmp_path / model / "written", tmp_path / model / "read"
+    common = (*TINY, f"model={model}", "data.window=2")
+    assert simulate(as_given("data=phantom", "sites=1", *common, f"out={written}")).status == "done"
+    root = f"data.root={written / 'data' / 'site-1'}"
+    folder = [word for word in common if not word.startswith(("data.resolution", "data.patients"))]
+    words = ("data=folder", root, f"data.labels={labels}", "data.spacing=null", "sites=2", *folder, f"out={read}")
+    assert simulate(as_given(*words)).status == "done"

@@ -52,7 +52,8 @@ def killed_at(number: int, site: SiteConfig) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def test_killed_anywhere_it_is_completed_by_doing_it_again(site: SiteConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_anywhere_it_is_completed_by_doing_it_again(site: SiteConfig, tmp_path: Path, step: int) -> None:
     """And meanwhile no request begins with the patient, or is answered with what was trained on them."""
     number, counted = 0, set[int]()
     while True:
@@ -60,7 +61,7 @@ def test_killed_anywhere_it_is_completed_by_doing_it_again(site: SiteConfig, tmp
         shutil.copytree(site.work, work)
         other = replace(site, work=str(work))
         killed = killed_at(number, other)
-        if not read_consent(work).given(WHO) and number % 10 == 0:  # each tenth, for training takes a while
+        if not read_consent(work).given(WHO) and number % (10 * step) == 0:  # each tenth, for training takes a while
             counted.add(ask(other, config(), "train").patients)
         if killed:
             withdraw(other, WHO)
@@ -70,7 +71,7 @@ def test_killed_anywhere_it_is_completed_by_doing_it_again(site: SiteConfig, tmp
         shutil.rmtree(work)
         if not killed:
             break
-        number += 1
+        number += step
     assert number > 20 and counted == {2}
 
 
