@@ -1,5 +1,6 @@
 from dataclasses import asdict
 from inspect import signature
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -10,14 +11,18 @@ from gliofed.shared.models.lstm_unet import LSTMUNet3D
 from gliofed.shared.models.monai_reference import DynUNetReference, SegResNetReference
 from gliofed.shared.models.unet import UNet3D
 
-Model = (
-    type[UNet3D]
-    | type[LSTMUNet3D]
-    | type[CLSTMUNet3D]
-    | type[CNNLSTM]
-    | type[DynUNetReference]
-    | type[SegResNetReference]
-)
+
+class Model(Protocol):
+    """A class of models."""
+
+    series: bool
+    """Whether it takes a series of visits."""
+    task: str
+    """A key of `gliofed.shared.tasks.TASKS`."""
+
+    def __call__(self, *sizes: Any, **options: Any) -> nn.Module:
+        """Make one of so many modalities, outputs and channels of its levels, finest first."""
+
 
 MODELS: dict[str, Model] = {
     "unet": UNet3D,
