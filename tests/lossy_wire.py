@@ -92,7 +92,7 @@ class PullsInTurn:
     def __init__(self, grid: Wire) -> None:
         self._grid = grid
 
-    def __call__(self, messages: Sequence[str], sent: int = 0) -> Pulled:
+    def __call__(self, messages: Sequence[str], sent: int) -> Pulled:
         return [(message, reply) for message in messages for reply in self._grid.pull_messages([message])]
 
 

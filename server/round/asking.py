@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 
 from gliofed.server.round.answers import EXPELLED, NOT_INVITED, Absent, refusal
 from gliofed.server.round.audit import RunAudit
-from gliofed.server.round.mail import POLL, WORD, Clock, Kind, Mail, Unanswered
+from gliofed.server.round.mail import AUDIT_KINDS, POLL, Clock, Kind, Mail, Unanswered
 from gliofed.server.round.progress import Phase, RoundProgress
 from gliofed.server.round.run_keys import RunKeys
 from gliofed.shared.config import RunConfig
@@ -87,7 +87,7 @@ class Sites:
         end = self._clock.monotonic() + self._config.round.join
         while self._some_are_away() and self._clock.monotonic() < end:
             self._clock.sleep(POLL)
-        self._forgive()
+        self._look_for_late_answers()
         connected = self._connected()
         nodes = self._invited(connected)
         new = [node for node in nodes if node not in self.cohorts and node not in self._late]
@@ -95,7 +95,7 @@ class Sites:
         request = Request(run_id=self._run_id, round=round, config=self._config)
         for node, answer in self._ask("query", request, new):
             absent |= self._admit(node, answer, nodes)
-            self._mail.note(WORD["query"], round, node, answer)
+            self._mail.log_answer(AUDIT_KINDS["query"], round, node, answer)
         nodes = self._invited(nodes)  # who had no name yet has told it now
         self._there = set(nodes)
         absent |= {self._names[node]: NOT_INVITED for node in set(connected).difference(nodes)}
@@ -103,7 +103,7 @@ class Sites:
         for node in nodes:
             name = self._names.get(node)
             if node in self._late:
-                absent.setdefault(name or f"node-{node}", self._still(node, round))
+                absent.setdefault(name or f"node-{node}", self._lateness(node, round))
             elif name and node in self.cohorts:
                 ready[name] = node
         prepared = {self._names[node] for node in self.cohorts}
@@ -117,7 +117,7 @@ class Sites:
             name = self._names[node]
             if isinstance(answer, Reply) and answer.status == "ok" and answer.site != name:
                 answer = Absent("failed", "it answered under another name")
-            self._mail.note(WORD[kind], request.round, node, answer)
+            self._mail.log_answer(AUDIT_KINDS[kind], request.round, node, answer)
             yield name, answer
 
     def admitted(self, node: int) -> bool:
@@ -175,7 +175,7 @@ class Sites:
         for node, answer in self._mail.ask(kind, request, list(nodes)):
             if isinstance(answer, Unanswered):
                 self._late[node] = (answer.message, request.round)
-                answer = self._still(node, request.round)
+                answer = self._lateness(node, request.round)
             elif isinstance(answer, Reply) and answer.status == "ok" and not answer.head:
                 answer = Absent("failed", "its reply names no line of its audit log")
             if self._progress:
@@ -205,17 +205,17 @@ class Sites:
     def _name(self, node: int) -> str:
         return self._names.get(node, f"node-{node}")
 
-    def _still(self, node: int, round: int) -> Absent:
-        """What to say of a node with an unanswered message: late if it is of this round, else not asked again."""
+    def _lateness(self, node: int, round: int) -> Absent:
+        """Why a node with an unanswered message has no reply: late if it is of this round, else not asked again."""
         since = self._late[node][1]
         if since == round:
             return Absent("late", f"no answer within round.deadline={self._config.round.deadline:g} s")
         return Absent("not_asked", f"has not answered since round {since}")
 
-    def _forgive(self) -> None:
+    def _look_for_late_answers(self) -> None:
         """Ask again whom a late answer has come from; the answer itself is too late to count."""
-        asked = {message: node for node, (message, _) in self._late.items() if message}
-        for node, answered in list(self._mail.late(asked, lambda node: self._late[node][1])):
+        waiting = {message: (node, round) for node, (message, round) in self._late.items() if message}
+        for node, answered in list(self._mail.late(waiting)):
             if answered:
                 del self._late[node]
             else:

@@ -66,7 +66,7 @@ def federate(grid: Grid, federation: Federation) -> str:
     file = RunFolder(out).progress if federation.lossy else None  # nobody asks for the status of a simulation
     with hold_audit(out, federation.keys) as audit, RoundProgress(config.rounds, file) as progress:
         history.repair()  # held by now: another server of this run may have been writing that line
-        audit.began("resume" if events else "start", run_id, config.hash)
+        audit.log_start("resume" if events else "start", run_id, config.hash)
         history.append({"event": "resume" if events else "start", **start})
         sites = Sites(grid, federation, audit, progress)
         reason: Event = {}
@@ -82,7 +82,7 @@ def federate(grid: Grid, federation: Federation) -> str:
             history.append(error.event)
             status = "incomplete" if isinstance(error, SpentError) else "failed"
             reason = {"reason": str(error)}
-        audit.ended(status)
+        audit.log_end(status)
         history.append({"event": "end", "status": status, **reason})
     return status
 
@@ -152,7 +152,7 @@ class _Run:
         weights, optimizer = self.step(state, mean, parameters)
         event["seconds"] = time.monotonic() - started
         state = State(round=number, weights=weights, optimizer=optimizer, event=event)
-        self.audit.folded(number, [reply.site for reply in counted], weights)
+        self.audit.log_fold(number, [reply.site for reply in counted], weights)
         save_state(self.out, state)
         spool.clear()
         return state

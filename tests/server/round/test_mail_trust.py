@@ -59,7 +59,7 @@ def test_a_reply_may_be_as_large_as_the_model_that_was_sent(ask: Ask, monkeypatc
     sizes = []
 
     class Pulls(PullsInTurn):
-        def __call__(self, messages: Sequence[str], sent: int = 0) -> Pulled:
+        def __call__(self, messages: Sequence[str], sent: int) -> Pulled:
             sizes.append(sent)
             return super().__call__(messages, sent)
 
