@@ -1,7 +1,6 @@
 """A cohort dealt to sites, always by patient: at random, skewed, by what hospitals differ in, or by real counts."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,19 +24,6 @@ SITES = 4
 """Where nobody says how many."""
 UNKNOWN = "not known"
 QUARTERS = ("volume, 1st quarter", "volume, 2nd quarter", "volume, 3rd quarter", "volume, 4th quarter")
-
-
-@dataclass(frozen=True)
-class Dealing:
-    """How a folder's patients are dealt to sites."""
-
-    partition: str
-    """A key of `PARTITIONS`."""
-    alpha: float
-    """Of dirichlet."""
-
-
-AT_RANDOM = Dealing("iid", 0.5)
 
 
 def iid(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float) -> Parts:
@@ -173,12 +159,16 @@ def number_of_sites(partition: str, sites: int | None) -> int:
     return institutions
 
 
-def deal(dealing: Dealing, patients: "Sequence[Profile]", sites: int, seed: int) -> list[tuple[str, ...]]:
+def site_names(sites: int) -> list[str]:
+    """Names that sort as the numbers do."""
+    return [f"site-{number:0{len(str(sites))}d}" for number in range(1, sites + 1)]
+
+
+def deal(partition: str, alpha: float, patients: "Sequence[Profile]", sites: int, seed: int) -> list[tuple[str, ...]]:
     """Names of patients, sorted, a tuple a site; nobody twice, no site empty, whatever the order of `patients`.
 
     Raises ConfigError: more sites than patients, and where the partition needs what no patient has.
     """
-    partition = dealing.partition
     sites = number_of_sites(partition, sites)
     if len(patients) < sites:
         cure = "use another partition" if partition in FETS else "use fewer sites"
@@ -186,7 +176,7 @@ def deal(dealing: Dealing, patients: "Sequence[Profile]", sites: int, seed: int)
             f"sites={sites}: only {quantity(len(patients), 'patient')} to deal by partition={partition}; {cure}"
         )
     ordered = sorted(patients, key=lambda patient: patient.name)
-    parts = PARTITIONS[partition](ordered, sites, generator(seed, "deal"), dealing.alpha)
+    parts = PARTITIONS[partition](ordered, sites, generator(seed, "deal"), alpha)
     return [tuple(sorted(part)) for part in parts]
 
 

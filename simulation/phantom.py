@@ -60,7 +60,7 @@ class PhantomConfig(Strict):
             raise ValueError(f"data.high_grade={self.high_grade}: must be a share, 0 to 1")
 
 
-def write_phantoms(config: PhantomConfig, root: Path, site: int, report: Callable[[], None] | None = None) -> None:
+def write_phantoms(config: PhantomConfig, root: Path, site: int, report: Callable[[], None] = lambda: None) -> None:
     """Write the patients of one site as NIfTI under `root`; `report` is called after each scan.
 
     Scans that are there are kept, so that an interrupted run goes on; a folder is for one site and one config. The
@@ -74,8 +74,7 @@ def write_phantoms(config: PhantomConfig, root: Path, site: int, report: Callabl
             folder = root / case_name(config, site, patient, visit)
             if not folder.exists():
                 _write_case(config, folder, site, patient, visit)
-            if report:
-                report()
+            report()
         rows.append(("HGG" if is_high_grade(config, site, patient) else "LGG", case_name(config, site, patient)))
     _write_mapping(root / MAPPING, rows)
 

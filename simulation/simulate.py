@@ -3,9 +3,8 @@
 import json
 import math
 import sys
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -38,9 +37,9 @@ from gliofed.simulation.curves import draw_run, draw_runs
 from gliofed.simulation.fault_mod import fault_mod
 from gliofed.simulation.faults import parse_faults
 from gliofed.simulation.grid import node_of, run_here
-from gliofed.simulation.partition import Dealing
+from gliofed.simulation.partition import site_names
 from gliofed.simulation.settings import Settings, parse_settings
-from gliofed.simulation.sites import Machine, make_sites, site_names
+from gliofed.simulation.sites import make_sites
 
 
 class FailedError(Exception):
@@ -77,8 +76,7 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
     run, settings = parse_settings(values)
     if saved and saved["config_hash"] != run.hash:
         raise ConfigError(f"resume={out}: run.json was changed since the run began; put it back, or start a new run")
-    names = site_names(settings.sites)
-    parse_faults(settings.faults, names, run)
+    parse_faults(settings.faults, site_names(settings.sites), run)
     make_writable(out, f"out={out}")
     check_device(settings.device)
     with only_one(out):
@@ -90,10 +88,7 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
             write_json(SimulationFolder(out).description, saved | {"simulation": {**values, "faults": settings.faults}})
         try:
             with Bar("cases") as progress:
-                machine = Machine(settings.device, settings.threads)
-                dealing = Dealing(settings.partition, settings.partition_alpha)
-                sites = make_sites(values["data"], run, settings.sites, machine, out, progress.report, dealing)
-                sites = [replace(site, policy=settings.policies.get(site.name, settings.policy)) for site in sites]
+                sites = make_sites(values["data"], run, settings, out, progress.report)
             note = "" if values["data"]["source"] == "folder" else "synthetic data"
             if run.privacy.test_seed is not None:
                 print("privacy.test_seed is set: this run is not private", file=sys.stderr, flush=True)
@@ -141,9 +136,7 @@ def _run(
     names = None if settings.engine == "ray" else lambda: nodes
     waves = math.ceil(len(sites) / at_once)
     federation = Federation(config=run, out=out, run_id=run_id, waves=waves, names=names, agreed=lambda: agreed)
-    finished = threading.Event()
-
-    server = make_server_app(lambda _: federation, finished.set)
+    server = make_server_app(lambda _: federation)
     site_of: SiteOf = lambda context: sites[int(context.node_config["partition-id"])]  # noqa: E731  # its type is named
     faults = parse_faults(settings.faults, [site.name for site in sites], run)
     mods = [fault_mod(faults, site_of, agreed)] if faults else []
@@ -151,7 +144,7 @@ def _run(
         from gliofed.simulation.ray_engine import deadline_mod, run_on_ray  # Ray is an extra, and slow to import
 
         client = make_client_app(site_of, [deadline_mod(run.round.deadline), *mods])
-        hung = run_on_ray(server, client, len(sites), _share(settings, at_once), finished)
+        hung = run_on_ray(server, client, len(sites), _share(settings, at_once))
     else:
         hung = run_here(server, make_client_app(site_of, mods), len(sites), at_once, run.round.deadline)
     events = History(SimulationFolder(out).history).events()
@@ -160,7 +153,7 @@ def _run(
     for sentence in [*reasons_of_run(events), *bounds_of_run(events)]:
         print(plain(sentence))
     status = str(events[-1]["status"])
-    print(f"{status}: {_words(status, events[-1], out)}")
+    print(f"{status}: {_result_sentence(status, events[-1], out)}")
     return Outcome(status, hung, out, metric, note)
 
 
@@ -249,7 +242,7 @@ def _share(settings: Settings, at_once: int) -> dict[str, float]:
     return {"num_cpus": max(settings.threads, cores() // at_once), "num_gpus": 0.0}
 
 
-def _words(status: str, end: Mapping[str, Any], out: Path) -> str:
+def _result_sentence(status: str, end: Mapping[str, Any], out: Path) -> str:
     if status == "incomplete" and "reason" in end:
         return f"{end['reason']}, in {out}/model"
     if status == "failed":

@@ -12,7 +12,7 @@ ROW = 0.2
 """Inches a site."""
 
 
-def draw_sites(sites: Mapping[str, Mapping[str, int]], path: Path, title: str, note: str = "") -> None:
+def draw_sites(sites: Mapping[str, Mapping[str, int]], path: Path, title: str) -> None:
     """Write a PNG with a bar a site, sorted by name from the top; `sites` has patients by site and kind.
 
     Kinds are stacked in the order of their names, "not known" last and grey; the site's total stands at its bar.
@@ -21,7 +21,7 @@ def draw_sites(sites: Mapping[str, Mapping[str, int]], path: Path, title: str, n
 
     names = sorted(sites)
     kinds = sorted({kind for name in names for kind in sites[name]}, key=lambda kind: (kind == "not known", kind))
-    figure = new_figure(title, note, width=8.0, height=1.4 + ROW * max(len(names), 4))
+    figure = new_figure(title, "", width=8.0, height=1.4 + ROW * max(len(names), 4))
     axes = figure.subplots()
     ends = [0] * len(names)
     for number, kind in enumerate(kinds):

@@ -44,13 +44,6 @@ TV = 1e-3
 OTHERS = 16
 """Patients in the mean patch, at most."""
 
-SEEN = {
-    "gradient": "gradient of one step on this patient alone, without privacy",
-    "update": "update of a round, this patient in its first step; not of a private run, which never sends one",
-    "private": "the gradient, clipped and with noise",
-}
-"""What the server gets, from the worst case on."""
-
 
 def inversion(targets: Sequence[Target], settings: AttackConfig, out: Path) -> list[Row]:
     """Reconstruct one patch of each run from what the server sees; write inversion.png; a row for each run and case.

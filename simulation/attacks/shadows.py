@@ -1,7 +1,6 @@
 """Shadow models: the run done again by the same federation, each time on a random half of every site's patients."""
 
 import math
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
@@ -124,7 +123,7 @@ def _federate(run: RunConfig, sites: Sequence[SiteConfig], folder: Path, setting
     waves = math.ceil(len(sites) / at_once)
     federation = Federation(config=run, out=folder, run_id=uuid4().hex, waves=waves, names=lambda: names)
     client = make_client_app(lambda context: sites[int(context.node_config["partition-id"])])
-    server = make_server_app(lambda _: federation, threading.Event().set)
+    server = make_server_app(lambda _: federation)
     run_here(server, client, len(sites), at_once, run.round.deadline)
     events = History(SimulationFolder(folder).history).events()
     if events[-1]["status"] != "done":

@@ -36,7 +36,7 @@ from gliofed.simulation.fault_mod import fault_mod
 from gliofed.simulation.faults import Fault, parse_faults, stamp
 from gliofed.simulation.grid import run_here
 from gliofed.simulation.settings import parse_settings
-from gliofed.simulation.sites import Machine, make_sites
+from gliofed.simulation.sites import make_sites
 
 ROOT = Path("outputs/results/attacks")
 PAGE = Path("docs/threats.md")
@@ -142,8 +142,7 @@ class Bench:
         config, values = composed(run)
         if not self.hospitals:
             work = self.folder / "hospitals"
-            made = make_sites(values["data"], config, run.sites, Machine("cpu", 1), work, lambda *_: None)
-            self.hospitals = [replace(site, policy=values_policy(values)) for site in made]
+            self.hospitals = make_sites(values["data"], config, parse_settings(values)[1], work, lambda *_: None)
         names = [site.name for site in self.hospitals]
         fault = {"honest_greedy": None, "none": None}.get(run.attack, f"{run.attack}@{run.since}")
         if run.attack == "raise":
@@ -185,10 +184,6 @@ def train_here(
     client = make_client_app(site_of, [fault_mod(faults, site_of, agreed)] if faults else [])
     run_here(make_server_app(lambda _: federation), client, len(hospitals), 1, 600.0)
     return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-
-
-def values_policy(values: dict[str, Any]) -> Any:
-    return parse_settings(values)[1].policy
 
 
 def composed(run: Run) -> tuple[RunConfig, dict[str, Any]]:
