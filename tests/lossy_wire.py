@@ -12,6 +12,7 @@ from flwr.clientapp import ClientApp
 from gliofed.server.round.answers import Absent
 from gliofed.server.round.asking import Federation, Sites
 from gliofed.server.round.audit import RunAudit
+from gliofed.server.round.progress import RoundProgress
 from gliofed.server.round.pulling import Pulled
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply
@@ -105,7 +106,7 @@ def asking_over(
     names: Callable[[], dict[int, str]] = lambda: NAMES,
 ) -> Sites:
     federation = Federation(config=config, out=Path(), run_id="r", names=names, lossy=lossy)
-    return Sites(wire, federation, audit, clock=clock)  # type: ignore[arg-type]
+    return Sites(wire, federation, audit, RoundProgress(1), clock=clock)  # type: ignore[arg-type]
 
 
 Ask = Callable[..., dict[str, Reply | Absent]]

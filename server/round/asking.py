@@ -1,4 +1,4 @@
-"""Who is there, by name; what they answer, and what is said when they do not."""
+"""The sites that are connected, by name; their answers, and why one has none."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -17,10 +17,6 @@ from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.parse import is_site_name
 
-Names = Callable[[], Mapping[int, str]]
-"""Which site each node is, as is known at this moment."""
-Agreed = Callable[[], Mapping[str, int]]
-"""The most patients that may count of each site, as was agreed when it was admitted."""
 PHASES: dict[Kind, tuple[Phase, str]] = {
     "query": ("preparing", "prepared"),
     "train": ("training", "trained"),
@@ -41,9 +37,9 @@ class Federation:
     run_id: str
     waves: int = 1
     """Turns that the sites take, where they share a machine."""
-    names: Names | None = None
-    """Which site each node is; who is not in there is not asked. None: the nodes say it, when they prepare."""
-    agreed: Agreed | None = None
+    names: Callable[[], Mapping[int, str]] | None = None
+    """Which site each node is now; who is not in there is not asked. None: the nodes say it, when they prepare."""
+    agreed: Callable[[], Mapping[str, int]] | None = None
     """The most patients of each site that may count; of one that is not in there, what it says when it prepares."""
     lossy: bool = False
     """Whether what is on its way may be lost, as it may between machines; then it is asked for again."""
@@ -55,14 +51,9 @@ class Sites:
     """The sites of a federation, by name."""
 
     def __init__(
-        self,
-        grid: Grid,
-        federation: Federation,
-        audit: RunAudit,
-        progress: RoundProgress | None = None,
-        clock: Clock = time,
+        self, grid: Grid, federation: Federation, audit: RunAudit, progress: RoundProgress, clock: Clock = time
     ) -> None:
-        """Ask over `grid`; `progress` is told who is asked, and who answers."""
+        """Ask over `grid`; `progress` shows who is asked, and who answers."""
         self._grid, self._progress, self._config, self._clock = grid, progress, federation.config, clock
         self._run_id, self._listed, self._agreed = federation.run_id, federation.names, federation.agreed
         timing = federation.config.round
@@ -82,8 +73,7 @@ class Sites:
 
         It waits for who is not connected, for `round.join` seconds at most.
         """
-        if self._progress:
-            self._progress.enter(round, "waiting")
+        self._progress.enter(round, "waiting")
         end = self._clock.monotonic() + self._config.round.join
         while self._some_are_away() and self._clock.monotonic() < end:
             self._clock.sleep(POLL)
@@ -170,7 +160,7 @@ class Sites:
     def _ask(self, kind: Kind, request: Request, nodes: Collection[int]) -> Iterator[tuple[int, Reply | Absent]]:
         """Ask nodes and yield each answer; who looks at the progress sees it too."""
         phase, done = PHASES[kind]
-        if self._progress and nodes:
+        if nodes:
             self._progress.enter(request.round, phase, [self._name(node) for node in nodes])
         for node, answer in self._mail.ask(kind, request, list(nodes)):
             if isinstance(answer, Unanswered):
@@ -178,8 +168,7 @@ class Sites:
                 answer = self._lateness(node, request.round)
             elif isinstance(answer, Reply) and answer.status == "ok" and not answer.head:
                 answer = Absent("failed", "its reply names no line of its audit log")
-            if self._progress:
-                self._progress.answer(self._name(node), done if answer.status == "ok" else answer.status)
+            self._progress.answer(self._name(node), done if answer.status == "ok" else answer.status)
             yield node, answer
 
     def _admit(self, node: int, answer: Reply | Absent, nodes: list[int]) -> dict[str, Absent]:

@@ -1,19 +1,17 @@
 """The server's audit log of a run, a chain of its own: requests, replies, and what was made of them."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from torch import Tensor
 
 from gliofed.server.round.run_keys import RunKeys
 from gliofed.shared.audit import audit_file
 from gliofed.shared.chain import Chain, hold_chain
-from gliofed.shared.codec import weights_to_bytes
 from gliofed.shared.keys import public_line
 from gliofed.shared.locks import BusyError
 from gliofed.shared.messages import Reply, Request
@@ -86,12 +84,12 @@ class RunAudit:
         about = {"event": "absent", "kind": kind, "round": round, "site": site}
         self._log.append({**about, "status": status, "reason": reason})
 
-    def log_fold(self, round: int, sites: Sequence[str], weights: Mapping[str, Tensor]) -> None:
+    def log_fold(self, round: int, sites: Sequence[str], weights: bytes) -> None:
         """Log the sites whose updates counted and the weights that came of them, before they are saved.
 
         A server that dies in between folds the same updates again, and logs that again.
         """
-        sha256 = hashlib.sha256(weights_to_bytes(weights)).hexdigest()
+        sha256 = hashlib.sha256(weights).hexdigest()
         self._log.append({"event": "fold", "round": round, "sites": list(sites), "weights": sha256})
 
     def log_end(self, status: str) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -17,13 +17,13 @@ from gliofed.server.round.budget import BudgetError, charge_sum, spent_for_good
 from gliofed.server.round.clip import bounded
 from gliofed.server.round.evaluation import evaluate
 from gliofed.server.round.fold import fold
-from gliofed.server.round.gate import REASON, Verdicts, judge
+from gliofed.server.round.gate import REASON, Measures, judge
 from gliofed.server.round.history import Event, History, add_reason, as_json, site_line
 from gliofed.server.round.progress import RoundProgress
 from gliofed.server.round.spool import Spool, Spooled
 from gliofed.server.round.state import State, load_state, save_state
 from gliofed.server.round.strategies import ServerStep
-from gliofed.shared.codec import travelling, weights_to_bytes
+from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.files import new_folder, write_bytes, write_json
 from gliofed.shared.left_out import in_words, many
@@ -110,10 +110,11 @@ class _Run:
         parameters = sorted(name for name, _ in model.named_parameters())
         state = load_state(self.out, self.history) or State(round=0, weights=travelling(model))
         if state.event is not None:  # killed after the model was saved, before its line was written
-            state = self.finish(state)
+            self.finish(state)
         try:
             while state.round < self.config.rounds:
-                state = self.finish(self.round(state, parameters))
+                state = self.round(state, parameters)
+                self.finish(state)
         except SpentError:
             self.export(state)  # it will not be trained any further
             raise
@@ -129,8 +130,8 @@ class _Run:
         replies = spool.replies()
         expelled = {reply.site: "expelled" for reply in replies if not self.sites.admitted(reply.node)}
         inside = [reply for reply in replies if reply.site not in expelled]
-        verdicts = judge(inside, state.weights, parameters, self.config)
-        refused = verdicts.refused | expelled
+        refused, measures = judge(inside, state.weights, parameters, self.config)
+        refused |= expelled
         counted = [reply for reply in replies if reply.site not in refused]
         sites = absent | {reply.site: self.line(reply, refused, len(request.weights)) for reply in replies}
         event: Event = {"event": "round", "round": number, "seconds": 0.0, "sites": dict(sorted(sites.items()))}
@@ -148,19 +149,18 @@ class _Run:
         if self.config.privacy.mechanism == "central":
             mean = self.private_mean(counted, state, event)
         else:
-            mean = self.bounded_fold(counted, verdicts, state, event, parameters)
+            mean = self.bounded_fold(counted, measures, state, event, parameters)
         weights, optimizer = self.step(state, mean, parameters)
         event["seconds"] = time.monotonic() - started
         state = State(round=number, weights=weights, optimizer=optimizer, event=event)
-        self.audit.log_fold(number, [reply.site for reply in counted], weights)
+        self.audit.log_fold(number, [reply.site for reply in counted], state.coded)
         save_state(self.out, state)
         spool.clear()
         return state
 
     def request(self, number: int, state: State) -> Request:
         """Ask for training from, or evaluation of, the state's weights."""
-        weights = weights_to_bytes(state.weights)
-        return Request(run_id=self.run_id, round=number, config=self.config, weights=weights)
+        return Request(run_id=self.run_id, round=number, config=self.config, weights=state.coded)
 
     def collect(self, request: Request, spool: Spool) -> dict[str, Event]:
         """Ask every site that is there and not in the spool yet; spool the updates, return lines of the others."""
@@ -181,13 +181,18 @@ class _Run:
         return lines
 
     def bounded_fold(
-        self, counted: list[Spooled], verdicts: Verdicts, state: State, event: Event, parameters: list[str]
+        self,
+        counted: list[Spooled],
+        measures: dict[str, Measures],
+        state: State,
+        event: Event,
+        parameters: list[str],
     ) -> dict[str, Tensor]:
         """Fold updates that are bounded; note the bounds that were met in the round's `event`."""
         invited = {site for site, line in event["sites"].items() if line["status"] != "not_invited"}
         alone = len(invited.union(self.config.round.expected)) == 1  # whose federated training is local training
         sizes = None if alone else {name: state.weights[name].numel() for name in parameters}
-        shares, lines = bounded(counted, verdicts.measures, self.config, sizes, state.round + 1)
+        shares, lines = bounded(counted, measures, self.config, sizes, state.round + 1)
         for site, line in lines.items():
             event["sites"][site] |= line
         return fold(shares, state.weights, self.config.fold)
@@ -243,8 +248,8 @@ class _Run:
         every = self.config.round.evaluate_every
         return every > 0 and (number % every == 0 or number == self.config.rounds)
 
-    def finish(self, state: State) -> State:
-        """Let the sites evaluate the new model, write the round's line, and forget it."""
+    def finish(self, state: State) -> None:
+        """Let the sites evaluate the new model, and write the round's line."""
         event, started = dict(state.event or {}), time.monotonic()
         event["global"] = None
         if self.evaluates(state.round):
@@ -261,12 +266,11 @@ class _Run:
             f"round {state.round}/{self.config.rounds}: {counted} of {quantity(len(asked), 'site')} counted{shown}, "
             f"{event['seconds']:.1f} s"
         )
-        return replace(state, event=None)
 
     def export(self, state: State) -> None:
         """Write the last round's model for use elsewhere: weights, and what is needed to feed them."""
         with new_folder(RunFolder(self.out).model) as folder:
-            write_bytes(ModelFolder(folder).weights, weights_to_bytes(state.weights))
+            write_bytes(ModelFolder(folder).weights, state.coded)
             facts = {"task": self.config.task, "model": asdict(self.config.model), "data": asdict(self.config.data)}
             write_json(ModelFolder(folder).description, facts | {"run_id": self.run_id, "round": state.round})
 

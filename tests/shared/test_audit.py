@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from both_ends import Both, both_ends
 
 import gliofed.shared.messages
@@ -29,7 +28,7 @@ def both(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Iterator[Both]
 
 def test_an_undisturbed_round(both: Both) -> None:
     both.server.log_reply("train", 1, "a", both.ask())
-    both.server.log_fold(1, ["a"], {"w": torch.zeros(1)})
+    both.server.log_fold(1, ["a"], b"weights")
     both.server.log_reply("evaluate", 1, "a", both.ask("evaluate"))
     both.server.log_end("done")
     assert both.agree() == "a: 3 replies and 3 requests agree with LOG"
@@ -38,7 +37,7 @@ def test_an_undisturbed_round(both: Both) -> None:
 @pytest.mark.parametrize(
     "go_on",
     [
-        lambda both: both.server.log_fold(1, [], {"w": torch.zeros(1)}),
+        lambda both: both.server.log_fold(1, [], b"weights"),
         lambda both: both.server.log_end("done"),
         lambda both: both.server.log_reply("train", 2, "a", both.ask(round=2)),
         lambda both: both.server.log_reply("evaluate", 1, "a", both.ask("evaluate")),

@@ -19,6 +19,7 @@ from gliofed.server.round.answers import UNSIGNED
 from gliofed.server.round.asking import Federation, Sites
 from gliofed.server.round.audit import hold_audit
 from gliofed.server.round.audit_command import audit_command as at_server
+from gliofed.server.round.progress import RoundProgress
 from gliofed.server.round.run_keys import RunKeys
 from gliofed.shared.audit import audit_file, compare, read_audit
 from gliofed.shared.chain import hold_chain
@@ -110,7 +111,7 @@ def test_a_late_reply_is_noted_as_well(
             run_id="r",
             names=lambda: {1: "a"},
         )
-        sites = Sites(grid, federation, audit)  # type: ignore[arg-type]
+        sites = Sites(grid, federation, audit, RoundProgress(1))  # type: ignore[arg-type]
         assert sites.roll(1)[1]["a"].status == "late"
         grid.late = False
         sites.roll(2)
@@ -129,7 +130,7 @@ def test_a_reply_without_a_head_does_not_count(
         federation = Federation(
             config=run_config("round.expected=[a]"), out=tmp_path, run_id="r", names=lambda: {1: "a"}
         )
-        sites = Sites(grid, federation, audit)  # type: ignore[arg-type]
+        sites = Sites(grid, federation, audit, RoundProgress(1))  # type: ignore[arg-type]
         nodes, absent = sites.roll(1)
     assert sorted(nodes) == ready
     if not ready:
@@ -152,7 +153,7 @@ def test_a_reply_that_is_not_signed_is_none(
             run_id="r",
             names=lambda: {1: "a"},
         )
-        sites = Sites(grid, federation, audit)  # type: ignore[arg-type]
+        sites = Sites(grid, federation, audit, RoundProgress(1))  # type: ignore[arg-type]
         found = sites.roll(1)[1]["a"]
         assert found == UNSIGNED if not late else found.status == "late"
         grid.late = False
