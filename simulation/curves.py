@@ -230,20 +230,24 @@ def _band(axes: "Axes", low: Series, high: Series) -> None:
 
 
 def _finish(axes: "Axes", events: Events, quantity: str) -> None:
-    """Axes as every picture has them: labels, a light grid, whole rounds, nothing above and on the right."""
+    """Axes of rounds, which are whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
     rounds = [event["round"] for event in _finished(events)]
     pad = max(0.3, 0.02 * (max(rounds) - min(rounds)))
     axes.set_xlim(min(rounds) - pad, max(rounds) + pad)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
-    axes.set_xlabel("round")
-    axes.set_ylabel(quantity)
-    axes.grid(color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, "round", quantity)
     if not axes.lines:
         axes.text(0.5, 0.5, "none reported", transform=axes.transAxes, ha="center", color=GREY)
+
+
+def frame(axes: "Axes", x: str, y: str, grid: Literal["both", "x"] = "both") -> None:
+    """Axes as every picture has them: labels, a light grid, nothing above and on the right."""
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(axis=grid, color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def save_figure(figure: "Figure", path: Path) -> None:

@@ -1,7 +1,6 @@
 """A cohort dealt to sites, always by patient: at random, skewed, by what hospitals differ in, or by real counts."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,16 +80,6 @@ def by_scanner(patients: "Sequence[Profile]", sites: int, rng: np.random.Generat
     return _whole_groups(groups, sites)
 
 
-def by_counts(
-    counts: Sequence[int], patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float
-) -> Parts:
-    """At random, as many to each site as `apportion` says."""
-    assert len(counts) == sites, "number_of_sites says how many"
-    names = _shuffled([patient.name for patient in patients], rng)
-    ends = np.cumsum(apportion(counts, len(names)))
-    return [names[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-
-
 def apportion(counts: Sequence[int], patients: int) -> list[int]:
     """Share out `patients` in proportion to `counts`, by largest remainder, at least one each.
 
@@ -125,7 +114,11 @@ def _fets() -> dict[str, list[int]]:
 
 
 def _by_institution(counts: Sequence[int]) -> Partition:
-    partition = partial(by_counts, counts)
+    def partition(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float) -> Parts:
+        names = _shuffled([patient.name for patient in patients], rng)
+        ends = np.cumsum(apportion(counts, len(names)))
+        return [names[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
     partition.__doc__ = f"At random, with the counts of {len(counts)} institutions of the FeTS Challenge."
     return partition
 

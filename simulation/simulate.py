@@ -10,15 +10,11 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from rich.console import Console
-
 from gliofed.client.app import SiteOf, make_client_app
 from gliofed.client.round.policy import counts_leave
 from gliofed.client.round.training import pick_device
 from gliofed.server.app import make_server_app
-from gliofed.server.report.bounds import bounds_of_run
-from gliofed.server.report.reasons import reasons_of_run
-from gliofed.server.report.table import results_table
+from gliofed.server.report.table import print_results
 from gliofed.server.round.asking import Federation
 from gliofed.server.round.history import History
 from gliofed.shared.config import RunConfig
@@ -31,7 +27,7 @@ from gliofed.shared.progress import Bar
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import TASKS
-from gliofed.shared.terminal import command_line, plain
+from gliofed.shared.terminal import command_line
 from gliofed.shared.versions import versions
 from gliofed.simulation.curves import draw_run, draw_runs
 from gliofed.simulation.fault_mod import fault_mod
@@ -149,9 +145,7 @@ def _run(
         hung = run_here(server, make_client_app(site_of, mods), len(sites), at_once, run.round.deadline)
     events = History(SimulationFolder(out).history).events()
     metric = TASKS[run.task].headline
-    Console().print(results_table(events, metric))
-    for sentence in [*reasons_of_run(events), *bounds_of_run(events)]:
-        print(plain(sentence))
+    print_results(events, metric)
     status = str(events[-1]["status"])
     print(f"{status}: {_result_sentence(status, events[-1], out)}")
     return Outcome(status, hung, out, metric, note)

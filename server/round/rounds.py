@@ -22,7 +22,7 @@ from gliofed.server.round.history import Event, History, add_reason, as_json, si
 from gliofed.server.round.progress import RoundProgress
 from gliofed.server.round.spool import Spool, Spooled
 from gliofed.server.round.state import State, load_state, save_state
-from gliofed.server.round.strategies import ServerStep
+from gliofed.server.round.strategies import server_step
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.files import new_folder, write_bytes, write_json
@@ -141,9 +141,8 @@ class _Run:
         if len(counted) < self.config.round.quorum:
             few = f"{quantity(len(counted), 'update')} counted, fewer than round.quorum={self.config.round.quorum}"
             if spent := spent_for_good(self.history, self.config, sites):
-                raise self.spent(
-                    event, f"{few}: the privacy budget is spent at {spent} of {quantity(len(sites), 'site')}"
-                )
+                where = f"{spent} of {quantity(len(sites), 'site')}"
+                raise self.spent(event, f"{few}: the privacy budget is spent at {where}")
             reason = "; ".join([few, *_why(event["sites"])])
             raise RoundError(event | {"event": "round_failed", "reason": reason})
         if self.config.privacy.mechanism == "central":
@@ -235,13 +234,13 @@ class _Run:
         self, state: State, mean: dict[str, Tensor], parameters: list[str]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Move the parameters by the optimiser, the floating buffers by their mean."""
-        server = ServerStep({n: state.weights[n] for n in parameters}, self.config.strategy, state.optimizer)
-        moved = server.step(mean)
+        trained = {name: state.weights[name] for name in parameters}
+        moved, optimizer = server_step(trained, mean, self.config.strategy, state.optimizer)
         weights = {name: moved[name] if name in moved else old + mean[name] for name, old in state.weights.items()}
         for name in weights:
             if name.endswith("running_var"):  # of BatchNorm: a coded update may take it below zero, which has no root
                 weights[name] = weights[name].clamp(min=0)
-        return weights, server.state()
+        return weights, optimizer
 
     def evaluates(self, number: int) -> bool:
         """Whether the sites evaluate after this round."""
@@ -254,8 +253,8 @@ class _Run:
         event["global"] = None
         if self.evaluates(state.round):
             request = self.request(state.round, state)
-            found = evaluate(self.sites, self.config, request, event["sites"], self.progress)
-            event |= {"global": found.pooled} | ({"evaluation_failed": found.failed} if found.failed else {})
+            event["global"], failed = evaluate(self.sites, self.config, request, event["sites"], self.progress)
+            event |= {"evaluation_failed": failed} if failed else {}
         event["seconds"] = round(event["seconds"] + time.monotonic() - started, 3)
         self.history.append(event)
         asked = [site for site in event["sites"].values() if site["status"] != "not_invited"]
