@@ -141,12 +141,12 @@ def _nested_last(overrides: list[str]) -> list[str]:
     if not {"-m", "--multirun"} & set(overrides):
         return overrides
     setting = re.compile(r"((?:model|data|strategy|train|privacy)\.[\w.]+)=([^,(]+|\[[^()]*\])")
-    return [_of_one(match[1], match[2]) if (match := setting.fullmatch(word)) else word for word in overrides]
 
+    def of_one(key: str, value: str) -> str:
+        # choice() takes no null; `++` sets what is not there yet, and a wrong key is refused when the run is read.
+        return f"++{key}=null" if value.lower() == "null" else f"{key}=choice({value})"
 
-def _of_one(key: str, value: str) -> str:
-    # choice() takes no null; `++` sets what is not there yet, and a key that is none is refused when the run is read.
-    return f"++{key}=null" if value.lower() == "null" else f"{key}=choice({value})"
+    return [of_one(*match.groups()) if (match := setting.fullmatch(word)) else word for word in overrides]
 
 
 def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":

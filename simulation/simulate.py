@@ -32,7 +32,7 @@ from gliofed.shared.versions import versions
 from gliofed.simulation.curves import draw_run, draw_runs
 from gliofed.simulation.fault_mod import fault_mod
 from gliofed.simulation.faults import parse_faults
-from gliofed.simulation.grid import node_of, run_here
+from gliofed.simulation.grid import run_here
 from gliofed.simulation.partition import site_names
 from gliofed.simulation.settings import Settings, parse_settings
 from gliofed.simulation.sites import make_sites
@@ -128,11 +128,8 @@ def _run(
     note: str,
 ) -> Outcome:
     at_once = settings.at_once or sites_at_once(settings.device, settings.threads)
-    nodes = {node_of(number): site.name for number, site in enumerate(sites)}
-    names = None if settings.engine == "ray" else lambda: nodes
     waves = math.ceil(len(sites) / at_once)
-    federation = Federation(config=run, out=out, run_id=run_id, waves=waves, names=names, agreed=lambda: agreed)
-    server = make_server_app(lambda _: federation)
+    federation = Federation(config=run, out=out, run_id=run_id, waves=waves, agreed=lambda: agreed)
     site_of: SiteOf = lambda context: sites[int(context.node_config["partition-id"])]  # noqa: E731  # its type is named
     faults = parse_faults(settings.faults, [site.name for site in sites], run)
     mods = [fault_mod(faults, site_of, agreed)] if faults else []
@@ -140,9 +137,9 @@ def _run(
         from gliofed.simulation.ray_engine import deadline_mod, run_on_ray  # Ray is an extra, and slow to import
 
         client = make_client_app(site_of, [deadline_mod(run.round.deadline), *mods])
-        hung = run_on_ray(server, client, len(sites), _share(settings, at_once))
+        hung = run_on_ray(make_server_app(lambda _: federation), client, len(sites), _share(settings, at_once))
     else:
-        hung = run_here(server, make_client_app(site_of, mods), len(sites), at_once, run.round.deadline)
+        hung = run_here(federation, sites, at_once, mods)
     events = History(SimulationFolder(out).history).events()
     metric = TASKS[run.task].headline
     print_results(events, metric)

@@ -39,7 +39,7 @@ class Federation:
     """Turns that the sites take, where they share a machine."""
     names: Callable[[], Mapping[int, str]] | None = None
     """Which site each node is now; who is not in there is not asked. None: the nodes say it, when they prepare."""
-    agreed: Callable[[], Mapping[str, int]] | None = None
+    agreed: Callable[[], Mapping[str, int]] = dict
     """The most patients of each site that may count; of one that is not in there, what it says when it prepares."""
     lossy: bool = False
     """Whether what is on its way may be lost, as it may between machines; then it is asked for again."""
@@ -116,14 +116,14 @@ class Sites:
 
     def agreed(self, node: int) -> int | None:
         """The most patients of a prepared node that may count, where a number was agreed."""
-        return self._agreed().get(self._names[node]) if self._agreed else None
+        return self._agreed().get(self._names[node])
 
     def ceiling(self, node: int) -> int:
         """The same; where none was agreed, what it said when it prepared, up to the median of the agreed ones."""
         if (agreed := self.agreed(node)) is not None:
             return agreed
-        others = list(self._agreed().values()) if self._agreed else []
-        return min([self.cohorts[node], *([median_low(others)] if others else [])])
+        others = self._agreed().values()
+        return min(self.cohorts[node], median_low(others)) if others else self.cohorts[node]
 
     def _is_admitted(self, name: str) -> bool:
         return self._listed is None or name in self._known.values()

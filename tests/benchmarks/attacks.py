@@ -20,9 +20,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from gliofed.client.app import make_client_app
 from gliofed.client.doctor.manifest import admit
-from gliofed.server.app import make_server_app
 from gliofed.server.round.asking import Federation
 from gliofed.server.round.fold import FOLDS
 from gliofed.shared.codec import load_weights
@@ -178,11 +176,9 @@ def train_here(
 ) -> list[dict[str, Any]]:
     """Train in this process, from the start or from a checkpoint in `out`; return the history."""
     site_of: Callable[..., SiteConfig] = lambda context: hospitals[int(context.node_config["partition-id"])]  # noqa: E731
-    nodes = {number: site.name for number, site in enumerate(hospitals, start=1)}
-    federation = Federation(config=config, out=out, run_id=run_id, names=lambda: nodes, agreed=lambda: agreed)
+    federation = Federation(config=config, out=out, run_id=run_id, agreed=lambda: agreed)
     out.mkdir(parents=True, exist_ok=True)
-    client = make_client_app(site_of, [fault_mod(faults, site_of, agreed)] if faults else [])
-    run_here(make_server_app(lambda _: federation), client, len(hospitals), 1, 600.0)
+    run_here(federation, hospitals, 1, [fault_mod(faults, site_of, agreed)] if faults else [])
     return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
 
 
