@@ -142,11 +142,7 @@ def _name(metric: str) -> str:
 
 
 def _compare(
-    runs: Mapping[str, Events],
-    series: Mapping[str, Callable[[Events], Series]],
-    title: str,
-    quantity: str,
-    note: str,
+    runs: Mapping[str, Events], series: Mapping[str, Callable[[Events], Series]], title: str, quantity: str, note: str
 ) -> "Figure":
     """One plot of all runs; `series` by what the legend calls its lines: the first solid, the second dashed."""
     styles = list(filter(None, series))

@@ -63,35 +63,37 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
 
     Raises a UserError, with a sentence for the user, before anything is trained.
     """
-    out, saved = _folder(values, name, now or datetime.now().astimezone()), None
-    if values["resume"] is not None:
+    resumes = values["resume"] is not None
+    if resumes:
+        out = absolute(str(values["resume"]))
         saved = _saved(out)
         values = saved["simulation"]
     else:
+        now = now or datetime.now().astimezone()
+        out = absolute(str(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")) / (name or "")
+        _refuse_a_run(out)
         values = {**values, "data": _with_root(values)}
     run, settings = parse_settings(values)
-    if saved and saved["config_hash"] != run.hash:
+    if resumes and saved["config_hash"] != run.hash:
         raise ConfigError(f"resume={out}: run.json was changed since the run began; put it back, or start a new run")
     parse_faults(settings.faults, site_names(settings.sites), run)
     make_writable(out, f"out={out}")
     check_device(settings.device)
     with only_one(out):
-        new = saved is None
-        if new:
+        if not resumes:  # before cases are written: a run that is killed meanwhile can be resumed
             _refuse_a_run(out)  # again: another process may have been quicker
-        if saved is None:  # before cases are written: a run that is killed meanwhile can be resumed
             saved = {"run_id": uuid4().hex, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
             write_json(SimulationFolder(out).description, saved | {"simulation": {**values, "faults": settings.faults}})
         try:
             with Bar("cases") as progress:
                 sites = make_sites(values["data"], run, settings, out, progress.report)
-            note = "" if values["data"]["source"] == "folder" else "synthetic data"
             if run.privacy.test_seed is not None:
                 print("privacy.test_seed is set: this run is not private", file=sys.stderr, flush=True)
-            agreed = agreed_patients(sites, values["data"].get("patients", 0), run)
-            return _run(run, settings, sites, agreed, out, str(saved["run_id"]), note)
+            return _run(run, settings, sites, values["data"], out, str(saved["run_id"]))
         except (ConfigError, DataError):
-            if new and not SimulationFolder(out).history.exists():  # nothing began: the folder may be used again
+            if (
+                not resumes and not SimulationFolder(out).history.exists()
+            ):  # nothing began: the folder may be used again
                 SimulationFolder(out).description.unlink()
             raise
         except KeyboardInterrupt:
@@ -119,14 +121,9 @@ def agreed_patients(sites: Sequence[SiteConfig], written: int, run: RunConfig) -
 
 
 def _run(
-    run: RunConfig,
-    settings: Settings,
-    sites: list[SiteConfig],
-    agreed: Mapping[str, int],
-    out: Path,
-    run_id: str,
-    note: str,
+    run: RunConfig, settings: Settings, sites: list[SiteConfig], data: Mapping[str, Any], out: Path, run_id: str
 ) -> Outcome:
+    agreed = agreed_patients(sites, data.get("patients", 0), run)
     at_once = settings.at_once or sites_at_once(settings.device, settings.threads)
     waves = math.ceil(len(sites) / at_once)
     federation = Federation(config=run, out=out, run_id=run_id, waves=waves, agreed=lambda: agreed)
@@ -145,6 +142,7 @@ def _run(
     print_results(events, metric)
     status = str(events[-1]["status"])
     print(f"{status}: {_result_sentence(status, events[-1], out)}")
+    note = "" if data["source"] == "folder" else "synthetic data"
     return Outcome(status, hung, out, metric, note)
 
 
@@ -166,17 +164,6 @@ def draw_together(outcomes: Sequence[Outcome]) -> Path | None:
     folder = outcomes[0].out.parent
     draw_runs(runs, folder, metrics.pop(), outcomes[0].note)
     return folder
-
-
-def _folder(values: Mapping[str, Any], name: str | None, now: datetime) -> Path:
-    """Return the run's folder: that of the run to resume, or a new one."""
-    if values["resume"] is not None:
-        return absolute(str(values["resume"]))
-    out = absolute(str(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}"))
-    if name is not None:
-        out = out / name
-    _refuse_a_run(out)
-    return out
 
 
 def _refuse_a_run(out: Path) -> None:

@@ -103,7 +103,7 @@ def admit(
     ]
 
 
-def expel(site: str, folder: Path, now: datetime | None = None) -> list[str]:
+def expel(site: str, folder: Path) -> list[str]:
     """Shut a hospital out; its record stays. Raises ConfigError."""
     open_federation(folder)
     records, faults = read_records(folder)
@@ -114,7 +114,7 @@ def expel(site: str, folder: Path, now: datetime | None = None) -> list[str]:
         raise ConfigError(f"{site}: was never admitted in {folder.resolve()}")
     if record.expelled is not None:
         return [f"{site}: expelled before, on {record.expelled}"]
-    time = (now or datetime.now(UTC)).isoformat(timespec="seconds")
+    time = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(FederationFolder(folder).record(site), asdict(replace(record, expelled=time)))
     messages = [f"{site}: expelled; to let it in again, it joins anew and is admitted with --replace"]
     try:  # last, for no hospital must stay in for want of a line

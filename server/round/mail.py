@@ -34,10 +34,8 @@ MOST_SENDS = 3
 class Clock(Protocol):
     """The module `time`, or what stands for it; in seconds."""
 
-    @property
-    def monotonic(self) -> Callable[[], float]: ...  # noqa: D102
-    @property
-    def sleep(self) -> Callable[[float], None]: ...  # noqa: D102
+    def monotonic(self) -> float: ...  # noqa: D102
+    def sleep(self, seconds: float, /) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

@@ -180,12 +180,7 @@ class _Run:
         return lines
 
     def bounded_fold(
-        self,
-        counted: list[Spooled],
-        measures: dict[str, Measures],
-        state: State,
-        event: Event,
-        parameters: list[str],
+        self, counted: list[Spooled], measures: dict[str, Measures], state: State, event: Event, parameters: list[str]
     ) -> dict[str, Tensor]:
         """Fold updates that are bounded; note the bounds that were met in the round's `event`."""
         invited = {site for site, line in event["sites"].items() if line["status"] != "not_invited"}

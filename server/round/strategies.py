@@ -32,10 +32,7 @@ STRATEGIES: dict[str, Callable[[list[Tensor], StrategyConfig], Optimizer]] = {
 
 
 def server_step(
-    parameters: Mapping[str, Tensor],
-    update: Mapping[str, Tensor],
-    config: StrategyConfig,
-    state: Mapping[str, Tensor],
+    parameters: Mapping[str, Tensor], update: Mapping[str, Tensor], config: StrategyConfig, state: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Move the parameters along the mean update; return them, and the optimiser's tensors as `kind/parameter`.
 

@@ -86,8 +86,6 @@ def invert(
     seed: int,
     *,
     steps: int,
-    lr: float = LR,
-    tv: float = TV,
     report: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Find an image, of the shape of like.image, whose gradients point as `gradients` do, one for each parameter.
@@ -103,8 +101,8 @@ def invert(
     spectrum = _spectrum(like.image.shape[-3:])
     deviation = like.image.std()
     scale = deviation if deviation > 1e-3 else torch.ones(())  # a flat start has no contrast to go by
-    sought = (lr * torch.randn(like.image.shape, generator=rng)).requires_grad_()
-    optimizer = torch.optim.Adam([sought], lr=lr)
+    sought = (LR * torch.randn(like.image.shape, generator=rng)).requires_grad_()
+    optimizer = torch.optim.Adam([sought], lr=LR)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     parameters = list(model.parameters())
 
@@ -117,7 +115,7 @@ def invert(
         found = image()
         loss = task.loss(model(*replace(like, image=found).inputs), like.target, like.weight)
         own = torch.autograd.grad(loss, parameters, create_graph=True)
-        objective = angle(own, gradients) + tv * total_variation(found) / scale
+        objective = angle(own, gradients) + TV * total_variation(found) / scale
         (sought.grad,) = torch.autograd.grad(objective, [sought])
         optimizer.step()
         schedule.step()
@@ -214,11 +212,11 @@ def _patch(patient: Patient, run: RunConfig, seed: int) -> Batch:
     return _middle(of_one(patient, run.data, replace(run.train, class_weights=None), rng, reading_of(run), 1))
 
 
-def _middle(batch: Batch, most: int = SIDE) -> Batch:
-    """Cut what is longer than `most` along D, H and W at both ends."""
+def _middle(batch: Batch) -> Batch:
+    """Cut what is longer than SIDE along D, H and W at both ends."""
     image, target = batch.image, batch.target
     for axis, side in zip((-3, -2, -1), image.shape[-3:], strict=True):
-        low, kept = max(0, side - most) // 2, min(side, most)
+        low, kept = max(0, side - SIDE) // 2, min(side, SIDE)
         image = image.narrow(axis, low, kept)
         target = target.narrow(axis, low, kept) if batch.target.dim() == batch.image.dim() else target
     return replace(batch, image=image.contiguous(), target=target.contiguous())

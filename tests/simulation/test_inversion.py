@@ -44,7 +44,7 @@ def gradient(net: nn.Module, scan: Batch) -> list[Tensor]:
 def search(net: nn.Module, gradients: list[Tensor], scan: Batch) -> dict[str, float]:
     """How near an attacker who starts from nothing comes."""
     like = replace(scan, image=torch.zeros_like(scan.image))
-    return figures(invert(net, Grading, gradients, like, 3, steps=300, lr=0.1, tv=1e-3), scan.image)
+    return figures(invert(net, Grading, gradients, like, 3, steps=300), scan.image)
 
 
 def test_a_net_that_keeps_every_voxel_is_inverted(net: nn.Module, scan: Batch) -> None:
