@@ -101,9 +101,9 @@ class Mail:
 
     def __post_init__(self) -> None:
         """Choose how answers are pulled."""
-        together = partial(pull_together, self.grid)
-        self._pull: Callable[[Sequence[str], int], Pulled]
-        self._pull = together if self.retry is None else SeparatePulls(self.grid)
+        self._pull: Callable[[Sequence[str], int], Pulled] = (
+            partial(pull_together, self.grid) if self.retry is None else SeparatePulls(self.grid)
+        )
 
     def ask(self, kind: Kind, request: Request, nodes: Sequence[int]) -> Iterator[tuple[int, Answer]]:
         """Ask nodes and yield each answer as it arrives."""
@@ -185,13 +185,13 @@ class Mail:
         if question is None:  # the second answer to one request
             return
         node, error = question.node, reply.error.code if isinstance(reply, Message) and reply.has_error() else None
-        kind_of_log, now = AUDIT_KINDS[kind], self.clock.monotonic()
+        logged, now = AUDIT_KINDS[kind], self.clock.monotonic()
         if message == question.probe:
             self._log_read(AUDIT_KINDS["query"], request.round, node, reply)
             question.probe, question.since = "", now
             if error is None:
                 question.is_free, question.loss = question.sends < MOST_SENDS, NO_REPLY
-                self.log_answer(kind_of_log, request.round, node, question.loss)
+                self.log_answer(logged, request.round, node, question.loss)
             return
         question.open.discard(message)
         if self.retry is not None and error in LOST:
@@ -200,10 +200,10 @@ class Mail:
                 return
             if question.sends < MOST_SENDS:
                 question.loss = flower_error(error)
-                self.log_answer(kind_of_log, request.round, node, question.loss)
+                self.log_answer(logged, request.round, node, question.loss)
                 return
         del questions[node]
-        yield node, Unanswered(None) if _given_up(reply) else self._read(kind_of_log, request.round, node, reply)
+        yield node, Unanswered(None) if _given_up(reply) else self._read(logged, request.round, node, reply)
 
     def _log_read(self, kind: str, round: int, node: int, reply: Message | Absent) -> None:
         self.log_answer(kind, round, node, self._read(kind, round, node, reply))
