@@ -5,8 +5,8 @@ from collections.abc import Callable
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from gliofed.server.round.asking import Federation
 from gliofed.server.round.rounds import federate
+from gliofed.server.round.sites import Federation
 
 
 def make_server_app(federation_of: Callable[[Context], Federation]) -> ServerApp:

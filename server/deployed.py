@@ -12,8 +12,8 @@ from flwr.app import Context
 
 from gliofed.server.app import make_server_app
 from gliofed.server.link.runs import FEDERATION, announced
-from gliofed.server.round.asking import Federation
 from gliofed.server.round.run_keys import open_keys
+from gliofed.server.round.sites import Federation
 from gliofed.shared.config import RunConfig
 from gliofed.shared.parse import ConfigError, parse
 

@@ -17,7 +17,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from gliofed.client.app import make_client_app
 from gliofed.server.app import make_server_app
-from gliofed.server.round.asking import Federation
+from gliofed.server.round.sites import Federation
 from gliofed.shared.messages import LATE
 from gliofed.shared.site_config import SiteConfig
 

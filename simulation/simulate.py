@@ -15,8 +15,8 @@ from gliofed.client.round.policy import counts_leave
 from gliofed.client.round.training import pick_device
 from gliofed.server.app import make_server_app
 from gliofed.server.report.table import print_results
-from gliofed.server.round.asking import Federation
 from gliofed.server.round.history import History
+from gliofed.server.round.sites import Federation
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import absolute, make_writable, write_json

@@ -10,10 +10,10 @@ from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 
 from gliofed.server.round.answers import Absent
-from gliofed.server.round.asking import Federation, Sites
 from gliofed.server.round.audit import RunAudit
 from gliofed.server.round.progress import RoundProgress
 from gliofed.server.round.pulling import Pulled
+from gliofed.server.round.sites import Federation, Sites
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply
 from gliofed.simulation.grid import LocalGrid
@@ -97,7 +97,7 @@ class PullsInTurn:
         return [(message, reply) for message in messages for reply in self._grid.pull_messages([message])]
 
 
-def asking_over(
+def sites_over(
     wire: Wire,
     config: RunConfig,
     audit: RunAudit,

@@ -3,9 +3,9 @@
 from collections import Counter
 
 from gliofed.server.round.answers import Absent, refusal
-from gliofed.server.round.asking import Sites
 from gliofed.server.round.history import Event, add_reason, as_json
 from gliofed.server.round.progress import RoundProgress
+from gliofed.server.round.sites import Sites
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.tasks import TASKS

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from gliofed.server.report.table import figure, patients_behind
 from gliofed.server.round.answers import Absent, refusal
-from gliofed.server.round.asking import Federation, Sites
 from gliofed.server.round.audit import RunAudit, hold_audit
 from gliofed.server.round.budget import BudgetError, charge_sum, spent_for_good
 from gliofed.server.round.clip import bounded
@@ -20,6 +19,7 @@ from gliofed.server.round.fold import fold
 from gliofed.server.round.gate import REASON, Measures, judge
 from gliofed.server.round.history import Event, History, add_reason, as_json, site_line
 from gliofed.server.round.progress import RoundProgress
+from gliofed.server.round.sites import Federation, Sites
 from gliofed.server.round.spool import Spool, Spooled
 from gliofed.server.round.state import State, load_state, save_state
 from gliofed.server.round.strategies import server_step

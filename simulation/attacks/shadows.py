@@ -11,8 +11,8 @@ from shutil import rmtree
 from uuid import uuid4
 
 from gliofed.client.doctor.manifest import read_manifest, write_manifest
-from gliofed.server.round.asking import Federation
 from gliofed.server.round.history import History
+from gliofed.server.round.sites import Federation
 from gliofed.shared.config import RunConfig
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.progress import Bar

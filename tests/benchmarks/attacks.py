@@ -21,8 +21,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from gliofed.client.doctor.manifest import admit
-from gliofed.server.round.asking import Federation
 from gliofed.server.round.fold import FOLDS
+from gliofed.server.round.sites import Federation
 from gliofed.shared.codec import load_weights
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import open_cohort

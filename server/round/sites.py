@@ -86,7 +86,7 @@ class Sites:
         for node, answer in self._ask("query", request, new):
             absent |= self._admit(node, answer, nodes)
             self._mail.log_answer(AUDIT_KINDS["query"], round, node, answer)
-        nodes = self._invited(nodes)  # who had no name yet has told it now
+        nodes = self._invited(nodes)  # whoever had no name yet has one now
         self._there = set(nodes)
         absent |= {self._names[node]: NOT_INVITED for node in set(connected).difference(nodes)}
         ready: dict[str, int] = {}
