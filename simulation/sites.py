@@ -138,8 +138,8 @@ def _deal(
     if labels not in LABELS:
         raise ConfigError(f"data.labels={labels}: unknown scheme; known are {', '.join(LABELS)}")
     kept = SimulationFolder(out).cohorts  # names patients, so it is no part of sites.json
-    how: dict[str, str | float] = {"partition": settings.partition, "alpha": settings.partition_alpha}
-    what = {"root": str(root), "labels": labels, "run": run.hash, "sites": settings.sites, **how}
+    dealing: dict[str, str | float] = {"partition": settings.partition, "alpha": settings.partition_alpha}
+    what = {"root": str(root), "labels": labels, "run": run.hash, "sites": settings.sites, **dealing}
     if kept.exists() and (saved := json.loads(kept.read_text()))["of"] == what:
         return [tuple(cohort) for cohort in saved["cohorts"]]
     inventory = take_inventory(root, labels)
@@ -160,7 +160,7 @@ def _deal(
         )
     profiles = profile(dealt, settings.partition, root, SimulationFolder(out).profiles, report)
     cohorts = deal(settings.partition, settings.partition_alpha, profiles, settings.sites, run.seed)
-    _show(dict(zip(site_names(settings.sites), cohorts, strict=True)), profiles, how, run, out)
+    _show(dict(zip(site_names(settings.sites), cohorts, strict=True)), profiles, dealing, run, out)
     write_json(kept, {"of": what, "cohorts": cohorts})
     return cohorts
 
@@ -168,7 +168,7 @@ def _deal(
 def _show(
     cohorts: Mapping[str, Sequence[str]],
     profiles: Sequence[Profile],
-    how: Mapping[str, str | float],
+    dealing: Mapping[str, str | float],
     run: RunConfig,
     out: Path,
 ) -> None:
@@ -181,8 +181,10 @@ def _show(
         used[name] = {"training": len(train), "validation": len(validation)}
         held[name] = dict(sorted(Counter(class_of[patient] for patient in cohort).items()))
     sites = {name: {"patients": len(cohorts[name]), "used": used[name], "classes": held[name]} for name in cohorts}
-    write_json(SimulationFolder(out).shares, {**how, "seed": run.seed, "patients": len(profiles), "sites": sites})
-    title = f"partition={how['partition']}: {quantity(len(profiles), 'patient')} at {quantity(len(cohorts), 'site')}"
+    write_json(SimulationFolder(out).shares, {**dealing, "seed": run.seed, "patients": len(profiles), "sites": sites})
+    title = (
+        f"partition={dealing['partition']}: {quantity(len(profiles), 'patient')} at {quantity(len(cohorts), 'site')}"
+    )
     draw_sites(used if set(class_of.values()) == {UNKNOWN} else held, SimulationFolder(out).shares_picture, title)
 
 

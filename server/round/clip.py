@@ -114,9 +114,8 @@ def bounded(
         total = sum(parameters.values())
         usual = {reply.site: usual_size(config, total, round, reply.weight) for reply in counted}
         sizes = {r.site: measures[r.site].norm / math.sqrt(max(r.steps, 1)) / usual[r.site] for r in counted}
-        reference = reference_size(list(sizes.values()))
-        names = next(iter(measures.values())).buffers
-        buffers = {name: median_low([site.buffers[name] for site in measures.values()]) for name in names}
+        reference, norms = reference_size(list(sizes.values())), [each.buffers for each in measures.values()]
+        buffers = {name: median_low([site[name] for site in norms]) for name in norms[0]}
         for reply in counted:
             site, size, own = reply.site, sizes[reply.site] / reference, measures[reply.site]
             lines[site]["size"] = float(f"{size:.4g}")
