@@ -141,11 +141,7 @@ def _ask_fingerprint() -> str:
 
 
 def _report(run: Path, metric: str | None, as_json: bool) -> None:
-    from rich.console import Console
-
-    from gliofed.server.report.bounds import bounds_of_run
-    from gliofed.server.report.reasons import reasons_of_run
-    from gliofed.server.report.table import results_table
+    from gliofed.server.report.table import print_results
     from gliofed.server.round.history import History
     from gliofed.shared.parse import ConfigError
     from gliofed.shared.run_folder import RunFolder
@@ -164,8 +160,6 @@ def _report(run: Path, metric: str | None, as_json: bool) -> None:
         metric = next((name for name in headlines if name in known), headlines[0])
     if known and metric not in known:
         raise ConfigError(f"--metric {metric}: this run has {', '.join(known)}")
-    Console().print(results_table(events, metric))
-    for sentence in [*reasons_of_run(events), *bounds_of_run(events)]:
-        print(plain(sentence))
+    print_results(events, metric)
     end = events[-1] if events and events[-1]["event"] == "end" else {"status": "not ended"}
     print(plain(f"status: {end['status']}{': ' + end['reason'] if 'reason' in end else ''}"))

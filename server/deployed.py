@@ -5,7 +5,6 @@ import logging
 import os
 import sys
 import threading
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -13,8 +12,8 @@ from flwr.app import Context
 
 from gliofed.server.app import make_server_app
 from gliofed.server.link.runs import FEDERATION, announced
-from gliofed.server.round.asking import Federation
 from gliofed.server.round.run_keys import open_keys
+from gliofed.server.round.sites import Federation
 from gliofed.shared.config import RunConfig
 from gliofed.shared.parse import ConfigError, parse
 
@@ -23,29 +22,26 @@ def _federation(context: Context) -> Federation:
     """Read the run that was submitted under the id in Flower's run config; a run that is there goes on."""
     folder = Path(os.environ[FEDERATION])
     run = announced(folder, str(context.run_config["submission"]))
-    _say_into(run.files.log)
-    logging.getLogger("flwr").addFilter(_in_a_sentence)
-    threading.excepthook = _thread_ended
+    _redirect_output(run.files.log)
+    logging.getLogger("flwr").addFilter(_drop_traceback)
+    threading.excepthook = _report_thread_end
     saved = run.saved()
     config = parse(RunConfig, saved["run"])
     if config.hash != saved["config_hash"]:
         raise ConfigError(f"{run.folder}: run.json was changed since the run began; put it back from a copy")
-    names, agreed = partial(_names, run.files.nodes), partial(_agreed, run.files.agreed)
-    run_id, keys = saved["run_id"], open_keys(folder)
-    return Federation(config=config, out=run.folder, run_id=run_id, names=names, agreed=agreed, lossy=True, keys=keys)
+    return Federation(
+        config=config,
+        out=run.folder,
+        run_id=saved["run_id"],
+        # `start` writes both anew while the run goes on.
+        names=lambda: {int(node): site for node, site in json.loads(run.files.nodes.read_text()).items()},
+        agreed=lambda: dict(json.loads(run.files.agreed.read_text())),
+        lossy=True,
+        keys=open_keys(folder),
+    )
 
 
-def _names(path: Path) -> dict[int, str]:
-    """Which site each node is, by the key that it was admitted with; it is written anew while the run goes on."""
-    return {int(node): str(site) for node, site in json.loads(path.read_text()).items()}
-
-
-def _agreed(path: Path) -> dict[str, int]:
-    """The agreed ceiling of each site's number of patients; a site that is not in there has none."""
-    return {str(site): int(patients) for site, patients in json.loads(path.read_text()).items()}
-
-
-def _say_into(log: Path) -> None:
+def _redirect_output(log: Path) -> None:
     """Let this process write into the run's own log: Flower gives each run one of its own."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
     for stream in (1, 2):
@@ -53,7 +49,7 @@ def _say_into(log: Path) -> None:
     os.close(file)
 
 
-def _in_a_sentence(record: logging.LogRecord) -> bool:
+def _drop_traceback(record: logging.LogRecord) -> bool:
     """Let Flower log without a traceback what is no fault of the code: a SuperLink that ended, or a damaged file."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, httpx.HTTPError):
@@ -66,7 +62,7 @@ def _in_a_sentence(record: logging.LogRecord) -> bool:
     return True
 
 
-def _thread_ended(ended: threading.ExceptHookArgs) -> None:
+def _report_thread_end(ended: threading.ExceptHookArgs) -> None:
     """The same for Flower's threads, as the one that sends it a copy of the log."""
     if isinstance(ended.exc_value, httpx.HTTPError):
         print(f"Flower has no copy of the last lines of this log: {_first_line(ended.exc_value)}", file=sys.stderr)

@@ -70,9 +70,8 @@ def smooth_noise(rng: np.random.Generator, grid: Grid, spacing: float) -> Array:
     for axis, knot in zip(grid.axes, knots, strict=True):
         t = np.abs(axis[:, None] / np.float32(spacing) - knot)
         weights = np.where(t < 1, 2 / 3 - t**2 + t**3 / 2, np.clip(2 - t, 0, None) ** 3 / 6)
-        values = np.tensordot(
-            values, weights, axes=(0, 1)
-        )  # consumes the first axis and appends it: X, Y, Z in the end
+        # Consumes the first axis and appends it: X, Y, Z in the end.
+        values = np.tensordot(values, weights, axes=(0, 1))
     return np.ascontiguousarray(values / np.float32(0.479**1.5))
 
 
@@ -156,9 +155,8 @@ def sample_head(
         axis - np.float32(mm / 2) - push + np.float32(WARP) * smooth_noise(rng, grid, 28.0)
         for axis, mm, push in zip(grid.open(), FIELD, pushed, strict=True)
     ]
-    points = np.empty(
-        (*grid.shape, 3), dtype=np.float32
-    )  # what grid_sample wants: the last axis first, ends at -1 and 1
+    # What grid_sample wants: the last axis first, ends at -1 and 1.
+    points = np.empty((*grid.shape, 3), dtype=np.float32)
     for axis, size in enumerate(template.maps.shape[1:]):
         scale = 2 / (size - 1)
         points[..., 2 - axis] = sum(

@@ -51,14 +51,6 @@ WORST_FIRST = (2, 1, 3)
 PATHS = {key: key for key in ("data.root", "out", "resume", "run")}
 
 
-class _Stop(Exception):
-    """One run cannot be, or had to stop: a status and a sentence."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-
-
 def main() -> None:
     """Run the command; every wrong use is one sentence and status 2."""
     enter(COMMAND, _run, leave_threads=True)
@@ -104,27 +96,30 @@ def _run() -> int:
     @hydra.main(version_base="1.3", config_path="pkg://gliofed.configs", config_name="simulation")
     def job(composed: "DictConfig") -> None:
         started.append(True)
+        from gliofed.simulation.simulate import FailedError  # here, so that a mistyped key is answered at once
+
         try:
             outcome = _job(composed, now)
             outcomes.extend([outcome] if outcome else [])
             statuses.append(STATUS[outcome.status] if outcome else 0)
-        except _Stop as stop:
-            statuses.append(stop.status)
-            tell(COMMAND, str(stop))  # a sweep goes on with its next run
+        except (UserError, FailedError) as error:
+            statuses.append(WRONG_USE if isinstance(error, UserError) else FAILED)
+            tell(COMMAND, str(error))  # a sweep goes on with its next run
 
     sys.argv[1:] = _nested_last([word if _lists_runs(word) else quoted(word, PATHS) for word in sys.argv[1:]])
     try:
         job()
-    except (HydraException, OmegaConfBaseException) as error:
-        tell(COMMAND, sentence(error, COMMAND))
-        return WRONG_USE
-    except (ValueError, TypeError) as error:  # of Hydra, where a group is given a number, say
-        if started:
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
+        # Hydra raises the last two as well, where a group is given a number, say.
+        if started and not isinstance(error, (HydraException, OmegaConfBaseException)):
             raise
         tell(COMMAND, sentence(error, COMMAND))
         return WRONG_USE
     if len(outcomes) > 1:
-        _together(outcomes)
+        from gliofed.simulation.simulate import draw_together
+
+        if folder := draw_together(outcomes):
+            print(f"all runs together: {folder}/*.png")
     status = next((status for status in WORST_FIRST if status in statuses), 0)
     if any(outcome.hung for outcome in outcomes):
         sys.stdout.flush()
@@ -146,54 +141,39 @@ def _nested_last(overrides: list[str]) -> list[str]:
     if not {"-m", "--multirun"} & set(overrides):
         return overrides
     setting = re.compile(r"((?:model|data|strategy|train|privacy)\.[\w.]+)=([^,(]+|\[[^()]*\])")
-    return [_of_one(match[1], match[2]) if (match := setting.fullmatch(word)) else word for word in overrides]
 
+    def of_one(key: str, value: str) -> str:
+        # choice() takes no null; `++` sets what is not there yet, and a wrong key is refused when the run is read.
+        return f"++{key}=null" if value.lower() == "null" else f"{key}=choice({value})"
 
-def _of_one(key: str, value: str) -> str:
-    # choice() takes no null; `++` sets what is not there yet, and a key that is none is refused when the run is read.
-    return f"++{key}=null" if value.lower() == "null" else f"{key}=choice({value})"
+    return [of_one(*match.groups()) if (match := setting.fullmatch(word)) else word for word in overrides]
 
 
 def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":
     """Simulate, or attack a run that was simulated, which has no outcome."""
-    # Imported here, so that --help and a mistyped key answer at once.
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     from gliofed.shared.parse import ConfigError
-    from gliofed.simulation.simulate import FailedError, draw, simulate
+    from gliofed.simulation.simulate import draw, simulate
 
     sweep = HydraConfig.get()
     name = _name(sweep.job.num, sweep.overrides.task) if sweep.mode == RunMode.MULTIRUN else None
     if missing := sorted(OmegaConf.missing_keys(composed)):
-        raise _Stop(WRONG_USE, f"{', '.join(missing)}: must be given; see gliofed-simulate --help")
+        raise ConfigError(f"{', '.join(missing)}: must be given; see gliofed-simulate --help")
     values: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     others = [word for word in sweep.overrides.task if not word.startswith("resume=")]
-    try:
-        if values["resume"] is not None and others:
-            raise ConfigError(
-                f"resume={values['resume']}: goes alone, since the run keeps its settings; drop {others[0]}"
-            )
-        if values["attack"] is not None or values["run"] is not None:
-            from gliofed.simulation.attacks.command import attack  # its methods take seconds to import
+    if values["resume"] is not None and others:
+        raise ConfigError(f"resume={values['resume']}: goes alone, since the run keeps its settings; drop {others[0]}")
+    if values["attack"] is not None or values["run"] is not None:
+        from gliofed.simulation.attacks.command import attack  # its methods take seconds to import
 
-            attack(values, sweep.overrides.task)
-            return None
-        outcome = simulate(values, name, now)
-        draw(outcome)
-        return outcome
-    except UserError as error:
-        raise _Stop(WRONG_USE, str(error)) from None
-    except FailedError as error:
-        raise _Stop(FAILED, str(error)) from None
-
-
-def _together(outcomes: "list[Outcome]") -> None:
-    from gliofed.simulation.simulate import draw_together
-
-    if folder := draw_together(outcomes):
-        print(f"all runs together: {folder}/*.png")
+        attack(values, sweep.overrides.task)
+        return None
+    outcome = simulate(values, name, now)
+    draw(outcome)
+    return outcome
 
 
 def _name(number: int, overrides: list[str]) -> str:

@@ -4,6 +4,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from textwrap import fill, wrap
@@ -112,18 +113,13 @@ def draw_runs(runs: Mapping[str, Events], folder: Path, metric: str, note: str =
     runs = {label: events for label, events in runs.items() if _finished(events)}
     if not runs:
         return
-
-    def losses(axes: "Axes", events: Events, number: int) -> None:
-        _line(axes, training_loss(events), number)
-        _line(axes, validation(events, "loss"), number, dash="--")
-
-    def scores(axes: "Axes", events: Events, number: int) -> None:
-        _line(axes, validation(events, metric), number)
-
-    title = "Training and validation loss"
-    save_figure(_compare(runs, losses, title, "loss", note, ("training", "validation")), folder / "losses.png")
-    name = _name(metric)
-    save_figure(_compare(runs, scores, f"{name} on validation patients", name, note, ()), folder / f"{metric}.png")
+    losses: dict[str, Callable[[Events], Series]] = {
+        "training": training_loss,
+        "validation": partial(validation, metric="loss"),
+    }
+    save_figure(_compare(runs, losses, "Training and validation loss", "loss", note), folder / "losses.png")
+    name, scores = _name(metric), {"": partial(validation, metric=metric)}
+    save_figure(_compare(runs, scores, f"{name} on validation patients", name, note), folder / f"{metric}.png")
 
 
 def _finished(events: Events) -> list[Mapping[str, Any]]:
@@ -147,21 +143,18 @@ def _name(metric: str) -> str:
 
 
 def _compare(
-    runs: Mapping[str, Events],
-    draw: "Callable[[Axes, Events, int], None]",
-    title: str,
-    quantity: str,
-    note: str,
-    styles: Sequence[str],
+    runs: Mapping[str, Events], series: Mapping[str, Callable[[Events], Series]], title: str, quantity: str, note: str
 ) -> "Figure":
-    """One plot of all runs; `styles` are what solid and dashed lines mean, where that needs saying."""
-    labels = [fill(label, 32) for label in short_labels(list(runs))] + list(styles)
+    """One plot of all runs; `series` by what the legend calls its lines: the first solid, the second dashed."""
+    styles = list(filter(None, series))
+    labels = [fill(label, 32) for label in short_labels(list(runs))] + styles
     rows = sum(label.count("\n") + 1 for label in labels)
     columns = math.ceil(rows / LEGEND_ROWS) if rows > MOST_INSIDE + len(styles) else 0
     figure = new_figure(title, note, width=8.0 + 2.5 * columns, height=5.0)
     axes = figure.subplots()
     for number, events in enumerate(runs.values()):
-        draw(axes, events, number)
+        for dash, values in zip(DASHES, series.values(), strict=False):
+            _line(axes, values(events), number, dash=dash)
     _finish(axes, [event for events in runs.values() for event in events], quantity)
     lines = [_handle(*_look(number), "-") for number in range(len(runs))]
     lines += [_handle(GREY, MARKERS[0], dash) for dash, _ in zip(DASHES, styles, strict=False)]
@@ -234,20 +227,24 @@ def _band(axes: "Axes", low: Series, high: Series) -> None:
 
 
 def _finish(axes: "Axes", events: Events, quantity: str) -> None:
-    """Axes as every picture has them: labels, a light grid, whole rounds, nothing above and on the right."""
+    """Axes of rounds, which are whole numbers."""
     from matplotlib.ticker import MaxNLocator
 
     rounds = [event["round"] for event in _finished(events)]
     pad = max(0.3, 0.02 * (max(rounds) - min(rounds)))
     axes.set_xlim(min(rounds) - pad, max(rounds) + pad)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
-    axes.set_xlabel("round")
-    axes.set_ylabel(quantity)
-    axes.grid(color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, "round", quantity)
     if not axes.lines:
         axes.text(0.5, 0.5, "none reported", transform=axes.transAxes, ha="center", color=GREY)
+
+
+def frame(axes: "Axes", x: str, y: str, grid: Literal["both", "x"] = "both") -> None:
+    """Axes as every picture has them: labels, a light grid, nothing above and on the right."""
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(axis=grid, color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def save_figure(figure: "Figure", path: Path) -> None:

@@ -4,23 +4,20 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable, Mod
-from torch import nn
 
-from gliofed.client.round.job import Job, open_job
+from gliofed.client.round.job import open_job
 from gliofed.client.round.judge import Admitted
-from gliofed.client.round.training import TrainResult, train_one_round
-from gliofed.client.round.work import train_with
+from gliofed.client.round.work import open_steps, train_with
 from gliofed.shared.codec import CodedUpdate, encode
 from gliofed.shared.config import RunConfig
-from gliofed.shared.data.samples import Batch, batches
+from gliofed.shared.data.samples import Batch
 from gliofed.shared.messages import Reply, Request
-from gliofed.shared.seeding import generator
 from gliofed.shared.site_config import SiteConfig
-from gliofed.shared.tasks import TASKS
 from gliofed.simulation.faults import FAULTS, Fault, Tensors
 
 CLAIMED = 10**9
@@ -56,14 +53,8 @@ def fault_mod(faults: Mapping[str, Fault], site_of: Callable[[Context], SiteConf
 
 def _trained(site: SiteConfig, request: Request, change: Callable[[Batch], Batch]) -> Reply:
     """Train as the site would, on samples that are changed; nothing is stored, and the site's log has no receipt."""
-
-    def steps(job: Job, model: nn.Module) -> TrainResult:
-        config, patients = job.request.config, job.cohort.train
-        drawn = batches(patients, config.data, config.train, generator(*job.words, "patches"), job.reading)
-        count = config.train.local_steps(len(patients))
-        return train_one_round(model, map(change, drawn), TASKS[config.task], config.train, count, job.device)
-
     job = open_job(Admitted(site, request))
+    steps = partial(open_steps, change=change)
     return replace(train_with(job, len(job.cohort.train), steps), head="0" * 64)
 
 

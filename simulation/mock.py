@@ -57,7 +57,7 @@ class MockConfig(Strict):
             )
 
 
-def write_mock(config: MockConfig, root: Path, site: int, report: Callable[[], None] | None = None) -> None:
+def write_mock(config: MockConfig, root: Path, site: int, report: Callable[[], None] = lambda: None) -> None:
     """Write a site's patients under `root`, as `Mock-SSNNN-VVV/Mock-SSNNN-VVV-{t1n,seg}.nii.gz`, label scheme mock.
 
     The same call writes the same bytes; cases that are there are kept. `report` is called after each case.
@@ -67,9 +67,8 @@ def write_mock(config: MockConfig, root: Path, site: int, report: Callable[[], N
         if not all((root / name).is_dir() for name in names):
             for name, (image, mask) in zip(names, draw(config, site, patient), strict=True):
                 _write_case(root / name, image, mask)
-        if report:
-            for _ in names:
-                report()
+        for _ in names:
+            report()
 
 
 def draw(config: MockConfig, site: int, patient: int) -> Iterator[tuple[Array, npt.NDArray[np.uint8]]]:

@@ -1,8 +1,6 @@
 """A cohort dealt to sites, always by patient: at random, skewed, by what hospitals differ in, or by real counts."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,19 +23,6 @@ SITES = 4
 """Where nobody says how many."""
 UNKNOWN = "not known"
 QUARTERS = ("volume, 1st quarter", "volume, 2nd quarter", "volume, 3rd quarter", "volume, 4th quarter")
-
-
-@dataclass(frozen=True)
-class Dealing:
-    """How a folder's patients are dealt to sites."""
-
-    partition: str
-    """A key of `PARTITIONS`."""
-    alpha: float
-    """Of dirichlet."""
-
-
-AT_RANDOM = Dealing("iid", 0.5)
 
 
 def iid(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float) -> Parts:
@@ -95,16 +80,6 @@ def by_scanner(patients: "Sequence[Profile]", sites: int, rng: np.random.Generat
     return _whole_groups(groups, sites)
 
 
-def by_counts(
-    counts: Sequence[int], patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float
-) -> Parts:
-    """At random, as many to each site as `apportion` says."""
-    assert len(counts) == sites, "number_of_sites says how many"
-    names = _shuffled([patient.name for patient in patients], rng)
-    ends = np.cumsum(apportion(counts, len(names)))
-    return [names[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-
-
 def apportion(counts: Sequence[int], patients: int) -> list[int]:
     """Share out `patients` in proportion to `counts`, by largest remainder, at least one each.
 
@@ -139,7 +114,11 @@ def _fets() -> dict[str, list[int]]:
 
 
 def _by_institution(counts: Sequence[int]) -> Partition:
-    partition = partial(by_counts, counts)
+    def partition(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float) -> Parts:
+        names = _shuffled([patient.name for patient in patients], rng)
+        ends = np.cumsum(apportion(counts, len(names)))
+        return [names[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
     partition.__doc__ = f"At random, with the counts of {len(counts)} institutions of the FeTS Challenge."
     return partition
 
@@ -173,12 +152,16 @@ def number_of_sites(partition: str, sites: int | None) -> int:
     return institutions
 
 
-def deal(dealing: Dealing, patients: "Sequence[Profile]", sites: int, seed: int) -> list[tuple[str, ...]]:
+def site_names(sites: int) -> list[str]:
+    """Names that sort as the numbers do."""
+    return [f"site-{number:0{len(str(sites))}d}" for number in range(1, sites + 1)]
+
+
+def deal(partition: str, alpha: float, patients: "Sequence[Profile]", sites: int, seed: int) -> list[tuple[str, ...]]:
     """Names of patients, sorted, a tuple a site; nobody twice, no site empty, whatever the order of `patients`.
 
     Raises ConfigError: more sites than patients, and where the partition needs what no patient has.
     """
-    partition = dealing.partition
     sites = number_of_sites(partition, sites)
     if len(patients) < sites:
         cure = "use another partition" if partition in FETS else "use fewer sites"
@@ -186,7 +169,7 @@ def deal(dealing: Dealing, patients: "Sequence[Profile]", sites: int, seed: int)
             f"sites={sites}: only {quantity(len(patients), 'patient')} to deal by partition={partition}; {cure}"
         )
     ordered = sorted(patients, key=lambda patient: patient.name)
-    parts = PARTITIONS[partition](ordered, sites, generator(seed, "deal"), dealing.alpha)
+    parts = PARTITIONS[partition](ordered, sites, generator(seed, "deal"), alpha)
     return [tuple(sorted(part)) for part in parts]
 
 

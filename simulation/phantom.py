@@ -54,28 +54,23 @@ class PhantomConfig(Strict):
             raise ValueError(f"data.visits={self.visits}: must be 1 to 999; 5 shows growth, response and growth")
         if not 0.5 <= self.resolution <= 8:
             raise ValueError(f"data.resolution={self.resolution}: must be 0.5 to 8 mm; 1, 2 and 4 are usual")
-        if self.seed < 0:
-            raise ValueError(f"data.seed={self.seed}: must not be negative")
         if not 0 <= self.high_grade <= 1:
             raise ValueError(f"data.high_grade={self.high_grade}: must be a share, 0 to 1")
 
 
-def write_phantoms(config: PhantomConfig, root: Path, site: int, report: Callable[[], None] | None = None) -> None:
+def write_phantoms(config: PhantomConfig, root: Path, site: int, report: Callable[[], None] = lambda: None) -> None:
     """Write the patients of one site as NIfTI under `root`; `report` is called after each scan.
 
-    Scans that are there are kept, so that an interrupted run goes on; a folder is for one site and one config. The
-    grades, name_mapping.csv, come last: once they are there, all is.
+    Scans that are there are kept, so that an interrupted run goes on; a folder is for one site, 0 to 98, and one
+    config. The grades, name_mapping.csv, come last: once they are there, all is.
     """
-    if not 0 <= site <= 98:
-        raise ValueError(f"site={site}: must be 0 to 98, the numbers that BraTS' names hold")
     rows = []
     for patient in range(1, config.patients + 1):
         for visit in range(config.visits):
             folder = root / case_name(config, site, patient, visit)
             if not folder.exists():
                 _write_case(config, folder, site, patient, visit)
-            if report:
-                report()
+            report()
         rows.append(("HGG" if is_high_grade(config, site, patient) else "LGG", case_name(config, site, patient)))
     _write_mapping(root / MAPPING, rows)
 

@@ -22,7 +22,7 @@ from gliofed.shared.files import write_json
 from gliofed.shared.processes import cores
 
 Report = Callable[[int, int], None]
-"""Called with the files measured so far and all there will be."""
+"""Called with what is done so far and all there will be."""
 VERSION = 1
 """Of what is measured; another number measures everything again."""
 READERS = 8

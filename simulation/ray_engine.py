@@ -10,7 +10,7 @@ from typing import Any
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable, Mod
-from flwr.serverapp import ServerApp
+from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
 from gliofed.shared.messages import LATE
@@ -37,10 +37,8 @@ def deadline_mod(deadline: float) -> Mod:
     return mod
 
 
-def run_on_ray(
-    server: ServerApp, client: ClientApp, sites: int, share: dict[str, float], done: threading.Event
-) -> bool:
-    """Run both apps with actors that take `share` of Ray's resources; `done` is set when the server has finished.
+def run_on_ray(server: ServerApp, client: ClientApp, sites: int, share: dict[str, float]) -> bool:
+    """Run both apps with actors that take `share` of Ray's resources.
 
     Returns whether Ray had to be ended by force, and so threads of Flower's still wait for it.
     """
@@ -57,12 +55,20 @@ def run_on_ray(
         "init_args": {"_node_ip_address": "127.0.0.1", "include_dashboard": False, "log_to_driver": False},
     }
     failures: list[BaseException] = []
+    done, app = threading.Event(), ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        try:
+            server(grid, context)
+        finally:
+            done.set()
 
     def run() -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # of run_simulation itself
-                run_simulation(server, client, sites, backend_config=backend)
+                run_simulation(app, client, sites, backend_config=backend)
         except BaseException as error:  # raised again below, in the thread that waits
             failures.append(error)
         finally:

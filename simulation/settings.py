@@ -11,8 +11,7 @@ from gliofed.shared.config import RunConfig
 from gliofed.shared.parse import ConfigError, Positive, Strict, key_of, parse
 from gliofed.shared.site_config import Device, PolicyConfig
 from gliofed.simulation.engines import ENGINES
-from gliofed.simulation.partition import number_of_sites
-from gliofed.simulation.sites import site_names
+from gliofed.simulation.partition import number_of_sites, site_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +45,10 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
     rest["policy"] = values.get("policy") or {}
     rest["policies"] = _policies(rest["policy"], values.get("policies"))
     settings = parse(Settings, rest)
-    if unknown := sorted(settings.policies.keys() - set(site_names(settings.sites))):
-        known = site_names(settings.sites)
-        raise ConfigError(f"policies: {unknown[0]} is no site; they are {known[0]} to {known[-1]}")
-    return parse_run(values, site_names(settings.sites)), settings
+    names = site_names(settings.sites)
+    if unknown := sorted(settings.policies.keys() - set(names)):
+        raise ConfigError(f"policies: {unknown[0]} is no site; they are {names[0]} to {names[-1]}")
+    return parse_run(values, names), settings
 
 
 def _policies(policy: Any, policies: Any) -> Any:

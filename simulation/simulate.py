@@ -3,25 +3,20 @@
 import json
 import math
 import sys
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from rich.console import Console
-
 from gliofed.client.app import SiteOf, make_client_app
 from gliofed.client.round.policy import counts_leave
 from gliofed.client.round.training import pick_device
 from gliofed.server.app import make_server_app
-from gliofed.server.report.bounds import bounds_of_run
-from gliofed.server.report.reasons import reasons_of_run
-from gliofed.server.report.table import results_table
-from gliofed.server.round.asking import Federation
+from gliofed.server.report.table import print_results
 from gliofed.server.round.history import History
+from gliofed.server.round.sites import Federation
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import absolute, make_writable, write_json
@@ -32,15 +27,15 @@ from gliofed.shared.progress import Bar
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import TASKS
-from gliofed.shared.terminal import command_line, plain
+from gliofed.shared.terminal import command_line
 from gliofed.shared.versions import versions
 from gliofed.simulation.curves import draw_run, draw_runs
 from gliofed.simulation.fault_mod import fault_mod
 from gliofed.simulation.faults import parse_faults
-from gliofed.simulation.grid import node_of, run_here
-from gliofed.simulation.partition import Dealing
+from gliofed.simulation.grid import run_here
+from gliofed.simulation.partition import site_names
 from gliofed.simulation.settings import Settings, parse_settings
-from gliofed.simulation.sites import Machine, make_sites, site_names
+from gliofed.simulation.sites import make_sites
 
 
 class FailedError(Exception):
@@ -68,39 +63,37 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
 
     Raises a UserError, with a sentence for the user, before anything is trained.
     """
-    out, saved = _folder(values, name, now or datetime.now().astimezone()), None
-    if values["resume"] is not None:
+    resumes = values["resume"] is not None
+    if resumes:
+        out = absolute(str(values["resume"]))
         saved = _saved(out)
         values = saved["simulation"]
     else:
+        now = now or datetime.now().astimezone()
+        out = absolute(str(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")) / (name or "")
+        _refuse_a_run(out)
         values = {**values, "data": _with_root(values)}
     run, settings = parse_settings(values)
-    if saved and saved["config_hash"] != run.hash:
+    if resumes and saved["config_hash"] != run.hash:
         raise ConfigError(f"resume={out}: run.json was changed since the run began; put it back, or start a new run")
-    names = site_names(settings.sites)
-    parse_faults(settings.faults, names, run)
+    parse_faults(settings.faults, site_names(settings.sites), run)
     make_writable(out, f"out={out}")
     check_device(settings.device)
     with only_one(out):
-        new = saved is None
-        if new:
+        if not resumes:  # before cases are written: a run that is killed meanwhile can be resumed
             _refuse_a_run(out)  # again: another process may have been quicker
-        if saved is None:  # before cases are written: a run that is killed meanwhile can be resumed
             saved = {"run_id": uuid4().hex, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
             write_json(SimulationFolder(out).description, saved | {"simulation": {**values, "faults": settings.faults}})
         try:
             with Bar("cases") as progress:
-                machine = Machine(settings.device, settings.threads)
-                dealing = Dealing(settings.partition, settings.partition_alpha)
-                sites = make_sites(values["data"], run, settings.sites, machine, out, progress.report, dealing)
-                sites = [replace(site, policy=settings.policies.get(site.name, settings.policy)) for site in sites]
-            note = "" if values["data"]["source"] == "folder" else "synthetic data"
+                sites = make_sites(values["data"], run, settings, out, progress.report)
             if run.privacy.test_seed is not None:
                 print("privacy.test_seed is set: this run is not private", file=sys.stderr, flush=True)
-            agreed = agreed_patients(sites, values["data"].get("patients", 0), run)
-            return _run(run, settings, sites, agreed, out, str(saved["run_id"]), note)
+            return _run(run, settings, sites, values["data"], out, str(saved["run_id"]))
         except (ConfigError, DataError):
-            if new and not SimulationFolder(out).history.exists():  # nothing began: the folder may be used again
+            if (
+                not resumes and not SimulationFolder(out).history.exists()
+            ):  # nothing began: the folder may be used again
                 SimulationFolder(out).description.unlink()
             raise
         except KeyboardInterrupt:
@@ -128,22 +121,12 @@ def agreed_patients(sites: Sequence[SiteConfig], written: int, run: RunConfig) -
 
 
 def _run(
-    run: RunConfig,
-    settings: Settings,
-    sites: list[SiteConfig],
-    agreed: Mapping[str, int],
-    out: Path,
-    run_id: str,
-    note: str,
+    run: RunConfig, settings: Settings, sites: list[SiteConfig], data: Mapping[str, Any], out: Path, run_id: str
 ) -> Outcome:
+    agreed = agreed_patients(sites, data.get("patients", 0), run)
     at_once = settings.at_once or sites_at_once(settings.device, settings.threads)
-    nodes = {node_of(number): site.name for number, site in enumerate(sites)}
-    names = None if settings.engine == "ray" else lambda: nodes
     waves = math.ceil(len(sites) / at_once)
-    federation = Federation(config=run, out=out, run_id=run_id, waves=waves, names=names, agreed=lambda: agreed)
-    finished = threading.Event()
-
-    server = make_server_app(lambda _: federation, finished.set)
+    federation = Federation(config=run, out=out, run_id=run_id, waves=waves, agreed=lambda: agreed)
     site_of: SiteOf = lambda context: sites[int(context.node_config["partition-id"])]  # noqa: E731  # its type is named
     faults = parse_faults(settings.faults, [site.name for site in sites], run)
     mods = [fault_mod(faults, site_of, agreed)] if faults else []
@@ -151,16 +134,15 @@ def _run(
         from gliofed.simulation.ray_engine import deadline_mod, run_on_ray  # Ray is an extra, and slow to import
 
         client = make_client_app(site_of, [deadline_mod(run.round.deadline), *mods])
-        hung = run_on_ray(server, client, len(sites), _share(settings, at_once), finished)
+        hung = run_on_ray(make_server_app(lambda _: federation), client, len(sites), _share(settings, at_once))
     else:
-        hung = run_here(server, make_client_app(site_of, mods), len(sites), at_once, run.round.deadline)
+        hung = run_here(federation, sites, at_once, mods)
     events = History(SimulationFolder(out).history).events()
     metric = TASKS[run.task].headline
-    Console().print(results_table(events, metric))
-    for sentence in [*reasons_of_run(events), *bounds_of_run(events)]:
-        print(plain(sentence))
+    print_results(events, metric)
     status = str(events[-1]["status"])
-    print(f"{status}: {_words(status, events[-1], out)}")
+    print(f"{status}: {_result_sentence(status, events[-1], out)}")
+    note = "" if data["source"] == "folder" else "synthetic data"
     return Outcome(status, hung, out, metric, note)
 
 
@@ -182,17 +164,6 @@ def draw_together(outcomes: Sequence[Outcome]) -> Path | None:
     folder = outcomes[0].out.parent
     draw_runs(runs, folder, metrics.pop(), outcomes[0].note)
     return folder
-
-
-def _folder(values: Mapping[str, Any], name: str | None, now: datetime) -> Path:
-    """Return the run's folder: that of the run to resume, or a new one."""
-    if values["resume"] is not None:
-        return absolute(str(values["resume"]))
-    out = absolute(str(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}"))
-    if name is not None:
-        out = out / name
-    _refuse_a_run(out)
-    return out
 
 
 def _refuse_a_run(out: Path) -> None:
@@ -249,7 +220,7 @@ def _share(settings: Settings, at_once: int) -> dict[str, float]:
     return {"num_cpus": max(settings.threads, cores() // at_once), "num_gpus": 0.0}
 
 
-def _words(status: str, end: Mapping[str, Any], out: Path) -> str:
+def _result_sentence(status: str, end: Mapping[str, Any], out: Path) -> str:
     if status == "incomplete" and "reason" in end:
         return f"{end['reason']}, in {out}/model"
     if status == "failed":

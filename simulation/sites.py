@@ -3,7 +3,8 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import fields
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,11 @@ from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import TASKS, reading_of
 from gliofed.shared.wording import quantity
 from gliofed.simulation.mock import MockConfig, write_mock
-from gliofed.simulation.partition import AT_RANDOM, UNKNOWN, Dealing, classes, deal
+from gliofed.simulation.partition import UNKNOWN, classes, deal, site_names
 from gliofed.simulation.phantom import PhantomConfig, write_phantoms
-from gliofed.simulation.profiles import Profile, profile
+from gliofed.simulation.profiles import Profile, Report, profile
+from gliofed.simulation.settings import Settings
 from gliofed.simulation.sites_picture import draw_sites
-
-Report = Callable[[int, int], None]
-"""Called with the cases written so far and all there will be."""
 
 SOURCES: dict[str, tuple[type[Any], Callable[..., None], set[str], set[str]]] = {
     "mock": (MockConfig, write_mock, {"t1"}, set()),
@@ -37,46 +36,28 @@ SOURCES: dict[str, tuple[type[Any], Callable[..., None], set[str], set[str]]] = 
 """Data that a simulation writes itself: its settings, the function that writes one site, its modalities and labels."""
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What the sites of a simulation share."""
-
-    device: str
-    threads: int
-
-
-def site_names(sites: int) -> list[str]:
-    """Names that sort as the numbers do."""
-    return [f"site-{number:0{len(str(sites))}d}" for number in range(1, sites + 1)]
-
-
 def make_sites(
-    data: Mapping[str, Any],
-    run: RunConfig,
-    sites: int,
-    machine: Machine,
-    out: Path,
-    report: Report,
-    dealing: Dealing = AT_RANDOM,
+    data: Mapping[str, Any], run: RunConfig, settings: Settings, out: Path, report: Report
 ) -> list[SiteConfig]:
-    """Make `sites` hospitals; `data` is the composed data choice, with the run's part and the source's.
+    """Make the hospitals of `settings`; `data` is the composed data choice, with the run's part and the source's.
 
-    A folder is dealt as `dealing` says, and who holds what is drawn in `out`.
+    Where a folder is dealt, who holds what is drawn in `out`. `report` gets the cases written so far and all there
+    will be.
     """
     shared = {field.name for field in fields(DataConfig)} | {"source", "root", "labels"}
     rest = {key: value for key, value in data.items() if key not in shared}
-    names = site_names(sites)
+    names = site_names(settings.sites)
     if data["source"] not in (*SOURCES, "folder"):
         raise ConfigError(f"data.source={data['source']}: unknown; known are {', '.join(SOURCES)}, folder")
     if data["source"] == "folder":
-        roots, labels = [str(absolute(str(data["root"])))] * sites, str(data["labels"])
-        cohorts: list[tuple[str, ...] | None] = [*_deal(Path(roots[0]), labels, run, names, dealing, out, report)]
+        roots, labels = [str(absolute(str(data["root"])))] * len(names), str(data["labels"])
+        cohorts: list[tuple[str, ...] | None] = [*_deal(Path(roots[0]), labels, run, settings, out, report)]
         if TASKS[run.task].label is None:
             region_values(labels, run.data.regions)
     else:
         root = absolute(str(data["root"] or SimulationFolder(out).data))
         labels = _write(str(data["source"]), data["labels"], rest, run, names, root, report)
-        roots, cohorts = [str(root / name) for name in names], [None] * sites
+        roots, cohorts = [str(root / name) for name in names], [None] * len(names)
     made = [
         SiteConfig(
             name=name,
@@ -84,8 +65,9 @@ def make_sites(
             labels=labels,
             patients=cohort,
             work=str((SimulationFolder(out).sites / name).resolve()),
-            device=machine.device,
-            threads=machine.threads,
+            device=settings.device,
+            threads=settings.threads,
+            policy=settings.policies.get(name, settings.policy),
         )
         for name, root, cohort in zip(names, roots, cohorts, strict=True)
     ]
@@ -131,15 +113,9 @@ def _write(
         region_values(written, run.data.regions)
     config = parse(kind, dict(settings) | {"visits": visits, "seed": run.seed}, "data")
     _claim(root, {"source": source, "seed": run.seed, **settings, "visits": visits})
-    done, total = 0, len(names) * config.patients * visits
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        report(done, total)
-
+    done, total = count(1), len(names) * config.patients * visits
     for number, name in enumerate(names):
-        write(config, root / name, number, count)
+        write(config, root / name, number, lambda: report(next(done), total))
     return written
 
 
@@ -156,13 +132,14 @@ def _claim(root: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _deal(
-    root: Path, labels: str, run: RunConfig, names: list[str], dealing: Dealing, out: Path, report: Report
+    root: Path, labels: str, run: RunConfig, settings: Settings, out: Path, report: Report
 ) -> list[tuple[str, ...]]:
     """Deal a folder's patients to the sites, and write and draw who holds what; a resumed run keeps its deal."""
     if labels not in LABELS:
         raise ConfigError(f"data.labels={labels}: unknown scheme; known are {', '.join(LABELS)}")
     kept = SimulationFolder(out).cohorts  # names patients, so it is no part of sites.json
-    what = {"root": str(root), "labels": labels, "run": run.hash, "sites": len(names), **asdict(dealing)}
+    dealing: dict[str, str | float] = {"partition": settings.partition, "alpha": settings.partition_alpha}
+    what = {"root": str(root), "labels": labels, "run": run.hash, "sites": settings.sites, **dealing}
     if kept.exists() and (saved := json.loads(kept.read_text()))["of"] == what:
         return [tuple(cohort) for cohort in saved["cohorts"]]
     inventory = take_inventory(root, labels)
@@ -172,28 +149,28 @@ def _deal(
     if lacking := len(inventory.cases) - len(usable):
         lack = quantity(lacking, "lacks what this run reads, and is", "lack what this run reads, and are")
         print(f"{root}: of {quantity(len(inventory.cases), 'case')} {lack} not dealt", flush=True)
-    visits: dict[str, int] = {}
-    for case in usable:
-        visits[case.patient] = visits.get(case.patient, 0) + 1
+    visits = Counter(case.patient for case in usable)
     needed = run.data.window if reading_of(run) == "series" else 1
-    patients = [patient for patient, count in visits.items() if count >= needed]
-    if not patients:
+    dealt = [case for case in usable if visits[case.patient] >= needed]
+    if not dealt:
         raise DataError(
             "no_series",
             f"data.root={root}: no patient has {needed} visits, and model={run.model.name} reads series of "
             f"data.window={needed}; use model=unet or a smaller data.window",
         )
-    chosen = set(patients)
-    dealt = [case for case in usable if case.patient in chosen]
-    profiles = profile(dealt, dealing.partition, root, SimulationFolder(out).profiles, report)
-    cohorts = deal(dealing, profiles, len(names), run.seed)
-    _show(dict(zip(names, cohorts, strict=True)), profiles, dealing, run, out)
+    profiles = profile(dealt, settings.partition, root, SimulationFolder(out).profiles, report)
+    cohorts = deal(settings.partition, settings.partition_alpha, profiles, settings.sites, run.seed)
+    _show(dict(zip(site_names(settings.sites), cohorts, strict=True)), profiles, dealing, run, out)
     write_json(kept, {"of": what, "cohorts": cohorts})
     return cohorts
 
 
 def _show(
-    cohorts: Mapping[str, Sequence[str]], profiles: Sequence[Profile], dealing: Dealing, run: RunConfig, out: Path
+    cohorts: Mapping[str, Sequence[str]],
+    profiles: Sequence[Profile],
+    dealing: Mapping[str, str | float],
+    run: RunConfig,
+    out: Path,
 ) -> None:
     """Write who holds what as sites.json and sites.png, in numbers only: by grade, tumour size, or use in the run."""
     class_of = classes(profiles)
@@ -204,10 +181,10 @@ def _show(
         used[name] = {"training": len(train), "validation": len(validation)}
         held[name] = dict(sorted(Counter(class_of[patient] for patient in cohort).items()))
     sites = {name: {"patients": len(cohorts[name]), "used": used[name], "classes": held[name]} for name in cohorts}
-    write_json(
-        SimulationFolder(out).shares, {**asdict(dealing), "seed": run.seed, "patients": len(profiles), "sites": sites}
+    write_json(SimulationFolder(out).shares, {**dealing, "seed": run.seed, "patients": len(profiles), "sites": sites})
+    title = (
+        f"partition={dealing['partition']}: {quantity(len(profiles), 'patient')} at {quantity(len(cohorts), 'site')}"
     )
-    title = f"partition={dealing.partition}: {quantity(len(profiles), 'patient')} at {quantity(len(cohorts), 'site')}"
     draw_sites(used if set(class_of.values()) == {UNKNOWN} else held, SimulationFolder(out).shares_picture, title)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from gliofed.simulation.curves import GREY, new_figure, save_figure
+from gliofed.simulation.curves import GREY, frame, new_figure, save_figure
 
 COLOURS = ("#0072B2", "#E69F00", "#56B4E9", "#D55E00")
 """Neighbours in a bar differ in lightness too, so that it reads in grey."""
@@ -12,7 +12,7 @@ ROW = 0.2
 """Inches a site."""
 
 
-def draw_sites(sites: Mapping[str, Mapping[str, int]], path: Path, title: str, note: str = "") -> None:
+def draw_sites(sites: Mapping[str, Mapping[str, int]], path: Path, title: str) -> None:
     """Write a PNG with a bar a site, sorted by name from the top; `sites` has patients by site and kind.
 
     Kinds are stacked in the order of their names, "not known" last and grey; the site's total stands at its bar.
@@ -21,7 +21,7 @@ def draw_sites(sites: Mapping[str, Mapping[str, int]], path: Path, title: str, n
 
     names = sorted(sites)
     kinds = sorted({kind for name in names for kind in sites[name]}, key=lambda kind: (kind == "not known", kind))
-    figure = new_figure(title, note, width=8.0, height=1.4 + ROW * max(len(names), 4))
+    figure = new_figure(title, "", width=8.0, height=1.4 + ROW * max(len(names), 4))
     axes = figure.subplots()
     ends = [0] * len(names)
     for number, kind in enumerate(kinds):
@@ -34,10 +34,7 @@ def draw_sites(sites: Mapping[str, Mapping[str, int]], path: Path, title: str, n
     axes.set_xlim(0, 1.06 * max(ends))
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    axes.set_xlabel("patients")
     axes.tick_params(axis="y", labelsize=8, length=0)
-    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, "patients", "", grid="x")
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     save_figure(figure, path)

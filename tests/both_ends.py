@@ -40,7 +40,7 @@ class Both:
         """Ask, let the site note and answer it, and return the reply as it comes; `other` than noted comes there."""
         weights = b"" if kind == "prepare" else self.weights
         request = Request(run_id="r", round=round, config=self.config, weights=weights)
-        request = replace(self.server.asked(kind, request, [site, "z"])[0], **other)
+        request = replace(self.server.log_requests(kind, request, [site, "z"])[0], **other)
         audit = audit or Audit(self.site, kind, self.keys)
         judge(kind, self.site, Request.from_records(request.to_records()), audit)
         return self.answer(audit, Reply(site="a", patients=3, update=b"update" if kind == "train" else b""))
@@ -55,7 +55,7 @@ class Both:
     def take(self, reply: Reply, kind: str = "train", round: int = 1) -> None:
         """Let the server check and note a reply."""
         assert self.server.is_signed(kind, round, "a", reply)
-        self.server.answered(kind, round, "a", reply)
+        self.server.log_reply(kind, round, "a", reply)
 
     def logs(self) -> tuple[Chain, Chain]:
         """The site's and the server's."""
@@ -76,6 +76,6 @@ def both_ends(
     site = SiteConfig(name="a", root=str(folder), labels="mock", work=str(folder / "work"))
     with hold_audit(folder, server_keys) as server:
         made = Both(server, site, config, site_keys)
-        server.began("start", "r", config.hash)
+        server.log_start("start", "r", config.hash)
         made.take(made.ask("prepare"), "prepare")
         yield made

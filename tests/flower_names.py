@@ -185,6 +185,7 @@ USES = {  # formatted by hand, for it is read as a table
     ],
     "simulation/grid.py": [
         Use("flwr.clientapp.typing:ClientAppCallable", "type of an app", APP),
+        Use("flwr.clientapp.typing:Mod", "type of what goes around an answer", MOD),
         Use("flwr.common.constant:SUPERLINK_NODE_ID", "who sends a request", "1"),
         Use("flwr.common.constant:ErrorCode.CLIENT_APP_RAISED_EXCEPTION", "the reply of an app that failed", "2"),
         Use("flwr.supercore.run:Run.create_empty", "what a Grid has", "(run_id)"),

@@ -10,9 +10,10 @@ from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 
 from gliofed.server.round.answers import Absent
-from gliofed.server.round.asking import Federation, Sites
 from gliofed.server.round.audit import RunAudit
+from gliofed.server.round.progress import RoundProgress
 from gliofed.server.round.pulling import Pulled
+from gliofed.server.round.sites import Federation, Sites
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply
 from gliofed.simulation.grid import LocalGrid
@@ -92,11 +93,11 @@ class PullsInTurn:
     def __init__(self, grid: Wire) -> None:
         self._grid = grid
 
-    def __call__(self, messages: Sequence[str], sent: int = 0) -> Pulled:
+    def __call__(self, messages: Sequence[str], sent: int) -> Pulled:
         return [(message, reply) for message in messages for reply in self._grid.pull_messages([message])]
 
 
-def asking_over(
+def sites_over(
     wire: Wire,
     config: RunConfig,
     audit: RunAudit,
@@ -105,7 +106,7 @@ def asking_over(
     names: Callable[[], dict[int, str]] = lambda: NAMES,
 ) -> Sites:
     federation = Federation(config=config, out=Path(), run_id="r", names=names, lossy=lossy)
-    return Sites(wire, federation, audit, clock=clock)  # type: ignore[arg-type]
+    return Sites(wire, federation, audit, RoundProgress(1), clock=clock)  # type: ignore[arg-type]
 
 
 Ask = Callable[..., dict[str, Reply | Absent]]

@@ -1,6 +1,7 @@
 """What a simulation left behind, and the same rounds as a plain loop, without Flower."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Request
 from gliofed.shared.site_config import SiteConfig
 from gliofed.simulation.settings import parse_settings
-from gliofed.simulation.sites import Machine, make_sites
+from gliofed.simulation.sites import make_sites
 
 
 def model_of(out: Path) -> dict[str, Tensor]:
@@ -29,7 +30,8 @@ def rounds_of(out: Path) -> list[dict[str, Any]]:
 
 def sites_of(values: dict[str, Any], run: RunConfig, folder: Path) -> list[SiteConfig]:
     """Hospitals with the same data as the simulation's, and nothing stored."""
-    return make_sites(values["data"], run, values["sites"], Machine("cpu", 1), folder, lambda *_: None)
+    settings = replace(parse_settings(values)[1], device="cpu", threads=1)
+    return make_sites(values["data"], run, settings, folder, lambda *_: None)
 
 
 def mean_without_flower(values: dict[str, Any], folder: Path, honest: list[str]) -> dict[str, Tensor]:

@@ -68,7 +68,7 @@ class Wire:
         self.done.append(f"{kind}>{node} {name} ttl {message.metadata.ttl:.1f}")
         return [name]
 
-    def pull(self, wanted: Sequence[str], sent: int = 0) -> Pulled:
+    def pull(self, wanted: Sequence[str], sent: int) -> Pulled:
         """One look, which takes a second; after the script there is nothing any more, until the time is over."""
         self.done.append(f"{self.clock.now:.2f} pull {' '.join(wanted)}")
         step = next(self._steps, None)
@@ -101,14 +101,14 @@ class Wire:
         request.metadata.__dict__["_message_id"] = "of no account"
         return Message(Error(ERRORS[letter]) if letter in ERRORS else _CONTENT, reply_to=request)
 
-    def asked(self, kind: str, request: Request, sites: Sequence[str]) -> list[Request]:
+    def log_requests(self, kind: str, request: Request, sites: Sequence[str]) -> list[Request]:
         self.done.append(f"note {kind} {' '.join(sites)}")
         return [request] * len(sites)
 
-    def answered(self, kind: str, round: int, site: str, reply: Reply) -> None:
+    def log_reply(self, kind: str, round: int, site: str, reply: Reply) -> None:
         self.done.append(f"note {kind} {site} answered")
 
-    def absent(self, kind: str, round: int, site: str, status: str, reason: str) -> None:
+    def log_absence(self, kind: str, round: int, site: str, status: str, reason: str) -> None:
         self.done.append(f"note {kind} {site} {status}: {reason}")
 
     def admitted(self, node: int) -> bool:

@@ -15,7 +15,7 @@ from gliofed.client.round.policy import DeclinedError, counts_leave, metrics_lea
 from gliofed.client.round.trained import note_trained, pseudonyms
 from gliofed.client.round.training import TrainResult, train_one_round
 from gliofed.shared.codec import encode, travelling
-from gliofed.shared.data.samples import batches, whole
+from gliofed.shared.data.samples import Batch, batches, whole
 from gliofed.shared.messages import Reply
 from gliofed.shared.seeding import generator, seed_of
 from gliofed.shared.tasks import TASKS
@@ -78,19 +78,19 @@ def _measure(job: Job) -> Reply:
     return Reply(site=job.site.name, patients=len(measured), metrics=task.summarise(measured))
 
 
-def _steps(job: Job, model: nn.Module) -> TrainResult:
-    """The round's steps, without privacy."""
+def open_steps(job: Job, model: nn.Module, change: Callable[[Batch], Batch] = lambda batch: batch) -> TrainResult:
+    """The round's steps, without privacy; `change` spoils the samples of a simulated site that has a fault."""
     config, patients = job.request.config, job.cohort.train
     drawn = batches(patients, config.data, config.train, generator(*job.words, "patches"), job.reading)
     steps = config.train.local_steps(len(patients))
-    return train_one_round(model, drawn, TASKS[config.task], config.train, steps, job.device)
+    return train_one_round(model, map(change, drawn), TASKS[config.task], config.train, steps, job.device)
 
 
 Steps = Callable[[Job, nn.Module], TrainResult]
 Hide = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
-def train_with(job: Job, patients: int, steps: Steps = _steps, hide: Hide = dict) -> Reply:
+def train_with(job: Job, patients: int, steps: Steps = open_steps, hide: Hide = dict) -> Reply:
     """Take the round's steps from the weights that were sent; the reply tells of so many patients."""
     config = job.request.config
     # For layers that draw from PyTorch's own generator, as dropout would; no model here has one. The generator is the

@@ -33,13 +33,7 @@ def stop(folder: Path, name: str | None) -> list[str]:
     return [f"{run.name}: will stop; go on with {run.resume_command}"]
 
 
-def logs(
-    folder: Path,
-    name: str | None,
-    follow: bool,
-    say: Callable[[str], None] = print,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
+def logs(folder: Path, name: str | None, follow: bool, sleep: Callable[[float], None] = time.sleep) -> None:
     """Print a run's server log, to its end and, to `follow`, until the run is over; without a name the link's last
     lines, with a site's name in the place of its key. Raises ConfigError.
     """
@@ -51,7 +45,7 @@ def logs(
         keys = _logged_keys(folder)
         for log in found:
             lines = log.read_text(errors="replace").splitlines()[-LINES:]
-            _print([f"== {log}", *(" ".join(keys.get(word, word) for word in line.split(" ")) for line in lines)], say)
+            _print([f"== {log}", *(" ".join(keys.get(word, word) for word in line.split(" ")) for line in lines)])
         return
     run, place, half = find_run(folder, name), 0, ""
     while True:
@@ -62,9 +56,9 @@ def logs(
                 new = file.read()
             place += len(new)
             *whole, half = (half + new.decode(errors="replace")).split("\n")
-            _print(whole, say)
+            _print(whole)
         if not follow or state not in ("waiting", "running"):
-            _print([half] if half else [], say)
+            _print([half] if half else [])
             return
         sleep(POLL)
 
@@ -87,6 +81,6 @@ def _logged_keys(folder: Path) -> dict[str, str]:
     return keys
 
 
-def _print(lines: Sequence[str], say: Callable[[str], None]) -> None:
+def _print(lines: Sequence[str]) -> None:
     for line in lines:
-        say(plain(re.sub(r"\x1b\[[0-9;]*m", "", line)))  # Flower's colours go; and a line may quote a hospital
+        print(plain(re.sub(r"\x1b\[[0-9;]*m", "", line)))  # Flower's colours go; and a line may quote a hospital

@@ -21,11 +21,6 @@ def write_online(folder: Path, known: Mapping[str, Any]) -> None:
     write_json(FederationFolder(folder).online, {"time": time.time(), **known})
 
 
-def forget_online(folder: Path) -> None:
-    """Tell that `start` ended."""
-    FederationFolder(folder).online.unlink(missing_ok=True)
-
-
 def read_online(folder: Path) -> dict[str, Any] | None:
     """Read what is known; None where `start` does not run: what a killed one left says nothing of now."""
     if not is_held(FederationFolder(folder).link):

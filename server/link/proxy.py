@@ -51,7 +51,7 @@ http {{
     fastcgi_temp_path unused;
     uwsgi_temp_path unused;
     scgi_temp_path unused;
-    limit_req_zone $binary_remote_addr zone=calls:10m rate={rate}r/s;
+    limit_req_zone $binary_remote_addr zone=calls:10m rate=20r/s;
     limit_conn_zone $binary_remote_addr zone=connections:10m;
     limit_conn_zone $binary_remote_addr zone=lists:10m;
     limit_req_log_level warn;  # of refusals; delays are usual where a site fetches a model
@@ -108,7 +108,7 @@ SETTINGS = {
 }
 
 
-def nginx_conf(listen: Sequence[str], link: str, requests_a_second: int = 20) -> str:
+def nginx_conf(listen: Sequence[str], link: str) -> str:
     """The configuration of an nginx; each of `listen`, and `link`, is address:port.
 
     It names every file from where it stands itself: the folder `link` of a federation's folder.
@@ -122,7 +122,6 @@ def nginx_conf(listen: Sequence[str], link: str, requests_a_second: int = 20) ->
         access_log=ACCESS_LOG,
         skipped=KEY.start,
         length=KEY.stop - KEY.start,
-        rate=requests_a_second,
         burst=BURST,
     )
 

@@ -58,8 +58,9 @@ class Runner:
         runs, named = [], set()
         for run in runs_of(self.folder):
             try:
-                named.add(run.submission().flower)
-                messages += self._look(run, going)
+                submission = run.submission()
+                named.add(submission.flower)
+                messages += self._look(run, submission, going)
                 runs.append((run, run.submission().flower, run.state()[0]))
             except (ConfigError, OSError) as error:
                 self.troubles.append(f"run {run.name}: {error}")
@@ -77,9 +78,8 @@ class Runner:
             write_members(run, members)  # a site that has a new key, or number, is asked by it from the next round on
         return messages
 
-    def _look(self, run: Run, going: Mapping[int, str]) -> list[str]:
+    def _look(self, run: Run, submission: Submission, going: Mapping[int, str]) -> list[str]:
         """Note that Flower's run ended; stop one that is not wanted any more."""
-        submission = run.submission()
         if submission.flower is None:
             return []
         if submission.flower in going:

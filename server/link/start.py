@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gliofed.server.link.control import ControlError, SilentError
 from gliofed.server.link.members import Member, sync_members
-from gliofed.server.link.online import forget_online, write_online
+from gliofed.server.link.online import write_online
 from gliofed.server.link.runner import Runner
 from gliofed.server.link.superlink import Link, open_link
 from gliofed.server.provisioning.acts import note_act
@@ -57,7 +57,7 @@ def start(folder: Path) -> None:
             print_with_time(f"{federation.name}: ends")
             for program in reversed(link.programs):
                 program.end()
-            forget_online(folder)
+            FederationFolder(folder).online.unlink(missing_ok=True)
             _note(folder, "ended")
 
 

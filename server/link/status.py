@@ -7,10 +7,10 @@ from pathlib import Path
 
 from gliofed.server.link.online import read_online
 from gliofed.server.link.runs import Run, runs_of
-from gliofed.server.provisioning.admit import SiteRecord, admitted_keys, read_records
+from gliofed.server.provisioning.admit import admitted_keys, read_records
 from gliofed.server.provisioning.certificates import ending_soon
 from gliofed.server.provisioning.federation import open_federation
-from gliofed.server.report.bounds import bounds_met
+from gliofed.server.report.sentences import bounds_met
 from gliofed.server.report.table import patients_behind
 from gliofed.server.round.history import Event
 from gliofed.server.round.progress import RoundState, read_progress
@@ -94,11 +94,13 @@ def status(folder: Path) -> Status:
     sites = []
     for name in names:
         record, line = records.get(name), lines.get(name, {})
+        known = "invited" if record is None else "expelled" if record.expelled else "admitted"
+        membership = "damaged" if name in faults else known
         member = (online or {}).get("sites", {}).get(name)
         sites.append(
             SiteStatus(
                 name=name,
-                membership="damaged" if name in faults else _membership(record),
+                membership=membership,
                 connected=None if online is None else bool(member and member["online"]),
                 seen=member["seen"] if member else None,
                 agreed=record.patients if record else None,
@@ -126,12 +128,6 @@ def _unagreed(site: str, folder: Path) -> str:
     admit = command_line("gliofed-server", "admit", f"{site}.request.json", "--patients", "N", "--folder", folder)
     cure = f"agree on one by telephone, then {admit}"
     return f"{site}: no number of patients is agreed, as it was admitted by an older version; {cure}"
-
-
-def _membership(record: SiteRecord | None) -> str:
-    if record is None:
-        return "invited"
-    return "admitted" if record.expelled is None else "expelled"
 
 
 def _run_status(run: Run, started: bool) -> RunStatus:

@@ -69,10 +69,8 @@ def _now(now: RoundState, run: RunStatus) -> str:
     """Where a round stands, in a line."""
     working = [site for site in now.asked if site not in now.answered]
     parts = [f"round {now.round}, {now.phase} since {_clock(now.since)}"]
-    parts += [f"at work: {_some(working)}"] * bool(working)
-    parts += [f"answered: {_some([f'{site} {did}' for site, did in sorted(now.answered.items())])}"] * bool(
-        now.answered
-    )
+    answered = [f"{site} {did}" for site, did in sorted(now.answered.items())]
+    parts += [f"{what}: {_some(some)}" for what, some in (("at work", working), ("answered", answered)) if some]
     if run.seconds_left is not None:
         parts.append(f"about {_span(run.seconds_left)} left")
     return "; ".join(parts)

@@ -94,13 +94,9 @@ def _environment(files: FederationFolder) -> dict[str, str]:
     """
     others = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
     flower = {"FLWR_HOME": str(files.flower), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    path = f"{_bin()}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    # Where the programs of this Python are; not resolved, for it is a link in a virtual environment.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {**others, **flower, FEDERATION: str(files.root), "PATH": path}
-
-
-def _bin() -> Path:
-    """Where the programs of this Python are; not resolved, for it is a link in a virtual environment."""
-    return Path(sys.executable).parent
 
 
 def _nginx() -> str:

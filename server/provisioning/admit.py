@@ -17,7 +17,7 @@ from gliofed.shared.keys import certificate_sha256, fingerprint, public_line, re
 from gliofed.shared.parse import ConfigError, Strict, is_site_name, parse
 from gliofed.shared.wording import quantity
 
-TOLD = 12
+SHORTEST_FINGERPRINT = 12
 """Characters of a fingerprint that are compared at least: 72 bits, more than anybody can look for another key with."""
 KIND = "SHA256:"
 
@@ -54,16 +54,16 @@ class SiteRecord(Strict):
 def admit(
     path: Path,
     folder: Path,
-    told: str,
+    compared: str,
     replaces: bool = False,
     *,
     patients: int | None = None,
     now: datetime | None = None,
 ) -> list[str]:
-    """Admit the hospital whose request this is, if its key has the fingerprint that the hospital `told`.
+    """Admit the hospital whose request this is, if its key has the fingerprint `compared` by telephone.
 
-    The fingerprint's beginning will do: TOLD characters. `patients` is the agreed ceiling; None: what was agreed with
-    this site before, or else what the request states. Raises ConfigError.
+    The fingerprint's first SHORTEST_FINGERPRINT characters will do. `patients` is the agreed ceiling; None: what was
+    agreed with this site before, or else what the request states. Raises ConfigError.
     """
     request, key = _read_request(path, folder)
     site = request.site
@@ -75,21 +75,21 @@ def admit(
     for other, record in records.items():
         if other != site and mark in (record.fingerprint, *(each.fingerprint for each in record.earlier)):
             raise ConfigError(f"{path}: this key is {other}'s; every hospital makes its own, with its own kit")
-    _compare(path, mark, told)
+    _compare(path, mark, compared)
     old = records.get(site)
     if old and old.fingerprint == mark and old.expelled is None:
         agreed = _agreed(path, patients, old.patients, request.patients)
         record = replace(old, patients=agreed)
-        said = [f"{site}: admitted before, on {old.admitted}, now with at most {quantity(agreed, 'patient')}"]
+        messages = [f"{site}: admitted before, on {old.admitted}, now with at most {quantity(agreed, 'patient')}"]
     else:
         _refuse_key(path, old, mark, replaces)
         _refuse_kit(path, folder, request)
         earlier = (*old.earlier, _ended(old, time)) if old else ()
         agreed = _agreed(path, patients, old.patients if old else None, request.patients)
         record = SiteRecord(fingerprint=mark, admitted=time, earlier=earlier, patients=agreed)
-        said = [f"{site}: admitted, with the key {mark} and at most {quantity(agreed, 'patient')}"]
+        messages = [f"{site}: admitted, with the key {mark} and at most {quantity(agreed, 'patient')}"]
         if patients is None and request.patients not in (None, agreed):
-            said.append(f"{site}: its request states {request.patients}; --patients {request.patients} takes that")
+            messages.append(f"{site}: its request states {request.patients}; --patients {request.patients} takes that")
     if record != old:
         about = {"fingerprint": mark, "patients": record.patients, "replaces": bool(old and old.fingerprint != mark)}
         note_act(folder, "admitted", site=site, **about)
@@ -97,11 +97,13 @@ def admit(
     # Last, and each time: after a crash between the two files, admitting again mends it.
     write_bytes(FederationFolder(folder).key(site), f"{public_line(key)} {site}\n".encode())
     if fault:
-        said.append(f"{site}: its record was missing; which keys it had before is not known any more")
-    return said + [f"{fault}; whether the new key was ever {other}'s is not known" for other, fault in faults.items()]
+        messages.append(f"{site}: its record was missing; which keys it had before is not known any more")
+    return messages + [
+        f"{fault}; whether the new key was ever {other}'s is not known" for other, fault in faults.items()
+    ]
 
 
-def expel(site: str, folder: Path, now: datetime | None = None) -> list[str]:
+def expel(site: str, folder: Path) -> list[str]:
     """Shut a hospital out; its record stays. Raises ConfigError."""
     open_federation(folder)
     records, faults = read_records(folder)
@@ -112,24 +114,22 @@ def expel(site: str, folder: Path, now: datetime | None = None) -> list[str]:
         raise ConfigError(f"{site}: was never admitted in {folder.resolve()}")
     if record.expelled is not None:
         return [f"{site}: expelled before, on {record.expelled}"]
-    time = (now or datetime.now(UTC)).isoformat(timespec="seconds")
+    time = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(FederationFolder(folder).record(site), asdict(replace(record, expelled=time)))
-    said = [f"{site}: expelled; to let it in again, it joins anew and is admitted with --replace"]
+    messages = [f"{site}: expelled; to let it in again, it joins anew and is admitted with --replace"]
     try:  # last, for no hospital must stay in for want of a line
         note_act(folder, "expelled", site=site, fingerprint=record.fingerprint)
     except (ConfigError, OSError) as error:
-        said.append(f"{site}: expelled, and that is not in the federation's audit log: {_sentence(error)}")
-    return said
+        messages.append(f"{site}: expelled, and that is not in the federation's audit log: {_sentence(error)}")
+    return messages
 
 
 def read_records(folder: Path) -> tuple[dict[str, SiteRecord], dict[str, str]]:
     """Read site.json of every site that was ever admitted; return also what is wrong with the others', by site."""
     records: dict[str, SiteRecord] = {}
     faults: dict[str, str] = {}
-    places = (
-        sites.iterdir() if (sites := FederationFolder(folder).sites).exists() else ()
-    )  # a glob hides that it may not look
-    for place in sorted(places):
+    sites = FederationFolder(folder).sites
+    for place in sorted(sites.iterdir()) if sites.exists() else ():  # a glob hides that it may not look
         if is_site_name(site := place.name) and place.is_dir():
             path = FederationFolder(folder).record(site)
             try:
@@ -187,12 +187,12 @@ def _agreed(path: Path, given: int | None, *known: int | None) -> int:
     return agreed
 
 
-def _compare(path: Path, mark: str, told: str) -> None:
+def _compare(path: Path, mark: str, given: str) -> None:
     """Before the key is let in, for whoever can change e-mails can change the request as well."""
-    said = "".join(told.split()).removeprefix(KIND)
-    if len(said) < TOLD:
-        raise ConfigError(f"the fingerprint: give {TOLD} characters or more of what follows {KIND}")
-    if not mark.removeprefix(KIND).startswith(said):
+    beginning = "".join(given.split()).removeprefix(KIND)
+    if len(beginning) < SHORTEST_FINGERPRINT:
+        raise ConfigError(f"the fingerprint: give {SHORTEST_FINGERPRINT} characters or more of what follows {KIND}")
+    if not mark.removeprefix(KIND).startswith(beginning):
         cure = "do not admit it, but ask the hospital for its request on another way"
         raise ConfigError(f"{path}: its key has not the fingerprint that the hospital told; {cure}")
 

@@ -85,10 +85,9 @@ def write_certificate(path: Path, authority: Authority, names: Iterable[str], da
     if last <= now:
         raise ConfigError(f"ca/ca.crt ended on {last:%Y-%m-%d}; make a new federation in another folder")
     key = new_key()
-    subject = _name(
-        str(authority.certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)[0].value), "server"
-    )
     issuer = authority.certificate
+    [federation] = issuer.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    subject = _name(str(federation.value), "server")
     signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     certificate = (
         _begin(subject, issuer.subject, key, now, min(now + timedelta(days=days), last))

@@ -95,9 +95,8 @@ def _server_certificates(
         why = reason or stale(path, authority, hosts, now)
         if why:
             write_certificate(path, authority, hosts, federation.days, now)
-        messages.append(
-            f"server/{name}.crt: made for {', '.join(hosts)} ({why})" if why else f"server/{name}.crt: kept"
-        )
+        done = f"made for {', '.join(hosts)} ({why})" if why else "kept"
+        messages.append(f"server/{name}.crt: {done}")
     return messages
 
 

@@ -1,14 +1,25 @@
-"""The table at the end of a run: rounds down, sites across."""
+"""What is printed of a run: a table with rounds down and sites across, and sentences below it."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
+
+from gliofed.server.report.sentences import bounds_of_run, reasons_of_run
+from gliofed.shared.terminal import plain
 
 WIDEST = 8
 """Sites that have a column; with more, the spread over the sites is shown instead."""
 FEW = 5
 """A metric of fewer patients is shown with their number."""
+
+
+def print_results(events: Sequence[dict[str, Any]], metric: str) -> None:
+    """Print the table, why sites did not count, and the bounds that they met."""
+    Console().print(results_table(events, metric))
+    for sentence in [*reasons_of_run(events), *bounds_of_run(events)]:
+        print(plain(sentence))
 
 
 def results_table(events: Sequence[dict[str, Any]], metric: str) -> Table:

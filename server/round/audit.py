@@ -1,19 +1,17 @@
-"""What the server notes of a run, in a chain of its own: what was asked, what came back, and what was made of it."""
+"""The server's audit log of a run, a chain of its own: requests, replies, and what was made of them."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from torch import Tensor
 
 from gliofed.server.round.run_keys import RunKeys
 from gliofed.shared.audit import audit_file
 from gliofed.shared.chain import Chain, hold_chain
-from gliofed.shared.codec import weights_to_bytes
 from gliofed.shared.keys import public_line
 from gliofed.shared.locks import BusyError
 from gliofed.shared.messages import Reply, Request
@@ -32,13 +30,13 @@ class RunAudit:
         self._signers: dict[str, ec.EllipticCurvePublicKey] = {}
         """Whose key each site's last reply was signed with."""
 
-    def began(self, event: str, run_id: str, config_hash: str) -> None:
-        """Note a start or a resume."""
+    def log_start(self, event: str, run_id: str, config_hash: str) -> None:
+        """Log a start or a resume."""
         self._run_id = run_id
         self._log.append({"event": event, "run_id": run_id, "config_hash": config_hash})
 
-    def asked(self, kind: str, request: Request, sites: Sequence[str]) -> list[Request]:
-        """Note who is about to be asked, from which weights; return each one's request, with the log's head, signed."""
+    def log_requests(self, kind: str, request: Request, sites: Sequence[str]) -> list[Request]:
+        """Log who is about to be asked, from which weights; return each one's request, with the log's head, signed."""
         about = {"kind": kind, "round": request.round, "config_hash": request.config.hash}
         about["weights"] = request.weights_sha256
         head = self._log.append(*({"event": "request", **about, "site": site} for site in sites))
@@ -65,8 +63,8 @@ class RunAudit:
         self._signers[site] = key
         return True
 
-    def answered(self, kind: str, round: int, site: str, reply: Reply) -> None:
-        """Note a reply, with the site's head and signature that came with it, and before the first one its key."""
+    def log_reply(self, kind: str, round: int, site: str, reply: Reply) -> None:
+        """Log a reply, with the site's head and signature that came with it, and before the first one its key."""
         line = self._line(kind, round, site, reply)
         if not reply.signature or self._keys is None:
             self._log.append(line)
@@ -77,25 +75,25 @@ class RunAudit:
 
     def _line(self, kind: str, round: int, site: str, reply: Reply) -> dict[str, Any]:
         about = {"event": "reply", "kind": kind, "round": round, "site": site, "head": reply.head or None}
-        told = {"status": reply.status, "code": reply.code, "patients": reply.patients}
+        claims = {"status": reply.status, "code": reply.code, "patients": reply.patients}
         update = {"bytes": len(reply.update), "sha256": reply.update_sha256}
-        return {**about, **told, **update, **({"records": reply.records} if reply.records else {})}
+        return {**about, **claims, **update, **({"records": reply.records} if reply.records else {})}
 
-    def absent(self, kind: str, round: int, site: str, status: str, reason: str) -> None:
-        """Note that there is no reply, or none that can be read, and why."""
+    def log_absence(self, kind: str, round: int, site: str, status: str, reason: str) -> None:
+        """Log that there is no reply, or none that can be read, and why."""
         about = {"event": "absent", "kind": kind, "round": round, "site": site}
         self._log.append({**about, "status": status, "reason": reason})
 
-    def folded(self, round: int, sites: Sequence[str], weights: Mapping[str, Tensor]) -> None:
-        """Note the sites whose updates counted and the weights that came of them, before they are saved.
+    def log_fold(self, round: int, sites: Sequence[str], weights: bytes) -> None:
+        """Log the sites whose updates counted and the weights that came of them, before they are saved.
 
-        A server that dies in between folds the same updates again, and notes that again.
+        A server that dies in between folds the same updates again, and logs that again.
         """
-        sha256 = hashlib.sha256(weights_to_bytes(weights)).hexdigest()
+        sha256 = hashlib.sha256(weights).hexdigest()
         self._log.append({"event": "fold", "round": round, "sites": list(sites), "weights": sha256})
 
-    def ended(self, status: str) -> None:
-        """Note the end."""
+    def log_end(self, status: str) -> None:
+        """Log the end."""
         self._log.append({"event": "end", "status": status})
 
 

@@ -14,8 +14,8 @@ from gliofed.shared.terminal import path_word
 HINT = "a run's folder"
 
 
-def audit_command(words: list[str]) -> int:
-    """Do what the words after `audit` ask for.
+def audit_command(arguments: list[str]) -> int:
+    """Do what the arguments after `audit` ask for.
 
     Returns 0 where every line holds, 1 where one does not, and 2 where there is no log.
     """
@@ -30,7 +30,7 @@ def audit_command(words: list[str]) -> int:
     copy.add_argument("--site", metavar="NAME", required=True)
     for command in (verify, copy):
         command.add_argument("run", type=path_word, metavar="RUN")
-    given = parser.parse_args(words)
+    given = parser.parse_args(arguments)
     return audit_status("gliofed-server", lambda: _verify(given) if given.command == "verify" else _copy(given))
 
 

@@ -8,9 +8,10 @@ from gliofed.server.round.history import Event, History
 from gliofed.shared.accounting import noise_for, rdp_epsilon
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import CODES
+from gliofed.shared.parse import ConfigError
 
 
-class BudgetError(Exception):
+class BudgetError(ConfigError):
     """The run's epsilon does not hold another sum, or none at all."""
 
 
@@ -30,8 +31,8 @@ def noise_of_a_sum(config: RunConfig) -> tuple[float, float]:
 def charge_sum(history: History, config: RunConfig, round: int) -> tuple[float, float]:
     """Charge the sum of a round in the history; return its noise multiplier and epsilon with it, or raise BudgetError.
 
-    A charge stays, whatever becomes of its round: of one that is folded
-    again, after a crash or from an older checkpoint, somebody may have seen the first result.
+    A charge stays, whatever becomes of its round: of one that is folded again, after a crash or from an older
+    checkpoint, somebody may have seen the first result.
     """
     privacy = config.privacy
     sigma, delta = noise_of_a_sum(config)

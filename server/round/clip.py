@@ -114,7 +114,8 @@ def bounded(
         total = sum(parameters.values())
         usual = {reply.site: usual_size(config, total, round, reply.weight) for reply in counted}
         sizes = {r.site: measures[r.site].norm / math.sqrt(max(r.steps, 1)) / usual[r.site] for r in counted}
-        reference, buffers = reference_size(list(sizes.values())), _usual_buffers(measures)
+        reference, norms = reference_size(list(sizes.values())), [each.buffers for each in measures.values()]
+        buffers = {name: median_low([site[name] for site in norms]) for name in norms[0]}
         for reply in counted:
             site, size, own = reply.site, sizes[reply.site] / reference, measures[reply.site]
             lines[site]["size"] = float(f"{size:.4g}")
@@ -144,12 +145,6 @@ def _farthest(config: RunConfig, usual: float, parameters: int, steps: int) -> f
     if not config.private:
         return config.train.lr * steps
     return TAIL * usual * math.sqrt(steps / parameters)
-
-
-def _usual_buffers(measures: Mapping[str, Measures]) -> dict[str, float]:
-    """The lower median of the sites' norms, of each buffer."""
-    sites = list(measures.values())
-    return {name: median_low([site.buffers[name] for site in sites]) for name in sites[0].buffers}
 
 
 def _noise(config: RunConfig, rate: float, steps: int) -> float:

@@ -1,12 +1,11 @@
 """After a round: the sites measure the new model, each on its own validation patients."""
 
 from collections import Counter
-from dataclasses import dataclass
 
 from gliofed.server.round.answers import Absent, refusal
-from gliofed.server.round.asking import Sites
 from gliofed.server.round.history import Event, add_reason, as_json
 from gliofed.server.round.progress import RoundProgress
+from gliofed.server.round.sites import Sites
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.tasks import TASKS
@@ -16,20 +15,14 @@ KEPT_BACK = ("withheld", "few_validation")
 """Codes of sites whose policy keeps metrics to itself: their evaluation did not fail."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What came of it."""
-
-    pooled: dict[str, float | None] | None
-    """Metrics over the patients of all sites that counted; None: there are none."""
-    failed: str | None
-    """Why no site that counted measured the model, though one was to."""
-
-
 def evaluate(
     sites: Sites, config: RunConfig, request: Request, lines: dict[str, Event], progress: RoundProgress
-) -> Evaluation:
-    """Ask the sites that have a line in this round; note metrics, or why there are none, in their lines."""
+) -> tuple[dict[str, float | None] | None, str | None]:
+    """Ask the sites that have a line in this round; note metrics, or why there are none, in their lines.
+
+    Returns the metrics over the patients of all sites that counted, None where there are none; and why no such site
+    measured the model, though one was to.
+    """
     scores: dict[str, Reply] = {}
     failures: list[str] = []
     counted = [site for site, line in lines.items() if line["status"] == "counted"]
@@ -65,7 +58,7 @@ def evaluate(
     if failures and not any(patients for _, patients in claims):
         [(common, number)] = Counter(failures).most_common(1)
         failed = f"no site evaluated the model; at {number} of {quantity(len(counted), 'site')} evaluation {common}"
-    return Evaluation(as_json(TASKS[config.task].pool(claims, config.data)), failed)
+    return as_json(TASKS[config.task].pool(claims, config.data)), failed
 
 
 def _false_claim(answer: Reply, agreed: int | None, config: RunConfig) -> str | None:

@@ -62,7 +62,7 @@ def median(shares: Sequence[Share], model: Mapping[str, Tensor], _: FoldConfig) 
     Source: Yin et al. 2018, arXiv:1803.01498, definition 1.
     """
     low, high = (len(shares) - 1) // 2, len(shares) // 2
-    return _by_slices(shares, model, lambda values: _sorted(values)[[low, high]].mean(0))
+    return _by_slices(shares, model, lambda values: values.sort(dim=0).values[[low, high]].mean(0))
 
 
 def trimmed_mean(shares: Sequence[Share], model: Mapping[str, Tensor], config: FoldConfig) -> dict[str, Tensor]:
@@ -71,7 +71,7 @@ def trimmed_mean(shares: Sequence[Share], model: Mapping[str, Tensor], config: F
     As many are left out at each end as sites may be hostile. Source: Yin et al. 2018, arXiv:1803.01498, definition 2.
     """
     cut = _hostile(shares, config)
-    return _by_slices(shares, model, lambda values: _sorted(values)[cut : len(shares) - cut].mean(0))
+    return _by_slices(shares, model, lambda values: values.sort(dim=0).values[cut : len(shares) - cut].mean(0))
 
 
 def krum(shares: Sequence[Share], model: Mapping[str, Tensor], config: FoldConfig) -> dict[str, Tensor]:
@@ -173,10 +173,6 @@ def _slices(shares: Sequence[Share], model: Mapping[str, Tensor]) -> Iterator[tu
             stop = min(start + length, mine.numel())
             parts = [share.update.part(name, start, stop).double() for share in shares]
             yield name, start, torch.stack(parts)
-
-
-def _sorted(values: Tensor) -> Tensor:
-    return values.sort(dim=0).values
 
 
 def _hostile(shares: Sequence[Share], config: FoldConfig) -> int:

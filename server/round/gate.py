@@ -25,16 +25,6 @@ class Measures:
     """L2 norm of each other tensor."""
 
 
-@dataclass(frozen=True)
-class Verdicts:
-    """The gate's word on one round."""
-
-    refused: dict[str, str]
-    """Site to reason."""
-    measures: dict[str, Measures]
-    """By site; of those that count."""
-
-
 REASON = 200
 """Longest reason, in characters: parts of it come from the site."""
 
@@ -45,10 +35,11 @@ class _RefusedError(Exception):
 
 def judge(
     replies: Iterable[Spooled], model: Mapping[str, Tensor], parameters: Collection[str], config: RunConfig
-) -> Verdicts:
+) -> tuple[dict[str, str], dict[str, Measures]]:
     """Judge each update alone; `model` gives names and shapes, `parameters` names those that are trained.
 
-    How large an update may be is for `gliofed.server.round.clip`.
+    Returns, by site, why an update is refused, and the measures of the others: how large one may be is for
+    `gliofed.server.round.clip`.
     """
     refused: dict[str, str] = {}
     measures: dict[str, Measures] = {}
@@ -60,7 +51,7 @@ def judge(
             refused[reply.site] = str(error)[:REASON]
         except Exception as error:  # bytes from another house: whatever they do to a reader, the others go on
             refused[reply.site] = f"cannot be read: {type(error).__name__}"
-    return Verdicts(refused, {site: found for site, found in measures.items() if site not in refused})
+    return refused, {site: found for site, found in measures.items() if site not in refused}
 
 
 def _measure(reply: Spooled, model: Mapping[str, Tensor], parameters: Collection[str]) -> Measures:

@@ -5,38 +5,37 @@ arrive. It is silent where a node could not take a request whole, or could not a
 and the server would wait until the deadline. A node takes its messages one after the other, in the order in which they
 were sent. So a site that is silent for `retry` seconds is asked to prepare, which is cheap; if that is answered first,
 what was sent before is lost. Asking again is harmless: a site answers the same request with the bytes that it stored.
-`gliofed.server.round.question` has the states in between.
 """
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, Protocol
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from gliofed.server.round.answers import EXPELLED, NO_REPLY, UNSIGNED, Absent, flower_error
+from gliofed.server.round.answers import AWAY, EXPELLED, LOST, NO_REPLY, UNSIGNED, Absent, flower_error
 from gliofed.server.round.audit import RunAudit
-from gliofed.server.round.pulling import UNREADABLE, SeparatePulls, TogetherPulls
-from gliofed.server.round.question import Event, Question, State
+from gliofed.server.round.pulling import UNREADABLE, Pulled, SeparatePulls, pull_together
 from gliofed.shared.messages import LATE, MessageError, Reply, Request
 
 Kind = Literal["query", "train", "evaluate"]
-WORD: dict[str, str] = {"query": "prepare", "train": "train", "evaluate": "evaluate"}
+AUDIT_KINDS: dict[str, str] = {"query": "prepare", "train": "train", "evaluate": "evaluate"}
 """Kinds of message as the audit logs call them: Flower's query is what a site knows as prepare."""
 POLL, LONGEST_POLL = 0.1, 2.0
 """Seconds between two looks for answers, and a fiftieth of the wait in between. A grid in this process waits by itself
 and is not slowed by it."""
+MOST_SENDS = 3
+"""How often a site gets one request, where answers may be lost."""
 
 
 class Clock(Protocol):
     """The module `time`, or what stands for it; in seconds."""
 
-    @property
-    def monotonic(self) -> Callable[[], float]: ...  # noqa: D102
-    @property
-    def sleep(self) -> Callable[[float], None]: ...  # noqa: D102
+    def monotonic(self) -> float: ...  # noqa: D102
+    def sleep(self, seconds: float, /) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,40 @@ class Unanswered:
 
 
 Answer = Reply | Absent | Unanswered
+
+
+@dataclass
+class Question:
+    """A request to one node that has no answer yet."""
+
+    node: int
+    open: set[str] = field(default_factory=set)
+    """Messages with it that may still be answered."""
+    newest: str = ""
+    sends: int = 0
+    since: float = 0.0
+    """When anything was sent last, or a probe was answered."""
+    probe: str = ""
+    """The message by which the site is asked whether it is free; empty: none is out."""
+    is_free: bool = False
+    """The site answered a probe alone: send again, though what was sent before may still be answered."""
+    loss: Absent = NO_REPLY
+    """What became of the last message that was lost."""
+
+    @property
+    def awaited(self) -> list[str]:
+        """The messages whose answers are of use."""
+        return [*sorted(self.open), *([self.probe] if self.probe else [])]
+
+    def sent(self, message: str, now: float) -> None:
+        """Wait for the answer to a message that has left."""
+        self.open.add(message)
+        self.newest, self.since, self.sends, self.is_free = message, now, self.sends + 1, False
+
+    def needs_probe(self, now: float, retry: float) -> bool:
+        """Whether nothing came for `retry` seconds, and the request may be sent again."""
+        waits = self.open and not self.probe and not self.is_free
+        return bool(waits) and self.sends < MOST_SENDS and now - self.since > retry
 
 
 @dataclass
@@ -68,7 +101,9 @@ class Mail:
 
     def __post_init__(self) -> None:
         """Choose how answers are pulled."""
-        self._pull = TogetherPulls(self.grid) if self.retry is None else SeparatePulls(self.grid)
+        self._pull: Callable[[Sequence[str], int], Pulled] = (
+            partial(pull_together, self.grid) if self.retry is None else SeparatePulls(self.grid)
+        )
 
     def ask(self, kind: Kind, request: Request, nodes: Sequence[int]) -> Iterator[tuple[int, Answer]]:
         """Ask nodes and yield each answer as it arrives."""
@@ -84,40 +119,39 @@ class Mail:
             for message, reply in replies:
                 yield from self._take(kind, request, questions, message, reply)
             for node in [node for node in questions if not self.admitted(node)]:
-                questions.pop(node).move(Event.ANSWER)
+                del questions[node]
                 yield node, EXPELLED
             if over:
                 break
             if self.retry is not None:
-                again = [node for node, question in questions.items() if question.can(Event.SENT)]
+                again = [node for node, question in questions.items() if question.is_free or not question.open]
                 here = self.present() if again else ()
                 yield from self._send(kind, request, questions, [node for node in again if node in here], end)
                 self._probe(request, questions.values(), self.retry)
             if questions and not replies:
                 self.clock.sleep(min(LONGEST_POLL, max(POLL, (self.clock.monotonic() - began) / 50)))
         for node, question in questions.items():
-            question.move(Event.DEADLINE)
-            yield node, question.lost if question.lost and question.state is State.LOST else Unanswered(question.newest)
+            yield node, Unanswered(question.newest) if question.open else question.loss
 
-    def late(self, messages: Mapping[str, int], round_of: Callable[[int], int]) -> Iterator[tuple[int, bool]]:
-        """Look for answers that are too late to count, by message and node; yield each node and whether it answered.
+    def late(self, messages: Mapping[str, tuple[int, int]]) -> Iterator[tuple[int, bool]]:
+        """Look for answers that are too late to count, to messages of a node and a round each.
 
-        An error of ours is no answer: the engine has given the site up.
+        Yields each node and whether it answered; an error of ours is no answer: the engine has given the site up.
         """
-        for message, reply in self._pull(list(messages)) if messages else ():
-            node = messages[message]
+        for message, reply in self._pull(list(messages), 0) if messages else ():
+            node, round = messages[message]
             answered = not _given_up(reply)
-            if answered:  # noted like any other, since the site's log has its receipt
-                word, round = _word(reply), round_of(node)
-                self.note(word, round, node, self._read(word, round, node, reply))
+            if answered:  # in the log like any other, since the site's log has its receipt
+                kind = AUDIT_KINDS.get(reply.metadata.message_type) if isinstance(reply, Message) else None
+                self._log_read(kind or "unknown", round, node, reply)
             yield node, answered
 
-    def note(self, word: str, round: int, node: int, answer: Reply | Absent) -> None:
+    def log_answer(self, kind: str, round: int, node: int, answer: Reply | Absent) -> None:
         """Write an answer into the audit log, before anything is made of it."""
         if isinstance(answer, Reply):
-            self.audit.answered(word, round, self.name_of(node), answer)
+            self.audit.log_reply(kind, round, self.name_of(node), answer)
         else:
-            self.audit.absent(word, round, self.name_of(node), answer.status, answer.reason)
+            self.audit.log_absence(kind, round, self.name_of(node), answer.status, answer.reason)
 
     def _send(
         self, kind: Kind, request: Request, questions: dict[int, Question], nodes: Sequence[int], end: float
@@ -127,7 +161,7 @@ class Mail:
             if message:
                 questions[node].sent(message, self.clock.monotonic())
             else:
-                questions.pop(node).move(Event.ANSWER)
+                del questions[node]
                 yield node, Absent("failed", "the request could not be sent")
 
     def _push(self, kind: Kind, request: Request, nodes: Sequence[int], until: float) -> Iterator[tuple[int, str]]:
@@ -136,7 +170,7 @@ class Mail:
         It is not delivered after `until`: who comes back later must not train a round that is closed.
         """
         names = [self.name_of(node) for node in nodes]
-        requests = self.audit.asked(WORD[kind], request, names) if nodes else []
+        requests = self.audit.log_requests(AUDIT_KINDS[kind], request, names) if nodes else []
         for node, addressed in zip(nodes, requests, strict=True):
             ttl = until - self.clock.monotonic()
             message = Message(addressed.to_records(), node, kind, group_id=str(request.round), ttl=ttl)
@@ -151,19 +185,30 @@ class Mail:
         if question is None:  # the second answer to one request
             return
         node, error = question.node, reply.error.code if isinstance(reply, Message) and reply.has_error() else None
-        if probe := message == question.probe:
-            word = WORD["query"]
-            self.note(word, request.round, node, self._read(word, request.round, node, reply))
-        event = question.came(message, error, self.retry is not None, self.clock.monotonic())
-        if event in (Event.LOSS, Event.FREE, Event.SPENT):
-            question.lost = NO_REPLY if probe or error is None else flower_error(error)
-            self.note(WORD[kind], request.round, node, question.lost)
-        elif event is Event.ANSWER:
-            del questions[node]
-            given_up = _given_up(reply)
-            yield node, Unanswered(None) if given_up else self._read(WORD[kind], request.round, node, reply)
+        logged, now = AUDIT_KINDS[kind], self.clock.monotonic()
+        if message == question.probe:
+            self._log_read(AUDIT_KINDS["query"], request.round, node, reply)
+            question.probe, question.since = "", now
+            if error is None:
+                question.is_free, question.loss = question.sends < MOST_SENDS, NO_REPLY
+                self.log_answer(logged, request.round, node, question.loss)
+            return
+        question.open.discard(message)
+        if self.retry is not None and error in LOST:
+            question.sends -= error == AWAY  # a cable that is pulled often is not its fault; the deadline ends it
+            if question.open:
+                return
+            if question.sends < MOST_SENDS:
+                question.loss = flower_error(error)
+                self.log_answer(logged, request.round, node, question.loss)
+                return
+        del questions[node]
+        yield node, Unanswered(None) if _given_up(reply) else self._read(logged, request.round, node, reply)
 
-    def _read(self, word: str, round: int, node: int, reply: Message | Absent) -> Reply | Absent:
+    def _log_read(self, kind: str, round: int, node: int, reply: Message | Absent) -> None:
+        self.log_answer(kind, round, node, self._read(kind, round, node, reply))
+
+    def _read(self, kind: str, round: int, node: int, reply: Message | Absent) -> Reply | Absent:
         if isinstance(reply, Absent):
             return reply
         if reply.has_error():
@@ -172,20 +217,16 @@ class Mail:
             found = Reply.from_records(reply.content)
         except MessageError:
             return UNREADABLE
-        return found if self.audit.is_signed(word, round, self.name_of(node), found) else UNSIGNED
+        return found if self.audit.is_signed(kind, round, self.name_of(node), found) else UNSIGNED
 
     def _probe(self, request: Request, questions: Collection[Question], retry: float) -> None:
         """Ask the silent ones to prepare; a probe that a busy site does not fetch in time is never delivered."""
         for question in questions:
-            if question.is_silent(now := self.clock.monotonic(), retry):
+            if question.needs_probe(now := self.clock.monotonic(), retry):
                 empty = replace(request, weights=b"")
-                ((_, probe),) = self._push("query", empty, [question.node], now + 2 * retry)
-                question.probed(probe, self.clock.monotonic())
+                ((_, question.probe),) = self._push("query", empty, [question.node], now + 2 * retry)
+                question.since = self.clock.monotonic()  # also of one that could not be sent
 
 
 def _given_up(reply: Message | Absent) -> bool:
     return isinstance(reply, Message) and reply.has_error() and reply.error.code == LATE
-
-
-def _word(reply: Message | Absent) -> str:
-    return WORD.get(reply.metadata.message_type, "unknown") if isinstance(reply, Message) else "unknown"

@@ -45,16 +45,9 @@ Pulled = list[tuple[str, Message | Absent]]
 """By the id of the message that was sent."""
 
 
-class TogetherPulls:
-    """All at once, where every end is this program's own: in one process, or on Ray."""
-
-    def __init__(self, grid: Grid) -> None:
-        """Pull from `grid`, which waits a moment by itself."""
-        self._grid = grid
-
-    def __call__(self, messages: Sequence[str], sent: int = 0) -> Pulled:
-        """Return the replies that are there."""
-        return [(reply.metadata.reply_to_message_id, reply) for reply in self._grid.pull_messages(list(messages))]
+def pull_together(grid: Grid, messages: Sequence[str], _: int) -> Pulled:
+    """The replies that are there, where every end is this program's own: in one process, or on Ray."""
+    return [(reply.metadata.reply_to_message_id, reply) for reply in grid.pull_messages(list(messages))]
 
 
 class SeparatePulls:
@@ -74,7 +67,7 @@ class SeparatePulls:
             raise ConfigError(reason)
         _replace_names()
 
-    def __call__(self, messages: Sequence[str], sent: int = 0) -> Pulled:
+    def __call__(self, messages: Sequence[str], sent: int) -> Pulled:
         """Return the replies that are there. Raises what is the SuperLink's fault, and no site's.
 
         No reply is taken that is larger than the largest model that was `sent`, in bytes, by more than SLACK.

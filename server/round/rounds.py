@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 from gliofed.server.report.table import figure, patients_behind
 from gliofed.server.round.answers import Absent, refusal
-from gliofed.server.round.asking import Federation, Sites
 from gliofed.server.round.audit import RunAudit, hold_audit
 from gliofed.server.round.budget import BudgetError, charge_sum, spent_for_good
 from gliofed.server.round.clip import bounded
 from gliofed.server.round.evaluation import evaluate
 from gliofed.server.round.fold import fold
-from gliofed.server.round.gate import REASON, Verdicts, judge
+from gliofed.server.round.gate import REASON, Measures, judge
 from gliofed.server.round.history import Event, History, add_reason, as_json, site_line
 from gliofed.server.round.progress import RoundProgress
+from gliofed.server.round.sites import Federation, Sites
 from gliofed.server.round.spool import Spool, Spooled
 from gliofed.server.round.state import State, load_state, save_state
-from gliofed.server.round.strategies import ServerStep
-from gliofed.shared.codec import travelling, weights_to_bytes
+from gliofed.server.round.strategies import server_step
+from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.files import new_folder, write_bytes, write_json
 from gliofed.shared.left_out import in_words, many
@@ -66,7 +66,7 @@ def federate(grid: Grid, federation: Federation) -> str:
     file = RunFolder(out).progress if federation.lossy else None  # nobody asks for the status of a simulation
     with hold_audit(out, federation.keys) as audit, RoundProgress(config.rounds, file) as progress:
         history.repair()  # held by now: another server of this run may have been writing that line
-        audit.began("resume" if events else "start", run_id, config.hash)
+        audit.log_start("resume" if events else "start", run_id, config.hash)
         history.append({"event": "resume" if events else "start", **start})
         sites = Sites(grid, federation, audit, progress)
         reason: Event = {}
@@ -82,7 +82,7 @@ def federate(grid: Grid, federation: Federation) -> str:
             history.append(error.event)
             status = "incomplete" if isinstance(error, SpentError) else "failed"
             reason = {"reason": str(error)}
-        audit.ended(status)
+        audit.log_end(status)
         history.append({"event": "end", "status": status, **reason})
     return status
 
@@ -110,10 +110,11 @@ class _Run:
         parameters = sorted(name for name, _ in model.named_parameters())
         state = load_state(self.out, self.history) or State(round=0, weights=travelling(model))
         if state.event is not None:  # killed after the model was saved, before its line was written
-            state = self.finish(state)
+            self.finish(state)
         try:
             while state.round < self.config.rounds:
-                state = self.finish(self.round(state, parameters))
+                state = self.round(state, parameters)
+                self.finish(state)
         except SpentError:
             self.export(state)  # it will not be trained any further
             raise
@@ -129,8 +130,8 @@ class _Run:
         replies = spool.replies()
         expelled = {reply.site: "expelled" for reply in replies if not self.sites.admitted(reply.node)}
         inside = [reply for reply in replies if reply.site not in expelled]
-        verdicts = judge(inside, state.weights, parameters, self.config)
-        refused = verdicts.refused | expelled
+        refused, measures = judge(inside, state.weights, parameters, self.config)
+        refused |= expelled
         counted = [reply for reply in replies if reply.site not in refused]
         sites = absent | {reply.site: self.line(reply, refused, len(request.weights)) for reply in replies}
         event: Event = {"event": "round", "round": number, "seconds": 0.0, "sites": dict(sorted(sites.items()))}
@@ -140,27 +141,25 @@ class _Run:
         if len(counted) < self.config.round.quorum:
             few = f"{quantity(len(counted), 'update')} counted, fewer than round.quorum={self.config.round.quorum}"
             if spent := spent_for_good(self.history, self.config, sites):
-                raise self.spent(
-                    event, f"{few}: the privacy budget is spent at {spent} of {quantity(len(sites), 'site')}"
-                )
+                where = f"{spent} of {quantity(len(sites), 'site')}"
+                raise self.spent(event, f"{few}: the privacy budget is spent at {where}")
             reason = "; ".join([few, *_why(event["sites"])])
             raise RoundError(event | {"event": "round_failed", "reason": reason})
         if self.config.privacy.mechanism == "central":
             mean = self.private_mean(counted, state, event)
         else:
-            mean = self.bounded_fold(counted, verdicts, state, event, parameters)
+            mean = self.bounded_fold(counted, measures, state, event, parameters)
         weights, optimizer = self.step(state, mean, parameters)
         event["seconds"] = time.monotonic() - started
         state = State(round=number, weights=weights, optimizer=optimizer, event=event)
-        self.audit.folded(number, [reply.site for reply in counted], weights)
+        self.audit.log_fold(number, [reply.site for reply in counted], state.coded)
         save_state(self.out, state)
         spool.clear()
         return state
 
     def request(self, number: int, state: State) -> Request:
         """Ask for training from, or evaluation of, the state's weights."""
-        weights = weights_to_bytes(state.weights)
-        return Request(run_id=self.run_id, round=number, config=self.config, weights=weights)
+        return Request(run_id=self.run_id, round=number, config=self.config, weights=state.coded)
 
     def collect(self, request: Request, spool: Spool) -> dict[str, Event]:
         """Ask every site that is there and not in the spool yet; spool the updates, return lines of the others."""
@@ -181,13 +180,13 @@ class _Run:
         return lines
 
     def bounded_fold(
-        self, counted: list[Spooled], verdicts: Verdicts, state: State, event: Event, parameters: list[str]
+        self, counted: list[Spooled], measures: dict[str, Measures], state: State, event: Event, parameters: list[str]
     ) -> dict[str, Tensor]:
         """Fold updates that are bounded; note the bounds that were met in the round's `event`."""
         invited = {site for site, line in event["sites"].items() if line["status"] != "not_invited"}
         alone = len(invited.union(self.config.round.expected)) == 1  # whose federated training is local training
         sizes = None if alone else {name: state.weights[name].numel() for name in parameters}
-        shares, lines = bounded(counted, verdicts.measures, self.config, sizes, state.round + 1)
+        shares, lines = bounded(counted, measures, self.config, sizes, state.round + 1)
         for site, line in lines.items():
             event["sites"][site] |= line
         return fold(shares, state.weights, self.config.fold)
@@ -230,27 +229,27 @@ class _Run:
         self, state: State, mean: dict[str, Tensor], parameters: list[str]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Move the parameters by the optimiser, the floating buffers by their mean."""
-        server = ServerStep({n: state.weights[n] for n in parameters}, self.config.strategy, state.optimizer)
-        moved = server.step(mean)
+        trained = {name: state.weights[name] for name in parameters}
+        moved, optimizer = server_step(trained, mean, self.config.strategy, state.optimizer)
         weights = {name: moved[name] if name in moved else old + mean[name] for name, old in state.weights.items()}
         for name in weights:
             if name.endswith("running_var"):  # of BatchNorm: a coded update may take it below zero, which has no root
                 weights[name] = weights[name].clamp(min=0)
-        return weights, server.state()
+        return weights, optimizer
 
     def evaluates(self, number: int) -> bool:
         """Whether the sites evaluate after this round."""
         every = self.config.round.evaluate_every
         return every > 0 and (number % every == 0 or number == self.config.rounds)
 
-    def finish(self, state: State) -> State:
-        """Let the sites evaluate the new model, write the round's line, and forget it."""
+    def finish(self, state: State) -> None:
+        """Let the sites evaluate the new model, and write the round's line."""
         event, started = dict(state.event or {}), time.monotonic()
         event["global"] = None
         if self.evaluates(state.round):
             request = self.request(state.round, state)
-            found = evaluate(self.sites, self.config, request, event["sites"], self.progress)
-            event |= {"global": found.pooled} | ({"evaluation_failed": found.failed} if found.failed else {})
+            event["global"], failed = evaluate(self.sites, self.config, request, event["sites"], self.progress)
+            event |= {"evaluation_failed": failed} if failed else {}
         event["seconds"] = round(event["seconds"] + time.monotonic() - started, 3)
         self.history.append(event)
         asked = [site for site in event["sites"].values() if site["status"] != "not_invited"]
@@ -261,12 +260,11 @@ class _Run:
             f"round {state.round}/{self.config.rounds}: {counted} of {quantity(len(asked), 'site')} counted{shown}, "
             f"{event['seconds']:.1f} s"
         )
-        return replace(state, event=None)
 
     def export(self, state: State) -> None:
         """Write the last round's model for use elsewhere: weights, and what is needed to feed them."""
         with new_folder(RunFolder(self.out).model) as folder:
-            write_bytes(ModelFolder(folder).weights, weights_to_bytes(state.weights))
+            write_bytes(ModelFolder(folder).weights, state.coded)
             facts = {"task": self.config.task, "model": asdict(self.config.model), "data": asdict(self.config.data)}
             write_json(ModelFolder(folder).description, facts | {"run_id": self.run_id, "round": state.round})
 

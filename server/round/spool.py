@@ -1,7 +1,7 @@
 """Replies on disk as they arrive: memory stays flat, and after a crash this is the record of who answered."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 
@@ -54,9 +54,7 @@ class Spool:
     def add(self, site: str, reply: Reply, ceiling: int, node: int) -> None:
         """Store a reply: the update first, then the JSON that makes it count."""
         write_bytes(self.folder / f"{site}.safetensors", reply.update)
-        head = {
-            key: value for key, value in asdict(reply).items() if key in ("patients", "steps", "left_out", "epsilon")
-        }
+        head = {key: getattr(reply, key) for key in ("patients", "steps", "left_out", "epsilon")}
         # NaN is no JSON; repr keeps every bit of a float.
         metrics = {name: repr(value) for name, value in reply.metrics.items()}
         head |= {"ceiling": ceiling, "node": node, "metrics": metrics, "size": len(reply.update)}

@@ -1,6 +1,7 @@
 """What a run that was killed goes on from."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from gliofed.server.round.history import Event, History
 from gliofed.shared.checkpoint import load_checkpoint, save_checkpoint
+from gliofed.shared.codec import weights_to_bytes
 from gliofed.shared.run_folder import RunFolder
 
 
@@ -20,7 +22,12 @@ class State:
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor] = field(default_factory=dict)
     event: Event | None = None
-    """The round's line for the history, until the sites have evaluated and it is written."""
+    """The round's line for the history; None where it is written."""
+
+    @cached_property
+    def coded(self) -> bytes:
+        """The weights as they are sent and exported: made once, for the evaluation and the next round's training."""
+        return weights_to_bytes(self.weights)
 
 
 def save_state(out: Path, state: State) -> None:

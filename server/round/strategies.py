@@ -31,29 +31,25 @@ STRATEGIES: dict[str, Callable[[list[Tensor], StrategyConfig], Optimizer]] = {
 }
 
 
-class ServerStep:
-    """One step of the server's optimiser, with a state that can be saved by name."""
+def server_step(
+    parameters: Mapping[str, Tensor], update: Mapping[str, Tensor], config: StrategyConfig, state: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Move the parameters along the mean update; return them, and the optimiser's tensors as `kind/parameter`.
 
-    def __init__(self, parameters: Mapping[str, Tensor], config: StrategyConfig, state: Mapping[str, Tensor]) -> None:
-        """Start with the named parameters and, after a resume, the saved `state`."""
-        self.parameters = {name: tensor.detach().clone() for name, tensor in parameters.items()}
-        self._optimizer = STRATEGIES[config.name](list(self.parameters.values()), config)
-        for key, tensor in state.items():
-            kind, name = key.split("/", 1)
-            self._optimizer.state[self.parameters[name]][kind] = tensor.clone()
-
-    def step(self, update: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Move the parameters along the mean update; return them."""
-        for name, tensor in self.parameters.items():
-            tensor.grad = -update[name]
-        self._optimizer.step()
-        return {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the optimiser's tensors as `kind/parameter`; plain SGD has none."""
-        return {
-            f"{kind}/{name}": torch.as_tensor(value)
-            for name, tensor in self.parameters.items()
-            for kind, value in self._optimizer.state[tensor].items()
-            if value is not None
-        }
+    `state` are those of the round before; plain SGD has none.
+    """
+    moved = {name: tensor.detach().clone() for name, tensor in parameters.items()}
+    optimizer = STRATEGIES[config.name](list(moved.values()), config)
+    for key, tensor in state.items():
+        kind, name = key.split("/", 1)
+        optimizer.state[moved[name]][kind] = tensor.clone()
+    for name, tensor in moved.items():
+        tensor.grad = -update[name]
+    optimizer.step()
+    new_state = {
+        f"{kind}/{name}": torch.as_tensor(value)
+        for name, tensor in moved.items()
+        for kind, value in optimizer.state[tensor].items()
+        if value is not None
+    }
+    return {name: tensor.detach() for name, tensor in moved.items()}, new_state

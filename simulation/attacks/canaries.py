@@ -80,9 +80,10 @@ def canaries(targets: Sequence[Target], settings: AttackConfig, out: Path) -> li
     rows: list[Row] = []
     audits: dict[str, Audit] = {}
     for target in targets:
+        run, plan, delta = whole_plan(target)
         with Console(stderr=True).status(f"{target.label}: {quantity(settings.canaries, 'canary', 'canaries')}"):
-            audits[target.label] = audit(*whole_plan(target)[:2], settings.canaries, settings.seed)
-        rows.append({"run": target.label, **_figures(target, audits[target.label])})
+            found = audits[target.label] = audit(run, plan, settings.canaries, settings.seed)
+        rows.append({"run": target.label, **_figures(found, plan, delta)})
     draw_scores(audits, out / "canaries.png")
     return rows
 
@@ -95,9 +96,8 @@ def whole_plan(target: Target) -> tuple[RunConfig, Plan, float]:
     return run, replace(plan, steps=target.run.rounds * plan.steps), delta
 
 
-def _figures(target: Target, found: Audit) -> Row:
-    """Claimed and proven epsilon; also claimed at the test's delta, with which the bound must be compared."""
-    _, plan, own = whole_plan(target)
+def _figures(found: Audit, plan: Plan, own: float) -> Row:
+    """Epsilon claimed at the run's `own` delta and at the test's, with which the proven one must be compared."""
     delta = min(own, DELTA)
     private = plan.sigma > 0
     spent = [(plan.sigma, plan.rate, plan.steps)]

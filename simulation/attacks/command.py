@@ -17,7 +17,6 @@ from gliofed.simulation.attacks.report import labels_apart, rows_table, write_ro
 from gliofed.simulation.attacks.settings import AttackConfig, Row
 from gliofed.simulation.attacks.target import Target, open_target
 from gliofed.simulation.simulate import check_device, only_one
-from gliofed.simulation.sites import Machine
 
 Attack = Callable[[Sequence[Target], AttackConfig, Path], Sequence[Row]]
 
@@ -48,7 +47,7 @@ def attack(values: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     settings = parse(AttackConfig, {**values["attacks"], **machine}, "attacks")
     check_device(settings.device)
     torch.set_num_threads(settings.threads)
-    targets = _targets(values["run"], Machine(settings.device, settings.threads))
+    targets = _targets(values["run"], settings)
     out = absolute(str(values["out"])) if values["out"] else SimulationFolder(targets[0].folder).attacks / name
     make_writable(out, f"out={out}")
     with only_one(out):
@@ -62,11 +61,11 @@ def attack(values: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     return out
 
 
-def _targets(given: Any, machine: Machine) -> list[Target]:
+def _targets(given: Any, settings: AttackConfig) -> list[Target]:
     folders = [absolute(str(folder)) for folder in (given if isinstance(given, list) else [given])]
     if not folders:
         raise ConfigError("run=[]: names no run; give the folder of a finished one")
-    targets = [open_target(folder, machine) for folder in folders]
+    targets = [open_target(folder, settings) for folder in folders]
     labels = labels_apart({target.folder: target.label for target in targets})
     if len(labels) < len(targets):
         raise ConfigError(f"run={','.join(map(str, folders))}: names one twice")

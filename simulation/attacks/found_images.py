@@ -33,8 +33,7 @@ def draw_found(
 ) -> None:
     """A row a run: the true slice, what was found in each case, and the mean of other patients."""
     heads = {"gradient": "without privacy, one gradient", "update": "without privacy, an update"}
-    heads |= {"private": "with privacy, one gradient"}
-    heads |= {"other patients": "mean of other patients"}
+    heads |= {"private": "with privacy, one gradient", "other patients": "mean of other patients"}
     figure = new_figure("What a server can see of one patient", note, width=11.0, height=1.0 + 2.6 * len(runs))
     axes = figure.subplots(len(runs), 1 + len(heads), squeeze=False)
     for row, (label, true, found, of_run) in zip(axes, runs, strict=True):

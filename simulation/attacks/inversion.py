@@ -44,13 +44,6 @@ TV = 1e-3
 OTHERS = 16
 """Patients in the mean patch, at most."""
 
-SEEN = {
-    "gradient": "gradient of one step on this patient alone, without privacy",
-    "update": "update of a round, this patient in its first step; not of a private run, which never sends one",
-    "private": "the gradient, clipped and with noise",
-}
-"""What the server gets, from the worst case on."""
-
 
 def inversion(targets: Sequence[Target], settings: AttackConfig, out: Path) -> list[Row]:
     """Reconstruct one patch of each run from what the server sees; write inversion.png; a row for each run and case.
@@ -93,8 +86,6 @@ def invert(
     seed: int,
     *,
     steps: int,
-    lr: float = LR,
-    tv: float = TV,
     report: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Find an image, of the shape of like.image, whose gradients point as `gradients` do, one for each parameter.
@@ -110,8 +101,8 @@ def invert(
     spectrum = _spectrum(like.image.shape[-3:])
     deviation = like.image.std()
     scale = deviation if deviation > 1e-3 else torch.ones(())  # a flat start has no contrast to go by
-    sought = (lr * torch.randn(like.image.shape, generator=rng)).requires_grad_()
-    optimizer = torch.optim.Adam([sought], lr=lr)
+    sought = (LR * torch.randn(like.image.shape, generator=rng)).requires_grad_()
+    optimizer = torch.optim.Adam([sought], lr=LR)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     parameters = list(model.parameters())
 
@@ -124,7 +115,7 @@ def invert(
         found = image()
         loss = task.loss(model(*replace(like, image=found).inputs), like.target, like.weight)
         own = torch.autograd.grad(loss, parameters, create_graph=True)
-        objective = angle(own, gradients) + tv * total_variation(found) / scale
+        objective = angle(own, gradients) + TV * total_variation(found) / scale
         (sought.grad,) = torch.autograd.grad(objective, [sought])
         optimizer.step()
         schedule.step()
@@ -221,11 +212,11 @@ def _patch(patient: Patient, run: RunConfig, seed: int) -> Batch:
     return _middle(of_one(patient, run.data, replace(run.train, class_weights=None), rng, reading_of(run), 1))
 
 
-def _middle(batch: Batch, most: int = SIDE) -> Batch:
-    """Cut what is longer than `most` along D, H and W at both ends."""
+def _middle(batch: Batch) -> Batch:
+    """Cut what is longer than SIDE along D, H and W at both ends."""
     image, target = batch.image, batch.target
     for axis, side in zip((-3, -2, -1), image.shape[-3:], strict=True):
-        low, kept = max(0, side - most) // 2, min(side, most)
+        low, kept = max(0, side - SIDE) // 2, min(side, SIDE)
         image = image.narrow(axis, low, kept)
         target = target.narrow(axis, low, kept) if batch.target.dim() == batch.image.dim() else target
     return replace(batch, image=image.contiguous(), target=target.contiguous())

@@ -8,7 +8,6 @@ arXiv:2112.03570.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +25,8 @@ from gliofed.shared.wording import quantity
 from gliofed.simulation.attacks.settings import AttackConfig, Row
 from gliofed.simulation.attacks.shadows import train_shadows
 from gliofed.simulation.attacks.target import Target
-from gliofed.simulation.curves import COLOURS, GREY, new_figure, save_figure
+from gliofed.simulation.curves import COLOURS, GREY, frame, new_figure, save_figure
 from gliofed.simulation.simulate import FailedError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -170,16 +166,8 @@ def draw_roc(curves: Mapping[tuple[str, str], tuple[Floats, Floats]], path: Path
         fpr, tpr = np.maximum(fpr, least), np.maximum(tpr, least)
         axes.plot(fpr, tpr, dash, color=colour, drawstyle="steps-post", label=f"{run}: {attack}")
     axes.plot([least, 1], [least, 1], ":", color=GREY, label="guessing")
-    _finish(axes, least)
-    save_figure(figure, path)
-
-
-def _finish(axes: "Axes", least: float) -> None:
     scale = "log" if least else "linear"
     axes.set(xscale=scale, yscale=scale, xlim=(least, 1.05), ylim=(least, 1.05))
-    axes.set_xlabel("false positive rate (non-members taken for members)")
-    axes.set_ylabel("true positive rate (members found)")
-    axes.grid(color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes, "false positive rate (non-members taken for members)", "true positive rate (members found)")
     axes.legend(frameon=False, fontsize=9, loc="upper left")
+    save_figure(figure, path)

@@ -54,11 +54,11 @@ def _bounds(name: str, row: Row) -> bool:
 def _cell(name: str, row: Row) -> str:
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     if low is None or high is None:
-        return _word(row[name])
-    return f"{_word(row[name])} ({_word(low)}-{_word(high)})"
+        return _figure(row[name])
+    return f"{_figure(row[name])} ({_figure(low)}-{_figure(high)})"
 
 
-def _word(value: str | float | None) -> str:
+def _figure(value: str | float | None) -> str:
     if value is None:
         return "-"
     return value if isinstance(value, str) else str(value) if isinstance(value, int) else f"{value:.3g}"

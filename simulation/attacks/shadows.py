@@ -1,7 +1,6 @@
 """Shadow models: the run done again by the same federation, each time on a random half of every site's patients."""
 
 import math
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
@@ -11,11 +10,9 @@ from pathlib import Path
 from shutil import rmtree
 from uuid import uuid4
 
-from gliofed.client.app import make_client_app
 from gliofed.client.doctor.manifest import read_manifest, write_manifest
-from gliofed.server.app import make_server_app
-from gliofed.server.round.asking import Federation
 from gliofed.server.round.history import History
+from gliofed.server.round.sites import Federation
 from gliofed.shared.config import RunConfig
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.progress import Bar
@@ -25,7 +22,7 @@ from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.work_folder import WorkFolder
 from gliofed.simulation.attacks.settings import AttackConfig
 from gliofed.simulation.attacks.target import Target
-from gliofed.simulation.grid import node_of, run_here
+from gliofed.simulation.grid import run_here
 from gliofed.simulation.simulate import FailedError, sites_at_once
 
 
@@ -120,12 +117,8 @@ def _admitted(target: Target, site: SiteConfig, half: set[str], folder: Path) ->
 def _federate(run: RunConfig, sites: Sequence[SiteConfig], folder: Path, settings: AttackConfig) -> bytes:
     """Run a federation in this process and return its final weights."""
     at_once = sites_at_once(settings.device, settings.threads)
-    names = {node_of(number): site.name for number, site in enumerate(sites)}
     waves = math.ceil(len(sites) / at_once)
-    federation = Federation(config=run, out=folder, run_id=uuid4().hex, waves=waves, names=lambda: names)
-    client = make_client_app(lambda context: sites[int(context.node_config["partition-id"])])
-    server = make_server_app(lambda _: federation, threading.Event().set)
-    run_here(server, client, len(sites), at_once, run.round.deadline)
+    run_here(Federation(config=run, out=folder, run_id=uuid4().hex, waves=waves), sites, at_once)
     events = History(SimulationFolder(folder).history).events()
     if events[-1]["status"] != "done":
         lines = [line for event in events for line in event.get("sites", {}).items() if line[1]["status"] != "counted"]

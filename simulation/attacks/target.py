@@ -22,10 +22,11 @@ from gliofed.shared.parse import ConfigError
 from gliofed.shared.run_folder import ModelFolder, SimulationFolder
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import model_of, reading_of
-from gliofed.simulation.partition import Dealing
-from gliofed.simulation.settings import Settings, parse_settings
+from gliofed.simulation.attacks.settings import AttackConfig
+from gliofed.simulation.partition import site_names
+from gliofed.simulation.settings import parse_settings
 from gliofed.simulation.simulate import resume_command
-from gliofed.simulation.sites import Machine, make_sites, site_names
+from gliofed.simulation.sites import make_sites
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,6 @@ class Target:
     label: str
     """How it was protected, as in "dp_sgd, epsilon 8"."""
     run: RunConfig
-    settings: Settings
     sites: list[SiteConfig]
     cohorts: list[Cohort]
     weights: bytes
@@ -76,7 +76,7 @@ def plan_of(target: Target) -> tuple[Plan, float]:
     return Plan(sigma=charge.sigma, rate=charge.rate, steps=charge.steps, lr=run.privacy.lr), ledger.delta
 
 
-def open_target(folder: Path, machine: Machine) -> Target:
+def open_target(folder: Path, attack: AttackConfig) -> Target:
     """Open the run in `folder`; scans are read from where the run had them.
 
     Raises ConfigError where there is no finished run, or its scans are gone; DataError where they were changed.
@@ -94,14 +94,12 @@ def open_target(folder: Path, machine: Machine) -> Target:
     _check_data(folder, values["data"], site_names(settings.sites))
     # What the check says of each case left out is in the site's own log since the run; not again on the screen.
     logging.getLogger("gliofed.site").addHandler(logging.NullHandler())
-    dealing = Dealing(settings.partition, settings.partition_alpha)
-    sites = make_sites(values["data"], run, settings.sites, machine, folder, lambda done, total: None, dealing)
-    sites = [replace(site, policy=settings.policies.get(site.name, settings.policy)) for site in sites]
-    counted = _counted(folder)
-    sites = [site for site in sites if site.name in counted]
+    here, counted = replace(settings, device=attack.device, threads=attack.threads), _counted(folder)
+    made = make_sites(values["data"], run, here, folder, lambda done, total: None)
+    sites = [site for site in made if site.name in counted]
     cohorts = [open_cohort(site, run.data, reading_of(run), admit(site, run.data, run.task).cases) for site in sites]
     note = "" if values["data"]["source"] == "folder" else "synthetic data"
-    return Target(folder, _label(run), run, settings, sites, cohorts, weights, note)
+    return Target(folder, _label(run), run, sites, cohorts, weights, note)
 
 
 def _label(run: RunConfig) -> str:

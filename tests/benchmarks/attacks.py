@@ -20,11 +20,9 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from gliofed.client.app import make_client_app
 from gliofed.client.doctor.manifest import admit
-from gliofed.server.app import make_server_app
-from gliofed.server.round.asking import Federation
 from gliofed.server.round.fold import FOLDS
+from gliofed.server.round.sites import Federation
 from gliofed.shared.codec import load_weights
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import open_cohort
@@ -36,7 +34,7 @@ from gliofed.simulation.fault_mod import fault_mod
 from gliofed.simulation.faults import Fault, parse_faults, stamp
 from gliofed.simulation.grid import run_here
 from gliofed.simulation.settings import parse_settings
-from gliofed.simulation.sites import Machine, make_sites
+from gliofed.simulation.sites import make_sites
 
 ROOT = Path("outputs/results/attacks")
 PAGE = Path("docs/threats.md")
@@ -142,8 +140,7 @@ class Bench:
         config, values = composed(run)
         if not self.hospitals:
             work = self.folder / "hospitals"
-            made = make_sites(values["data"], config, run.sites, Machine("cpu", 1), work, lambda *_: None)
-            self.hospitals = [replace(site, policy=values_policy(values)) for site in made]
+            self.hospitals = make_sites(values["data"], config, parse_settings(values)[1], work, lambda *_: None)
         names = [site.name for site in self.hospitals]
         fault = {"honest_greedy": None, "none": None}.get(run.attack, f"{run.attack}@{run.since}")
         if run.attack == "raise":
@@ -179,16 +176,10 @@ def train_here(
 ) -> list[dict[str, Any]]:
     """Train in this process, from the start or from a checkpoint in `out`; return the history."""
     site_of: Callable[..., SiteConfig] = lambda context: hospitals[int(context.node_config["partition-id"])]  # noqa: E731
-    nodes = {number: site.name for number, site in enumerate(hospitals, start=1)}
-    federation = Federation(config=config, out=out, run_id=run_id, names=lambda: nodes, agreed=lambda: agreed)
+    federation = Federation(config=config, out=out, run_id=run_id, agreed=lambda: agreed)
     out.mkdir(parents=True, exist_ok=True)
-    client = make_client_app(site_of, [fault_mod(faults, site_of, agreed)] if faults else [])
-    run_here(make_server_app(lambda _: federation), client, len(hospitals), 1, 600.0)
+    run_here(federation, hospitals, 1, [fault_mod(faults, site_of, agreed)] if faults else [])
     return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-
-
-def values_policy(values: dict[str, Any]) -> Any:
-    return parse_settings(values)[1].policy
 
 
 def composed(run: Run) -> tuple[RunConfig, dict[str, Any]]:

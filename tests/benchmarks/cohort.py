@@ -14,7 +14,7 @@ from gliofed.client.doctor.manifest import admit, freeze
 from gliofed.shared.data.cases import Case
 from gliofed.shared.data.layouts import find_cases
 from gliofed.shared.site_config import SiteConfig
-from gliofed.simulation.partition import Dealing, deal, number_of_sites
+from gliofed.simulation.partition import deal, number_of_sites
 from gliofed.simulation.profiles import profile
 from gliofed.simulation.settings import parse_settings
 from tests.small_run import as_given
@@ -36,7 +36,7 @@ def measure() -> dict[str, float]:
                 patients = profile(
                     find_cases(root, "brats2020"), partition, root, Path(folder, "profiles.json"), lambda *_: None
                 )
-                parts = deal(Dealing(partition, 0.5), patients, number_of_sites(partition, None), 0)
+                parts = deal(partition, 0.5, patients, number_of_sites(partition, None), 0)
                 seconds[f"{partition} {when}"] = round(time.perf_counter() - start, 2)
                 assert sum(map(len, parts)) == PATIENTS
                 if partition == "fets2022_1":

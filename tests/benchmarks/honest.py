@@ -29,9 +29,9 @@ from gliofed.shared.data.samples import whole
 from gliofed.shared.files import append_line
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import TASKS, model_of, reading_of
-from gliofed.simulation.partition import FETS
+from gliofed.simulation.partition import FETS, site_names
 from gliofed.simulation.settings import parse_settings
-from gliofed.simulation.sites import Machine, make_sites, site_names
+from gliofed.simulation.sites import make_sites
 from tests.benchmarks.attacks import train_here
 
 ROOT = Path("outputs/results/honest")
@@ -125,10 +125,10 @@ def pool(setting: Setting) -> list[Folder]:
     """All patients in such noise, written once."""
     config, values = composed(replace(setting, patients=()), 0, True)
     root = ROOT / f"pool-{values['data']['noise']}"
-    sites = make_sites(values["data"], config, FOLDERS, Machine("cpu", 1), root, lambda *_: None)
-    policy = parse_settings(values)[1].policy
+    settings = replace(parse_settings(values)[1], sites=FOLDERS, device="cpu", threads=1)
+    sites = make_sites(values["data"], config, settings, root, lambda *_: None)
     named = [sorted({case.patient for case in find_cases(Path(site.root), site.labels)}) for site in sites]
-    return [Folder(replace(site, policy=policy), names) for site, names in zip(sites, named, strict=True)]
+    return [Folder(site, names) for site, names in zip(sites, named, strict=True)]
 
 
 def hospitals(name: str, everybody: list[Folder]) -> tuple[list[SiteConfig], SiteConfig]:

@@ -7,7 +7,7 @@ import threading
 import httpx
 import pytest
 
-from gliofed.server.deployed import _in_a_sentence, _thread_ended
+from gliofed.server.deployed import _drop_traceback, _report_thread_end
 from gliofed.shared.parse import ConfigError
 
 GONE = httpx.ConnectError("[Errno 111] Connection refused")
@@ -27,7 +27,7 @@ def test_a_restart_leaves_no_traceback(error: Exception, sentence: str) -> None:
     """It read as a fault; that of a real one is kept."""
     said, logger = io.StringIO(), logging.Logger("flwr")
     logger.addHandler(logging.StreamHandler(said))
-    logger.addFilter(_in_a_sentence)
+    logger.addFilter(_drop_traceback)
     try:
         raise error
     except Exception as raised:
@@ -39,6 +39,6 @@ def test_a_restart_leaves_no_traceback(error: Exception, sentence: str) -> None:
 
 @pytest.mark.parametrize("error", [UNAUTHORIZED, KeyError("a fault of the code")])
 def test_nor_does_a_thread_of_flowers(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
-    _thread_ended(threading.ExceptHookArgs((type(error), error, None, threading.current_thread())))
+    _report_thread_end(threading.ExceptHookArgs((type(error), error, None, threading.current_thread())))
     said = capsys.readouterr().err
     assert ("401 Unauthorized" in said and said.count("\n") == 1) or "KeyError" in said

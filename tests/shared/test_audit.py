@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from both_ends import Both, both_ends
 
 import gliofed.shared.messages
@@ -28,20 +27,20 @@ def both(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Iterator[Both]
 
 
 def test_an_undisturbed_round(both: Both) -> None:
-    both.server.answered("train", 1, "a", both.ask())
-    both.server.folded(1, ["a"], {"w": torch.zeros(1)})
-    both.server.answered("evaluate", 1, "a", both.ask("evaluate"))
-    both.server.ended("done")
+    both.server.log_reply("train", 1, "a", both.ask())
+    both.server.log_fold(1, ["a"], b"weights")
+    both.server.log_reply("evaluate", 1, "a", both.ask("evaluate"))
+    both.server.log_end("done")
     assert both.agree() == "a: 3 replies and 3 requests agree with LOG"
 
 
 @pytest.mark.parametrize(
     "go_on",
     [
-        lambda both: both.server.folded(1, [], {"w": torch.zeros(1)}),
-        lambda both: both.server.ended("done"),
-        lambda both: both.server.answered("train", 2, "a", both.ask(round=2)),
-        lambda both: both.server.answered("evaluate", 1, "a", both.ask("evaluate")),
+        lambda both: both.server.log_fold(1, [], b"weights"),
+        lambda both: both.server.log_end("done"),
+        lambda both: both.server.log_reply("train", 2, "a", both.ask(round=2)),
+        lambda both: both.server.log_reply("evaluate", 1, "a", both.ask("evaluate")),
     ],
 )
 def test_a_server_that_leaves_a_reply_out(both: Both, go_on: Callable[[Both], None]) -> None:
@@ -56,16 +55,16 @@ def test_a_server_that_leaves_a_reply_out(both: Both, go_on: Callable[[Both], No
 @pytest.mark.parametrize(
     "excuse",
     [
-        lambda server: server.absent("train", 1, "a", "failed", "its reply did not arrive"),
-        lambda server: server.began("resume", "r", "hash"),
+        lambda server: server.log_absence("train", 1, "a", "failed", "its reply did not arrive"),
+        lambda server: server.log_start("resume", "r", "hash"),
     ],
 )
 def test_a_reply_that_was_lost_is_counted(both: Both, excuse: Callable[[RunAudit], None]) -> None:
     """The network lost it, or the server was killed; it is asked for again, and the second one has a receipt too."""
     both.ask()
     excuse(both.server)
-    both.server.answered("train", 1, "a", both.ask())
-    both.server.ended("done")
+    both.server.log_reply("train", 1, "a", both.ask())
+    both.server.log_end("done")
     assert both.agree().startswith("a: 2 replies and 3 requests agree with LOG; 1 more left the site")
     size = sum(record["bytes"] for record in both.logs()[0].events()[5]["records"])
     lost = f"no answer, as is usual after a stop or a lost connection: train of round 1, {size} bytes"
@@ -91,16 +90,16 @@ def test_whether_a_site_is_free_is_asked_and_not_waited_for(both: Both, kind: st
     """The answer that was waited for comes first, and nobody looks for the other one."""
     slow = both.ask(kind, round=2)
     both.ask("prepare", round=2)
-    both.server.answered(kind, 2, "a", slow)
-    both.server.ended("done")
+    both.server.log_reply(kind, 2, "a", slow)
+    both.server.log_end("done")
     assert both.agree().startswith("a: 2 replies and 3 requests agree with LOG; 1 more left the site")
 
 
 def test_another_sites_absence_is_no_excuse(both: Both) -> None:
     both.ask()
-    both.server.absent("train", 1, "z", "late", "")
-    both.server.absent("evaluate", 1, "a", "late", "")
-    both.server.ended("done")
+    both.server.log_absence("train", 1, "z", "late", "")
+    both.server.log_absence("evaluate", 1, "a", "late", "")
+    both.server.log_end("done")
     with pytest.raises(ConfigError, match="lacks"):
         both.agree()
 
@@ -108,7 +107,7 @@ def test_another_sites_absence_is_no_excuse(both: Both) -> None:
 def test_heads_that_are_missing(both: Both) -> None:
     """Either end notes what it got, and the comparison does not hold."""
     reply = both.ask()
-    both.server.answered("train", 1, "a", replace(reply, head=""))
+    both.server.log_reply("train", 1, "a", replace(reply, head=""))
     with pytest.raises(ConfigError, match="line 7 is a reply that names no line"):
         both.agree()
 
@@ -124,8 +123,8 @@ def test_a_request_without_a_head(both: Both) -> None:
 
 def test_a_site_that_cannot_write_its_log_is_said(both: Both) -> None:
     """It has no receipt to name, and nothing left but the code."""
-    both.server.answered("train", 1, "a", Reply(site="a", status="declined", code="audit"))
-    both.server.ended("incomplete")
+    both.server.log_reply("train", 1, "a", Reply(site="a", status="declined", code="audit"))
+    both.server.log_end("incomplete")
     assert both.agree().endswith("; 1 came without a receipt, for the site could not write its log")
 
 
@@ -145,7 +144,7 @@ def test_a_request_that_the_server_notes_of_others_alone(both: Both) -> None:
 @pytest.mark.parametrize("place", [("train", 2), ("evaluate", 1)])
 def test_a_reply_noted_in_another_place(both: Both, place: tuple[str, int]) -> None:
     """Its head alone does not say of which round it is."""
-    both.server.answered(*place, "a", both.ask())
+    both.server.log_reply(*place, "a", both.ask())
     with pytest.raises(ConfigError, match="is not the reply of line"):
         both.agree()
 
@@ -156,7 +155,7 @@ def test_weights_are_hashed_once_at_each_end(both: Both, monkeypatch: pytest.Mon
     monkeypatch.setattr(gliofed.shared.messages.hashlib, "sha256", lambda data: (hashed.append(data), sha256(data))[1])
     sent = Request(run_id="r", round=1, config=both.config, weights=both.weights)
     for names in (["a", "b", "c"], ["b"]):
-        both.server.asked("train", sent, names)
+        both.server.log_requests("train", sent, names)
     assert hashed.count(both.weights) == 1
     came = replace(sent, head="0" * 64)
     judge("train", both.site, came, Audit(both.site, "train"))
@@ -176,7 +175,7 @@ def test_weights_are_hashed_once_at_each_end(both: Both, monkeypatch: pytest.Mon
 )
 def test_a_line_that_lacks_something(both: Both, end: str, event: dict[str, Any], lacks: str) -> None:
     """The chain holds, for the party that is to be checked wrote it itself."""
-    both.server.answered("train", 1, "a", both.ask())
+    both.server.log_reply("train", 1, "a", both.ask())
     if end == "server":
         both.server._log.append(event)
     else:

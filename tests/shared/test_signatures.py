@@ -191,7 +191,7 @@ def test_a_site_without_a_log_signs_nothing(both: Both, root: Path, head: str, s
     reply = Reply(site="a", status="declined", code="audit", head=head, signature=signature)
     assert both.server.is_signed("train", 1, "a", reply) == good
     if good:
-        both.server.answered("train", 1, "a", reply)
+        both.server.log_reply("train", 1, "a", reply)
         assert signed(replies(root)) == ["1"]
 
 

@@ -71,7 +71,7 @@ def test_a_certificate_signs_while_it_is_in_force(
 def test_a_request_that_is_sent_again_is_not_worked_on_again(both: Both, kind: str) -> None:
     """Whoever saw it could spend the budget of the patients with it. A stored reply may be fetched twice."""
     asked = Request(run_id="r", round=1, config=both.config, weights=both.weights * (kind != "prepare"))
-    request, _ = both.server.asked(kind, asked, ["a", "z"])
+    request, _ = both.server.log_requests(kind, asked, ["a", "z"])
     forged = Audit(both.site, kind, both.keys)
     with pytest.raises(MessageError, match="not signed"):
         judge(kind, both.site, replace(request, signature=""), forged)

@@ -27,9 +27,8 @@ from gliofed.simulation.attacks.shadows import train_shadows
 from gliofed.simulation.attacks.target import open_target
 from gliofed.simulation.cli import main
 from gliofed.simulation.simulate import simulate
-from gliofed.simulation.sites import Machine
 
-HERE = Machine("cpu", 1)
+HERE = AttackConfig(device="cpu")
 PATIENTS = ("data.patients=6", "data.validation=0.4", "sites=2", "rounds=1")
 
 

@@ -18,7 +18,6 @@ from gliofed.simulation.attacks.inversion import inversion, invert, privately, u
 from gliofed.simulation.attacks.settings import AttackConfig
 from gliofed.simulation.attacks.target import open_target
 from gliofed.simulation.simulate import simulate
-from gliofed.simulation.sites import Machine
 
 SIDE = 8
 
@@ -45,7 +44,7 @@ def gradient(net: nn.Module, scan: Batch) -> list[Tensor]:
 def search(net: nn.Module, gradients: list[Tensor], scan: Batch) -> dict[str, float]:
     """How near an attacker who starts from nothing comes."""
     like = replace(scan, image=torch.zeros_like(scan.image))
-    return figures(invert(net, Grading, gradients, like, 3, steps=300, lr=0.1, tv=1e-3), scan.image)
+    return figures(invert(net, Grading, gradients, like, 3, steps=300), scan.image)
 
 
 def test_a_net_that_keeps_every_voxel_is_inverted(net: nn.Module, scan: Batch) -> None:
@@ -93,7 +92,7 @@ def test_the_attack_has_a_row_for_each_case_and_draws_them(
 ) -> None:
     """Two steps are no attack; they show that all parts fit a real run."""
     simulate(values("sites=1", "rounds=1", "train.steps=1", f"out={tmp_path}"))
-    target = open_target(tmp_path, Machine("cpu", 1))
+    target = open_target(tmp_path, AttackConfig(device="cpu"))
     rows = inversion([target], AttackConfig(steps=2), tmp_path)
     control, of_run = ["other patients", "gradient", "private"], ["other patients", "gradient", "update", "private"]
     assert [row["seen"] for row in rows] == [*control, *of_run]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gliofed.shared.parse import ConfigError
-from gliofed.simulation.partition import FETS, PARTITIONS, Dealing, apportion, classes, deal, number_of_sites
+from gliofed.simulation.partition import FETS, PARTITIONS, apportion, classes, deal, number_of_sites
 from gliofed.simulation.profiles import Profile
 
 KINDS = sorted(set(PARTITIONS) - set(FETS))
@@ -30,7 +30,7 @@ def cohort(patients: int, high: float = 0.5) -> list[Profile]:
 
 
 def dealt(partition: str, patients: list[Profile], sites: int, seed: int = 0, alpha: float = 0.5) -> list[Any]:
-    return deal(Dealing(partition, alpha), patients, sites, seed)
+    return deal(partition, alpha, patients, sites, seed)
 
 
 @settings(max_examples=100, deadline=None)

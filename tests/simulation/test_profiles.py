@@ -16,10 +16,9 @@ from gliofed.shared.data.cases import Case
 from gliofed.shared.data.volume import Scan
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.seeding import generator
-from gliofed.simulation.partition import Dealing
 from gliofed.simulation.profiles import Profile, profile
 from gliofed.simulation.settings import parse_settings
-from gliofed.simulation.sites import Machine, make_sites
+from gliofed.simulation.sites import make_sites
 
 
 def write(path: Path, voxels: int, spacing: tuple[float, ...] = (1, 2, 3), descrip: str = "") -> Scan:
@@ -117,8 +116,7 @@ def dealt(root: Path, out: Path, *words: str) -> tuple[list[tuple[str, ...]], An
     """The cohorts of a folder's sites, and what sites.json says."""
     values = folder(*words, root=root)
     run, settings = parse_settings(values)
-    dealing = Dealing(settings.partition, settings.partition_alpha)
-    made = make_sites(values["data"], run, settings.sites, Machine("cpu", 1), out, lambda *_: None, dealing)
+    made = make_sites(values["data"], run, settings, out, lambda *_: None)
     return [site.patients or () for site in made], json.loads((out / "sites.json").read_text())
 
 

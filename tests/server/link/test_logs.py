@@ -21,9 +21,8 @@ def test_stop_takes_the_run_that_goes_on(watched: Path, run: Run) -> None:
         stop(watched, "one")
 
 
-def test_a_log_is_followed_until_the_run_is_over(watched: Path, run: Run) -> None:
+def test_a_log_is_followed_until_the_run_is_over(watched: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Whole lines, without what a terminal would obey."""
-    said: list[str] = []
     run.files.log.write_text("first\n\x1b[92mINFO\x1b[0m second \x1b]0;x\x07\nhal")
 
     def sleep(seconds: float) -> None:
@@ -31,22 +30,22 @@ def test_a_log_is_followed_until_the_run_is_over(watched: Path, run: Run) -> Non
             log.write("f\nlast\n")
         run.want("stop")
 
-    logs(watched, "one", True, said.append, sleep)
-    assert said == ["first", "INFO second \\x1b]0;x\\x07", "half", "last"]
+    logs(watched, "one", True, sleep)
+    assert capsys.readouterr().out.splitlines() == ["first", "INFO second \\x1b]0;x\\x07", "half", "last"]
 
 
-def test_without_a_name_the_links_logs_are_shown(watched: Path) -> None:
-    said: list[str] = []
+def test_without_a_name_the_links_logs_are_shown(watched: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="no logs yet, since gliofed-server start has not run"):
-        logs(watched, None, False, said.append)
+        logs(watched, None, False)
     (watched / "link").mkdir(exist_ok=True)
     (watched / "link" / "nginx.log").write_text("\n".join(map(str, range(100))))
-    logs(watched, None, False, said.append)
+    logs(watched, None, False)
+    said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("== ")
     assert said[1:] == [str(number) for number in range(60, 100)]
 
 
-def test_the_access_log_is_shown_with_names(watched: Path) -> None:
+def test_the_access_log_is_shown_with_names(watched: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Also of a site that was expelled: what its key did before stays of interest."""
     sites = watched / "sites"
     keys = [read_public((sites / site / "key.pub").read_text(), "") for site in ("hospital-a", "hospital-b")]
@@ -56,6 +55,6 @@ def test_the_access_log_is_shown_with_names(watched: Path) -> None:
     (watched / "link").mkdir(exist_ok=True)
     logged = "".join(f"2027-01-01T00:00:00+00:00 10.1.2.3 {logged_key(key_bytes(key))} x\n" for key in keys)
     (watched / "link" / ACCESS_LOG).write_text(logged)
-    said: list[str] = []
-    logs(watched, None, False, said.append)
+    logs(watched, None, False)
+    said = capsys.readouterr().out.splitlines()
     assert [line.split()[2] for line in said[1:]] == ["hospital-a", "hospital-b", logged_key(key_bytes(keys[2]))]

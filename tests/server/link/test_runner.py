@@ -10,7 +10,6 @@ import pytest
 from fake_flower import END, FAILED, MEMBERS, ROUND, runner, write
 
 import gliofed.shared.code
-from gliofed.server.deployed import _agreed
 from gliofed.server.link.members import Member
 from gliofed.server.link.runs import Run, announce, announced
 from gliofed.shared.parse import ConfigError
@@ -68,7 +67,7 @@ def test_the_agreed_numbers_of_patients_are_the_runs_too(make: Callable[[str], R
     )
     assert json.loads((run.folder / "agreed.json").read_text()) == {"a": 40}
     it.supervise({"a": Member(node=7, online=True, seen=None, patients=50)})
-    assert _agreed(run.folder / "agreed.json") == {"a": 50}
+    assert json.loads(run.files.agreed.read_text()) == {"a": 50}
 
 
 def test_a_run_keeps_its_code_whatever_is_provisioned(make: Callable[[str], Run], study: Path) -> None:

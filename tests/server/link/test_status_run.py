@@ -153,7 +153,7 @@ def test_what_a_server_goes_on_from_is_looked_at(watched: Path, run: Run, file: 
     checkpoints = run.folder / "checkpoints"
     save_checkpoint(checkpoints, 1, {"model": {"w": torch.ones(100)}, "optimizer": {}}, {"round": 1})
     with hold_audit(run.folder) as audit:
-        audit.began("start", "r", "h")
+        audit.log_start("start", "r", "h")
     assert status(watched).runs[0].state == "waiting"
     own = {"code": run.folder / "code.fab", "audit": run.folder / "audit/audit.jsonl"}
     damaged = own.get(file, checkpoints / "round-0001" / file)

@@ -9,7 +9,7 @@ from small_federation import rewrite, status
 from telephone import admit_told, told
 
 from gliofed.server.cli import main
-from gliofed.server.provisioning.admit import TOLD, admit
+from gliofed.server.provisioning.admit import SHORTEST_FINGERPRINT, admit
 from gliofed.shared.parse import ConfigError
 
 
@@ -98,7 +98,7 @@ def test_another_fingerprint_is_not_admitted(folder: Path, tmp_path: Path, typed
 @pytest.mark.parametrize("form", ["{}", "SHA256:{}", " {} ", "SHA256: {}"])
 def test_the_fingerprints_beginning_will_do(folder: Path, tmp_path: Path, form: str) -> None:
     request = asked(folder, tmp_path / "a")
-    admit(request, folder, form.format(told(request)[7 : 7 + TOLD]))
+    admit(request, folder, form.format(told(request)[7 : 7 + SHORTEST_FINGERPRINT]))
     assert admitted(folder) == ["hospital-a"]
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from clock import Clock
-from lossy_wire import PullsInTurn, Wire, asking_over
+from lossy_wire import PullsInTurn, Wire, sites_over
 
-import gliofed.server.round.asking
 import gliofed.server.round.mail
+import gliofed.server.round.sites
 from gliofed.server.round.answers import Absent
 from gliofed.server.round.audit import hold_audit
 from gliofed.server.round.pulling import SeparatePulls
@@ -29,7 +29,7 @@ def ask(tmp_path: Path, run_config: Callable[..., RunConfig], clock: Clock) -> C
     def train(wire: Wire, lossy: bool = True) -> dict[str, Reply | Absent]:
         config = run_config("round.expected=[a,b]", "round.deadline=300", "round.retry=3")
         with hold_audit(tmp_path) as audit:
-            sites = asking_over(wire, config, audit, clock, lossy)
+            sites = sites_over(wire, config, audit, clock, lossy)
             nodes, absent = sites.roll(1)
             assert not absent
             wire.probes = 0

@@ -12,14 +12,15 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 from small_run import composed
 
-import gliofed.server.round.asking
+import gliofed.server.round.sites
 from gliofed.client.round.audit_command import audit_command as at_site
 from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.server.round.answers import UNSIGNED
-from gliofed.server.round.asking import Federation, Sites
 from gliofed.server.round.audit import hold_audit
 from gliofed.server.round.audit_command import audit_command as at_server
+from gliofed.server.round.progress import RoundProgress
 from gliofed.server.round.run_keys import RunKeys
+from gliofed.server.round.sites import Federation, Sites
 from gliofed.shared.audit import audit_file, compare, read_audit
 from gliofed.shared.chain import hold_chain
 from gliofed.shared.config import RunConfig
@@ -101,7 +102,7 @@ def test_a_late_reply_is_noted_as_well(
     tmp_path: Path, run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not count, but the site's log has its receipt."""
-    monkeypatch.setattr(gliofed.server.round.asking, "SLACK", 0.0)
+    monkeypatch.setattr(gliofed.server.round.sites, "SLACK", 0.0)
     grid = LateGrid()
     with hold_audit(tmp_path) as audit:
         federation = Federation(
@@ -110,7 +111,7 @@ def test_a_late_reply_is_noted_as_well(
             run_id="r",
             names=lambda: {1: "a"},
         )
-        sites = Sites(grid, federation, audit)  # type: ignore[arg-type]
+        sites = Sites(grid, federation, audit, RoundProgress(1))  # type: ignore[arg-type]
         assert sites.roll(1)[1]["a"].status == "late"
         grid.late = False
         sites.roll(2)
@@ -129,7 +130,7 @@ def test_a_reply_without_a_head_does_not_count(
         federation = Federation(
             config=run_config("round.expected=[a]"), out=tmp_path, run_id="r", names=lambda: {1: "a"}
         )
-        sites = Sites(grid, federation, audit)  # type: ignore[arg-type]
+        sites = Sites(grid, federation, audit, RoundProgress(1))  # type: ignore[arg-type]
         nodes, absent = sites.roll(1)
     assert sorted(nodes) == ready
     if not ready:
@@ -141,7 +142,7 @@ def test_a_reply_that_is_not_signed_is_none(
     tmp_path: Path, run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
     """Whoever could alter it on its way could have made it up; nothing in it reaches the log."""
-    monkeypatch.setattr(gliofed.server.round.asking, "SLACK", 0.0)
+    monkeypatch.setattr(gliofed.server.round.sites, "SLACK", 0.0)
     (tmp_path / "sites/a").mkdir(parents=True)
     (tmp_path / "sites/a/key.pub").write_text(public_line(new_key().public_key()))
     with hold_audit(tmp_path, RunKeys(new_key(), "", FederationFolder(tmp_path))) as audit:
@@ -152,7 +153,7 @@ def test_a_reply_that_is_not_signed_is_none(
             run_id="r",
             names=lambda: {1: "a"},
         )
-        sites = Sites(grid, federation, audit)  # type: ignore[arg-type]
+        sites = Sites(grid, federation, audit, RoundProgress(1))  # type: ignore[arg-type]
         found = sites.roll(1)[1]["a"]
         assert found == UNSIGNED if not late else found.status == "late"
         grid.late = False

@@ -44,7 +44,7 @@ def clipped(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Bounded:
                 update["w"] = changed[1]
             spool.add(name, Reply(site=name, patients=patients, steps=steps, update=encode(update, "fp32")), 10**6, 1)
         replies = spool.replies()
-        measures = judge(replies, MODEL, ["w"], replace(config, train=replace(config.train, steps=10**6))).measures
+        _, measures = judge(replies, MODEL, ["w"], replace(config, train=replace(config.train, steps=10**6)))
         return bounded(replies, measures, config, None if alone else {"w": 16}, 1)
 
     return make

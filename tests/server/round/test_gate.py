@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from gliofed.server.round.gate import Measures, Verdicts, judge
+from gliofed.server.round.gate import Measures, judge
 from gliofed.server.round.spool import Spool
 from gliofed.shared.codec import encode
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply
 
 MODEL = {"w": torch.zeros(2, 3), "b": torch.zeros(2)}
-Judge = Callable[..., Verdicts]
+Judge = Callable[..., tuple[dict[str, str], dict[str, Measures]]]
 
 
 def update(size: float = 1.0) -> dict[str, Tensor]:
@@ -28,7 +28,7 @@ def update(size: float = 1.0) -> dict[str, Tensor]:
 def judged(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Judge:
     """Judge replies of sites a, b, c, ...; each of 5 admitted patients, runs of 2 local steps."""
 
-    def make(*replies: Reply, overrides: Sequence[str] = ()) -> Verdicts:
+    def make(*replies: Reply, overrides: Sequence[str] = ()) -> tuple[dict[str, str], dict[str, Measures]]:
         spool = Spool(tmp_path, 1, "fp32")
         for name, reply in zip("abcdefgh", replies, strict=False):
             spool.add(name, reply, ceiling=5, node=1)
@@ -52,7 +52,7 @@ def reply(tensors: dict[str, Tensor] | None = None, patients: int = 3, steps: in
 
 
 def test_honest_updates_count(judged: Judge) -> None:
-    assert judged(reply(), reply(update(3)), reply(update(0.1))).refused == {}
+    assert judged(reply(), reply(update(3)), reply(update(0.1)))[0] == {}
 
 
 @pytest.mark.parametrize(
@@ -75,14 +75,14 @@ def test_honest_updates_count(judged: Judge) -> None:
     ],
 )
 def test_one_bad_of_four_is_refused_with_its_reason(judged: Judge, bad: Reply, reason: str) -> None:
-    refused = judged(reply(), bad, reply(), reply()).refused
+    refused = judged(reply(), bad, reply(), reply())[0]
     assert list(refused) == ["b"]
     assert re.search(reason, refused["b"])
 
 
 def test_an_update_is_measured_by_its_parameters_and_each_buffer(judged: Judge) -> None:
     """Here w is trained, and b a buffer. How large they may be is another's to say."""
-    measures = judged(reply(), reply(update(100)), reply(patients=0)).measures
+    measures = judged(reply(), reply(update(100)), reply(patients=0))[1]
     assert measures["a"] == Measures(norm=pytest.approx(6**0.5), peak=1.0, buffers={"b": pytest.approx(2**0.5)})
     assert measures["b"].norm == pytest.approx(100 * 6**0.5)
     assert measures.keys() == {"a", "b"}
@@ -90,7 +90,7 @@ def test_an_update_is_measured_by_its_parameters_and_each_buffer(judged: Judge) 
 
 def test_more_patients_than_agreed_are_cut(judged: Judge, tmp_path: Path) -> None:
     """The update itself may be honest; the number is named in the history."""
-    assert judged(reply(patients=10**9)).refused == {}
+    assert judged(reply(patients=10**9))[0] == {}
     (spooled,) = Spool(tmp_path, 1, "fp32").replies()
     assert (spooled.patients, spooled.weight) == (10**9, 5)
 
@@ -99,11 +99,11 @@ def test_a_site_whose_number_counts_nothing_is_refused(tmp_path: Path, run_confi
     """It said that it had none when it prepared; a sum of such weights is nothing to divide by."""
     spool = Spool(tmp_path, 1, "fp32")
     spool.add("a", reply(patients=5), ceiling=0, node=1)
-    assert judge(spool.replies(), MODEL, ["w"], run_config()).refused == {"a": "0 patients"}
+    assert judge(spool.replies(), MODEL, ["w"], run_config())[0] == {"a": "0 patients"}
 
 
 def test_steps_are_bounded_by_the_agreed_patients(judged: Judge) -> None:
     """With epochs a larger hospital takes more steps; of 5 patients in batches of 2 a hundred passes are 300."""
     epochs = ["train.steps=null", "train.epochs=100"]
-    assert judged(reply(steps=300), overrides=epochs).refused == {}
-    assert judged(reply(steps=301, patients=10**9), overrides=epochs).refused.keys() == {"a"}
+    assert judged(reply(steps=300), overrides=epochs)[0] == {}
+    assert judged(reply(steps=301, patients=10**9), overrides=epochs)[0].keys() == {"a"}

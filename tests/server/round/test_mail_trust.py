@@ -7,10 +7,10 @@ from threading import Event
 import pytest
 from clock import Clock
 from flwr.app import Message
-from lossy_wire import NAMES, A, Ask, B, PullsInTurn, Wire, asking_over
+from lossy_wire import NAMES, A, Ask, B, PullsInTurn, Wire, sites_over
 
-import gliofed.server.round.asking
 import gliofed.server.round.mail
+import gliofed.server.round.sites
 from gliofed.server.round.answers import Absent
 from gliofed.server.round.audit import hold_audit
 from gliofed.server.round.pulling import Pulled
@@ -43,7 +43,7 @@ def test_a_reply_whose_parts_do_not_come_costs_no_other_site_and_not_more_than_t
 
     config = run_config("round.expected=[a,b]", "round.deadline=300", "round.retry=3")
     with hold_audit(tmp_path) as audit:
-        sites = asking_over(Wire(spoilt=late), config, audit, clock)
+        sites = sites_over(Wire(spoilt=late), config, audit, clock)
         request = Request(run_id="r", round=1, config=config, weights=b"w")
         answers = sites.ask("train", request, sites.roll(1)[0])
         site, answer = next(answers)
@@ -59,7 +59,7 @@ def test_a_reply_may_be_as_large_as_the_model_that_was_sent(ask: Ask, monkeypatc
     sizes = []
 
     class Pulls(PullsInTurn):
-        def __call__(self, messages: Sequence[str], sent: int = 0) -> Pulled:
+        def __call__(self, messages: Sequence[str], sent: int) -> Pulled:
             sizes.append(sent)
             return super().__call__(messages, sent)
 
@@ -98,7 +98,7 @@ def test_nobody_waits_for_a_site_that_is_expelled_while_it_works(
     wire, known = Wire(), dict(NAMES)
     config = run_config("round.expected=[a,b]")
     with hold_audit(tmp_path) as audit:
-        sites = asking_over(wire, config, audit, clock, names=lambda: known)
+        sites = sites_over(wire, config, audit, clock, names=lambda: known)
         nodes, _ = sites.roll(1)
         wire.busy = 10**9
         answers = sites.ask("train", Request(run_id="r", round=1, config=config, weights=b"w"), nodes)
@@ -112,7 +112,7 @@ def test_a_node_that_is_no_admitted_sites_is_not_asked(
     """Across hospitals a node is who its key says, not who it says; a site that is admitted later joins later."""
     wire, known = Wire(), {A: "a"}
     with hold_audit(tmp_path) as audit:
-        sites = asking_over(wire, run_config("round.expected=[a,b]"), audit, clock, False, lambda: known)
+        sites = sites_over(wire, run_config("round.expected=[a,b]"), audit, clock, False, lambda: known)
         assert sites.roll(1)[0] == {"a": A}
         assert wire.probes == 1
         known[B] = "b"
@@ -126,7 +126,7 @@ def test_a_node_cannot_answer_as_another_site(
 ) -> None:
     """The node has b's key, and says that it is a."""
     with hold_audit(tmp_path) as audit:
-        sites = asking_over(Wire(), run_config("round.expected=[b]"), audit, clock, False, lambda: {A: "b"})
+        sites = sites_over(Wire(), run_config("round.expected=[b]"), audit, clock, False, lambda: {A: "b"})
         nodes, absent = sites.roll(1)
     assert nodes == {}
     assert absent["b"].reason == "it answered under another name"

@@ -194,7 +194,7 @@ def test_what_was_sent_as_the_superlink_is_no_sites_reply() -> None:
     store = Store()
     store.to_itself.append(store.keep(reply_of(10)))
     pulls = SeparatePulls(store.grid())
-    assert pulls(["a"]) == []
+    assert pulls(["a"], 0) == []
     store.messages["a"] = store.keep(honest := reply_of(20))
     (message,) = pulled(pulls, "a").values()
     assert isinstance(message, Message)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from gliofed.server.round.answers import refusal
-from gliofed.server.round.asking import Federation
 from gliofed.server.round.audit import hold_audit
 from gliofed.server.round.history import History
 from gliofed.server.round.rounds import _Run, federate
+from gliofed.server.round.sites import Federation
 from gliofed.server.round.spool import Spool
 from gliofed.server.round.state import State
 from gliofed.shared.config import RunConfig

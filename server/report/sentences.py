@@ -1,13 +1,37 @@
-"""Which bounds a site met: what it claimed, how large its updates were, how much it weighed."""
+"""What a run's history says of its sites: why they did not count, and which bounds they met."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from gliofed.shared.wording import quantity
 
 
+def reasons_of_run(events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each site, status and reason, for all rounds in which it was the same, by the first."""
+    found: dict[tuple[str, str, str], set[int]] = {}
+    for event in events:
+        for site, line in event.get("sites", {}).items():
+            if line["reason"]:
+                found.setdefault((site, line["status"], line["reason"]), set()).add(event["round"])
+    return [f"{in_rounds(rounds)}: {site} {status}: {reason}" for (site, status, reason), rounds in found.items()]
+
+
+def in_rounds(rounds: set[int]) -> str:
+    """Name rounds, neighbours together.
+
+    >>> in_rounds({2}), in_rounds({1, 2, 3, 7})
+    ('round 2', 'rounds 1-3, 7')
+    """
+    spans = [
+        [round for _, round in span] for _, span in groupby(enumerate(sorted(rounds)), lambda each: each[1] - each[0])
+    ]
+    ranges = [f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans]
+    return f"round{'s' * (len(rounds) > 1)} {', '.join(ranges)}"
+
+
 def bounds_met(line: Mapping[str, Any]) -> str | None:
-    """Say it of one site in one round, from its line of the history.
+    """Name the bounds that a site met in one round, from its line of the history.
 
     >>> bounds_met({"claimed": 10**9, "patients": 12, "size": 19.2, "clipped": 0.104, "share": 0.25})
     'claimed 1000000000 patients, counted as 12; update of 19.2 times the usual size, clipped'
@@ -28,7 +52,7 @@ def bounds_met(line: Mapping[str, Any]) -> str | None:
 
 
 def bounds_of_run(events: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say it of each site over all rounds, a sentence a site, by its last such round."""
+    """Name the bounds that each site met over all rounds, a sentence a site, by its last such round."""
     rounds = [event["sites"] for event in events if event["event"] in ("round", "round_failed")]
     sentences = []
     for site in sorted({site for lines in rounds for site in lines}):

@@ -1,6 +1,6 @@
 """A bound that a site met is said of it, in each round's line and over the run."""
 
-from gliofed.server.report.bounds import bounds_met, bounds_of_run
+from gliofed.server.report.sentences import bounds_met, bounds_of_run
 
 HONEST = {"status": "counted", "patients": 12, "size": 1.0, "share": 0.5}
 

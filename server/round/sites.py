@@ -1,4 +1,4 @@
-"""Who is there, by name; what they answer, and what is said when they do not."""
+"""The sites that are connected, by name; their answers, and why one has none."""
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -10,17 +10,13 @@ from flwr.serverapp import Grid
 
 from gliofed.server.round.answers import EXPELLED, NOT_INVITED, Absent, refusal
 from gliofed.server.round.audit import RunAudit
-from gliofed.server.round.mail import POLL, WORD, Clock, Kind, Mail, Unanswered
+from gliofed.server.round.mail import AUDIT_KINDS, POLL, Clock, Kind, Mail, Unanswered
 from gliofed.server.round.progress import Phase, RoundProgress
 from gliofed.server.round.run_keys import RunKeys
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.parse import is_site_name
 
-Names = Callable[[], Mapping[int, str]]
-"""Which site each node is, as is known at this moment."""
-Agreed = Callable[[], Mapping[str, int]]
-"""The most patients that may count of each site, as was agreed when it was admitted."""
 PHASES: dict[Kind, tuple[Phase, str]] = {
     "query": ("preparing", "prepared"),
     "train": ("training", "trained"),
@@ -41,9 +37,9 @@ class Federation:
     run_id: str
     waves: int = 1
     """Turns that the sites take, where they share a machine."""
-    names: Names | None = None
-    """Which site each node is; who is not in there is not asked. None: the nodes say it, when they prepare."""
-    agreed: Agreed | None = None
+    names: Callable[[], Mapping[int, str]] | None = None
+    """Which site each node is now; who is not in there is not asked. None: the nodes say it, when they prepare."""
+    agreed: Callable[[], Mapping[str, int]] = dict
     """The most patients of each site that may count; of one that is not in there, what it says when it prepares."""
     lossy: bool = False
     """Whether what is on its way may be lost, as it may between machines; then it is asked for again."""
@@ -55,14 +51,9 @@ class Sites:
     """The sites of a federation, by name."""
 
     def __init__(
-        self,
-        grid: Grid,
-        federation: Federation,
-        audit: RunAudit,
-        progress: RoundProgress | None = None,
-        clock: Clock = time,
+        self, grid: Grid, federation: Federation, audit: RunAudit, progress: RoundProgress, clock: Clock = time
     ) -> None:
-        """Ask over `grid`; `progress` is told who is asked, and who answers."""
+        """Ask over `grid`; `progress` shows who is asked, and who answers."""
         self._grid, self._progress, self._config, self._clock = grid, progress, federation.config, clock
         self._run_id, self._listed, self._agreed = federation.run_id, federation.names, federation.agreed
         timing = federation.config.round
@@ -82,12 +73,11 @@ class Sites:
 
         It waits for who is not connected, for `round.join` seconds at most.
         """
-        if self._progress:
-            self._progress.enter(round, "waiting")
+        self._progress.enter(round, "waiting")
         end = self._clock.monotonic() + self._config.round.join
         while self._some_are_away() and self._clock.monotonic() < end:
             self._clock.sleep(POLL)
-        self._forgive()
+        self._look_for_late_answers()
         connected = self._connected()
         nodes = self._invited(connected)
         new = [node for node in nodes if node not in self.cohorts and node not in self._late]
@@ -95,15 +85,15 @@ class Sites:
         request = Request(run_id=self._run_id, round=round, config=self._config)
         for node, answer in self._ask("query", request, new):
             absent |= self._admit(node, answer, nodes)
-            self._mail.note(WORD["query"], round, node, answer)
-        nodes = self._invited(nodes)  # who had no name yet has told it now
+            self._mail.log_answer(AUDIT_KINDS["query"], round, node, answer)
+        nodes = self._invited(nodes)  # whoever had no name yet has one now
         self._there = set(nodes)
         absent |= {self._names[node]: NOT_INVITED for node in set(connected).difference(nodes)}
         ready: dict[str, int] = {}
         for node in nodes:
             name = self._names.get(node)
             if node in self._late:
-                absent.setdefault(name or f"node-{node}", self._still(node, round))
+                absent.setdefault(name or f"node-{node}", self._lateness(node, round))
             elif name and node in self.cohorts:
                 ready[name] = node
         prepared = {self._names[node] for node in self.cohorts}
@@ -117,7 +107,7 @@ class Sites:
             name = self._names[node]
             if isinstance(answer, Reply) and answer.status == "ok" and answer.site != name:
                 answer = Absent("failed", "it answered under another name")
-            self._mail.note(WORD[kind], request.round, node, answer)
+            self._mail.log_answer(AUDIT_KINDS[kind], request.round, node, answer)
             yield name, answer
 
     def admitted(self, node: int) -> bool:
@@ -126,14 +116,14 @@ class Sites:
 
     def agreed(self, node: int) -> int | None:
         """The most patients of a prepared node that may count, where a number was agreed."""
-        return self._agreed().get(self._names[node]) if self._agreed else None
+        return self._agreed().get(self._names[node])
 
     def ceiling(self, node: int) -> int:
         """The same; where none was agreed, what it said when it prepared, up to the median of the agreed ones."""
         if (agreed := self.agreed(node)) is not None:
             return agreed
-        others = list(self._agreed().values()) if self._agreed else []
-        return min([self.cohorts[node], *([median_low(others)] if others else [])])
+        others = self._agreed().values()
+        return min(self.cohorts[node], median_low(others)) if others else self.cohorts[node]
 
     def _is_admitted(self, name: str) -> bool:
         return self._listed is None or name in self._known.values()
@@ -170,16 +160,15 @@ class Sites:
     def _ask(self, kind: Kind, request: Request, nodes: Collection[int]) -> Iterator[tuple[int, Reply | Absent]]:
         """Ask nodes and yield each answer; who looks at the progress sees it too."""
         phase, done = PHASES[kind]
-        if self._progress and nodes:
+        if nodes:
             self._progress.enter(request.round, phase, [self._name(node) for node in nodes])
         for node, answer in self._mail.ask(kind, request, list(nodes)):
             if isinstance(answer, Unanswered):
                 self._late[node] = (answer.message, request.round)
-                answer = self._still(node, request.round)
+                answer = self._lateness(node, request.round)
             elif isinstance(answer, Reply) and answer.status == "ok" and not answer.head:
                 answer = Absent("failed", "its reply names no line of its audit log")
-            if self._progress:
-                self._progress.answer(self._name(node), done if answer.status == "ok" else answer.status)
+            self._progress.answer(self._name(node), done if answer.status == "ok" else answer.status)
             yield node, answer
 
     def _admit(self, node: int, answer: Reply | Absent, nodes: list[int]) -> dict[str, Absent]:
@@ -205,17 +194,17 @@ class Sites:
     def _name(self, node: int) -> str:
         return self._names.get(node, f"node-{node}")
 
-    def _still(self, node: int, round: int) -> Absent:
-        """What to say of a node with an unanswered message: late if it is of this round, else not asked again."""
+    def _lateness(self, node: int, round: int) -> Absent:
+        """Why a node with an unanswered message has no reply: late if it is of this round, else not asked again."""
         since = self._late[node][1]
         if since == round:
             return Absent("late", f"no answer within round.deadline={self._config.round.deadline:g} s")
         return Absent("not_asked", f"has not answered since round {since}")
 
-    def _forgive(self) -> None:
+    def _look_for_late_answers(self) -> None:
         """Ask again whom a late answer has come from; the answer itself is too late to count."""
-        asked = {message: node for node, (message, _) in self._late.items() if message}
-        for node, answered in list(self._mail.late(asked, lambda node: self._late[node][1])):
+        waiting = {message: (node, round) for node, (message, round) in self._late.items() if message}
+        for node, answered in list(self._mail.late(waiting)):
             if answered:
                 del self._late[node]
             else:

@@ -14,11 +14,11 @@ from torch.testing import assert_close
 
 from gliofed.server.report.table import results_table
 from gliofed.server.round.answers import Absent
-from gliofed.server.round.asking import Federation, Sites
 from gliofed.server.round.audit import hold_audit
 from gliofed.server.round.history import History, site_line
 from gliofed.server.round.progress import RoundProgress, read_progress
 from gliofed.server.round.rounds import RoundError, _Run, initial_model
+from gliofed.server.round.sites import Federation, Sites
 from gliofed.server.round.state import State
 from gliofed.shared.codec import encode, travelling
 from gliofed.shared.config import RunConfig
@@ -75,7 +75,7 @@ def sites(line: Line, tmp_path: Path, run_config: Callable[..., RunConfig]) -> I
     config = run_config("round.expected=[a,b]")
     with hold_audit(tmp_path) as audit:
         federation = Federation(config=config, out=tmp_path, run_id="r", names=lambda: line.names)
-        yield Sites(line, federation, audit, clock=line.clock)  # type: ignore[arg-type]
+        yield Sites(line, federation, audit, RoundProgress(1), clock=line.clock)  # type: ignore[arg-type]
 
 
 def test_a_site_that_went_away_is_waited_for_in_any_round(line: Line, sites: Sites) -> None:
@@ -146,7 +146,7 @@ def test_what_was_agreed_is_the_ceiling_whatever_a_site_says(
         federation = Federation(
             config=config, out=tmp_path, run_id="r", names=lambda: line.names, agreed=lambda: agreed
         )
-        sites = Sites(line, federation, audit, clock=line.clock)  # type: ignore[arg-type]
+        sites = Sites(line, federation, audit, RoundProgress(1), clock=line.clock)  # type: ignore[arg-type]
         sites.roll(1)
         assert (sites.cohorts[B], sites.ceiling(B), sites.ceiling(A)) == (2, 1, 1)
         agreed["b"] = 7
@@ -171,7 +171,9 @@ def test_a_node_that_must_say_its_name_is_asked_for_that_alone(
     line.names[C], line.here = "c", {A, B, C}
     with hold_audit(tmp_path) as audit:
         config = run_config("round.expected=[a,b]")
-        sites = Sites(line, Federation(config=config, out=tmp_path, run_id="r"), audit, clock=line.clock)  # type: ignore[arg-type]
+        sites = Sites(
+            line, Federation(config=config, out=tmp_path, run_id="r"), audit, RoundProgress(1), clock=line.clock
+        )  # type: ignore[arg-type]
         looks = line.looks
         for round in (1, 2):
             ready, absent = sites.roll(round)
@@ -206,7 +208,7 @@ def test_an_update_does_not_count_once_its_site_is_expelled(
     shown: Any = type("Progress", (), {"start": lambda *_: None, "tick": lambda *_: None, "enter": lambda *_: None})()
     with hold_audit(tmp_path) as audit:
         federation = Federation(config=config, out=tmp_path, run_id="r", names=lambda: line.names)
-        sites = Sites(line, federation, audit, clock=line.clock)  # type: ignore[arg-type]
+        sites = Sites(line, federation, audit, RoundProgress(1), clock=line.clock)  # type: ignore[arg-type]
         run = _Run(config, tmp_path, History(tmp_path / "history.jsonl"), sites, shown, "r", audit)
         ask = sites.ask
 
