@@ -5,20 +5,22 @@ arrive. It is silent where a node could not take a request whole, or could not a
 and the server would wait until the deadline. A node takes its messages one after the other, in the order in which they
 were sent. So a site that is silent for `retry` seconds is asked to prepare, which is cheap; if that is answered first,
 what was sent before is lost. Asking again is harmless: a site answers the same request with the bytes that it stored.
+`gliofed.server.round.question` has the states in between.
 """
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, Protocol
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from gliofed.server.round.answers import AWAY, EXPELLED, LOST, NO_REPLY, UNSIGNED, Absent, flower_error
+from gliofed.server.round.answers import EXPELLED, NO_REPLY, UNSIGNED, Absent, flower_error
 from gliofed.server.round.audit import RunAudit
 from gliofed.server.round.pulling import UNREADABLE, Pulled, SeparatePulls, pull_together
+from gliofed.server.round.question import Event, Question, State
 from gliofed.shared.messages import LATE, MessageError, Reply, Request
 
 Kind = Literal["query", "train", "evaluate"]
@@ -27,8 +29,6 @@ AUDIT_KINDS: dict[str, str] = {"query": "prepare", "train": "train", "evaluate":
 POLL, LONGEST_POLL = 0.1, 2.0
 """Seconds between two looks for answers, and a fiftieth of the wait in between. A grid in this process waits by itself
 and is not slowed by it."""
-MOST_SENDS = 3
-"""How often a site gets one request, where answers may be lost."""
 
 
 class Clock(Protocol):
@@ -46,40 +46,6 @@ class Unanswered:
 
 
 Answer = Reply | Absent | Unanswered
-
-
-@dataclass
-class Question:
-    """A request to one node that has no answer yet."""
-
-    node: int
-    open: set[str] = field(default_factory=set)
-    """Messages with it that may still be answered."""
-    newest: str = ""
-    sends: int = 0
-    since: float = 0.0
-    """When anything was sent last, or a probe was answered."""
-    probe: str = ""
-    """The message by which the site is asked whether it is free; empty: none is out."""
-    is_free: bool = False
-    """The site answered a probe alone: send again, though what was sent before may still be answered."""
-    loss: Absent = NO_REPLY
-    """What became of the last message that was lost."""
-
-    @property
-    def awaited(self) -> list[str]:
-        """The messages whose answers are of use."""
-        return [*sorted(self.open), *([self.probe] if self.probe else [])]
-
-    def sent(self, message: str, now: float) -> None:
-        """Wait for the answer to a message that has left."""
-        self.open.add(message)
-        self.newest, self.since, self.sends, self.is_free = message, now, self.sends + 1, False
-
-    def needs_probe(self, now: float, retry: float) -> bool:
-        """Whether nothing came for `retry` seconds, and the request may be sent again."""
-        waits = self.open and not self.probe and not self.is_free
-        return bool(waits) and self.sends < MOST_SENDS and now - self.since > retry
 
 
 @dataclass
@@ -119,19 +85,20 @@ class Mail:
             for message, reply in replies:
                 yield from self._take(kind, request, questions, message, reply)
             for node in [node for node in questions if not self.admitted(node)]:
-                del questions[node]
+                questions.pop(node).move(Event.ANSWER)
                 yield node, EXPELLED
             if over:
                 break
             if self.retry is not None:
-                again = [node for node, question in questions.items() if question.is_free or not question.open]
+                again = [node for node, question in questions.items() if question.can(Event.SENT)]
                 here = self.present() if again else ()
                 yield from self._send(kind, request, questions, [node for node in again if node in here], end)
                 self._probe(request, questions.values(), self.retry)
             if questions and not replies:
                 self.clock.sleep(min(LONGEST_POLL, max(POLL, (self.clock.monotonic() - began) / 50)))
         for node, question in questions.items():
-            yield node, Unanswered(question.newest) if question.open else question.loss
+            question.move(Event.DEADLINE)
+            yield node, question.loss if question.loss and question.state is State.LOST else Unanswered(question.newest)
 
     def late(self, messages: Mapping[str, tuple[int, int]]) -> Iterator[tuple[int, bool]]:
         """Look for answers that are too late to count, to messages of a node and a round each.
@@ -161,7 +128,7 @@ class Mail:
             if message:
                 questions[node].sent(message, self.clock.monotonic())
             else:
-                del questions[node]
+                questions.pop(node).move(Event.ANSWER)
                 yield node, Absent("failed", "the request could not be sent")
 
     def _push(self, kind: Kind, request: Request, nodes: Sequence[int], until: float) -> Iterator[tuple[int, str]]:
@@ -185,25 +152,16 @@ class Mail:
         if question is None:  # the second answer to one request
             return
         node, error = question.node, reply.error.code if isinstance(reply, Message) and reply.has_error() else None
-        logged, now = AUDIT_KINDS[kind], self.clock.monotonic()
-        if message == question.probe:
+        logged = AUDIT_KINDS[kind]
+        if is_probe := message == question.probe:
             self._log_read(AUDIT_KINDS["query"], request.round, node, reply)
-            question.probe, question.since = "", now
-            if error is None:
-                question.is_free, question.loss = question.sends < MOST_SENDS, NO_REPLY
-                self.log_answer(logged, request.round, node, question.loss)
-            return
-        question.open.discard(message)
-        if self.retry is not None and error in LOST:
-            question.sends -= error == AWAY  # a cable that is pulled often is not its fault; the deadline ends it
-            if question.open:
-                return
-            if question.sends < MOST_SENDS:
-                question.loss = flower_error(error)
-                self.log_answer(logged, request.round, node, question.loss)
-                return
-        del questions[node]
-        yield node, Unanswered(None) if _given_up(reply) else self._read(logged, request.round, node, reply)
+        event = question.came(message, error, self.retry is not None, self.clock.monotonic())
+        if event in (Event.LOSS, Event.FREE, Event.SPENT):
+            question.loss = NO_REPLY if is_probe or error is None else flower_error(error)
+            self.log_answer(logged, request.round, node, question.loss)
+        elif event is Event.ANSWER:
+            del questions[node]
+            yield node, Unanswered(None) if _given_up(reply) else self._read(logged, request.round, node, reply)
 
     def _log_read(self, kind: str, round: int, node: int, reply: Message | Absent) -> None:
         self.log_answer(kind, round, node, self._read(kind, round, node, reply))
@@ -222,10 +180,10 @@ class Mail:
     def _probe(self, request: Request, questions: Collection[Question], retry: float) -> None:
         """Ask the silent ones to prepare; a probe that a busy site does not fetch in time is never delivered."""
         for question in questions:
-            if question.needs_probe(now := self.clock.monotonic(), retry):
+            if question.is_silent(now := self.clock.monotonic(), retry):
                 empty = replace(request, weights=b"")
-                ((_, question.probe),) = self._push("query", empty, [question.node], now + 2 * retry)
-                question.since = self.clock.monotonic()  # also of one that could not be sent
+                ((_, probe),) = self._push("query", empty, [question.node], now + 2 * retry)
+                question.probed(probe, self.clock.monotonic())
 
 
 def _given_up(reply: Message | Absent) -> bool:
