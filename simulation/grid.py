@@ -1,10 +1,10 @@
-"""Flower's Grid in this process: each site is one watched thread, and `at_once` of them work at a time."""
+"""Flower's Grid in this process: `at_once` watched workers answer for any number of sites."""
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from queue import SimpleQueue
 from uuid import uuid4
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
@@ -24,52 +24,48 @@ from gliofed.shared.site_config import SiteConfig
 WAIT = 0.2  # seconds that a pull waits for an answer, instead of the caller
 
 
-class _Site:
-    """A node's thread and what it is doing."""
+class _Job:
+    """A message that a worker answers."""
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.inbox: SimpleQueue[Message] = SimpleQueue()
-        self.thread: threading.Thread | None = None
-        self.message: Message | None = None
-        self.since = 0.0
-        self.hung = False
+    def __init__(self, message: Message) -> None:
+        self.message, self.since = message, time.monotonic()
 
 
 class LocalGrid(Grid):
-    """Sites in this process; a site that works longer than `deadline` seconds is given up for good."""
+    """Sites in this process, answered by `at_once` workers; one that takes longer than `deadline` seconds is given up.
+
+    A worker is a thread that ends when nothing waits, so that neither sites nor finished work hold memory.
+    """
 
     def __init__(self, app: ClientApp, nodes: Mapping[int, UserConfig], at_once: int, deadline: float) -> None:
         """Make a grid of `nodes`: node id to node config, as Flower gives it to a ClientApp."""
-        self._app, self._deadline = app, deadline
+        self._app, self._nodes, self._at_once, self._deadline = app, nodes, at_once, deadline
         self._run = Run.create_empty(run_id=uuid4().int >> 65)
         # A Message asks this private class who speaks.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, self._run.run_id, SUPERLINK_NODE_ID
-        self._sites = {
-            node: _Site(Context(self._run.run_id, node, dict(config), RecordDict(), {}))
-            for node, config in nodes.items()
-        }
-        self._slots = threading.Semaphore(at_once)
         self._changed = threading.Condition()
+        """Held for all below."""
+        self._waiting: deque[Message] = deque()
+        self._working: dict[int, _Job] = {}
+        """By node: a site does one thing at a time."""
+        self._workers = 0
+        self._given_up: set[int] = set()
         self._replies: dict[str, Message] = {}
 
     @property
     def hung(self) -> bool:
         """Whether a thread was given up: the process must then be ended without waiting for it."""
-        return any(site.hung for site in self._sites.values())
+        return bool(self._given_up)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Put each message into its site's inbox."""
+        """Let each message wait for a worker."""
         ids = []
-        for message in messages:
-            message.metadata.__dict__["_message_id"] = str(uuid4())
-            node = message.metadata.dst_node_id
-            site = self._sites[node]
-            if site.thread is None:  # daemon: the interpreter does not wait for it
-                site.thread = threading.Thread(target=self._work, args=(site,), name=f"site-{node}", daemon=True)
-                site.thread.start()
-            site.inbox.put(message)
-            ids.append(message.metadata.message_id)
+        with self._changed:
+            for message in messages:
+                message.metadata.__dict__["_message_id"] = str(uuid4())
+                ids.append(message.metadata.message_id)
+                self._waiting.append(message)
+            self._start_workers()
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -80,29 +76,43 @@ class LocalGrid(Grid):
             self._changed.wait_for(lambda: wanted & self._replies.keys(), timeout=WAIT)
             return [self._replies.pop(message_id) for message_id in sorted(wanted & self._replies.keys())]
 
-    def _work(self, site: _Site) -> None:
-        while True:
-            message = site.inbox.get()
-            self._slots.acquire()
-            site.since, site.message = time.monotonic(), message  # in this order: the watch reads both
-            reply = answer_or_error(self._app, message, site.context)
+    def _start_workers(self) -> None:
+        for _ in range(min(self._at_once - self._workers, len(self._waiting))):
+            self._workers += 1  # daemon: the interpreter does not wait for it
+            threading.Thread(target=self._work, name="worker", daemon=True).start()
+
+    def _work(self) -> None:
+        while job := self._next():
+            node = job.message.metadata.dst_node_id
+            context = Context(self._run.run_id, node, dict(self._nodes[node]), RecordDict(), {})
+            reply = answer_or_error(self._app, job.message, context)
             with self._changed:
-                if site.hung:  # the slot was given to another long ago, and nobody waits for this reply
+                if node in self._given_up:  # long ago: another works in its place, and nobody waits for this reply
                     return
-                site.message = None
-                self._replies[message.metadata.message_id] = reply
-                self._slots.release()
+                del self._working[node]
+                self._replies[job.message.metadata.message_id] = reply
                 self._changed.notify_all()
+            del reply  # not kept while the next one is made
+
+    def _next(self) -> _Job | None:
+        """Take the first message to a site that is free; without one the worker ends."""
+        with self._changed:
+            for message in self._waiting:
+                if (node := message.metadata.dst_node_id) not in self._working:
+                    self._waiting.remove(message)
+                    self._working[node] = job = _Job(message)
+                    return job
+            self._workers -= 1
+            return None
 
     def _give_up_hung(self) -> None:
-        """Answer for sites that are past the deadline, and let another have their turn."""
-        for site in self._sites.values():
-            message = site.message
-            if message is None or site.hung or time.monotonic() - site.since < self._deadline:
-                continue
-            site.hung = True
-            self._replies[message.metadata.message_id] = Message(Error(LATE), reply_to=message)
-            self._slots.release()
+        """Answer for sites that are past the deadline, and let others have their turn."""
+        for node, job in self._working.items():
+            if node not in self._given_up and time.monotonic() - job.since >= self._deadline:
+                self._given_up.add(node)  # it stays at work: nothing else is begun at that site
+                self._workers -= 1
+                self._replies[job.message.metadata.message_id] = Message(Error(LATE), reply_to=job.message)
+        self._start_workers()
 
     def set_run(self, run: Run) -> None:
         """Set the run, as Flower's grids do."""
@@ -121,7 +131,7 @@ class LocalGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Every node, also those given up: the server knows whom not to ask."""
-        return list(self._sites)
+        return list(self._nodes)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push messages and pull until all replies are there, or `timeout` seconds have passed."""

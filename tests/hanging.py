@@ -12,9 +12,9 @@ def time_is_over(patch: pytest.MonkeyPatch, node: int, kind: str) -> None:
     original = LocalGrid._give_up_hung
 
     def give_up_hung(grid: LocalGrid) -> None:
-        site = grid._sites[node]
-        if (message := site.message) is not None and message.metadata.message_type == kind:
-            site.since = -math.inf
+        job = grid._working.get(node)
+        if job is not None and job.message.metadata.message_type == kind:
+            job.since = -math.inf
         original(grid)
 
     patch.setattr(LocalGrid, "_give_up_hung", give_up_hung)

@@ -1,7 +1,9 @@
 """The grid in this process: answers, faults, and sites that never answer."""
 
+import gc
 import math
 import threading
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -80,9 +82,13 @@ def test_a_site_that_hangs_gives_its_turn_to_the_others(monkeypatch: pytest.Monk
     release.set()
 
 
+def workers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "worker"]
+
+
 def test_a_turn_is_given_back_once_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A site that was given up and then comes to its end must not free a second turn."""
-    release = threading.Event()
+    """A site that was given up and then comes to its end must not free a second turn, nor answer once more."""
+    release, before = threading.Event(), set(workers())
 
     def hang(message: Message, context: Context) -> Message:
         if context.node_id == 1:
@@ -93,12 +99,50 @@ def test_a_turn_is_given_back_once_only(monkeypatch: pytest.MonkeyPatch) -> None
     grid = grid_of(hang, nodes=2, at_once=1, deadline=math.inf)
     list(grid.send_and_receive(requests(2)))
     release.set()
-    thread = grid._sites[1].thread
-    assert thread is not None
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
-    assert grid._slots.acquire(blocking=False)
-    assert not grid._slots.acquire(blocking=False)
+    until(lambda: not set(workers()) - before, "the end of both workers")
+    assert grid._workers == 0 and grid._replies == {}
+
+
+def test_a_site_does_one_thing_at_a_time_and_a_given_up_one_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at work in one folder would write over each other; what is left of it waits, and others have their turn."""
+    begun, release = list[int](), threading.Event()
+
+    def hang(message: Message, context: Context) -> Message:
+        begun.append(context.node_id)
+        if context.node_id == 1:
+            release.wait()
+        return echo(message, context)
+
+    grid = grid_of(hang, nodes=2, at_once=2, deadline=math.inf)
+    first, second, other = grid.push_messages([Message(RecordDict(), node, "train") for node in (1, 1, 2)])
+    until(lambda: other in grid._replies, "the other site's answer")
+    time_is_over(monkeypatch, 1, "train")
+    assert [reply.error.code for reply in grid.pull_messages([first, second])] == [LATE]
+    (again,) = grid.push_messages([Message(RecordDict(), 2, "train")])
+    until(lambda: again in grid._replies, "the other site's second answer")
+    assert begun == [1, 2, 2]
+    release.set()
+
+
+def test_workers_end_with_the_work_and_hold_none_of_it() -> None:
+    """A thread, or a reply, for each of many sites would be memory that grows with them."""
+    before, seen = set(workers()), list[weakref.ref[RecordDict]]()
+
+    def answer(message: Message, context: Context) -> Message:
+        reply = Message(RecordDict(), reply_to=message)
+        seen.append(weakref.ref(reply.content))
+        return reply
+
+    grid = grid_of(answer, nodes=50, at_once=3)
+    most = 0
+    waiting = set(grid.push_messages(requests(50)))
+    while waiting:
+        most = max(most, len(set(workers()) - before))
+        waiting -= {reply.metadata.reply_to_message_id for reply in grid.pull_messages(waiting)}
+    assert len(seen) == 50 and most <= 3
+    until(lambda: not set(workers()) - before, "the end of all workers")
+    gc.collect()
+    assert [content for content in seen if content()] == []
 
 
 def test_a_pull_takes_only_what_it_asks_for() -> None:
