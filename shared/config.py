@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import prod
@@ -249,61 +249,48 @@ class RunConfig(Strict):
     privacy: PrivacyConfig = PrivacyConfig()
 
     def __post_init__(self) -> None:
-        for forbidden, sentence in APART:
-            if forbidden(self):
-                raise ValueError(sentence)
+        for sentence in _conflicts(self):
+            raise ValueError(sentence)
 
     @property
     def private(self) -> bool:
         """Whether what a site sends must be covered by a budget, which the site's ledger keeps."""
         return MECHANISMS[self.privacy.mechanism].noise == "site"
 
-    def to_json(self) -> str:
-        """One line, keys sorted: equal configs are equal strings."""
-        return self._json
-
     @cached_property  # each message asks for it several times
-    def _json(self) -> str:
+    def as_json(self) -> str:
+        """One line, keys sorted: equal configs are equal strings."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the JSON, in hex."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        return hashlib.sha256(self.as_json.encode()).hexdigest()
 
 
-APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
-    (
-        lambda run: run.private and run.train.steps is None,
-        "train.epochs with a private update: the number of steps would tell the number of patients; give train.steps",
-    ),
-    (
-        lambda run: _dp_sgd(run) and bool(TASKS[run.task].classes) and run.train.class_weights == "balanced",
-        "train.class_weights=balanced with privacy=dp_sgd: that counts patients; give weights, as [1.0,0.5], or null",
-    ),
-    (
-        lambda run: _dp_sgd(run) and bool(run.model.as_published),
-        "model.as_published=true with privacy=dp_sgd: its BatchNorm mixes patients; leave it out",
-    ),
-    (
-        lambda run: _dp_sgd(run) and run.train.precision == "fp16",
-        "train.precision=fp16 with privacy=dp_sgd: its loss scale follows the gradients of all; use fp32, bf16 or auto",
-    ),
-    (
-        lambda run: run.privacy.mechanism == "central" and run.fold.name != "mean",
-        "a fold other than mean with privacy=central: its noise is for a sum; use fold=mean",
-    ),
-    (
-        lambda run: run.fold.name != "mean" and 0 < len(run.round.expected) < 3,
-        "a fold other than mean with fewer than three sites: there is no majority; use fold=mean",
-    ),
-    (
-        lambda run: run.privacy.mechanism == "central" and not run.round.expected,
-        "round.expected=[] with privacy=central: the mean is over a fixed number of sites; name them",
-    ),
-)
-"""What cannot go together, and the sentence that says so."""
-
-
-def _dp_sgd(run: RunConfig) -> bool:
-    return run.privacy.mechanism == "dp_sgd"
+def _conflicts(run: RunConfig) -> Iterator[str]:
+    """What cannot go together: a sentence each."""
+    dp_sgd, central = (run.privacy.mechanism == name for name in ("dp_sgd", "central"))
+    if run.private and run.train.steps is None:
+        yield (
+            "train.epochs with a private update: the number of steps would tell the number of patients; "
+            "give train.steps"
+        )
+    if dp_sgd and TASKS[run.task].classes and run.train.class_weights == "balanced":
+        yield (
+            "train.class_weights=balanced with privacy=dp_sgd: that counts patients; "
+            "give weights, as [1.0,0.5], or null"
+        )
+    if dp_sgd and run.model.as_published:
+        yield "model.as_published=true with privacy=dp_sgd: its BatchNorm mixes patients; leave it out"
+    if dp_sgd and run.train.precision == "fp16":
+        yield (
+            "train.precision=fp16 with privacy=dp_sgd: its loss scale follows the gradients of all; "
+            "use fp32, bf16 or auto"
+        )
+    if central and run.fold.name != "mean":
+        yield "a fold other than mean with privacy=central: its noise is for a sum; use fold=mean"
+    if run.fold.name != "mean" and 0 < len(run.round.expected) < 3:
+        yield "a fold other than mean with fewer than three sites: there is no majority; use fold=mean"
+    if central and not run.round.expected:
+        yield "round.expected=[] with privacy=central: the mean is over a fixed number of sites; name them"
