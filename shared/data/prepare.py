@@ -69,13 +69,8 @@ def prepare(cases: Sequence[Case], data: DataConfig, cache: Path) -> Path:
     """
     regions = [sorted(values) for values in region_values(cases[0].labels, data.regions)]
     visits = [_visit(case, scans_of(case, data)) for case in cases]
-    identity: dict[str, object] = {
-        "visits": visits,
-        "spacing": data.spacing,
-        "labels": cases[0].labels,
-        "regions": regions,
-    }
-    return keep(identity, lambda: _segmentation(cases, data), cache)
+    what: dict[str, object] = {"visits": visits, "spacing": data.spacing, "labels": cases[0].labels}
+    return keep(what | {"regions": regions}, lambda: _segmentation(cases, data), cache)
 
 
 def prepare_block(case: Case, data: DataConfig, cache: Path) -> Path:
@@ -185,22 +180,21 @@ def prepare_images(cases: Sequence[Case], data: DataConfig) -> Images:
     """
     images: list[npt.NDArray[np.float16]] = []
     first: tuple[Scan, Volume] | None = None
-    brain: npt.NDArray[np.bool_] | None = None
+    brain = np.zeros((), np.bool_)
     inside: list[npt.NDArray[np.bool_]] = []
-    for place, case in enumerate(cases):
-        frame = []
+    for case in cases:
+        frame, seen = [], np.zeros((), np.bool_)
         for scan in images_of(case, data):
             volume = read_volume(scan)
             first = first or (scan, volume)
             same_grid(first, scan, volume)
-            if place == len(inside):
-                inside.append(np.zeros(volume.array.shape, np.bool_))
-            inside[place] |= volume.array != 0
+            seen = seen | (volume.array != 0)
             array = _spaced(volume.array, first[1], data, order=1)
-            brain = array != 0 if brain is None else brain | (array != 0)
+            brain = brain | (array != 0)
             frame.append(z_score(array))
+        inside.append(seen)
         images.append(np.stack(frame))
-    assert first is not None and brain is not None, "one case or more, and a config has one modality or more"
+    assert first is not None, "one case or more, and a config has one modality or more"
     box = bounding_box(brain)
     cropped = np.stack([image[:, *box] for image in images])
     return Images(cropped, _edges(first[1], data), box, brain.shape, first, inside)
@@ -257,11 +251,10 @@ def _there(case: Case, data: DataConfig) -> list[str]:
 
 def _edges(volume: Volume, data: DataConfig) -> tuple[float, float, float]:
     """Voxel edges that a volume has once it is prepared, mm; those of the scan where they are near enough."""
-    own = (float(volume.spacing[0]), float(volume.spacing[1]), float(volume.spacing[2]))
     if data.spacing is None:
-        return own
+        return volume.spacing
     wanted = data.spacing if isinstance(data.spacing, tuple) else (data.spacing,) * 3
-    return own if np.allclose(own, wanted, TOLERANCE, 0) else wanted
+    return volume.spacing if np.allclose(volume.spacing, wanted, TOLERANCE, 0) else wanted
 
 
 def _spaced(array: npt.NDArray[Any], volume: Volume, data: DataConfig, order: int) -> npt.NDArray[Any]:

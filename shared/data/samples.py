@@ -167,14 +167,9 @@ def _block(patient: Patient, entry: Entry, label: Label) -> Batch:
 
 def _collate(samples: Sequence[Batch]) -> Batch:
     """Stack samples; a part is in all of them or in none."""
-
-    def stacked(parts: list[Tensor | None]) -> Tensor | None:
-        there = [part for part in parts if part is not None]
-        return torch.stack(there) if there else None
-
-    image, target = (torch.stack([getattr(sample, part) for sample in samples]) for part in ("image", "target"))
-    present, weight = (stacked([getattr(sample, part) for sample in samples]) for part in ("present", "weight"))
-    return Batch(image, target, present, weight)
+    parts = {name: [getattr(sample, name) for sample in samples] for name in ("image", "target", "present", "weight")}
+    stacked: dict[str, Any] = {name: torch.stack(each) for name, each in parts.items() if each[0] is not None}
+    return Batch(**stacked)
 
 
 def _corner(

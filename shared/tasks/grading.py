@@ -108,8 +108,7 @@ class Grading(Task):
         their pairs of an HGG and an LGG, so the share of pairs within a site that are in order; it has no interval.
         A site with a metric that cannot be, or without counts of so many patients, does not enter: others sent it.
         """
-        possible = [site for site in sites if cls.impossible(*site, data) is None]
-        sites = [(metrics, patients) for metrics, patients in possible if _adds_up(metrics, patients)]
+        sites = [site for site in sites if cls.impossible(*site, data) is None and _adds_up(*site)]
         if not sites:
             return {}
         losses = [({"loss": metrics.get("loss", math.nan)}, patients) for metrics, patients in sites]
