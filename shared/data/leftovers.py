@@ -69,8 +69,10 @@ def not_understood(root: Folder, layout: str | None, found: Found, read: set[Pat
 
 def not_in_table(root: Folder, table: str, read: set[Path], known: set[Path]) -> list[Stray]:
     """Name, together, the image files under `root` that a table does not: one finding, if there are any."""
-    named = _resolved(read | known)
-    left = [path for path, folder in _images_outside(root, known) if folder / path.name not in named]
+    images = [path for folder in root.walk(known) if folder.path not in known for path in folder.images]
+    places = _resolved({*images, *read, *known})
+    named = {places[path] for path in read | known}
+    left = [path for path in images if places[path] not in named]
     reason = "; ".join([f"{table} names no such file; add what belongs to a case, or ignore this", *_cures(left)])
     return [*([Stray(root.path, left, table, reason)] if left else []), *_not_listed(root, table)]
 
@@ -116,7 +118,7 @@ def _strangers(root: Folder, layout: str | None, known: set[Path], read: set[Pat
     found: dict[tuple[Path, str], list[Path]] = {}
     homes = defaultdict[str, set[Path]](set)
     kinds: dict[tuple[Path, str], str] = {}
-    for home in _folders_of(root, known):
+    for home in (folder for folder in root.walk(known) if folder.path in known):
         images = {path for below in home.walk() for path in below.images}
         if not (others := sorted(images - read)):
             continue
@@ -165,15 +167,6 @@ def _begins(name: str, other: str) -> bool:
     return name.lower().startswith(other.lower()) and (not rest or rest[0] in SEPARATORS)
 
 
-def _folders_of(folder: Folder, known: set[Path]) -> Iterator[Folder]:
-    """The folders of cases."""
-    if folder.path in known:
-        yield folder
-    else:
-        for below in folder.folders:
-            yield from _folders_of(below, known)
-
-
 def _not_listed(root: Folder, nearest: str | None) -> list[Stray]:
     return [Stray(each.path, [], nearest or "", each.fault) for each in root.walk() if each.fault]
 
@@ -216,24 +209,10 @@ def _cures(images: Iterable[Path]) -> list[str]:
     return sorted({cure for path in images if (cure := conversion(path.name))})
 
 
-def _images_outside(folder: Folder, known: set[Path]) -> Iterator[tuple[Path, Path]]:
-    """Each image file outside of known folders, with the place of its folder behind all links."""
-    if folder.path in known:
-        return
-    if images := folder.images:
-        place = folder.path.resolve()
-        yield from ((path, place) for path in images)
-    for below in folder.folders:
-        yield from _images_outside(below, known)
-
-
-def _resolved(paths: Iterable[Path]) -> set[Path]:
-    """The paths without .. and links to folders, by which a table may lead to a file."""
-    places: dict[Path, Path] = {}
-    for path in paths:
-        if path.parent not in places:
-            places[path.parent] = path.parent.resolve()
-    return {places[path.parent] / path.name for path in paths}
+def _resolved(paths: set[Path]) -> dict[Path, Path]:
+    """Each path without .. and links to folders, by which a table may lead to a file."""
+    places = {folder: folder.resolve() for folder in {path.parent for path in paths}}
+    return {path: places[path.parent] / path.name for path in paths}
 
 
 def _pattern(home: Path, path: Path) -> str:
