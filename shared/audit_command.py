@@ -1,6 +1,6 @@
 """What the `audit` commands of both ends have in common."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from gliofed.shared.audit import audit_file
@@ -33,22 +33,19 @@ def find_audit(place: Path, hint: str) -> Path:
     return found
 
 
-def audit_status(program: str, work: Callable[[], Iterable[str]]) -> int:
-    """Print each sentence of the work as it comes; return the exit status, after one sentence of what is wrong."""
+def audit_status(program: str, sentences: Iterable[str]) -> int:
+    """Print each sentence as it comes; return the exit status, after one sentence of what is wrong."""
     try:
-        for sentence in work():
+        for sentence in sentences:
             print(plain(sentence))
+        return 0
     except ConfigError as error:
-        return _wrong(program, str(error), FAILED)
+        wrong, status = str(error), FAILED
     except NoLogError as error:
-        return _wrong(program, str(error), WRONG_USE)
+        wrong, status = str(error), WRONG_USE
     except OSError as error:  # another user's folder
-        return _wrong(program, f"{error.filename}: {error.strerror}", WRONG_USE)
-    return 0
-
-
-def _wrong(program: str, sentence: str, status: int) -> int:
-    tell(program, sentence)
+        wrong, status = f"{error.filename}: {error.strerror}", WRONG_USE
+    tell(program, wrong)
     return status
 
 

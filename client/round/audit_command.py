@@ -25,7 +25,7 @@ def audit_command(words: list[str]) -> int:
     keys = "ca.crt or a kit for the server's signatures, site.key.pub for the site's; else the hospital's folder's"
     verify.add_argument("--keys", type=path_word, metavar="FILE", action="append", default=[], help=keys)
     given = parser.parse_args(words)
-    return audit_status("gliofed-client", lambda: _verify(given))
+    return audit_status("gliofed-client", _verify(given))
 
 
 def _verify(given: argparse.Namespace) -> Iterator[str]:

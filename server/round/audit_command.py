@@ -31,7 +31,7 @@ def audit_command(words: list[str]) -> int:
     for command in (verify, copy):
         command.add_argument("run", type=path_word, metavar="RUN")
     given = parser.parse_args(words)
-    return audit_status("gliofed-server", lambda: _verify(given) if given.command == "verify" else _copy(given))
+    return audit_status("gliofed-server", _verify(given) if given.command == "verify" else _copy(given))
 
 
 def _verify(given: argparse.Namespace) -> Iterator[str]:
