@@ -276,7 +276,7 @@ def _conflicts(run: RunConfig) -> Iterator[str]:
             "train.epochs with a private update: the number of steps would tell the number of patients; "
             "give train.steps"
         )
-    if dp_sgd and TASKS[run.task].classes and run.train.class_weights == "balanced":
+    if dp_sgd and (label := TASKS[run.task].label) and label.classes and run.train.class_weights == "balanced":
         yield (
             "train.class_weights=balanced with privacy=dp_sgd: that counts patients; "
             "give weights, as [1.0,0.5], or null"

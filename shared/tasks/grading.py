@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from gliofed.shared.tasks.means import LOSS, out_of_range, over_patients, over_sites
 from gliofed.shared.tasks.scores import COUNTS, RATES, auc_with_interval, rates_with_intervals
@@ -85,8 +84,9 @@ class Grading(Task):
             return measured | {"accuracy": math.nan, "auc": math.nan}
         hgg = np.array([patient["grade"] for patient in patients]) == 1
         called = score > 0
-        sums = [np.sum(called & hgg), np.sum(called & ~hgg), np.sum(~called & ~hgg), np.sum(~called & hgg)]
-        return measured | _rates(np.array(sums)) | auc_with_interval(score, hgg.astype(np.float64))
+        counts = [np.sum(called & hgg), np.sum(called & ~hgg), np.sum(~called & ~hgg), np.sum(~called & hgg)]
+        rates = rates_with_intervals(np.array(counts, np.float64))
+        return measured | rates | auc_with_interval(score, hgg.astype(np.float64))
 
     @staticmethod
     def impossible(metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
@@ -113,14 +113,9 @@ class Grading(Task):
             return {}
         losses = [({"loss": metrics.get("loss", math.nan)}, patients) for metrics, patients in sites]
         aucs = [({"auc": metrics.get("auc", math.nan)}, _pairs(metrics)) for metrics, _ in sites]
-        counts = np.array([sum(metrics[name] for metrics, _ in sites) for name in COUNTS])
-        return {"loss": math.nan} | over_sites(losses) | _rates(counts) | {"auc": math.nan} | over_sites(aucs)
-
-
-def _rates(sums: npt.NDArray[np.generic]) -> dict[str, float]:
-    """The counts, and what follows from them alone."""
-    counts = sums.astype(np.float64)
-    return dict(zip(COUNTS, counts.tolist(), strict=True)) | rates_with_intervals(counts)
+        counts = [sum(metrics[name] for metrics, _ in sites) for name in COUNTS]
+        rates = rates_with_intervals(np.array(counts, np.float64))
+        return {"loss": math.nan} | over_sites(losses) | rates | {"auc": math.nan} | over_sites(aucs)
 
 
 def _adds_up(metrics: Mapping[str, float], patients: int) -> bool:

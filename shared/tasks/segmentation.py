@@ -67,31 +67,21 @@ class Segmentation(Task):
         return (losses if weight is None else losses * weight).mean()
 
     @staticmethod
-    def predict(logits: Tensor) -> Tensor:
-        """Masks, bool: where the sigmoid is above one half."""
-        return logits > 0
-
-    @staticmethod
     def logits(model: Model, inputs: tuple[Tensor, ...], data: DataConfig) -> Tensor:
-        """Logits of whole volumes, of which `inputs` is the image, as `infer` gives them."""
-        [image] = inputs
-        return Segmentation.infer(model, image, data.patch)
+        """Logits of whole volumes, of which `inputs` is the image ([B, C or B, T, C], D, H, W), without gradients.
 
-    @staticmethod
-    def infer(model: Model, image: Tensor, patch: tuple[int, int, int]) -> Tensor:
-        """Logits of whole volumes, image ([B, C or B, T, C], D, H, W), without gradients.
-
-        One forward pass where the volume fits in `patch` (voxels); else overlapping windows of that size, halves
+        One forward pass where the volume fits in `data.patch` (voxels); else overlapping windows of that size, halves
         shared, blended by a Gaussian. A series is cut into windows in space only.
         """
         import torch
 
+        [image] = inputs
         frames = image.shape[1]
 
         def folded(windows: Tensor) -> Tensor:  # MONAI knows one channel axis: frames go into it
             return model(torch.unflatten(windows, 1, (frames, -1))).flatten(1, 2)
 
-        window = [min(side, limit) for side, limit in zip(image.shape[-3:], patch, strict=True)]
+        window = [min(side, limit) for side, limit in zip(image.shape[-3:], data.patch, strict=True)]
         with torch.no_grad():
             if window == list(image.shape[-3:]):
                 return model(image)
@@ -138,9 +128,9 @@ class Segmentation(Task):
         for batch in volumes:
             assert batch.spacing is not None, "a whole volume has a spacing"
             there = batch.to(device)
-            logits = Segmentation.infer(model, there.image, data.patch)
+            logits = Segmentation.logits(model, there.inputs, data)
             loss = Segmentation.loss(logits, there.target).item()
-            masks = Segmentation.predict(logits).cpu()
+            masks = (logits > 0).cpu()  # where the sigmoid is above one half
             means = {"loss": loss} | Segmentation.metrics(masks, batch.target, data.regions, batch.spacing)
             visits += [means] * masks.shape[:-4].numel()  # a window's means count once for each of its visits
         return over_patients(visits)

@@ -63,11 +63,6 @@ class Task:
     label: ClassVar[Label | None] = None
     """What a patient is labelled with; None: masks are learned, from patches."""
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Those that patients are told apart by, if any."""
-        return self.label.classes if self.label else ()
-
     @staticmethod
     def outputs(data: DataConfig) -> int:
         """Channels of the model's output."""

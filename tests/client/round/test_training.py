@@ -42,7 +42,7 @@ def train(run: RunConfig, device: torch.device, batches: list[Batch], **train: o
 def dice(model: nn.Module, device: torch.device) -> float:
     batch = balls(1)[0]
     with torch.no_grad():
-        prediction = Segmentation.predict(model.eval()(batch.image.to(device))).cpu()
+        prediction = (model.eval()(batch.image.to(device)) > 0).cpu()
     return Segmentation.metrics(prediction, batch.target, ("object",), (1, 1, 1))["dice"]
 
 
