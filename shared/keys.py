@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from contextlib import suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -56,14 +57,11 @@ def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
 
 def read_authority(pem: bytes, where: str) -> x509.Certificate:
     """Read the certificate of an authority, or raise ConfigError."""
-    try:
+    with suppress(ValueError, x509.ExtensionNotFound):
         certificate = x509.load_pem_x509_certificate(pem)
-        is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (ValueError, x509.ExtensionNotFound):
-        raise ConfigError(f"{where}: no certificate of an authority") from None
-    if not is_authority:
-        raise ConfigError(f"{where}: no certificate of an authority")
-    return certificate
+        if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return certificate
+    raise ConfigError(f"{where}: no certificate of an authority")
 
 
 def certificate_sha256(certificate: x509.Certificate) -> str:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from gliofed.shared.files import write_json
@@ -55,22 +55,20 @@ class Program:
     _since: float = 0.0
     _due: float = 0.0
     _ends: int = 0
-    _messages: list[str] = field(default_factory=list)
 
     def supervise(self) -> list[str]:
         """Start it where that is due; return what there is to say."""
-        now = time.monotonic()
+        now, messages = time.monotonic(), list[str]()
         if self.process is not None and (status := self.process.poll()) is not None:
             self._end_all(self.process.pid)  # whatever it has started
             self._ends = 1 if now - self._since > CALM else self._ends + 1
             pause = self.pauses[min(self._ends, len(self.pauses)) - 1]
             self._due, self.process = now + pause, None
-            self._messages.append(f"{self.name} ended ({_words(status)}); again in {pause:g} s, see {self.log}")
+            messages.append(f"{self.name} ended ({_words(status)}); again in {pause:g} s, see {self.log}")
         if self.process is None and now >= self._due:
             self._start()
         for log in (self.log, *self.other_logs):
             _shorten(log)
-        messages, self._messages = self._messages, []
         return messages
 
     def seconds(self) -> float:

@@ -41,7 +41,7 @@ class Folder:
         """The NIfTI files whose names end in a modality or mask, read once for all layouts."""
         return {file: name for file in self.files if (name := image_name(file))}
 
-    @property
+    @cached_property
     def images(self) -> list[Path]:
         """The image files in the folder itself, in any format."""
         return [self.path / file for file in self.files if is_image(file)]

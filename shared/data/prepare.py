@@ -87,10 +87,7 @@ def prepare_block(case: Case, data: DataConfig, cache: Path) -> Path:
 
 
 def scans_of(case: Case, data: DataConfig) -> list[Scan]:
-    """The case's images in the order of `data.modalities`, then its mask.
-
-    Raises DataError: two_files, missing_modality, missing_mask.
-    """
+    """The case's images as `images_of` gives them, then its mask. Raises DataError: missing_mask, and those of that."""
     images = images_of(case, data)
     _refuse_twice(case, [MASK])
     if case.mask is None:
@@ -99,10 +96,7 @@ def scans_of(case: Case, data: DataConfig) -> list[Scan]:
 
 
 def images_of(case: Case, data: DataConfig) -> list[Scan]:
-    """The case's images in the order of `data.modalities`.
-
-    Raises DataError: two_files, missing_modality.
-    """
+    """The case's images in the order of `data.modalities`. Raises DataError: two_files, missing_modality."""
     _refuse_twice(case, data.modalities)
     missing = [modality for modality in data.modalities if modality not in case.images]
     if missing:
