@@ -30,11 +30,8 @@ from gliofed.shared.parse import ConfigError
 What = Literal["request", "reply"]
 """What is signed: the server's request, in a site's log; or a site's reply, in the server's."""
 FIELDS = {
-    "request": ("kind", "run_id", "round", "site", "config_hash", "weights", "server_head"),
-    "reply": (
-        *("kind", "run_id", "round", "site", "status", "code", "patients"),
-        *("bytes", "sha256", "records", "head"),
-    ),
+    "request": "kind run_id round site config_hash weights server_head".split(),
+    "reply": "kind run_id round site status code patients bytes sha256 records head".split(),
 }
 """Of a log's line, what the signature covers; a server's line has its run's id from the line `start`."""
 NO_RECEIPT = ("audit", "config")

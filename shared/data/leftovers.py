@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
@@ -115,9 +115,7 @@ def _strays(
 
 def _strangers(root: Folder, layout: str | None, known: set[Path], read: set[Path]) -> Iterator[Stray]:
     """The images in cases' folders that seem to be another's, by their names or by that of a folder of their own."""
-    found: dict[tuple[Path, str], list[Path]] = {}
-    homes = defaultdict[str, set[Path]](set)
-    kinds: dict[tuple[Path, str], str] = {}
+    found: dict[tuple[Path, str, str], list[Path]] = {}
     for home in (folder for folder in root.walk(known) if folder.path in known):
         images = {path for below in home.walk() for path in below.images}
         if not (others := sorted(images - read)):
@@ -126,14 +124,13 @@ def _strangers(root: Folder, layout: str | None, known: set[Path], read: set[Pat
         own |= {name.prefix.lower() for path in images & read if (name := image_name(path.name)) and name.prefix}
         for path in others:
             if whose := _whose(home.path, path, own):
-                found.setdefault((home.path, whose), []).append(path)
                 # What is left of P1_native in the folder of P1 is the same for all cases, if it is a kind of image.
                 before = max((len(name) for name in own if _begins(whose, name)), default=0)
-                kinds[home.path, whose] = kind = whose[before:].lower()
-                homes[kind].add(home.path)
-    for (place, whose), files in found.items():
+                found.setdefault((home.path, whose, whose[before:].lower()), []).append(path)
+    homes = Counter(kind for _, kind in {(place, kind) for place, _, kind in found})
+    for (place, whose, kind), files in found.items():
         a_mask_alone = all(name.what == MASK for path in files if (name := _name_of(path)))
-        if len(homes[kinds[place, whose]]) < KIND and not a_mask_alone:
+        if homes[kind] < KIND and not a_mask_alone:
             reason = (
                 f"seem to be of {whose}, in the folder of {place.name}; move them into a folder {whose} beside it, or "
                 f"begin their names with {place.name} if they are its further images"
