@@ -45,16 +45,16 @@ class Grading(Task):
     headline = "accuracy"
     label = GRADE
 
-    @staticmethod
-    def loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Binary cross-entropy of each sample, times its `weight` (B,), and their mean; None is ones."""
         import torch.nn.functional as F
 
         losses = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none").flatten(1).mean(1)
         return (losses if weight is None else losses * weight).mean()
 
-    @staticmethod
-    def measure(model: Model, volumes: Iterable[Batch], data: DataConfig, device: torch.device) -> dict[str, float]:
+    def measure(
+        self, model: Model, volumes: Iterable[Batch], data: DataConfig, device: torch.device
+    ) -> dict[str, float]:
         """Loss, score (the logit) and true grade of one patient, who is the one batch of `volumes`, with B=1.
 
         The counts, which `summarise` makes of it, and the loss of very few patients tell much about each.
@@ -65,11 +65,10 @@ class Grading(Task):
         batch = batch.to(device)
         with torch.no_grad():
             logit = model(*batch.inputs)
-            loss = Grading.loss(logit, batch.target)
+            loss = self.loss(logit, batch.target)
         return {"loss": loss.item(), "score": logit.item(), "grade": batch.target.item()}
 
-    @staticmethod
-    def summarise(patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    def summarise(self, patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """One site's metrics from its patients' measures; nothing for no patients.
 
         The mean loss; the counts tp, fp, tn, fn, where positive is HGG; accuracy, sensitivity, specificity, f1 and auc,
@@ -88,8 +87,7 @@ class Grading(Task):
         rates = rates_with_intervals(np.array(counts, np.float64))
         return measured | rates | auc_with_interval(score, hgg.astype(np.float64))
 
-    @staticmethod
-    def impossible(metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
+    def impossible(self, metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
         """Say what of one site's metrics over so many validation patients cannot be, if anything."""
         shares = {name + end: (0.0, 1.0) for name in ("auc", *RATES) for end in ("", "_low", "_high")}
         counts = {name: (0.0, float(patients)) for name in COUNTS}
@@ -99,8 +97,7 @@ class Grading(Task):
             return f"counts that are not of {quantity(patients, 'patient')}"
         return None
 
-    @classmethod
-    def pool(cls, sites: Sequence[tuple[Mapping[str, float], int]], data: DataConfig) -> dict[str, float]:
+    def pool(self, sites: Sequence[tuple[Mapping[str, float], int]], data: DataConfig) -> dict[str, float]:
         """All sites' metrics from each one's own and its number of validation patients.
 
         Counts are summed, and what follows from counts is exactly as if all patients were at one place, intervals too.
@@ -108,7 +105,7 @@ class Grading(Task):
         their pairs of an HGG and an LGG, so the share of pairs within a site that are in order; it has no interval.
         A site with a metric that cannot be, or without counts of so many patients, does not enter: others sent it.
         """
-        sites = [site for site in sites if cls.impossible(*site, data) is None and _adds_up(*site)]
+        sites = [site for site in sites if self.impossible(*site, data) is None and _adds_up(*site)]
         if not sites:
             return {}
         losses = [({"loss": metrics.get("loss", math.nan)}, patients) for metrics, patients in sites]

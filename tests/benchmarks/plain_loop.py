@@ -45,7 +45,7 @@ def train(model: nn.Module, patients: list[Series], generator: np.random.Generat
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.01)
     for _, (image, target) in zip(range(STEPS), batches(patients, generator), strict=False):
         optimizer.zero_grad()
-        Segmentation.loss(model(image), target).backward()
+        Segmentation().loss(model(image), target).backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
 
@@ -71,7 +71,7 @@ def main(threads: int) -> None:
             for _, validation in sites:
                 for image, target in validation:
                     prediction = model(image[None]) > 0
-                    scores.append(Segmentation.metrics(prediction, target[None], ("object",), (1, 1, 1))["dice"])
+                    scores.append(Segmentation().metrics(prediction, target[None], ("object",), (1, 1, 1))["dice"])
         print(f"round {number}: Dice {np.mean(scores):.3f}", flush=True)
 
 

@@ -12,7 +12,9 @@ from gliofed.shared.config import DataConfig
 from gliofed.shared.data.samples import Batch
 from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D
 from gliofed.shared.models.unet import UNet3D
-from gliofed.shared.tasks.segmentation import Segmentation as TASK
+from gliofed.shared.tasks.segmentation import Segmentation
+
+TASK = Segmentation()
 
 MM = (1.0, 1.0, 1.0)
 

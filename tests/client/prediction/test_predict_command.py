@@ -95,7 +95,7 @@ def test_a_run_predicts_a_folder(trained, cases, out, monkeypatch, capsys):
         regions = regions_of(np.asanyarray(nib.as_closest_canonical(mask).dataobj), "brats2023", ["wt"])
         assert regions.any(), "two steps of training predict tumour nearly everywhere"
         [batch] = whole(patient, exported.data, "visits")
-        expected = (Segmentation.logits(network, batch.inputs, exported.data) > 0).any(dim=1)
+        expected = (Segmentation().logits(network, batch.inputs, exported.data) > 0).any(dim=1)
         assert regions.sum() == (expected & (batch.image != 0).any(dim=1)).sum() < expected.sum()  # in the brain alone
     assert json.loads((out / "predict.json").read_text())["round"] == 1
 
