@@ -61,7 +61,7 @@ class Chain:
 
         Returns the new head.
         """
-        now, new, hashes = datetime.now(UTC).isoformat(timespec="seconds"), [], [self.head]
+        now, new, hashes = _now().isoformat(timespec="seconds"), [], [self.head]
         for event in events:
             new.append(link({"time": now, **event}, hashes[-1], secrets.token_hex(16)))
             hashes.append(line_hash(new[-1]))
@@ -185,3 +185,7 @@ def _follows(before: str) -> str:
 def head_file(file: Path) -> Path:
     """Where the head of a log is."""
     return file.parent / "head.json"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

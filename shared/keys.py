@@ -89,10 +89,10 @@ def own_certificate(key: ec.EllipticCurvePrivateKey, address: str) -> x509.Certi
     )
 
 
-def spoken(sha256: str) -> str:
+def pairs(sha256: str) -> str:
     """Write a hash in pairs, as openssl shows a certificate's fingerprint.
 
-    >>> spoken("0a1b2c")
+    >>> pairs("0a1b2c")
     '0A:1B:2C'
     """
     return ":".join(sha256[at : at + 2] for at in range(0, len(sha256), 2)).upper()

@@ -213,7 +213,7 @@ class Reply:
                 left_out=left_out,
                 update=records.array_records["update"]["bytes"].data,
                 **{key: _checked(head, key) for key in _AFTER},
-                records=records_sha256(leaving(records)),
+                records=records_sha256(describe_records(records)),
             )
         except MALFORMED as error:
             raise MessageError(f"no reply: {error}") from None
@@ -224,7 +224,7 @@ def error_words(code: int) -> str:
     return FLOWER_ERRORS.get(code, f"Flower's error {code}")
 
 
-def leaving(records: RecordDict) -> list[dict[str, Any]]:
+def describe_records(records: RecordDict) -> list[dict[str, Any]]:
     """Describe all that a reply's records hold, but its head and signature: of each array and each record of values
     its name, its type and shape, and number and SHA-256 of its bytes. Values are bytes as JSON with sorted keys.
     """

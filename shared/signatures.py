@@ -61,7 +61,7 @@ def holds(key: ec.EllipticCurvePublicKey, signature: str, what: What, line: Mapp
 
 
 def records_sha256(parts: Iterable[Any]) -> str:
-    """Hash what `gliofed.shared.messages.leaving` says of a reply's records, whose order is lost on the way."""
+    """Hash what `gliofed.shared.messages.describe_records` says of a reply; the records' order is lost on the way."""
     return hashlib.sha256("\n".join(sorted(json.dumps(part, sort_keys=True) for part in parts)).encode()).hexdigest()
 
 

@@ -98,8 +98,7 @@ def scans_of(case: Case, data: DataConfig) -> list[Scan]:
 def images_of(case: Case, data: DataConfig) -> list[Scan]:
     """The case's images in the order of `data.modalities`. Raises DataError: two_files, missing_modality."""
     _refuse_twice(case, data.modalities)
-    missing = [modality for modality in data.modalities if modality not in case.images]
-    if missing:
+    if missing := [modality for modality in data.modalities if modality not in case.images]:
         raise DataError(
             "missing_modality",
             f"{case.patient} visit {case.visit}: no {', '.join(missing)}; has {', '.join(case.images) or 'no image'}; "
