@@ -27,10 +27,10 @@ def find_audit(place: Path, hint: str) -> Path:
         raise NoLogError(str(error)) from None
     if place.is_file():
         return place
-    found = next((file for file in (audit_file(place), place / "audit.jsonl") if begun(file)), None)
-    if found is None:
-        raise NoLogError(f"{place}: no audit log there; give {hint}")
-    return found
+    for file in (audit_file(place), place / "audit.jsonl"):
+        if begun(file):
+            return file
+    raise NoLogError(f"{place}: no audit log there; give {hint}")
 
 
 def audit_status(program: str, sentences: Iterable[str]) -> int:

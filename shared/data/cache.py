@@ -46,8 +46,8 @@ def keep(identity: dict[str, object], make: Callable[[], Entry], cache: Path) ->
     An entry appears by one rename, whole: a killed process leaves only a hidden folder that nobody reads, and of two
     processes that make the same entry the later one drops its copy.
     """
-    name = json.dumps({"version": VERSION, **identity})
-    entry = cache / sha256(name.encode()).hexdigest()
+    of = {"version": VERSION, **identity}
+    entry = cache / sha256(json.dumps(of).encode()).hexdigest()
     if entry.is_dir():
         return entry
     made = make()
@@ -56,7 +56,7 @@ def keep(identity: dict[str, object], make: Callable[[], Entry], cache: Path) ->
     try:
         for key in ARRAYS:
             np.save(half / f"{key}.npy", getattr(made, key), allow_pickle=False)
-        facts = {"of": json.loads(name), "present": made.present, "spacing": made.spacing}
+        facts = {"of": of, "present": made.present, "spacing": made.spacing}
         (half / "entry.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
         for file in half.iterdir():
             sync(file)

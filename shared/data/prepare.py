@@ -220,9 +220,8 @@ def block_entry(case: Case, data: DataConfig) -> Entry:
         volume = read_volume(scan)
         first = first or (scan, volume)
         same_grid(first, scan, volume)
-        image[0, data.modalities.index(modality)] = central_block(
-            min_max(_spaced(volume.array, volume, data, order=1)), data.patch
-        )
+        scaled = min_max(_spaced(volume.array, volume, data, order=1))
+        image[0, data.modalities.index(modality)] = central_block(scaled, data.patch)
     assert first is not None, "the case has one modality or more"
     present = tuple(modality in case.images for modality in data.modalities)
     no_mask, no_voxels = np.zeros((1, 0, *data.patch), np.uint8), np.zeros((0, 4), np.int32)
@@ -256,6 +255,5 @@ def _spaced(array: npt.NDArray[Any], volume: Volume, data: DataConfig, order: in
 
 
 def _grid(volume: Volume) -> str:
-    return (
-        "x".join(map(str, volume.array.shape)) + " voxels of " + "x".join(f"{mm:.3g}" for mm in volume.spacing) + " mm"
-    )
+    size, edges = map(str, volume.array.shape), (f"{mm:.3g}" for mm in volume.spacing)
+    return f"{'x'.join(size)} voxels of {'x'.join(edges)} mm"

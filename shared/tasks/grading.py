@@ -19,13 +19,9 @@ if TYPE_CHECKING:
     from gliofed.shared.data.samples import Batch
 
 
-def _answer(logit: Tensor) -> tuple[str, str]:
-    return "HGG" if logit.item() > 0 else "LGG", f"{logit.sigmoid().item():.4f}"
-
-
 GRADE = Label(
     column="grade",
-    answer=_answer,
+    answer=lambda logit: ("HGG" if logit.item() > 0 else "LGG", f"{logit.sigmoid().item():.4f}"),
     columns=("grade", "probability_hgg"),
     reading="graded",
     classes=("LGG", "HGG"),
