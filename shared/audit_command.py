@@ -8,14 +8,14 @@ from gliofed.shared.chain import REDACTED, Chain, begun, redact
 from gliofed.shared.files import absolute
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.signatures import Trust, What, check_signatures
-from gliofed.shared.terminal import WRONG_USE, plain, tell
+from gliofed.shared.terminal import UserError, plain, tell
 from gliofed.shared.wording import quantity
 
 FAILED = 1
-"""Exit status: a line does not hold; WRONG_USE: there is no log."""
+"""Exit status: a line does not hold."""
 
 
-class NoLogError(Exception):
+class NoLogError(UserError):
     """There is no log in the place that was given."""
 
 
@@ -34,19 +34,14 @@ def find_audit(place: Path, hint: str) -> Path:
 
 
 def audit_status(program: str, sentences: Iterable[str]) -> int:
-    """Print each sentence as it comes; return the exit status, after one sentence of what is wrong."""
+    """Print each sentence as it comes; return the exit status, FAILED after one of the line that does not hold."""
     try:
         for sentence in sentences:
             print(plain(sentence))
         return 0
     except ConfigError as error:
-        wrong, status = str(error), FAILED
-    except NoLogError as error:
-        wrong, status = str(error), WRONG_USE
-    except OSError as error:  # another user's folder
-        wrong, status = f"{error.filename}: {error.strerror}", WRONG_USE
-    tell(program, wrong)
-    return status
+        tell(program, str(error))
+        return FAILED
 
 
 def describe(log: Chain, what: What, trust: Trust) -> list[str]:
