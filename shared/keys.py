@@ -1,7 +1,6 @@
 """Keys and fingerprints. Every key is on the curve P-384, the strongest that Flower's nodes take."""
 
 import base64
-import hashlib
 from contextlib import suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -10,13 +9,14 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
     load_ssh_public_key,
+    ssh_key_fingerprint,
 )
 
 from gliofed.shared.files import write_bytes
@@ -51,8 +51,7 @@ def read_public(line: str, where: str) -> ec.EllipticCurvePublicKey:
 
 def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
     """Write a key's fingerprint as `ssh-keygen -lf` shows it."""
-    digest = hashlib.sha256(base64.b64decode(public_line(key).split()[1])).digest()
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+    return "SHA256:" + base64.b64encode(ssh_key_fingerprint(key, SHA256())).decode().rstrip("=")
 
 
 def read_authority(pem: bytes, where: str) -> x509.Certificate:
@@ -66,7 +65,7 @@ def read_authority(pem: bytes, where: str) -> x509.Certificate:
 
 def certificate_sha256(certificate: x509.Certificate) -> str:
     """Hash the certificate, in hexadecimal: 64 digits."""
-    return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
+    return certificate.fingerprint(SHA256()).hex()
 
 
 def own_certificate(key: ec.EllipticCurvePrivateKey, address: str) -> x509.Certificate:

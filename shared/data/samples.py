@@ -60,10 +60,7 @@ def batches(
 def of_one(
     patient: Patient, data: DataConfig, train: TrainConfig, rng: np.random.Generator, reading: Reading, count: int
 ) -> Batch:
-    """Draw `count` samples of one patient as a batch, in which nothing comes from other patients.
-
-    Class weights must be given, not balanced.
-    """
+    """Draw `count` samples of one patient as a batch, in which nothing comes from other patients."""
     weights = class_weights([patient], train.class_weights, reading)
     assert not weights or train.class_weights != "balanced", "balancing counts patients"
     return _collate([_sample(patient, data, train, rng, reading, weights) for _ in range(count)])
