@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import (
@@ -52,6 +52,20 @@ def read_public(line: str, where: str) -> ec.EllipticCurvePublicKey:
 def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
     """Write a key's fingerprint as `ssh-keygen -lf` shows it."""
     return "SHA256:" + base64.b64encode(ssh_key_fingerprint(key, SHA256())).decode().rstrip("=")
+
+
+def sign_bytes(key: ec.EllipticCurvePrivateKey, data: bytes) -> str:
+    """Sign with ECDSA and SHA-384; base64."""
+    return base64.b64encode(key.sign(data, ec.ECDSA(SHA384()))).decode()
+
+
+def is_signed(key: ec.EllipticCurvePublicKey, signature: str, data: bytes) -> bool:
+    """Whether `sign_bytes` made the signature with this key's other half."""
+    try:
+        key.verify(base64.b64decode(signature, validate=True), data, ec.ECDSA(SHA384()))
+    except (InvalidSignature, ValueError):  # no base64, or not even ASCII
+        return False
+    return True
 
 
 def read_authority(pem: bytes, where: str) -> x509.Certificate:

@@ -20,10 +20,9 @@ from typing import Any, Literal
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA384
 
 from gliofed.shared.chain import Chain
-from gliofed.shared.keys import fingerprint, read_authority, read_public
+from gliofed.shared.keys import fingerprint, is_signed, read_authority, read_public, sign_bytes
 from gliofed.shared.kit import read_kit
 from gliofed.shared.parse import ConfigError
 
@@ -42,8 +41,8 @@ _SERVER = "the server"
 
 
 def sign(key: ec.EllipticCurvePrivateKey, what: What, line: Mapping[str, Any]) -> str:
-    """Sign a line of the other end's log: ECDSA with SHA-384, base64."""
-    return base64.b64encode(key.sign(_signed(what, line), ec.ECDSA(SHA384()))).decode()
+    """Sign a line of the other end's log, as `sign_bytes` does."""
+    return sign_bytes(key, _signed(what, line))
 
 
 def holds(key: ec.EllipticCurvePublicKey, signature: str, what: What, line: Mapping[str, Any]) -> bool:
@@ -51,13 +50,7 @@ def holds(key: ec.EllipticCurvePublicKey, signature: str, what: What, line: Mapp
     lines = [line]
     if what == "reply" and line.get("code") == "protocol":  # the site could not read of which run and round it was
         lines.append({**line, "run_id": None, "round": None})
-    for each in lines:
-        try:
-            key.verify(base64.b64decode(signature, validate=True), _signed(what, each), ec.ECDSA(SHA384()))
-            return True
-        except (InvalidSignature, ValueError):
-            continue
-    return False
+    return any(is_signed(key, signature, _signed(what, each)) for each in lines)
 
 
 def records_sha256(parts: Iterable[Any]) -> str:
