@@ -28,10 +28,9 @@ def rows(part: Mapping[str, str]) -> str:
     """
     lines = []
     for word, text in part.items():
-        folded = textwrap.wrap(text, WIDTH - COLUMN, break_on_hyphens=False) or [""]
-        lines += [f"  {word:<{COLUMN - 2}}{folded[0]}" if len(word) < COLUMN - 2 else f"  {word}  {folded[0]}"]
-        lines += [" " * COLUMN + line for line in folded[1:]]
-    return "\n".join(line.rstrip() for line in lines)
+        begin = f"  {word:<{COLUMN - 2}}" if len(word) < COLUMN - 2 else f"  {word}  "
+        lines += textwrap.wrap(begin + text, WIDTH, subsequent_indent=" " * COLUMN, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def choices(config: str) -> dict[str, str]:

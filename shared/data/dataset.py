@@ -104,12 +104,12 @@ def open_cohort(site: SiteConfig, data: DataConfig, reading: Reading, cases: Seq
         raise DataError(faults[0].code, f"{site.root}: {none}. First: {faults[0]}")
     # After preparing, so that "never zero training patients" holds of those that are left. Sides stay as they were, but
     # for the one who trains where nobody else can.
-    train, _ = split([patient.name for patient in patients], data.validation, data.split_seed, sides)
+    train = set(split([patient.name for patient in patients], data.validation, data.split_seed, sides)[0])
     if not train:
         raise DataError("no_training", f"{site.root}: every usable patient is declared validation; let some train")
     return Cohort(
-        train=[patient for patient in patients if patient.name in set(train)],
-        validation=[patient for patient in patients if patient.name not in set(train)],
+        train=[patient for patient in patients if patient.name in train],
+        validation=[patient for patient in patients if patient.name not in train],
         left_out=dict(Counter(fault.code for fault in faults)),
     )
 
