@@ -17,7 +17,7 @@ from gliofed.client.doctor.consent import hold_patients, read_consent
 from gliofed.client.round.audit import Audit, SiteKeys
 from gliofed.client.round.memory import ran_out
 from gliofed.client.round.policy import OF_NO_PATIENT, DeclinedError, counts_leave
-from gliofed.shared.messages import CODES, MessageError, Reply, Request, leaving
+from gliofed.shared.messages import CODES, MessageError, Reply, Request, describe_records
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.terminal import plain
 from gliofed.shared.work_folder import WorkFolder
@@ -69,7 +69,7 @@ def _audited(kind: str, site: SiteConfig, message: Message, audit: Audit, watche
     reply = _work(kind, site, message, audit, watched)
     try:
         records = reply.to_records()
-        parts = leaving(records)
+        parts = describe_records(records)
         head = audit.receipt(reply, parts)
         records.config_records["reply"].update(head=head, signature=audit.sign(reply, parts, head))
         return records

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from tempfile import NamedTemporaryFile
@@ -14,13 +15,20 @@ from gliofed.shared.parse import ConfigError
 
 
 class Below:
-    """A path below the `root` of a folder, as its attribute: a folder's class names each of its files once."""
+    """A path below the `root` of a `KeptFolder`, as its attribute."""
 
     def __init__(self, path: str, doc: str) -> None:
         self._path, self.__doc__ = path, doc
 
-    def __get__(self, folder: Any, _: type | None = None) -> Path:
-        return Path(folder.root, self._path)
+    def __get__(self, folder: "KeptFolder", _: type) -> Path:
+        return folder.root / self._path
+
+
+@dataclass(frozen=True)
+class KeptFolder:
+    """A folder that users keep: its class names each of its files once, with `Below`."""
+
+    root: Path
 
 
 def home_path(given: str | Path) -> Path:

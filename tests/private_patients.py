@@ -46,7 +46,7 @@ def private(
     model: nn.Module, run: RunConfig, plan: Plan, people: Sequence[Patient], sample: privacy.Sample = drawn
 ) -> TrainResult:
     run = replace(run, privacy=replace(run.privacy, clip=CLIP, batch=BATCH))
-    return train_privately(model, people, sample, Segmentation, run, plan, CPU, secret=5)
+    return train_privately(model, people, sample, Segmentation(), run, plan, CPU, secret=5)
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import PrivateFormat
 from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.shared.files import absolute, new_folder, write_bytes, write_json
 from gliofed.shared.join_request import check_patients, sign_request
-from gliofed.shared.keys import fingerprint, new_key, private_bytes, public_line, read_authority, spoken, write_secret
+from gliofed.shared.keys import fingerprint, new_key, pairs, private_bytes, public_line, read_authority, write_secret
 from gliofed.shared.kit import read_kit
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.terminal import command_line
@@ -61,7 +61,7 @@ def join(
     return [
         f"{folder}: made; site.key in it must never leave this machine",
         f"send {request} to the aggregator, and compare by telephone:",
-        f"  the kit                  {spoken(sha256)}",
+        f"  the kit                  {pairs(sha256)}",
         f"  this hospital's key      {fingerprint(key.public_key())}",
         f"  its patients, at most    {patients}",
         "if the aggregator reads another hash of the kit, use nothing of it: it was altered, or was made anew since",
@@ -76,4 +76,4 @@ def _compare(path: Path, sha256: str, kit_hash: str) -> None:
         raise ConfigError(f"--hash: give the first {LEAST_DIGITS} digits or more, which are {LEAST_DIGITS // 2} pairs")
     if not sha256.startswith(digits):
         cure = "it was altered, or was made anew since; ask for it again, by another channel"
-        raise ConfigError(f"{path}: its hash is {spoken(sha256)}, and not what the aggregator read: {cure}")
+        raise ConfigError(f"{path}: its hash is {pairs(sha256)}, and not what the aggregator read: {cure}")

@@ -14,7 +14,7 @@ from gliofed.shared.terminal import path_word
 def audit_command(words: list[str]) -> int:
     """Do what the words after `audit` ask for.
 
-    Returns 0 where every line holds, 1 where one does not, and 2 where there is no log.
+    Returns 0 where every line holds, and 1 where one does not. Raises NoLogError where there is no log.
     """
     parser = argparse.ArgumentParser(prog="gliofed-client audit")
     commands = parser.add_subparsers(required=True, metavar="verify")
@@ -25,7 +25,7 @@ def audit_command(words: list[str]) -> int:
     keys = "ca.crt or a kit for the server's signatures, site.key.pub for the site's; else the hospital's folder's"
     verify.add_argument("--keys", type=path_word, metavar="FILE", action="append", default=[], help=keys)
     given = parser.parse_args(words)
-    return audit_status("gliofed-client", lambda: _verify(given))
+    return audit_status("gliofed-client", _verify(given))
 
 
 def _verify(given: argparse.Namespace) -> Iterator[str]:
