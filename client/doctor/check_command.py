@@ -149,15 +149,10 @@ def _prepare(site: SiteConfig, settings: Settings, workers: int) -> None:
     with hold_patients(Path(site.work)):
         admitted = admit(site, data, settings.task).cases
         patients = [list(visits) for _, visits in groupby(admitted, key=lambda case: case.patient)]
-        done = 0
+        prepare = partial(_prepare_patient, site=site, data=data, reading=reading)
         with Bar("preparing", EVERY) as progress:
-
-            def count(*_: object) -> None:
-                nonlocal done
-                done += 1
+            for done, _ in enumerate(do_each(prepare, patients, workers), start=1):
                 progress.report(done, len(patients))
-
-            do_each(partial(_prepare_patient, site=site, data=data, reading=reading), patients, workers, count)
         cohort = open_cohort(site, data, reading, admitted)
     left_out = f"; left out: {in_words(cohort.left_out)}" if cohort.left_out else ""
     print(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gliofed.client.doctor.findings import Finding, Seen
-from gliofed.shared.data.cases import Case, Side, split, value_of
+from gliofed.shared.data.cases import Case, split, value_of
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.site_config import CheckConfig
 from gliofed.shared.tasks import Label
@@ -64,17 +64,12 @@ def _values(cases: Sequence[Case], label: Label, found: list[list[Finding]]) -> 
 
 def _sides(cases: Sequence[Case], validation: float, split_seed: int) -> Mapping[str, set[str]]:
     """Where each patient's visits would go: declared, or by the hash of the name."""
-    sides = defaultdict[str, set[str]](set)
-    declared: dict[str, Side] = {}
-    for case in cases:
-        if case.side is not None:
-            declared[case.patient] = case.side
-            sides[case.patient].add(case.side)
+    declared = {case.patient: case.side for case in cases if case.side is not None}
     train, validate = split([case.patient for case in cases], validation, split_seed, declared)
-    for side, patients in (("training", train), ("validation", validate)):
-        for patient in patients:
-            if patient not in declared:
-                sides[patient].add(side)
+    sides = {name: {"training"} for name in train} | {name: {"validation"} for name in validate}
+    for case in cases:
+        if case.side is not None:  # another visit may be declared for the other side
+            sides[case.patient].add(case.side)
     return sides
 
 

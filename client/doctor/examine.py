@@ -2,7 +2,7 @@
 
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -30,48 +30,34 @@ def examine(
     One worker is this process; more are processes of their own, and one that dies takes only its case along.
     `report` hears (cases done, of all). `draw` asks for pictures.
     """
-    look = partial(_look, rules=rules, draw=draw)
     seen: dict[int, Inspection] = {}
-
-    def done(index: int, inspection: Inspection | None) -> None:
-        seen[index] = _died(cases[index]) if inspection is None else inspection
+    for index, inspection in do_each(partial(_look, rules=rules, draw=draw), cases, workers):
+        seen[index] = inspection or _died(cases[index])
         if report:
             report(len(seen), len(cases))
-
-    do_each(look, cases, workers, done)
     return [seen[index] for index in range(len(cases))]
 
 
-def do_each(
-    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, done: Callable[[int, Result | None], None]
-) -> None:
-    """Do each job; `done` hears its index and its result. One worker is this process; see `spread` for more."""
+def do_each(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Result | None]]:
+    """Do each job; yield its index and result as it is done. One worker is this process; see `spread` for more."""
     if min(workers, len(jobs)) <= 1:
-        for index, job in enumerate(jobs):
-            done(index, work(job))
-    else:
-        spread(work, jobs, min(workers, len(jobs)), done)
+        return enumerate(map(work, jobs))
+    return spread(work, jobs, min(workers, len(jobs)))
 
 
-def spread(
-    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, done: Callable[[int, Result | None], None]
-) -> None:
-    """Do each job in one of several processes; `done` hears its index and result, None where its process died."""
+def spread(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Result | None]]:
+    """Do each job in one of several processes; yield its index and result, None where its process died."""
     waiting = deque(range(len(jobs)))
     while waiting:
         # A dead process takes its pool along, and does not say whose fault it was: each suspect is tried by itself.
-        for index in _until_one_dies(work, jobs, waiting, workers, done):
-            if _until_one_dies(work, jobs, deque([index]), 1, done):
-                done(index, None)
+        for index in (yield from _until_one_dies(work, jobs, waiting, workers)):
+            if (yield from _until_one_dies(work, jobs, deque([index]), 1)):
+                yield index, None
 
 
 def _until_one_dies(
-    work: Callable[[Job], Result],
-    jobs: Sequence[Job],
-    waiting: deque[int],
-    workers: int,
-    done: Callable[[int, Result | None], None],
-) -> list[int]:
+    work: Callable[[Job], Result], jobs: Sequence[Job], waiting: deque[int], workers: int
+) -> Generator[tuple[int, Result], None, list[int]]:
     """Work off `waiting`; where a process dies, stop and return the jobs that were under way."""
     busy: dict[Future[Any], int] = {}
     lost: list[int] = []
@@ -92,7 +78,7 @@ def _until_one_dies(
                 except BrokenProcessPool:
                     lost.append(index)
                 else:
-                    done(index, result)
+                    yield index, result
     return sorted(lost)
 
 

@@ -273,16 +273,12 @@ def test_every_file_is_hashed_and_processes_change_nothing(few: list[Case]) -> N
 def test_a_process_that_dies_takes_only_its_job_along() -> None:
     """As the kernel kills what takes too much memory; the others' results must come."""
     jobs = [partial(abs, -1), partial(os._exit, 9), partial(abs, -3)]
-    results: dict[int, object] = {}
-    spread(call, jobs, 2, results.__setitem__)
-    assert results == {0: 1, 1: None, 2: 3}
+    assert dict(spread(call, jobs, 2)) == {0: 1, 1: None, 2: 3}
 
 
 def test_processes_of_a_check_do_not_get_the_terminals_ctrl_c() -> None:
     """It goes to the whole group; each of them would print a traceback, and the command ends them anyway."""
-    kept: list[object] = []
-    spread(partial(signal.pthread_sigmask, signal.SIG_BLOCK), [()], 1, lambda _, blocked: kept.append(blocked))
-    assert kept == [{signal.SIGINT}]
+    assert list(spread(partial(signal.pthread_sigmask, signal.SIG_BLOCK), [()], 1)) == [(0, {signal.SIGINT})]
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
