@@ -24,7 +24,7 @@ from gliofed.client.doctor.judgement import judge
 from gliofed.client.prediction.exported import Exported
 from gliofed.shared.codec import load_weights, travelling, weights_from_bytes
 from gliofed.shared.data.cases import Case
-from gliofed.shared.data.labels import labels_of, region_values
+from gliofed.shared.data.labels import labels_of
 from gliofed.shared.data.prepare import Images, block_entry, images_of, prepare_images
 from gliofed.shared.data.volume import DataError, Scan, read_image
 from gliofed.shared.files import write_bytes
@@ -115,16 +115,12 @@ def predict(predictor: Predictor, cases: Sequence[Case], labels: str | None, out
 
     Masks: PATIENT-VISIT-seg.nii.gz of each case, in the label scheme `labels`; nothing is marked where every image is
     zero. What patients are labelled with: one table, such as grades.csv.
-    Raises DataError: same_name, unknown_labels, unknown_regions; and OSError where nothing can be written. What is
-    wrong with a case is in the outcome.
+    Raises DataError, same_name, and OSError where nothing can be written. What is wrong with a case is in the outcome.
     """
     twice = [name for name, count in Counter(map(case_name, cases)).items() if count > 1]
     if twice:
         raise DataError("same_name", f"{twice[0]}: two cases have this name; give one another folder or name")
     outcome, label, rows = Outcome(report), predictor.task.label, []
-    if label is None:
-        assert labels is not None, "masks have a label scheme"
-        region_values(labels, predictor.exported.data.regions)
     series = reads_series(predictor.exported.model.name)
     groups = [list(visits) for _, visits in groupby(cases, key=lambda case: case.patient)]
     for group in groups if series else [[case] for case in cases]:
@@ -132,7 +128,8 @@ def predict(predictor: Predictor, cases: Sequence[Case], labels: str | None, out
             if label is not None:
                 rows.append(_predict_value(predictor, label, group[0], outcome))
             else:
-                _predict_masks(predictor, group, str(labels), out, outcome)
+                assert labels is not None, "masks have a label scheme"
+                _predict_masks(predictor, group, labels, out, outcome)
         except DataError as fault:
             outcome.fail(group, str(fault))
         except (MemoryError, RuntimeError) as error:
