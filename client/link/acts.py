@@ -6,8 +6,6 @@ from typing import Any
 from gliofed.client.link.site_file import work_of
 from gliofed.shared.audit import audit_file
 from gliofed.shared.chain import hold_chain
-from gliofed.shared.locks import BusyError
-from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import user_name
 
 WAIT = 10.0
@@ -15,12 +13,9 @@ WAIT = 10.0
 
 
 def note_act(folder: Path, act: str, **about: Any) -> None:
-    """Note an act with its time and user, before it is done where that can wait. Raises ConfigError, and OSError.
+    """Note an act with its time and user, before it is done where that can wait. Raises as `hold_chain` does.
 
     `act` is code_approved, approval_withdrawn, started or ended.
     """
-    try:
-        with hold_chain(audit_file(work_of(folder)), WAIT) as log:
-            log.append({"event": act, "user": user_name(), **about})
-    except BusyError as error:
-        raise ConfigError(str(error)) from None
+    with hold_chain(audit_file(work_of(folder)), WAIT) as log:
+        log.append({"event": act, "user": user_name(), **about})

@@ -22,7 +22,7 @@ from gliofed.client.link.site_file import read_site
 from gliofed.shared.data.labels import LABELS
 from gliofed.shared.data.leftovers import counted
 from gliofed.shared.data.volume import DataError
-from gliofed.shared.files import absolute, make_writable
+from gliofed.shared.files import make_writable
 from gliofed.shared.keys import certificate_sha256, public_line, read_authority, read_public
 from gliofed.shared.kit import Kit, parse_kit
 from gliofed.shared.parse import ConfigError
@@ -69,7 +69,8 @@ def preflight(folder: Path) -> Findings:
     kit = tried(lambda: read_own_kit(folder), found)
     tried(lambda: _look_at_key(folder), found)
     tried(lambda: _look_at_approval(folder), found)
-    tried(lambda: _look_at_temporary(folder), found)
+    unpacked = HospitalFolder(folder).temporary  # where Flower unpacks code before each request
+    tried(lambda: make_writable(unpacked, str(unpacked)), found)
     tried(lambda: _look_at_labels(path), found)
     if site := tried(lambda: read_site(folder), found):
         if kit and site.name != kit.site:
@@ -84,14 +85,6 @@ def preflight(folder: Path) -> Findings:
         found.passing += there.passing
         found.warnings += there.warnings
     return found
-
-
-def own_folder(folder: Path) -> Path:
-    """The hospital's folder, from the root on; ConfigError where it is none."""
-    folder = absolute(folder)
-    if not HospitalFolder(folder).kit.is_file():
-        raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
-    return folder
 
 
 def read_own_kit(folder: Path) -> Kit:
@@ -147,12 +140,6 @@ def _look_at_approval(folder: Path) -> None:
         raise ConfigError(f"{folder}: no code is approved; read and approve it: {approve}")
 
 
-def _look_at_temporary(folder: Path) -> None:
-    """Flower unpacks code there, before each request."""
-    place = HospitalFolder(folder).temporary
-    make_writable(place, str(place))
-
-
 def _look_at_labels(path: Path) -> None:
     """By themselves: as long as another setting is wrong, there is no SiteConfig."""
     labels: object = None
@@ -178,19 +165,19 @@ def _look_at_data(site: SiteConfig, path: Path, consent: "Consent | None", found
     from gliofed.client.doctor.consent import Consent
     from gliofed.client.doctor.manifest import consenting_inventory
 
-    consent = consent or Consent("", frozenset())  # what is wrong with it was said
+    if site.labels not in LABELS and Path(site.root).is_dir():
+        return  # which is said already
     try:
-        if site.labels in LABELS or not Path(site.root).is_dir():
-            inventory, least = consenting_inventory(site, consent), site.policy.min_patients
-            patients = len({case.patient for case in inventory.cases})
-            if strays := inventory.not_understood:
-                sentence = f"not understood: {counted(strays)}, in no case; gliofed-client check names them"
-                found.warnings.append(f"{path}: root={site.root}: {sentence}")
-            if patients < least:
-                sentence = f"{site.root} has {patients}, so every request will be declined"
-                found.warnings.append(f"{path}: policy.min_patients={least}: {sentence}")
+        inventory = consenting_inventory(site, consent or Consent("", frozenset()))  # what is wrong with it was said
     except DataError as error:
         raise ConfigError(f"{path}: {error}") from None
+    patients, least = len({case.patient for case in inventory.cases}), site.policy.min_patients
+    if strays := inventory.not_understood:
+        sentence = f"not understood: {counted(strays)}, in no case; gliofed-client check names them"
+        found.warnings.append(f"{path}: root={site.root}: {sentence}")
+    if patients < least:
+        sentence = f"{site.root} has {patients}, so every request will be declined"
+        found.warnings.append(f"{path}: policy.min_patients={least}: {sentence}")
 
 
 def _look_at_work(site: SiteConfig, found: Findings) -> None:

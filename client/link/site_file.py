@@ -13,6 +13,14 @@ MIN_PATIENTS = 5
 """Of a hospital whose policy says nothing: what fewer taught tells much of each. In a simulation it is 1."""
 
 
+def own_folder(folder: Path) -> Path:
+    """The hospital's folder, from the root on; ConfigError where it is none."""
+    folder = absolute(folder)
+    if not HospitalFolder(folder).kit.is_file():
+        raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
+    return folder
+
+
 def read_site(folder: Path) -> SiteConfig:
     """Read site.yaml; its paths become absolute, from the folder on. Raises ConfigError with every fault."""
     folder = absolute(folder)

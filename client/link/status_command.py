@@ -1,6 +1,7 @@
 """gliofed-client status: what runs at a hospital, what went wrong, and what left it."""
 
 import json
+from collections import Counter
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import Any
 from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.approve import approved
 from gliofed.client.link.node import is_of_now, read_state, words_of
-from gliofed.client.link.preflight import lacking_room, own_folder, read_own_kit, tried
+from gliofed.client.link.preflight import lacking_room, read_own_kit, tried
 from gliofed.client.link.reach import Findings
 from gliofed.client.link.receipts import events_of, reason_of
-from gliofed.client.link.site_file import read_site
+from gliofed.client.link.site_file import own_folder, read_site
 from gliofed.client.link.start import running
 from gliofed.shared.join_request import read_request
 from gliofed.shared.kit import Kit
@@ -51,25 +52,19 @@ def status(folder: Path, as_json: bool = False) -> int:
 def _gather(folder: Path) -> dict[str, Any]:
     findings = Findings()
     found: dict[str, Any] = {"folder": str(folder), "faults": findings.faults, "warnings": findings.warnings}
-    found |= {
-        "site": None,
-        "federation": None,
-        "refused_code": None,
-        "privacy": None,
-        "log": None,
-        "patients": None,
-        "withdrawn": 0,
-    }
+    found |= dict.fromkeys(("site", "federation", "refused_code", "privacy", "log", "patients")) | {"withdrawn": 0}
     events: list[dict[str, Any]] = []
     if site := tried(lambda: read_site(folder), findings):
-        found["privacy"] = tried(
-            lambda: _privacy(site), findings
-        )  # first, for it takes seconds: the rest is of one moment
+        # First, for it takes seconds: the rest is of one moment.
+        found["privacy"] = tried(lambda: _privacy(site), findings)
         events = tried(lambda: events_of(site), findings) or []
-        found["withdrawn"] = _count(events, "withdrawn") - _count(events, "readmitted")
+        counts = Counter(event["event"] for event in events)
+        found["withdrawn"] = counts["withdrawn"] - counts["readmitted"]
         found["log"] = str(site.folder.log)
         findings.faults += filter(None, [lacking_room(folder, site)])
-        findings.warnings += tried(lambda: _left_out(site), findings) or []
+        from gliofed.client.doctor.left_out import left_out_warnings  # takes a second
+
+        findings.warnings += tried(lambda: left_out_warnings(site), findings) or []
     if kit := tried(lambda: read_own_kit(folder), findings):
         found |= {"site": kit.site, "federation": kit.federation, "address": kit.address}
         found["patients"] = tried(lambda: _stated(folder, kit), findings)
@@ -83,16 +78,6 @@ def _gather(folder: Path) -> dict[str, Any]:
     found |= {"asked": _asked(events)} | _now_running(folder, events)
     found["problem"] = _problem(folder, found["contact"])
     return found
-
-
-def _left_out(site: SiteConfig) -> list[str]:
-    from gliofed.client.doctor.left_out import left_out_warnings  # takes a second
-
-    return left_out_warnings(site)
-
-
-def _count(events: list[dict[str, Any]], act: str) -> int:
-    return sum(event["event"] == act for event in events)
 
 
 def _stated(folder: Path, kit: Kit) -> int | None:
@@ -139,26 +124,21 @@ def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
     if answer is None:
         return asked | {"next": "its reply, or an error if its program is ended"}
     if answer["event"] == "error_sent":
-        return asked | {"error": {"time": answer["time"], "sentence": _error_words(answer["code"])}, "next": AGAIN}
+        from gliofed.shared.messages import error_words  # Flower takes a second to load
+
+        return asked | {"error": {"time": answer["time"], "sentence": error_words(answer["code"])}, "next": AGAIN}
     held_back = asked["kind"] == "evaluate" and answer["code"] in ("withheld", "few_validation")  # its update counted
     coming = NEXT.get(str(asked["kind"]), "") if answer["status"] == "ok" or held_back else REFUSED
     return asked | {"answered": answer["time"], "code": answer["code"], "next": coming}
 
 
-def _error_words(code: int) -> str:
-    from gliofed.shared.messages import error_words  # Flower takes a second to load
-
-    return error_words(code)
-
-
 def _receipt(event: dict[str, Any]) -> dict[str, Any]:
     """What left with one reply."""
     update = next((record for record in event["records"] if record["name"] == "update/bytes"), None)
-    reported = {"patients": event["patients"], "left_out": event["left_out"], "metrics": event["metrics"]}
+    keys = ("time", "run_id", "round", "kind", "status", "code", "epsilon", "patients", "left_out", "metrics")
     return {
-        **{key: event[key] for key in ("time", "run_id", "round", "kind", "status", "code", "epsilon")},
+        **{key: event[key] for key in keys},
         "reason": reason_of(event),
-        **reported,
         "bytes": sum(record["bytes"] for record in event["records"]),
         "tensors": sum("shape" in record and record["bytes"] > 0 for record in event["records"]),
         "sha256": update["sha256"] if update and update["bytes"] else None,
@@ -205,9 +185,8 @@ def _show(found: dict[str, Any]) -> None:
     if refused := found["refused_code"]:
         lines.append(f"refused code: {refused['sha256']} ({refused['time']}); approve it, if it should run here")
     if privacy := found["privacy"]:
-        spent = (
-            f"{privacy['epsilon']:.3f}" if privacy["private"] else "cannot be told: a run in test mode is not private"
-        )
+        not_private = "cannot be told: a run in test mode is not private"
+        spent = f"{privacy['epsilon']:.3f}" if privacy["private"] else not_private
         ceiling = f"{privacy['ceiling']:g}" if privacy["ceiling"] is not None else "none"
         lines.append(f"epsilon of each patient: {spent} at delta={privacy['delta']:.3g}; ceiling: {ceiling}")
     if withdrawn := found["withdrawn"]:
