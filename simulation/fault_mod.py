@@ -59,7 +59,7 @@ def _trained(site: SiteConfig, request: Request, change: Callable[[Batch], Batch
 
     def steps(job: Job, model: nn.Module) -> TrainResult:
         config, patients = job.request.config, job.cohort.train
-        drawn = batches(patients, config.data, config.train, generator(*job.words, "patches"), job.reading)
+        drawn = batches(patients, config.data, config.train, generator(*job.seed_key, "patches"), job.reading)
         count = config.train.local_steps(len(patients))
         return train_one_round(model, map(change, drawn), TASKS[config.task], config.train, count, job.device)
 

@@ -8,7 +8,7 @@ import hmac
 import json
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,21 +84,14 @@ def _logged(work: Path) -> frozenset[str]:
         raise DataError("unreadable", f"{file}: a line is damaged; put it and head.json back from a copy") from None
 
 
-def add_withdrawn(work: Path, patient: str) -> None:
-    """Put a patient on the list; it is on disk on return."""
-    _list(work, lambda consent: consent.withdrawn | {consent.pseudonym(patient)})
-
-
-def drop_withdrawn(work: Path, patient: str) -> None:
-    """Take a patient off the list, of whom the audit log says so already; it is on disk on return."""
-    _list(work, lambda consent: consent.withdrawn - {consent.pseudonym(patient)})
-
-
-def _list(work: Path, change: Callable[[Consent], frozenset[str]]) -> None:
+def add_withdrawn(work: Path, patient: str, undo: bool = False) -> None:
+    """Put a patient on the list; `undo` takes one off, of whom the audit log says so already. On disk on return."""
     read_consent(work)  # makes the file where there is none
     with lock(work, WAIT):
         consent = read_consent(work)
-        write_json(WorkFolder(work).consent, {"key": consent.key, "withdrawn": sorted(change(consent))})
+        name = {consent.pseudonym(patient)}
+        withdrawn = consent.withdrawn - name if undo else consent.withdrawn | name
+        write_json(WorkFolder(work).consent, {"key": consent.key, "withdrawn": sorted(withdrawn)})
 
 
 @contextmanager
@@ -108,10 +101,8 @@ def hold_patients(work: Path, alone: bool = False) -> Iterator[None]:
 
     Waits for who holds it, and says so where a command is meant to be alone. A killed process gives it back.
     """
-    file, busy = (
-        WorkFolder(work).patients_lock,
-        f"{work}: in use by a request or another command; waiting until it ends",
-    )
+    file = WorkFolder(work).patients_lock
+    busy = f"{work}: in use by a request or another command; waiting until it ends"
     try:
         held = lock_file(file, busy, shared=not alone)
     except BusyError:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from gliofed.client.doctor.consent import read_consent
 from gliofed.client.round.audit import Audit, rounds_since
-from gliofed.client.round.outbox import Stored, outbox_of
+from gliofed.client.round.outbox import Outbox, Stored
 from gliofed.client.round.policy import (
     DeclinedError,
     check_hours,
@@ -68,7 +68,8 @@ def judge(kind: str, site: SiteConfig, request: Request, audit: Audit) -> Admitt
     if not audit.is_signed(request, now):
         raise MessageError(f"the request to {site.name} is not signed by the federation's server")
     withdrawn = read_consent(Path(site.work)).withdrawn
-    stored = outbox_of(site).find(reply_key(policy, request), withdrawn) if kind == "train" else None
+    outbox = Outbox(site.folder.outbox)
+    stored = outbox.find(reply_key(policy, request), withdrawn) if kind == "train" else None
     fault: Exception | None = None
     try:  # before the log is held: PyTorch is loaded for it, which takes seconds
         check_run(policy, run)
@@ -94,7 +95,10 @@ def judge(kind: str, site: SiteConfig, request: Request, audit: Audit) -> Admitt
     if kind == "evaluate" and not metrics_leave(policy, run):
         raise DeclinedError("withheld", f"policy.metrics={policy.metrics}: nothing is evaluated for others")
     if kind != "prepare" and not stored:
-        check_header(request)
+        try:
+            check_weights(request.weights, outline(run))
+        except ValueError as error:
+            raise MessageError(str(error)) from None
     return Admitted(site, request, stored, withdrawn)
 
 
@@ -114,14 +118,6 @@ def check_size(policy: PolicyConfig, run: RunConfig) -> None:
     if policy.max_step_voxels is not None and voxels > policy.max_step_voxels:
         sentence = f"{step_sentence(voxels)}; policy.max_step_voxels allows {policy.max_step_voxels}"
         raise DeclinedError("policy", sentence)
-
-
-def check_header(request: Request) -> None:
-    """Raise MessageError unless the weights' names, shapes and types are those of the run's model."""
-    try:
-        check_weights(request.weights, outline(request.config))
-    except ValueError as error:
-        raise MessageError(str(error)) from None
 
 
 def _now() -> datetime:

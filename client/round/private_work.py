@@ -30,8 +30,7 @@ from gliofed.shared.tasks import TASKS
 def ledger_of(job: Job) -> Iterator[Ledger]:
     """Hold the site's ledger, in its work folder: until the end of a round, so that no second run trains meanwhile."""
     policy, data = job.site.policy, job.request.config.data
-    everybody = len(job.cohort.train) + len(job.cohort.validation)
-    exact = everybody if counts_leave(policy, job.request.config) else None
+    exact = len(_everybody(job)) if counts_leave(policy, job.request.config) else None
     with hold(job.site.folder.ledger, policy.delta or default_delta(exact)) as ledger:
         if policy.delta not in (None, ledger.delta):
             sentence = f"policy.delta={policy.delta:g}: the study's ledger was opened with {ledger.delta:g}; keep that"
@@ -102,9 +101,8 @@ def patients_to_tell(job: Job, ledger: Ledger) -> int:
     if noisy is None:
         sigma, rate, steps = _count_mechanism(job)
         test_seed = config.privacy.test_seed
-        seed = secrets.randbits(256) if test_seed is None else seed_of(test_seed, *job.words, "count")
-        everybody = len(job.cohort.train) + len(job.cohort.validation)
-        noisy = round(everybody + np.random.default_rng(seed).normal(scale=sigma))
+        seed = secrets.randbits(256) if test_seed is None else seed_of(test_seed, *job.seed_key, "count")
+        noisy = round(len(_everybody(job)) + np.random.default_rng(seed).normal(scale=sigma))
         charge = replace(_charge(job, "count", sigma, rate, steps), noisy=noisy, cohort=_cohort(job))
         ledger.charge(charge, job.site.policy.max_epsilon)
     return max(1, round(noisy * (1 - config.data.validation)))
@@ -114,10 +112,14 @@ def _drawn(job: Job, ledger: Ledger) -> int | None:
     return ledger.noisy_count(job.request.run_id, _reading(job), _cohort(job))
 
 
+def _everybody(job: Job) -> list[str]:
+    """Names of all patients of the site."""
+    return sorted(patient.name for patient in (*job.cohort.train, *job.cohort.validation))
+
+
 def _cohort(job: Job) -> str:
     """All patients as they are read: the same number for two readings would tell that both use the same patients."""
-    everybody = sorted(patient.name for patient in (*job.cohort.train, *job.cohort.validation))
-    return read_consent(Path(job.site.work)).pseudonym("\x1f".join([_reading(job), *everybody]))
+    return read_consent(Path(job.site.work)).pseudonym("\x1f".join([_reading(job), *_everybody(job)]))
 
 
 def _reading(job: Job) -> str:
