@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 from gliofed.client.hospital_folder import HospitalFolder
-from gliofed.client.link.acts import note_act
+from gliofed.client.link.audit_log import note_act
 from gliofed.client.link.site_file import own_folder
 from gliofed.shared.code import LIMIT, build_code, files_of
 from gliofed.shared.files import write_bytes, write_json
@@ -105,15 +105,9 @@ def approved(folder: Path) -> tuple[Approval, ...]:
     if not path.exists():
         return ()
     try:
-        # A group around the list: `parse` reads groups.
-        return parse(_Approvals, f'{{"approved": {path.read_text(errors="replace")}}}').approved
+        return parse(tuple[Approval, ...], path.read_text(errors="replace"), "approved")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Approvals(Strict):
-    approved: tuple[Approval, ...]
 
 
 def _reference(folder: Path, known: tuple[Approval, ...]) -> tuple[str, dict[str, list[str]]]:

@@ -55,9 +55,8 @@ def join(
         write_secret(HospitalFolder(half).key, private_bytes(key, PrivateFormat.OpenSSH))
         comment = f"{kit.site}@{kit.federation}"
         write_bytes(HospitalFolder(half).public_key, f"{public_line(key.public_key())} {comment}\n".encode())
-        write_json(
-            half / request.name, asdict(sign_request(kit, sha256, key, now.isoformat(timespec="seconds"), patients))
-        )
+        signed = sign_request(kit, sha256, key, now.isoformat(timespec="seconds"), patients)
+        write_json(half / request.name, asdict(signed))
     return [
         f"{folder}: made; site.key in it must never leave this machine",
         f"send {request} to the aggregator, and compare by telephone:",

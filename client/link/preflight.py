@@ -10,15 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-
 import gliofed
 from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.approve import approved
 from gliofed.client.link.reach import Findings, reach
-from gliofed.client.link.site_file import read_site
+from gliofed.client.link.site_file import own_key, read_site
 from gliofed.shared.data.labels import LABELS
 from gliofed.shared.data.leftovers import counted
 from gliofed.shared.data.volume import DataError
@@ -121,12 +117,7 @@ def _look_at_key(folder: Path) -> None:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise ConfigError(f"{path}: mode {mode:o}, so others may read it; chmod 600 it if nobody did, else join again")
-    try:
-        key = load_ssh_private_key(path.read_bytes(), None)
-    except (ValueError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError(f"{path}: no private key as join makes it; {lost}")
+    key = own_key(folder, lost)
     if not public.is_file():
         raise ConfigError(f"{public}: missing; {lost}")
     line = public.read_text(errors="replace")

@@ -37,10 +37,7 @@ class Findings:
 
 
 def reach(address: str, ca: Path) -> Findings:
-    """Connect to the server, trusting this authority alone.
-
-    That it cannot be reached is a warning, since it may be started later.
-    """
+    """Connect to the server, trusting this authority alone. No answer is a warning: it may be started later."""
     found = Findings()
     try:
         _look_at_authority(ca, found)
@@ -66,10 +63,7 @@ def _connected(address: str, ca: Path) -> Iterator[ssl.SSLSocket]:
     host, port = split_address(address)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cafile=ca)
-    with (
-        connect(host, port, PATIENCE) as plain,
-        context.wrap_socket(plain, server_hostname=host) as encrypted,
-    ):
+    with connect(host, port, PATIENCE) as plain, context.wrap_socket(plain, server_hostname=host) as encrypted:
         yield encrypted
 
 

@@ -3,6 +3,10 @@
 from contextlib import suppress
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
 from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.shared.files import absolute, home_path
 from gliofed.shared.parse import ConfigError, parse
@@ -19,6 +23,16 @@ def own_folder(folder: Path) -> Path:
     if not HospitalFolder(folder).kit.is_file():
         raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
     return folder
+
+
+def own_key(folder: Path, cure: str) -> ec.EllipticCurvePrivateKey:
+    """Read the hospital's private key. Raises ConfigError with the `cure` where it is none."""
+    path = HospitalFolder(folder).key
+    with suppress(ValueError, UnsupportedAlgorithm):
+        key = load_ssh_private_key(path.read_bytes(), None)
+        if isinstance(key, ec.EllipticCurvePrivateKey):
+            return key
+    raise ConfigError(f"{path}: no private key as join makes it; {cure}")
 
 
 def read_site(folder: Path) -> SiteConfig:

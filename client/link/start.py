@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gliofed.client.hospital_folder import HospitalFolder
-from gliofed.client.link.acts import note_act
+from gliofed.client.link.audit_log import note_act
 from gliofed.client.link.node import Node
 from gliofed.client.link.preflight import environment, preflight, read_own_kit
 from gliofed.client.link.site_file import own_folder
@@ -29,9 +29,8 @@ WAIT = 0.5
 def start(folder: Path) -> int:
     """Look at everything, then keep the SuperNode running until a signal ends it: 0.
 
-    2 where something must be mended here, and 1 where it may be mended elsewhere.
-
-    Raises ConfigError where the folder is no hospital's, or is started already.
+    2 where something must be mended here, and 1 where it may be mended elsewhere. Raises ConfigError where the folder
+    is no hospital's, or is started already.
     """
     folder = own_folder(folder)
     with _alone(folder):

@@ -9,10 +9,10 @@ from typing import Any
 
 from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.approve import approved
-from gliofed.client.link.node import is_of_now, read_state, words_of
+from gliofed.client.link.audit_log import events_of, reason_of
+from gliofed.client.link.node import activity, is_of_now, read_state
 from gliofed.client.link.preflight import lacking_room, read_own_kit, tried
 from gliofed.client.link.reach import Findings
-from gliofed.client.link.receipts import events_of, reason_of
 from gliofed.client.link.site_file import own_folder, read_site
 from gliofed.client.link.start import running
 from gliofed.shared.join_request import read_request
@@ -100,7 +100,7 @@ def _now_running(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:
         asked = [event for event in events if event["event"] == "request"]
         if asked and datetime.fromisoformat(asked[-1]["time"]) >= datetime.fromisoformat(state["since"]):
             about |= {"run": asked[-1]["run_id"], "round": asked[-1]["round"]}
-    return {**about, "doing": words_of(state)}
+    return {**about, "doing": activity(state)}
 
 
 def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -171,7 +171,9 @@ def _problem(folder: Path, contact: str | None) -> dict[str, Any] | None:
 
 
 def _show(found: dict[str, Any]) -> None:
-    lines = [f"{found['site'] or '?'} of {found['federation'] or '?'}: {_doing(found)}"]
+    run = f" of run {found['run']}" if found["run"] else ""
+    since = f" since {found['since']}" if found["since"] else ""
+    lines = [f"{found['site'] or '?'} of {found['federation'] or '?'}: {found['doing']}{run}{since}"]
     lines.append(f"last contact: {found['contact'] or 'none yet'}")
     if problem := found["problem"]:
         last = "last problem, over by now" if problem["over"] else "last problem"
@@ -209,12 +211,6 @@ def _last_asked(asked: dict[str, Any]) -> list[str]:
     if error := asked["error"]:
         did = f"no answer, but an error was sent {error['time']}: {error['sentence']}"
     return [f"last asked: {asked['time']} {about} of run {asked['run_id'] or '?'}; {did}", f"next: {asked['next']}"]
-
-
-def _doing(found: dict[str, Any]) -> str:
-    run = f" of run {found['run']}" if found["run"] else ""
-    since = f" since {found['since']}" if found["since"] else ""
-    return f"{found['doing']}{run}{since}"
 
 
 def _table(receipts: list[dict[str, Any]]) -> None:
