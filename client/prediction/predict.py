@@ -22,6 +22,7 @@ from gliofed.client.doctor.findings import Finding
 from gliofed.client.doctor.inspection import inspect
 from gliofed.client.doctor.judgement import judge
 from gliofed.client.prediction.exported import Exported
+from gliofed.client.round.memory import ran_out
 from gliofed.shared.codec import load_weights, travelling, weights_from_bytes
 from gliofed.shared.data.cases import Case
 from gliofed.shared.data.labels import labels_of
@@ -67,20 +68,15 @@ class Outcome:
     """What became of the cases."""
 
     report: Report
-    predicted: list[str] = field(default_factory=list)
-    """Names of cases."""
+    predicted: dict[str, list[Finding]] = field(default_factory=dict)
+    """Name of a case that was predicted -> what a check says of its images."""
     faults: dict[str, str] = field(default_factory=dict)
     """Name of a case that could not be predicted -> what to mend."""
-    findings: dict[str, list[Finding]] = field(default_factory=dict)
-    """Name of a case that was predicted -> what a check says of its images, where it says something."""
 
     def succeed(self, case: Case, what: str, found: list[Finding]) -> None:
         """Note a prediction."""
-        name = case_name(case)
-        self.predicted.append(name)
-        if found:
-            self.findings[name] = found
-        self.report(f"{name}: {what}{', with warnings' if found else ''}")
+        self.predicted[case_name(case)] = found
+        self.report(f"{case_name(case)}: {what}{', with warnings' if found else ''}")
 
     def fail(self, cases: Sequence[Case], sentence: str) -> None:
         """Note a fault of those of the cases of which nothing is known yet."""
@@ -133,7 +129,11 @@ def predict(predictor: Predictor, cases: Sequence[Case], labels: str | None, out
         except DataError as fault:
             outcome.fail(group, str(fault))
         except (MemoryError, RuntimeError) as error:
-            outcome.fail(group, _memory(error, predictor.device))
+            if not ran_out(error):
+                raise
+            device = predictor.device
+            cure = "a machine with more memory" if device.type == "cpu" else "device=cpu, or a GPU with more memory"
+            outcome.fail(group, f"out of memory on {device}; take {cure}, or a model of a smaller data.patch")
     if label is not None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([("patient", "visit", *label.columns, "modalities"), *rows])
@@ -234,11 +234,3 @@ def _check(logits: torch.Tensor, scan: Scan) -> None:
     """A model whose training diverged says NaN, which would pass for an empty mask, or for LGG."""
     if not torch.isfinite(logits).all():
         raise DataError("not_finite", f"{scan}: the model says NaN or infinite; take the model of another round or run")
-
-
-def _memory(error: Exception, device: torch.device) -> str:
-    """Say that the memory was not enough; any other error is ours, and is raised again."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
-        cure = "a machine with more memory" if device.type == "cpu" else "device=cpu, or a GPU with more memory"
-        return f"out of memory on {device}; take {cure}, or a model of a smaller data.patch"
-    raise error

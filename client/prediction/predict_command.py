@@ -87,7 +87,9 @@ def _predict(folder: Path, exported: Exported, device: str, labels: str | None, 
 
         outcome = predict(predictor, cases, labels, out, report)
     made = {"run_id": exported.run_id, "round": exported.round, "task": exported.task, "labels": labels}
-    warned = {name: [f"{each.code}: {each.message}" for each in found] for name, found in outcome.findings.items()}
+    warned = {
+        name: [f"{each.code}: {each.message}" for each in found] for name, found in outcome.predicted.items() if found
+    }
     results = {"failed": outcome.faults, "warnings": warned, "not_understood": strays}
     write_json(out / "predict.json", made | results | {"versions": versions()})
     for name, sentence in outcome.faults.items():

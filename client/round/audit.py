@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -77,7 +76,11 @@ class Audit:
     def recording(self, request: Request) -> Iterator[tuple[Chain, list[dict[str, Any]]]]:
         """Hold the log while a request is judged; then write it, whatever came of it, and the lines that were added."""
         with hold_log(self._site) as log:
-            lines = [*self._signer(request, log), self._asked]
+            lines = [self._asked]
+            if self._keys is not None:
+                self._asked["signature"] = request.signature
+                if not any(request.certificate in line for line in log.lines):  # once in a log
+                    lines.insert(0, {"event": "signer", "certificate": request.certificate})
             try:
                 yield log, lines
             finally:
@@ -103,15 +106,6 @@ class Audit:
         line |= {"patients": reply.patients, "bytes": update["bytes"], "sha256": update["sha256"]}
         return sign(self._keys.key, "reply", line | {"records": records_sha256(leaving)})
 
-    def _signer(self, request: Request, log: Chain) -> list[dict[str, Any]]:
-        """Note a request's signature, and its certificate, in a line of its own, where the log has not got it yet."""
-        if self._keys is None:
-            return []
-        self._asked["signature"] = request.signature
-        if any(request.certificate in line for line in log.lines):
-            return []
-        return [{"event": "signer", "certificate": request.certificate}]
-
     def decision(self, decision: str, code: str) -> dict[str, Any]:
         """Return the line of a decision."""
         return {"event": "decision", **self._about, "decision": decision, "code": code}
@@ -126,7 +120,7 @@ def note(site: SiteConfig, event: Mapping[str, Any]) -> None:
 @contextmanager
 def hold_log(site: SiteConfig) -> Iterator[Chain]:
     """Hold the site's log for reading and writing. Raises DeclinedError `audit`."""
-    file = audit_file(Path(site.work))
+    file = audit_file(site.folder.root)
     try:
         with hold_chain(file, WAIT) as log:
             yield log

@@ -12,10 +12,7 @@ from gliofed.shared.terminal import path_word
 
 
 def audit_command(words: list[str]) -> int:
-    """Do what the words after `audit` ask for.
-
-    Returns 0 where every line holds, 1 where one does not, and 2 where there is no log.
-    """
+    """Do what the words after `audit` ask for; 0 where every line holds, 1 where one does not, 2 without a log."""
     parser = argparse.ArgumentParser(prog="gliofed-client audit")
     commands = parser.add_subparsers(required=True, metavar="verify")
     verify = commands.add_parser("verify", help="whether every line holds")

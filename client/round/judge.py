@@ -23,7 +23,6 @@ refused later, by `gliofed.client.round.job.open_job`.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from gliofed.client.doctor.consent import read_consent
 from gliofed.client.round.audit import Audit, rounds_since
@@ -43,8 +42,6 @@ from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import MessageError, Request
 from gliofed.shared.site_config import PolicyConfig, SiteConfig
 from gliofed.shared.sizes import count, model_sentence, outline, step_sentence, step_voxels
-
-DAY = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ def judge(kind: str, site: SiteConfig, request: Request, audit: Audit) -> Admitt
         raise MessageError("the request names no line of the server's audit log")
     if not audit.is_signed(request, now):
         raise MessageError(f"the request to {site.name} is not signed by the federation's server")
-    withdrawn = read_consent(Path(site.work)).withdrawn
+    withdrawn = read_consent(site.folder.root).withdrawn
     outbox = Outbox(site.folder.outbox)
     stored = outbox.find(reply_key(policy, request), withdrawn) if kind == "train" else None
     fault: Exception | None = None
@@ -85,7 +82,7 @@ def judge(kind: str, site: SiteConfig, request: Request, audit: Audit) -> Admitt
         if not stored:
             check_hours(policy, now.astimezone().time())
             if kind == "train" and policy.max_rounds_a_day is not None:
-                check_rounds(policy, rounds_since(log, now - DAY))
+                check_rounds(policy, rounds_since(log, now - timedelta(hours=24)))
         accepted = audit.decision("accepted", "ok") | {"stored": stored is not None}
         # Before the data is read: that patients cannot be used in some way is an answer as well.
         if reading not in (known := [event["reading"] for event in log.events() if "reading" in event]):

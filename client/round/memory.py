@@ -8,13 +8,12 @@ from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING
 
-from gliofed.client.round.audit import note
 from gliofed.shared.files import write_json
-from gliofed.shared.messages import Reply
 from gliofed.shared.tasks import TASKS
 
 if TYPE_CHECKING:  # PyTorch comes with it, whose own import may be what memory does not suffice for
     from gliofed.client.round.job import Job
+    from gliofed.shared.messages import Reply
 
 LOG = logging.getLogger("gliofed.site")
 MULTIPLE = 8
@@ -23,7 +22,7 @@ MULTIPLE = 8
 Patch = tuple[int, int, int]
 
 
-def with_less_memory(job: "Job", work: Callable[["Job"], Reply]) -> Reply:
+def with_less_memory(job: "Job", work: Callable[["Job"], "Reply"]) -> "Reply":
     """Do the work; where memory does not suffice, once again with half the patch, and so for the rest of the run.
 
     A label is read off the whole block, so there is no smaller patch for that. Whatever `work` charges, it charges
@@ -42,6 +41,8 @@ def with_less_memory(job: "Job", work: Callable[["Job"], Reply]) -> Reply:
         import torch
 
         torch.cuda.empty_cache()
+    from gliofed.client.round.audit import note  # Flower comes with it, and prediction needs none
+
     run, round = job.request.run_id, job.request.round
     LOG.warning("out of memory in round %d: once again with a patch of %s, for the rest of the run", round, smaller)
     note(job.site, {"event": "smaller_patch", "run_id": run, "round": round, "patch": list(smaller)})

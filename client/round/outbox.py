@@ -40,10 +40,7 @@ class Outbox:
     """It need not be there yet."""
 
     def find(self, key: str, withdrawn: frozenset[str] = frozenset()) -> Stored | None:
-        """Find the reply to a request; None where there is none, it is damaged, or a patient is in it who withdrew.
-
-        `withdrawn` are pseudonyms of patients.
-        """
+        """Find the reply to a request; None: there is none, it is damaged, or a pseudonym of `withdrawn` is in it."""
         update = self.folder / f"{key}.safetensors"
         try:
             update.stat()
@@ -68,10 +65,7 @@ class Outbox:
                 file.write(bytes(size))
 
     def store(self, key: str, reply: Reply, trained_on: Sequence[str] = ()) -> None:
-        """Store a reply, the JSON last since it makes it count; then drop the oldest.
-
-        `trained_on` are pseudonyms of the patients that are in it.
-        """
+        """Store a reply and its patients' pseudonyms, the JSON last since it makes it count; then drop the oldest."""
         for half in self.folder.glob(".*.tmp"):  # ROOM, and what a killed process left: one message at a time
             half.unlink(missing_ok=True)
         head = {**asdict(reply), "trained_on": list(trained_on)}

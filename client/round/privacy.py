@@ -35,7 +35,7 @@ class Plan:
     """SGD's learning rate, of private steps."""
 
 
-def plan_round(run: RunConfig, round: int, told: int, delta: float, also: Spent = ()) -> Plan:
+def plan_round(run: RunConfig, round: int, reported: int, delta: float, also: Spent = ()) -> Plan:
     """Plan a round, counted from 1, of a site that tells of so many training patients.
 
     All rounds of the run, and `also`, spend privacy.epsilon at `delta`. Everything follows from what is told, since an
@@ -43,7 +43,7 @@ def plan_round(run: RunConfig, round: int, told: int, delta: float, also: Spent 
     alone spends the budget.
     """
     privacy = run.privacy
-    steps, rate = run.train.local_steps(told), min(1.0, privacy.batch / told)
+    steps, rate = run.train.local_steps(reported), min(1.0, privacy.batch / reported)
     if privacy.mechanism == "local_update":
         steps, rate = 1, 1.0
     delta = delta if privacy.delta is None else min(delta, privacy.delta)

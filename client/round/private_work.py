@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -46,7 +45,7 @@ def split_of(data: DataConfig) -> str:
     return f"data.validation={data.validation:g} data.split_seed={data.split_seed}"
 
 
-def charge_round(job: Job, ledger: Ledger, told: int) -> Plan:
+def charge_round(job: Job, ledger: Ledger, reported: int) -> Plan:
     """Plan the round of a site that tells of so many patients, and write its charge.
 
     Raises DeclinedError where the least budget that the run ever asked for, or the site's ceiling, does not hold it.
@@ -58,7 +57,7 @@ def charge_round(job: Job, ledger: Ledger, told: int) -> Plan:
     epsilon, delta = _budget(job, ledger)
     least = replace(config, privacy=replace(config.privacy, epsilon=epsilon, delta=delta))
     try:
-        plan = plan_round(least, job.request.round, told, ledger.delta, also)
+        plan = plan_round(least, job.request.round, reported, ledger.delta, also)
     except ValueError as error:
         raise DeclinedError("budget", f"privacy.{error} (policy.count_noise={policy.count_noise:g})") from None
     check_noise(policy, plan.sigma)
@@ -119,7 +118,7 @@ def _everybody(job: Job) -> list[str]:
 
 def _cohort(job: Job) -> str:
     """All patients as they are read: the same number for two readings would tell that both use the same patients."""
-    return read_consent(Path(job.site.work)).pseudonym("\x1f".join([_reading(job), *_everybody(job)]))
+    return read_consent(job.site.folder.root).pseudonym("\x1f".join([_reading(job), *_everybody(job)]))
 
 
 def _reading(job: Job) -> str:

@@ -41,12 +41,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def train_one_round(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    task: Task,
-    config: TrainConfig,
-    steps: int,
-    device: torch.device,
+    model: nn.Module, batches: Iterable[Batch], task: Task, config: TrainConfig, steps: int, device: torch.device
 ) -> TrainResult:
     """Take `steps` AdamW steps, one a batch; the optimiser is fresh, so that a site keeps no state between rounds.
 

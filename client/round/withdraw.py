@@ -79,7 +79,7 @@ def withdraw(site: SiteConfig, patient: str) -> Withdrawal:
             if manifest:
                 rest = [entry for entry in manifest.entries if entry.case.patient not in names]
                 write_manifest(work, replace(manifest, entries=rest))
-            _remove(work, entries, [*replies, *reports], hide)
+            _remove(site.folder, entries, [*replies, *reports], hide)
         left = list(_left(work, hide, manifest))
         return Withdrawal(runs, unknown, len(replies) // 2, len(entries), reports, same, left)
 
@@ -136,13 +136,18 @@ def _readable(work: Path) -> Manifest | None:
     return None
 
 
-def _remove(work: Path, entries: list[Path], files: list[Path], hide: Callable[[str], str]) -> None:
+def _remove(folder: WorkFolder, entries: list[Path], files: list[Path], hide: Callable[[str], str]) -> None:
     for entry in entries:
         rmtree(entry)
     for path in files:
         path.unlink(missing_ok=True)
-    _drop_unfinished(work)
-    for log in (WorkFolder(work).log, WorkFolder(work).old_log):
+    # What killed processes left half: nobody else is here.
+    for entry in folder.cache.glob(".half-*"):
+        rmtree(entry)
+    updates = [path for path in folder.outbox.glob("*.safetensors") if not path.with_suffix(".json").exists()]
+    for path in (*updates, *folder.cohort.glob(".*.tmp"), *folder.outbox.glob(".*.tmp")):
+        path.unlink()
+    for log in (folder.log, folder.old_log):
         if log.exists() and (without := hide(text := _text(log))) != text:
             write_bytes(log, without.encode(errors="surrogateescape"))
 
@@ -169,16 +174,6 @@ def _entries(work: Path) -> Iterator[tuple[Path, set[str] | None]]:
             yield entry, {str(visit["patient"]) for visit in visits}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             yield entry, None
-
-
-def _drop_unfinished(work: Path) -> None:
-    """Remove what killed processes left half: nobody else is here."""
-    for entry in WorkFolder(work).cache.glob(".half-*"):
-        rmtree(entry)
-    half = [path for folder in (WorkFolder(work).cohort, WorkFolder(work).outbox) for path in folder.glob(".*.tmp")]
-    updates = WorkFolder(work).outbox.glob("*.safetensors")
-    for path in (*half, *(update for update in updates if not update.with_suffix(".json").exists())):
-        path.unlink()
 
 
 def _reports(work: Path, names: Collection[str]) -> Iterator[Path]:
