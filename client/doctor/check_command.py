@@ -15,7 +15,7 @@ from rich.text import Text
 
 from gliofed.client.doctor.consent import hold_patients, read_consent
 from gliofed.client.doctor.examine import do_each, examine
-from gliofed.client.doctor.findings import MASK, Finding, of_stray
+from gliofed.client.doctor.findings import MASK, Finding, Severity
 from gliofed.client.doctor.judgement import CaseReport, judge
 from gliofed.client.doctor.manifest import admit, freeze
 from gliofed.client.doctor.page import by_patient, summary, write_reports
@@ -92,13 +92,15 @@ def check(values: Mapping[str, Any]) -> int:
         task, cases = None, [_without_mask(case) for case in cases]
     now = datetime.now().astimezone()
     # In the work folder a withdrawal finds it, and removes it.
-    default = Path(
-        WorkFolder(Path(settings.work)).checks if settings.work else "outputs", f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}"
-    )
-    out = _folder("out", settings.out or str(default))
+    reports_folder = WorkFolder(Path(settings.work)).checks if settings.work else "outputs"
+    out = _folder("out", settings.out or f"{reports_folder}/{now:%Y-%m-%d/%H-%M-%S}")
     work = str(_folder("work", settings.work)) if settings.work else None
     workers = settings.workers or cores()
-    strays = [of_stray(stray, "warning" if inventory.listed else "error") for stray in inventory.not_understood]
+    severity: Severity = "warning" if inventory.listed else "error"
+    strays = [
+        Finding(code="not_understood", message=str(stray), file=str(stray.folder), severity=severity)
+        for stray in inventory.not_understood
+    ]
     with hold_patients(Path(work)) if work else nullcontext():  # who withdraws meanwhile is not in a report that stays
         if work:
             cases = _with_consent(cases, Path(work))

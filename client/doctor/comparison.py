@@ -128,7 +128,5 @@ def _outliers(cases: Sequence[Case], seen: Sequence[Seen], rules: CheckConfig, f
             f"{path}: {modality} has a {label}: {distance:.1f} deviations of {case.patient} from the others, above "
             f"check.outlier={rules.outlier:g}; is it the right series, and of a brain?"
         )
-        shown = seen[index].pictures.get(modality, b"")
-        found[index].append(
-            Finding(code="intensity_outlier", message=message, file=path, severity="warning", picture=shown)
-        )
+        shown, code = seen[index].pictures.get(modality, b""), "intensity_outlier"
+        found[index].append(Finding(code=code, message=message, file=path, severity="warning", picture=shown))

@@ -54,9 +54,9 @@ def read_consent(work: Path) -> Consent:
     """
     path = WorkFolder(work).consent
     logged = _logged(work)
-    if not path.exists() and (logged or WorkFolder(work).trained.exists()):  # both have pseudonyms by its key
-        raise DataError("unreadable", f"{path}: is gone, so it is not known who withdrew; restore a copy")
     if not path.exists():
+        if logged or WorkFolder(work).trained.exists():  # both have pseudonyms by its key
+            raise DataError("unreadable", f"{path}: is gone, so it is not known who withdrew; restore a copy")
         with lock(work, WAIT):
             if not path.exists():
                 write_json(path, {"key": secrets.token_hex(32), "withdrawn": []})
@@ -64,9 +64,8 @@ def read_consent(work: Path) -> Consent:
         values = json.loads(path.read_text())
         return Consent(str(values["key"]), logged.union(map(str, values["withdrawn"])))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise DataError(
-            "unreadable", f"{path}: cannot be read, so it is not known who withdrew; restore a copy"
-        ) from None
+        sentence = "cannot be read, so it is not known who withdrew; restore a copy"
+        raise DataError("unreadable", f"{path}: {sentence}") from None
 
 
 def withdrawn_by(events: Iterable[Mapping[str, Any]]) -> frozenset[str]:

@@ -32,7 +32,13 @@ def examine(
     """
     seen: dict[int, Inspection] = {}
     for index, inspection in do_each(partial(_look, rules=rules, draw=draw), cases, workers):
-        seen[index] = inspection or _died(cases[index])
+        if inspection is None:
+            message = (
+                f"{cases[index].patient} visit {cases[index].visit}: reading it took more memory than there is, or its "
+                "process died; look for a scan that is too large, or set workers=1"
+            )
+            inspection = Inspection(Facts(faults=[Fault((), "unreadable", message, None)]))
+        seen[index] = inspection
         if report:
             report(len(seen), len(cases))
     return [seen[index] for index in range(len(cases))]
@@ -82,17 +88,9 @@ def _until_one_dies(
     return sorted(lost)
 
 
-def _look(case: Case, rules: CheckConfig, draw: bool) -> Inspection:
+def _look(case: Case, rules: CheckConfig, draw: bool) -> Inspection | None:
     """Inspect a case; one that is too large for the memory must not take the others' reports along."""
     try:
         return inspect(case, rules, draw)
     except MemoryError:
-        return _died(case)
-
-
-def _died(case: Case) -> Inspection:
-    message = (
-        f"{case.patient} visit {case.visit}: reading it took more memory than there is, or its process died; "
-        "look for a scan that is too large, or set workers=1"
-    )
-    return Inspection(Facts(faults=[Fault((), "unreadable", message, None)]))
+        return None

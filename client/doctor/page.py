@@ -70,9 +70,7 @@ def write_reports(
 
 def _plain(findings: Sequence[Finding]) -> list[dict[str, str | None]]:
     """Findings without their pictures."""
-    return [
-        {"code": each.code, "severity": each.severity, "file": each.file, "message": each.message} for each in findings
-    ]
+    return [{key: getattr(each, key) for key in ("code", "severity", "file", "message")} for each in findings]
 
 
 def page(
@@ -102,7 +100,7 @@ def page(
         _table(("patient", "visits", "status", "findings"), patients),
         "<h2>Findings</h2><p>Pictures are axial slices, seen from the feet: the patient's right is on the left. "
         "The mask, or what is wrong, is outlined.</p>",
-        *(_case(report) for report in reports if report.findings),
+        *map(_case, reports),
         "<h3>In no case</h3>" if strays else "",
         *map(_finding, strays),
         "<h2>Known and not used</h2>" + _table(("files", "number"), sorted(not_used.items())) if not_used else "",
@@ -124,8 +122,8 @@ def by_patient(reports: Sequence[CaseReport]) -> list[tuple[str, list[str], Stat
 
 
 def _case(report: CaseReport) -> str:
-    title = f"<h3>{escape(report.patient)} visit {escape(report.visit)}</h3>"
-    return title + "".join(_finding(finding) for finding in report.findings)
+    title = f"<h3>{escape(report.patient)} visit {escape(report.visit)}</h3>" if report.findings else ""
+    return title + "".join(map(_finding, report.findings))
 
 
 def _finding(finding: Finding) -> str:
