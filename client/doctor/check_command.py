@@ -68,8 +68,7 @@ class Settings(Strict):
     work: str | None
     """The site's work folder, to freeze the cohort and prepare its scans; None: neither."""
     out: str | None
-    """Folder of check.json and check.html; None: outputs/DATE/TIME, or
-    checks/DATE/TIME in the work folder."""
+    """Folder of check.json and check.html; None: outputs/DATE/TIME, or checks/DATE/TIME in the work folder."""
 
 
 def check(values: Mapping[str, Any]) -> int:
@@ -110,7 +109,8 @@ def check(values: Mapping[str, Any]) -> int:
         reports = judge(cases, inspected, settings.check, data.modalities, task, *split)
         of = {"root": str(root), "labels": settings.labels, "task": settings.task if task else "prediction"}
         write_reports(reports, strays, inventory.not_used, of, out)
-    _print(reports, strays, inventory)
+    findings = [*strays, *(finding for report in reports for finding in report.findings)]
+    _print(reports, strays, findings, inventory)
     print(f"{out}: check.html has pictures, check.json all of it")
     if work:
         site = SiteConfig(name="check", root=str(root), labels=settings.labels, work=work, check=settings.check)
@@ -120,7 +120,7 @@ def check(values: Mapping[str, Any]) -> int:
             _prepare(site, settings, workers)
         else:
             print(f"{work}: the cohort is frozen, and no case of it can be used for this task and these modalities")
-    return 1 if any(each.severity == "error" for each in (*strays, *_findings(reports))) else 0
+    return 1 if any(each.severity == "error" for each in findings) else 0
 
 
 def _with_consent(cases: Sequence[Case], work: Path) -> list[Case]:
@@ -173,11 +173,9 @@ def _folder(key: str, given: str) -> Path:
     return make_writable(folder := absolute(given), f"{key}={folder}")
 
 
-def _findings(reports: Sequence[CaseReport]) -> list[Finding]:
-    return [finding for report in reports for finding in report.findings]
-
-
-def _print(reports: Sequence[CaseReport], strays: Sequence[Finding], inventory: Inventory) -> None:
+def _print(
+    reports: Sequence[CaseReport], strays: Sequence[Finding], findings: Sequence[Finding], inventory: Inventory
+) -> None:
     """A table by patient, a sentence for each finding, and the counts."""
     rows = by_patient(reports)
     shown = rows if len(rows) <= LONG else [row for row in rows if row[3]]
@@ -191,11 +189,10 @@ def _print(reports: Sequence[CaseReport], strays: Sequence[Finding], inventory: 
         Console().print(table)
     if len(shown) < len(rows):
         print(f"and {quantity(len(rows) - len(shown), 'patient')} without findings")
-    sentences = [f"{each.severity}: {each.code}: {each.message}" for each in (*strays, *_findings(reports))]
-    for sentence in sentences[:SENTENCES]:
-        print(plain(sentence))
-    if len(sentences) > SENTENCES:
-        print(f"and {quantity(len(sentences) - SENTENCES, 'more finding')}")
+    for each in findings[:SENTENCES]:
+        print(plain(f"{each.severity}: {each.code}: {each.message}"))
+    if len(findings) > SENTENCES:
+        print(f"and {quantity(len(findings) - SENTENCES, 'more finding')}")
     patterns = sorted(inventory.not_used.items(), key=lambda each: -each[1])
     for pattern, count in patterns[:PATTERNS]:
         print(plain(f"not used: {pattern}: {quantity(count, 'file')}"))

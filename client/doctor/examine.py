@@ -45,14 +45,14 @@ def examine(
 
 
 def do_each(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Result | None]]:
-    """Do each job; yield its index and result as it is done. One worker is this process; see `spread` for more."""
-    if min(workers, len(jobs)) <= 1:
-        return enumerate(map(work, jobs))
-    return spread(work, jobs, min(workers, len(jobs)))
+    """Do each job, by one worker in this process and else in several; yield its index and its result as it is done.
 
-
-def spread(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Result | None]]:
-    """Do each job in one of several processes; yield its index and result, None where its process died."""
+    Where its process died the result is None.
+    """
+    workers = min(workers, len(jobs))
+    if workers <= 1:
+        yield from enumerate(map(work, jobs))
+        return
     waiting = deque(range(len(jobs)))
     while waiting:
         # A dead process takes its pool along, and does not say whose fault it was: each suspect is tried by itself.

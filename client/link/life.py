@@ -47,16 +47,17 @@ class Life:
 
     def failed(self, error: Exception) -> None:
         """Tell why a call had no answer."""
-        with self._lock:
-            if self._says["problem"] != (problem := _problem(error)):
-                self._says["problem"] = problem
-                self._write()
+        self._set("problem", _problem(error))
 
     def refused(self, sha256: str) -> None:
         """Tell of code that came and was not approved."""
+        self._set("refused", sha256)
+
+    def _set(self, key: str, value: str) -> None:
         with self._lock:
-            self._says["refused"] = sha256
-            self._write()
+            if self._says[key] != value:
+                self._says[key] = value
+                self._write()
 
     def _write(self) -> None:
         try:

@@ -147,12 +147,11 @@ def _receipt(event: dict[str, Any]) -> dict[str, Any]:
 
 def _privacy(site: SiteConfig) -> dict[str, Any] | None:
     """Epsilon of each patient so far, and its ceiling; None where the site has no ledger."""
-    folder = site.folder.ledger
-    if not folder.exists():
+    if not site.folder.ledger.exists():  # nothing is loaded
         return None
     from gliofed.client.round.ledger import read_ledger
 
-    if (ledger := read_ledger(folder)) is None:
+    if (ledger := read_ledger(site.folder.ledger)) is None:
         return None
     spent = ledger.epsilon() if ledger.private else None
     return {"epsilon": spent, "delta": ledger.delta, "ceiling": site.policy.max_epsilon, "private": ledger.private}

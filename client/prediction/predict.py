@@ -44,9 +44,6 @@ _SPACE = (
 )
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
-Report = Callable[[str], None]
-"""Hears a line about each case that is done."""
-
 
 @dataclass(frozen=True)
 class Predictor:
@@ -67,7 +64,8 @@ class Predictor:
 class Outcome:
     """What became of the cases."""
 
-    report: Report
+    report: Callable[[str], None]
+    """Hears a line about each case that is done."""
     predicted: dict[str, list[Finding]] = field(default_factory=dict)
     """Name of a case that was predicted -> what a check says of its images."""
     faults: dict[str, str] = field(default_factory=dict)
@@ -106,7 +104,9 @@ def load(folder: Path, exported: Exported, device: torch.device) -> Predictor:
     return Predictor(network.to(device).eval(), exported, device)
 
 
-def predict(predictor: Predictor, cases: Sequence[Case], labels: str | None, out: Path, report: Report) -> Outcome:
+def predict(
+    predictor: Predictor, cases: Sequence[Case], labels: str | None, out: Path, report: Callable[[str], None]
+) -> Outcome:
     """Predict each of the `cases`, which are in order of patients and visits, into the folder `out`.
 
     Masks: PATIENT-VISIT-seg.nii.gz of each case, in the label scheme `labels`; nothing is marked where every image is

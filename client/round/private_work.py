@@ -53,7 +53,8 @@ def charge_round(job: Job, ledger: Ledger, reported: int) -> Plan:
     policy, config = job.site.policy, job.request.config
     if not 0 < job.request.round <= config.rounds:  # its learning rate might be below zero
         raise DeclinedError("policy", f"round {job.request.round}: the run has {config.rounds}")
-    also = () if counts_leave(policy, config) or not _tells(job) else (_count_mechanism(job),)
+    exact = counts_leave(policy, config) or config.privacy.mechanism == "local_update"  # or no number at all leaves
+    also = () if exact else (_count_mechanism(job),)
     epsilon, delta = _budget(job, ledger)
     least = replace(config, privacy=replace(config.privacy, epsilon=epsilon, delta=delta))
     try:
@@ -62,9 +63,7 @@ def charge_round(job: Job, ledger: Ledger, reported: int) -> Plan:
         raise DeclinedError("budget", f"privacy.{error} (policy.count_noise={policy.count_noise:g})") from None
     check_noise(policy, plan.sigma)
     charge = _charge(job, "train", plan.sigma, plan.rate, plan.steps)
-    if also:
-        charge = replace(charge, noisy=_drawn(job, ledger))
-    ledger.charge(charge, policy.max_epsilon)
+    ledger.charge(replace(charge, noisy=None if exact else _drawn(job, ledger)), policy.max_epsilon)
     return plan
 
 
@@ -83,7 +82,7 @@ def hide(job: Job, update: dict[str, Tensor], plan: Plan) -> dict[str, Tensor]:
     return noisy_mean([update.__getitem__], update, job.request.config.privacy.clip, plan.sigma, _secret(job))
 
 
-def patients_to_tell(job: Job, ledger: Ledger) -> int:
+def patients_to_report(job: Job, ledger: Ledger) -> int:
     """The number of training patients as it may leave: a noisy one is drawn once for all patients, and charged.
 
     A run keeps its number when patients withdraw: it is of no patient more than what was charged, a new one would tell
@@ -94,7 +93,7 @@ def patients_to_tell(job: Job, ledger: Ledger) -> int:
     config = job.request.config
     if counts_leave(job.site.policy, config):
         return len(job.cohort.train)
-    if not _tells(job):
+    if config.privacy.mechanism == "local_update":
         return 1
     noisy = _drawn(job, ledger)
     if noisy is None:
@@ -129,11 +128,6 @@ def _budget(job: Job, ledger: Ledger) -> tuple[float, float]:
     """The least epsilon and delta that the run ever asked for: a request that asks for more gets no more."""
     privacy = job.request.config.privacy
     return ledger.keep_budget(job.request.run_id, privacy.epsilon, privacy.delta)
-
-
-def _tells(job: Job) -> bool:
-    """Whether a number of patients leaves at all."""
-    return job.request.config.privacy.mechanism != "local_update"
 
 
 def _count_mechanism(job: Job) -> tuple[float, float, int]:

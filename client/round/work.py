@@ -32,10 +32,10 @@ def prepare(admitted: Admitted) -> Reply:
     job = open_job(admitted)
     patients = len(job.cohort.train)
     if job.request.config.private:
-        from gliofed.client.round.private_work import ledger_of, patients_to_tell
+        from gliofed.client.round.private_work import ledger_of, patients_to_report
 
         with ledger_of(job) as ledger:
-            patients = patients_to_tell(job, ledger)
+            patients = patients_to_report(job, ledger)
     return Reply(site=job.site.name, patients=patients, left_out=_left_out(job))
 
 
@@ -115,13 +115,13 @@ def _train_openly(job: Job) -> Reply:
 
 def _train_privately(job: Job) -> Reply:
     """The same with private steps, or with an update that is made private; charged before the first step."""
-    from gliofed.client.round.private_work import charge_round, hide, ledger_of, patients_to_tell, private_steps
+    from gliofed.client.round.private_work import charge_round, hide, ledger_of, patients_to_report, private_steps
 
     with ledger_of(job) as ledger:
         # Before the charge: nobody is charged for an update that there is no room for. It is not larger than the
         # weights; the rest is for the lines of the logs.
         Outbox(job.site.folder.outbox).make_room(len(job.request.weights) + ROOM_FOR_LOGS)
-        patients = patients_to_tell(job, ledger)
+        patients = patients_to_report(job, ledger)
         plan = charge_round(job, ledger, patients)
         if job.request.config.privacy.mechanism == "local_update":
             reply = train_with(job, patients, hide=lambda update: hide(job, update, plan))

@@ -16,7 +16,7 @@ import pytest
 from planted import PLANTS, copy_of, of
 
 from gliofed.client.doctor import examine as examine_module
-from gliofed.client.doctor.examine import examine, spread
+from gliofed.client.doctor.examine import do_each, examine
 from gliofed.client.doctor.findings import ERRORS, WARNINGS
 from gliofed.client.doctor.inspection import Inspection, inspect
 from gliofed.client.doctor.judgement import CaseReport, judge
@@ -274,12 +274,13 @@ def test_every_file_is_hashed_and_processes_change_nothing(few: list[Case]) -> N
 def test_a_process_that_dies_takes_only_its_job_along() -> None:
     """As the kernel kills what takes too much memory; the others' results must come."""
     jobs = [partial(abs, -1), partial(os._exit, 9), partial(abs, -3)]
-    assert dict(spread(call, jobs, 2)) == {0: 1, 1: None, 2: 3}
+    assert dict(do_each(call, jobs, 2)) == {0: 1, 1: None, 2: 3}
 
 
 def test_processes_of_a_check_do_not_get_the_terminals_ctrl_c() -> None:
     """It goes to the whole group; each of them would print a traceback, and the command ends them anyway."""
-    assert list(spread(partial(signal.pthread_sigmask, signal.SIG_BLOCK), [()], 1)) == [(0, {signal.SIGINT})]
+    masks = dict(do_each(partial(signal.pthread_sigmask, signal.SIG_BLOCK), [(), ()], 2))
+    assert masks == {0: {signal.SIGINT}, 1: {signal.SIGINT}}
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 

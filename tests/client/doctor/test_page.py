@@ -38,6 +38,6 @@ def test_the_table_is_straight_on_an_ascii_terminal(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii", "backslashreplace", write_through=True))
     monkeypatch.setenv("COLUMNS", "60")
     reports = [CaseReport(name, "1", "ok", []) for name in ("Müller", "P1", "ü" * 40)]
-    check_command._print(reports, [], Inventory([], [], False, Counter()))
+    check_command._print(reports, [], [], Inventory([], [], False, Counter()))
     table = [line for line in written.getvalue().decode().splitlines() if line.startswith(("+", "|"))]
     assert len({len(line) for line in table}) == 1 and any(r"M\xfcller" in line for line in table)
