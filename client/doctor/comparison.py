@@ -21,16 +21,10 @@ these may differ from the others, since units are a scanner's own.
 
 
 def cohort_findings(
-    cases: Sequence[Case],
-    seen: Sequence[Seen],
-    rules: CheckConfig,
-    label: Label | None,
-    validation: float,
-    split_seed: int,
+    cases: Sequence[Case], seen: Sequence[Seen], rules: CheckConfig, label: Label | None, sides: Mapping[str, set[str]]
 ) -> list[list[Finding]]:
-    """What each case has to be told, in the order of `cases`."""
+    """What each case has to be told, in the order of `cases`; `sides` as `sides_of` gives them."""
     found: list[list[Finding]] = [[] for _ in cases]
-    sides = _sides(cases, validation, split_seed)
     for index, case in enumerate(cases):
         if len(sides[case.patient]) > 1:
             message = f"{case.patient}: is declared for training and for validation; leave all visits on one side"
@@ -62,7 +56,7 @@ def _values(cases: Sequence[Case], label: Label, found: list[list[Finding]]) -> 
             found[index].append(Finding(code=label.missing, message=message))
 
 
-def _sides(cases: Sequence[Case], validation: float, split_seed: int) -> Mapping[str, set[str]]:
+def sides_of(cases: Sequence[Case], validation: float, split_seed: int) -> dict[str, set[str]]:
     """Where each patient's visits would go: declared, or by the hash of the name."""
     declared = {case.patient: case.side for case in cases if case.side is not None}
     train, validate = split([case.patient for case in cases], validation, split_seed, declared)

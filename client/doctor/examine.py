@@ -80,11 +80,9 @@ def _until_one_dies(
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
                 index = busy.pop(future)
                 try:
-                    result = future.result()
+                    yield index, future.result()
                 except BrokenProcessPool:
                     lost.append(index)
-                else:
-                    yield index, result
     return sorted(lost)
 
 

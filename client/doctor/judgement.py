@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gliofed.client.doctor.anatomy import brain_findings
-from gliofed.client.doctor.comparison import cohort_findings
+from gliofed.client.doctor.comparison import cohort_findings, sides_of
 from gliofed.client.doctor.findings import MASK, Facts, Finding, Grid, Seen
 from gliofed.client.doctor.inspection import Inspection, scans_of
 from gliofed.shared.data.cases import Case
@@ -46,7 +46,7 @@ def judge(
     """
     label, masks = task.label if task else None, task is not None and task.label is None
     seen = [_seen(case, each, rules, modalities, label, masks) for case, each in zip(cases, inspected, strict=True)]
-    compared = cohort_findings(cases, seen, rules, label, validation, split_seed)
+    compared = cohort_findings(cases, seen, rules, label, sides_of(cases, validation, split_seed))
     return [
         _report(case, [*one.findings, *more], each, masks)
         for case, each, one, more in zip(cases, inspected, seen, compared, strict=True)
@@ -82,9 +82,8 @@ def _seen(
             continue
         seen_in = next(iter(images), MASK) if name == MASK else name  # an image shows what the mask is on
         file, shown = str(scans[name].path), shown or seen.pictures.get(seen_in, b"")
-        seen.findings.append(
-            Finding(code=code, message=f"{file}: {what}", file=file, severity="warning", picture=shown)
-        )
+        what = f"{file}: {what}"
+        seen.findings.append(Finding(code=code, message=what, file=file, severity="warning", picture=shown))
     return seen
 
 

@@ -106,14 +106,12 @@ def _decoded(path: Path, content: bytes) -> Any:
         check_foreign(path, content[:STARTS])
         raise DataError("wrong_format", f"{path}: is not NIfTI, it starts with {content[:8]!r}; convert it to NIfTI")
     if len(content) < length:
-        raise DataError(
-            "truncated", f"{path}: has {quantity(len(content), 'byte')}, a header has {length}; copy it again"
-        )
+        has = quantity(len(content), "byte")
+        raise DataError("truncated", f"{path}: has {has}, a header has {length}; copy it again")
     magic = content[344:348] if length == 348 else content[4:8]
     if magic != SIZES[length]:
-        raise DataError(
-            "wrong_format", f"{path}: is no single NIfTI file (magic {magic!r}); save it as .nii or .nii.gz"
-        )
+        what = f"is no single NIfTI file (magic {magic!r})"
+        raise DataError("wrong_format", f"{path}: {what}; save it as .nii or .nii.gz")
     logger.disabled = True  # nibabel tells stderr what it mends
     try:
         return image_of(path, content)

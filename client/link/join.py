@@ -43,9 +43,8 @@ def join(
     folder = absolute(into or f"{kit.federation}-{kit.site}")
     request = folder / f"{kit.site}.request.json"
     if HospitalFolder(folder).key.exists():
-        raise ConfigError(
-            f"{folder}: joined already, and its key stays; send {request.name} again, or join with another --into"
-        )
+        cure = f"send {request.name} again, or join with another --into"
+        raise ConfigError(f"{folder}: joined already, and its key stays; {cure}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: not an empty folder; give another with --into")
     key = new_key()

@@ -86,13 +86,11 @@ def preflight(folder: Path) -> Findings:
 def read_own_kit(folder: Path) -> Kit:
     """Read the kit that this hospital joined with, or raise ConfigError where its parts do not fit."""
     path, ca = HospitalFolder(folder).kit, HospitalFolder(folder).authority
-    kit = parse_kit(path.read_bytes(), str(path))
+    kit, cure = parse_kit(path.read_bytes(), str(path)), "take it from the kit, or restore it from a copy"
     if not ca.is_file():
-        raise ConfigError(f"{ca}: missing; take it from the kit, or restore it from a copy")
+        raise ConfigError(f"{ca}: missing; {cure}")
     if certificate_sha256(read_authority(ca.read_bytes(), str(ca))) != kit.ca_sha256:
-        raise ConfigError(
-            f"{ca}: not the certificate that kit.json names; take it from the kit, or restore it from a copy"
-        )
+        raise ConfigError(f"{ca}: not the certificate that kit.json names; {cure}")
     return kit
 
 
@@ -208,9 +206,8 @@ def _look_at_environment(site: SiteConfig, path: Path, found: Findings) -> None:
         command = [sys.executable, "-P", "-c", LOADS, site.device, *(site.policy.models or ())]
         done = subprocess.run(command, capture_output=True, env=environment(), timeout=PATIENCE)  # noqa: S603  # ours
     except subprocess.TimeoutExpired:
-        raise ConfigError(
-            f"{programs}: PyTorch or Flower did not load within {PATIENCE:g} s; look at the disk"
-        ) from None
+        late = f"did not load within {PATIENCE:g} s; look at the disk"
+        raise ConfigError(f"{programs}: PyTorch or Flower {late}") from None
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         why = lines[-1] if lines else f"status {done.returncode}"

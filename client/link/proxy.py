@@ -35,9 +35,8 @@ def connect(host: str, port: int, patience: float) -> socket.socket:
             way.connect()
         except (OSError, HTTPException, UnicodeError) as error:  # the last of a name that DNS cannot have
             why = getattr(error, "strerror", None) or error
-            raise ProxyError(
-                f"no way through the proxy {place} ({why}); ask for one, or put {host} in NO_PROXY"
-            ) from None
+            cure = f"ask for one, or put {host} in NO_PROXY"
+            raise ProxyError(f"no way through the proxy {place} ({why}); {cure}") from None
         tunnel, way.sock = way.sock, None
         return tunnel
 

@@ -47,9 +47,7 @@ class Audit:
     """One message at one site. Its methods raise DeclinedError `audit` where the log cannot be written."""
 
     def __init__(self, site: SiteConfig, kind: str, keys: SiteKeys | None = None) -> None:
-        """Nothing is written yet; `kind` is prepare, train or evaluate. Without keys, as in a simulation, nothing is
-        signed.
-        """
+        """`kind` is prepare, train or evaluate. Without keys, as in a simulation, nothing is signed."""
         self._site, self._noted, self._keys = site, False, keys
         self._about: dict[str, Any] = {"kind": kind, "run_id": None, "round": None}
         self._asked: dict[str, Any] = {"event": "request", **self._about, "site": site.name}
