@@ -29,9 +29,8 @@ def join(
     """Make the hospital's folder, whole or not at all, and say what to do next. Raises ConfigError.
 
     The aggregator is told that it has at most so many `patients`, and lets it weigh no more. `kit_hash` is what
-    the aggregator reads by telephone, LEAST_DIGITS or more; None: it is compared afterwards.
-
-    Nothing that is there is written over: a lost key locks the hospital out.
+    the aggregator reads by telephone, LEAST_DIGITS or more; None: it is compared afterwards. Nothing that is there
+    is written over: a lost key locks the hospital out.
     """
     now, patients = now or datetime.now(UTC), check_patients(patients)
     kit, files, sha256 = read_kit(path)

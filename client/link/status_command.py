@@ -16,7 +16,6 @@ from gliofed.client.link.reach import Findings
 from gliofed.client.link.site_file import own_folder, read_site
 from gliofed.client.link.start import running
 from gliofed.shared.join_request import read_request
-from gliofed.shared.kit import Kit
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.terminal import cell, plain
 from gliofed.shared.wording import quantity
@@ -67,7 +66,9 @@ def _gather(folder: Path) -> dict[str, Any]:
         findings.warnings += tried(lambda: left_out_warnings(site), findings) or []
     if kit := tried(lambda: read_own_kit(folder), findings):
         found |= {"site": kit.site, "federation": kit.federation, "address": kit.address}
-        found["patients"] = tried(lambda: _stated(folder, kit), findings)
+        request = folder / f"{kit.site}.request.json"  # has the ceiling; an older version stated none
+        if request.exists():
+            found["patients"] = tried(lambda: read_request(request)[0].patients, findings)
     known = tried(lambda: approved(folder), findings) or ()
     found["approved"] = [{"sha256": each.sha256, "time": each.time} for each in known]
     receipts = [event for event in events if event["event"] == "receipt"]
@@ -78,12 +79,6 @@ def _gather(folder: Path) -> dict[str, Any]:
     found |= {"asked": _asked(events)} | _now_running(folder, events)
     found["problem"] = _problem(folder, found["contact"])
     return found
-
-
-def _stated(folder: Path, kit: Kit) -> int | None:
-    """The ceiling of its number of patients that the hospital stated when it joined; an older version stated none."""
-    path = folder / f"{kit.site}.request.json"
-    return read_request(path)[0].patients if path.exists() else None
 
 
 def _now_running(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:

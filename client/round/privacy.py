@@ -52,14 +52,10 @@ def plan_round(run: RunConfig, round: int, reported: int, delta: float, also: Sp
     return Plan(sigma=sigma, rate=rate, steps=steps, lr=privacy.lr * falls)
 
 
-Sample = Callable[[Patient, np.random.Generator], Batch]
-"""Draws one patient's patches, as one batch."""
-
-
 def train_privately(
     model: nn.Module,
     patients: Sequence[Patient],
-    sample: Sample,
+    sample: Callable[[Patient, np.random.Generator], Batch],
     task: Task,
     run: RunConfig,
     plan: Plan,
@@ -68,6 +64,7 @@ def train_privately(
 ) -> TrainResult:
     """Take `plan.steps` private steps of SGD. The loss of the result is not covered by any epsilon.
 
+    `sample` draws one patient's patches, as one batch.
     One patient is one physical batch: any layer without running statistics is then right, whatever it folds into the
     batch (hooks of Opacus would clip a series by frame). A patient's patches have a generator of their own, so that
     another patient's absence changes nothing in them. Attacks on the rounding of the noise are not met.
