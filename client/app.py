@@ -90,7 +90,8 @@ def _work(kind: str, site: SiteConfig, message: Message, audit: Audit, watched: 
             return _done(kind, admitted)
         from gliofed.client.round.watchdog import limit_of, within
 
-        return within(limit_of(site.policy, request.config), partial(_done_in_thread, kind, admitted))
+        logged = _log(Path(site.work))(partial(_done, kind, admitted))  # again, for a log hears one thread
+        return within(limit_of(site.policy, request.config), logged)
     except Exception as error:  # whatever it is must not leave the site
         reply = _fault(kind, site, error)
         return reply if request is None or counts_leave(site.policy, request.config) else _undisclosed(reply)
@@ -103,11 +104,6 @@ def _done(kind: str, admitted: "Admitted") -> Reply:
     if read_consent(Path(admitted.site.work)).withdrawn != admitted.withdrawn:
         raise DeclinedError("changed_file", "a patient withdrew consent meanwhile: this answer does not leave")
     return reply
-
-
-def _done_in_thread(kind: str, admitted: "Admitted") -> Reply:
-    with _log(Path(admitted.site.work)):  # which is for one thread
-        return _done(kind, admitted)
 
 
 def _fault(kind: str, site: SiteConfig, error: Exception) -> Reply:

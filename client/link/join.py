@@ -29,9 +29,8 @@ def join(
     """Make the hospital's folder, whole or not at all, and say what to do next. Raises ConfigError.
 
     The aggregator is told that it has at most so many `patients`, and lets it weigh no more. `kit_hash` is what
-    the aggregator reads by telephone, LEAST_DIGITS or more; None: it is compared afterwards.
-
-    Nothing that is there is written over: a lost key locks the hospital out.
+    the aggregator reads by telephone, LEAST_DIGITS or more; None: it is compared afterwards. Nothing that is there
+    is written over: a lost key locks the hospital out.
     """
     now, patients = now or datetime.now(UTC), check_patients(patients)
     kit, files, sha256 = read_kit(path)
@@ -43,9 +42,8 @@ def join(
     folder = absolute(into or f"{kit.federation}-{kit.site}")
     request = folder / f"{kit.site}.request.json"
     if HospitalFolder(folder).key.exists():
-        raise ConfigError(
-            f"{folder}: joined already, and its key stays; send {request.name} again, or join with another --into"
-        )
+        cure = f"send {request.name} again, or join with another --into"
+        raise ConfigError(f"{folder}: joined already, and its key stays; {cure}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: not an empty folder; give another with --into")
     key = new_key()
@@ -55,9 +53,8 @@ def join(
         write_secret(HospitalFolder(half).key, private_bytes(key, PrivateFormat.OpenSSH))
         comment = f"{kit.site}@{kit.federation}"
         write_bytes(HospitalFolder(half).public_key, f"{public_line(key.public_key())} {comment}\n".encode())
-        write_json(
-            half / request.name, asdict(sign_request(kit, sha256, key, now.isoformat(timespec="seconds"), patients))
-        )
+        signed = sign_request(kit, sha256, key, now.isoformat(timespec="seconds"), patients)
+        write_json(half / request.name, asdict(signed))
     return [
         f"{folder}: made; site.key in it must never leave this machine",
         f"send {request} to the aggregator, and compare by telephone:",

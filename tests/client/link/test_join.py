@@ -17,7 +17,7 @@ from small_federation import altered, provisioned, status
 
 from gliofed.client.cli import main
 from gliofed.client.link.join import join
-from gliofed.client.link.preflight import own_folder
+from gliofed.client.link.site_file import own_folder
 from gliofed.shared.archive import write_zip
 from gliofed.shared.join_request import read_request
 from gliofed.shared.keys import fingerprint, pairs, public_line
