@@ -1,5 +1,6 @@
 """Files that are whole or absent: temporary file, fsync, rename."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -45,9 +46,11 @@ def absolute(given: str | Path) -> Path:
     """The whole path of what a user wrote. Raises ConfigError where it can be none."""
     path = home_path(given)
     try:
-        return path.resolve()
-    except RuntimeError:
-        raise ConfigError(f"{given}: links that lead in a circle; give the folder itself") from None
+        os.stat(path)
+    except OSError as error:  # what is not there yet may come; from Python 3.13 on, resolve() says nothing of a circle
+        if error.errno == errno.ELOOP:
+            raise ConfigError(f"{given}: links that lead in a circle; give the folder itself") from None
+    return path.resolve()
 
 
 def make_writable(folder: Path, named: str) -> Path:
