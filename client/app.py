@@ -17,7 +17,7 @@ from gliofed.client.doctor.consent import hold_patients, read_consent
 from gliofed.client.round.audit import Audit, SiteKeys
 from gliofed.client.round.memory import ran_out
 from gliofed.client.round.policy import OF_NO_PATIENT, DeclinedError, counts_leave
-from gliofed.shared.messages import CODES, MessageError, Reply, Request, leaving
+from gliofed.shared.messages import CODES, MessageError, Reply, Request, describe_records
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.terminal import plain
 from gliofed.shared.work_folder import WorkFolder
@@ -69,7 +69,7 @@ def _audited(kind: str, site: SiteConfig, message: Message, audit: Audit, watche
     reply = _work(kind, site, message, audit, watched)
     try:
         records = reply.to_records()
-        parts = leaving(records)
+        parts = describe_records(records)
         head = audit.receipt(reply, parts)
         records.config_records["reply"].update(head=head, signature=audit.sign(reply, parts, head))
         return records
@@ -90,7 +90,8 @@ def _work(kind: str, site: SiteConfig, message: Message, audit: Audit, watched: 
             return _done(kind, admitted)
         from gliofed.client.round.watchdog import limit_of, within
 
-        return within(limit_of(site.policy, request.config), partial(_done_in_thread, kind, admitted))
+        logged = _log(Path(site.work))(partial(_done, kind, admitted))  # again, for a log hears one thread
+        return within(limit_of(site.policy, request.config), logged)
     except Exception as error:  # whatever it is must not leave the site
         reply = _fault(kind, site, error)
         return reply if request is None or counts_leave(site.policy, request.config) else _undisclosed(reply)
@@ -103,11 +104,6 @@ def _done(kind: str, admitted: "Admitted") -> Reply:
     if read_consent(Path(admitted.site.work)).withdrawn != admitted.withdrawn:
         raise DeclinedError("changed_file", "a patient withdrew consent meanwhile: this answer does not leave")
     return reply
-
-
-def _done_in_thread(kind: str, admitted: "Admitted") -> Reply:
-    with _log(Path(admitted.site.work)):  # which is for one thread
-        return _done(kind, admitted)
 
 
 def _fault(kind: str, site: SiteConfig, error: Exception) -> Reply:

@@ -29,6 +29,8 @@ from gliofed.shared.terminal import WRONG_USE, UserError, enter, path_word, tell
 # All else is imported where it is used: Ctrl-C is answered meanwhile, and no command waits for what it does not need.
 
 PATHS = {key: key for key in ("data.root", "work", "out")}
+BY_SETTINGS = ("check", "predict")
+"""Commands whose words are settings, which are explained together."""
 
 
 def main() -> None:
@@ -39,12 +41,17 @@ def main() -> None:
 
 def _run() -> int:
     command, *arguments = sys.argv[1:] or ["--help"]
-    if command in ("--help", "-h") or ({"--help", "-h"} & {*arguments} and command in ("check", "predict")):
+    if command in ("--help", "-h") or ({"--help", "-h"} & {*arguments} and command in BY_SETTINGS):
         print(_help())
         return 0
     if command not in COMMANDS:
         return _wrong(f"no command {command!r}; there are: {', '.join(COMMANDS)}")
-    return COMMANDS[command](arguments)
+    try:
+        return COMMANDS[command](arguments)
+    except UserError as error:
+        if command in BY_SETTINGS:
+            return _wrong(str(error))
+        raise
 
 
 def _help() -> str:
@@ -64,14 +71,11 @@ def _check(arguments: list[str]) -> int:
     """Read every scan to its end and say what to mend; status 0 without errors, 1 with."""
     from gliofed.shared.hydra_words import composed
 
-    try:
-        values = composed("check", arguments, PATHS)
-        # Only now, so that a mistyped key is answered at once.
-        from gliofed.client.doctor.check_command import check
+    values = composed("check", arguments, PATHS)
+    # Only now, so that a mistyped key is answered at once.
+    from gliofed.client.doctor.check_command import check
 
-        return check(values)
-    except UserError as error:
-        return _wrong(str(error))
+    return check(values)
 
 
 def _predict(arguments: list[str]) -> int:
@@ -85,9 +89,14 @@ def _ledger(arguments: list[str]) -> int:
     """Show what each patient was charged for in private runs, also while one trains; status 2 without a ledger, or
     where it is damaged.
     """
-    from gliofed.client.round.ledger_command import ledger_command
+    parser = _parser("ledger")
+    parser.add_argument("work", type=path_word, metavar="WORK", help="the site's work folder, or the ledger's own")
+    columns = "one object: delta, epsilon_rdp, epsilon_prv, private, budgets, charges"
+    parser.add_argument("--json", action="store_true", help=columns)
+    given = parser.parse_args(arguments)
+    from gliofed.client.round.ledger_command import show_ledger
 
-    return ledger_command(arguments)
+    return show_ledger(given.work, given.json)
 
 
 def _audit(arguments: list[str]) -> int:

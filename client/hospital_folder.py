@@ -1,16 +1,11 @@
 """The folder of a hospital that has joined. One of an earlier version goes on, so no name changes."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
-from gliofed.shared.files import Below
+from gliofed.shared.files import Below, KeptFolder
 
 
-@dataclass(frozen=True)
-class HospitalFolder:
+class HospitalFolder(KeptFolder):
     """Where each file is; those of the kit have the names that it has."""
 
-    root: Path
     kit = Below("kit.json", "What it joined with")
     authority = Below("ca.crt", "The certificate by which it knows the server")
     code = Below("code.fab", "The code that the kit proposes")

@@ -110,7 +110,7 @@ def _provisioning(given: argparse.Namespace) -> list[str]:
     from gliofed.server.provisioning.certificates import ending_soon
     from gliofed.server.provisioning.provision import provision, renew
     from gliofed.shared.join_request import read_request
-    from gliofed.shared.keys import spoken
+    from gliofed.shared.keys import pairs
 
     if given.command == "provision":
         return provision(given.file, given.into)
@@ -120,7 +120,7 @@ def _provisioning(given: argparse.Namespace) -> list[str]:
         return expel(given.site, given.folder)
     request, _ = read_request(given.request)  # nobody telephones about a file that is none
     stated = "no number of patients" if request.patients is None else f"at most {quantity(request.patients, 'patient')}"
-    kit = "without naming its kit" if request.kit_sha256 is None else f"with the kit {spoken(request.kit_sha256)}"
+    kit = "without naming its kit" if request.kit_sha256 is None else f"with the kit {pairs(request.kit_sha256)}"
     print(f"{request.site} states {stated}, and joined {kit}")
     fingerprint = given.fingerprint or _ask_fingerprint()
     admitted = admit(given.request, given.folder, fingerprint, given.replace, patients=given.patients)

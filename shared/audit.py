@@ -1,7 +1,7 @@
 """Where audit logs are, and whether a site's and a server's agree: each notes the other's head in its own chain."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,25 +112,29 @@ def _has_update(records: object) -> bool:
 
 def _replies(names: set[str], site: Chain, server: Chain) -> tuple[int, int]:
     """Replies of the site that the server noted, each as its receipt says; and those that can have no receipt."""
-    places, receipts, replies, bare = _places(site), site.events(), 0, 0
-    for number, event in _numbered(server):
-        if event["event"] != "reply" or event["site"] not in names:
-            continue
-        if not event["head"] and event["code"] in NO_RECEIPT:
-            bare += 1
-            continue
-        replies += 1
-        if not event["head"]:
-            raise ConfigError(f"{server.file}: line {number} is a reply that names no line of {site.file}")
-        place = places.get(event["head"])
-        if not place:  # unknown, or the root, which is no line
-            raise ConfigError(f"{server.file}: line {number} notes a line that {site.file} does not have")
+    lines = [(number, line) for number, line in _numbered(server) if line["event"] == "reply" and line["site"] in names]
+    replies = [(number, line) for number, line in lines if line["head"] or line["code"] not in NO_RECEIPT]
+    receipts = site.events()
+    for number, event, place in _with_places(replies, "head", server, site):
         receipt = receipts[place - 1]
         if receipt["event"] != "receipt" or any(
             event.get(key, value) != value for key, value in _reported(receipt).items()
         ):
             raise ConfigError(f"{server.file}: line {number} is not the reply of line {place} of {site.file}")
-    return replies, bare
+    return len(replies), len(lines) - len(replies)
+
+
+def _with_places(
+    events: Iterable[tuple[int, Event]], head: str, log: Chain, other: Chain
+) -> Iterator[tuple[int, Event, int]]:
+    """Add to each event of a log the number of the other log's line whose hash it notes as `head`."""
+    places = _places(other)
+    for number, event in events:
+        if not event[head]:
+            raise ConfigError(f"{log.file}: line {number} is a {event['event']} that names no line of {other.file}")
+        if not (place := places.get(event[head])):  # unknown, or the root, which is no line
+            raise ConfigError(f"{log.file}: line {number} notes a line that {other.file} does not have")
+        yield number, event, place
 
 
 def _reported(receipt: Event) -> Event:
@@ -145,19 +149,11 @@ def _reported(receipt: Event) -> Event:
 
 def _requests(names: set[str], asked: Iterable[tuple[int, Event]], site: Chain, server: Chain) -> int:
     """Requests that the site noted; each must be one that the server noted for it, with the same weights."""
-    places, lines, requests = _places(server), server.events(), 0
-    for number, event in asked:
-        if event["event"] != "request":
-            continue
-        requests += 1
-        if not event["server_head"]:
-            raise ConfigError(f"{site.file}: line {number} is a request that names no line of {server.file}")
-        place = places.get(event["server_head"])
-        if not place:
-            raise ConfigError(f"{site.file}: line {number} notes a line that {server.file} does not have")
+    requests, lines = [(number, line) for number, line in asked if line["event"] == "request"], server.events()
+    for number, event, place in _with_places(requests, "server_head", site, server):
         if not any(_same(event, line, names) for line in _sent_together(lines, place)):
             raise ConfigError(f"{site.file}: line {number} is not the request of line {place} of {server.file}")
-    return requests
+    return len(requests)
 
 
 def _sent_together(lines: list[Event], place: int) -> Iterable[Event]:

@@ -1,6 +1,6 @@
 """What the `audit` commands of both ends have in common."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from gliofed.shared.audit import audit_file
@@ -8,14 +8,14 @@ from gliofed.shared.chain import REDACTED, Chain, begun, redact
 from gliofed.shared.files import absolute
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.signatures import Trust, What, check_signatures
-from gliofed.shared.terminal import WRONG_USE, plain, tell
+from gliofed.shared.terminal import UserError, plain, tell
 from gliofed.shared.wording import quantity
 
 FAILED = 1
-"""Exit status: a line does not hold; WRONG_USE: there is no log."""
+"""Exit status: a line does not hold."""
 
 
-class NoLogError(Exception):
+class NoLogError(UserError):
     """There is no log in the place that was given."""
 
 
@@ -27,29 +27,21 @@ def find_audit(place: Path, hint: str) -> Path:
         raise NoLogError(str(error)) from None
     if place.is_file():
         return place
-    found = next((file for file in (audit_file(place), place / "audit.jsonl") if begun(file)), None)
-    if found is None:
-        raise NoLogError(f"{place}: no audit log there; give {hint}")
-    return found
+    for file in (audit_file(place), place / "audit.jsonl"):
+        if begun(file):
+            return file
+    raise NoLogError(f"{place}: no audit log there; give {hint}")
 
 
-def audit_status(program: str, work: Callable[[], Iterable[str]]) -> int:
-    """Print each sentence of the work as it comes; return the exit status, after one sentence of what is wrong."""
+def audit_status(program: str, sentences: Iterable[str]) -> int:
+    """Print each sentence as it comes; return the exit status, FAILED after one of the line that does not hold."""
     try:
-        for sentence in work():
+        for sentence in sentences:
             print(plain(sentence))
+        return 0
     except ConfigError as error:
-        return _wrong(program, str(error), FAILED)
-    except NoLogError as error:
-        return _wrong(program, str(error), WRONG_USE)
-    except OSError as error:  # another user's folder
-        return _wrong(program, f"{error.filename}: {error.strerror}", WRONG_USE)
-    return 0
-
-
-def _wrong(program: str, sentence: str, status: int) -> int:
-    tell(program, sentence)
-    return status
+        tell(program, str(error))
+        return FAILED
 
 
 def describe(log: Chain, what: What, trust: Trust) -> list[str]:

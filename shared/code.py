@@ -1,8 +1,6 @@
 """The code that a federation proposes: our packages as one Flower app bundle (FAB), approved by its hash."""
 
 import hashlib
-from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 import gliofed
@@ -67,16 +65,13 @@ def files_of(fab: bytes) -> dict[str, bytes]:
     return files
 
 
-def _installed() -> Mapping[str, bytes]:
+def _installed() -> dict[str, bytes]:
     """Read our packages from wherever Python imports them: a checkout or a wheel."""
-    files = {"gliofed/__init__.py": Path(gliofed.__file__).read_bytes()}
-    for package in PACKAGES:
-        spec = find_spec(f"gliofed.{package}")
-        assert spec is not None and spec.submodule_search_locations
-        root = Path(spec.submodule_search_locations[0])
-        for path in root.rglob("*"):
-            inside = path.relative_to(root)
-            hidden = any(part.startswith(".") for part in inside.parts)  # of an editor or a notebook
-            if path.suffix in SUFFIXES and path.is_file() and not hidden:
-                files[f"gliofed/{package}/{inside.as_posix()}"] = path.read_bytes()
+    root = Path(gliofed.__file__).parent
+    files = {"gliofed/__init__.py": (root / "__init__.py").read_bytes()}
+    for path in (path for package in PACKAGES for path in (root / package).rglob("*")):
+        inside = path.relative_to(root)
+        hidden = any(part.startswith(".") for part in inside.parts)  # of an editor or a notebook
+        if path.suffix in SUFFIXES and path.is_file() and not hidden:
+            files[f"gliofed/{inside.as_posix()}"] = path.read_bytes()
     return files

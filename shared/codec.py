@@ -10,6 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from gliofed.shared.codecs import CODECS
+from gliofed.shared.parse import MALFORMED
 from gliofed.shared.wording import quantity
 
 LONGEST_HEADER = 2**18
@@ -54,7 +55,7 @@ def check_weights(data: bytes, like: Mapping[str, Tensor]) -> None:
         header = json.loads(data[8 : 8 + size])
         found = {name: (tensor["dtype"], tensor["shape"]) for name, tensor in header.items()}
         spans = sorted((int(begin), int(end)) for begin, end in (each["data_offsets"] for each in header.values()))
-    except (ValueError, ArithmeticError, AttributeError, KeyError, TypeError, RecursionError) as error:
+    except MALFORMED as error:
         raise CodecError(f"weights whose header cannot be read: {type(error).__name__}") from None
     wanted = {name: ("F32", list(tensor.shape)) for name, tensor in like.items()}
     if odd := sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)):
@@ -91,15 +92,7 @@ class CodedUpdate:
             header = self._file.metadata() or {}
             scales = json.loads(header.get("scales", "null"))
             self._scales = {str(name): float(scale) for name, scale in scales.items()}
-        except (
-            SafetensorError,
-            OSError,
-            ValueError,
-            AttributeError,
-            TypeError,
-            ArithmeticError,
-            RecursionError,
-        ) as error:
+        except (*MALFORMED, SafetensorError, OSError) as error:
             raise CodecError(f"no coded update: {type(error).__name__}") from None
         if header.get("codec") != codec:
             raise CodecError(f"coded as {header.get('codec')!r:.20}, not {codec!r}")

@@ -258,18 +258,15 @@ class RunConfig(Strict):
         """Whether what a site sends must be covered by a budget, which the site's ledger keeps."""
         return MECHANISMS[self.privacy.mechanism].noise == "site"
 
-    def to_json(self) -> str:
-        """One line, keys sorted: equal configs are equal strings."""
-        return self._json
-
     @cached_property  # each message asks for it several times
-    def _json(self) -> str:
+    def as_json(self) -> str:
+        """One line, keys sorted: equal configs are equal strings."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the JSON, in hex."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        return hashlib.sha256(self.as_json.encode()).hexdigest()
 
 
 APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
@@ -278,7 +275,7 @@ APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
         "train.epochs with a private update: the number of steps would tell the number of patients; give train.steps",
     ),
     (
-        lambda run: _dp_sgd(run) and bool(TASKS[run.task].classes) and run.train.class_weights == "balanced",
+        lambda run: _dp_sgd(run) and _has_classes(run) and run.train.class_weights == "balanced",
         "train.class_weights=balanced with privacy=dp_sgd: that counts patients; give weights, as [1.0,0.5], or null",
     ),
     (
@@ -307,3 +304,8 @@ APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
 
 def _dp_sgd(run: RunConfig) -> bool:
     return run.privacy.mechanism == "dp_sgd"
+
+
+def _has_classes(run: RunConfig) -> bool:
+    label = TASKS[run.task].label
+    return label is not None and bool(label.classes)

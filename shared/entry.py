@@ -3,23 +3,9 @@
 import os
 import signal
 import sys
+from functools import partial
 from importlib import import_module
 from types import FrameType
-
-
-def client() -> None:
-    """Begin gliofed-client."""
-    _begin("gliofed.client.cli")
-
-
-def server() -> None:
-    """Begin gliofed-server."""
-    _begin("gliofed.server.cli")
-
-
-def simulate() -> None:
-    """Begin gliofed-simulate."""
-    _begin("gliofed.simulation.cli")
 
 
 def leave(*_: int | FrameType | None) -> None:
@@ -30,11 +16,15 @@ def leave(*_: int | FrameType | None) -> None:
         os._exit(130)
 
 
-def _begin(module: str) -> None:
-    """Import the command by its name, since shared imports nothing of the other packages, and run it.
+def _begin(package: str) -> None:
+    """Import a package's command by its name, since shared imports nothing of the other packages, and run it.
 
     `gliofed.shared.terminal.enter` hears Ctrl-C from then on.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, in the background
         signal.signal(signal.SIGINT, leave)
-    import_module(module).main()
+    import_module(f"gliofed.{package}.cli").main()
+
+
+client, server, simulate = (partial(_begin, package) for package in ("client", "server", "simulation"))
+"""What gliofed-client, gliofed-server and gliofed-simulate call."""

@@ -1,9 +1,11 @@
 """Files that are whole or absent: temporary file, fsync, rename."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from tempfile import NamedTemporaryFile
@@ -14,13 +16,20 @@ from gliofed.shared.parse import ConfigError
 
 
 class Below:
-    """A path below the `root` of a folder, as its attribute: a folder's class names each of its files once."""
+    """A path below the `root` of a `KeptFolder`, as its attribute."""
 
     def __init__(self, path: str, doc: str) -> None:
         self._path, self.__doc__ = path, doc
 
-    def __get__(self, folder: Any, _: type | None = None) -> Path:
-        return Path(folder.root, self._path)
+    def __get__(self, folder: "KeptFolder", _: type) -> Path:
+        return folder.root / self._path
+
+
+@dataclass(frozen=True)
+class KeptFolder:
+    """A folder that users keep: its class names each of its files once, with `Below`."""
+
+    root: Path
 
 
 def home_path(given: str | Path) -> Path:
@@ -37,9 +46,11 @@ def absolute(given: str | Path) -> Path:
     """The whole path of what a user wrote. Raises ConfigError where it can be none."""
     path = home_path(given)
     try:
-        return path.resolve()
-    except RuntimeError:
-        raise ConfigError(f"{given}: links that lead in a circle; give the folder itself") from None
+        os.stat(path)
+    except OSError as error:  # what is not there yet may come; from Python 3.13 on, resolve() says nothing of a circle
+        if error.errno == errno.ELOOP:
+            raise ConfigError(f"{given}: links that lead in a circle; give the folder itself") from None
+    return path.resolve()
 
 
 def make_writable(folder: Path, named: str) -> Path:

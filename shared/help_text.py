@@ -28,10 +28,9 @@ def rows(part: Mapping[str, str]) -> str:
     """
     lines = []
     for word, text in part.items():
-        folded = textwrap.wrap(text, WIDTH - COLUMN, break_on_hyphens=False) or [""]
-        lines += [f"  {word:<{COLUMN - 2}}{folded[0]}" if len(word) < COLUMN - 2 else f"  {word}  {folded[0]}"]
-        lines += [" " * COLUMN + line for line in folded[1:]]
-    return "\n".join(line.rstrip() for line in lines)
+        begin = f"  {word:<{COLUMN - 2}}" if len(word) < COLUMN - 2 else f"  {word}  "
+        lines += textwrap.wrap(begin + text, WIDTH, subsequent_indent=" " * COLUMN, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def choices(config: str) -> dict[str, str]:
@@ -48,8 +47,10 @@ def settings(config: str, registries: Mapping[str, Collection[str]], **renamed: 
 
     One whose values are the keys of a registry lists them. `renamed` are settings with a shorter word for users.
     """
-    found: dict[str, str] = {}
-    for group, file in [("", CONFIGS / f"{config}.yaml"), *_chosen(config)]:
+    main, found = CONFIGS / f"{config}.yaml", dict[str, str]()
+    sources = [("", main), *[("", CONFIGS / "run.yaml")] * ("\n  - run\n" in _text(main))]
+    sources += [(group, CONFIGS / group / f"{chosen}.yaml") for group, chosen in _groups(config) if chosen != "null"]
+    for group, file in sources:
         for key, value, comment in _commented(file, group):
             known = f"; one of {', '.join(registries[key])}" if key in registries else ""
             word = {full: short for short, full in renamed.items()}.get(key, key)
@@ -83,25 +84,17 @@ def module_line(module: str) -> str:
     return first_line(ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))))
 
 
-def _groups(config: str) -> Iterator[tuple[str, str]]:
+def _groups(config: str) -> list[tuple[str, str]]:
     """The groups of the defaults list, each with what it chooses, or null."""
-    for line in _lines(CONFIGS / f"{config}.yaml"):
-        if match := re.fullmatch(r"  - (\w+): (\w+)", line):
-            yield match[1], match[2]
-
-
-def _chosen(config: str) -> Iterator[tuple[str, Path]]:
-    if re.search(r"^  - run$", (CONFIGS / f"{config}.yaml").read_text(encoding="utf-8"), re.MULTILINE):
-        yield "", CONFIGS / "run.yaml"
-    yield from ((group, CONFIGS / group / f"{chosen}.yaml") for group, chosen in _groups(config) if chosen != "null")
+    return re.findall(r"^  - (\w+): (\w+)$", _text(CONFIGS / f"{config}.yaml"), re.MULTILINE)
 
 
 def _commented(file: Path, group: str) -> Iterator[tuple[str, str, str]]:
     """(key with its groups, value, comment) of each setting with a comment; Hydra's own are none."""
-    if package := re.match(r"# @package (\S+)", file.read_text(encoding="utf-8")):
+    if package := re.match(r"# @package (\S+)", _text(file)):
         group = package[1].removeprefix("_global_")
     above: list[str] = []
-    for line in _lines(file):
+    for line in _text(file).splitlines():
         if match := _SETTING.fullmatch(line):
             indent, key, value, comment = match.groups()
             above = [*above[: len(indent) // 2], key]
@@ -110,9 +103,9 @@ def _commented(file: Path, group: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _first_comment(file: Path) -> str:
-    comments = (line[2:] for line in _lines(file) if line.startswith("# ") and not line.startswith("# @package"))
-    return next(comments, "").rstrip(".")
+    comment = re.search(r"^# (?!@package)(.*)", _text(file), re.MULTILINE)
+    return comment[1].rstrip(".") if comment else ""
 
 
-def _lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8").splitlines()
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")

@@ -1,17 +1,14 @@
 """A hospital's request to be admitted: its public key, signed by the private key that stays there."""
 
-import base64
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA384
 from pydantic import Field
 
-from gliofed.shared.keys import public_line, read_public
+from gliofed.shared.keys import is_signed, public_line, read_public, sign_bytes
 from gliofed.shared.kit import Kit, Sha256
 from gliofed.shared.parse import ConfigError, SiteName, Strict, parse
 
@@ -69,8 +66,7 @@ def sign_request(kit: Kit, kit_sha256: str, key: ec.EllipticCurvePrivateKey, mad
         patients=patients,
         kit_sha256=kit_sha256,
     )
-    signature = key.sign(request.signed(), ec.ECDSA(SHA384()))
-    return replace(request, signature=base64.b64encode(signature).decode())
+    return replace(request, signature=sign_bytes(key, request.signed()))
 
 
 def read_request(path: Path) -> tuple[JoinRequest, ec.EllipticCurvePublicKey]:
@@ -84,8 +80,6 @@ def read_request(path: Path) -> tuple[JoinRequest, ec.EllipticCurvePublicKey]:
     except (UnicodeDecodeError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from None
     key = read_public(request.public_key, f"{path}: public_key")
-    try:
-        key.verify(base64.b64decode(request.signature, validate=True), request.signed(), ec.ECDSA(SHA384()))
-    except (InvalidSignature, ValueError):  # no base64, or not even ASCII
-        raise ConfigError(f"{path}: altered: the signature is not of its key; ask the hospital for it again") from None
+    if not is_signed(key, request.signature, request.signed()):
+        raise ConfigError(f"{path}: altered: the signature is not of its key; ask the hospital for it again")
     return request, key

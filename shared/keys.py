@@ -1,21 +1,22 @@
 """Keys and fingerprints. Every key is on the curve P-384, the strongest that Flower's nodes take."""
 
 import base64
-import hashlib
+from contextlib import suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
     load_ssh_public_key,
+    ssh_key_fingerprint,
 )
 
 from gliofed.shared.files import write_bytes
@@ -50,25 +51,35 @@ def read_public(line: str, where: str) -> ec.EllipticCurvePublicKey:
 
 def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
     """Write a key's fingerprint as `ssh-keygen -lf` shows it."""
-    digest = hashlib.sha256(base64.b64decode(public_line(key).split()[1])).digest()
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+    return "SHA256:" + base64.b64encode(ssh_key_fingerprint(key, SHA256())).decode().rstrip("=")
+
+
+def sign_bytes(key: ec.EllipticCurvePrivateKey, data: bytes) -> str:
+    """Sign with ECDSA and SHA-384; base64."""
+    return base64.b64encode(key.sign(data, ec.ECDSA(SHA384()))).decode()
+
+
+def is_signed(key: ec.EllipticCurvePublicKey, signature: str, data: bytes) -> bool:
+    """Whether `sign_bytes` made the signature with this key's other half."""
+    try:
+        key.verify(base64.b64decode(signature, validate=True), data, ec.ECDSA(SHA384()))
+    except (InvalidSignature, ValueError):  # no base64, or not even ASCII
+        return False
+    return True
 
 
 def read_authority(pem: bytes, where: str) -> x509.Certificate:
     """Read the certificate of an authority, or raise ConfigError."""
-    try:
+    with suppress(ValueError, x509.ExtensionNotFound):
         certificate = x509.load_pem_x509_certificate(pem)
-        is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (ValueError, x509.ExtensionNotFound):
-        raise ConfigError(f"{where}: no certificate of an authority") from None
-    if not is_authority:
-        raise ConfigError(f"{where}: no certificate of an authority")
-    return certificate
+        if certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return certificate
+    raise ConfigError(f"{where}: no certificate of an authority")
 
 
 def certificate_sha256(certificate: x509.Certificate) -> str:
     """Hash the certificate, in hexadecimal: 64 digits."""
-    return hashlib.sha256(certificate.public_bytes(Encoding.DER)).hexdigest()
+    return certificate.fingerprint(SHA256()).hex()
 
 
 def own_certificate(key: ec.EllipticCurvePrivateKey, address: str) -> x509.Certificate:
@@ -91,10 +102,10 @@ def own_certificate(key: ec.EllipticCurvePrivateKey, address: str) -> x509.Certi
     )
 
 
-def spoken(sha256: str) -> str:
+def pairs(sha256: str) -> str:
     """Write a hash in pairs, as openssl shows a certificate's fingerprint.
 
-    >>> spoken("0a1b2c")
+    >>> pairs("0a1b2c")
     '0A:1B:2C'
     """
     return ":".join(sha256[at : at + 2] for at in range(0, len(sha256), 2)).upper()

@@ -24,18 +24,15 @@ def lock_file(file: Path, busy: str, *, shared: bool = False, wait: float | None
     file.parent.mkdir(parents=True, exist_ok=True)
     kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait is None else fcntl.LOCK_NB)
     held, end = file.open("a+"), time.monotonic() + (wait or 0.0)
-    try:
-        while True:
-            try:
-                fcntl.flock(held, kind)
-                return held
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    raise BusyError(busy) from None
-                time.sleep(POLL)
-    except BaseException:
-        held.close()
-        raise
+    while True:
+        try:
+            fcntl.flock(held, kind)
+            return held
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                held.close()
+                raise BusyError(busy) from None
+        time.sleep(POLL)
 
 
 def is_locked(file: Path) -> bool:

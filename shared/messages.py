@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from gliofed.shared.config import MOST_ROUNDS, RunConfig
-from gliofed.shared.parse import is_site_name, parse
+from gliofed.shared.parse import MALFORMED, is_site_name, parse
 from gliofed.shared.signatures import records_sha256
 
 CODES = {
@@ -113,7 +113,7 @@ class Request:
     def to_records(self) -> RecordDict:
         """As Flower's records."""
         head = ConfigRecord({"run_id": self.run_id, "round": self.round})
-        head["config"], head["config_hash"], head["head"] = self.config.to_json(), self.config.hash, self.head
+        head["config"], head["config_hash"], head["head"] = self.config.as_json, self.config.hash, self.head
         head["signature"], head["certificate"] = self.signature, self.certificate
         return RecordDict({"request": head, "weights": _array(self.weights)})
 
@@ -131,15 +131,12 @@ class Request:
             if not isinstance(number, int) or not 0 <= number <= MOST_ROUNDS:
                 raise MessageError(f"a round that is no number from 0 to {MOST_ROUNDS}")
             config = parse(RunConfig, text, "run")
-            weights = records.array_records["weights"]["bytes"].data
             request = cls(
                 run_id=str(head["run_id"]),
                 round=number,
                 config=config,
-                weights=weights,
-                head=_checked(head, "head"),
-                signature=_checked(head, "signature"),
-                certificate=_checked(head, "certificate"),
+                weights=records.array_records["weights"]["bytes"].data,
+                **{key: _checked(head, key) for key in _EVIDENCE},
             )
             sent = head["config_hash"]
         except (KeyError, ValueError) as error:
@@ -148,7 +145,7 @@ class Request:
             raise MessageError("no run's id")
         if config.hash != sent:
             raise MessageError(f"config hash {config.hash[:12]} is not the {str(sent)[:12]} that was sent")
-        if config.to_json() != text:  # a key given twice, say: others could read another run in it
+        if config.as_json != text:  # a key given twice, say: others could read another run in it
             raise MessageError("a config that is not as gliofed writes it: sorted keys, each once, and every value")
         return request
 
@@ -202,12 +199,12 @@ class Reply:
             numbers = {name: float(str(value)) for name, value in records.metric_records["metrics"].items()}
             left_out = {str(code): int(count) for code, count in json.loads(str(head["left_out"])).items()}
             status, code = str(head["status"]), str(head["code"])
-            if status not in ("ok", "declined", "failed") or code not in CODES:
+            if status not in get_args(Status) or code not in CODES:
                 raise MessageError(f"no such status or code: {status[:20]!r}, {code[:20]!r}")
             _check_numbers(numbers, left_out)
             return cls(
                 site=str(head["site"]),
-                status=status,  # type: ignore[arg-type]  # one of the three, by the line above
+                status=status,  # type: ignore[arg-type]  # one of them, by the line above
                 code=code,
                 patients=int(numbers.pop("num-examples")),
                 steps=int(numbers.pop("steps")),
@@ -215,11 +212,10 @@ class Reply:
                 metrics=numbers,
                 left_out=left_out,
                 update=records.array_records["update"]["bytes"].data,
-                head=_checked(head, "head"),
-                signature=_checked(head, "signature"),
-                records=records_sha256(leaving(records)),
+                **{key: _checked(head, key) for key in _AFTER},
+                records=records_sha256(describe_records(records)),
             )
-        except (KeyError, ValueError, ArithmeticError, AttributeError, TypeError, RecursionError) as error:
+        except MALFORMED as error:
             raise MessageError(f"no reply: {error}") from None
 
 
@@ -228,7 +224,7 @@ def error_words(code: int) -> str:
     return FLOWER_ERRORS.get(code, f"Flower's error {code}")
 
 
-def leaving(records: RecordDict) -> list[dict[str, Any]]:
+def describe_records(records: RecordDict) -> list[dict[str, Any]]:
     """Describe all that a reply's records hold, but its head and signature: of each array and each record of values
     its name, its type and shape, and number and SHA-256 of its bytes. Values are bytes as JSON with sorted keys.
     """

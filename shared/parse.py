@@ -56,6 +56,8 @@ MOST_FAULTS = 8
 """In one sentence."""
 LONGEST = 100
 """Characters of a wrong value in it."""
+MALFORMED = (KeyError, ValueError, ArithmeticError, AttributeError, TypeError, RecursionError)
+"""What reading JSON from elsewhere raises where it is not of the form that is expected."""
 
 
 class ConfigError(UserError, ValueError):

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from gliofed.shared.files import write_json
@@ -55,22 +55,20 @@ class Program:
     _since: float = 0.0
     _due: float = 0.0
     _ends: int = 0
-    _messages: list[str] = field(default_factory=list)
 
     def supervise(self) -> list[str]:
         """Start it where that is due; return what there is to say."""
-        now = time.monotonic()
+        now, messages = time.monotonic(), list[str]()
         if self.process is not None and (status := self.process.poll()) is not None:
             self._end_all(self.process.pid)  # whatever it has started
             self._ends = 1 if now - self._since > CALM else self._ends + 1
             pause = self.pauses[min(self._ends, len(self.pauses)) - 1]
             self._due, self.process = now + pause, None
-            self._messages.append(f"{self.name} ended ({_words(status)}); again in {pause:g} s, see {self.log}")
+            messages.append(f"{self.name} ended ({_words(status)}); again in {pause:g} s, see {self.log}")
         if self.process is None and now >= self._due:
             self._start()
         for log in (self.log, *self.other_logs):
             _shorten(log)
-        messages, self._messages = self._messages, []
         return messages
 
     def seconds(self) -> float:
@@ -136,14 +134,11 @@ class Program:
                 time.sleep(0.1)
 
     def _members(self, group: int | None) -> list[int]:
-        """Its processes that run: of its group, and those that left it, as Flower's do, by their environment.
-
-        One that has ended may stay listed until its parent has asked for it.
-        """
+        """Its processes that run: of its group, and those that left it, as Flower's do, by their environment."""
         mark, found = f"{MARK}={self._mark}".encode(), []
         for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
             stat = _stat(pid)
-            if stat and stat[0] not in "ZX" and (int(stat[2]) == group or mark in _environment(pid)):
+            if stat and (int(stat[2]) == group or mark in _environment(pid)):
                 found.append(pid)
         return found
 
@@ -157,11 +152,12 @@ def _shorten(log: Path) -> None:
 
 
 def _stat(pid: int) -> list[str]:
-    """What the kernel says of a process, from its state on; empty where there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
+    """What the kernel says of a process that runs, from its state on; empty where none does."""
+    with suppress(OSError):
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if stat[0] not in "ZX":  # ended, and listed until its parent has asked for it
+            return stat
+    return []
 
 
 def _boot() -> str:
@@ -174,7 +170,7 @@ def start_of(pid: int) -> str | None:
     another's by now; in a container it often is, after a restart.
     """
     stat = _stat(pid)
-    return stat[19] if stat and stat[0] not in "ZX" else None
+    return stat[19] if stat else None
 
 
 def _environment(pid: int) -> list[bytes]:

@@ -1,25 +1,18 @@
 """A run's folder, at the server or of a simulation. One of an earlier version goes on, so no name changes."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
-from gliofed.shared.files import Below
+from gliofed.shared.files import Below, KeptFolder
 
 
-@dataclass(frozen=True)
-class ModelFolder:
+class ModelFolder(KeptFolder):
     """The model that a run leaves."""
 
-    root: Path
     description = Below("model.json", "Task, model and data, the run's id and the round")
     weights = Below("model.safetensors", "Its tensors, in fp32")
 
 
-@dataclass(frozen=True)
-class RunFolder:
+class RunFolder(KeptFolder):
     """Where each file of a run is; its audit log is `gliofed.shared.audit.audit_file`."""
 
-    root: Path
     description = Below("run.json", "What the run is; never changes")
     code = Below("code.fab", "The code bundle that it began with, and keeps")
     wanted = Below("wanted.json", "run or stop; the commands write it")
@@ -35,7 +28,6 @@ class RunFolder:
     model = Below("model", "A `ModelFolder`")
 
 
-@dataclass(frozen=True)
 class SimulationFolder(RunFolder):
     """What a simulated run has beside."""
 

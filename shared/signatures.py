@@ -20,21 +20,17 @@ from typing import Any, Literal
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA384
 
 from gliofed.shared.chain import Chain
-from gliofed.shared.keys import fingerprint, read_authority, read_public
+from gliofed.shared.keys import fingerprint, is_signed, read_authority, read_public, sign_bytes
 from gliofed.shared.kit import read_kit
 from gliofed.shared.parse import ConfigError
 
 What = Literal["request", "reply"]
 """What is signed: the server's request, in a site's log; or a site's reply, in the server's."""
 FIELDS = {
-    "request": ("kind", "run_id", "round", "site", "config_hash", "weights", "server_head"),
-    "reply": (
-        *("kind", "run_id", "round", "site", "status", "code", "patients"),
-        *("bytes", "sha256", "records", "head"),
-    ),
+    "request": "kind run_id round site config_hash weights server_head".split(),
+    "reply": "kind run_id round site status code patients bytes sha256 records head".split(),
 }
 """Of a log's line, what the signature covers; a server's line has its run's id from the line `start`."""
 NO_RECEIPT = ("audit", "config")
@@ -45,8 +41,8 @@ _SERVER = "the server"
 
 
 def sign(key: ec.EllipticCurvePrivateKey, what: What, line: Mapping[str, Any]) -> str:
-    """Sign a line of the other end's log: ECDSA with SHA-384, base64."""
-    return base64.b64encode(key.sign(_signed(what, line), ec.ECDSA(SHA384()))).decode()
+    """Sign a line of the other end's log, as `sign_bytes` does."""
+    return sign_bytes(key, _signed(what, line))
 
 
 def holds(key: ec.EllipticCurvePublicKey, signature: str, what: What, line: Mapping[str, Any]) -> bool:
@@ -54,17 +50,11 @@ def holds(key: ec.EllipticCurvePublicKey, signature: str, what: What, line: Mapp
     lines = [line]
     if what == "reply" and line.get("code") == "protocol":  # the site could not read of which run and round it was
         lines.append({**line, "run_id": None, "round": None})
-    for each in lines:
-        try:
-            key.verify(base64.b64decode(signature, validate=True), _signed(what, each), ec.ECDSA(SHA384()))
-            return True
-        except (InvalidSignature, ValueError):
-            continue
-    return False
+    return any(is_signed(key, signature, _signed(what, each)) for each in lines)
 
 
 def records_sha256(parts: Iterable[Any]) -> str:
-    """Hash what `gliofed.shared.messages.leaving` says of a reply's records, whose order is lost on the way."""
+    """Hash what `gliofed.shared.messages.describe_records` says of a reply; the records' order is lost on the way."""
     return hashlib.sha256("\n".join(sorted(json.dumps(part, sort_keys=True) for part in parts)).encode()).hexdigest()
 
 

@@ -9,10 +9,8 @@ import gliofed
 PACKAGES = ("flwr", "torch", "monai", "nibabel", "numpy")
 
 
-_version = cache(metadata.version)  # reads and parses a file of the package
-
-
+@cache  # it reads and parses a file of each package
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the result."""
     ours = {"python": platform.python_version(), "gliofed": gliofed.__version__}  # a bundle has no metadata
-    return ours | {name: _version(name) for name in PACKAGES}
+    return ours | {name: metadata.version(name) for name in PACKAGES}

@@ -1,16 +1,11 @@
 """A hospital's work folder: what it keeps between requests. One of an earlier version goes on, so no name changes."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
-from gliofed.shared.files import Below
+from gliofed.shared.files import Below, KeptFolder
 
 
-@dataclass(frozen=True)
-class WorkFolder:
+class WorkFolder(KeptFolder):
     """Where each file of a work folder is; its audit log is `gliofed.shared.audit.audit_file`."""
 
-    root: Path
     cohort = Below("cohort", "Folder of the manifest")
     manifest = Below("cohort/manifest.json", "Every case that was frozen")
     consent = Below("consent.json", "Who withdrew, and the key of the pseudonyms")

@@ -3,23 +3,18 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from uuid import uuid4
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import ClientAppCallable, Mod
+from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from gliofed.client.app import make_client_app
-from gliofed.server.app import make_server_app
-from gliofed.server.round.sites import Federation
 from gliofed.shared.messages import LATE
-from gliofed.shared.site_config import SiteConfig
 
 WAIT = 0.2  # seconds that a pull waits for an answer, instead of the caller
 
@@ -151,14 +146,3 @@ def answer_or_error(app: ClientAppCallable, message: Message, context: Context) 
         return app(message, context)
     except Exception:
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION), reply_to=message)
-
-
-def run_here(federation: Federation, sites: Sequence[SiteConfig], at_once: int, mods: Sequence[Mod] = ()) -> bool:
-    """Run a federation of these sites in this process; return whether a site hung, and so a thread still works."""
-    names = {number: site.name for number, site in enumerate(sites, start=1)}  # by node id: Flower's count from 1
-    nodes: dict[int, UserConfig] = {number: {"partition-id": number - 1} for number in names}
-    client = make_client_app(lambda context: sites[int(context.node_config["partition-id"])], mods)
-    grid = LocalGrid(client, nodes, at_once, federation.config.round.deadline)
-    server = make_server_app(lambda _: replace(federation, names=lambda: names))
-    server(grid, Context(grid.run.run_id, 0, {}, RecordDict(), {}))
-    return grid.hung

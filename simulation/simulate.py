@@ -32,7 +32,7 @@ from gliofed.shared.versions import versions
 from gliofed.simulation.curves import draw_run, draw_runs
 from gliofed.simulation.fault_mod import fault_mod
 from gliofed.simulation.faults import parse_faults
-from gliofed.simulation.grid import run_here
+from gliofed.simulation.local_engine import run_here
 from gliofed.simulation.partition import site_names
 from gliofed.simulation.settings import Settings, parse_settings
 from gliofed.simulation.sites import make_sites

@@ -16,7 +16,7 @@ from gliofed.shared.audit import audit_file, compare, read_audit
 from gliofed.shared.chain import Chain
 from gliofed.shared.codec import travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig
-from gliofed.shared.messages import Reply, Request, leaving
+from gliofed.shared.messages import Reply, Request, describe_records
 from gliofed.shared.site_config import SiteConfig
 
 
@@ -47,7 +47,7 @@ class Both:
 
     def answer(self, audit: Audit, reply: Reply) -> Reply:
         """The reply as it comes, with its receipt in the site's log."""
-        parts = leaving(reply.to_records())
+        parts = describe_records(reply.to_records())
         head = audit.receipt(reply, parts)
         gone = replace(reply, head=head, signature=audit.sign(reply, parts, head))
         return Reply.from_records(gone.to_records())

@@ -133,7 +133,7 @@ def configs(run: RunConfig) -> dict[str, str]:
     """The JSON of each hostile config, by what is odd in it."""
     made = {}
     for changes in VALUES:
-        values = deepcopy(json.loads(run.to_json()))
+        values = deepcopy(json.loads(run.as_json))
         for path, value in changes.items():
             *groups, key = path.split(".")
             inner = values
@@ -142,7 +142,7 @@ def configs(run: RunConfig) -> dict[str, str]:
             inner[key] = value
         name = " ".join(f"{path}={value}"[:60] for path, value in changes.items())[:100]
         made[f"{len(made) + 1}: {name}"] = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return made | {name: change(run.to_json()) for name, change in TEXTS.items()}
+    return made | {name: change(run.as_json) for name, change in TEXTS.items()}
 
 
 def weights(run: RunConfig) -> dict[str, bytes]:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gliofed.client.round import privacy
 from gliofed.client.round.privacy import (
     Plan,
     train_privately,
@@ -23,6 +22,7 @@ from gliofed.shared.tasks.segmentation import Segmentation
 CPU = torch.device("cpu")
 SIDE, PATCHES, CLIP, BATCH = 8, 2, 0.22, 2.0
 Configure = Callable[..., RunConfig]
+Sample = Callable[[Patient, np.random.Generator], Batch]
 Gradients = list[list[Tensor]]
 
 
@@ -43,10 +43,10 @@ def series_model() -> nn.Module:
 
 
 def private(
-    model: nn.Module, run: RunConfig, plan: Plan, people: Sequence[Patient], sample: privacy.Sample = drawn
+    model: nn.Module, run: RunConfig, plan: Plan, people: Sequence[Patient], sample: Sample = drawn
 ) -> TrainResult:
     run = replace(run, privacy=replace(run.privacy, clip=CLIP, batch=BATCH))
-    return train_privately(model, people, sample, Segmentation, run, plan, CPU, secret=5)
+    return train_privately(model, people, sample, Segmentation(), run, plan, CPU, secret=5)
 
 
 def flat(tensors: Sequence[Tensor]) -> Tensor:

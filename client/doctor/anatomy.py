@@ -70,9 +70,8 @@ def brain_findings(
     for name, grid in grids.items():
         thick, thin = max(grid.spacing), min(grid.spacing)
         if name in images and thick > rules.thick_slice and thick >= ANISOTROPY * thin:
-            what = (
-                f"slices of {thick:.3g} mm, above check.thick_slice={rules.thick_slice:g}; small tumours may be missed"
-            )
+            limit = f"check.thick_slice={rules.thick_slice:g}"
+            what = f"slices of {thick:.3g} mm, above {limit}; small tumours may be missed"
             found.append(("thick_slices", (name,), what, b""))
             break
     return found

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from gliofed.client.doctor.consent import hold_patients, read_consent
 from gliofed.client.doctor.examine import do_each, examine
-from gliofed.client.doctor.findings import MASK, Finding, of_stray
+from gliofed.client.doctor.findings import MASK, Finding, Severity
 from gliofed.client.doctor.judgement import CaseReport, judge
 from gliofed.client.doctor.manifest import admit, freeze
 from gliofed.client.doctor.page import by_patient, summary, write_reports
@@ -68,8 +68,7 @@ class Settings(Strict):
     work: str | None
     """The site's work folder, to freeze the cohort and prepare its scans; None: neither."""
     out: str | None
-    """Folder of check.json and check.html; None: outputs/DATE/TIME, or
-    checks/DATE/TIME in the work folder."""
+    """Folder of check.json and check.html; None: outputs/DATE/TIME, or checks/DATE/TIME in the work folder."""
 
 
 def check(values: Mapping[str, Any]) -> int:
@@ -92,13 +91,15 @@ def check(values: Mapping[str, Any]) -> int:
         task, cases = None, [_without_mask(case) for case in cases]
     now = datetime.now().astimezone()
     # In the work folder a withdrawal finds it, and removes it.
-    default = Path(
-        WorkFolder(Path(settings.work)).checks if settings.work else "outputs", f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}"
-    )
-    out = _folder("out", settings.out or str(default))
+    reports_folder = WorkFolder(Path(settings.work)).checks if settings.work else "outputs"
+    out = _folder("out", settings.out or f"{reports_folder}/{now:%Y-%m-%d/%H-%M-%S}")
     work = str(_folder("work", settings.work)) if settings.work else None
     workers = settings.workers or cores()
-    strays = [of_stray(stray, "warning" if inventory.listed else "error") for stray in inventory.not_understood]
+    severity: Severity = "warning" if inventory.listed else "error"
+    strays = [
+        Finding(code="not_understood", message=str(stray), file=str(stray.folder), severity=severity)
+        for stray in inventory.not_understood
+    ]
     with hold_patients(Path(work)) if work else nullcontext():  # who withdraws meanwhile is not in a report that stays
         if work:
             cases = _with_consent(cases, Path(work))
@@ -108,7 +109,8 @@ def check(values: Mapping[str, Any]) -> int:
         reports = judge(cases, inspected, settings.check, data.modalities, task, *split)
         of = {"root": str(root), "labels": settings.labels, "task": settings.task if task else "prediction"}
         write_reports(reports, strays, inventory.not_used, of, out)
-    _print(reports, strays, inventory)
+    findings = [*strays, *(finding for report in reports for finding in report.findings)]
+    _print(reports, strays, findings, inventory)
     print(f"{out}: check.html has pictures, check.json all of it")
     if work:
         site = SiteConfig(name="check", root=str(root), labels=settings.labels, work=work, check=settings.check)
@@ -118,7 +120,7 @@ def check(values: Mapping[str, Any]) -> int:
             _prepare(site, settings, workers)
         else:
             print(f"{work}: the cohort is frozen, and no case of it can be used for this task and these modalities")
-    return 1 if any(each.severity == "error" for each in (*strays, *_findings(reports))) else 0
+    return 1 if any(each.severity == "error" for each in findings) else 0
 
 
 def _with_consent(cases: Sequence[Case], work: Path) -> list[Case]:
@@ -149,15 +151,10 @@ def _prepare(site: SiteConfig, settings: Settings, workers: int) -> None:
     with hold_patients(Path(site.work)):
         admitted = admit(site, data, settings.task).cases
         patients = [list(visits) for _, visits in groupby(admitted, key=lambda case: case.patient)]
-        done = 0
+        prepare = partial(_prepare_patient, site=site, data=data, reading=reading)
         with Bar("preparing", EVERY) as progress:
-
-            def count(*_: object) -> None:
-                nonlocal done
-                done += 1
+            for done, _ in enumerate(do_each(prepare, patients, workers), start=1):
                 progress.report(done, len(patients))
-
-            do_each(partial(_prepare_patient, site=site, data=data, reading=reading), patients, workers, count)
         cohort = open_cohort(site, data, reading, admitted)
     left_out = f"; left out: {in_words(cohort.left_out)}" if cohort.left_out else ""
     print(
@@ -176,11 +173,9 @@ def _folder(key: str, given: str) -> Path:
     return make_writable(folder := absolute(given), f"{key}={folder}")
 
 
-def _findings(reports: Sequence[CaseReport]) -> list[Finding]:
-    return [finding for report in reports for finding in report.findings]
-
-
-def _print(reports: Sequence[CaseReport], strays: Sequence[Finding], inventory: Inventory) -> None:
+def _print(
+    reports: Sequence[CaseReport], strays: Sequence[Finding], findings: Sequence[Finding], inventory: Inventory
+) -> None:
     """A table by patient, a sentence for each finding, and the counts."""
     rows = by_patient(reports)
     shown = rows if len(rows) <= LONG else [row for row in rows if row[3]]
@@ -194,11 +189,10 @@ def _print(reports: Sequence[CaseReport], strays: Sequence[Finding], inventory: 
         Console().print(table)
     if len(shown) < len(rows):
         print(f"and {quantity(len(rows) - len(shown), 'patient')} without findings")
-    sentences = [f"{each.severity}: {each.code}: {each.message}" for each in (*strays, *_findings(reports))]
-    for sentence in sentences[:SENTENCES]:
-        print(plain(sentence))
-    if len(sentences) > SENTENCES:
-        print(f"and {quantity(len(sentences) - SENTENCES, 'more finding')}")
+    for each in findings[:SENTENCES]:
+        print(plain(f"{each.severity}: {each.code}: {each.message}"))
+    if len(findings) > SENTENCES:
+        print(f"and {quantity(len(findings) - SENTENCES, 'more finding')}")
     patterns = sorted(inventory.not_used.items(), key=lambda each: -each[1])
     for pattern, count in patterns[:PATTERNS]:
         print(plain(f"not used: {pattern}: {quantity(count, 'file')}"))

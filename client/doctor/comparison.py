@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gliofed.client.doctor.findings import Finding, Seen
-from gliofed.shared.data.cases import Case, Side, split, value_of
+from gliofed.shared.data.cases import Case, split, value_of
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.site_config import CheckConfig
 from gliofed.shared.tasks import Label
@@ -21,16 +21,10 @@ these may differ from the others, since units are a scanner's own.
 
 
 def cohort_findings(
-    cases: Sequence[Case],
-    seen: Sequence[Seen],
-    rules: CheckConfig,
-    label: Label | None,
-    validation: float,
-    split_seed: int,
+    cases: Sequence[Case], seen: Sequence[Seen], rules: CheckConfig, label: Label | None, sides: Mapping[str, set[str]]
 ) -> list[list[Finding]]:
-    """What each case has to be told, in the order of `cases`."""
+    """What each case has to be told, in the order of `cases`; `sides` as `sides_of` gives them."""
     found: list[list[Finding]] = [[] for _ in cases]
-    sides = _sides(cases, validation, split_seed)
     for index, case in enumerate(cases):
         if len(sides[case.patient]) > 1:
             message = f"{case.patient}: is declared for training and for validation; leave all visits on one side"
@@ -62,19 +56,14 @@ def _values(cases: Sequence[Case], label: Label, found: list[list[Finding]]) -> 
             found[index].append(Finding(code=label.missing, message=message))
 
 
-def _sides(cases: Sequence[Case], validation: float, split_seed: int) -> Mapping[str, set[str]]:
+def sides_of(cases: Sequence[Case], validation: float, split_seed: int) -> dict[str, set[str]]:
     """Where each patient's visits would go: declared, or by the hash of the name."""
-    sides = defaultdict[str, set[str]](set)
-    declared: dict[str, Side] = {}
-    for case in cases:
-        if case.side is not None:
-            declared[case.patient] = case.side
-            sides[case.patient].add(case.side)
+    declared = {case.patient: case.side for case in cases if case.side is not None}
     train, validate = split([case.patient for case in cases], validation, split_seed, declared)
-    for side, patients in (("training", train), ("validation", validate)):
-        for patient in patients:
-            if patient not in declared:
-                sides[patient].add(side)
+    sides = {name: {"training"} for name in train} | {name: {"validation"} for name in validate}
+    for case in cases:
+        if case.side is not None:  # another visit may be declared for the other side
+            sides[case.patient].add(case.side)
     return sides
 
 
@@ -133,7 +122,5 @@ def _outliers(cases: Sequence[Case], seen: Sequence[Seen], rules: CheckConfig, f
             f"{path}: {modality} has a {label}: {distance:.1f} deviations of {case.patient} from the others, above "
             f"check.outlier={rules.outlier:g}; is it the right series, and of a brain?"
         )
-        shown = seen[index].pictures.get(modality, b"")
-        found[index].append(
-            Finding(code="intensity_outlier", message=message, file=path, severity="warning", picture=shown)
-        )
+        shown, code = seen[index].pictures.get(modality, b""), "intensity_outlier"
+        found[index].append(Finding(code=code, message=message, file=path, severity="warning", picture=shown))

@@ -8,7 +8,7 @@ import hmac
 import json
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +54,9 @@ def read_consent(work: Path) -> Consent:
     """
     path = WorkFolder(work).consent
     logged = _logged(work)
-    if not path.exists() and (logged or WorkFolder(work).trained.exists()):  # both have pseudonyms by its key
-        raise DataError("unreadable", f"{path}: is gone, so it is not known who withdrew; restore a copy")
     if not path.exists():
+        if logged or WorkFolder(work).trained.exists():  # both have pseudonyms by its key
+            raise DataError("unreadable", f"{path}: is gone, so it is not known who withdrew; restore a copy")
         with lock(work, WAIT):
             if not path.exists():
                 write_json(path, {"key": secrets.token_hex(32), "withdrawn": []})
@@ -64,9 +64,8 @@ def read_consent(work: Path) -> Consent:
         values = json.loads(path.read_text())
         return Consent(str(values["key"]), logged.union(map(str, values["withdrawn"])))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise DataError(
-            "unreadable", f"{path}: cannot be read, so it is not known who withdrew; restore a copy"
-        ) from None
+        sentence = "cannot be read, so it is not known who withdrew; restore a copy"
+        raise DataError("unreadable", f"{path}: {sentence}") from None
 
 
 def withdrawn_by(events: Iterable[Mapping[str, Any]]) -> frozenset[str]:
@@ -84,21 +83,14 @@ def _logged(work: Path) -> frozenset[str]:
         raise DataError("unreadable", f"{file}: a line is damaged; put it and head.json back from a copy") from None
 
 
-def add_withdrawn(work: Path, patient: str) -> None:
-    """Put a patient on the list; it is on disk on return."""
-    _list(work, lambda consent: consent.withdrawn | {consent.pseudonym(patient)})
-
-
-def drop_withdrawn(work: Path, patient: str) -> None:
-    """Take a patient off the list, of whom the audit log says so already; it is on disk on return."""
-    _list(work, lambda consent: consent.withdrawn - {consent.pseudonym(patient)})
-
-
-def _list(work: Path, change: Callable[[Consent], frozenset[str]]) -> None:
+def add_withdrawn(work: Path, patient: str, undo: bool = False) -> None:
+    """Put a patient on the list; `undo` takes one off, of whom the audit log says so already. On disk on return."""
     read_consent(work)  # makes the file where there is none
     with lock(work, WAIT):
         consent = read_consent(work)
-        write_json(WorkFolder(work).consent, {"key": consent.key, "withdrawn": sorted(change(consent))})
+        name = {consent.pseudonym(patient)}
+        withdrawn = consent.withdrawn - name if undo else consent.withdrawn | name
+        write_json(WorkFolder(work).consent, {"key": consent.key, "withdrawn": sorted(withdrawn)})
 
 
 @contextmanager
@@ -108,10 +100,8 @@ def hold_patients(work: Path, alone: bool = False) -> Iterator[None]:
 
     Waits for who holds it, and says so where a command is meant to be alone. A killed process gives it back.
     """
-    file, busy = (
-        WorkFolder(work).patients_lock,
-        f"{work}: in use by a request or another command; waiting until it ends",
-    )
+    file = WorkFolder(work).patients_lock
+    busy = f"{work}: in use by a request or another command; waiting until it ends"
     try:
         held = lock_file(file, busy, shared=not alone)
     except BusyError:

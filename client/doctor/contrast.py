@@ -71,15 +71,11 @@ class Contrasts:
 
     def __post_init__(self) -> None:
         self.step = [max(1, round(COARSE / edge)) for edge in self.spacing]
-        self.marked: Marks = np.zeros(self.shape, bool)[self._every]
+        self._every = tuple(slice(None, None, step) for step in self.step)
+        marked = np.zeros(self.shape, bool)
         if self.labels is not None:
-            marked = np.zeros(self.shape, bool)
             marked[self.labels.box] = self.labels.values != 0
-            self.marked = marked[self._every].copy()
-
-    @property
-    def _every(self) -> tuple[slice, ...]:
-        return tuple(slice(None, None, step) for step in self.step)
+        self.marked: Marks = marked[self._every].copy()
 
     def add(self, name: str, array: Floats) -> None:
         """Look at an image (X, Y, Z)."""
@@ -125,8 +121,7 @@ class Contrasts:
     def _changes(self, ranked: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
         places = np.moveaxis(ranked, axis, 0)
         apart = max(1, round(APART / (self.step[axis] * self.spacing[axis])))
-        changes: npt.NDArray[np.float64] = places[apart:] - places[:-apart]
-        return changes.ravel()
+        return (places[apart:] - places[:-apart]).ravel()
 
     def brightest(self, name: str, other: str, share: float) -> float | None:
         """Median rank in `other` of the `share` that is brightest in `name`, outside the mask."""

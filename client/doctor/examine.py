@@ -2,7 +2,7 @@
 
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -30,48 +30,40 @@ def examine(
     One worker is this process; more are processes of their own, and one that dies takes only its case along.
     `report` hears (cases done, of all). `draw` asks for pictures.
     """
-    look = partial(_look, rules=rules, draw=draw)
     seen: dict[int, Inspection] = {}
-
-    def done(index: int, inspection: Inspection | None) -> None:
-        seen[index] = _died(cases[index]) if inspection is None else inspection
+    for index, inspection in do_each(partial(_look, rules=rules, draw=draw), cases, workers):
+        if inspection is None:
+            message = (
+                f"{cases[index].patient} visit {cases[index].visit}: reading it took more memory than there is, or its "
+                "process died; look for a scan that is too large, or set workers=1"
+            )
+            inspection = Inspection(Facts(faults=[Fault((), "unreadable", message, None)]))
+        seen[index] = inspection
         if report:
             report(len(seen), len(cases))
-
-    do_each(look, cases, workers, done)
     return [seen[index] for index in range(len(cases))]
 
 
-def do_each(
-    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, done: Callable[[int, Result | None], None]
-) -> None:
-    """Do each job; `done` hears its index and its result. One worker is this process; see `spread` for more."""
-    if min(workers, len(jobs)) <= 1:
-        for index, job in enumerate(jobs):
-            done(index, work(job))
-    else:
-        spread(work, jobs, min(workers, len(jobs)), done)
+def do_each(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Result | None]]:
+    """Do each job, by one worker in this process and else in several; yield its index and its result as it is done.
 
-
-def spread(
-    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, done: Callable[[int, Result | None], None]
-) -> None:
-    """Do each job in one of several processes; `done` hears its index and result, None where its process died."""
+    Where its process died the result is None.
+    """
+    workers = min(workers, len(jobs))
+    if workers <= 1:
+        yield from enumerate(map(work, jobs))
+        return
     waiting = deque(range(len(jobs)))
     while waiting:
         # A dead process takes its pool along, and does not say whose fault it was: each suspect is tried by itself.
-        for index in _until_one_dies(work, jobs, waiting, workers, done):
-            if _until_one_dies(work, jobs, deque([index]), 1, done):
-                done(index, None)
+        for index in (yield from _until_one_dies(work, jobs, waiting, workers)):
+            if (yield from _until_one_dies(work, jobs, deque([index]), 1)):
+                yield index, None
 
 
 def _until_one_dies(
-    work: Callable[[Job], Result],
-    jobs: Sequence[Job],
-    waiting: deque[int],
-    workers: int,
-    done: Callable[[int, Result | None], None],
-) -> list[int]:
+    work: Callable[[Job], Result], jobs: Sequence[Job], waiting: deque[int], workers: int
+) -> Generator[tuple[int, Result], None, list[int]]:
     """Work off `waiting`; where a process dies, stop and return the jobs that were under way."""
     busy: dict[Future[Any], int] = {}
     lost: list[int] = []
@@ -88,25 +80,15 @@ def _until_one_dies(
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
                 index = busy.pop(future)
                 try:
-                    result = future.result()
+                    yield index, future.result()
                 except BrokenProcessPool:
                     lost.append(index)
-                else:
-                    done(index, result)
     return sorted(lost)
 
 
-def _look(case: Case, rules: CheckConfig, draw: bool) -> Inspection:
+def _look(case: Case, rules: CheckConfig, draw: bool) -> Inspection | None:
     """Inspect a case; one that is too large for the memory must not take the others' reports along."""
     try:
         return inspect(case, rules, draw)
     except MemoryError:
-        return _died(case)
-
-
-def _died(case: Case) -> Inspection:
-    message = (
-        f"{case.patient} visit {case.visit}: reading it took more memory than there is, or its process died; "
-        "look for a scan that is too large, or set workers=1"
-    )
-    return Inspection(Facts(faults=[Fault((), "unreadable", message, None)]))
+        return None

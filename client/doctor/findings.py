@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 
-from gliofed.shared.data.leftovers import Stray
 from gliofed.shared.data.names import MASK as MASK
 from gliofed.shared.data.volume import Volume
 
@@ -69,11 +68,6 @@ class Finding:
     severity: Severity = "error"
     picture: bytes = field(default=b"", repr=False)
     """PNG of the place; empty where there is none to show."""
-
-
-def of_stray(stray: Stray, severity: Severity) -> Finding:
-    """What no case has, as a finding."""
-    return Finding(code="not_understood", message=str(stray), file=str(stray.folder), severity=severity)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gliofed.client.doctor.anatomy import brain_findings
-from gliofed.client.doctor.comparison import cohort_findings
-from gliofed.client.doctor.findings import MASK, Facts, FileState, Finding, Grid, Seen
+from gliofed.client.doctor.comparison import cohort_findings, sides_of
+from gliofed.client.doctor.findings import MASK, Facts, Finding, Grid, Seen
 from gliofed.client.doctor.inspection import Inspection, scans_of
 from gliofed.shared.data.cases import Case
 from gliofed.shared.data.prepare import same_grid, two_files
@@ -26,8 +26,6 @@ class CaseReport:
     status: Status
     """The gravest of the findings."""
     findings: list[Finding]
-    files: list[FileState]
-    """Every file of the case that could be opened."""
     unchecked: dict[str, str] = field(default_factory=dict)
     """Code of a warning -> why it, or some of it, could not be looked for; nothing where an error comes first."""
 
@@ -48,7 +46,7 @@ def judge(
     """
     label, masks = task.label if task else None, task is not None and task.label is None
     seen = [_seen(case, each, rules, modalities, label, masks) for case, each in zip(cases, inspected, strict=True)]
-    compared = cohort_findings(cases, seen, rules, label, validation, split_seed)
+    compared = cohort_findings(cases, seen, rules, label, sides_of(cases, validation, split_seed))
     return [
         _report(case, [*one.findings, *more], each, masks)
         for case, each, one, more in zip(cases, inspected, seen, compared, strict=True)
@@ -63,7 +61,7 @@ def _report(case: Case, findings: list[Finding], inspected: Inspection, masks: b
         for code, why in inspected.unchecked.items()
         if status != "error" and (masks or code == "modalities_swapped")
     }
-    return CaseReport(case.patient, case.visit, status, findings, inspected.facts.files, unchecked)
+    return CaseReport(case.patient, case.visit, status, findings, unchecked)
 
 
 def _seen(
@@ -84,18 +82,16 @@ def _seen(
             continue
         seen_in = next(iter(images), MASK) if name == MASK else name  # an image shows what the mask is on
         file, shown = str(scans[name].path), shown or seen.pictures.get(seen_in, b"")
-        seen.findings.append(
-            Finding(code=code, message=f"{file}: {what}", file=file, severity="warning", picture=shown)
-        )
+        what = f"{file}: {what}"
+        seen.findings.append(Finding(code=code, message=what, file=file, severity="warning", picture=shown))
     return seen
 
 
 def _missing(case: Case, modalities: Sequence[str], label: Label | None, masks: bool) -> list[Finding]:
     """Name scans that are not there. A label can do without some images, and the model knows that they are missing."""
-    found, name = [], f"{case.patient} visit {case.visit}"
-    for each in [*modalities, *[MASK] * masks]:
-        if each in case.twice:
-            found.append(Finding(code="two_files", message=two_files(case, each), file=str(case.twice[each][0])))
+    twice = [each for each in [*modalities, *[MASK] * masks] if each in case.twice]
+    found = [Finding(code="two_files", message=two_files(case, each), file=str(case.twice[each][0])) for each in twice]
+    name = f"{case.patient} visit {case.visit}"
     if missing := [each for each in modalities if each not in case.images and each not in case.twice]:
         has = ", ".join(case.images) or "no image"
         message = f"{name}: no {', '.join(missing)}; has {has}; add the file, or leave the case out"
@@ -123,26 +119,21 @@ def _apart(scans: Mapping[str, Scan], grids: Mapping[str, Grid], seen: Seen) -> 
     """Name the scans that do not share the grid that most of them have."""
     if len(set(grids.values())) <= 1:
         return []
-    faults: dict[str, dict[str, DataError]] = {
-        first: {
-            name: error
-            for name, grid in grids.items()
-            if (error := _differ(scans[first], grids[first], scans[name], grid))
-        }
-        for first in grids
-    }
     return [
         Finding(code=error.code, message=str(error), file=str(scans[name].path), picture=seen.pictures.get(name, b""))
-        for name, error in min(faults.values(), key=len).items()
+        for name, error in min((_unlike(first, scans, grids) for first in grids), key=len).items()
     ]
 
 
-def _differ(first: Scan, expected: Grid, scan: Scan, grid: Grid) -> DataError | None:
-    try:
-        same_grid((first, expected.volume), scan, grid.volume)
-    except DataError as error:
-        return error
-    return None
+def _unlike(first: str, scans: Mapping[str, Scan], grids: Mapping[str, Grid]) -> dict[str, DataError]:
+    """The scans whose grid is not that of the `first`."""
+    faults = {}
+    for name, grid in grids.items():
+        try:
+            same_grid((scans[first], grids[first].volume), scans[name], grid.volume)
+        except DataError as error:
+            faults[name] = error
+    return faults
 
 
 def _twice(scans: Mapping[str, Scan], seen: Seen) -> list[Finding]:

@@ -1,7 +1,6 @@
 """Whether so many cases of the frozen cohort stay out that the hospital must hear of it."""
 
 from collections import Counter
-from pathlib import Path
 
 from gliofed.client.doctor.consent import read_consent
 from gliofed.client.doctor.inspection import Inspection
@@ -21,7 +20,7 @@ def left_out_warnings(site: SiteConfig) -> list[str]:
     Only numbers, no names; nothing where no cohort is frozen. A task or a modality that no case has files for is not
     missed here: a run that needs it is declined as a whole. Raises DataError, unreadable.
     """
-    work = Path(site.work)
+    work = site.folder.root
     if (manifest := read_manifest(work)) is None:
         return []
     consent, warnings = read_consent(work), []

@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -108,18 +109,18 @@ def admit(site: SiteConfig, data: DataConfig, task: str) -> Admitted:
         data.split_seed,
     )
     errors = [[each for each in report.findings if each.severity == "error"] for report in reports]
-    for error in (error for found in errors for error in found):
+    for error in chain.from_iterable(errors):
         log.warning("left out (%s): %s", error.code, error.message)
     refused = [found[0] for found in errors if found]
     left_out = dict(Counter(error.code for error in refused))
-    cases = [entry.case for entry, found in zip(entries, errors, strict=True) if not found]
-    if not cases and not refused:
+    usable = [entry for entry, found in zip(entries, errors, strict=True) if not found]
+    if not entries:
         raise DataError("no_cases", f"{site.root}: every patient of the cohort withdrew")
-    if not cases:
+    if not usable:
         sentence = f"{site.root}: none of {quantity(len(refused), 'case')} passed. First: {refused[0].message}"
         raise NonePassedError(refused[0].code, sentence, left_out)
-    _check_spacing(site, data, [entry for entry, found in zip(entries, errors, strict=True) if not found])
-    return Admitted(cases, left_out)
+    _check_spacing(site, data, usable)
+    return Admitted([entry.case for entry in usable], left_out)
 
 
 def read_manifest(work: Path) -> Manifest | None:
@@ -150,9 +151,8 @@ def write_manifest(work: Path, manifest: Manifest) -> None:
 def freeze(site: SiteConfig, cases: Sequence[Case], inspected: Sequence[Inspection]) -> Manifest:
     """Freeze inspected cases of the site, but for those of patients who withdrew; an older manifest is replaced."""
     consent, root = read_consent(Path(site.work)), Path(site.root)
-    entries = [
-        Entry(case, each.facts) for case, each in zip(cases, inspected, strict=True) if consent.given(case.patient)
-    ]
+    checked = zip(cases, inspected, strict=True)
+    entries = [Entry(case, each.facts) for case, each in checked if consent.given(case.patient)]
     tables = [_state(table) for pattern in TABLES for table in sorted(root.glob(pattern))]
     manifest = Manifest(VERSION, _settings(site), site.patients is None, tables, entries)
     write_manifest(Path(site.work), manifest)
@@ -178,12 +178,8 @@ def misfit(site: SiteConfig, manifest: Manifest) -> str | None:
         consent, frozen = read_consent(Path(site.work)), {entry.case.patient for entry in manifest.entries}
         missing = {name for name in site.patients if consent.given(name)} - frozen
         why = f"patients names {min(missing)}, who was not frozen" if missing else ""
-    path = site.folder.manifest
-    return (
-        f"{path}: site.yaml has {why}; put that back, or freeze the cohort anew: {freeze_command(site)}"
-        if why
-        else None
-    )
+    cure = f"put that back, or freeze the cohort anew: {freeze_command(site)}"
+    return f"{site.folder.manifest}: site.yaml has {why}; {cure}" if why else None
 
 
 def _settings(site: SiteConfig) -> dict[str, Any]:

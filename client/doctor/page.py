@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,7 @@ def write_reports(
 
 def _plain(findings: Sequence[Finding]) -> list[dict[str, str | None]]:
     """Findings without their pictures."""
-    return [
-        {"code": each.code, "severity": each.severity, "file": each.file, "message": each.message} for each in findings
-    ]
+    return [{key: getattr(each, key) for key in ("code", "severity", "file", "message")} for each in findings]
 
 
 def page(
@@ -88,17 +87,20 @@ def page(
         "not understood": counts["not_understood"],
         **({"not checked": "; ".join(counts["not_checked"])} if counts["not_checked"] else {}),
     }
-    codes = {code: [number, (ERRORS | WARNINGS)[code]] for code, number in counts["codes"].items()}
+    codes = [[code, number, (ERRORS | WARNINGS)[code]] for code, number in counts["codes"].items()]
+    patients = [
+        [name, ", ".join(visits), status, ", ".join(found)] for name, visits, status, found in by_patient(reports)
+    ]
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>gliofed check</title>",
         f"<style>{STYLE}</style></head><body><h1>Check of a cohort</h1>",
         _table((), [[key, value] for key, value in facts.items()]),
-        _table(("finding", "cases", "meaning"), [[code, *rest] for code, rest in codes.items()]) if codes else "",
+        _table(("finding", "cases", "meaning"), codes) if codes else "",
         "<h2>Patients</h2>",
-        _table(("patient", "visits", "status", "findings"), _patients(reports)),
+        _table(("patient", "visits", "status", "findings"), patients),
         "<h2>Findings</h2><p>Pictures are axial slices, seen from the feet: the patient's right is on the left. "
         "The mask, or what is wrong, is outlined.</p>",
-        *(_case(report) for report in reports if report.findings),
+        *map(_case, reports),
         "<h3>In no case</h3>" if strays else "",
         *map(_finding, strays),
         "<h2>Known and not used</h2>" + _table(("files", "number"), sorted(not_used.items())) if not_used else "",
@@ -110,27 +112,18 @@ def page(
 def by_patient(reports: Sequence[CaseReport]) -> list[tuple[str, list[str], Status, list[str]]]:
     """Patient, visits, gravest status and codes, sorted by patient."""
     rows: list[tuple[str, list[str], Status, list[str]]] = []
-    for patient, group in groupby(
-        sorted(reports, key=lambda report: report.patient), key=lambda report: report.patient
-    ):
+    name = attrgetter("patient")
+    for patient, group in groupby(sorted(reports, key=name), name):
         visits = list(group)
-        statuses = {report.status for report in visits}
-        gravest: tuple[Status, ...] = ("error", "warning", "ok")
-        status = next(each for each in gravest if each in statuses)
+        status = max((report.status for report in visits), key=("ok", "warning", "error").index)
         codes = sorted({finding.code for report in visits for finding in report.findings})
         rows.append((patient, [report.visit for report in visits], status, codes))
     return rows
 
 
-def _patients(reports: Sequence[CaseReport]) -> list[list[Any]]:
-    return [
-        [patient, ", ".join(visits), status, ", ".join(codes)] for patient, visits, status, codes in by_patient(reports)
-    ]
-
-
 def _case(report: CaseReport) -> str:
-    title = f"<h3>{escape(report.patient)} visit {escape(report.visit)}</h3>"
-    return title + "".join(_finding(finding) for finding in report.findings)
+    title = f"<h3>{escape(report.patient)} visit {escape(report.visit)}</h3>" if report.findings else ""
+    return title + "".join(map(_finding, report.findings))
 
 
 def _finding(finding: Finding) -> str:

@@ -31,23 +31,16 @@ def read_file(path: Path) -> tuple[FileState | None, Any]:
     try:
         with path.open("rb") as file:
             stat, hashed = os.fstat(file.fileno()), _Hashed(file)
-            fault: DataError | None = None
             try:
-                content = _unzipped(path, io.BufferedReader(hashed, BLOCK))
-            except DataError as error:
-                fault = error
+                image = _decoded(path, _unzipped(path, io.BufferedReader(hashed, BLOCK)))
+            except DataError as fault:
+                image = fault
             while hashed.readinto(bytearray(BLOCK)):  # what is behind the damage belongs to the hash
                 pass
     except OSError as error:
         why = error.strerror or error
         return None, DataError("unreadable", f"{path}: {why}; look at the file and its rights")
-    state = FileState(path, stat.st_size, stat.st_mtime_ns, hashed.digest.hexdigest())
-    if fault is None:
-        try:
-            return state, _decoded(path, content)
-        except DataError as error:
-            fault = error
-    return state, fault
+    return FileState(path, stat.st_size, stat.st_mtime_ns, hashed.digest.hexdigest()), image
 
 
 class _Hashed(io.RawIOBase):
@@ -107,25 +100,20 @@ def _kept(path: Path, stream: Any) -> bytes:
 
 def _decoded(path: Path, content: bytes) -> Any:
     """Decode the header, if there is one."""
-    length = next((int.from_bytes(content[:4], order) for order in ("little", "big") if _is_header(content, order)), 0)
-    if not length:
+    lengths = int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big")
+    length = next((each for each in lengths if each in SIZES), None)
+    if length is None:
         check_foreign(path, content[:STARTS])
         raise DataError("wrong_format", f"{path}: is not NIfTI, it starts with {content[:8]!r}; convert it to NIfTI")
     if len(content) < length:
-        raise DataError(
-            "truncated", f"{path}: has {quantity(len(content), 'byte')}, a header has {length}; copy it again"
-        )
+        has = quantity(len(content), "byte")
+        raise DataError("truncated", f"{path}: has {has}, a header has {length}; copy it again")
     magic = content[344:348] if length == 348 else content[4:8]
     if magic != SIZES[length]:
-        raise DataError(
-            "wrong_format", f"{path}: is no single NIfTI file (magic {magic!r}); save it as .nii or .nii.gz"
-        )
+        what = f"is no single NIfTI file (magic {magic!r})"
+        raise DataError("wrong_format", f"{path}: {what}; save it as .nii or .nii.gz")
     logger.disabled = True  # nibabel tells stderr what it mends
     try:
         return image_of(path, content)
     finally:
         logger.disabled = False
-
-
-def _is_header(content: bytes, order: Any) -> bool:
-    return int.from_bytes(content[:4], order) in SIZES

@@ -11,7 +11,8 @@ from io import BytesIO
 from pathlib import Path
 
 from gliofed.client.hospital_folder import HospitalFolder
-from gliofed.client.link.acts import note_act
+from gliofed.client.link.audit_log import note_act
+from gliofed.client.link.site_file import own_folder
 from gliofed.shared.code import LIMIT, build_code, files_of
 from gliofed.shared.files import write_bytes, write_json
 from gliofed.shared.kit import Sha256
@@ -37,7 +38,7 @@ class Approval(Strict):
 
 def approve(folder: Path, code: Path | None = None, sha256: str | None = None) -> int:
     """Show the code and ask; 0 where it is approved, 1 where not. Raises ConfigError over wrong use."""
-    known, path = _known(folder), code or HospitalFolder(folder).code
+    known, path = approved(own_folder(folder)), code or HospitalFolder(folder).code
     bundle = _read(path)
     digest = hashlib.sha256(bundle).hexdigest()
     try:
@@ -69,8 +70,7 @@ def unpack(folder: Path, code: Path | None, to: Path) -> int:
 
     Other programs may read a crafted archive in another way.
     """
-    _known(folder)
-    path = code or HospitalFolder(folder).code
+    path = code or HospitalFolder(own_folder(folder)).code
     files = files_of(_read(path))
     if to.exists():
         raise ConfigError(f"{to}: there already; give a new folder")
@@ -82,7 +82,7 @@ def unpack(folder: Path, code: Path | None, to: Path) -> int:
 
 def withdraw(folder: Path, sha256: str) -> int:
     """Forget the approval of the code whose hash begins so; it holds from the next request on. Raises ConfigError."""
-    known = _known(folder)
+    known = approved(own_folder(folder))
     found = [each for each in known if len(sha256) >= TYPED and each.sha256.startswith(sha256.lower())]
     if len(found) != 1:
         there = ", ".join(each.sha256[:TYPED] for each in known) or "none"
@@ -92,12 +92,6 @@ def withdraw(folder: Path, sha256: str) -> int:
     print(f"withdrawn: {found[0].sha256}", flush=True)
     note_act(folder, "approval_withdrawn", sha256=found[0].sha256)  # last, for no code must run for want of a line
     return 0
-
-
-def _known(folder: Path) -> tuple[Approval, ...]:
-    if not HospitalFolder(folder).kit.is_file():
-        raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
-    return approved(folder)
 
 
 def _read(path: Path) -> bytes:
@@ -111,15 +105,9 @@ def approved(folder: Path) -> tuple[Approval, ...]:
     if not path.exists():
         return ()
     try:
-        # A group around the list: `parse` reads groups.
-        return parse(_Approvals, f'{{"approved": {path.read_text(errors="replace")}}}').approved
+        return parse(tuple[Approval, ...], path.read_text(errors="replace"), "approved")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Approvals(Strict):
-    approved: tuple[Approval, ...]
 
 
 def _reference(folder: Path, known: tuple[Approval, ...]) -> tuple[str, dict[str, list[str]]]:

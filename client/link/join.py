@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import PrivateFormat
 from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.shared.files import absolute, new_folder, write_bytes, write_json
 from gliofed.shared.join_request import check_patients, sign_request
-from gliofed.shared.keys import fingerprint, new_key, private_bytes, public_line, read_authority, spoken, write_secret
+from gliofed.shared.keys import fingerprint, new_key, pairs, private_bytes, public_line, read_authority, write_secret
 from gliofed.shared.kit import read_kit
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.terminal import command_line
@@ -29,9 +29,8 @@ def join(
     """Make the hospital's folder, whole or not at all, and say what to do next. Raises ConfigError.
 
     The aggregator is told that it has at most so many `patients`, and lets it weigh no more. `kit_hash` is what
-    the aggregator reads by telephone, LEAST_DIGITS or more; None: it is compared afterwards.
-
-    Nothing that is there is written over: a lost key locks the hospital out.
+    the aggregator reads by telephone, LEAST_DIGITS or more; None: it is compared afterwards. Nothing that is there
+    is written over: a lost key locks the hospital out.
     """
     now, patients = now or datetime.now(UTC), check_patients(patients)
     kit, files, sha256 = read_kit(path)
@@ -43,9 +42,8 @@ def join(
     folder = absolute(into or f"{kit.federation}-{kit.site}")
     request = folder / f"{kit.site}.request.json"
     if HospitalFolder(folder).key.exists():
-        raise ConfigError(
-            f"{folder}: joined already, and its key stays; send {request.name} again, or join with another --into"
-        )
+        cure = f"send {request.name} again, or join with another --into"
+        raise ConfigError(f"{folder}: joined already, and its key stays; {cure}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: not an empty folder; give another with --into")
     key = new_key()
@@ -55,13 +53,12 @@ def join(
         write_secret(HospitalFolder(half).key, private_bytes(key, PrivateFormat.OpenSSH))
         comment = f"{kit.site}@{kit.federation}"
         write_bytes(HospitalFolder(half).public_key, f"{public_line(key.public_key())} {comment}\n".encode())
-        write_json(
-            half / request.name, asdict(sign_request(kit, sha256, key, now.isoformat(timespec="seconds"), patients))
-        )
+        signed = sign_request(kit, sha256, key, now.isoformat(timespec="seconds"), patients)
+        write_json(half / request.name, asdict(signed))
     return [
         f"{folder}: made; site.key in it must never leave this machine",
         f"send {request} to the aggregator, and compare by telephone:",
-        f"  the kit                  {spoken(sha256)}",
+        f"  the kit                  {pairs(sha256)}",
         f"  this hospital's key      {fingerprint(key.public_key())}",
         f"  its patients, at most    {patients}",
         "if the aggregator reads another hash of the kit, use nothing of it: it was altered, or was made anew since",
@@ -76,4 +73,4 @@ def _compare(path: Path, sha256: str, kit_hash: str) -> None:
         raise ConfigError(f"--hash: give the first {LEAST_DIGITS} digits or more, which are {LEAST_DIGITS // 2} pairs")
     if not sha256.startswith(digits):
         cure = "it was altered, or was made anew since; ask for it again, by another channel"
-        raise ConfigError(f"{path}: its hash is {spoken(sha256)}, and not what the aggregator read: {cure}")
+        raise ConfigError(f"{path}: its hash is {pairs(sha256)}, and not what the aggregator read: {cure}")

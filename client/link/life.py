@@ -26,8 +26,7 @@ class Life:
         """Begin: a new process, which has had no contact yet."""
         self._file, self._lock, self._written = HospitalFolder(folder).state, threading.Lock(), 0.0
         self._says: dict[str, Any] = {"pid": os.getpid(), "started": start_of(os.getpid())}
-        self._says |= {"contact": None, "pulled": None}
-        self._says |= {"problem": None, "refused": None}
+        self._says |= {"contact": None, "pulled": None, "problem": None, "refused": None}
         self.say("connecting")
 
     def say(self, state: str, kind: str | None = None, round: str | None = None) -> None:
@@ -48,16 +47,17 @@ class Life:
 
     def failed(self, error: Exception) -> None:
         """Tell why a call had no answer."""
-        with self._lock:
-            if self._says["problem"] != (problem := _words(error)):
-                self._says["problem"] = problem
-                self._write()
+        self._set("problem", _problem(error))
 
     def refused(self, sha256: str) -> None:
         """Tell of code that came and was not approved."""
+        self._set("refused", sha256)
+
+    def _set(self, key: str, value: str) -> None:
         with self._lock:
-            self._says["refused"] = sha256
-            self._write()
+            if self._says[key] != value:
+                self._says[key] = value
+                self._write()
 
     def _write(self) -> None:
         try:
@@ -73,7 +73,7 @@ def complain(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
 
 
-def _words(error: Exception) -> str:
+def _problem(error: Exception) -> str:
     """A refusal's number of HTTP and Flower's own, as HTTP 403 code 2004, or what the connection failed of."""
     response = getattr(error, "response", None)
     if response is None:

@@ -9,9 +9,9 @@ from time import monotonic
 from typing import Any
 
 from gliofed.client.hospital_folder import HospitalFolder
+from gliofed.client.link.audit_log import events_of, refusal
 from gliofed.client.link.preflight import lacking_room
 from gliofed.client.link.reach import reach
-from gliofed.client.link.receipts import events_of, refusal
 from gliofed.client.link.site_file import read_site
 from gliofed.shared.files import write_json
 from gliofed.shared.kit import Kit
@@ -49,10 +49,9 @@ class Node:
     """As its settings were when it was asked last."""
     longest: float = 0.0
     """Seconds that the request that is worked on may take."""
-    _reported: dict[str, object] = field(default_factory=lambda: {"room": None})
-    """Of each subject, what was said last: nothing is said twice in a row."""
-    _seen: dict[str, tuple[object, float]] = field(default_factory=dict)
-    """Of what it tells, the last value, and when that was seen first. No clock is compared: it may be set meanwhile."""
+    _seen: dict[str, tuple[object, float]] = field(default_factory=lambda: {"room": (None, 0.0)})
+    """Of what it tells and of what was reported, the last value, and when that was seen first: nothing is reported
+    twice in a row. No clock is compared: it may be set meanwhile."""
     _contact: float | None = None
     _begun: float = field(default_factory=lambda: monotonic())
 
@@ -60,39 +59,34 @@ class Node:
         # An earlier `start` may have been killed, and the server still holds its connection: only a clock knows since.
         with suppress(KeyError, TypeError, ValueError):
             contact = datetime.fromisoformat(read_state(self.folder)["contact"])
-            self._contact = monotonic() - max(0.0, (_now() - contact).total_seconds())
+            self._contact = monotonic() - max(0.0, (datetime.now(UTC) - contact).total_seconds())
 
     def supervise(self) -> list[str]:
-        """Start it, or start it again, where that is due; return what there is to say."""
-        return [*self._lacking_room(), *self._tend()]
-
-    def _lacking_room(self) -> list[str]:
-        """Say that a disk is nearly full, once for as long as it is: requests would fail one after the other."""
-        sentence = lacking_room(self.folder, self.site) if self.site else None
-        return self._once("room", sentence, sentence or f"{self.folder}: there is room again")
-
-    def _tend(self) -> list[str]:
+        """Start it, or start it again, where that is due; return what there is to report."""
+        # Once for as long as a disk is nearly full: requests would fail one after the other.
+        full = lacking_room(self.folder, self.site) if self.site else None
+        messages = self._once("room", full, full or f"{self.folder}: there is room again")
         before = self.program.process
-        messages = self.program.supervise()
+        ended = self.program.supervise()
+        messages += ended
         state = read_state(self.folder)
         if (process := self.program.process) is not before:
             self._begun = monotonic()
         if process is None:
             known = before is not None and state.get("pid") == before.pid
-            return messages + (self._explain(state.get("problem")) if known else self._last_words() if messages else [])
+            return messages + (self._explain(state.get("problem")) if known else self._end_of_log() if ended else [])
         if state.get("pid") != process.pid or not is_of_now(state):  # it is loading; the state is of an earlier one
             return messages + self._restart_if(monotonic() - self._begun > QUIET, "it did not start")
         return messages + self._look(state)
 
     def _look(self, state: dict[str, Any]) -> list[str]:
-        """Say what is new in what a SuperNode that runs tells of itself."""
+        """Report what is new in what a SuperNode that runs tells of itself."""
         if self._is_new("contact", state["contact"]) and state["contact"]:
             self._contact = monotonic()
-        messages = self._once("doing", words_of(state), words_of(state))
+        messages = self._once("doing", activity(state), activity(state))
         if sha256 := state["refused"]:
-            messages += self._once(
-                "refused", sha256, f"code {sha256} refused: not approved here; ask for it and approve it"
-            )
+            sentence = f"code {sha256} refused: not approved here; ask for it and approve it"
+            messages += self._once("refused", sha256, sentence)
         if self._is_new("since", state["since"]):  # it does something else; the limit may have been changed
             messages += self._last_answer()
         if state["state"] == "working":
@@ -101,7 +95,7 @@ class Node:
         if state["problem"]:
             messages += self._explain(state["problem"])
         elif state["contact"]:
-            self._reported.pop("problem", None)
+            self._seen.pop("problem", None)
         self._is_new("pulled", state["pulled"])
         quiet = max(self._for("contact"), self._for("pulled")) > QUIET
         return messages + self._restart_if(quiet, f"no answer of the aggregator for {QUIET:g} s")
@@ -128,7 +122,7 @@ class Node:
     def _explain(self, problem: str | None) -> list[str]:
         """Say once, as a sentence, why the server cannot be worked with, and note it for `status`."""
         recent = self._contact is not None and monotonic() - self._contact < HELD
-        if not problem or self._reported.get("problem") == (problem, recent):
+        if not problem or not self._is_new("problem", (problem, recent)):
             return []
         if "code 2004" in problem:
             sentence = STILL_HELD if recent else UNKNOWN_KEY
@@ -138,9 +132,9 @@ class Node:
             there = reach(self.kit.address, HospitalFolder(self.folder).authority)
             found = [*there.faults, *there.passing, *there.warnings]
             sentence = "; ".join(found) or f"the aggregator's server failed: {problem}"
-        return self._once("problem", (problem, recent), self._noted(sentence))
+        return [self._noted(sentence)]
 
-    def _last_words(self) -> list[str]:
+    def _end_of_log(self) -> list[str]:
         """The end of the log of one that did not come so far as to tell anything."""
         with self.program.log.open("rb") as log:
             log.seek(max(0, self.program.log.stat().st_size - 2000))
@@ -148,18 +142,13 @@ class Node:
         return [self._noted(f"it said: {lines[-1][:300]}")] if lines else []
 
     def _noted(self, sentence: str) -> str:
-        with suppress(OSError):  # a full disk: it is said at least
-            write_json(
-                HospitalFolder(self.folder).problem,
-                {"time": _now().isoformat(timespec="seconds"), "sentence": sentence},
-            )
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        with suppress(OSError):  # a full disk: it is reported at least
+            write_json(HospitalFolder(self.folder).problem, {"time": time, "sentence": sentence})
         return sentence
 
     def _once(self, subject: str, what: object, sentence: str) -> list[str]:
-        if self._reported.get(subject) == what:
-            return []
-        self._reported[subject] = what
-        return [sentence]
+        return [sentence] if self._is_new(subject, what) else []
 
     def _is_new(self, key: str, value: object) -> bool:
         if key in self._seen and self._seen[key][0] == value:
@@ -186,13 +175,9 @@ def is_of_now(state: dict[str, Any]) -> bool:
     return isinstance(pid, int) and started is not None and started == start_of(pid)
 
 
-def words_of(state: dict[str, Any]) -> str:
+def activity(state: dict[str, Any]) -> str:
     """What a SuperNode does, in words."""
     if state["state"] != "working":
         return {"connecting": "connecting", "idle": "connected, waiting for requests"}.get(state["state"], "")
     kind = {"query": "preparing", "train": "training", "evaluate": "evaluating"}.get(str(state["kind"]), "working on")
     return f"{kind} round {state['round']}"
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

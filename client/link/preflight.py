@@ -10,19 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-
 import gliofed
 from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.approve import approved
 from gliofed.client.link.reach import Findings, reach
-from gliofed.client.link.site_file import read_site
+from gliofed.client.link.site_file import own_key, read_site
 from gliofed.shared.data.labels import LABELS
 from gliofed.shared.data.leftovers import counted
 from gliofed.shared.data.volume import DataError
-from gliofed.shared.files import absolute, make_writable
+from gliofed.shared.files import make_writable
 from gliofed.shared.keys import certificate_sha256, public_line, read_authority, read_public
 from gliofed.shared.kit import Kit, parse_kit
 from gliofed.shared.parse import ConfigError
@@ -69,7 +65,8 @@ def preflight(folder: Path) -> Findings:
     kit = tried(lambda: read_own_kit(folder), found)
     tried(lambda: _look_at_key(folder), found)
     tried(lambda: _look_at_approval(folder), found)
-    tried(lambda: _look_at_temporary(folder), found)
+    unpacked = HospitalFolder(folder).temporary  # where Flower unpacks code before each request
+    tried(lambda: make_writable(unpacked, str(unpacked)), found)
     tried(lambda: _look_at_labels(path), found)
     if site := tried(lambda: read_site(folder), found):
         if kit and site.name != kit.site:
@@ -86,24 +83,14 @@ def preflight(folder: Path) -> Findings:
     return found
 
 
-def own_folder(folder: Path) -> Path:
-    """The hospital's folder, from the root on; ConfigError where it is none."""
-    folder = absolute(folder)
-    if not HospitalFolder(folder).kit.is_file():
-        raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
-    return folder
-
-
 def read_own_kit(folder: Path) -> Kit:
     """Read the kit that this hospital joined with, or raise ConfigError where its parts do not fit."""
     path, ca = HospitalFolder(folder).kit, HospitalFolder(folder).authority
-    kit = parse_kit(path.read_bytes(), str(path))
+    kit, cure = parse_kit(path.read_bytes(), str(path)), "take it from the kit, or restore it from a copy"
     if not ca.is_file():
-        raise ConfigError(f"{ca}: missing; take it from the kit, or restore it from a copy")
+        raise ConfigError(f"{ca}: missing; {cure}")
     if certificate_sha256(read_authority(ca.read_bytes(), str(ca))) != kit.ca_sha256:
-        raise ConfigError(
-            f"{ca}: not the certificate that kit.json names; take it from the kit, or restore it from a copy"
-        )
+        raise ConfigError(f"{ca}: not the certificate that kit.json names; {cure}")
     return kit
 
 
@@ -128,12 +115,7 @@ def _look_at_key(folder: Path) -> None:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise ConfigError(f"{path}: mode {mode:o}, so others may read it; chmod 600 it if nobody did, else join again")
-    try:
-        key = load_ssh_private_key(path.read_bytes(), None)
-    except (ValueError, UnsupportedAlgorithm):
-        key = None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError(f"{path}: no private key as join makes it; {lost}")
+    key = own_key(folder, lost)
     if not public.is_file():
         raise ConfigError(f"{public}: missing; {lost}")
     line = public.read_text(errors="replace")
@@ -145,12 +127,6 @@ def _look_at_approval(folder: Path) -> None:
     if not approved(folder):
         approve = command_line("gliofed-client", "approve", folder)
         raise ConfigError(f"{folder}: no code is approved; read and approve it: {approve}")
-
-
-def _look_at_temporary(folder: Path) -> None:
-    """Flower unpacks code there, before each request."""
-    place = HospitalFolder(folder).temporary
-    make_writable(place, str(place))
 
 
 def _look_at_labels(path: Path) -> None:
@@ -178,19 +154,19 @@ def _look_at_data(site: SiteConfig, path: Path, consent: "Consent | None", found
     from gliofed.client.doctor.consent import Consent
     from gliofed.client.doctor.manifest import consenting_inventory
 
-    consent = consent or Consent("", frozenset())  # what is wrong with it was said
+    if site.labels not in LABELS and Path(site.root).is_dir():
+        return  # which is said already
     try:
-        if site.labels in LABELS or not Path(site.root).is_dir():
-            inventory, least = consenting_inventory(site, consent), site.policy.min_patients
-            patients = len({case.patient for case in inventory.cases})
-            if strays := inventory.not_understood:
-                sentence = f"not understood: {counted(strays)}, in no case; gliofed-client check names them"
-                found.warnings.append(f"{path}: root={site.root}: {sentence}")
-            if patients < least:
-                sentence = f"{site.root} has {patients}, so every request will be declined"
-                found.warnings.append(f"{path}: policy.min_patients={least}: {sentence}")
+        inventory = consenting_inventory(site, consent or Consent("", frozenset()))  # what is wrong with it was said
     except DataError as error:
         raise ConfigError(f"{path}: {error}") from None
+    patients, least = len({case.patient for case in inventory.cases}), site.policy.min_patients
+    if strays := inventory.not_understood:
+        sentence = f"not understood: {counted(strays)}, in no case; gliofed-client check names them"
+        found.warnings.append(f"{path}: root={site.root}: {sentence}")
+    if patients < least:
+        sentence = f"{site.root} has {patients}, so every request will be declined"
+        found.warnings.append(f"{path}: policy.min_patients={least}: {sentence}")
 
 
 def _look_at_work(site: SiteConfig, found: Findings) -> None:
@@ -230,9 +206,8 @@ def _look_at_environment(site: SiteConfig, path: Path, found: Findings) -> None:
         command = [sys.executable, "-P", "-c", LOADS, site.device, *(site.policy.models or ())]
         done = subprocess.run(command, capture_output=True, env=environment(), timeout=PATIENCE)  # noqa: S603  # ours
     except subprocess.TimeoutExpired:
-        raise ConfigError(
-            f"{programs}: PyTorch or Flower did not load within {PATIENCE:g} s; look at the disk"
-        ) from None
+        late = f"did not load within {PATIENCE:g} s; look at the disk"
+        raise ConfigError(f"{programs}: PyTorch or Flower {late}") from None
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         why = lines[-1] if lines else f"status {done.returncode}"

@@ -28,18 +28,15 @@ def connect(host: str, port: int, patience: float) -> socket.socket:
         return socket.create_connection((host, port), patience)
     place = f"{proxy.hostname}:{proxy.port or 80}"  # without the password
     way = HTTPConnection(str(proxy.hostname), proxy.port or 80, timeout=patience)
-    login = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
-    way.set_tunnel(
-        host, port, {"Proxy-Authorization": f"Basic {b64encode(login.encode()).decode()}"} if proxy.username else {}
-    )
+    login = b64encode(f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}".encode()).decode()
+    way.set_tunnel(host, port, {"Proxy-Authorization": f"Basic {login}"} if proxy.username else {})
     with closing(way):
         try:
             way.connect()
         except (OSError, HTTPException, UnicodeError) as error:  # the last of a name that DNS cannot have
             why = getattr(error, "strerror", None) or error
-            raise ProxyError(
-                f"no way through the proxy {place} ({why}); ask for one, or put {host} in NO_PROXY"
-            ) from None
+            cure = f"ask for one, or put {host} in NO_PROXY"
+            raise ProxyError(f"no way through the proxy {place} ({why}); {cure}") from None
         tunnel, way.sock = way.sock, None
         return tunnel
 
@@ -61,10 +58,7 @@ def _usable(given: str) -> SplitResult | None:
     try:
         proxy = urlsplit(given)
         host = proxy.hostname or ""
-        return (
-            proxy
-            if proxy.scheme == "http" and host.isprintable() and host.split() == [host] and proxy.port != 0
-            else None
-        )
+        usable = proxy.scheme == "http" and host.isprintable() and host.split() == [host] and proxy.port != 0
     except ValueError:  # half an address of IPv6, or a port that is no number
         return None
+    return proxy if usable else None

@@ -37,10 +37,7 @@ class Findings:
 
 
 def reach(address: str, ca: Path) -> Findings:
-    """Connect to the server, trusting this authority alone.
-
-    That it cannot be reached is a warning, since it may be started later.
-    """
+    """Connect to the server, trusting this authority alone. No answer is a warning: it may be started later."""
     found = Findings()
     try:
         _look_at_authority(ca, found)
@@ -66,27 +63,22 @@ def _connected(address: str, ca: Path) -> Iterator[ssl.SSLSocket]:
     host, port = split_address(address)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cafile=ca)
-    with (
-        connect(host, port, PATIENCE) as plain,
-        context.wrap_socket(plain, server_hostname=host) as encrypted,
-    ):
+    with connect(host, port, PATIENCE) as plain, context.wrap_socket(plain, server_hostname=host) as encrypted:
         yield encrypted
 
 
 def _look_at_authority(ca: Path, found: Findings) -> None:
-    last = read_authority(ca.read_bytes(), str(ca)).not_valid_after_utc
-    if last < (now := _now()) + SOON:
-        ends = f"{ca}: the authority {'ends' if last > now else 'ended'} on {last:%Y-%m-%d}"
-        (found.warnings if last > now else found.faults).append(
-            f"{ends}; ask the aggregator for a new federation's kit"
-        )
+    last, now = read_authority(ca.read_bytes(), str(ca)).not_valid_after_utc, datetime.now(UTC)
+    if last < now + SOON:
+        ends, what = ("ends", found.warnings) if last > now else ("ended", found.faults)
+        what.append(f"{ca}: the authority {ends} on {last:%Y-%m-%d}; ask the aggregator for a new federation's kit")
 
 
 def _look_at_certificate(address: str, connection: ssl.SSLSocket, found: Findings) -> None:
     certificate = connection.getpeercert()
     assert certificate, "it was verified, so there is one"
     last = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
-    if last < _now() + SOON:
+    if last < datetime.now(UTC) + SOON:
         found.warnings.append(f"{address}: its certificate ends on {last:%Y-%m-%d}; tell the aggregator")
 
 
@@ -132,11 +124,6 @@ def _unreachable(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {PATIENCE:g} s; a firewall may be in between: open this outgoing connection"
     if isinstance(error, ssl.SSLError | ConnectionResetError):
-        return (
-            f"what answers does not speak TLS as it should ({error.reason if isinstance(error, ssl.SSLError) else ''})"
-        )
+        reason = error.reason if isinstance(error, ssl.SSLError) else ""
+        return f"what answers does not speak TLS as it should ({reason})"
     return f"it cannot be reached ({error.strerror or error})"
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

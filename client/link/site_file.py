@@ -3,6 +3,10 @@
 from contextlib import suppress
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
 from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.shared.files import absolute, home_path
 from gliofed.shared.parse import ConfigError, parse
@@ -11,6 +15,24 @@ from gliofed.shared.yaml_file import load_yaml, read_yaml
 
 MIN_PATIENTS = 5
 """Of a hospital whose policy says nothing: what fewer taught tells much of each. In a simulation it is 1."""
+
+
+def own_folder(folder: Path) -> Path:
+    """The hospital's folder, from the root on; ConfigError where it is none."""
+    folder = absolute(folder)
+    if not HospitalFolder(folder).kit.is_file():
+        raise ConfigError(f"{folder}: no hospital's folder; give the one that gliofed-client join made")
+    return folder
+
+
+def own_key(folder: Path, cure: str) -> ec.EllipticCurvePrivateKey:
+    """Read the hospital's private key. Raises ConfigError with the `cure` where it is none."""
+    path = HospitalFolder(folder).key
+    with suppress(ValueError, UnsupportedAlgorithm):
+        key = load_ssh_private_key(path.read_bytes(), None)
+        if isinstance(key, ec.EllipticCurvePrivateKey):
+            return key
+    raise ConfigError(f"{path}: no private key as join makes it; {cure}")
 
 
 def read_site(folder: Path) -> SiteConfig:

@@ -6,16 +6,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from gliofed.client.hospital_folder import HospitalFolder
-from gliofed.client.link.acts import note_act
+from gliofed.client.link.audit_log import note_act
 from gliofed.client.link.node import Node
-from gliofed.client.link.preflight import environment, own_folder, preflight, read_own_kit
+from gliofed.client.link.preflight import environment, preflight, read_own_kit
+from gliofed.client.link.site_file import own_folder
 from gliofed.shared.locks import BusyError, is_locked, lock_file
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import Program, asked_to_end
-from gliofed.shared.terminal import outlive_readers, print_with_time, tell
+from gliofed.shared.terminal import UserError, outlive_readers, print_with_time, tell
 
 WRONG_USE, TRY_AGAIN = 2, 1
 STEP = 1.0
@@ -29,9 +29,8 @@ WAIT = 0.5
 def start(folder: Path) -> int:
     """Look at everything, then keep the SuperNode running until a signal ends it: 0.
 
-    2 where something must be mended here, and 1 where it may be mended elsewhere.
-
-    Raises ConfigError where the folder is no hospital's, or is started already.
+    2 where something must be mended here, and 1 where it may be mended elsewhere. Raises ConfigError where the folder
+    is no hospital's, or is started already.
     """
     folder = own_folder(folder)
     with _alone(folder):
@@ -51,11 +50,9 @@ def start(folder: Path) -> int:
 
 def supernode(folder: Path) -> Program:
     """The SuperNode as a program; its own files are in `flower`."""
-    home = HospitalFolder(folder).flower
+    home, temporary = HospitalFolder(folder).flower, HospitalFolder(folder).temporary
     own = {"FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-    own["TMPDIR"] = str(
-        HospitalFolder(folder).temporary
-    )  # Flower unpacks code there; /tmp may be full, or not to be written
+    own["TMPDIR"] = str(temporary)  # Flower unpacks code there; /tmp may be full, or not to be written
     command = [sys.executable, "-P", "-m", "gliofed.client.link.supernode", str(folder)]
     return Program("supernode", command, home, {**environment(), **own}, PAUSES)
 
@@ -64,7 +61,7 @@ def running(folder: Path) -> int | None:
     """The process that runs `start` for this folder; None where there is none."""
     if not is_locked(HospitalFolder(folder).lock):
         return None
-    text = (HospitalFolder(folder).lock).read_text().strip()
+    text = HospitalFolder(folder).lock.read_text().strip()
     return int(text) if text.isdigit() else 0
 
 
@@ -88,23 +85,23 @@ def _keep(node: Node, stop: threading.Event) -> int:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[IO[str]]:
+def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder: two SuperNodes with one key would push each other out. A killed process gives it back."""
     try:
         held = lock_file(HospitalFolder(folder).lock, "", wait=WAIT)
     except BusyError:
-        pid = (HospitalFolder(folder).lock).read_text().strip()
+        pid = HospitalFolder(folder).lock.read_text().strip()
         raise ConfigError(f"{folder}: started already, by process {pid}; end that one first") from None
     with held as file:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield file
+        yield
 
 
 def _note(folder: Path, act: str) -> None:
     """Note a start or an end; where the log cannot be written, each request is declined anyway."""
     try:
         note_act(folder, act)
-    except (ConfigError, OSError) as error:
+    except (UserError, OSError) as error:
         print_with_time(f"{act}, but this is not in the audit log: {error}")

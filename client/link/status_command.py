@@ -1,6 +1,7 @@
 """gliofed-client status: what runs at a hospital, what went wrong, and what left it."""
 
 import json
+from collections import Counter
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -8,14 +9,13 @@ from typing import Any
 
 from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.approve import approved
-from gliofed.client.link.node import is_of_now, read_state, words_of
-from gliofed.client.link.preflight import lacking_room, own_folder, read_own_kit, tried
+from gliofed.client.link.audit_log import events_of, reason_of
+from gliofed.client.link.node import activity, is_of_now, read_state
+from gliofed.client.link.preflight import lacking_room, read_own_kit, tried
 from gliofed.client.link.reach import Findings
-from gliofed.client.link.receipts import events_of, reason_of
-from gliofed.client.link.site_file import read_site
+from gliofed.client.link.site_file import own_folder, read_site
 from gliofed.client.link.start import running
 from gliofed.shared.join_request import read_request
-from gliofed.shared.kit import Kit
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.terminal import cell, plain
 from gliofed.shared.wording import quantity
@@ -51,28 +51,24 @@ def status(folder: Path, as_json: bool = False) -> int:
 def _gather(folder: Path) -> dict[str, Any]:
     findings = Findings()
     found: dict[str, Any] = {"folder": str(folder), "faults": findings.faults, "warnings": findings.warnings}
-    found |= {
-        "site": None,
-        "federation": None,
-        "refused_code": None,
-        "privacy": None,
-        "log": None,
-        "patients": None,
-        "withdrawn": 0,
-    }
+    found |= dict.fromkeys(("site", "federation", "refused_code", "privacy", "log", "patients")) | {"withdrawn": 0}
     events: list[dict[str, Any]] = []
     if site := tried(lambda: read_site(folder), findings):
-        found["privacy"] = tried(
-            lambda: _privacy(site), findings
-        )  # first, for it takes seconds: the rest is of one moment
+        # First, for it takes seconds: the rest is of one moment.
+        found["privacy"] = tried(lambda: _privacy(site), findings)
         events = tried(lambda: events_of(site), findings) or []
-        found["withdrawn"] = _count(events, "withdrawn") - _count(events, "readmitted")
+        counts = Counter(event["event"] for event in events)
+        found["withdrawn"] = counts["withdrawn"] - counts["readmitted"]
         found["log"] = str(site.folder.log)
         findings.faults += filter(None, [lacking_room(folder, site)])
-        findings.warnings += tried(lambda: _left_out(site), findings) or []
+        from gliofed.client.doctor.left_out import left_out_warnings  # takes a second
+
+        findings.warnings += tried(lambda: left_out_warnings(site), findings) or []
     if kit := tried(lambda: read_own_kit(folder), findings):
         found |= {"site": kit.site, "federation": kit.federation, "address": kit.address}
-        found["patients"] = tried(lambda: _stated(folder, kit), findings)
+        request = folder / f"{kit.site}.request.json"  # has the ceiling; an older version stated none
+        if request.exists():
+            found["patients"] = tried(lambda: read_request(request)[0].patients, findings)
     known = tried(lambda: approved(folder), findings) or ()
     found["approved"] = [{"sha256": each.sha256, "time": each.time} for each in known]
     receipts = [event for event in events if event["event"] == "receipt"]
@@ -83,22 +79,6 @@ def _gather(folder: Path) -> dict[str, Any]:
     found |= {"asked": _asked(events)} | _now_running(folder, events)
     found["problem"] = _problem(folder, found["contact"])
     return found
-
-
-def _left_out(site: SiteConfig) -> list[str]:
-    from gliofed.client.doctor.left_out import left_out_warnings  # takes a second
-
-    return left_out_warnings(site)
-
-
-def _count(events: list[dict[str, Any]], act: str) -> int:
-    return sum(event["event"] == act for event in events)
-
-
-def _stated(folder: Path, kit: Kit) -> int | None:
-    """The ceiling of its number of patients that the hospital stated when it joined; an older version stated none."""
-    path = folder / f"{kit.site}.request.json"
-    return read_request(path)[0].patients if path.exists() else None
 
 
 def _now_running(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:
@@ -115,7 +95,7 @@ def _now_running(folder: Path, events: list[dict[str, Any]]) -> dict[str, Any]:
         asked = [event for event in events if event["event"] == "request"]
         if asked and datetime.fromisoformat(asked[-1]["time"]) >= datetime.fromisoformat(state["since"]):
             about |= {"run": asked[-1]["run_id"], "round": asked[-1]["round"]}
-    return {**about, "doing": words_of(state)}
+    return {**about, "doing": activity(state)}
 
 
 def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -139,26 +119,21 @@ def _asked(events: list[dict[str, Any]]) -> dict[str, Any] | None:
     if answer is None:
         return asked | {"next": "its reply, or an error if its program is ended"}
     if answer["event"] == "error_sent":
-        return asked | {"error": {"time": answer["time"], "sentence": _error_words(answer["code"])}, "next": AGAIN}
+        from gliofed.shared.messages import error_words  # Flower takes a second to load
+
+        return asked | {"error": {"time": answer["time"], "sentence": error_words(answer["code"])}, "next": AGAIN}
     held_back = asked["kind"] == "evaluate" and answer["code"] in ("withheld", "few_validation")  # its update counted
     coming = NEXT.get(str(asked["kind"]), "") if answer["status"] == "ok" or held_back else REFUSED
     return asked | {"answered": answer["time"], "code": answer["code"], "next": coming}
 
 
-def _error_words(code: int) -> str:
-    from gliofed.shared.messages import error_words  # Flower takes a second to load
-
-    return error_words(code)
-
-
 def _receipt(event: dict[str, Any]) -> dict[str, Any]:
     """What left with one reply."""
     update = next((record for record in event["records"] if record["name"] == "update/bytes"), None)
-    reported = {"patients": event["patients"], "left_out": event["left_out"], "metrics": event["metrics"]}
+    keys = ("time", "run_id", "round", "kind", "status", "code", "epsilon", "patients", "left_out", "metrics")
     return {
-        **{key: event[key] for key in ("time", "run_id", "round", "kind", "status", "code", "epsilon")},
+        **{key: event[key] for key in keys},
         "reason": reason_of(event),
-        **reported,
         "bytes": sum(record["bytes"] for record in event["records"]),
         "tensors": sum("shape" in record and record["bytes"] > 0 for record in event["records"]),
         "sha256": update["sha256"] if update and update["bytes"] else None,
@@ -167,12 +142,11 @@ def _receipt(event: dict[str, Any]) -> dict[str, Any]:
 
 def _privacy(site: SiteConfig) -> dict[str, Any] | None:
     """Epsilon of each patient so far, and its ceiling; None where the site has no ledger."""
-    folder = site.folder.ledger
-    if not folder.exists():
+    if not site.folder.ledger.exists():  # nothing is loaded
         return None
     from gliofed.client.round.ledger import read_ledger
 
-    if (ledger := read_ledger(folder)) is None:
+    if (ledger := read_ledger(site.folder.ledger)) is None:
         return None
     spent = ledger.epsilon() if ledger.private else None
     return {"epsilon": spent, "delta": ledger.delta, "ceiling": site.policy.max_epsilon, "private": ledger.private}
@@ -191,7 +165,9 @@ def _problem(folder: Path, contact: str | None) -> dict[str, Any] | None:
 
 
 def _show(found: dict[str, Any]) -> None:
-    lines = [f"{found['site'] or '?'} of {found['federation'] or '?'}: {_doing(found)}"]
+    run = f" of run {found['run']}" if found["run"] else ""
+    since = f" since {found['since']}" if found["since"] else ""
+    lines = [f"{found['site'] or '?'} of {found['federation'] or '?'}: {found['doing']}{run}{since}"]
     lines.append(f"last contact: {found['contact'] or 'none yet'}")
     if problem := found["problem"]:
         last = "last problem, over by now" if problem["over"] else "last problem"
@@ -205,9 +181,8 @@ def _show(found: dict[str, Any]) -> None:
     if refused := found["refused_code"]:
         lines.append(f"refused code: {refused['sha256']} ({refused['time']}); approve it, if it should run here")
     if privacy := found["privacy"]:
-        spent = (
-            f"{privacy['epsilon']:.3f}" if privacy["private"] else "cannot be told: a run in test mode is not private"
-        )
+        not_private = "cannot be told: a run in test mode is not private"
+        spent = f"{privacy['epsilon']:.3f}" if privacy["private"] else not_private
         ceiling = f"{privacy['ceiling']:g}" if privacy["ceiling"] is not None else "none"
         lines.append(f"epsilon of each patient: {spent} at delta={privacy['delta']:.3g}; ceiling: {ceiling}")
     if withdrawn := found["withdrawn"]:
@@ -230,12 +205,6 @@ def _last_asked(asked: dict[str, Any]) -> list[str]:
     if error := asked["error"]:
         did = f"no answer, but an error was sent {error['time']}: {error['sentence']}"
     return [f"last asked: {asked['time']} {about} of run {asked['run_id'] or '?'}; {did}", f"next: {asked['next']}"]
-
-
-def _doing(found: dict[str, Any]) -> str:
-    run = f" of run {found['run']}" if found["run"] else ""
-    since = f" since {found['since']}" if found["since"] else ""
-    return f"{found['doing']}{run}{since}"
 
 
 def _table(receipts: list[dict[str, Any]]) -> None:

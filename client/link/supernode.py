@@ -59,15 +59,15 @@ def run_supernode(folder: Path) -> None:
     HospitalFolder(folder).temporary.mkdir(parents=True, exist_ok=True)
     _write_secrets(home)
     program = str(Path(__file__).with_name("clientapp.py"))  # by its path, so that no package of ours is imported
-    words = (f"{HOST}:{port}", str(home / "runtime.crt"), str(os.getpid()))
-    replace_names(folder, Life(folder), (sys.executable, "-P", program, *words))
-    sys.argv = ["flower-supernode", *words_for(folder, port)]
+    arguments = (f"{HOST}:{port}", str(home / "runtime.crt"), str(os.getpid()))
+    replace_names(folder, Life(folder), (sys.executable, "-P", program, *arguments))
+    sys.argv = ["flower-supernode", *flower_options(folder, port)]
     flower_supernode()
     # Flower logs a failed call, ends its loop and leaves the process: offline for ever, with its port.
     os._exit(1)
 
 
-def words_for(folder: Path, port: int) -> list[str]:
+def flower_options(folder: Path, port: int) -> list[str]:
     """Flower's own options; its Runtime API listens on this port."""
     kit = parse_kit((path := HospitalFolder(folder).kit).read_bytes(), str(path))
     # A quote as TOML's escape, for Flower looks for the closing one before it reads TOML.
@@ -117,8 +117,8 @@ def replace_names(folder: Path, life: Life, command: Sequence[str]) -> None:
         def send(message: Message, *rest: Any) -> Any:
             if message.has_error():
                 kind, round = about(message)
-                told = {"kind": "prepare" if kind == "query" else kind, "round": round}  # as the log has a request's
-                _note(folder, {"event": "error_sent", "code": message.error.code, **told})
+                kind = "prepare" if kind == "query" else kind  # as the log has a request's
+                _note(folder, {"event": "error_sent", "code": message.error.code, "kind": kind, "round": round})
             return given["send"](message, *rest)
 
         executor.answer(asked[0], given["state"], given["object_store"])
@@ -128,7 +128,7 @@ def replace_names(folder: Path, life: Life, command: Sequence[str]) -> None:
     internal._push_messages = push  # type: ignore[assignment]  # other names of the same
     FleetHttpClient.__init__ = _straight(FleetHttpClient.__init__)  # type: ignore[method-assign]
     for call in ("ActivateNode", "SendNodeHeartbeat", "PullMessages"):
-        setattr(FleetHttpClient, call, _told(call, getattr(FleetHttpClient, call), life))
+        setattr(FleetHttpClient, call, _watched(call, getattr(FleetHttpClient, call), life))
 
 
 def about(message: Message) -> tuple[str, str]:
@@ -206,10 +206,10 @@ def _note(folder: Path, event: dict[str, Any]) -> None:
         complain(f"{event['event']} could not be noted: {error}")
 
 
-def _told(name: str, call: Callable[..., Any], life: Life) -> Callable[..., Any]:
-    """The call, and what came of it."""
+def _watched(name: str, call: Callable[..., Any], life: Life) -> Callable[..., Any]:
+    """The call, whose outcome is noted in state.json."""
 
-    def told(client: FleetHttpClient, request: Any) -> Any:
+    def watched(client: FleetHttpClient, request: Any) -> Any:
         try:
             answer = call(client, request)
         except Exception as error:
@@ -219,7 +219,7 @@ def _told(name: str, call: Callable[..., Any], life: Life) -> Callable[..., Any]
             life.reached(name)
         return answer
 
-    return told
+    return watched
 
 
 if __name__ == "__main__":

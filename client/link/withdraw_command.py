@@ -1,9 +1,9 @@
 """gliofed-client withdraw: a patient withdrew consent, or did so by mistake."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 from unicodedata import normalize
 
 from gliofed.client.doctor.manifest import ANEW
@@ -21,7 +21,6 @@ from gliofed.shared.wording import quantity
 from gliofed.shared.work_folder import WorkFolder
 
 LEFT = 1
-T = TypeVar("T")
 
 
 def withdraw_command(patient: str, folder: Path, yes: bool = False) -> int:
@@ -32,7 +31,8 @@ def withdraw_command(patient: str, folder: Path, yes: bool = False) -> int:
     """
     site = _site(folder)
     _ask(patient, f"{patient} is never used again, and what {site.work} has of them is removed", yes)
-    done = _tried(lambda: withdraw(site, patient), f"withdraw {patient}")
+    with _mendable(f"withdraw {patient}"):
+        done = withdraw(site, patient)
     for line in _lines(done, patient):
         print(plain(line))
     return LEFT if done.left or done.same else 0
@@ -42,7 +42,8 @@ def undo_command(patient: str, folder: Path, yes: bool = False) -> int:
     """Ask, unless `yes`, and take a withdrawal back; 0. Raises ConfigError as `withdraw_command` does."""
     site = _site(folder)
     _ask(patient, f"the withdrawal of {patient} is taken back", yes)
-    _tried(lambda: readmit(site, patient), f"take back the withdrawal of {patient}")
+    with _mendable(f"take back the withdrawal of {patient}"):
+        readmit(site, patient)
     print(plain(f"the withdrawal of {patient} is taken back; to use their scans again, {ANEW}"))
     return 0
 
@@ -62,9 +63,10 @@ def _ask(patient: str, what: str, yes: bool) -> None:
         raise ConfigError(f"{patient}: nothing was done, for another id was typed")
 
 
-def _tried(do: Callable[[], T], act: str) -> T:
+@contextmanager
+def _mendable(act: str) -> Iterator[None]:
     try:
-        return do()
+        yield
     except (DataError, DeclinedError, BusyError) as error:
         raise ConfigError(f"{error}; then {act} again") from None
 
@@ -88,13 +90,11 @@ def _lines(done: Withdrawal, patient: str) -> list[str]:
         for name in done.same
     ]
     lines += [f"trained with {patient}: run {run}; tell its aggregator" for run in done.runs]
-    lines += [
-        f"may have trained with {patient}: run {run}, whose list of patients is missing or damaged"
-        for run in done.unknown
-    ]
-    lines += [] if done.runs or done.unknown else [f"no run trained with {patient}"]
-    return lines + [f"still names {patient}: {path}; {_cure(path)}" for path in done.left]
-
-
-def _cure(path: Path) -> str:
-    return ANEW if path.parent.name == "cohort" else "remove it, or take it out of the work folder"
+    lost = "whose list of patients is missing or damaged"
+    lines += [f"may have trained with {patient}: run {run}, {lost}" for run in done.unknown]
+    if not done.runs and not done.unknown:
+        lines.append(f"no run trained with {patient}")
+    for path in done.left:
+        cure = ANEW if path.parent.name == "cohort" else "remove it, or take it out of the work folder"
+        lines.append(f"still names {patient}: {path}; {cure}")
+    return lines

@@ -23,10 +23,7 @@ class Exported(Strict):
 
 
 def find_export(given: Path) -> Path:
-    """Return the folder with model.json and model.safetensors: the given one, or `model` in a run's folder.
-
-    Raises ConfigError where there is none.
-    """
+    """Return the folder with a model's two files: the given one, or that of a given run. ConfigError without any."""
     for folder in (given, RunFolder(given).model):
         if ModelFolder(folder).description.is_file() and ModelFolder(folder).weights.is_file():
             return folder

@@ -22,9 +22,10 @@ from gliofed.client.doctor.findings import Finding
 from gliofed.client.doctor.inspection import inspect
 from gliofed.client.doctor.judgement import judge
 from gliofed.client.prediction.exported import Exported
+from gliofed.client.round.memory import ran_out
 from gliofed.shared.codec import load_weights, travelling, weights_from_bytes
 from gliofed.shared.data.cases import Case
-from gliofed.shared.data.labels import labels_of, region_values
+from gliofed.shared.data.labels import labels_of
 from gliofed.shared.data.prepare import Images, block_entry, images_of, prepare_images
 from gliofed.shared.data.volume import DataError, Scan, read_image
 from gliofed.shared.files import write_bytes
@@ -42,9 +43,6 @@ _SPACE = (
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
 )
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
-
-Report = Callable[[str], None]
-"""Hears a line about each case that is done."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +64,17 @@ class Predictor:
 class Outcome:
     """What became of the cases."""
 
-    report: Report
-    predicted: list[str] = field(default_factory=list)
-    """Names of cases."""
+    report: Callable[[str], None]
+    """Hears a line about each case that is done."""
+    predicted: dict[str, list[Finding]] = field(default_factory=dict)
+    """Name of a case that was predicted -> what a check says of its images."""
     faults: dict[str, str] = field(default_factory=dict)
     """Name of a case that could not be predicted -> what to mend."""
-    findings: dict[str, list[Finding]] = field(default_factory=dict)
-    """Name of a case that was predicted -> what a check says of its images, where it says something."""
 
     def succeed(self, case: Case, what: str, found: list[Finding]) -> None:
         """Note a prediction."""
-        name = case_name(case)
-        self.predicted.append(name)
-        if found:
-            self.findings[name] = found
-        self.report(f"{name}: {what}{', with warnings' if found else ''}")
+        self.predicted[case_name(case)] = found
+        self.report(f"{case_name(case)}: {what}{', with warnings' if found else ''}")
 
     def fail(self, cases: Sequence[Case], sentence: str) -> None:
         """Note a fault of those of the cases of which nothing is known yet."""
@@ -110,21 +104,19 @@ def load(folder: Path, exported: Exported, device: torch.device) -> Predictor:
     return Predictor(network.to(device).eval(), exported, device)
 
 
-def predict(predictor: Predictor, cases: Sequence[Case], labels: str | None, out: Path, report: Report) -> Outcome:
+def predict(
+    predictor: Predictor, cases: Sequence[Case], labels: str | None, out: Path, report: Callable[[str], None]
+) -> Outcome:
     """Predict each of the `cases`, which are in order of patients and visits, into the folder `out`.
 
     Masks: PATIENT-VISIT-seg.nii.gz of each case, in the label scheme `labels`; nothing is marked where every image is
     zero. What patients are labelled with: one table, such as grades.csv.
-    Raises DataError: same_name, unknown_labels, unknown_regions; and OSError where nothing can be written. What is
-    wrong with a case is in the outcome.
+    Raises DataError, same_name, and OSError where nothing can be written. What is wrong with a case is in the outcome.
     """
     twice = [name for name, count in Counter(map(case_name, cases)).items() if count > 1]
     if twice:
         raise DataError("same_name", f"{twice[0]}: two cases have this name; give one another folder or name")
     outcome, label, rows = Outcome(report), predictor.task.label, []
-    if label is None:
-        assert labels is not None, "masks have a label scheme"
-        region_values(labels, predictor.exported.data.regions)
     series = reads_series(predictor.exported.model.name)
     groups = [list(visits) for _, visits in groupby(cases, key=lambda case: case.patient)]
     for group in groups if series else [[case] for case in cases]:
@@ -132,11 +124,16 @@ def predict(predictor: Predictor, cases: Sequence[Case], labels: str | None, out
             if label is not None:
                 rows.append(_predict_value(predictor, label, group[0], outcome))
             else:
-                _predict_masks(predictor, group, str(labels), out, outcome)
+                assert labels is not None, "masks have a label scheme"
+                _predict_masks(predictor, group, labels, out, outcome)
         except DataError as fault:
             outcome.fail(group, str(fault))
         except (MemoryError, RuntimeError) as error:
-            outcome.fail(group, _memory(error, predictor.device))
+            if not ran_out(error):
+                raise
+            device = predictor.device
+            cure = "a machine with more memory" if device.type == "cpu" else "device=cpu, or a GPU with more memory"
+            outcome.fail(group, f"out of memory on {device}; take {cure}, or a model of a smaller data.patch")
     if label is not None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([("patient", "visit", *label.columns, "modalities"), *rows])
@@ -237,11 +234,3 @@ def _check(logits: torch.Tensor, scan: Scan) -> None:
     """A model whose training diverged says NaN, which would pass for an empty mask, or for LGG."""
     if not torch.isfinite(logits).all():
         raise DataError("not_finite", f"{scan}: the model says NaN or infinite; take the model of another round or run")
-
-
-def _memory(error: Exception, device: torch.device) -> str:
-    """Say that the memory was not enough; any other error is ours, and is raised again."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error):
-        cure = "a machine with more memory" if device.type == "cpu" else "device=cpu, or a GPU with more memory"
-        return f"out of memory on {device}; take {cure}, or a model of a smaller data.patch"
-    raise error

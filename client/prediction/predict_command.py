@@ -15,7 +15,7 @@ from gliofed.shared.hydra_words import composed
 from gliofed.shared.parse import ConfigError, Strict, parse
 from gliofed.shared.site_config import Device
 from gliofed.shared.tasks import TASKS
-from gliofed.shared.terminal import WRONG_USE, UserError, plain, tell
+from gliofed.shared.terminal import plain
 from gliofed.shared.versions import versions
 from gliofed.shared.wording import quantity
 
@@ -45,40 +45,28 @@ class _Settings(Strict):
 
 
 def predict_command(overrides: list[str]) -> int:
-    """Do what the words after `predict` ask for; return 0, 1 where a case failed, or 2 for wrong use."""
+    """Do what the words after `predict` ask for; 0, or 1 where a case failed. Raises UserError over wrong use."""
+    settings = parse(_Settings, composed("predict", overrides, _PATHS))
+    options = {"iterations": settings.model.iterations, "stop_when_stable": settings.model.stop_when_stable}
+    folder = find_export(absolute(settings.model.folder))
+    exported, labels = read_export(folder, options), settings.data.labels
+    if TASKS[exported.task].label is None:
+        if labels is None:
+            raise ConfigError(f"data.labels: must be given, the scheme of the masks; known are {', '.join(LABELS)}")
+        region_values(labels, exported.data.regions)
+    inventory = take_inventory(absolute(settings.data.root), labels or "")
+    out = absolute(settings.out or f"outputs/{datetime.now().astimezone():%Y-%m-%d/%H-%M-%S}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"out={out}: is there and not empty; give a new folder, or remove it")
+    for stray in inventory.not_understood:
+        print(plain(f"not understood: {stray}"), file=sys.stderr)
     try:
-        settings = parse(_Settings, composed("predict", overrides, _PATHS))
-        given = absolute(settings.model.folder)
-        options = {"iterations": settings.model.iterations, "stop_when_stable": settings.model.stop_when_stable}
-        folder = find_export(given)
-        exported = read_export(folder, options)
-        labels = _labels(exported, settings.data.labels)
-        inventory = take_inventory(absolute(settings.data.root), labels or "")
-        out = absolute(settings.out or f"outputs/{datetime.now().astimezone():%Y-%m-%d/%H-%M-%S}")
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError(f"out={out}: is there and not empty; give a new folder, or remove it")
-        for stray in inventory.not_understood:
-            print(plain(f"not understood: {stray}"), file=sys.stderr)
-        return _predict(settings, folder, exported, labels, inventory, out)
-    except UserError as error:
-        tell("gliofed-client", f"{error}; see gliofed-client --help")
-        return WRONG_USE
+        return _predict(folder, exported, settings.device, labels, inventory, out)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; masks that are written are whole") from None
 
 
-def _labels(exported: Exported, scheme: str | None) -> str | None:
-    """The label scheme that masks are written in."""
-    if TASKS[exported.task].label is None:
-        if scheme is None:
-            raise ConfigError(f"data.labels: must be given, the scheme of the masks; known are {', '.join(LABELS)}")
-        region_values(scheme, exported.data.regions)
-    return scheme
-
-
-def _predict(
-    settings: _Settings, folder: Path, exported: Exported, labels: str | None, inventory: Inventory, out: Path
-) -> int:
+def _predict(folder: Path, exported: Exported, device: str, labels: str | None, inventory: Inventory, out: Path) -> int:
     # Imported here, so that a mistyped word is answered at once.
     from gliofed.client.prediction.predict import load, predict
     from gliofed.client.round.training import pick_device
@@ -86,7 +74,7 @@ def _predict(
 
     cases, strays = inventory.cases, [str(stray) for stray in inventory.not_understood]
     try:
-        predictor = load(folder, exported, pick_device(settings.device))
+        predictor = load(folder, exported, pick_device(device))
     except ValueError as error:  # names the key, the value and the cure
         raise ConfigError(str(error)) from None
     out.mkdir(parents=True, exist_ok=True)
@@ -99,7 +87,9 @@ def _predict(
 
         outcome = predict(predictor, cases, labels, out, report)
     made = {"run_id": exported.run_id, "round": exported.round, "task": exported.task, "labels": labels}
-    warned = {name: [f"{each.code}: {each.message}" for each in found] for name, found in outcome.findings.items()}
+    warned = {
+        name: [f"{each.code}: {each.message}" for each in found] for name, found in outcome.predicted.items() if found
+    }
     results = {"failed": outcome.faults, "warnings": warned, "not_understood": strays}
     write_json(out / "predict.json", made | results | {"versions": versions()})
     for name, sentence in outcome.faults.items():

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -48,9 +47,7 @@ class Audit:
     """One message at one site. Its methods raise DeclinedError `audit` where the log cannot be written."""
 
     def __init__(self, site: SiteConfig, kind: str, keys: SiteKeys | None = None) -> None:
-        """Nothing is written yet; `kind` is prepare, train or evaluate. Without keys, as in a simulation, nothing is
-        signed.
-        """
+        """`kind` is prepare, train or evaluate. Without keys, as in a simulation, nothing is signed."""
         self._site, self._noted, self._keys = site, False, keys
         self._about: dict[str, Any] = {"kind": kind, "run_id": None, "round": None}
         self._asked: dict[str, Any] = {"event": "request", **self._about, "site": site.name}
@@ -59,8 +56,8 @@ class Audit:
     def identify(self, request: Request) -> None:
         """Record what a request is, for all lines that follow; nothing is written yet."""
         self._about |= {"run_id": request.run_id, "round": request.round}
-        told = {"config_hash": request.config.hash, "weights": request.weights_sha256}
-        self._asked |= {**self._about, **told, "server_head": request.head or None}
+        self._asked |= {**self._about, "config_hash": request.config.hash, "server_head": request.head or None}
+        self._asked["weights"] = request.weights_sha256
 
     def is_signed(self, request: Request, now: datetime) -> bool:
         """Whether the server signed this request, with a certificate in force; true without keys."""
@@ -76,8 +73,12 @@ class Audit:
     @contextmanager
     def recording(self, request: Request) -> Iterator[tuple[Chain, list[dict[str, Any]]]]:
         """Hold the log while a request is judged; then write it, whatever came of it, and the lines that were added."""
-        with _log_of(self._site) as log:
-            lines = [*self._signer(request, log), self._asked]
+        with hold_log(self._site) as log:
+            lines = [self._asked]
+            if self._keys is not None:
+                self._asked["signature"] = request.signature
+                if not any(request.certificate in line for line in log.lines):  # once in a log
+                    lines.insert(0, {"event": "signer", "certificate": request.certificate})
             try:
                 yield log, lines
             finally:
@@ -86,32 +87,22 @@ class Audit:
 
     def receipt(self, reply: Reply, leaving: list[dict[str, Any]]) -> str:
         """Note what leaves, before it does; return the hash of that line, which goes with the reply as its head."""
-        told: dict[str, Any] = {"site": reply.site, "status": reply.status, "code": reply.code}
-        told |= {"patients": reply.patients, "left_out": reply.left_out, "epsilon": reply.epsilon}
-        told["metrics"] = sorted(reply.metrics)
+        line = {"event": "receipt", **self._about, "metrics": sorted(reply.metrics), "records": leaving}
+        line |= {key: getattr(reply, key) for key in ("site", "status", "code", "patients", "left_out", "epsilon")}
         events = [] if self._noted else [self._asked]  # it could not be read, or not be noted when it came
         if reply.status != "ok":
             events.append(self.decision(reply.status, reply.code))
-        with _log_of(self._site) as log:
-            return log.append(*events, {"event": "receipt", **self._about, **told, "records": leaving})
+        with hold_log(self._site) as log:
+            return log.append(*events, line)
 
     def sign(self, reply: Reply, leaving: list[dict[str, Any]], head: str) -> str:
         """Sign what leaves, with the receipt's hash; empty without keys."""
         if self._keys is None:
             return ""
         update = next(part for part in leaving if part["name"] == "update/bytes")
-        told = {"site": reply.site, "status": reply.status, "code": reply.code, "patients": reply.patients}
-        told |= {"bytes": update["bytes"], "sha256": update["sha256"], "records": records_sha256(leaving)}
-        return sign(self._keys.key, "reply", {**self._about, **told, "head": head})
-
-    def _signer(self, request: Request, log: Chain) -> list[dict[str, Any]]:
-        """Note a request's signature, and its certificate, in a line of its own, where the log has not got it yet."""
-        if self._keys is None:
-            return []
-        self._asked["signature"] = request.signature
-        if any(request.certificate in line for line in log.lines):
-            return []
-        return [{"event": "signer", "certificate": request.certificate}]
+        line = {**self._about, "site": reply.site, "status": reply.status, "code": reply.code, "head": head}
+        line |= {"patients": reply.patients, "bytes": update["bytes"], "sha256": update["sha256"]}
+        return sign(self._keys.key, "reply", line | {"records": records_sha256(leaving)})
 
     def decision(self, decision: str, code: str) -> dict[str, Any]:
         """Return the line of a decision."""
@@ -120,13 +111,14 @@ class Audit:
 
 def note(site: SiteConfig, event: Mapping[str, Any]) -> None:
     """Note something that is no request, decision or receipt. Raises DeclinedError `audit`."""
-    with _log_of(site) as log:
+    with hold_log(site) as log:
         log.append(event)
 
 
 @contextmanager
-def _log_of(site: SiteConfig) -> Iterator[Chain]:
-    file = audit_file(Path(site.work))
+def hold_log(site: SiteConfig) -> Iterator[Chain]:
+    """Hold the site's log for reading and writing. Raises DeclinedError `audit`."""
+    file = audit_file(site.folder.root)
     try:
         with hold_chain(file, WAIT) as log:
             yield log

@@ -11,10 +11,10 @@ from gliofed.shared.signatures import Trust, read_trust
 from gliofed.shared.terminal import path_word
 
 
-def audit_command(words: list[str]) -> int:
-    """Do what the words after `audit` ask for.
+def audit_command(arguments: list[str]) -> int:
+    """Do what the arguments after `audit` ask for.
 
-    Returns 0 where every line holds, 1 where one does not, and 2 where there is no log.
+    Returns 0 where every line holds, and 1 where one does not. Raises NoLogError where there is no log.
     """
     parser = argparse.ArgumentParser(prog="gliofed-client audit")
     commands = parser.add_subparsers(required=True, metavar="verify")
@@ -24,8 +24,8 @@ def audit_command(words: list[str]) -> int:
     verify.add_argument("--server", type=path_word, metavar="RUN", help="a run's folder, or a copy of its audit.jsonl")
     keys = "ca.crt or a kit for the server's signatures, site.key.pub for the site's; else the hospital's folder's"
     verify.add_argument("--keys", type=path_word, metavar="FILE", action="append", default=[], help=keys)
-    given = parser.parse_args(words)
-    return audit_status("gliofed-client", lambda: _verify(given))
+    given = parser.parse_args(arguments)
+    return audit_status("gliofed-client", _verify(given))
 
 
 def _verify(given: argparse.Namespace) -> Iterator[str]:

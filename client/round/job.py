@@ -29,7 +29,7 @@ class Job:
     reading: Reading
 
     @property
-    def words(self) -> tuple[int, str, int]:
+    def seed_key(self) -> tuple[int, str, int]:
         """Where the round's randomness comes from, but for noise and sampling of a private run."""
         return self.request.config.seed, self.site.name, self.request.round
 

@@ -23,11 +23,10 @@ refused later, by `gliofed.client.round.job.open_job`.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from gliofed.client.doctor.consent import read_consent
 from gliofed.client.round.audit import Audit, rounds_since
-from gliofed.client.round.outbox import Stored, outbox_of
+from gliofed.client.round.outbox import Outbox, Stored
 from gliofed.client.round.policy import (
     DeclinedError,
     check_hours,
@@ -43,8 +42,6 @@ from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import MessageError, Request
 from gliofed.shared.site_config import PolicyConfig, SiteConfig
 from gliofed.shared.sizes import count, model_sentence, outline, step_sentence, step_voxels
-
-DAY = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,9 @@ def judge(kind: str, site: SiteConfig, request: Request, audit: Audit) -> Admitt
         raise MessageError("the request names no line of the server's audit log")
     if not audit.is_signed(request, now):
         raise MessageError(f"the request to {site.name} is not signed by the federation's server")
-    withdrawn = read_consent(Path(site.work)).withdrawn
-    stored = outbox_of(site).find(reply_key(policy, request), withdrawn) if kind == "train" else None
+    withdrawn = read_consent(site.folder.root).withdrawn
+    outbox = Outbox(site.folder.outbox)
+    stored = outbox.find(reply_key(policy, request), withdrawn) if kind == "train" else None
     fault: Exception | None = None
     try:  # before the log is held: PyTorch is loaded for it, which takes seconds
         check_run(policy, run)
@@ -84,7 +82,7 @@ def judge(kind: str, site: SiteConfig, request: Request, audit: Audit) -> Admitt
         if not stored:
             check_hours(policy, now.astimezone().time())
             if kind == "train" and policy.max_rounds_a_day is not None:
-                check_rounds(policy, rounds_since(log, now - DAY))
+                check_rounds(policy, rounds_since(log, now - timedelta(hours=24)))
         accepted = audit.decision("accepted", "ok") | {"stored": stored is not None}
         # Before the data is read: that patients cannot be used in some way is an answer as well.
         if reading not in (known := [event["reading"] for event in log.events() if "reading" in event]):
@@ -94,7 +92,10 @@ def judge(kind: str, site: SiteConfig, request: Request, audit: Audit) -> Admitt
     if kind == "evaluate" and not metrics_leave(policy, run):
         raise DeclinedError("withheld", f"policy.metrics={policy.metrics}: nothing is evaluated for others")
     if kind != "prepare" and not stored:
-        check_header(request)
+        try:
+            check_weights(request.weights, outline(run))
+        except ValueError as error:
+            raise MessageError(str(error)) from None
     return Admitted(site, request, stored, withdrawn)
 
 
@@ -114,14 +115,6 @@ def check_size(policy: PolicyConfig, run: RunConfig) -> None:
     if policy.max_step_voxels is not None and voxels > policy.max_step_voxels:
         sentence = f"{step_sentence(voxels)}; policy.max_step_voxels allows {policy.max_step_voxels}"
         raise DeclinedError("policy", sentence)
-
-
-def check_header(request: Request) -> None:
-    """Raise MessageError unless the weights' names, shapes and types are those of the run's model."""
-    try:
-        check_weights(request.weights, outline(request.config))
-    except ValueError as error:
-        raise MessageError(str(error)) from None
 
 
 def _now() -> datetime:

@@ -178,14 +178,14 @@ def hold(folder: Path, delta: float) -> Iterator[Ledger]:
         except ConfigError as error:
             raise DeclinedError("ledger", str(error)) from None
         if ledger is None:
-            ledger = _open(folder, delta)
+            ledger = Ledger(folder, delta, [], digest(_root(delta)))
+            write_bytes(_file(folder), b"")
         else:
             drop_unfinished(_file(folder))
-            _write_head(ledger)  # a process may have died between a line and its head
+        _write_head(ledger)  # a process may have died between a line and its head
         if ledger.lines and (last := _time(ledger.lines[-1])) > _now() + SLACK:
-            raise DeclinedError(
-                "ledger", f"{_file(folder)}: its last line is of {last}, which is yet to come; set the clock right"
-            )
+            sentence = f"its last line is of {last}, which is yet to come; set the clock right"
+            raise DeclinedError("ledger", f"{_file(folder)}: {sentence}")
         yield ledger
 
 
@@ -211,9 +211,8 @@ def read_ledger(folder: Path) -> Ledger | None:
                 raise ValueError("neither")
             _time(line)
         except ValueError:  # a ConfigError is one
-            raise ConfigError(
-                f"{file}: line {number} is no charge with a time and its zone; put the ledger back from a copy"
-            ) from None
+            sentence = "is no charge with a time and its zone; put the ledger back from a copy"
+            raise ConfigError(f"{file}: line {number} {sentence}") from None
         lines.append(line)
     return Ledger(folder, delta, lines, chain.head)
 
@@ -230,13 +229,6 @@ def check_no_budget(folder: Path, run_id: str) -> None:
     if ledger is not None and (budget := ledger.budget(run_id)):
         sentence = f"privacy.epsilon={budget[0]:g} was asked for by this run before, and now no privacy for the site"
         raise DeclinedError("budget", f"{sentence}; it keeps the least")
-
-
-def _open(folder: Path, delta: float) -> Ledger:
-    ledger = Ledger(folder, delta, [], digest(_root(delta)))
-    write_bytes(_file(folder), b"")
-    _write_head(ledger)
-    return ledger
 
 
 def _write_head(ledger: Ledger) -> None:

@@ -1,61 +1,41 @@
 """gliofed-client ledger: what a hospital's patients have been charged for, from the file alone."""
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from gliofed.shared.terminal import path_word
+from rich.console import Console
+from rich.table import Table
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from gliofed.client.round.ledger import Budget, Charge, Ledger, read_ledger
+from gliofed.shared.accounting import prv_epsilon
+from gliofed.shared.files import absolute
+from gliofed.shared.parse import ConfigError
+from gliofed.shared.work_folder import WorkFolder
 
-    from gliofed.client.round.ledger import Charge, Ledger
 
-# The ledger is imported where it is used, so that a mistyped word is answered at once.
+def show_ledger(work: Path, as_json: bool) -> int:
+    """Show the ledger of a work folder, or the one in this folder; 0. Raises ConfigError where there is no whole one.
 
-
-def ledger_command(words: list[str]) -> int:
-    """Do what the words after `ledger` ask for; return 0. Raises ConfigError where there is no whole ledger."""
-    parser = argparse.ArgumentParser(prog="gliofed-client ledger")
-    parser.add_argument("work", type=path_word, metavar="WORK", help="the site's work folder, or the ledger's own")
-    columns = "one object: delta, epsilon_rdp, epsilon_prv, private, budgets, charges"
-    parser.add_argument("--json", action="store_true", help=columns)
-    arguments = parser.parse_args(words)
-    from gliofed.shared.files import absolute
-    from gliofed.shared.parse import ConfigError
-
+    No lock is taken, so that a run is not disturbed.
+    """
+    folder = absolute(work)
     try:
-        ledger = _find(absolute(arguments.work))
-        if ledger is None:
-            raise ConfigError(f"{arguments.work}: no ledger there; give a site's work folder in which it trained")
+        ledger = read_ledger(WorkFolder(folder).ledger) or read_ledger(folder)
     except OSError as error:  # of another user, say
-        raise ConfigError(f"{error.filename or arguments.work}: {error.strerror}; mend it, then start again") from None
-    if arguments.json:
+        raise ConfigError(f"{error.filename or work}: {error.strerror}; mend it, then start again") from None
+    if ledger is None:
+        raise ConfigError(f"{work}: no ledger there; give a site's work folder in which it trained")
+    if as_json:
         print(json.dumps(_as_json(ledger)))
     else:
         _show(ledger)
     return 0
 
 
-def _find(work: Path) -> "Ledger | None":
-    """Read the ledger of a work folder, or the one in this folder; no lock is taken, so that a run is not disturbed."""
-    from gliofed.client.round.ledger import read_ledger
-    from gliofed.shared.work_folder import WorkFolder
-
-    for folder in (WorkFolder(work).ledger, work):
-        if (ledger := read_ledger(folder)) is not None:
-            return ledger
-    return None
-
-
-def _as_json(ledger: "Ledger") -> dict[str, object]:
+def _as_json(ledger: Ledger) -> dict[str, object]:
     """The epsilons hold only where `private` is true."""
-    from gliofed.client.round.ledger import Budget
-    from gliofed.shared.accounting import prv_epsilon
-
     return {
         "delta": ledger.delta,
         "epsilon_rdp": ledger.epsilon(),
@@ -66,11 +46,7 @@ def _as_json(ledger: "Ledger") -> dict[str, object]:
     }
 
 
-def _show(ledger: "Ledger") -> None:
-    from rich.console import Console
-
-    from gliofed.shared.accounting import prv_epsilon
-
+def _show(ledger: Ledger) -> None:
     if not ledger.charges:
         print(f"nothing was charged yet (delta={ledger.delta:.3g})")
         return
@@ -83,10 +59,8 @@ def _show(ledger: "Ledger") -> None:
     print(f"last charge: {ledger.charges[-1].time}")
 
 
-def _table(ledger: "Ledger") -> "Table":
+def _table(ledger: Ledger) -> Table:
     """A row for each run, in order of its first charge, and one for the noisy numbers of patients."""
-    from rich.table import Table
-
     table = Table("run", "rounds", title="Charged to each patient")
     for heading in ("charges", "steps", "noise", "rate", "epsilon (RDP)"):
         table.add_column(heading, justify="right")
@@ -99,7 +73,7 @@ def _table(ledger: "Ledger") -> "Table":
     return table
 
 
-def _cells(ledger: "Ledger", charges: "Sequence[Charge]") -> list[str]:
+def _cells(ledger: Ledger, charges: Sequence[Charge]) -> list[str]:
     """A row behind its name: what these charges were, and what they would have spent alone."""
     alone = replace(ledger, lines=list(charges))
     rounds = sorted({charge.round for charge in charges})

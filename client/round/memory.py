@@ -5,16 +5,15 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from math import ceil
 from typing import TYPE_CHECKING
 
-from gliofed.client.round.audit import note
 from gliofed.shared.files import write_json
-from gliofed.shared.messages import Reply
 from gliofed.shared.tasks import TASKS
 
 if TYPE_CHECKING:  # PyTorch comes with it, whose own import may be what memory does not suffice for
     from gliofed.client.round.job import Job
+    from gliofed.shared.messages import Reply
 
 LOG = logging.getLogger("gliofed.site")
 MULTIPLE = 8
@@ -23,7 +22,7 @@ MULTIPLE = 8
 Patch = tuple[int, int, int]
 
 
-def with_less_memory(job: "Job", work: Callable[["Job"], Reply]) -> Reply:
+def with_less_memory(job: "Job", work: Callable[["Job"], "Reply"]) -> "Reply":
     """Do the work; where memory does not suffice, once again with half the patch, and so for the rest of the run.
 
     A label is read off the whole block, so there is no smaller patch for that. Whatever `work` charges, it charges
@@ -42,17 +41,19 @@ def with_less_memory(job: "Job", work: Callable[["Job"], Reply]) -> Reply:
         import torch
 
         torch.cuda.empty_cache()
+    from gliofed.client.round.audit import note  # Flower comes with it, and prediction needs none
+
     run, round = job.request.run_id, job.request.round
     LOG.warning("out of memory in round %d: once again with a patch of %s, for the rest of the run", round, smaller)
     note(job.site, {"event": "smaller_patch", "run_id": run, "round": round, "patch": list(smaller)})
-    write_json(_file(job), {"run_id": run, "patch": list(smaller)})
+    write_json(job.site.folder.smaller_patch, {"run_id": run, "patch": list(smaller)})
     return work(_with(job, smaller))
 
 
 def ran_out(error: Exception) -> bool:
     """Whether memory, of the machine or of its GPU, did not suffice."""
-    words = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words
+    message = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in message or "can't allocate memory" in message
 
 
 def halved(patch: Patch) -> Patch | None:
@@ -61,7 +62,7 @@ def halved(patch: Patch) -> Patch | None:
     >>> halved((96, 96, 16)), halved((20, 20, 8)), halved((8, 8, 4))
     ((48, 48, 8), (16, 16, 8), None)
     """
-    depth, height, width = (min(edge, -(-edge // (2 * MULTIPLE)) * MULTIPLE) for edge in patch)
+    depth, height, width = (min(edge, ceil(edge / 2 / MULTIPLE) * MULTIPLE) for edge in patch)
     return (depth, height, width) if (depth, height, width) != patch else None
 
 
@@ -74,12 +75,8 @@ def _with(job: "Job", patch: Patch) -> "Job":
 def _known(job: "Job") -> Patch | None:
     """The patch that an earlier round of the run came down to."""
     try:
-        known = json.loads(_file(job).read_text())
+        known = json.loads(job.site.folder.smaller_patch.read_text())
         depth, height, width = known["patch"]
         return (int(depth), int(height), int(width)) if known["run_id"] == job.request.run_id else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _file(job: "Job") -> Path:
-    return job.site.folder.smaller_patch

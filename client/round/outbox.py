@@ -10,19 +10,11 @@ from typing import Any
 
 from gliofed.shared.files import write_bytes
 from gliofed.shared.messages import Reply
-from gliofed.shared.site_config import SiteConfig
 
 KEEP = 2
 """The newest, and the one before it: a server that was restored from a backup may ask one round back."""
-
-
 ROOM = ".room.tmp"
 """Set aside for a reply; `store` removes it with all that is half."""
-
-
-def outbox_of(site: SiteConfig) -> "Outbox":
-    """The outbox of a site."""
-    return Outbox(site.folder.outbox)
 
 
 @dataclass(frozen=True)
@@ -40,55 +32,48 @@ class Stored:
         return None
 
 
+@dataclass(frozen=True)
 class Outbox:
     """The last replies of one site, by the request's key."""
 
-    def __init__(self, folder: Path) -> None:
-        """Use `folder`, which need not be there yet."""
-        self._folder = folder
+    folder: Path
+    """It need not be there yet."""
 
     def find(self, key: str, withdrawn: frozenset[str] = frozenset()) -> Stored | None:
-        """Find the reply to a request; None where there is none, it is damaged, or a patient is in it who withdrew.
-
-        `withdrawn` are pseudonyms of patients.
-        """
-        update = self._folder / f"{key}.safetensors"
+        """Find the reply to a request; None: there is none, it is damaged, or a pseudonym of `withdrawn` is in it."""
+        update = self.folder / f"{key}.safetensors"
         try:
             update.stat()
-            values = json.loads((self._folder / f"{key}.json").read_text())
+            values = json.loads((self.folder / f"{key}.json").read_text())
             return None if _trained_with(values.pop("trained_on", None), withdrawn) else Stored(Reply(**values), update)
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return None  # the site trains anew
 
     def with_patient(self, pseudonym: str) -> list[Path]:
         """The files of the replies that a patient is in, each JSON last: until it is gone the other is found by it."""
-        heads = sorted(self._folder.glob("*.json"))
+        heads = sorted(self.folder.glob("*.json"))
         found = [each for each in heads if _trained_with(_read(each).get("trained_on"), frozenset({pseudonym}))]
         return [path for head in found for path in (head.with_suffix(".safetensors"), head)]
 
     def make_room(self, size: int) -> None:
         """Set so many bytes of the disk aside for the next reply, or raise OSError; `store` takes them."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / ROOM).open("wb") as file:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ROOM).open("wb") as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
             else:  # macOS, on which a simulation may run
                 file.write(bytes(size))
 
     def store(self, key: str, reply: Reply, trained_on: Sequence[str] = ()) -> None:
-        """Store a reply, the JSON last since it makes it count; then drop the oldest.
-
-        `trained_on` are pseudonyms of the patients that are in it.
-        """
-        for half in self._folder.glob(".*.tmp"):  # ROOM, and what a killed process left: one message at a time
+        """Store a reply and its patients' pseudonyms, the JSON last since it makes it count; then drop the oldest."""
+        for half in self.folder.glob(".*.tmp"):  # ROOM, and what a killed process left: one message at a time
             half.unlink(missing_ok=True)
         head = {**asdict(reply), "trained_on": list(trained_on)}
-        write_bytes(self._folder / f"{key}.safetensors", head.pop("update"))
-        write_bytes(
-            self._folder / f"{key}.json", json.dumps(head).encode()
-        )  # a loss may be NaN: Python's JSON keeps it
+        write_bytes(self.folder / f"{key}.safetensors", head.pop("update"))
+        # A loss may be NaN: Python's JSON keeps it.
+        write_bytes(self.folder / f"{key}.json", json.dumps(head).encode())
         # Of the others: this one is the newest, whatever the clock says.
-        others = [path for path in self._folder.glob("*.json") if path.name != f"{key}.json"]
+        others = [path for path in self.folder.glob("*.json") if path.name != f"{key}.json"]
         for old in sorted(others, key=lambda path: (path.stat().st_mtime_ns, path.name))[: 1 - KEEP]:
             old.unlink()
             old.with_suffix(".safetensors").unlink(missing_ok=True)

@@ -24,20 +24,18 @@ class DeclinedError(UserError):
 
 def check_run(policy: PolicyConfig, run: RunConfig) -> None:
     """Decline a run that the hospital did not agree to, before anything is read."""
-    for key, value, words, allowed in (
+    for key, value, setting, allowed in (
         ("model.name", run.model.name, "models", policy.models),
         ("task", run.task, "tasks", policy.tasks),
         ("codec", run.codec, "codecs", policy.codecs),
         ("privacy", run.privacy.mechanism, "mechanisms", policy.mechanisms),
     ):
         if allowed is not None and value not in allowed:
-            sentence = f"{key}={value}: policy.{words} allows {', '.join(allowed) or 'none'}"
+            sentence = f"{key}={value}: policy.{setting} allows {', '.join(allowed) or 'none'}"
             raise DeclinedError("policy", sentence)
     if policy.max_epsilon is not None and not run.private:
-        limit = f"policy.max_epsilon={policy.max_epsilon:g}"
-        mechanism = run.privacy.mechanism
-        sentence = f"privacy={mechanism}: what leaves has no epsilon, and {limit}; ask for privacy=dp_sgd"
-        raise DeclinedError("budget", sentence)
+        why = f"what leaves has no epsilon, and policy.max_epsilon={policy.max_epsilon:g}"
+        raise DeclinedError("budget", f"privacy={run.privacy.mechanism}: {why}; ask for privacy=dp_sgd")
     if run.privacy.test_seed is not None and not policy.test_mode:
         raise DeclinedError("policy", "privacy.test_seed: not a private run; policy.test_mode does not allow it")
     steps = run.train.steps
@@ -49,7 +47,7 @@ def check_hours(policy: PolicyConfig, clock: time) -> None:
     """Decline a request that arrives outside the site's hours; they may pass midnight."""
     if policy.hours is None:
         return
-    begin, end = (time.fromisoformat(word) for word in policy.hours.split("-"))
+    begin, end = map(time.fromisoformat, policy.hours.split("-"))
     inside = begin <= clock < end if begin < end else clock >= begin or clock < end
     if not inside:
         raise DeclinedError("hours", f"it is {clock:%H:%M}: policy.hours={policy.hours}")
@@ -113,19 +111,7 @@ def counts_leave(policy: PolicyConfig, run: RunConfig) -> bool:
 
 
 OF_NO_PATIENT = frozenset(
-    {
-        "policy",
-        "hours",
-        "rounds_a_day",
-        "readings",
-        "budget",
-        "ledger",
-        "ledger_busy",
-        "audit",
-        "withheld",
-        "device",
-        "protocol",
-    }
+    "policy hours rounds_a_day readings budget ledger ledger_busy audit withheld device protocol".split()
 )
 """Codes that follow from settings, the clock, the ledger and the machine alone. Any other may depend on patients.
 

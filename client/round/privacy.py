@@ -35,7 +35,7 @@ class Plan:
     """SGD's learning rate, of private steps."""
 
 
-def plan_round(run: RunConfig, round: int, told: int, delta: float, also: Spent = ()) -> Plan:
+def plan_round(run: RunConfig, round: int, reported: int, delta: float, also: Spent = ()) -> Plan:
     """Plan a round, counted from 1, of a site that tells of so many training patients.
 
     All rounds of the run, and `also`, spend privacy.epsilon at `delta`. Everything follows from what is told, since an
@@ -43,7 +43,7 @@ def plan_round(run: RunConfig, round: int, told: int, delta: float, also: Spent 
     alone spends the budget.
     """
     privacy = run.privacy
-    steps, rate = run.train.local_steps(told), min(1.0, privacy.batch / told)
+    steps, rate = run.train.local_steps(reported), min(1.0, privacy.batch / reported)
     if privacy.mechanism == "local_update":
         steps, rate = 1, 1.0
     delta = delta if privacy.delta is None else min(delta, privacy.delta)
@@ -52,14 +52,10 @@ def plan_round(run: RunConfig, round: int, told: int, delta: float, also: Spent 
     return Plan(sigma=sigma, rate=rate, steps=steps, lr=privacy.lr * falls)
 
 
-Sample = Callable[[Patient, np.random.Generator], Batch]
-"""Draws one patient's patches, as one batch."""
-
-
 def train_privately(
     model: nn.Module,
     patients: Sequence[Patient],
-    sample: Sample,
+    sample: Callable[[Patient, np.random.Generator], Batch],
     task: Task,
     run: RunConfig,
     plan: Plan,
@@ -68,6 +64,7 @@ def train_privately(
 ) -> TrainResult:
     """Take `plan.steps` private steps of SGD. The loss of the result is not covered by any epsilon.
 
+    `sample` draws one patient's patches, as one batch.
     One patient is one physical batch: any layer without running statistics is then right, whatever it folds into the
     batch (hooks of Opacus would clip a series by frame). A patient's patches have a generator of their own, so that
     another patient's absence changes nothing in them. Attacks on the rounding of the noise are not met.

@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -30,8 +29,7 @@ from gliofed.shared.tasks import TASKS
 def ledger_of(job: Job) -> Iterator[Ledger]:
     """Hold the site's ledger, in its work folder: until the end of a round, so that no second run trains meanwhile."""
     policy, data = job.site.policy, job.request.config.data
-    everybody = len(job.cohort.train) + len(job.cohort.validation)
-    exact = everybody if counts_leave(policy, job.request.config) else None
+    exact = len(_everybody(job)) if counts_leave(policy, job.request.config) else None
     with hold(job.site.folder.ledger, policy.delta or default_delta(exact)) as ledger:
         if policy.delta not in (None, ledger.delta):
             sentence = f"policy.delta={policy.delta:g}: the study's ledger was opened with {ledger.delta:g}; keep that"
@@ -47,7 +45,7 @@ def split_of(data: DataConfig) -> str:
     return f"data.validation={data.validation:g} data.split_seed={data.split_seed}"
 
 
-def charge_round(job: Job, ledger: Ledger, told: int) -> Plan:
+def charge_round(job: Job, ledger: Ledger, reported: int) -> Plan:
     """Plan the round of a site that tells of so many patients, and write its charge.
 
     Raises DeclinedError where the least budget that the run ever asked for, or the site's ceiling, does not hold it.
@@ -55,18 +53,17 @@ def charge_round(job: Job, ledger: Ledger, told: int) -> Plan:
     policy, config = job.site.policy, job.request.config
     if not 0 < job.request.round <= config.rounds:  # its learning rate might be below zero
         raise DeclinedError("policy", f"round {job.request.round}: the run has {config.rounds}")
-    also = () if counts_leave(policy, config) or not _tells(job) else (_count_mechanism(job),)
+    exact = counts_leave(policy, config) or config.privacy.mechanism == "local_update"  # or no number at all leaves
+    also = () if exact else (_count_mechanism(job),)
     epsilon, delta = _budget(job, ledger)
     least = replace(config, privacy=replace(config.privacy, epsilon=epsilon, delta=delta))
     try:
-        plan = plan_round(least, job.request.round, told, ledger.delta, also)
+        plan = plan_round(least, job.request.round, reported, ledger.delta, also)
     except ValueError as error:
         raise DeclinedError("budget", f"privacy.{error} (policy.count_noise={policy.count_noise:g})") from None
     check_noise(policy, plan.sigma)
     charge = _charge(job, "train", plan.sigma, plan.rate, plan.steps)
-    if also:
-        charge = replace(charge, noisy=_drawn(job, ledger))
-    ledger.charge(charge, policy.max_epsilon)
+    ledger.charge(replace(charge, noisy=None if exact else _drawn(job, ledger)), policy.max_epsilon)
     return plan
 
 
@@ -85,7 +82,7 @@ def hide(job: Job, update: dict[str, Tensor], plan: Plan) -> dict[str, Tensor]:
     return noisy_mean([update.__getitem__], update, job.request.config.privacy.clip, plan.sigma, _secret(job))
 
 
-def patients_to_tell(job: Job, ledger: Ledger) -> int:
+def patients_to_report(job: Job, ledger: Ledger) -> int:
     """The number of training patients as it may leave: a noisy one is drawn once for all patients, and charged.
 
     A run keeps its number when patients withdraw: it is of no patient more than what was charged, a new one would tell
@@ -96,15 +93,14 @@ def patients_to_tell(job: Job, ledger: Ledger) -> int:
     config = job.request.config
     if counts_leave(job.site.policy, config):
         return len(job.cohort.train)
-    if not _tells(job):
+    if config.privacy.mechanism == "local_update":
         return 1
     noisy = _drawn(job, ledger)
     if noisy is None:
         sigma, rate, steps = _count_mechanism(job)
         test_seed = config.privacy.test_seed
-        seed = secrets.randbits(256) if test_seed is None else seed_of(test_seed, *job.words, "count")
-        everybody = len(job.cohort.train) + len(job.cohort.validation)
-        noisy = round(everybody + np.random.default_rng(seed).normal(scale=sigma))
+        seed = secrets.randbits(256) if test_seed is None else seed_of(test_seed, *job.seed_key, "count")
+        noisy = round(len(_everybody(job)) + np.random.default_rng(seed).normal(scale=sigma))
         charge = replace(_charge(job, "count", sigma, rate, steps), noisy=noisy, cohort=_cohort(job))
         ledger.charge(charge, job.site.policy.max_epsilon)
     return max(1, round(noisy * (1 - config.data.validation)))
@@ -114,10 +110,14 @@ def _drawn(job: Job, ledger: Ledger) -> int | None:
     return ledger.noisy_count(job.request.run_id, _reading(job), _cohort(job))
 
 
+def _everybody(job: Job) -> list[str]:
+    """Names of all patients of the site."""
+    return sorted(patient.name for patient in (*job.cohort.train, *job.cohort.validation))
+
+
 def _cohort(job: Job) -> str:
     """All patients as they are read: the same number for two readings would tell that both use the same patients."""
-    everybody = sorted(patient.name for patient in (*job.cohort.train, *job.cohort.validation))
-    return read_consent(Path(job.site.work)).pseudonym("\x1f".join([_reading(job), *everybody]))
+    return read_consent(job.site.folder.root).pseudonym("\x1f".join([_reading(job), *_everybody(job)]))
 
 
 def _reading(job: Job) -> str:
@@ -128,11 +128,6 @@ def _budget(job: Job, ledger: Ledger) -> tuple[float, float]:
     """The least epsilon and delta that the run ever asked for: a request that asks for more gets no more."""
     privacy = job.request.config.privacy
     return ledger.keep_budget(job.request.run_id, privacy.epsilon, privacy.delta)
-
-
-def _tells(job: Job) -> bool:
-    """Whether a number of patients leaves at all."""
-    return job.request.config.privacy.mechanism != "local_update"
 
 
 def _count_mechanism(job: Job) -> tuple[float, float, int]:

@@ -26,8 +26,8 @@ def hiding(names: Iterable[str], others: Iterable[str]) -> Callable[[str], str]:
     """
     own = set(_forms(names))
     longer = {form for form in _forms(others) if any(each in form for each in own)}
-    words = "|".join(map(re.escape, sorted(own | longer, key=len, reverse=True)))
-    pattern = re.compile(rf"(?:(?<!{LETTER})|{ESCAPED})(?:{words})(?!{LETTER})")
+    forms = "|".join(map(re.escape, sorted(own | longer, key=len, reverse=True)))
+    pattern = re.compile(rf"(?:(?<!{LETTER})|{ESCAPED})(?:{forms})(?!{LETTER})")
     without = partial(pattern.sub, lambda found: INSTEAD if found[0] in own else found[0])
 
     def hide(text: str) -> str:

@@ -50,6 +50,5 @@ def _patients(path: Path) -> set[str]:
     try:
         return set(map(str, json.loads(path.read_text())["patients"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise DeclinedError(
-            "data", f"{path}: cannot be read; restore a copy, for it tells whom a run trained with"
-        ) from None
+        sentence = "cannot be read; restore a copy, for it tells whom a run trained with"
+        raise DeclinedError("data", f"{path}: {sentence}") from None

@@ -25,8 +25,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
         raise ValueError(f"device={name}: this machine has {count} CUDA devices; use auto, cpu or a smaller number")
     return device
 
@@ -41,12 +40,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def train_one_round(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    task: Task,
-    config: TrainConfig,
-    steps: int,
-    device: torch.device,
+    model: nn.Module, batches: Iterable[Batch], task: Task, config: TrainConfig, steps: int, device: torch.device
 ) -> TrainResult:
     """Take `steps` AdamW steps, one a batch; the optimiser is fresh, so that a site keeps no state between rounds.
 

@@ -3,7 +3,6 @@
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from gliofed.client.round.policy import DeclinedError
 from gliofed.shared.config import RunConfig
@@ -28,24 +27,23 @@ def within(seconds: float, work: Callable[[], Reply]) -> Reply:
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds + GRACE)
-    outcome: dict[str, Any] = {}
+    outcome: list[Reply | BaseException] = []
 
     def run() -> None:
         try:
-            outcome["reply"] = work()
+            outcome.append(work())
         except BaseException as error:  # it is the caller's, whatever it is
-            outcome["error"] = error
+            outcome.append(error)
 
     # A daemon, which the end of the process does not wait for.
     thread = threading.Thread(target=run, name="work", daemon=True)
     thread.start()
     thread.join(seconds)
     if not outcome:
-        raise DeclinedError(
-            "timeout", f"not done after {seconds:.0f} s: policy.max_minutes or the run's round.deadline"
-        )
+        limits = "policy.max_minutes or the run's round.deadline"
+        raise DeclinedError("timeout", f"not done after {seconds:.0f} s: {limits}")
     signal.setitimer(signal.ITIMER_REAL, 0)
-    if "error" in outcome:
-        raise outcome["error"]
-    reply: Reply = outcome["reply"]
-    return reply
+    (result,) = outcome
+    if isinstance(result, BaseException):
+        raise result
+    return result

@@ -11,22 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
 
-from gliofed.client.doctor.consent import (
-    Consent,
-    add_withdrawn,
-    drop_withdrawn,
-    hold_patients,
-    read_consent,
-    withdrawn_by,
-)
+from gliofed.client.doctor.consent import Consent, add_withdrawn, hold_patients, read_consent, withdrawn_by
 from gliofed.client.doctor.manifest import Manifest, read_manifest, write_manifest
-from gliofed.client.round.audit import note
-from gliofed.client.round.outbox import outbox_of
-from gliofed.client.round.policy import DeclinedError
+from gliofed.client.round.audit import hold_log
+from gliofed.client.round.outbox import Outbox
 from gliofed.client.round.redaction import hiding
 from gliofed.client.round.trained import runs_with
 from gliofed.shared.audit import audit_file
-from gliofed.shared.chain import begun, head_file, read_chain, read_head
 from gliofed.shared.data.layouts import find_cases
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import write_bytes
@@ -65,24 +56,32 @@ def withdraw(site: SiteConfig, patient: str) -> Withdrawal:
     DeclinedError, with all else done, where the audit log cannot be read or written.
     """
     work, consent = Path(site.work), read_consent(Path(site.work))
-    everybody, pseudonym = _everybody(site), consent.pseudonym(patient)
+    manifest, pseudonym = _readable(work), consent.pseudonym(patient)
+    in_scans = _in_scans(site, manifest)
+    everybody = {entry.case.patient for entry in manifest.entries} if manifest else set[str]()
+    everybody.update(in_scans or (), *(patients for _, patients in _entries(work) if patients))
     names = {name for name in everybody if consent.pseudonym(name) == pseudonym}
-    if not names and not _known(site, consent, patient):
+    if not names and not _known(site, consent, patient, in_scans):
         like = f", where patients are named like {min(everybody)}" if everybody else ""
         raise ConfigError(f"{patient}: {work} has nothing of such a patient{like}; look at the spelling")
-    same = _same(work, names)
+    same = _same(manifest, names)
     add_withdrawn(work, patient)
     names.add(patient)
     hide = hiding(names, everybody - names)
     with hold_patients(work, alone=True):
-        replies = outbox_of(site).with_patient(pseudonym)
+        manifest = _readable(work)  # again, for a check may have frozen another one
+        replies = Outbox(site.folder.outbox).with_patient(pseudonym)
         entries = [entry for entry, patients in _entries(work) if patients is None or names & patients]
         reports = list(_reports(work, names))
         try:
-            runs, unknown = _note(site, pseudonym, {"replies": len(replies) // 2, "cache": len(entries)})
+            runs, unknown = _record(site, pseudonym, {"replies": len(replies) // 2, "cache": len(entries)})
         finally:  # a log that cannot be written keeps nobody here
-            _remove(work, names, entries, [*replies, *reports], hide)
-        return Withdrawal(runs, unknown, len(replies) // 2, len(entries), reports, same, list(_left(work, hide)))
+            if manifest:
+                rest = [entry for entry in manifest.entries if entry.case.patient not in names]
+                write_manifest(work, replace(manifest, entries=rest))
+            _remove(site.folder, entries, [*replies, *reports], hide)
+        left = list(_left(work, hide, manifest))
+        return Withdrawal(runs, unknown, len(replies) // 2, len(entries), reports, same, left)
 
 
 def readmit(site: SiteConfig, patient: str) -> None:
@@ -95,46 +94,38 @@ def readmit(site: SiteConfig, patient: str) -> None:
         consent = read_consent(work)
         if consent.given(patient):
             raise ConfigError(f"{patient}: did not withdraw, as {work} has it; look at the spelling")
-        if (pseudonym := consent.pseudonym(patient)) in withdrawn_by(_events(work)):
-            note(site, {"event": "readmitted", "user": user_name(), "patient": pseudonym})
-        drop_withdrawn(work, patient)
+        pseudonym = consent.pseudonym(patient)
+        with hold_log(site) as log:
+            if pseudonym in withdrawn_by(log.events()):
+                log.append({"event": "readmitted", "user": user_name(), "patient": pseudonym})
+        add_withdrawn(work, patient, undo=True)
 
 
-def _everybody(site: SiteConfig) -> set[str]:
-    """Names of the patients that the cohort, the cache and the scans tell of, as far as these can be read."""
-    manifest = _readable(Path(site.work))
-    names = {entry.case.patient for entry in manifest.entries} if manifest else set[str]()
-    names.update(*(patients for _, patients in _entries(Path(site.work)) if patients))
+def _in_scans(site: SiteConfig, manifest: Manifest | None) -> set[str] | None:
+    """Names of the patients who have scans; None where these cannot be told apart."""
     frozen = manifest.settings if manifest else {}
-    if root := site.root or frozen.get("root"):
-        with suppress(DataError, OSError):
-            names.update(case.patient for case in find_cases(Path(root), site.labels or frozen["labels"]))
-    return names
+    root = site.root or frozen.get("root")
+    try:
+        return {case.patient for case in find_cases(Path(root), site.labels or frozen["labels"])} if root else set()
+    except (DataError, OSError):
+        return None
 
 
-def _known(site: SiteConfig, consent: Consent, patient: str) -> bool:
+def _known(site: SiteConfig, consent: Consent, patient: str, in_scans: set[str] | None) -> bool:
     """Whether the patient is one who withdrew or trained, or of a manifest or of scans that cannot be told apart."""
-    texts = (path.read_text(errors="replace") for path in site.folder.manifest.parent.glob("*.json"))
+    texts = (path.read_text(errors="replace") for path in site.folder.cohort.glob("*.json"))
     trained, _ = runs_with(Path(site.work), consent.pseudonym(patient))
     if trained or not consent.given(patient) or any(json.dumps(patient) in text for text in texts):
         return True
-    if not site.root:
+    if not site.root or in_scans is not None:
         return False
-    try:
-        find_cases(Path(site.root), site.labels)
-    except (DataError, OSError):  # a folder may be a patient's
-        folders = {path.name for pattern in ("*/", "*/*/") for path in Path(site.root).glob(pattern)}
-        return consent.pseudonym(patient) in map(consent.pseudonym, folders)
-    return False
+    folders = {path.name for pattern in ("*/", "*/*/") for path in Path(site.root).glob(pattern)}
+    return consent.pseudonym(patient) in map(consent.pseudonym, folders)  # a folder may be a patient's
 
 
-def _same(work: Path, names: Collection[str]) -> list[str]:
-    manifest = _readable(work)
-    scans = (
-        [(entry.case.patient, image.digest) for entry in manifest.entries for image in entry.facts.images.values()]
-        if manifest
-        else []
-    )
+def _same(manifest: Manifest | None, names: Collection[str]) -> list[str]:
+    entries = manifest.entries if manifest else []
+    scans = [(entry.case.patient, image.digest) for entry in entries for image in entry.facts.images.values()]
     own = {digest for name, digest in scans if name in names}
     return sorted({name for name, digest in scans if digest in own and name not in names})
 
@@ -145,45 +136,34 @@ def _readable(work: Path) -> Manifest | None:
     return None
 
 
-def _remove(
-    work: Path, names: Collection[str], entries: list[Path], files: list[Path], hide: Callable[[str], str]
-) -> None:
-    if manifest := _readable(work):
-        rest = [entry for entry in manifest.entries if entry.case.patient not in names]
-        write_manifest(work, replace(manifest, entries=rest))
+def _remove(folder: WorkFolder, entries: list[Path], files: list[Path], hide: Callable[[str], str]) -> None:
     for entry in entries:
         rmtree(entry)
     for path in files:
         path.unlink(missing_ok=True)
-    _drop_unfinished(work)
-    for log in (WorkFolder(work).log, WorkFolder(work).old_log):
+    # What killed processes left half: nobody else is here.
+    for entry in folder.cache.glob(".half-*"):
+        rmtree(entry)
+    updates = [path for path in folder.outbox.glob("*.safetensors") if not path.with_suffix(".json").exists()]
+    for path in (*updates, *folder.cohort.glob(".*.tmp"), *folder.outbox.glob(".*.tmp")):
+        path.unlink()
+    for log in (folder.log, folder.old_log):
         if log.exists() and (without := hide(text := _text(log))) != text:
             write_bytes(log, without.encode(errors="surrogateescape"))
 
 
-def _note(site: SiteConfig, pseudonym: str, counts: dict[str, int]) -> tuple[list[str], list[str]]:
-    """Note the withdrawal, once; return the runs that trained with the patient, and those that may have."""
-    runs, noted = runs_with(Path(site.work), pseudonym)
-    events = _events(Path(site.work))
-    unknown = sorted(_trained(events) - {*noted})
-    if pseudonym not in withdrawn_by(events):
-        about = {"patient": pseudonym, "runs": runs, "unknown": unknown, **counts}
-        note(site, {"event": "withdrawn", "user": user_name(), **about})
+def _record(site: SiteConfig, pseudonym: str, counts: dict[str, int]) -> tuple[list[str], list[str]]:
+    """Record the withdrawal, once; return the runs that trained with the patient, and those that may have."""
+    runs, listed = runs_with(Path(site.work), pseudonym)
+    with hold_log(site) as log:
+        events = log.events()
+        receipts = [event for event in events if event["event"] == "receipt" and event["kind"] == "train"]
+        trained = {str(event["run_id"]) for event in receipts if event["status"] == "ok"}  # an update left to them
+        unknown = sorted(trained - {*listed})
+        if pseudonym not in withdrawn_by(events):
+            about = {"patient": pseudonym, "runs": runs, "unknown": unknown, **counts}
+            log.append({"event": "withdrawn", "user": user_name(), **about})
     return runs, unknown
-
-
-def _events(work: Path) -> list[dict[str, object]]:
-    file = audit_file(work)
-    try:
-        return read_chain(file, "", read_head(head_file(file))).events() if begun(file) else []
-    except ConfigError as error:
-        raise DeclinedError("audit", str(error)) from None
-
-
-def _trained(events: list[dict[str, object]]) -> set[str]:
-    """Runs to which an update left."""
-    left = [event for event in events if event["event"] == "receipt" and event["kind"] == "train"]
-    return {str(event["run_id"]) for event in left if event["status"] == "ok"}
 
 
 def _entries(work: Path) -> Iterator[tuple[Path, set[str] | None]]:
@@ -196,16 +176,6 @@ def _entries(work: Path) -> Iterator[tuple[Path, set[str] | None]]:
             yield entry, None
 
 
-def _drop_unfinished(work: Path) -> None:
-    """Remove what killed processes left half: nobody else is here."""
-    for entry in WorkFolder(work).cache.glob(".half-*"):
-        rmtree(entry)
-    half = [path for folder in (WorkFolder(work).cohort, WorkFolder(work).outbox) for path in folder.glob(".*.tmp")]
-    updates = WorkFolder(work).outbox.glob("*.safetensors")
-    for path in (*half, *(update for update in updates if not update.with_suffix(".json").exists())):
-        path.unlink()
-
-
 def _reports(work: Path, names: Collection[str]) -> Iterator[Path]:
     """Pages of a check that name the patient, wherever somebody had them written in the work folder."""
     for found in sorted(work.rglob("check.json")):
@@ -215,11 +185,11 @@ def _reports(work: Path, names: Collection[str]) -> Iterator[Path]:
                 yield found  # last, for the other is found by it
 
 
-def _left(work: Path, hide: Callable[[str], str]) -> Iterator[Path]:
+def _left(work: Path, hide: Callable[[str], str], manifest: Manifest | None) -> Iterator[Path]:
     """Files that name the patient, in their path or in their text, and that are not the site's own."""
     files = WorkFolder(work)
     own = {audit_file(work).parent, files.cache, files.ledger, files.outbox, files.trained, files.log, files.old_log}
-    own |= {files.cohort} if _readable(work) else set()  # taken care of above, or never with a name
+    own |= {files.cohort} if manifest else set()  # taken care of above, or never with a name
     for path in sorted(work.rglob("*")):
         place = path.relative_to(work)
         if work / place.parts[0] not in own and path.is_file():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gliofed.client.round.job import Job, open_job
 from gliofed.client.round.judge import Admitted
 from gliofed.client.round.memory import with_less_memory
-from gliofed.client.round.outbox import outbox_of
+from gliofed.client.round.outbox import Outbox
 from gliofed.client.round.policy import DeclinedError, counts_leave, metrics_leave, reply_key
 from gliofed.client.round.trained import note_trained, pseudonyms
 from gliofed.client.round.training import TrainResult, train_one_round
@@ -32,10 +32,10 @@ def prepare(admitted: Admitted) -> Reply:
     job = open_job(admitted)
     patients = len(job.cohort.train)
     if job.request.config.private:
-        from gliofed.client.round.private_work import ledger_of, patients_to_tell
+        from gliofed.client.round.private_work import ledger_of, patients_to_report
 
         with ledger_of(job) as ledger:
-            patients = patients_to_tell(job, ledger)
+            patients = patients_to_report(job, ledger)
     return Reply(site=job.site.name, patients=patients, left_out=_left_out(job))
 
 
@@ -45,9 +45,8 @@ def train(admitted: Admitted) -> Reply:
     if admitted.stored and (stored := admitted.stored.read()):
         return stored if metrics_leave(site.policy, request.config) else replace(stored, metrics={})
     job = open_job(admitted)
-    openly = lambda job: train_with(job, len(job.cohort.train))  # noqa: E731  # its type is that of the other one
-    reply = with_less_memory(job, _train_privately if request.config.private else openly)
-    outbox_of(site).store(reply_key(site.policy, request), reply, pseudonyms(site, job.cohort.train))
+    reply = with_less_memory(job, _train_privately if request.config.private else _train_openly)
+    Outbox(site.folder.outbox).store(reply_key(site.policy, request), reply, pseudonyms(site, job.cohort.train))
     return reply
 
 
@@ -60,10 +59,9 @@ def evaluate(admitted: Admitted) -> Reply:
 
         with ledger_of(job):  # declines a split that would measure training patients
             pass
-    if 0 < len(job.cohort.validation) < (least := job.site.policy.min_validation):
-        sentence = (
-            f"{quantity(len(job.cohort.validation), 'validation patient')}: policy.min_validation asks for {least}"
-        )
+    patients, least = len(job.cohort.validation), job.site.policy.min_validation
+    if 0 < patients < least:
+        sentence = f"{quantity(patients, 'validation patient')}: policy.min_validation asks for {least}"
         raise DeclinedError("few_validation", sentence)
     return with_less_memory(job, _measure)
 
@@ -81,7 +79,7 @@ def _measure(job: Job) -> Reply:
 def open_steps(job: Job, model: nn.Module, change: Callable[[Batch], Batch] = lambda batch: batch) -> TrainResult:
     """The round's steps, without privacy; `change` spoils the samples of a simulated site that has a fault."""
     config, patients = job.request.config, job.cohort.train
-    drawn = batches(patients, config.data, config.train, generator(*job.words, "patches"), job.reading)
+    drawn = batches(patients, config.data, config.train, generator(*job.seed_key, "patches"), job.reading)
     steps = config.train.local_steps(len(patients))
     return train_one_round(model, map(change, drawn), TASKS[config.task], config.train, steps, job.device)
 
@@ -95,7 +93,7 @@ def train_with(job: Job, patients: int, steps: Steps = open_steps, hide: Hide = 
     config = job.request.config
     # For layers that draw from PyTorch's own generator, as dropout would; no model here has one. The generator is the
     # process's: with such a layer, sites in one process must take turns (at_once=1). Patches have their own.
-    torch.manual_seed(seed_of(*job.words, "layers"))
+    torch.manual_seed(seed_of(*job.seed_key, "layers"))
     note_trained(job.site, job.request.run_id, job.request.round, job.cohort.train)
     model = job.model()
     before = {name: tensor.detach().cpu().clone() for name, tensor in travelling(model).items()}
@@ -111,15 +109,19 @@ def train_with(job: Job, patients: int, steps: Steps = open_steps, hide: Hide = 
     )
 
 
+def _train_openly(job: Job) -> Reply:
+    return train_with(job, len(job.cohort.train))
+
+
 def _train_privately(job: Job) -> Reply:
     """The same with private steps, or with an update that is made private; charged before the first step."""
-    from gliofed.client.round.private_work import charge_round, hide, ledger_of, patients_to_tell, private_steps
+    from gliofed.client.round.private_work import charge_round, hide, ledger_of, patients_to_report, private_steps
 
     with ledger_of(job) as ledger:
         # Before the charge: nobody is charged for an update that there is no room for. It is not larger than the
         # weights; the rest is for the lines of the logs.
-        outbox_of(job.site).make_room(len(job.request.weights) + ROOM_FOR_LOGS)
-        patients = patients_to_tell(job, ledger)
+        Outbox(job.site.folder.outbox).make_room(len(job.request.weights) + ROOM_FOR_LOGS)
+        patients = patients_to_report(job, ledger)
         plan = charge_round(job, ledger, patients)
         if job.request.config.privacy.mechanism == "local_update":
             reply = train_with(job, patients, hide=lambda update: hide(job, update, plan))

@@ -13,7 +13,7 @@ from gliofed.server.provisioning.federation import open_federation
 from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.files import write_bytes, write_json
 from gliofed.shared.join_request import JoinRequest, PatientCeiling, check_patients, read_request
-from gliofed.shared.keys import certificate_sha256, fingerprint, public_line, read_public, spoken
+from gliofed.shared.keys import certificate_sha256, fingerprint, pairs, public_line, read_public
 from gliofed.shared.parse import ConfigError, Strict, is_site_name, parse
 from gliofed.shared.wording import quantity
 
@@ -213,7 +213,7 @@ def _refuse_kit(path: Path, folder: Path, request: JoinRequest) -> None:
         cure = (
             "it was altered on its way; send the kit again, by another channel, and let the hospital join anew with it"
         )
-        raise ConfigError(f"{path}: it joined with a kit that was not made here, {spoken(request.kit_sha256)}: {cure}")
+        raise ConfigError(f"{path}: it joined with a kit that was not made here, {pairs(request.kit_sha256)}: {cure}")
 
 
 def _ended(old: SiteRecord, time: str) -> Earlier:

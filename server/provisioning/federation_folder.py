@@ -1,16 +1,13 @@
 """A federation's folder, at the server. One of an earlier version goes on, so no name changes."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from gliofed.shared.files import Below
+from gliofed.shared.files import Below, KeptFolder
 
 
-@dataclass(frozen=True)
-class FederationFolder:
+class FederationFolder(KeptFolder):
     """Where each file is; the audit log of what was done is `gliofed.shared.audit.audit_file`."""
 
-    root: Path
     settings = Below("federation.yaml", "Name, address and sites")
     ca = Below("ca", "Folder of the authority")
     authority = Below("ca/ca.crt", "Its certificate")

@@ -21,7 +21,7 @@ from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.server.provisioning.kit_texts import readme, site_yaml
 from gliofed.shared.code import build_code
 from gliofed.shared.files import write_bytes
-from gliofed.shared.keys import certificate_sha256, spoken
+from gliofed.shared.keys import certificate_sha256, pairs
 from gliofed.shared.kit import Kit, kit_sha256, pack, read_kit
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.signatures import LINK_NAMES
@@ -45,7 +45,7 @@ def provision(file: Path, into: Path | None = None, now: datetime | None = None)
     write_bytes(files.code, code)
     done = [_kit(folder, federation, site, authority, code, now) for site in federation.sites]
     kits = _kit_hashes(folder)
-    messages += [f"{each}; hash {spoken(kits[site])}" for each, site in zip(done, federation.sites, strict=True)]
+    messages += [f"{each}; hash {pairs(kits[site])}" for each, site in zip(done, federation.sites, strict=True)]
     for site in sorted(path.name for path in files.sites.glob("*") if path.name not in federation.sites):
         expel = command_line("gliofed-server", "expel", site, "--folder", folder)
         messages.append(f"sites/{site}: no longer in {files.settings.name}; to shut it out, run {expel}")

@@ -17,7 +17,7 @@ HINT = "a run's folder"
 def audit_command(arguments: list[str]) -> int:
     """Do what the arguments after `audit` ask for.
 
-    Returns 0 where every line holds, 1 where one does not, and 2 where there is no log.
+    Returns 0 where every line holds, and 1 where one does not. Raises NoLogError where there is no log.
     """
     parser = argparse.ArgumentParser(prog="gliofed-server audit")
     commands = parser.add_subparsers(required=True, metavar="verify|copy", dest="command")
@@ -31,7 +31,7 @@ def audit_command(arguments: list[str]) -> int:
     for command in (verify, copy):
         command.add_argument("run", type=path_word, metavar="RUN")
     given = parser.parse_args(arguments)
-    return audit_status("gliofed-server", lambda: _verify(given) if given.command == "verify" else _copy(given))
+    return audit_status("gliofed-server", _verify(given) if given.command == "verify" else _copy(given))
 
 
 def _verify(given: argparse.Namespace) -> Iterator[str]:

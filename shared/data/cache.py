@@ -6,7 +6,6 @@ folder may be deleted at any time.
 """
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -21,6 +20,8 @@ from gliofed.shared.files import sync
 
 VERSION = 2
 """Of what an entry holds; another number prepares everything again."""
+ARRAYS = ("image", "mask", "foreground")
+"""Of an entry, a file each."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,20 @@ def keep(identity: dict[str, object], make: Callable[[], Entry], cache: Path) ->
     An entry appears by one rename, whole: a killed process leaves only a hidden folder that nobody reads, and of two
     processes that make the same entry the later one drops its copy.
     """
-    name = json.dumps({"version": VERSION, **identity})
-    entry = cache / sha256(name.encode()).hexdigest()
+    of = {"version": VERSION, **identity}
+    entry = cache / sha256(json.dumps(of).encode()).hexdigest()
     if entry.is_dir():
         return entry
     made = make()
     cache.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(prefix=".half-", dir=cache))
     try:
-        for key, array in (("image", made.image), ("mask", made.mask), ("foreground", made.foreground)):
-            with (half / f"{key}.npy").open("wb") as file:
-                np.save(file, array, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-        facts = {"of": json.loads(name), "present": made.present, "spacing": made.spacing}
+        for key in ARRAYS:
+            np.save(half / f"{key}.npy", getattr(made, key), allow_pickle=False)
+        facts = {"of": of, "present": made.present, "spacing": made.spacing}
         (half / "entry.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        for file in half.iterdir():
+            sync(file)
         sync(half)
         half.rename(entry)
         sync(cache)
@@ -73,9 +73,7 @@ def keep(identity: dict[str, object], make: Callable[[], Entry], cache: Path) ->
 
 def open_entry(entry: Path) -> Entry:
     """Memory-map what `keep` wrote; only voxels that are used are read."""
-    image, mask, foreground = (
-        np.load(entry / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("image", "mask", "foreground")
-    )
+    image, mask, foreground = (np.load(entry / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in ARRAYS)
     facts = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
     edges = facts["spacing"]
     return Entry(image, mask, foreground, tuple(facts["present"]), (edges[0], edges[1], edges[2]))

@@ -50,14 +50,6 @@ class Cohort:
     file cannot be used."""
 
 
-def site_cases(site: SiteConfig) -> list[Case]:
-    """The cases of `site_inventory`; what is not understood is named in the site's log."""
-    inventory = site_inventory(site)
-    for stray in inventory.not_understood:
-        log.warning("not understood: %s", stray)
-    return inventory.cases
-
-
 def site_inventory(site: SiteConfig) -> Inventory:
     """Find the cases of the site's patients, by patient and in order of time.
 
@@ -80,23 +72,15 @@ def site_inventory(site: SiteConfig) -> Inventory:
     return replace(inventory, cases=[case for case in inventory.cases if case.patient in wanted], not_understood=[])
 
 
-def open_cohort(
-    site: SiteConfig,
-    data: DataConfig,
-    reading: Reading,
-    cases: Sequence[Case] | None = None,
-    report: Callable[[int, int], None] | None = None,
-) -> Cohort:
-    """Prepare those of the site's cases that can be used, and split by patient those whose side is not declared.
+def open_cohort(site: SiteConfig, data: DataConfig, reading: Reading, cases: Sequence[Case]) -> Cohort:
+    """Prepare those of the site's `cases` that can be used, and split by patient those whose side is not declared.
 
-    `cases` are those that were admitted; None: all that are found. What cannot be used is left out, counted and logged;
-    `report` hears (patients done, of all).
+    What cannot be used is left out, counted and logged.
     Raises DataError if no patient is left (with the first fault's code and sentence) or none that may train
-    (no_training), and those of `site_cases` and `region_values`.
+    (no_training), and those of `region_values`.
     """
     if not isinstance(reading, Label):
         region_values(site.labels, data.regions)  # before every single case fails of it
-    cases = site_cases(site) if cases is None else cases
     faults: list[DataError] = []
     patients: list[Patient] = []
     sides: dict[str, Side] = {}
@@ -105,29 +89,27 @@ def open_cohort(
     open_one = _open_series if reading == "series" else _open_visits
     if isinstance(reading, Label):
         open_one = partial(_open_labelled, reading)
-    for done, (name, visits) in enumerate(grouped, start=1):
+    for name, visits in grouped:
         try:
             if side := _declared(name, visits):
                 sides[name] = side
             if patient := open_one(name, visits, data, site.folder.cache, faults):
                 patients.append(patient)
-        except DataError as leak:
-            faults.append(leak)
-        if report:
-            report(done, len(grouped))
-    for fault in faults:
-        log.warning("left out (%s): %s", fault.code, fault)
+        except DataError as fault:
+            faults.append(fault)
+    for each in faults:
+        log.warning("left out (%s): %s", each.code, each)
     if not patients:
         none = f"none of {quantity(len(grouped), 'patient')} can be used"
         raise DataError(faults[0].code, f"{site.root}: {none}. First: {faults[0]}")
     # After preparing, so that "never zero training patients" holds of those that are left. Sides stay as they were, but
     # for the one who trains where nobody else can.
-    train, _ = split([patient.name for patient in patients], data.validation, data.split_seed, sides)
+    train = set(split([patient.name for patient in patients], data.validation, data.split_seed, sides)[0])
     if not train:
         raise DataError("no_training", f"{site.root}: every usable patient is declared validation; let some train")
     return Cohort(
-        train=[patient for patient in patients if patient.name in set(train)],
-        validation=[patient for patient in patients if patient.name not in set(train)],
+        train=[patient for patient in patients if patient.name in train],
+        validation=[patient for patient in patients if patient.name not in train],
         left_out=dict(Counter(fault.code for fault in faults)),
     )
 
@@ -165,15 +147,10 @@ def _open_series(
             complete.append(case)
         except DataError as fault:
             faults.append(fault)
-    try:
-        if len(complete) < data.window:
-            has = quantity(len(complete), "complete visit")
-            cure = "lower data.window or add visits"
-            raise DataError("no_series", f"{name}: {has}, a window has {data.window}; {cure}")
-        return Patient(name, tuple(case.visit for case in complete), (prepare(complete, data, cache),))
-    except DataError as fault:
-        faults.append(fault)
-    return None
+    if len(complete) < data.window:
+        has = quantity(len(complete), "complete visit")
+        raise DataError("no_series", f"{name}: {has}, a window has {data.window}; lower data.window or add visits")
+    return Patient(name, tuple(case.visit for case in complete), (prepare(complete, data, cache),))
 
 
 def _open_labelled(
@@ -186,8 +163,7 @@ def _open_labelled(
     value, what = value_of(cases, label), label.column
     if value is None:
         cure = "add it to the data's table, or leave the patient out"
-        faults.append(DataError(label.missing, f"{name}: no {what}; {cure}"))
-        return None
+        raise DataError(label.missing, f"{name}: no {what}; {cure}")
     for case in (case for case in cases if case.value(label)):
         try:
             return Patient(name, (case.visit,), (prepare_block(case, data, cache),), value)

@@ -1,7 +1,7 @@
 """A folder and all below it, listed once: no file is opened."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,16 +41,16 @@ class Folder:
         """The NIfTI files whose names end in a modality or mask, read once for all layouts."""
         return {file: name for file in self.files if (name := image_name(file))}
 
-    @property
+    @cached_property
     def images(self) -> list[Path]:
         """The image files in the folder itself, in any format."""
         return [self.path / file for file in self.files if is_image(file)]
 
-    def walk(self) -> Iterator["Folder"]:
-        """The folder, then all below it."""
+    def walk(self, down_to: Set[Path] = frozenset()) -> Iterator["Folder"]:
+        """The folder, then all below it, but nothing below the folders `down_to`."""
         yield self
-        for folder in self.folders:
-            yield from folder.walk()
+        for folder in self.folders if self.path not in down_to else ():
+            yield from folder.walk(down_to)
 
 
 def list_folder(path: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Folder:

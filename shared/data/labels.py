@@ -46,8 +46,7 @@ def region_values(scheme: str, regions: Sequence[str]) -> list[frozenset[int]]:
     """
     if scheme not in LABELS:
         raise DataError("unknown_labels", f"labels={scheme}: no such label scheme; known are {', '.join(LABELS)}")
-    unknown = [region for region in regions if region not in LABELS[scheme]]
-    if unknown:
+    if unknown := [region for region in regions if region not in LABELS[scheme]]:
         raise DataError(
             "unknown_regions",
             f"regions={','.join(unknown)}: not in label scheme {scheme}, which has {', '.join(LABELS[scheme])}",

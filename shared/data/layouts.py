@@ -54,7 +54,7 @@ def take_inventory(root: Path, labels: str) -> Inventory:
     if tree.fault:
         raise DataError("unreadable", f"root={root}: {tree.fault}")
     found = _found(tree, labels)
-    if not found and (alone := _by_names(_parent_of(tree), labels)):
+    if not found and (alone := _by(_parent_of(tree), labels, tables=False)):
         tree, found = _parent_of(tree), alone
     if len(found) > 1:
         examples = (f"{name} (as {each.cases[0].patient})" for name, each in found.items())
@@ -79,11 +79,7 @@ def take_inventory(root: Path, labels: str) -> Inventory:
 
 def _found(root: Folder, labels: str) -> dict[str, Found]:
     """The layouts that have cases in a folder; only those of tables, where there are any."""
-    return _by(root, labels, tables=True) or _by_names(root, labels)
-
-
-def _by_names(root: Folder, labels: str) -> dict[str, Found]:
-    return _by(root, labels, tables=False)
+    return _by(root, labels, tables=True) or _by(root, labels, tables=False)
 
 
 def _by(root: Folder, labels: str, tables: bool) -> dict[str, Found]:
@@ -92,7 +88,7 @@ def _by(root: Folder, labels: str, tables: bool) -> dict[str, Found]:
 
 
 def _alone(folder: Folder, labels: str) -> list[Case]:
-    return [case for found in _by_names(_parent_of(folder), labels).values() for case in found.cases]
+    return [case for found in _by(_parent_of(folder), labels, tables=False).values() for case in found.cases]
 
 
 def _parent_of(folder: Folder) -> Folder:

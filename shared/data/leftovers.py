@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
@@ -69,8 +69,10 @@ def not_understood(root: Folder, layout: str | None, found: Found, read: set[Pat
 
 def not_in_table(root: Folder, table: str, read: set[Path], known: set[Path]) -> list[Stray]:
     """Name, together, the image files under `root` that a table does not: one finding, if there are any."""
-    named = _resolved(read | known)
-    left = [path for path, folder in _images_outside(root, known) if folder / path.name not in named]
+    images = [path for folder in root.walk(known) if folder.path not in known for path in folder.images]
+    places = _resolved({*images, *read, *known})
+    named = {places[path] for path in read | known}
+    left = [path for path in images if places[path] not in named]
     reason = "; ".join([f"{table} names no such file; add what belongs to a case, or ignore this", *_cures(left)])
     return [*([Stray(root.path, left, table, reason)] if left else []), *_not_listed(root, table)]
 
@@ -113,10 +115,8 @@ def _strays(
 
 def _strangers(root: Folder, layout: str | None, known: set[Path], read: set[Path]) -> Iterator[Stray]:
     """The images in cases' folders that seem to be another's, by their names or by that of a folder of their own."""
-    found: dict[tuple[Path, str], list[Path]] = {}
-    homes = defaultdict[str, set[Path]](set)
-    kinds: dict[tuple[Path, str], str] = {}
-    for home in _folders_of(root, known):
+    found: dict[tuple[Path, str, str], list[Path]] = {}
+    for home in (folder for folder in root.walk(known) if folder.path in known):
         images = {path for below in home.walk() for path in below.images}
         if not (others := sorted(images - read)):
             continue
@@ -124,14 +124,13 @@ def _strangers(root: Folder, layout: str | None, known: set[Path], read: set[Pat
         own |= {name.prefix.lower() for path in images & read if (name := image_name(path.name)) and name.prefix}
         for path in others:
             if whose := _whose(home.path, path, own):
-                found.setdefault((home.path, whose), []).append(path)
                 # What is left of P1_native in the folder of P1 is the same for all cases, if it is a kind of image.
                 before = max((len(name) for name in own if _begins(whose, name)), default=0)
-                kinds[home.path, whose] = kind = whose[before:].lower()
-                homes[kind].add(home.path)
-    for (place, whose), files in found.items():
+                found.setdefault((home.path, whose, whose[before:].lower()), []).append(path)
+    homes = Counter(kind for _, kind in {(place, kind) for place, _, kind in found})
+    for (place, whose, kind), files in found.items():
         a_mask_alone = all(name.what == MASK for path in files if (name := _name_of(path)))
-        if len(homes[kinds[place, whose]]) < KIND and not a_mask_alone:
+        if homes[kind] < KIND and not a_mask_alone:
             reason = (
                 f"seem to be of {whose}, in the folder of {place.name}; move them into a folder {whose} beside it, or "
                 f"begin their names with {place.name} if they are its further images"
@@ -163,15 +162,6 @@ def _begins(name: str, other: str) -> bool:
     """Whether a name is the other one, or begins with it: P1_native with P1, but not P10."""
     rest = name[len(other) :]
     return name.lower().startswith(other.lower()) and (not rest or rest[0] in SEPARATORS)
-
-
-def _folders_of(folder: Folder, known: set[Path]) -> Iterator[Folder]:
-    """The folders of cases."""
-    if folder.path in known:
-        yield folder
-    else:
-        for below in folder.folders:
-            yield from _folders_of(below, known)
 
 
 def _not_listed(root: Folder, nearest: str | None) -> list[Stray]:
@@ -216,24 +206,10 @@ def _cures(images: Iterable[Path]) -> list[str]:
     return sorted({cure for path in images if (cure := conversion(path.name))})
 
 
-def _images_outside(folder: Folder, known: set[Path]) -> Iterator[tuple[Path, Path]]:
-    """Each image file outside of known folders, with the place of its folder behind all links."""
-    if folder.path in known:
-        return
-    if images := folder.images:
-        place = folder.path.resolve()
-        yield from ((path, place) for path in images)
-    for below in folder.folders:
-        yield from _images_outside(below, known)
-
-
-def _resolved(paths: Iterable[Path]) -> set[Path]:
-    """The paths without .. and links to folders, by which a table may lead to a file."""
-    places: dict[Path, Path] = {}
-    for path in paths:
-        if path.parent not in places:
-            places[path.parent] = path.parent.resolve()
-    return {places[path.parent] / path.name for path in paths}
+def _resolved(paths: set[Path]) -> dict[Path, Path]:
+    """Each path without .. and links to folders, by which a table may lead to a file."""
+    places = {folder: folder.resolve() for folder in {path.parent for path in paths}}
+    return {path: places[path.parent] / path.name for path in paths}
 
 
 def _pattern(home: Path, path: Path) -> str:

@@ -69,13 +69,8 @@ def prepare(cases: Sequence[Case], data: DataConfig, cache: Path) -> Path:
     """
     regions = [sorted(values) for values in region_values(cases[0].labels, data.regions)]
     visits = [_visit(case, scans_of(case, data)) for case in cases]
-    identity: dict[str, object] = {
-        "visits": visits,
-        "spacing": data.spacing,
-        "labels": cases[0].labels,
-        "regions": regions,
-    }
-    return keep(identity, lambda: _segmentation(cases, data), cache)
+    what: dict[str, object] = {"visits": visits, "spacing": data.spacing, "labels": cases[0].labels}
+    return keep(what | {"regions": regions}, lambda: _segmentation(cases, data), cache)
 
 
 def prepare_block(case: Case, data: DataConfig, cache: Path) -> Path:
@@ -92,10 +87,7 @@ def prepare_block(case: Case, data: DataConfig, cache: Path) -> Path:
 
 
 def scans_of(case: Case, data: DataConfig) -> list[Scan]:
-    """The case's images in the order of `data.modalities`, then its mask.
-
-    Raises DataError: two_files, missing_modality, missing_mask.
-    """
+    """The case's images as `images_of` gives them, then its mask. Raises DataError: missing_mask, and those of that."""
     images = images_of(case, data)
     _refuse_twice(case, [MASK])
     if case.mask is None:
@@ -104,13 +96,9 @@ def scans_of(case: Case, data: DataConfig) -> list[Scan]:
 
 
 def images_of(case: Case, data: DataConfig) -> list[Scan]:
-    """The case's images in the order of `data.modalities`.
-
-    Raises DataError: two_files, missing_modality.
-    """
+    """The case's images in the order of `data.modalities`. Raises DataError: two_files, missing_modality."""
     _refuse_twice(case, data.modalities)
-    missing = [modality for modality in data.modalities if modality not in case.images]
-    if missing:
+    if missing := [modality for modality in data.modalities if modality not in case.images]:
         raise DataError(
             "missing_modality",
             f"{case.patient} visit {case.visit}: no {', '.join(missing)}; has {', '.join(case.images) or 'no image'}; "
@@ -185,22 +173,21 @@ def prepare_images(cases: Sequence[Case], data: DataConfig) -> Images:
     """
     images: list[npt.NDArray[np.float16]] = []
     first: tuple[Scan, Volume] | None = None
-    brain: npt.NDArray[np.bool_] | None = None
+    brain = np.zeros((), np.bool_)
     inside: list[npt.NDArray[np.bool_]] = []
-    for place, case in enumerate(cases):
-        frame = []
+    for case in cases:
+        frame, seen = [], np.zeros((), np.bool_)
         for scan in images_of(case, data):
             volume = read_volume(scan)
             first = first or (scan, volume)
             same_grid(first, scan, volume)
-            if place == len(inside):
-                inside.append(np.zeros(volume.array.shape, np.bool_))
-            inside[place] |= volume.array != 0
+            seen = seen | (volume.array != 0)
             array = _spaced(volume.array, first[1], data, order=1)
-            brain = array != 0 if brain is None else brain | (array != 0)
+            brain = brain | (array != 0)
             frame.append(z_score(array))
+        inside.append(seen)
         images.append(np.stack(frame))
-    assert first is not None and brain is not None, "one case or more, and a config has one modality or more"
+    assert first is not None, "one case or more, and a config has one modality or more"
     box = bounding_box(brain)
     cropped = np.stack([image[:, *box] for image in images])
     return Images(cropped, _edges(first[1], data), box, brain.shape, first, inside)
@@ -233,9 +220,8 @@ def block_entry(case: Case, data: DataConfig) -> Entry:
         volume = read_volume(scan)
         first = first or (scan, volume)
         same_grid(first, scan, volume)
-        image[0, data.modalities.index(modality)] = central_block(
-            min_max(_spaced(volume.array, volume, data, order=1)), data.patch
-        )
+        scaled = min_max(_spaced(volume.array, volume, data, order=1))
+        image[0, data.modalities.index(modality)] = central_block(scaled, data.patch)
     assert first is not None, "the case has one modality or more"
     present = tuple(modality in case.images for modality in data.modalities)
     no_mask, no_voxels = np.zeros((1, 0, *data.patch), np.uint8), np.zeros((0, 4), np.int32)
@@ -257,11 +243,10 @@ def _there(case: Case, data: DataConfig) -> list[str]:
 
 def _edges(volume: Volume, data: DataConfig) -> tuple[float, float, float]:
     """Voxel edges that a volume has once it is prepared, mm; those of the scan where they are near enough."""
-    own = (float(volume.spacing[0]), float(volume.spacing[1]), float(volume.spacing[2]))
     if data.spacing is None:
-        return own
+        return volume.spacing
     wanted = data.spacing if isinstance(data.spacing, tuple) else (data.spacing,) * 3
-    return own if np.allclose(own, wanted, TOLERANCE, 0) else wanted
+    return volume.spacing if np.allclose(volume.spacing, wanted, TOLERANCE, 0) else wanted
 
 
 def _spaced(array: npt.NDArray[Any], volume: Volume, data: DataConfig, order: int) -> npt.NDArray[Any]:
@@ -270,6 +255,5 @@ def _spaced(array: npt.NDArray[Any], volume: Volume, data: DataConfig, order: in
 
 
 def _grid(volume: Volume) -> str:
-    return (
-        "x".join(map(str, volume.array.shape)) + " voxels of " + "x".join(f"{mm:.3g}" for mm in volume.spacing) + " mm"
-    )
+    size, edges = map(str, volume.array.shape), (f"{mm:.3g}" for mm in volume.spacing)
+    return f"{'x'.join(size)} voxels of {'x'.join(edges)} mm"

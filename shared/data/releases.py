@@ -78,13 +78,10 @@ def ucsf_pdgm(root: Folder, labels: str) -> Found:
     for folder in folders:
         if match := _of_ucsf(folder):
             # A follow-up's files may have its whole name or the patient's.
-            named = (_named(folder, name, names) for name in (folder.name.removesuffix("_nifti"), match[1]))
-            grade = grades.get(_ucsf_id(folder.name), grades.get(_ucsf_id(match[1])))
-            found += [
-                (folder, _case(match[1], match[2] or "000", files, labels, grade))
-                for files in [next(filter(None, named), {})]
-                if files
-            ]
+            own = _named(folder, folder.name.removesuffix("_nifti"), names)
+            if files := own or _named(folder, match[1], names):
+                grade = grades.get(_ucsf_id(folder.name), grades.get(_ucsf_id(match[1])))
+                found.append((folder, _case(match[1], match[2] or "000", files, labels, grade)))
     return _found(sorted(found, key=lambda each: int(each[1].visit)))  # by name, follow-ups come first
 
 

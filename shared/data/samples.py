@@ -60,10 +60,7 @@ def batches(
 def of_one(
     patient: Patient, data: DataConfig, train: TrainConfig, rng: np.random.Generator, reading: Reading, count: int
 ) -> Batch:
-    """Draw `count` samples of one patient as a batch, in which nothing comes from other patients.
-
-    Class weights must be given, not balanced.
-    """
+    """Draw `count` samples of one patient as a batch, in which nothing comes from other patients."""
     weights = class_weights([patient], train.class_weights, reading)
     assert not weights or train.class_weights != "balanced", "balancing counts patients"
     return _collate([_sample(patient, data, train, rng, reading, weights) for _ in range(count)])
@@ -167,14 +164,9 @@ def _block(patient: Patient, entry: Entry, label: Label) -> Batch:
 
 def _collate(samples: Sequence[Batch]) -> Batch:
     """Stack samples; a part is in all of them or in none."""
-
-    def stacked(parts: list[Tensor | None]) -> Tensor | None:
-        there = [part for part in parts if part is not None]
-        return torch.stack(there) if there else None
-
-    image, target = (torch.stack([getattr(sample, part) for sample in samples]) for part in ("image", "target"))
-    present, weight = (stacked([getattr(sample, part) for sample in samples]) for part in ("present", "weight"))
-    return Batch(image, target, present, weight)
+    parts = {name: [getattr(sample, name) for sample in samples] for name in ("image", "target", "present", "weight")}
+    stacked: dict[str, Any] = {name: torch.stack(each) for name, each in parts.items() if each[0] is not None}
+    return Batch(**stacked)
 
 
 def _corner(

@@ -187,10 +187,7 @@ def _modality_columns(path: Path, rows: Rows) -> dict[str, str]:
 
 
 def named_file(path: Path, where: str, value: object) -> Path:
-    """Return the file that a table at `path` names, relative to the table's folder or absolute.
-
-    Raises DataError, bad_table, where there is none.
-    """
+    """Return the file that a table names, relative to its folder or absolute. Raises DataError, bad_table, for none."""
     if not isinstance(value, str):
         raise bad_table(path, f"{where}: {str(value)[:60]} is no path; give one file")
     if not _is_file(path.parent / value):

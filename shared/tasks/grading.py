@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from gliofed.shared.tasks.means import LOSS, out_of_range, over_patients, over_sites
 from gliofed.shared.tasks.scores import COUNTS, RATES, auc_with_interval, rates_with_intervals
@@ -20,13 +19,9 @@ if TYPE_CHECKING:
     from gliofed.shared.data.samples import Batch
 
 
-def _answer(logit: Tensor) -> tuple[str, str]:
-    return "HGG" if logit.item() > 0 else "LGG", f"{logit.sigmoid().item():.4f}"
-
-
 GRADE = Label(
     column="grade",
-    answer=_answer,
+    answer=lambda logit: ("HGG" if logit.item() > 0 else "LGG", f"{logit.sigmoid().item():.4f}"),
     columns=("grade", "probability_hgg"),
     reading="graded",
     classes=("LGG", "HGG"),
@@ -46,16 +41,16 @@ class Grading(Task):
     headline = "accuracy"
     label = GRADE
 
-    @staticmethod
-    def loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Binary cross-entropy of each sample, times its `weight` (B,), and their mean; None is ones."""
         import torch.nn.functional as F
 
         losses = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none").flatten(1).mean(1)
         return (losses if weight is None else losses * weight).mean()
 
-    @staticmethod
-    def measure(model: Model, volumes: Iterable[Batch], data: DataConfig, device: torch.device) -> dict[str, float]:
+    def measure(
+        self, model: Model, volumes: Iterable[Batch], data: DataConfig, device: torch.device
+    ) -> dict[str, float]:
         """Loss, score (the logit) and true grade of one patient, who is the one batch of `volumes`, with B=1.
 
         The counts, which `summarise` makes of it, and the loss of very few patients tell much about each.
@@ -66,11 +61,10 @@ class Grading(Task):
         batch = batch.to(device)
         with torch.no_grad():
             logit = model(*batch.inputs)
-            loss = Grading.loss(logit, batch.target)
+            loss = self.loss(logit, batch.target)
         return {"loss": loss.item(), "score": logit.item(), "grade": batch.target.item()}
 
-    @staticmethod
-    def summarise(patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    def summarise(self, patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """One site's metrics from its patients' measures; nothing for no patients.
 
         The mean loss; the counts tp, fp, tn, fn, where positive is HGG; accuracy, sensitivity, specificity, f1 and auc,
@@ -85,11 +79,11 @@ class Grading(Task):
             return measured | {"accuracy": math.nan, "auc": math.nan}
         hgg = np.array([patient["grade"] for patient in patients]) == 1
         called = score > 0
-        sums = [np.sum(called & hgg), np.sum(called & ~hgg), np.sum(~called & ~hgg), np.sum(~called & hgg)]
-        return measured | _rates(np.array(sums)) | auc_with_interval(score, hgg.astype(np.float64))
+        counts = [np.sum(called & hgg), np.sum(called & ~hgg), np.sum(~called & ~hgg), np.sum(~called & hgg)]
+        rates = rates_with_intervals(np.array(counts, np.float64))
+        return measured | rates | auc_with_interval(score, hgg.astype(np.float64))
 
-    @staticmethod
-    def impossible(metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
+    def impossible(self, metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
         """Say what of one site's metrics over so many validation patients cannot be, if anything."""
         shares = {name + end: (0.0, 1.0) for name in ("auc", *RATES) for end in ("", "_low", "_high")}
         counts = {name: (0.0, float(patients)) for name in COUNTS}
@@ -99,8 +93,7 @@ class Grading(Task):
             return f"counts that are not of {quantity(patients, 'patient')}"
         return None
 
-    @classmethod
-    def pool(cls, sites: Sequence[tuple[Mapping[str, float], int]], data: DataConfig) -> dict[str, float]:
+    def pool(self, sites: Sequence[tuple[Mapping[str, float], int]], data: DataConfig) -> dict[str, float]:
         """All sites' metrics from each one's own and its number of validation patients.
 
         Counts are summed, and what follows from counts is exactly as if all patients were at one place, intervals too.
@@ -108,20 +101,14 @@ class Grading(Task):
         their pairs of an HGG and an LGG, so the share of pairs within a site that are in order; it has no interval.
         A site with a metric that cannot be, or without counts of so many patients, does not enter: others sent it.
         """
-        possible = [site for site in sites if cls.impossible(*site, data) is None]
-        sites = [(metrics, patients) for metrics, patients in possible if _adds_up(metrics, patients)]
+        sites = [site for site in sites if self.impossible(*site, data) is None and _adds_up(*site)]
         if not sites:
             return {}
         losses = [({"loss": metrics.get("loss", math.nan)}, patients) for metrics, patients in sites]
         aucs = [({"auc": metrics.get("auc", math.nan)}, _pairs(metrics)) for metrics, _ in sites]
-        counts = np.array([sum(metrics[name] for metrics, _ in sites) for name in COUNTS])
-        return {"loss": math.nan} | over_sites(losses) | _rates(counts) | {"auc": math.nan} | over_sites(aucs)
-
-
-def _rates(sums: npt.NDArray[np.generic]) -> dict[str, float]:
-    """The counts, and what follows from them alone."""
-    counts = sums.astype(np.float64)
-    return dict(zip(COUNTS, counts.tolist(), strict=True)) | rates_with_intervals(counts)
+        counts = [sum(metrics[name] for metrics, _ in sites) for name in COUNTS]
+        rates = rates_with_intervals(np.array(counts, np.float64))
+        return {"loss": math.nan} | over_sites(losses) | rates | {"auc": math.nan} | over_sites(aucs)
 
 
 def _adds_up(metrics: Mapping[str, float], patients: int) -> bool:

@@ -5,6 +5,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gliofed.shared.data.transforms import bounding_box
+
 Spacing = tuple[float, float, float]
 
 ABSENT_MM = 373.13
@@ -22,7 +24,9 @@ def compare(predicted: Tensor, true: Tensor, spacing: Spacing) -> dict[str, Tens
     """
     from monai.metrics.confusion_matrix import get_confusion_matrix  # MONAI takes seconds; not every message needs it
 
-    predicted, true = _crop(predicted, true)
+    # A tumour is a small part of a head, and less is faster. Beyond the edge is background, for MONAI as well.
+    box = bounding_box((predicted | true).any(dim=0).numpy())
+    predicted, true = predicted[:, *box], true[:, *box]
     # As uint8: MONAI adds the masks, and True + True is not 2.
     tp, fp, _, fn = get_confusion_matrix(predicted[None].byte(), true[None].byte())[0].double().unbind(-1)
     absent = tp + fp + fn == 0
@@ -66,18 +70,3 @@ def _distances(start: npt.NDArray[np.bool_], end: npt.NDArray[np.bool_], spacing
     else:
         distances = get_surface_distance(start, end, "euclidean", spacing)
     return distances
-
-
-def _crop(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut both to the box around all their regions: a tumour is a small part of a head, and less is faster.
-
-    Nothing else changes: beyond the edge of an array there is background, for MONAI as well.
-    """
-    either = (predicted | true).any(dim=0)
-    if not either.any():
-        return predicted, true
-    box = []
-    for others in ((1, 2), (0, 2), (0, 1)):
-        planes = either.any(dim=others).nonzero()
-        box.append(slice(int(planes[0]), int(planes[-1]) + 1))
-    return predicted[:, *box], true[:, *box]

@@ -28,12 +28,12 @@ def rates(counts: Floats) -> dict[str, Floats]:
 
 
 def rates_with_intervals(counts: Floats) -> dict[str, float]:
-    """`rates` of counts (4,) of one patient or more, with 95 % intervals as accuracy_low and accuracy_high.
+    """The counts (4,) of one patient or more and their `rates`, with 95 % intervals as accuracy_low and accuracy_high.
 
     One patient has no interval: every resample is that patient. Its ends are NaN.
     To draw patients with replacement and count them is to draw the counts, as `resampled` does: no patient is needed.
     """
-    found: dict[str, float] = {}
+    found: dict[str, float] = dict(zip(COUNTS, counts.tolist(), strict=True))
     drawn = rates(resampled(counts) if counts.sum() > 1 else np.zeros((1, len(COUNTS))))
     for name, value in rates(counts).items():
         found |= {name: float(value)} | interval(name, drawn[name])

@@ -38,13 +38,11 @@ class Segmentation(Task):
 
     headline = "dice"
 
-    @staticmethod
-    def outputs(data: DataConfig) -> int:
+    def outputs(self, data: DataConfig) -> int:
         """Channels of the model's output."""
         return len(data.regions)
 
-    @staticmethod
-    def loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Binary cross-entropy plus one minus the soft Dice of each sample, frame and region.
 
         `target` is 0 and 1, of any dtype. Each sample gets its own loss and the batch their mean, never a Dice
@@ -66,32 +64,21 @@ class Segmentation(Task):
         losses = cross_entropy + (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).flatten(1).mean(1)
         return (losses if weight is None else losses * weight).mean()
 
-    @staticmethod
-    def predict(logits: Tensor) -> Tensor:
-        """Masks, bool: where the sigmoid is above one half."""
-        return logits > 0
+    def logits(self, model: Model, inputs: tuple[Tensor, ...], data: DataConfig) -> Tensor:
+        """Logits of whole volumes, of which `inputs` is the image ([B, C or B, T, C], D, H, W), without gradients.
 
-    @staticmethod
-    def logits(model: Model, inputs: tuple[Tensor, ...], data: DataConfig) -> Tensor:
-        """Logits of whole volumes, of which `inputs` is the image, as `infer` gives them."""
-        [image] = inputs
-        return Segmentation.infer(model, image, data.patch)
-
-    @staticmethod
-    def infer(model: Model, image: Tensor, patch: tuple[int, int, int]) -> Tensor:
-        """Logits of whole volumes, image ([B, C or B, T, C], D, H, W), without gradients.
-
-        One forward pass where the volume fits in `patch` (voxels); else overlapping windows of that size, halves
+        One forward pass where the volume fits in `data.patch` (voxels); else overlapping windows of that size, halves
         shared, blended by a Gaussian. A series is cut into windows in space only.
         """
         import torch
 
+        [image] = inputs
         frames = image.shape[1]
 
         def folded(windows: Tensor) -> Tensor:  # MONAI knows one channel axis: frames go into it
             return model(torch.unflatten(windows, 1, (frames, -1))).flatten(1, 2)
 
-        window = [min(side, limit) for side, limit in zip(image.shape[-3:], patch, strict=True)]
+        window = [min(side, limit) for side, limit in zip(image.shape[-3:], data.patch, strict=True)]
         with torch.no_grad():
             if window == list(image.shape[-3:]):
                 return model(image)
@@ -99,8 +86,9 @@ class Segmentation(Task):
                 return _slide(model, image, window)
             return torch.unflatten(_slide(folded, image.flatten(1, 2), window), 1, (frames, -1))
 
-    @staticmethod
-    def metrics(prediction: Tensor, target: Tensor, regions: tuple[str, ...], spacing: Spacing) -> dict[str, float]:
+    def metrics(
+        self, prediction: Tensor, target: Tensor, regions: tuple[str, ...], spacing: Spacing
+    ) -> dict[str, float]:
         """Dice, jaccard, recall, precision and hd95 (mm) of one patient: means over regions, and dice_et by region.
 
         Both masks are (..., R, D, H, W), bool or 0 and 1, on the CPU; `spacing` is a voxel's edge in mm along D, H, W.
@@ -128,8 +116,9 @@ class Segmentation(Task):
                 metrics |= {f"{name}_{region.lower()}": value for region, value in named}
         return metrics
 
-    @staticmethod
-    def measure(model: Model, volumes: Iterable[Batch], data: DataConfig, device: torch.device) -> dict[str, float]:
+    def measure(
+        self, model: Model, volumes: Iterable[Batch], data: DataConfig, device: torch.device
+    ) -> dict[str, float]:
         """Loss and metrics of one patient: the mean over visits, each counting the same.
 
         `volumes` are whole visits (1, C, D, H, W) or windows of visits (1, T, C, D, H, W), each with its spacing.
@@ -138,15 +127,14 @@ class Segmentation(Task):
         for batch in volumes:
             assert batch.spacing is not None, "a whole volume has a spacing"
             there = batch.to(device)
-            logits = Segmentation.infer(model, there.image, data.patch)
-            loss = Segmentation.loss(logits, there.target).item()
-            masks = Segmentation.predict(logits).cpu()
-            means = {"loss": loss} | Segmentation.metrics(masks, batch.target, data.regions, batch.spacing)
+            logits = self.logits(model, there.inputs, data)
+            loss = self.loss(logits, there.target).item()
+            masks = (logits > 0).cpu()  # where the sigmoid is above one half
+            means = {"loss": loss} | self.metrics(masks, batch.target, data.regions, batch.spacing)
             visits += [means] * masks.shape[:-4].numel()  # a window's means count once for each of its visits
         return over_patients(visits)
 
-    @staticmethod
-    def impossible(metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
+    def impossible(self, metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
         """Say what of one site's metrics over so many validation patients cannot be, if anything."""
         parts = [""] + [f"_{region.lower()}" for region in data.regions]
         return out_of_range(metrics, {"loss": LOSS} | {n + p: r for n, r in RANGES.items() for p in parts})

@@ -63,51 +63,41 @@ class Task:
     label: ClassVar[Label | None] = None
     """What a patient is labelled with; None: masks are learned, from patches."""
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Those that patients are told apart by, if any."""
-        return self.label.classes if self.label else ()
-
-    @staticmethod
-    def outputs(data: DataConfig) -> int:
+    def outputs(self, data: DataConfig) -> int:
         """Channels of the model's output."""
         return 1
 
-    @staticmethod
-    def loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """Mean over the samples of each one's loss times its `weight` (B,); None is ones.
 
         Samples do not mix: the loss of one patient must not depend on another's (differential privacy).
         """
         raise NotImplementedError
 
-    @staticmethod
-    def logits(model: Model, inputs: tuple[Tensor, ...], data: DataConfig) -> Tensor:
+    def logits(self, model: Model, inputs: tuple[Tensor, ...], data: DataConfig) -> Tensor:
         """Output for whole volumes, `Batch.inputs`, of any size; the model is in evaluation mode."""
         return model(*inputs)
 
-    @staticmethod
-    def measure(model: Model, volumes: Iterable[Batch], data: DataConfig, device: torch.device) -> dict[str, float]:
+    def measure(
+        self, model: Model, volumes: Iterable[Batch], data: DataConfig, device: torch.device
+    ) -> dict[str, float]:
         """Loss, and what `summarise` needs, of one patient, whose whole volumes are batches of one.
 
         The model must be in evaluation mode, on `device`. Nothing of it leaves a site but what `summarise` returns.
         """
         raise NotImplementedError
 
-    @staticmethod
-    def summarise(patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    def summarise(self, patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """One site's metrics from its patients' measures: their means; nothing for no patients."""
         return over_patients(patients)
 
-    @staticmethod
-    def impossible(metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
+    def impossible(self, metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
         """Say what of one site's metrics over so many validation patients cannot be, if anything."""
         raise NotImplementedError
 
-    @classmethod
-    def pool(cls, sites: Sequence[tuple[Mapping[str, float], int]], data: DataConfig) -> dict[str, float]:
+    def pool(self, sites: Sequence[tuple[Mapping[str, float], int]], data: DataConfig) -> dict[str, float]:
         """All sites' metrics, from (metrics, validation patients): the mean over patients; what is finite enters.
 
         A site with a metric that cannot be does not enter: others sent it.
         """
-        return over_sites([site for site in sites if cls.impossible(*site, data) is None])
+        return over_sites([site for site in sites if self.impossible(*site, data) is None])

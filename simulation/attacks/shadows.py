@@ -22,7 +22,7 @@ from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.work_folder import WorkFolder
 from gliofed.simulation.attacks.settings import AttackConfig
 from gliofed.simulation.attacks.target import Target
-from gliofed.simulation.grid import run_here
+from gliofed.simulation.local_engine import run_here
 from gliofed.simulation.simulate import FailedError, sites_at_once
 
 

@@ -32,7 +32,7 @@ from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import TASKS, model_of, reading_of
 from gliofed.simulation.fault_mod import fault_mod
 from gliofed.simulation.faults import Fault, parse_faults, stamp
-from gliofed.simulation.grid import run_here
+from gliofed.simulation.local_engine import run_here
 from gliofed.simulation.settings import parse_settings
 from gliofed.simulation.sites import make_sites
 

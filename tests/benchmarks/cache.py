@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from found_cohort import found_cohort
 from hydra import compose, initialize_config_module
 from monai import transforms
 from omegaconf import OmegaConf
 
 from gliofed.shared.config import AugmentConfig, DataConfig, RunConfig
 from gliofed.shared.data.cache import open_entry
-from gliofed.shared.data.dataset import Patient, open_cohort
+from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.samples import batches, patch
 from gliofed.shared.site_config import SiteConfig
 from gliofed.simulation.phantom import PhantomConfig, write_phantoms
@@ -52,7 +53,7 @@ def measure() -> dict[str, Any]:
         root, run = Path(folder, "scans"), usual_run()
         write_phantoms(PhantomConfig(patients=PHANTOMS, resolution=1.0), root, 0)
         site = SiteConfig(name="here", root=str(root), labels="brats2020", work=str(Path(folder, "work")))
-        patients, first = timed(lambda: open_cohort(site, replace(run.data, validation=0), "visits").train, PHANTOMS)
+        patients, first = timed(lambda: found_cohort(site, replace(run.data, validation=0), "visits").train, PHANTOMS)
         with multiprocessing.get_context("spawn").Pool(1) as fresh:  # this process has held whole scans
             bare, held, size = fresh.apply(anonymous_memory, [[patient.entries[0] for patient in patients], run])
         off = replace(run, train=replace(run.train, augment=AugmentConfig()))

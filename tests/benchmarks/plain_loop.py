@@ -45,7 +45,7 @@ def train(model: nn.Module, patients: list[Series], generator: np.random.Generat
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.01)
     for _, (image, target) in zip(range(STEPS), batches(patients, generator), strict=False):
         optimizer.zero_grad()
-        Segmentation.loss(model(image), target).backward()
+        Segmentation().loss(model(image), target).backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
 
@@ -70,8 +70,8 @@ def main(threads: int) -> None:
         with torch.no_grad():
             for _, validation in sites:
                 for image, target in validation:
-                    prediction = Segmentation.predict(model(image[None]))
-                    scores.append(Segmentation.metrics(prediction, target[None], ("object",), (1, 1, 1))["dice"])
+                    prediction = model(image[None]) > 0
+                    scores.append(Segmentation().metrics(prediction, target[None], ("object",), (1, 1, 1))["dice"])
         print(f"round {number}: Dice {np.mean(scores):.3f}", flush=True)
 
 

@@ -35,7 +35,7 @@ class Subject:
     build: Callable[[], nn.Module]
     image: Shape
     target: Shape
-    loss: Loss = Segmentation.loss
+    loss: Loss = Segmentation().loss
     against: str | None = None
     """The subject that its figures are divided by."""
     inner: bool = False
@@ -109,7 +109,7 @@ def _graders(widths: Shape, sizes: Sizes) -> list[Subject]:
             partial(CNNLSTM, MODALITIES, 1, widths, encoder=encoder),
             image,
             (sizes.batch, 1),
-            loss=Grading.loss,
+            loss=Grading().loss,
             against="unet",
         )
         for encoder in ("cnn1", "cnn2", "cnn3")

@@ -16,7 +16,7 @@ def test_settings_reach_the_run_and_none_is_the_default(run_config):
     assert usual.flip == 0.5 and usual.noise == 0.2
     strengths = [field.name for field in fields(AugmentConfig) if field.name not in ("chance", "dropout")]
     assert all(getattr(usual, name) > 0 for name in strengths)
-    assert parse(RunConfig, run_config("augment=usual").to_json()).train.augment.flip == 0.5
+    assert parse(RunConfig, run_config("augment=usual").as_json).train.augment.flip == 0.5
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,6 @@ def test_a_fault_names_the_change(run_config, setting, words):
 
 def test_settings_without_changes_are_read_as_off(run_config):
     """What a server of before sends."""
-    values = json.loads(run_config("train.augment.noise=0.2").to_json())
+    values = json.loads(run_config("train.augment.noise=0.2").as_json)
     del values["train"]["augment"]
     assert parse(RunConfig, values).train.augment == OFF

@@ -200,7 +200,7 @@ def test_a_full_disk_leaves_nothing_half(cases, tmp_path, monkeypatch):
 
     def is_full(file, array, **options):
         if array.dtype == np.uint8:  # the mask: the image is written, its first bytes are too
-            file.write(b"\x93NUMPY")
+            file.write_bytes(b"\x93NUMPY")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         save(file, array, **options)
 

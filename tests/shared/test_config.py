@@ -16,8 +16,8 @@ SITE = {"name": "a", "root": "r", "labels": "l", "work": "w"}
 
 def test_json_there_and_back_is_the_same_run(run_config: Callable[..., RunConfig]) -> None:
     run = run_config()
-    assert parse(RunConfig, run.to_json()) == run
-    assert parse(RunConfig, run.to_json()).hash == run.hash
+    assert parse(RunConfig, run.as_json) == run
+    assert parse(RunConfig, run.as_json).hash == run.hash
 
 
 def test_hash_tells_runs_apart(run_config: Callable[..., RunConfig]) -> None:
@@ -25,7 +25,7 @@ def test_hash_tells_runs_apart(run_config: Callable[..., RunConfig]) -> None:
 
 
 def test_hash_does_not_depend_on_the_order_of_keys(run_config: Callable[..., RunConfig]) -> None:
-    values = json.loads(run_config().to_json())
+    values = json.loads(run_config().as_json)
     assert parse(RunConfig, dict(reversed(values.items()))).hash == run_config().hash
 
 
@@ -63,7 +63,7 @@ def test_a_sentence_is_short_whatever_is_wrong() -> None:
 
 @pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (None, None)])
 def test_steps_or_epochs(run_config: Callable[..., RunConfig], steps: int | None, epochs: int | None) -> None:
-    train = json.loads(run_config().to_json())["train"] | {"steps": steps, "epochs": epochs}
+    train = json.loads(run_config().as_json)["train"] | {"steps": steps, "epochs": epochs}
     with pytest.raises(ConfigError, match="give one of them"):
         parse(TrainConfig, train)
 
@@ -96,7 +96,7 @@ def test_a_new_entry_of_a_registry_is_known_to_every_configuration(
 ) -> None:
     """No second list has to learn the name; and a wrong name is answered with all that there are."""
     group, _, field = key.rpartition(".")
-    values = json.loads(run_config().to_json())
+    values = json.loads(run_config().as_json)
     (values[group] if group else values)[field] = "new"
     sentence = f"{key}=new: must be {', '.join(map(repr, [*registry][:-1]))} or {[*registry][-1]!r}"
     with pytest.raises(ConfigError) as refused:

@@ -7,12 +7,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from found_cohort import found_cohort
 from numpy.testing import assert_allclose, assert_array_equal
 from torch.testing import assert_close
 
 from gliofed.shared.config import DataConfig, TrainConfig
 from gliofed.shared.data.cache import open_entry
-from gliofed.shared.data.dataset import Patient, open_cohort
+from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.layouts import find_cases
 from gliofed.shared.data.prepare import prepare_block
 from gliofed.shared.data.samples import batches, class_weights, whole
@@ -122,7 +123,7 @@ def test_spacing_may_differ_by_axis(site, tmp_path):
 
 
 def test_who_is_in_the_cohort(site):
-    cohort = open_cohort(site, DATA, GRADE)
+    cohort = found_cohort(site, DATA, GRADE)
     assert {patient.name: patient.value for patient in cohort.train} == {
         "P0": "HGG",
         "P1": "HGG",
@@ -142,7 +143,7 @@ def test_no_visit_has_the_grade_of_another(tmp_path):
         rows += [f"{name},{visit},{files},{grade}" for visit, grade in enumerate(grades)]
     (tmp_path / "scans" / "cases.csv").write_text("\n".join(rows))
     site = SiteConfig(name="a", root=str(tmp_path / "scans"), labels="brats2020", work=str(tmp_path))
-    cohort = open_cohort(site, DATA, GRADE)
+    cohort = found_cohort(site, DATA, GRADE)
     assert [(patient.name, patient.visits, patient.value) for patient in cohort.train] == [("P0", ("1",), "LGG")]
     assert cohort.left_out == {"two_grades": 1}
 
@@ -150,12 +151,12 @@ def test_no_visit_has_the_grade_of_another(tmp_path):
 def test_a_site_without_grades_says_so(site, tmp_path):
     (tmp_path / "scans" / "name_mapping.csv").unlink()
     with pytest.raises(DataError, match="none of 6 patients can be used") as caught:
-        open_cohort(site, DATA, GRADE)
+        found_cohort(site, DATA, GRADE)
     assert caught.value.code == "no_grade"
 
 
 def test_a_batch_is_patients_with_grades_and_what_is_missing(site):
-    patients = open_cohort(site, DATA, GRADE).train
+    patients = found_cohort(site, DATA, GRADE).train
     batch = next(batches(patients, DATA, TRAIN, np.random.default_rng(0), GRADE))
     assert batch.image.shape == (4, 2, 6, 6, 32) and batch.image.dtype == torch.float32
     by_name = {patient.name: next(whole(patient, DATA, GRADE)) for patient in patients}

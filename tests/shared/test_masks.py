@@ -9,7 +9,9 @@ from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 from monai.metrics.meandice import compute_dice
 
 from gliofed.shared.tasks.masks import ABSENT_MM, hd95
-from gliofed.shared.tasks.segmentation import Segmentation as TASK
+from gliofed.shared.tasks.segmentation import Segmentation
+
+TASK = Segmentation()
 
 REGIONS = ("ET", "TC", "WT")
 NAMES = ("dice", "jaccard", "recall", "precision", "hd95")

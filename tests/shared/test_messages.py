@@ -17,7 +17,7 @@ def test_a_request_comes_back(run_config: Callable[..., RunConfig]) -> None:
 
 def test_a_changed_config_is_noticed(run_config: Callable[..., RunConfig]) -> None:
     records = Request(run_id="r", round=1, config=run_config()).to_records()
-    records["request"]["config"] = run_config("train.lr=9").to_json()
+    records["request"]["config"] = run_config("train.lr=9").as_json
     with pytest.raises(MessageError, match="hash"):
         Request.from_records(records)
 

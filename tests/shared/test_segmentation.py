@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,9 @@ from gliofed.shared.config import DataConfig
 from gliofed.shared.data.samples import Batch
 from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D
 from gliofed.shared.models.unet import UNet3D
-from gliofed.shared.tasks.segmentation import Segmentation as TASK
+from gliofed.shared.tasks.segmentation import Segmentation
+
+TASK = Segmentation()
 
 MM = (1.0, 1.0, 1.0)
 
@@ -88,11 +91,6 @@ def test_half_precision_logits_lose_nothing_in_the_sums():
     assert loss.item() == pytest.approx(math.log(2) + 1 - 2 / 3, rel=1e-4)
 
 
-def test_predict_is_the_sigmoid_above_one_half():
-    logits = torch.randn(1, 3, 4, 4, 4)
-    assert torch.equal(TASK.predict(logits), logits.sigmoid() > 0.5)
-
-
 class Voxelwise(nn.Module):
     """Two regions from each voxel alone."""
 
@@ -105,7 +103,7 @@ class Voxelwise(nn.Module):
 def test_windows_put_every_voxel_back(shape, patch):
     """A model without a neighbourhood gives the same in windows as at once, for every channel, frame and voxel."""
     x = torch.randn(shape)
-    assert_close(TASK.infer(Voxelwise(), x, patch), Voxelwise()(x), rtol=1e-5, atol=1e-5)
+    assert_close(TASK.logits(Voxelwise(), (x,), replace(DATA, patch=patch)), Voxelwise()(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("model", "shape"), [(UNet3D, (1, 2)), (CLSTMUNet3D, (1, 3, 2))])
@@ -113,7 +111,7 @@ def test_volume_that_fits_the_patch_is_one_forward_pass(model, shape):
     torch.manual_seed(0)
     net, x = model(2, 3, (8, 16)), torch.randn(*shape, 8, 7, 6)
     for patch in ((8, 7, 6), (9, 9, 9)):
-        assert torch.equal(TASK.infer(net, x, patch), net(x))
+        assert torch.equal(TASK.logits(net, (x,), replace(DATA, patch=patch)), net(x))
 
 
 @pytest.mark.parametrize(("model", "shape"), [(UNet3D, (1, 2)), (CLSTMUNet3D, (1, 3, 2))])
@@ -121,7 +119,7 @@ def test_models_see_windows_as_they_see_patches(model, shape):
     """Where windows do not overlap, the logits are those of the window alone."""
     torch.manual_seed(0)
     net, x = model(2, 3, (8, 16)), torch.randn(*shape, 16, 8, 8)
-    logits = TASK.infer(net, x, (8, 8, 8))
+    logits = TASK.logits(net, (x,), replace(DATA, patch=(8, 8, 8)))
     assert logits.shape == (*shape[:-1], 3, 16, 8, 8)
     assert not logits.requires_grad
     # Windows start at 0, 4 and 8: the first four planes are the first window's alone, the last four the last one's.

@@ -38,7 +38,7 @@ def test_a_site_does_nothing_that_it_was_not_asked_for(both: Both, root: Path, o
 
 def test_nothing_is_read_for_a_request_that_is_not_signed(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the log nor a stored update: whoever may send requests could keep the hospital reading."""
-    for name in ("audit.hold_chain", "judge.read_consent", "judge.outbox_of", "judge.data_reading"):
+    for name in ("audit.hold_chain", "judge.read_consent", "judge.Outbox", "judge.data_reading"):
         # There is no other way to see that they are not called.
         monkeypatch.setattr(f"gliofed.client.round.{name}", lambda *_: pytest.fail("it was read"))
     with pytest.raises(MessageError, match="not signed"):

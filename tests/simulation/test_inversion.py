@@ -38,13 +38,13 @@ def net() -> nn.Module:
 
 
 def gradient(net: nn.Module, scan: Batch) -> list[Tensor]:
-    return [row[0] for row in patient_gradient(net, scan, Grading, torch.float32)[1]]
+    return [row[0] for row in patient_gradient(net, scan, Grading(), torch.float32)[1]]
 
 
 def search(net: nn.Module, gradients: list[Tensor], scan: Batch) -> dict[str, float]:
     """How near an attacker who starts from nothing comes."""
     like = replace(scan, image=torch.zeros_like(scan.image))
-    return figures(invert(net, Grading, gradients, like, 3, steps=300), scan.image)
+    return figures(invert(net, Grading(), gradients, like, 3, steps=300), scan.image)
 
 
 def test_a_net_that_keeps_every_voxel_is_inverted(net: nn.Module, scan: Batch) -> None:
@@ -70,7 +70,7 @@ def test_private_gradients_are_clipped_and_noisy() -> None:
 def test_an_update_points_as_its_steps_went(net: nn.Module, scan: Batch, run_config: Callable[..., Any]) -> None:
     """AdamW's first step is the sign of the gradient, times its learning rate; the model itself stays as it was."""
     run = run_config("train.lr=0.001", "train.weight_decay=0")
-    seen, gradients = update(net, 1, [scan], Grading, run), gradient(net, scan)
+    seen, gradients = update(net, 1, [scan], Grading(), run), gradient(net, scan)
     for step, own in zip(seen, gradients, strict=True):
         clear = own.abs() > 1e-4  # AdamW's epsilon shows in smaller ones
         assert_close(step[clear], 0.001 * own[clear].sign(), rtol=1e-2, atol=1e-6)

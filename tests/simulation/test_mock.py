@@ -5,12 +5,12 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+from found_cohort import found_cohort
 from monai.data.synthetic import create_test_image_3d
 from numpy.testing import assert_array_equal
 from scipy import ndimage
 
 from gliofed.shared.config import DataConfig
-from gliofed.shared.data.dataset import open_cohort
 from gliofed.shared.data.layouts import find_cases
 from gliofed.shared.site_config import SiteConfig
 from gliofed.simulation import mock
@@ -112,7 +112,7 @@ def test_what_is_written_is_read_whole_by_the_path_of_real_data(tmp_path):
     data = DataConfig(
         modalities=("t1",), regions=("object",), window=3, spacing=1.0, patch=(8, 8, 8), validation=0, split_seed=0
     )
-    cohort = open_cohort(site, data, "series")
+    cohort = found_cohort(site, data, "series")
     assert [patient.name for patient in cohort.train] == ["Mock-00000", "Mock-00001"]
     image, mask = (np.load(cohort.train[0].entries[0] / f"{name}.npy") for name in ("image", "mask"))
     assert image.shape == mask.shape == (3, 1, 32, 28, 24)

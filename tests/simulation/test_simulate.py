@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from found_cohort import found_cohort
 from plain_federation import mean_without_flower, model_of, rounds_of, sites_of
 from torch.testing import assert_close
 
 from gliofed.client.round.training import train_one_round
 from gliofed.server.round.rounds import initial_model
 from gliofed.shared.codec import load_weights, travelling
-from gliofed.shared.data.dataset import open_cohort
 from gliofed.shared.data.samples import batches
 from gliofed.shared.locks import BusyError
 from gliofed.shared.parse import ConfigError
@@ -39,7 +39,7 @@ def test_one_site_is_local_training(values: Values, out: Path, tmp_path: Path, r
     assert simulate(settings).status == "done"
     run, _ = parse_settings(settings)
     (site,) = sites_of(settings, run, tmp_path / "plain")
-    patients = open_cohort(site, run.data, "visits").train
+    patients = found_cohort(site, run.data, "visits").train
     model = initial_model(run)
     for number in range(1, rounds + 1):
         before = {name: tensor.clone() for name, tensor in travelling(model).items()}

@@ -36,18 +36,15 @@ class Age(Task):
     headline = "mae"
     label = Label("age", lambda logit: (f"{logit.item():.1f}",), columns=("age",), reading="age")
 
-    @staticmethod
-    def loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    def loss(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         return mse_loss(logits, target)
 
-    @staticmethod
-    def measure(model, volumes, data, device):
+    def measure(self, model, volumes, data, device):
         [batch] = volumes
         error = model(*batch.inputs) - batch.target
         return {"loss": error.square().item(), "mae": error.abs().item()}
 
-    @staticmethod
-    def impossible(metrics, patients, data):
+    def impossible(self, metrics, patients, data):
         return out_of_range(metrics, {"loss": LOSS, "mae": (0.0, 150.0)})
 
 

@@ -72,8 +72,8 @@ def test_a_work_folder_gets_the_frozen_cohort_and_its_cache(
     shutil.copytree(cases, root)
     next(root.glob("*/*_seg.nii.gz")).write_bytes(b"")
 
-    def as_sent(work: Any, *rest: Any) -> None:
-        do_each(pickle.loads(pickle.dumps(work)), *rest)
+    def as_sent(work: Any, *rest: Any) -> Any:
+        return do_each(pickle.loads(pickle.dumps(work)), *rest)
 
     monkeypatch.setattr(check_command, "do_each", as_sent)  # with more workers it goes to other processes
     words = [f"data.root={root}", "data.labels=brats2020", "data.spacing=null", f"work={work}", f"out={tmp_path / 'o'}"]

@@ -147,8 +147,9 @@ def test_a_4d_file_is_read_once_and_its_channels_are_looked_at(tmp_path: Path) -
     """As MSD keeps the modalities of a case."""
     path = tmp_path / "BRATS_001.nii.gz"
     path.write_bytes(gzip.compress(content_of(np.stack([ANATOMY, ANATOMY * np.int16(2), ANATOMY], axis=3))))
-    found = look({"flair": Scan(path, 0), "t1": Scan(path, 1), "t2": Scan(path, 2), "t1ce": Scan(path, 3)})
-    assert len(found.files) == 1
+    images = {"flair": Scan(path, 0), "t1": Scan(path, 1), "t2": Scan(path, 2), "t1ce": Scan(path, 3)}
+    found = look(images)
+    assert len(facts(images).files) == 1
     assert codes(found) == ["not_3d", "same_image_twice"]
     assert "channel 3" in found.findings[0].message and "channel 2" in found.findings[1].message
 

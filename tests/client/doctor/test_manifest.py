@@ -27,6 +27,12 @@ def test_cases_that_fail_are_left_out_and_counted(site: SiteConfig) -> None:
     assert admit(site, DATA, "segmentation") == admitted
 
 
+def test_what_is_in_no_case_is_named_in_the_sites_log(site: SiteConfig, caplog: pytest.LogCaptureFixture) -> None:
+    scan(site, 0).parent.rename(Path(site.root) / "renamed")
+    admit(site, DATA, "segmentation")
+    assert [line.startswith("not understood: ") and "renamed" in line for line in caplog.messages] == [True]
+
+
 def test_nobody_passes(site: SiteConfig) -> None:
     with pytest.raises(NonePassedError) as caught:
         admit(replace(site, labels="brats2023"), DATA, "segmentation")

@@ -26,7 +26,7 @@ def test_names_of_files_are_not_markup() -> None:
 
     evil = "<script>alert(1)</script><img src=x onerror='y'>\udcff"
     finding = Finding(code="unreadable", message=f"{evil}: broken", file=evil)
-    shown = page([CaseReport(evil, evil, "error", [finding], [])], [finding], {evil: 1}, {"root": evil})
+    shown = page([CaseReport(evil, evil, "error", [finding])], [finding], {evil: 1}, {"root": evil})
     Tags().feed(shown)
     assert not Tags.seen & {"script", "img"}
     assert plain("a\x1b[2J\udcff\nb") == r"a\x1b[2J\udcff\nb"
@@ -37,7 +37,7 @@ def test_the_table_is_straight_on_an_ascii_terminal(monkeypatch: pytest.MonkeyPa
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii", "backslashreplace", write_through=True))
     monkeypatch.setenv("COLUMNS", "60")
-    reports = [CaseReport(name, "1", "ok", [], []) for name in ("Müller", "P1", "ü" * 40)]
-    check_command._print(reports, [], Inventory([], [], False, Counter()))
+    reports = [CaseReport(name, "1", "ok", []) for name in ("Müller", "P1", "ü" * 40)]
+    check_command._print(reports, [], [], Inventory([], [], False, Counter()))
     table = [line for line in written.getvalue().decode().splitlines() if line.startswith(("+", "|"))]
     assert len({len(line) for line in table}) == 1 and any(r"M\xfcller" in line for line in table)

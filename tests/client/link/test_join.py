@@ -17,10 +17,10 @@ from small_federation import altered, provisioned, status
 
 from gliofed.client.cli import main
 from gliofed.client.link.join import join
-from gliofed.client.link.preflight import own_folder
+from gliofed.client.link.site_file import own_folder
 from gliofed.shared.archive import write_zip
 from gliofed.shared.join_request import read_request
-from gliofed.shared.keys import fingerprint, public_line, spoken
+from gliofed.shared.keys import fingerprint, pairs, public_line
 from gliofed.shared.kit import FILES, kit_sha256
 from gliofed.shared.parse import ConfigError
 
@@ -52,7 +52,7 @@ def test_join(kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert fingerprint(keys[1]) in said and "its patients, at most    250\n" in said
     request, _ = read_request(folder / "hospital-a.request.json")
     assert (request.patients, request.kit_sha256) == (250, kit_sha256(kit.read_bytes()))
-    assert f"the kit                  {spoken(kit_sha256(kit.read_bytes()))}\n" in said
+    assert f"the kit                  {pairs(kit_sha256(kit.read_bytes()))}\n" in said
 
 
 def test_what_the_readme_says_can_be_pasted(
@@ -138,7 +138,7 @@ def test_altered_kit(kit: Path, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["site.yaml", "README.md", "ca.crt", "code.fab", "kit.json"])
 def test_one_hash_covers_all_of_a_kit(kit: Path, tmp_path: Path, name: str) -> None:
     """The authority's fingerprint did not cover the settings and the instructions."""
-    honest = spoken(kit_sha256(kit.read_bytes()))
+    honest = pairs(kit_sha256(kit.read_bytes()))
     wrong = altered(kit, tmp_path / "wrong.zip", lambda files: files.update({name: files[name] + b"\n"}))
     with pytest.raises(ConfigError):  # by its hash, or since its parts do not fit
         join(wrong, tmp_path / "a", patients=100, kit_hash=honest)
@@ -152,7 +152,7 @@ def test_one_hash_covers_all_of_a_kit(kit: Path, tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(
     ("form", "why"),
     [
-        (lambda sha256: spoken(sha256)[:29], None),
+        (lambda sha256: pairs(sha256)[:29], None),
         (lambda sha256: sha256[:20], None),
         (lambda sha256: f" {sha256} ", None),
         (lambda sha256: sha256[:18], "give the first 20 digits or more"),

@@ -19,7 +19,8 @@ import gliofed.client.link.reach
 from gliofed.client.doctor.consent import add_withdrawn
 from gliofed.client.doctor.findings import Facts, Fault
 from gliofed.client.doctor.manifest import VERSION, Entry, Manifest, write_manifest
-from gliofed.client.link.preflight import own_folder, preflight
+from gliofed.client.link.preflight import preflight
+from gliofed.client.link.site_file import own_folder
 from gliofed.server.provisioning.certificates import make_authority
 from gliofed.server.provisioning.kit_texts import site_yaml
 from gliofed.shared.data.cases import Case

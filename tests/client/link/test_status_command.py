@@ -27,7 +27,7 @@ from gliofed.shared.files import write_bytes, write_json
 from gliofed.shared.join_request import sign_request
 from gliofed.shared.keys import certificate_sha256, new_key
 from gliofed.shared.kit import Kit
-from gliofed.shared.messages import Reply, leaving
+from gliofed.shared.messages import Reply, describe_records
 from gliofed.shared.processes import start_of
 from gliofed.shared.site_config import SiteConfig
 
@@ -87,7 +87,7 @@ def leave(site: SiteConfig, round: int, **reply: Any) -> None:
     audit._about |= {"run_id": "run-1", "round": round}
     audit._noted = True
     gone = Reply(site="a", **reply)
-    audit.receipt(gone, leaving(gone.to_records()))
+    audit.receipt(gone, describe_records(gone.to_records()))
 
 
 def test_before_anything_ran(shown: Any) -> None:

@@ -30,7 +30,7 @@ from real_superlink import tiny_app
 import gliofed.client.link.life
 import gliofed.client.link.supernode
 from gliofed.client.link.life import Life
-from gliofed.client.link.supernode import is_approved, replace_names, run_supernode, words_for
+from gliofed.client.link.supernode import flower_options, is_approved, replace_names, run_supernode
 from gliofed.shared.files import write_json
 from gliofed.shared.flower import TESTED
 from gliofed.shared.keys import new_key, own_certificate
@@ -262,7 +262,7 @@ def test_the_folder_arrives_as_it_is(tmp_path: Path, name: str) -> None:
     folder.mkdir()
     kit = Kit(federation="study", site="a", address="here:1", ca_sha256="a" * 64, code_sha256="b" * 64, made="now")
     write_json(folder / "kit.json", kit.__dict__)
-    words = words_for(folder, 1)
+    words = flower_options(folder, 1)
     assert parse_config_args([words[words.index("--node-config") + 1]]) == {"folder": str(folder)}
 
 

@@ -113,7 +113,7 @@ def test_the_mask_comes_back_voxel_for_voxel(place, end, tmp_path, out):
     path = tmp_path / "cases" / "P1" / f"P1_t1{end}"
     save(path, picture(labels), affine, codes)
     outcome = run(Compare(thresholds(picture(labels))), config(), tmp_path / "cases", out)
-    assert outcome.predicted == ["P1-000"] and not outcome.faults
+    assert list(outcome.predicted) == ["P1-000"] and not outcome.faults
     scan, mask = nib.load(path), nib.load(out / "P1-000-seg.nii.gz")
     assert_array_equal(np.asanyarray(mask.dataobj), labels)
     assert mask.get_data_dtype() == np.uint8
@@ -206,7 +206,7 @@ def test_every_visit_of_a_series(tmp_path, out):
     moved = series(tmp_path / "cases")
     network = Compare(thresholds(picture(moved[0])), most_visits=2)
     outcome = run(network, config(window=2), tmp_path / "cases", out, "clstm_unet3d")
-    assert outcome.predicted == ["P1-000", "P1-001", "P1-002"]
+    assert list(outcome.predicted) == ["P1-000", "P1-001", "P1-002"]
     for visit, labels in enumerate(moved):
         assert_array_equal(np.asanyarray(nib.load(out / f"P1-00{visit}-seg.nii.gz").dataobj), labels)
 
@@ -217,7 +217,7 @@ def test_a_damaged_visit_is_left_out_of_a_series(tmp_path, out):
     path.write_bytes(path.read_bytes()[:-20])
     network = Compare(thresholds(picture(moved[0])), most_visits=2)
     outcome = run(network, config(window=2), tmp_path / "cases", out, "clstm_unet3d")
-    assert outcome.predicted == ["P1-000", "P1-002"]
+    assert list(outcome.predicted) == ["P1-000", "P1-002"]
     assert list(outcome.faults) == ["P1-001"] and str(path) in outcome.faults["P1-001"]
     assert_array_equal(np.asanyarray(nib.load(out / "P1-002-seg.nii.gz").dataobj), moved[2])
 
@@ -307,5 +307,5 @@ def test_images_are_looked_at_as_a_check_does(brain, codes, tmp_path, out):
     save(folder / "P1_t1.nii.gz", head((50, 60, 50), brain), np.diag([3.0, 3, 3, 1]))
     (folder / "P1_seg.nii.gz").write_bytes(b"no mask")
     outcome = run(Compare([0.0] * 3), config(), tmp_path / "cases", out)
-    assert outcome.predicted == ["P1-000"]
-    assert [found.code for found in outcome.findings.get("P1-000", [])] == codes
+    assert list(outcome.predicted) == ["P1-000"]
+    assert [found.code for found in outcome.predicted.get("P1-000", [])] == codes

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from found_cohort import found_cohort
 from numpy.testing import assert_array_equal
 from small_run import as_given
 
@@ -18,7 +19,6 @@ from gliofed.client.prediction.exported import find_export, read_export
 from gliofed.client.prediction.predict import load
 from gliofed.shared.codec import travelling, weights_to_bytes
 from gliofed.shared.config import DataConfig, ModelConfig
-from gliofed.shared.data.dataset import open_cohort
 from gliofed.shared.data.labels import regions_of
 from gliofed.shared.data.layouts import find_cases
 from gliofed.shared.data.samples import whole
@@ -85,7 +85,7 @@ def test_a_run_predicts_a_folder(trained, cases, out, monkeypatch, capsys):
     exported = read_export(find_export(trained), {})
     network = load(trained / "model", exported, CPU).network
     site = SiteConfig(name="a", root=str(cases), labels="brats2020", work=str(out.parent / "work"))
-    for patient in open_cohort(site, exported.data, "visits").train:
+    for patient in found_cohort(site, exported.data, "visits").train:
         scan, mask = (
             nib.load(path)
             for path in (cases / patient.name / f"{patient.name}_flair.nii.gz", out / f"{patient.name}-000-seg.nii.gz")
@@ -95,7 +95,7 @@ def test_a_run_predicts_a_folder(trained, cases, out, monkeypatch, capsys):
         regions = regions_of(np.asanyarray(nib.as_closest_canonical(mask).dataobj), "brats2023", ["wt"])
         assert regions.any(), "two steps of training predict tumour nearly everywhere"
         [batch] = whole(patient, exported.data, "visits")
-        expected = Segmentation.predict(Segmentation.infer(network, batch.image, exported.data.patch)).any(dim=1)
+        expected = (Segmentation().logits(network, batch.inputs, exported.data) > 0).any(dim=1)
         assert regions.sum() == (expected & (batch.image != 0).any(dim=1)).sum() < expected.sum()  # in the brain alone
     assert json.loads((out / "predict.json").read_text())["round"] == 1
 
@@ -147,7 +147,7 @@ def test_grades(cases, tmp_path, out, monkeypatch, capsys):
     assert list(rows[0]) == ["patient", "visit", "grade", "probability_hgg", "modalities"]
     assert [row["modalities"] for row in rows] == ["flair t1ce t2", "flair t1 t1ce t2"]
     site = SiteConfig(name="a", root=str(root), labels="brats2020", work=str(tmp_path / "work"))
-    for row, patient in zip(rows, open_cohort(site, data, GRADE).train, strict=True):
+    for row, patient in zip(rows, found_cohort(site, data, GRADE).train, strict=True):
         [batch] = whole(patient, data, GRADE)
         with torch.no_grad():
             probability = network(*batch.inputs).sigmoid().item()

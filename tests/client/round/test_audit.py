@@ -18,6 +18,7 @@ from gliofed.client.round.judge import Admitted
 from gliofed.client.round.ledger import read_ledger
 from gliofed.server.round.rounds import initial_model
 from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.audit_command import NoLogError
 from gliofed.shared.chain import line_hash
 from gliofed.shared.codec import travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig
@@ -250,7 +251,8 @@ def test_the_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = audit_file(Path(site.work))
-    assert audit_command(["verify", site.work]) == 2
+    with pytest.raises(NoLogError):
+        audit_command(["verify", site.work])
     send(site, request_.to_records(), "query")
     for place in (site.work, str(file.parent), str(file)):
         assert audit_command(["verify", place]) == 0
@@ -259,9 +261,10 @@ def test_the_command(
     assert audit_command(["verify", str(tmp_path / "copy.jsonl")]) == 0
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr("gliofed.client.round.audit_command.find_audit", of_another)
-        assert audit_command(["verify", site.work]) == 2
-        assert "work: Permission denied" in capsys.readouterr().err
-    assert audit_command(["verify", site.work, "--server", str(file.parent.parent / "nowhere")]) == 2
+        with pytest.raises(PermissionError):
+            audit_command(["verify", site.work])
+    with pytest.raises(NoLogError):
+        audit_command(["verify", site.work, "--server", str(file.parent.parent / "nowhere")])
     assert audit_command(["verify", site.work, "--server", site.work]) == 1  # no server's log
     file.write_text(file.read_text().replace('"accepted"', '"declined"'))
     assert audit_command(["verify", site.work]) == 1

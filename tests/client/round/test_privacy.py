@@ -149,7 +149,7 @@ def test_noisy_poisson_steps_equal_a_plain_loop(run_config: Configure) -> None:
         sums = [torch.zeros_like(parameter) for parameter in parameters]
         for index in mask.nonzero().flatten().tolist():
             batch = drawn(people[index], generator(5, step, people[index].name))
-            gradients = torch.autograd.grad(Segmentation.loss(model(batch.image), batch.target), parameters)
+            gradients = torch.autograd.grad(Segmentation().loss(model(batch.image), batch.target), parameters)
             factor = min(1.0, CLIP / flat(gradients).norm().item())
             sums = [total + factor * gradient for total, gradient in zip(sums, gradients, strict=True)]
         for parameter, total in zip(parameters, sums, strict=True):

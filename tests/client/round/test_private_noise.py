@@ -58,7 +58,7 @@ def test_noise_has_its_deviation_and_its_secret(run_config: Configure, received:
     run = replace(run_config(), privacy=PrivacyConfig(clip=CLIP, batch=2.0))
     plan = Plan(sigma=0.7, rate=0.5, steps=1, lr=0.8)
     for secret in (1, 1, 2):
-        train_privately(Idle(), patients(4), drawn, Segmentation, run, plan, CPU, secret)
+        train_privately(Idle(), patients(4), drawn, Segmentation(), run, plan, CPU, secret)
     first, again, other = (flat(gradients) for gradients in received)
     assert first.std().item() == pytest.approx(0.7 * CLIP / 2, rel=0.05)
     assert abs(first.mean().item()) < 0.05 * 0.7 * CLIP / 2

@@ -25,7 +25,7 @@ def test_what_leaves_follows_from_what_is_told(
     hospital: Hospital, run_config: Config, monkeypatch: pytest.MonkeyPatch, told: int
 ) -> None:
     """Noise, rate and divisor show in an update: were they of the exact number, that would be told for free."""
-    monkeypatch.setattr("gliofed.client.round.private_work.patients_to_tell", lambda job, ledger: told)
+    monkeypatch.setattr("gliofed.client.round.private_work.patients_to_report", lambda job, ledger: told)
     site, config = hospital.site(), run_config(*PRIVATE, f"privacy.batch={PATIENTS}")
     train(site, request_of(config))
     (charge,) = charges(site)

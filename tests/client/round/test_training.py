@@ -35,15 +35,15 @@ def balls(steps: int, size: int = 16) -> list[Batch]:
 def train(run: RunConfig, device: torch.device, batches: list[Batch], **train: object) -> tuple[nn.Module, float]:
     model = initial_model(run)
     config = replace(run.train, **train)  # type: ignore[arg-type]
-    result = train_one_round(model, iter(batches), Segmentation, config, len(batches), device)
+    result = train_one_round(model, iter(batches), Segmentation(), config, len(batches), device)
     return model, result.loss
 
 
 def dice(model: nn.Module, device: torch.device) -> float:
     batch = balls(1)[0]
     with torch.no_grad():
-        prediction = Segmentation.predict(model.eval()(batch.image.to(device))).cpu()
-    return Segmentation.metrics(prediction, batch.target, ("object",), (1, 1, 1))["dice"]
+        prediction = (model.eval()(batch.image.to(device)) > 0).cpu()
+    return Segmentation().metrics(prediction, batch.target, ("object",), (1, 1, 1))["dice"]
 
 
 def test_loss_is_the_mean_over_samples(run_config: Callable[..., RunConfig]) -> None:
@@ -52,7 +52,7 @@ def test_loss_is_the_mean_over_samples(run_config: Callable[..., RunConfig]) -> 
     _, loss = train(run, CPU, batches, lr=1e-12)
     model = initial_model(run).train()
     with torch.no_grad():
-        expected = sum(Segmentation.loss(model(batch.image), batch.target).item() for batch in batches) / 3
+        expected = sum(Segmentation().loss(model(batch.image), batch.target).item() for batch in batches) / 3
     assert loss == pytest.approx(expected, rel=1e-5)
 
 
@@ -61,7 +61,7 @@ def test_a_step_is_adamw_on_the_clipped_gradient(run_config: Callable[..., RunCo
     trained, _ = train(run, CPU, [batch], clip=0.1)
     model = initial_model(run).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=run.train.lr, weight_decay=run.train.weight_decay)
-    Segmentation.loss(model(batch.image), batch.target).backward()
+    Segmentation().loss(model(batch.image), batch.target).backward()
     norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
     assert norm > 0.1  # else there was nothing to clip
     for parameter in model.parameters():
@@ -74,7 +74,7 @@ def test_a_step_is_adamw_on_the_clipped_gradient(run_config: Callable[..., RunCo
 def test_no_batch_is_drawn_that_is_not_used(run_config: Callable[..., RunConfig]) -> None:
     """An endless iterator would otherwise move its generator one batch too far."""
     drawn = iter(balls(3))
-    train_one_round(initial_model(run_config()), drawn, Segmentation, run_config().train, 2, CPU)
+    train_one_round(initial_model(run_config()), drawn, Segmentation(), run_config().train, 2, CPU)
     assert len(list(drawn)) == 1
 
 

@@ -50,7 +50,7 @@ def ended(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Ended:
     """A hospital's process whose training is a Python expression, and how it ended; its limit is 1.2 s."""
 
     def run(work: str, grace: float = 30) -> "subprocess.CompletedProcess[str]":
-        words = [sys.executable, "-c", HOSPITAL.format(work=work, grace=grace), str(tmp_path), run_config().to_json()]
+        words = [sys.executable, "-c", HOSPITAL.format(work=work, grace=grace), str(tmp_path), run_config().as_json]
         own = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, env=own)
 

@@ -19,7 +19,7 @@ from gliofed.server.cli import main
 from gliofed.server.provisioning.acts import made_kits
 from gliofed.server.provisioning.provision import provision, renew
 from gliofed.shared.audit import audit_file, read_audit
-from gliofed.shared.keys import spoken
+from gliofed.shared.keys import pairs
 from gliofed.shared.kit import kit_sha256, read_kit
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.site_config import PolicyConfig, SiteConfig
@@ -31,7 +31,7 @@ def test_the_hash_of_a_kit_is_sha256sum_s(made: Path) -> None:
     for site in ("hospital-a", "hospital-b"):
         words = ["sha256sum", str(made / f"kits/{site}.zip")]
         shown = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()[0]
-        assert f"kits/{site}.zip: kept; hash {spoken(shown)}" in said
+        assert f"kits/{site}.zip: kept; hash {pairs(shown)}" in said
 
 
 def test_each_provisioning_is_noted_with_its_kits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from gliofed.server.round.progress import RoundProgress
 from gliofed.server.round.run_keys import RunKeys
 from gliofed.server.round.sites import Federation, Sites
 from gliofed.shared.audit import audit_file, compare, read_audit
+from gliofed.shared.audit_command import NoLogError
 from gliofed.shared.chain import hold_chain
 from gliofed.shared.config import RunConfig
 from gliofed.shared.keys import new_key, public_line
@@ -251,8 +252,9 @@ def test_a_damaged_log_is_named(run: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_wrong_use(finished: Path, tmp_path: Path) -> None:
-    assert at_server(["verify", str(tmp_path)]) == 2
-    assert at_server(["verify", str(finished), "--site", str(tmp_path)]) == 2
+    for words in (["verify", str(tmp_path)], ["verify", str(finished), "--site", str(tmp_path)]):
+        with pytest.raises(NoLogError):
+            at_server(words)
     with pytest.raises(SystemExit) as wrong:
         at_server([])
     assert wrong.value.code == 2
