@@ -83,13 +83,17 @@ def encode(update: Mapping[str, Tensor], codec: str) -> bytes:
 
 
 class CodedUpdate:
-    """A coded update on disk, read tensor by tensor."""
+    """A coded update on disk, read tensor by tensor.
+
+    It is opened anew for each: safetensors maps the file, and what was read of many sites' would stay in memory.
+    """
 
     def __init__(self, path: Path, codec: str) -> None:
         """Open `path`, or raise CodecError when it is no update in `codec`."""
         try:
-            self._file = cast(Any, safe_open(path, framework="pt"))  # its stub has no types
-            header = self._file.metadata() or {}
+            self._path = path
+            file = self._open()
+            header = file.metadata() or {}
             scales = json.loads(header.get("scales", "null"))
             self._scales = {str(name): float(scale) for name, scale in scales.items()}
         except (*MALFORMED, SafetensorError, OSError) as error:
@@ -97,20 +101,23 @@ class CodedUpdate:
         if header.get("codec") != codec:
             raise CodecError(f"coded as {header.get('codec')!r:.20}, not {codec!r}")
         self._codec = CODECS[codec]
-        self.names: list[str] = sorted(self._file.keys())
+        self.names: list[str] = sorted(file.keys())
         if self.names != sorted(self._scales):
             raise CodecError("the scales are not of the tensors")
 
     def tensor(self, name: str) -> Tensor:
         """Return one tensor, decoded to fp32."""
-        return self._decoded(name, self._file.get_tensor(name))
+        return self._decoded(name, self._open().get_tensor(name))
 
     def part(self, name: str, start: int, stop: int) -> Tensor:
         """Return the values from `start` to `stop` of one tensor as it lies in memory, decoded to fp32.
 
         Only these are read: safetensors maps the file.
         """
-        return self._decoded(name, self._file.get_tensor(name).reshape(-1)[start:stop])
+        return self._decoded(name, self._open().get_tensor(name).reshape(-1)[start:stop])
+
+    def _open(self) -> Any:
+        return cast(Any, safe_open(self._path, framework="pt"))  # its stub has no types
 
     def _decoded(self, name: str, tensor: Tensor) -> Tensor:
         if str(tensor.dtype) != (wanted := f"torch.{self._codec.dtype}"):
