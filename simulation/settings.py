@@ -18,7 +18,7 @@ from gliofed.simulation.partition import number_of_sites, site_names
 class Settings(Strict):
     """What a simulation has beside its run and its data."""
 
-    sites: Annotated[int, Field(gt=0, le=99)]
+    sites: Positive
     engine: Annotated[str, key_of(ENGINES)]
     device: Device
     threads: Positive

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from gliofed.shared.versions import versions
-from tests.benchmarks import cache, cohort, hostile, models, overhead, phantoms, privacy, startup
+from tests.benchmarks import cache, cohort, hostile, models, overhead, phantoms, privacy, sites, startup
 
 
 def machine() -> dict[str, object]:
@@ -23,14 +23,12 @@ def machine() -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument(
-        "what", nargs="*", help="phantoms, cache, cohort, models, privacy, overhead, startup, hostile (default: all)"
-    )
+    known = ("phantoms", "cache", "cohort", "models", "privacy", "overhead", "startup", "hostile", "sites")
+    parser.add_argument("what", nargs="*", help=f"{', '.join(known)} (default: all)")
     parser.add_argument("--runs", type=int, default=5, help="of each whole process, for the overhead (default: 5)")
     parser.add_argument("--json", type=Path, help="file for the figures")
     models.add_arguments(parser)
     arguments = parser.parse_args()
-    known = ("phantoms", "cache", "cohort", "models", "privacy", "overhead", "startup", "hostile")
     what = arguments.what or known
     if odd := [word for word in what if word not in known]:
         parser.error(f"{odd[0]}: unknown; known are {', '.join(known)}")
@@ -68,6 +66,12 @@ def main() -> None:
         print("A hospital refuses requests of a hostile server, in milliseconds")
         for name, milliseconds in refused.items():
             print(f"  {name:80} {milliseconds:8.2f}")
+    if "sites" in what:
+        figures["peak_megabytes"] = peaks = sites.measure()
+        print(f"Peak memory of a simulation, in MB (asked of the ratio: at most {sites.ASKED:g})")
+        for preset, figures_of in peaks.items():
+            for name, value in figures_of.items():
+                print(f"  {f'{preset}, {name}':30} {value:8.2f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 

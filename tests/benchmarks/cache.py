@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from found_cohort import found_cohort
 from hydra import compose, initialize_config_module
 from monai import transforms
 from omegaconf import OmegaConf
@@ -26,6 +25,7 @@ from gliofed.shared.site_config import SiteConfig
 from gliofed.simulation.phantom import PhantomConfig, write_phantoms
 from gliofed.simulation.settings import parse_settings
 from tests.benchmarks.measure import resident
+from tests.found_cohort import found_cohort
 
 PHANTOMS = 3
 EPOCHS = 3
