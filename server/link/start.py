@@ -11,10 +11,10 @@ from gliofed.server.link.members import Member, sync_members
 from gliofed.server.link.online import write_online
 from gliofed.server.link.runner import Runner
 from gliofed.server.link.superlink import Link, open_link
-from gliofed.server.provisioning.acts import note_act
 from gliofed.server.provisioning.certificates import ending_soon
 from gliofed.server.provisioning.federation import open_federation
 from gliofed.server.provisioning.federation_folder import FederationFolder
+from gliofed.shared.audit import note_act
 from gliofed.shared.chain import lock
 from gliofed.shared.files import absolute
 from gliofed.shared.locks import BusyError

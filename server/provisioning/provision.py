@@ -7,7 +7,6 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from gliofed.server.provisioning.acts import note_act
 from gliofed.server.provisioning.certificates import (
     Authority,
     ending_soon,
@@ -19,6 +18,7 @@ from gliofed.server.provisioning.certificates import (
 from gliofed.server.provisioning.federation import FederationConfig, open_federation, read_federation
 from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.server.provisioning.kit_texts import readme, site_yaml
+from gliofed.shared.audit import note_act
 from gliofed.shared.code import build_code
 from gliofed.shared.files import write_bytes
 from gliofed.shared.keys import certificate_sha256, pairs
