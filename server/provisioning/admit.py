@@ -169,7 +169,7 @@ def _read_request(path: Path, folder: Path) -> tuple[JoinRequest, ec.EllipticCur
     request, key = read_request(path)
     if request.federation != federation.name:
         raise ConfigError(f"{path}: for the federation {request.federation}, but this is {federation.name}")
-    if authority is None or request.ca_sha256 != certificate_sha256(authority.certificate):
+    if request.ca_sha256 != certificate_sha256(authority.certificate):
         raise ConfigError(f"{path}: from a kit of another authority; send the hospital its kit again")
     if request.site not in federation.sites:
         known = ", ".join(federation.sites)
