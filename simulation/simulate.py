@@ -75,7 +75,7 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
         run, settings = parse_settings(values)
     faults = parse_faults(settings.faults, site_names(settings.sites), run)
     make_writable(out, f"out={out}")
-    check_device(settings.device)
+    pick_device(settings.device)  # or refuse it, before anything is made
     with only_one(out):
         if not resumes:  # before cases are written: a run that is killed meanwhile can be resumed
             _refuse_a_run(out)  # again: another process may have been quicker
@@ -155,12 +155,12 @@ def draw(outcome: Outcome) -> None:
 def draw_together(outcomes: Sequence[Outcome]) -> Path | None:
     """Draw the runs of a sweep together, beside their folders; return where.
 
-    Not a single run, and not runs of different tasks: their losses do not compare.
+    Not runs of different tasks: their losses do not compare.
     """
-    runs = {outcome.out.name: History(SimulationFolder(outcome.out).history).events() for outcome in outcomes}
     metrics = {outcome.metric for outcome in outcomes}
-    if len(runs) < 2 or len(metrics) > 1:
+    if len(metrics) > 1:
         return None
+    runs = {outcome.out.name: History(SimulationFolder(outcome.out).history).events() for outcome in outcomes}
     folder = outcomes[0].out.parent
     draw_runs(runs, folder, metrics.pop(), outcomes[0].note)
     return folder
@@ -184,14 +184,6 @@ def only_one(out: Path) -> IO[str]:
     return lock_file(
         SimulationFolder(out).lock, f"out={out}: another process runs in this folder; wait for it, or give another"
     )
-
-
-def check_device(device: str) -> None:
-    """Raise ConfigError for a device that this machine does not have."""
-    try:
-        pick_device(device)
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(str(error) if isinstance(error, ValueError) else f"device={device}: no such device") from None
 
 
 def sites_at_once(device: str, threads: int) -> int:

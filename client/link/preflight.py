@@ -46,7 +46,7 @@ for name in models:
         print(f"fault: policy.models={name}: unknown model; known are {', '.join(MODELS)}")
 try:
     pick_device(device)
-except (ValueError, RuntimeError) as error:
+except ValueError as error:
     print(f"fault: {error}")
 """
 """Each line `fault: ` that it prints is one of site.yaml; the words are its device and the models that are allowed."""
