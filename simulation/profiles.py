@@ -85,12 +85,11 @@ def _measured(
     new = [name for name in scans if keys[name] not in kept]
     try:
         with ThreadPoolExecutor(min(READERS, cores())) as pool:  # unpacking and counting leave Python's lock
-            for done, (name, value) in enumerate(
-                zip(new, pool.map(measure, (scans[name] for name in new)), strict=True)
-            ):
+            values = pool.map(measure, (scans[name] for name in new))
+            for done, (name, value) in enumerate(zip(new, values, strict=True), start=1):
                 if value is not None:  # a file that cannot be read is tried again next time
                     kept[keys[name]] = value
-                report(done + 1, len(new))
+                report(done, len(new))
     finally:
         if new:
             write_json(store, {"version": VERSION, "of": kept})
