@@ -9,6 +9,7 @@ from gliofed.shared.chain import REDACTED, Chain, begun, head_file, hold_chain, 
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import user_name
 from gliofed.shared.signatures import NO_RECEIPT, records_sha256
+from gliofed.shared.terminal import print_with_time
 from gliofed.shared.wording import quantity
 
 Event = dict[str, Any]
@@ -53,6 +54,14 @@ def note_act(folder: Path, act: str, **about: Any) -> None:
     """Note in a folder's log what somebody does, before it is done where that can wait. Raises ConfigError, OSError."""
     with hold_chain(audit_file(folder), WAIT) as log:
         log.append({"event": act, "user": user_name(), **about})
+
+
+def note_or_print(folder: Path, act: str) -> None:
+    """Note a service's start or end; a damaged log, or a full disk, must not keep anybody out, and is printed."""
+    try:
+        note_act(folder, act)
+    except (ConfigError, OSError) as error:
+        print_with_time(f"{act}, but this is not in the audit log: {error}")
 
 
 def compare(site: Chain, server: Chain) -> str:
