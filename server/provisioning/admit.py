@@ -85,9 +85,7 @@ def admit(
     else:
         _refuse_key(path, old, mark, replaces)
         _refuse_kit(path, folder, request)
-        earlier = old.earlier if old else ()
-        if old:
-            earlier += (Earlier(fingerprint=old.fingerprint, admitted=old.admitted, ended=old.expelled or time),)
+        earlier = (*old.earlier, _ended(old, time)) if old else ()
         agreed = _agreed(path, patients, old.patients if old else None, request.patients)
         record = SiteRecord(fingerprint=mark, admitted=time, earlier=earlier, patients=agreed)
         messages = [f"{site}: admitted, with the key {mark} and at most {quantity(agreed, 'patient')}"]
@@ -227,6 +225,10 @@ def made_kits(folder: Path, site: str) -> set[str]:
         if event["event"] == "provisioned":
             made |= {kits[site] for kits in (event["kits"], event["replaced"]) if site in kits}
     return made
+
+
+def _ended(old: SiteRecord, time: str) -> Earlier:
+    return Earlier(fingerprint=old.fingerprint, admitted=old.admitted, ended=old.expelled or time)
 
 
 def _sentence(error: Exception) -> str:
