@@ -5,12 +5,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gliofed.shared.chain import REDACTED, Chain, head_file, read_chain, read_head
+from gliofed.shared.chain import REDACTED, Chain, begun, head_file, hold_chain, read_chain, read_head
 from gliofed.shared.parse import ConfigError
+from gliofed.shared.processes import user_name
 from gliofed.shared.signatures import NO_RECEIPT, records_sha256
+from gliofed.shared.terminal import print_with_time
 from gliofed.shared.wording import quantity
 
 Event = dict[str, Any]
+WAIT = 10.0
+"""Seconds for the line of another process: writing one takes milliseconds."""
 _OF = {"kind", "round", "site"}
 AT_SITE = {
     "request": {"kind", "round", "run_id", "server_head"},
@@ -38,6 +42,26 @@ def read_audit(file: Path, alone: bool = False) -> Chain:
     """
     head = None if alone and not head_file(file).exists() else read_head(head_file(file))
     return read_chain(file, "", head)
+
+
+def events_of(folder: Path) -> list[Event]:
+    """All events of a folder's log, the oldest first; none before it is begun. Raises ConfigError as `read_audit`."""
+    file = audit_file(folder)
+    return read_audit(file).events() if begun(file) else []
+
+
+def note_act(folder: Path, act: str, **about: Any) -> None:
+    """Note in a folder's log what somebody does, before it is done where that can wait. Raises ConfigError, OSError."""
+    with hold_chain(audit_file(folder), WAIT) as log:
+        log.append({"event": act, "user": user_name(), **about})
+
+
+def note_or_print(folder: Path, act: str) -> None:
+    """Note a service's start or end; a damaged log, or a full disk, must not keep anybody out, and is printed."""
+    try:
+        note_act(folder, act)
+    except (ConfigError, OSError) as error:
+        print_with_time(f"{act}, but this is not in the audit log: {error}")
 
 
 def compare(site: Chain, server: Chain) -> str:

@@ -5,13 +5,13 @@ import time
 from pathlib import Path
 from typing import IO
 
-from gliofed.shared.terminal import UserError
+from gliofed.shared.parse import ConfigError
 
 POLL = 0.01
 """Seconds between two tries of a lock."""
 
 
-class BusyError(UserError):
+class BusyError(ConfigError):
     """Another process or thread holds the lock."""
 
 

@@ -158,13 +158,8 @@ def _compare(
     _finish(axes, [event for events in runs.values() for event in events], quantity)
     lines = [_handle(*_look(number), "-") for number in range(len(runs))]
     lines += [_handle(GREY, MARKERS[0], dash) for dash, _ in zip(DASHES, styles, strict=False)]
-    if columns:
-        legend = axes.legend(
-            lines, labels, frameon=False, fontsize=8, ncols=columns, loc="upper left", handlelength=2.8
-        )
-        legend.set_bbox_to_anchor((1.0, 1.0))
-    else:
-        axes.legend(lines, labels, frameon=False, fontsize=9, handlelength=2.8)
+    beside = {"fontsize": 8, "ncols": columns, "loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
+    axes.legend(lines, labels, frameon=False, handlelength=2.8, **(beside if columns else {"fontsize": 9}))
     return figure
 
 

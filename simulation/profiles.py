@@ -50,25 +50,17 @@ def profile(cases: Sequence[Case], partition: str, root: Path, store: Path, repo
     What was measured is kept in `store`, JSON, and asked again only of files that changed. A file that cannot be read
     is no error here: the site that gets the patient says so.
     """
-    grades: dict[str, Grade] = {}
-    masks: dict[str, Scan] = {}
-    images: dict[str, Scan] = {}
-    scanners: dict[str, str] = {}
-    sides: dict[str, Side] = {}
-    for case in cases:
-        if case.grade is not None:
-            grades.setdefault(case.patient, case.grade)
-        if case.mask is not None and partition in ("by_size", "dirichlet"):
-            masks.setdefault(case.patient, case.mask)
-        if case.images and partition == "by_scanner":
-            images.setdefault(case.patient, case.images[min(case.images)])
-        if case.scanner is not None and partition == "by_scanner":
-            scanners.setdefault(case.patient, case.scanner)
-        if case.side is not None:
-            sides.setdefault(case.patient, case.side)
-    if partition == "dirichlet":
-        masks = {name: mask for name, mask in masks.items() if name not in grades}
-    images = {name: image for name, image in images.items() if name not in scanners}
+    last_first = cases[::-1]  # so that the first visit of a patient stays
+    grades = {case.patient: case.grade for case in last_first if case.grade is not None}
+    sides = {case.patient: case.side for case in last_first if case.side is not None}
+    masks, images, scanners = dict[str, Scan](), dict[str, Scan](), dict[str, str]()
+    if partition in ("by_size", "dirichlet"):
+        graded = grades if partition == "dirichlet" else {}
+        masks = {case.patient: case.mask for case in last_first if case.mask is not None and case.patient not in graded}
+    if partition == "by_scanner":
+        scanners = {case.patient: case.scanner for case in last_first if case.scanner is not None}
+        unknown = [case for case in last_first if case.images and case.patient not in scanners]
+        images = {case.patient: case.images[min(case.images)] for case in unknown}
     volumes = _measured(masks, "volume", _volume, root, store, report)
     scanners |= _measured(images, "header", _header, root, store, report)
     return [
@@ -93,12 +85,11 @@ def _measured(
     new = [name for name in scans if keys[name] not in kept]
     try:
         with ThreadPoolExecutor(min(READERS, cores())) as pool:  # unpacking and counting leave Python's lock
-            for done, (name, value) in enumerate(
-                zip(new, pool.map(measure, (scans[name] for name in new)), strict=True)
-            ):
+            values = pool.map(measure, (scans[name] for name in new))
+            for done, (name, value) in enumerate(zip(new, values, strict=True), start=1):
                 if value is not None:  # a file that cannot be read is tried again next time
                     kept[keys[name]] = value
-                report(done + 1, len(new))
+                report(done, len(new))
     finally:
         if new:
             write_json(store, {"version": VERSION, "of": kept})

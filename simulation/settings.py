@@ -1,7 +1,9 @@
 """The composed settings, sorted and checked before anything is made."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -9,6 +11,7 @@ from pydantic import Field
 from gliofed.server.settings import check_groups, parse_run
 from gliofed.shared.config import RunConfig
 from gliofed.shared.parse import ConfigError, Positive, Strict, key_of, parse
+from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import Device, PolicyConfig
 from gliofed.simulation.engines import ENGINES
 from gliofed.simulation.partition import number_of_sites, site_names
@@ -49,6 +52,29 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
     if unknown := sorted(settings.policies.keys() - set(names)):
         raise ConfigError(f"policies: {unknown[0]} is no site; they are {names[0]} to {names[-1]}")
     return parse_run(values, names), settings
+
+
+def read_run(folder: Path, key: str) -> tuple[dict[str, Any], RunConfig, Settings]:
+    """Read run.json of a run: its id, hash and composed settings as they were saved, and what these are.
+
+    Raises ConfigError, with the setting `key` that named the folder, where it is missing, damaged or changed.
+    """
+    file, cure = SimulationFolder(folder).description, "put it back from a copy, or start a new run"
+    damaged = ConfigError(f"{key}={folder}: run.json is damaged; {cure}")
+    if not file.exists():
+        raise ConfigError(f"{key}={folder}: no run.json there; give the folder of a gliofed-simulate run")
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        saved = {key: saved[key] for key in ("run_id", "config_hash", "simulation")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise damaged from None
+    try:
+        run, settings = parse_settings(saved["simulation"])
+    except (KeyError, TypeError, AttributeError):
+        raise damaged from None
+    if run.hash != saved["config_hash"]:
+        raise ConfigError(f"{key}={folder}: run.json was changed since the run began; {cure}")
+    return saved, run, settings
 
 
 def _policies(policy: Any, policies: Any) -> Any:

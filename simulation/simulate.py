@@ -1,6 +1,5 @@
 """One simulated federation, from its settings to its table."""
 
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,10 +30,10 @@ from gliofed.shared.terminal import command_line
 from gliofed.shared.versions import versions
 from gliofed.simulation.curves import draw_run, draw_runs
 from gliofed.simulation.fault_mod import fault_mod
-from gliofed.simulation.faults import parse_faults
+from gliofed.simulation.faults import Fault, parse_faults
 from gliofed.simulation.local_engine import run_here
 from gliofed.simulation.partition import site_names
-from gliofed.simulation.settings import Settings, parse_settings
+from gliofed.simulation.settings import Settings, parse_settings, read_run
 from gliofed.simulation.sites import make_sites
 
 
@@ -66,19 +65,17 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
     resumes = values["resume"] is not None
     if resumes:
         out = absolute(str(values["resume"]))
-        saved = _saved(out)
+        saved, run, settings = read_run(out, "resume")
         values = saved["simulation"]
     else:
         now = now or datetime.now().astimezone()
         out = absolute(str(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")) / (name or "")
         _refuse_a_run(out)
         values = {**values, "data": _with_root(values)}
-    run, settings = parse_settings(values)
-    if resumes and saved["config_hash"] != run.hash:
-        raise ConfigError(f"resume={out}: run.json was changed since the run began; put it back, or start a new run")
-    parse_faults(settings.faults, site_names(settings.sites), run)
+        run, settings = parse_settings(values)
+    faults = parse_faults(settings.faults, site_names(settings.sites), run)
     make_writable(out, f"out={out}")
-    check_device(settings.device)
+    pick_device(settings.device)  # or refuse it, before anything is made
     with only_one(out):
         if not resumes:  # before cases are written: a run that is killed meanwhile can be resumed
             _refuse_a_run(out)  # again: another process may have been quicker
@@ -89,11 +86,9 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
                 sites = make_sites(values["data"], run, settings, out, progress.report)
             if run.privacy.test_seed is not None:
                 print("privacy.test_seed is set: this run is not private", file=sys.stderr, flush=True)
-            return _run(run, settings, sites, values["data"], out, str(saved["run_id"]))
+            return _run(run, settings, sites, faults, values["data"], out, str(saved["run_id"]))
         except (ConfigError, DataError):
-            if (
-                not resumes and not SimulationFolder(out).history.exists()
-            ):  # nothing began: the folder may be used again
+            if not (resumes or SimulationFolder(out).history.exists()):  # nothing began: the folder may be used again
                 SimulationFolder(out).description.unlink()
             raise
         except KeyboardInterrupt:
@@ -121,14 +116,19 @@ def agreed_patients(sites: Sequence[SiteConfig], written: int, run: RunConfig) -
 
 
 def _run(
-    run: RunConfig, settings: Settings, sites: list[SiteConfig], data: Mapping[str, Any], out: Path, run_id: str
+    run: RunConfig,
+    settings: Settings,
+    sites: list[SiteConfig],
+    faults: Mapping[str, Fault],
+    data: Mapping[str, Any],
+    out: Path,
+    run_id: str,
 ) -> Outcome:
     agreed = agreed_patients(sites, data.get("patients", 0), run)
     at_once = settings.at_once or sites_at_once(settings.device, settings.threads)
     waves = math.ceil(len(sites) / at_once)
     federation = Federation(config=run, out=out, run_id=run_id, waves=waves, agreed=lambda: agreed)
     site_of: SiteOf = lambda context: sites[int(context.node_config["partition-id"])]  # noqa: E731  # its type is named
-    faults = parse_faults(settings.faults, [site.name for site in sites], run)
     mods = [fault_mod(faults, site_of, agreed)] if faults else []
     if settings.engine == "ray":
         from gliofed.simulation.ray_engine import deadline_mod, run_on_ray  # Ray is an extra, and slow to import
@@ -155,12 +155,12 @@ def draw(outcome: Outcome) -> None:
 def draw_together(outcomes: Sequence[Outcome]) -> Path | None:
     """Draw the runs of a sweep together, beside their folders; return where.
 
-    Not a single run, and not runs of different tasks: their losses do not compare.
+    Not runs of different tasks: their losses do not compare.
     """
-    runs = {outcome.out.name: History(SimulationFolder(outcome.out).history).events() for outcome in outcomes}
     metrics = {outcome.metric for outcome in outcomes}
-    if len(runs) < 2 or len(metrics) > 1:
+    if len(metrics) > 1:
         return None
+    runs = {outcome.out.name: History(SimulationFolder(outcome.out).history).events() for outcome in outcomes}
     folder = outcomes[0].out.parent
     draw_runs(runs, folder, metrics.pop(), outcomes[0].note)
     return folder
@@ -184,26 +184,6 @@ def only_one(out: Path) -> IO[str]:
     return lock_file(
         SimulationFolder(out).lock, f"out={out}: another process runs in this folder; wait for it, or give another"
     )
-
-
-def _saved(out: Path) -> Any:
-    """What run.json of the run to resume says."""
-    file = SimulationFolder(out).description
-    if not file.exists():
-        raise ConfigError(f"resume={out}: no run.json there, so no run to go on with")
-    try:
-        saved = json.loads(file.read_text())
-        return {key: saved[key] for key in ("run_id", "config_hash", "simulation")}
-    except (ValueError, KeyError, TypeError):
-        raise ConfigError(f"resume={out}: run.json is damaged; put it back from a copy, or start a new run") from None
-
-
-def check_device(device: str) -> None:
-    """Raise ConfigError for a device that this machine does not have."""
-    try:
-        pick_device(device)
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(str(error) if isinstance(error, ValueError) else f"device={device}: no such device") from None
 
 
 def sites_at_once(device: str, threads: int) -> int:

@@ -185,7 +185,6 @@ USES = {  # formatted by hand, for it is read as a table
     ],
     "simulation/grid.py": [
         Use("flwr.clientapp.typing:ClientAppCallable", "type of an app", APP),
-        Use("flwr.clientapp.typing:Mod", "type of what goes around an answer", MOD),
         Use("flwr.common.constant:SUPERLINK_NODE_ID", "who sends a request", "1"),
         Use("flwr.common.constant:ErrorCode.CLIENT_APP_RAISED_EXCEPTION", "the reply of an app that failed", "2"),
         Use("flwr.supercore.run:Run.create_empty", "what a Grid has", "(run_id)"),
@@ -193,6 +192,9 @@ USES = {  # formatted by hand, for it is read as a table
             ("_task_id: int | None = None _run_id: int | None = None _node_id: int | None = None",)),
         Use("flwr.app:Metadata.__init__", "a message's id is set in its __dict__", None,
             ('"_message_id": message_id,', "self.__dict__.update(var_dict)")),
+    ],
+    "simulation/local_engine.py": [
+        Use("flwr.clientapp.typing:Mod", "type of what goes around an answer", MOD),
     ],
     "simulation/ray_engine.py": [
         Use("flwr.clientapp.typing:ClientAppCallable", "type of an app", APP),

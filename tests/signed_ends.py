@@ -46,7 +46,6 @@ def both(root: Path, run_config: Callable[..., RunConfig]) -> Iterator[Both]:
 def site_keys(folder: Path) -> SiteKeys:
     key: Any = load_ssh_private_key((folder / "site.key").read_bytes(), None)
     authority = load_authority(folder.parent / "study")
-    assert authority is not None
     return SiteKeys(key, authority.certificate)
 
 

@@ -18,7 +18,6 @@ class Recorder:
     def __init__(self, study: Path, port: int, folder: Path) -> None:
         """Stand before the server of `study`, which listens on `port` of loopback."""
         authority = load_authority(study)
-        assert authority is not None
         folder.mkdir()
         write_certificate(folder / "tap.crt", authority, ("127.0.0.1",), 1, datetime.now(UTC))
         self._as_server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

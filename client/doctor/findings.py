@@ -100,8 +100,6 @@ class ImageFacts:
 Warned = tuple[str, tuple[str, ...], str, bytes]
 """Code, modalities or MASK that it concerns, what is odd, and a picture of its own or none."""
 
-Matrix = tuple[tuple[float, ...], ...]
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -111,7 +109,7 @@ class Grid:
     """Voxels along X, Y, Z."""
     spacing: tuple[float, float, float]
     """Voxel edges, mm."""
-    affine: Matrix
+    affine: tuple[tuple[float, ...], ...]
     """(4, 4): voxel indices to mm."""
 
     @property

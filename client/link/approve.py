@@ -11,8 +11,8 @@ from io import BytesIO
 from pathlib import Path
 
 from gliofed.client.hospital_folder import HospitalFolder
-from gliofed.client.link.audit_log import note_act
-from gliofed.client.link.site_file import own_folder
+from gliofed.client.link.site_file import own_folder, work_of
+from gliofed.shared.audit import note_act
 from gliofed.shared.code import LIMIT, build_code, files_of
 from gliofed.shared.files import write_bytes, write_json
 from gliofed.shared.kit import Sha256
@@ -57,7 +57,7 @@ def approve(folder: Path, code: Path | None = None, sha256: str | None = None) -
         return _not_approved(reason)
     # The bundle first: no hash is approved whose code the hospital does not keep.
     write_bytes(HospitalFolder(folder).approved / f"{digest}.fab", bundle)
-    note_act(folder, "code_approved", sha256=digest)
+    note_act(work_of(folder), "code_approved", sha256=digest)
     time = datetime.now(UTC).isoformat(timespec="seconds")
     line = Approval(sha256=digest, time=time, files=len(files))
     write_json(HospitalFolder(folder).approvals, [asdict(each) for each in (*known, line)])
@@ -90,7 +90,8 @@ def withdraw(folder: Path, sha256: str) -> int:
         raise ConfigError(f"--withdraw {sha256}: {sentence}")
     write_json(HospitalFolder(folder).approvals, [asdict(each) for each in known if each not in found])
     print(f"withdrawn: {found[0].sha256}", flush=True)
-    note_act(folder, "approval_withdrawn", sha256=found[0].sha256)  # last, for no code must run for want of a line
+    # Last, for no code must run for want of a line.
+    note_act(work_of(folder), "approval_withdrawn", sha256=found[0].sha256)
     return 0
 
 

@@ -9,10 +9,11 @@ from time import monotonic
 from typing import Any
 
 from gliofed.client.hospital_folder import HospitalFolder
-from gliofed.client.link.audit_log import events_of, refusal
 from gliofed.client.link.preflight import lacking_room
 from gliofed.client.link.reach import reach
+from gliofed.client.link.receipts import refusal
 from gliofed.client.link.site_file import read_site
+from gliofed.shared.audit import events_of
 from gliofed.shared.files import write_json
 from gliofed.shared.kit import Kit
 from gliofed.shared.parse import ConfigError
@@ -106,7 +107,8 @@ class Node:
         try:
             self.site = site = read_site(self.folder)
             self.longest = 60 * site.policy.max_minutes
-            receipt = next((event for event in reversed(events_of(site)) if event["event"] == "receipt"), None)
+            events = events_of(site.folder.root)
+            receipt = next((event for event in reversed(events) if event["event"] == "receipt"), None)
         except (ConfigError, OSError) as error:  # so it is answered with a code alone
             return self._once("settings", str(error), str(error))
         new = self._is_new("receipt", receipt) and known

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import gliofed
+from gliofed.client.doctor.consent import Consent, read_consent
 from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.approve import approved
 from gliofed.client.link.reach import Findings, reach
@@ -27,19 +28,15 @@ from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.terminal import UserError, command_line
 from gliofed.shared.yaml_file import load_yaml
 
-if TYPE_CHECKING:
-    from gliofed.client.doctor.consent import Consent
-
 LEAST_FREE = 10**9
 """Bytes that the work folder's disk must have."""
 CASE = 10**8
 """Bytes in the cache for a case: four modalities of 240 x 240 x 155 voxels in fp16, and its mask, are 0.9e8."""
 LOADS = """
 import sys
-import flwr
-from gliofed.shared.flower import TESTED
-if flwr.__version__ != TESTED:
-    sys.exit(f"flwr {flwr.__version__}, and approval of code is known to hold with {TESTED}")
+from gliofed.shared.flower import other_version
+if reason := other_version("approval of code is known to hold"):
+    sys.exit(reason)
 import gliofed.client.link.supernode
 from gliofed.client.round.training import pick_device
 from gliofed.shared.models import MODELS
@@ -49,7 +46,7 @@ for name in models:
         print(f"fault: policy.models={name}: unknown model; known are {', '.join(MODELS)}")
 try:
     pick_device(device)
-except (ValueError, RuntimeError) as error:
+except ValueError as error:
     print(f"fault: {error}")
 """
 """Each line `fault: ` that it prints is one of site.yaml; the words are its device and the models that are allowed."""
@@ -138,10 +135,8 @@ def _look_at_labels(path: Path) -> None:
         raise ConfigError(f"{path}: labels={labels}: unknown scheme; known are {', '.join(LABELS)}")
 
 
-def _look_at_consent(site: SiteConfig, path: Path, found: Findings) -> "Consent":
+def _look_at_consent(site: SiteConfig, path: Path, found: Findings) -> Consent:
     """The work folder must be writable, and tell who withdrew."""
-    from gliofed.client.doctor.consent import read_consent
-
     make_writable(Path(site.work), f"{path}: work={site.work}")
     consent = read_consent(Path(site.work))
     if consent.withdrawn:
@@ -149,9 +144,8 @@ def _look_at_consent(site: SiteConfig, path: Path, found: Findings) -> "Consent"
     return consent
 
 
-def _look_at_data(site: SiteConfig, path: Path, consent: "Consent | None", found: Findings) -> None:
+def _look_at_data(site: SiteConfig, path: Path, consent: Consent | None, found: Findings) -> None:
     """Find the cohort's cases by their names; gliofed-client check reads them."""
-    from gliofed.client.doctor.consent import Consent
     from gliofed.client.doctor.manifest import consenting_inventory
 
     if site.labels not in LABELS and Path(site.root).is_dir():

@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gliofed.client.hospital_folder import HospitalFolder
-from gliofed.client.link.audit_log import note_act
 from gliofed.client.link.node import Node
 from gliofed.client.link.preflight import environment, preflight, read_own_kit
-from gliofed.client.link.site_file import own_folder
+from gliofed.client.link.site_file import own_folder, work_of
+from gliofed.shared.audit import note_or_print
 from gliofed.shared.locks import BusyError, is_locked, lock_file
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import Program, asked_to_end
-from gliofed.shared.terminal import UserError, outlive_readers, print_with_time, tell
+from gliofed.shared.terminal import WRONG_USE, outlive_readers, print_with_time, tell
 
-WRONG_USE, TRY_AGAIN = 2, 1
+TRY_AGAIN = 1
 STEP = 1.0
 """Seconds between two looks."""
 PAUSES = (15, 20, 20, 30, 60)
@@ -43,7 +43,7 @@ def start(folder: Path) -> int:
             tell("gliofed-client", fault)
         if found.faults or found.passing:
             return WRONG_USE if found.faults else TRY_AGAIN
-        _note(folder, "started")
+        note_or_print(work_of(folder), "started")
         outlive_readers()
         return _keep(Node(folder, read_own_kit(folder), program), asked_to_end())
 
@@ -79,7 +79,7 @@ def _keep(node: Node, stop: threading.Event) -> int:
                 print_with_time(sentence)
     finally:
         node.program.end()
-        _note(node.folder, "ended")
+        note_or_print(work_of(node.folder), "ended")
     print_with_time("ended")
     return 0
 
@@ -97,11 +97,3 @@ def _alone(folder: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
-
-
-def _note(folder: Path, act: str) -> None:
-    """Note a start or an end; where the log cannot be written, each request is declined anyway."""
-    try:
-        note_act(folder, act)
-    except (UserError, OSError) as error:
-        print_with_time(f"{act}, but this is not in the audit log: {error}")

@@ -9,12 +9,13 @@ from typing import Any
 
 from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.client.link.approve import approved
-from gliofed.client.link.audit_log import events_of, reason_of
 from gliofed.client.link.node import activity, is_of_now, read_state
 from gliofed.client.link.preflight import lacking_room, read_own_kit, tried
 from gliofed.client.link.reach import Findings
+from gliofed.client.link.receipts import reason_of
 from gliofed.client.link.site_file import own_folder, read_site
 from gliofed.client.link.start import running
+from gliofed.shared.audit import events_of
 from gliofed.shared.join_request import read_request
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.terminal import cell, plain
@@ -56,7 +57,7 @@ def _gather(folder: Path) -> dict[str, Any]:
     if site := tried(lambda: read_site(folder), findings):
         # First, for it takes seconds: the rest is of one moment.
         found["privacy"] = tried(lambda: _privacy(site), findings)
-        events = tried(lambda: events_of(site), findings) or []
+        events = tried(lambda: events_of(site.folder.root), findings) or []
         counts = Counter(event["event"] for event in events)
         found["withdrawn"] = counts["withdrawn"] - counts["readmitted"]
         found["log"] = str(site.folder.log)

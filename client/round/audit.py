@@ -26,7 +26,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from gliofed.client.round.policy import DeclinedError
 from gliofed.shared.audit import audit_file
 from gliofed.shared.chain import Chain, hold_chain
-from gliofed.shared.locks import BusyError
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.signatures import holds, records_sha256, server_key, sign
@@ -122,7 +121,7 @@ def hold_log(site: SiteConfig) -> Iterator[Chain]:
     try:
         with hold_chain(file, WAIT) as log:
             yield log
-    except (BusyError, ConfigError) as error:
+    except ConfigError as error:
         raise DeclinedError("audit", str(error)) from None
     except OSError as error:
         where = error.filename or file

@@ -8,6 +8,7 @@ from torch import nn
 
 from gliofed.shared.config import TrainConfig
 from gliofed.shared.data.samples import Batch
+from gliofed.shared.parse import ConfigError
 from gliofed.shared.tasks import Task
 
 
@@ -21,12 +22,12 @@ class TrainResult:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of `device=auto|cpu|cuda:N`; auto takes a GPU if there is one."""
+    """Return the device of `device=auto|cpu|cuda:N`; auto takes a GPU if there is one. Raises ConfigError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
-        raise ValueError(f"device={name}: this machine has {count} CUDA devices; use auto, cpu or a smaller number")
+        raise ConfigError(f"device={name}: this machine has {count} CUDA devices; use auto, cpu or a smaller number")
     return device
 
 

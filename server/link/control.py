@@ -7,7 +7,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.common.serde import user_config_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -115,6 +114,5 @@ class Control:
             client.close()
 
 
-def key_bytes(key: ec.EllipticCurvePublicKey) -> bytes:
-    """Write a public key as Flower does."""
-    return public_key_to_bytes(key)
+key_bytes = public_key_to_bytes
+"""Writes a public key as Flower does."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from gliofed.server.link.control import key_bytes
 from gliofed.server.link.proxy import logged_key
 from gliofed.server.link.runs import Run, find_run, runs_of
-from gliofed.server.provisioning.acts import note_act
 from gliofed.server.provisioning.federation import open_federation
 from gliofed.server.provisioning.federation_folder import FederationFolder
+from gliofed.shared.audit import note_act
 from gliofed.shared.keys import read_public
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.terminal import plain

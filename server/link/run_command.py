@@ -106,8 +106,8 @@ def _submit(folder: Path, name: str | None, values: dict[str, Any], overrides: S
 
 def _resume(folder: Path, name: str) -> str:
     from gliofed.server.link.runs import find_run
-    from gliofed.server.provisioning.acts import note_act
     from gliofed.server.provisioning.federation import open_federation
+    from gliofed.shared.audit import note_act
 
     open_federation(folder)
     run = find_run(folder, name)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
-from gliofed.server.provisioning.acts import note_act
 from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.server.round.history import Event, History
-from gliofed.shared.audit import audit_file
-from gliofed.shared.chain import begun, head_file, is_held, read_chain, read_head
+from gliofed.shared.audit import audit_file, note_act, read_audit
+from gliofed.shared.chain import begun, is_held
 from gliofed.shared.config import RunConfig
 from gliofed.shared.files import new_folder, write_bytes, write_json
 from gliofed.shared.locks import lock_file
@@ -107,7 +106,7 @@ class Run:
         self.code()
         check_checkpoint(self.files.checkpoints)
         if begun(log := audit_file(self.folder)):
-            read_chain(log, "", read_head(head_file(log)))
+            read_audit(log)
 
     def lives(self) -> bool:
         """Whether its server works on it; one that has just started may still be loading."""

@@ -11,10 +11,10 @@ from gliofed.server.link.members import Member, sync_members
 from gliofed.server.link.online import write_online
 from gliofed.server.link.runner import Runner
 from gliofed.server.link.superlink import Link, open_link
-from gliofed.server.provisioning.acts import note_act
 from gliofed.server.provisioning.certificates import ending_soon
 from gliofed.server.provisioning.federation import open_federation
 from gliofed.server.provisioning.federation_folder import FederationFolder
+from gliofed.shared.audit import note_or_print
 from gliofed.shared.chain import lock
 from gliofed.shared.files import absolute
 from gliofed.shared.locks import BusyError
@@ -43,7 +43,7 @@ def start(folder: Path) -> None:
     outlive_readers()
     with only_one(folder):
         link = open_link(folder)
-        _note(folder, "started")
+        note_or_print(folder, "started")
         service = Service(folder, link, Runner(folder, link.control))
         try:
             print_with_time(*ending_soon(folder))
@@ -58,7 +58,7 @@ def start(folder: Path) -> None:
             for program in reversed(link.programs):
                 program.end()
             FederationFolder(folder).online.unlink(missing_ok=True)
-            _note(folder, "ended")
+            note_or_print(folder, "ended")
 
 
 @dataclass
@@ -141,14 +141,6 @@ def only_one(folder: Path) -> Iterator[None]:
         raise ConfigError(f"{folder}: its server runs already; see {status}") from None
     with file:
         yield
-
-
-def _note(folder: Path, act: str) -> None:
-    """Note a start or an end; a log that is damaged, or a full disk, must not keep the hospitals out."""
-    try:
-        note_act(folder, act)
-    except (ConfigError, OSError) as error:
-        print_with_time(f"{act}, but this is not in the federation's audit log: {_sentence(error)}")
 
 
 def _sentence(error: Exception) -> str:

@@ -150,13 +150,10 @@ def _waits_for(run: Run, state: str, lives: bool) -> str | None:
     """Why no round of a run goes on while `start` runs; None: it waits for its turn, or nobody wants it to."""
     if state == "running" and run.wanted().wanted == "stop":
         return "is being stopped"
+    if state == "running" and not lives and read_progress(run.folder):
+        return "its server was killed; start submits it again, mostly within two minutes"
     if state == "running":
-        killed = not lives and read_progress(run.folder) is not None
-        return (
-            "its server was killed; start submits it again, mostly within two minutes"
-            if killed
-            else "its server starts"
-        )
+        return "its server starts"
     if state == "waiting" and run.submission().tries:
         return f"its server ended, see {run.files.log}; start submits it again"
     return None

@@ -108,12 +108,8 @@ def _nginx() -> str:
 
 
 def _check_certificates(folder: Path, federation: FederationConfig) -> None:
-    authority = load_authority(folder)
-    if authority is None:
-        raise ConfigError(f"{folder}/ca: missing; restore it from a copy")
-    now = datetime.now(UTC)
-    if authority.certificate.not_valid_after_utc <= now:
-        last = authority.certificate.not_valid_after_utc
+    authority, now = load_authority(folder), datetime.now(UTC)
+    if (last := authority.certificate.not_valid_after_utc) <= now:
         raise ConfigError(f"{folder}/ca/ca.crt ended on {last:%Y-%m-%d}; make a new federation in another folder")
     for name, hosts in zip(SERVER_CERTIFICATES, (federation.hosts, LINK_NAMES), strict=True):
         path = FederationFolder(folder).certificate(name)

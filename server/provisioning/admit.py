@@ -7,13 +7,14 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gliofed.server.provisioning.acts import made_kits, note_act
 from gliofed.server.provisioning.certificates import load_authority
 from gliofed.server.provisioning.federation import open_federation
 from gliofed.server.provisioning.federation_folder import FederationFolder
+from gliofed.shared.audit import events_of, note_act
 from gliofed.shared.files import write_bytes, write_json
 from gliofed.shared.join_request import JoinRequest, PatientCeiling, check_patients, read_request
 from gliofed.shared.keys import certificate_sha256, fingerprint, pairs, public_line, read_public
+from gliofed.shared.kit import kit_sha256
 from gliofed.shared.parse import ConfigError, Strict, is_site_name, parse
 from gliofed.shared.wording import quantity
 
@@ -168,7 +169,7 @@ def _read_request(path: Path, folder: Path) -> tuple[JoinRequest, ec.EllipticCur
     request, key = read_request(path)
     if request.federation != federation.name:
         raise ConfigError(f"{path}: for the federation {request.federation}, but this is {federation.name}")
-    if authority is None or request.ca_sha256 != certificate_sha256(authority.certificate):
+    if request.ca_sha256 != certificate_sha256(authority.certificate):
         raise ConfigError(f"{path}: from a kit of another authority; send the hospital its kit again")
     if request.site not in federation.sites:
         known = ", ".join(federation.sites)
@@ -214,6 +215,16 @@ def _refuse_kit(path: Path, folder: Path, request: JoinRequest) -> None:
             "it was altered on its way; send the kit again, by another channel, and let the hospital join anew with it"
         )
         raise ConfigError(f"{path}: it joined with a kit that was not made here, {pairs(request.kit_sha256)}: {cure}")
+
+
+def made_kits(folder: Path, site: str) -> set[str]:
+    """Hashes of all the kits that were ever made for a site, as far as is known. Raises ConfigError, and OSError."""
+    kit = FederationFolder(folder).kit(site)
+    made = {kit_sha256(kit.read_bytes())} if kit.exists() else set()
+    for event in events_of(folder):
+        if event["event"] == "provisioned":
+            made |= {kits[site] for kits in (event["kits"], event["replaced"]) if site in kits}
+    return made
 
 
 def _ended(old: SiteRecord, time: str) -> Earlier:

@@ -54,15 +54,16 @@ def make_authority(folder: Path, federation: str, now: datetime) -> Authority:
     return Authority(key, certificate)
 
 
-def load_authority(folder: Path) -> Authority | None:
-    """Load the authority, its key where that is here; None before there is one.
+def load_authority(folder: Path) -> Authority:
+    """Load the authority, its key where that is here.
 
-    Raises ConfigError over a key alone, or another's: the authority is never made anew.
+    Raises ConfigError where it is gone, or has a key alone or another's. It is never made anew: that would lock out
+    every hospital that has joined.
     """
     key_path, path = FederationFolder(folder).authority_key, FederationFolder(folder).authority
     cure = "restore it from a copy, or make a new federation in another folder, which every hospital joins anew"
     if not key_path.exists() and not path.exists():
-        return None
+        raise ConfigError(f"{folder}/ca: missing, though it was made before; restore it from a copy")
     if not path.exists():
         raise ConfigError(f"{path}: missing, while its other half is there; {cure}")
     certificate = read_authority(path.read_bytes(), str(path))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from gliofed.server.provisioning.acts import note_act
 from gliofed.server.provisioning.certificates import (
     Authority,
     ending_soon,
@@ -19,6 +18,7 @@ from gliofed.server.provisioning.certificates import (
 from gliofed.server.provisioning.federation import FederationConfig, open_federation, read_federation
 from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.server.provisioning.kit_texts import readme, site_yaml
+from gliofed.shared.audit import note_act
 from gliofed.shared.code import build_code
 from gliofed.shared.files import write_bytes
 from gliofed.shared.keys import certificate_sha256, pairs
@@ -58,10 +58,8 @@ def provision(file: Path, into: Path | None = None, now: datetime | None = None)
 def renew(folder: Path, now: datetime | None = None) -> list[str]:
     """Make new server certificates with the same authority, whatever the old ones are. Raises ConfigError."""
     federation = open_federation(folder)
-    authority = load_authority(folder)
-    if authority is None:
-        raise ConfigError(f"{folder}/ca: missing; restore it from a copy")
-    messages = _server_certificates(folder, federation, authority, now or datetime.now(UTC), reason="as asked")
+    now = now or datetime.now(UTC)
+    messages = _server_certificates(folder, federation, load_authority(folder), now, reason="as asked")
     note_act(folder, "renewed", done=messages)
     return messages
 
@@ -74,14 +72,12 @@ def _folder_of(file: Path, name: str) -> Path:
 
 
 def _authority(folder: Path, federation: FederationConfig, now: datetime) -> tuple[Authority, list[str]]:
-    known = open_federation(folder).name if FederationFolder(folder).settings.exists() else None
+    files = FederationFolder(folder)
+    known = open_federation(folder).name if files.settings.exists() else None
     if known not in (None, federation.name):
         raise ConfigError(f"name={federation.name}: {folder} is the folder of {known}; give another with --into")
-    if authority := load_authority(folder):
-        return authority, ["ca: kept"]
-    if known is not None:
-        # A new one in its place would lock out every hospital that has joined.
-        raise ConfigError(f"{folder}/ca: missing, though it was made before; restore it from a copy")
+    if known is not None or files.authority.exists() or files.authority_key.exists():
+        return load_authority(folder), ["ca: kept"]
     authority = make_authority(folder, federation.name, now)
     return authority, [f"ca: made, ends on {authority.certificate.not_valid_after_utc:%Y-%m-%d}; take ca.key offline"]
 

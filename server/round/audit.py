@@ -13,9 +13,7 @@ from gliofed.server.round.run_keys import RunKeys
 from gliofed.shared.audit import audit_file
 from gliofed.shared.chain import Chain, hold_chain
 from gliofed.shared.keys import public_line
-from gliofed.shared.locks import BusyError
 from gliofed.shared.messages import Reply, Request
-from gliofed.shared.parse import ConfigError
 from gliofed.shared.signatures import NO_RECEIPT, holds, sign
 
 WAIT = 1.0  # seconds: `status` holds it for a moment
@@ -100,8 +98,5 @@ class RunAudit:
 @contextmanager
 def hold_audit(out: Path, keys: RunKeys | None = None) -> Iterator[RunAudit]:
     """Hold the audit log of the run in `out`, as long as the server works on it; or raise ConfigError."""
-    try:
-        with hold_chain(audit_file(out), WAIT) as log:
-            yield RunAudit(log, keys)
-    except BusyError as error:
-        raise ConfigError(str(error)) from None
+    with hold_chain(audit_file(out), WAIT) as log:
+        yield RunAudit(log, keys)

@@ -39,10 +39,8 @@ def build_model(config: ModelConfig, in_channels: int, out_channels: int) -> nn.
     """Make the model that `config` names, for images of `in_channels` modalities and `out_channels` outputs.
 
     Its weights come from torch's global generator: seed that first.
-    Raises ValueError for an unknown name or preset, and for an option that this model does not have.
+    Raises ValueError for an unknown name, and for an option that this model does not have.
     """
-    if config.preset not in PRESETS:
-        raise ValueError(f"model.preset={config.preset}: unknown; known are {', '.join(PRESETS)}")
     model = _model(config.name)
     given = {name: value for name, value in asdict(config).items() if value is not None}
     given = {name: value for name, value in given.items() if name not in ("name", "preset")}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from gliofed.client.round.training import pick_device
 from gliofed.shared.files import absolute, make_writable
 from gliofed.shared.parse import ConfigError, parse
 from gliofed.shared.run_folder import SimulationFolder
@@ -16,7 +17,7 @@ from gliofed.simulation.attacks import ATTACKS
 from gliofed.simulation.attacks.report import labels_apart, rows_table, write_rows
 from gliofed.simulation.attacks.settings import AttackConfig, Row
 from gliofed.simulation.attacks.target import Target, open_target
-from gliofed.simulation.simulate import check_device, only_one
+from gliofed.simulation.simulate import only_one
 
 Attack = Callable[[Sequence[Target], AttackConfig, Path], Sequence[Row]]
 
@@ -45,7 +46,7 @@ def attack(values: Mapping[str, Any], overrides: Sequence[str]) -> Path:
         raise ConfigError(f"attacks={values['attacks']}: must be a group of settings; see gliofed-simulate --help")
     machine = {key: values[key] for key in ("device", "threads")}
     settings = parse(AttackConfig, {**values["attacks"], **machine}, "attacks")
-    check_device(settings.device)
+    pick_device(settings.device)  # or refuse it, before anything is read
     torch.set_num_threads(settings.threads)
     targets = _targets(values["run"], settings)
     out = absolute(str(values["out"])) if values["out"] else SimulationFolder(targets[0].folder).attacks / name

@@ -155,12 +155,12 @@ def draw_roc(curves: Mapping[tuple[str, str], tuple[Floats, Floats]], path: Path
 
     On logarithmic axes where there are non-members enough for small rates.
     """
-    few = min(fpr[fpr > 0].min() for fpr, _ in curves.values()) > 1 / ENOUGH
+    smallest = min(fpr[fpr > 0].min() for fpr, _ in curves.values())
     figure = new_figure("Membership: which patients were trained on", note, width=8.0, height=5.4)
     axes = figure.subplots()
     runs = list(dict.fromkeys(run for run, _ in curves))
     # A curve starts at the first rate that is not zero, which a logarithmic axis does not have.
-    least = 0.0 if few else min(fpr[fpr > 0].min() for fpr, _ in curves.values()) / 2
+    least = smallest / 2 if smallest <= 1 / ENOUGH else 0.0
     for (run, attack), (fpr, tpr) in curves.items():
         colour, dash = COLOURS[runs.index(run) % len(COLOURS)], "--" if attack == LOSS else "-"
         fpr, tpr = np.maximum(fpr, least), np.maximum(tpr, least)

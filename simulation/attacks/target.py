@@ -1,6 +1,5 @@
 """A finished simulated run, opened to be attacked: what was trained, on whom, and the model that came out."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import model_of, reading_of
 from gliofed.simulation.attacks.settings import AttackConfig
 from gliofed.simulation.partition import site_names
-from gliofed.simulation.settings import parse_settings
+from gliofed.simulation.settings import read_run
 from gliofed.simulation.simulate import resume_command
 from gliofed.simulation.sites import make_sites
 
@@ -82,23 +81,16 @@ def open_target(folder: Path, attack: AttackConfig) -> Target:
     Raises ConfigError where there is no finished run, or its scans are gone; DataError where they were changed.
     """
     folder = absolute(folder)
-    saved = _saved(folder)
-    values = saved["simulation"]
-    try:
-        run, settings = parse_settings(values)
-    except (KeyError, TypeError, AttributeError):
-        raise _damaged(folder) from None
-    if run.hash != saved["config_hash"]:
-        raise ConfigError(f"run={folder}: run.json was changed since the run began; put it back from a copy")
-    weights = _weights(folder, run)
-    _check_data(folder, values["data"], site_names(settings.sites))
+    saved, run, settings = read_run(folder, "run")
+    data, weights = saved["simulation"]["data"], _weights(folder, run)
+    _check_data(folder, data, site_names(settings.sites))
     # What the check says of each case left out is in the site's own log since the run; not again on the screen.
     logging.getLogger("gliofed.site").addHandler(logging.NullHandler())
     here, counted = replace(settings, device=attack.device, threads=attack.threads), _counted(folder)
-    made = make_sites(values["data"], run, here, folder, lambda done, total: None)
+    made = make_sites(data, run, here, folder, lambda done, total: None)
     sites = [site for site in made if site.name in counted]
     cohorts = [open_cohort(site, run.data, reading_of(run), admit(site, run.data, run.task).cases) for site in sites]
-    note = "" if values["data"]["source"] == "folder" else "synthetic data"
+    note = "" if data["source"] == "folder" else "synthetic data"
     return Target(folder, _label(run), run, sites, cohorts, weights, note)
 
 
@@ -107,21 +99,6 @@ def _label(run: RunConfig) -> str:
         return "none"
     test = "" if run.privacy.test_seed is None else ", test mode"
     return f"{run.privacy.mechanism}, epsilon {run.privacy.epsilon:g}{test}"
-
-
-def _saved(folder: Path) -> Any:
-    file = SimulationFolder(folder).description
-    if not file.exists():
-        raise ConfigError(f"run={folder}: no run.json there; give the folder of a finished gliofed-simulate run")
-    try:
-        saved = json.loads(file.read_text(encoding="utf-8"))
-        return {key: saved[key] for key in ("config_hash", "simulation")}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise _damaged(folder) from None
-
-
-def _damaged(folder: Path) -> ConfigError:
-    return ConfigError(f"run={folder}: run.json is damaged; put it back from a copy, or run it anew")
 
 
 def _weights(folder: Path, run: RunConfig) -> bytes:

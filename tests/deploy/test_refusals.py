@@ -80,7 +80,6 @@ def said_and_ended(started: "subprocess.Popen[bytes]", log: Path, *sentences: st
 def expired(made: Deployed) -> Iterator[None]:
     """Let nginx have a certificate that ended yesterday, as when nobody has renewed it."""
     path, authority = made.folder / "server" / "server.crt", load_authority(made.folder)
-    assert authority is not None
     kept = {each: each.read_bytes() for each in (path, path.with_suffix(".key"))}
     write_certificate(path, authority, ["127.0.0.1"], 9, datetime.now(UTC) - timedelta(days=10))
     try:

@@ -12,9 +12,9 @@ from telephone import admit_told
 from gliofed.server.link.control import SilentError
 from gliofed.server.link.online import read_online
 from gliofed.server.link.runner import Runner
-from gliofed.server.link.start import HANGS, PENDING, TICK, Service, _note, only_one
+from gliofed.server.link.start import HANGS, PENDING, TICK, Service, only_one
 from gliofed.server.link.superlink import Link
-from gliofed.shared.audit import audit_file, read_audit
+from gliofed.shared.audit import audit_file, note_or_print, read_audit
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.terminal import print_with_time
 
@@ -30,11 +30,11 @@ def test_a_start_is_noted_and_a_damaged_log_does_not_keep_the_hospitals_out(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nobody is there when a machine starts again."""
-    _note(folder, "started")
+    note_or_print(folder, "started")
     assert read_audit(audit_file(folder)).events()[-1]["event"] == "started"
     (folder / "audit/head.json").write_text("{half")
-    _note(folder, "ended")
-    assert "ended, but this is not in the federation's audit log: " in capsys.readouterr().out
+    note_or_print(folder, "ended")
+    assert "ended, but this is not in the audit log: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("file", ["site.json", "key.pub"])

@@ -43,7 +43,6 @@ def test_a_taken_port_of_the_superlink_is_changed(folder: Path) -> None:
 
 def _end(folder: Path, name: str, days: int) -> None:
     authority = load_authority(folder)
-    assert authority is not None
     then = datetime.now(UTC) + timedelta(days=days - 825)
     write_certificate(folder / "server" / f"{name}.crt", authority, ["localhost"], 825, then)
 

@@ -53,7 +53,7 @@ def test_authority_that_ends(folder: Path) -> None:
     renew(folder, NOW + timedelta(days=3640))
     last = x509.load_pem_x509_certificate((folder / "server/server.crt").read_bytes()).not_valid_after_utc
     authority = load_authority(folder)
-    assert authority is not None and last == authority.certificate.not_valid_after_utc
+    assert last == authority.certificate.not_valid_after_utc
     assert "ca/ca.crt ends on" in ending_soon(folder, NOW + timedelta(days=3640))[0]
     with pytest.raises(ConfigError, match="ended on"):
         renew(folder, NOW + timedelta(days=3660))
@@ -70,7 +70,6 @@ def test_renew(folder: Path) -> None:
 def test_killed_between_key_and_certificate(folder: Path) -> None:
     """The pair does not fit then, and the next provision mends it."""
     authority = load_authority(folder)
-    assert authority is not None
     old = (folder / "server/server.crt").read_bytes()
     write_certificate(folder / "server/server.crt", authority, ["localhost"], 31, NOW)
     (folder / "server/server.crt").write_bytes(old)

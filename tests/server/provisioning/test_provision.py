@@ -16,7 +16,7 @@ from tls_handshake import handshake
 
 from gliofed.client.link.site_file import MIN_PATIENTS, read_site
 from gliofed.server.cli import main
-from gliofed.server.provisioning.acts import made_kits
+from gliofed.server.provisioning.admit import made_kits
 from gliofed.server.provisioning.provision import provision, renew
 from gliofed.shared.audit import audit_file, read_audit
 from gliofed.shared.keys import pairs
