@@ -35,6 +35,7 @@ def zipped(*entries: tuple[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
+@pytest.mark.slow
 def test_same_hash_from_another_folder(code: bytes, tmp_path: Path) -> None:
     """Two aggregators with the same software must propose the same hash, whatever lies beside the packages' files."""
     for package in PACKAGES:

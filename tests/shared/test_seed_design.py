@@ -12,6 +12,7 @@ from gliofed.shared.models.conv_lstm import ConvLSTM
 from tests.benchmarks.seed_design import SeedDesign, SlowConvLSTM
 
 
+@pytest.mark.slow
 def test_is_as_large_as_the_published_one():
     """80.3 M parameters; T=5 frames of 16x32x32 count 724 GFLOP a step, of which 241 forward; counted by hand."""
     with torch.device("meta"):  # shapes alone: it would take seconds

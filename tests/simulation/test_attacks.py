@@ -89,6 +89,7 @@ def test_only_sites_whose_updates_counted_have_members(finished: Path, tmp_path:
     assert [site.name for site in open_target(run, HERE).sites] == ["site-1"]
 
 
+@pytest.mark.slow
 def test_the_plan_of_the_audit_is_what_the_ledger_was_charged(tmp_path: Path) -> None:
     """The site's noisy number of patients is paid from the same budget, so the steps have a little more noise."""
     out = simulated(tmp_path / "run", "sites=1", "privacy=dp_sgd", "privacy.patches=1", "train.steps=1", "rounds=2")

@@ -77,7 +77,7 @@ def test_one_bad_site_of_three_does_not_count(
     ("work", "at_once"),
     [
         ("prepare", 1),
-        ("evaluate", 4),
+        pytest.param("evaluate", 4, marks=pytest.mark.slow),
         pytest.param("prepare", 4, marks=pytest.mark.slow),
         pytest.param("evaluate", 1, marks=pytest.mark.slow),
     ],
@@ -124,6 +124,7 @@ def test_a_run_that_no_site_could_evaluate_is_incomplete(
     assert "rounds 1-2: site-1 counted: evaluation failed: " in shown and f"incomplete: {end['reason']}" in shown
 
 
+@pytest.mark.slow
 def test_faults_are_what_they_say_in_every_codec(values: Values, out: Path) -> None:
     """int8 has no NaN: the gate must see it all the same."""
     bad = {"site-2": "nan", "site-4": "inf", "site-8": "shape"}
@@ -136,6 +137,7 @@ def test_faults_are_what_they_say_in_every_codec(values: Values, out: Path) -> N
     assert sum(line["status"] == "counted" for line in event["sites"].values()) == 6
 
 
+@pytest.mark.slow
 def test_a_flipped_update_is_clipped_to_the_size_of_the_others(values: Values, out: Path) -> None:
     """From the first round on; before the fault acts its site is as honest as any."""
     simulate(values("sites=4", "rounds=2", "faults={site-2:flip:19@2}", f"out={out}"))
@@ -146,6 +148,7 @@ def test_a_flipped_update_is_clipped_to_the_size_of_the_others(values: Values, o
     assert second["site-2"]["clipped"] == pytest.approx(1.5 / second["site-2"]["size"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_site_that_claims_a_billion_patients_counts_as_many_as_agreed(values: Values, tmp_path: Path) -> None:
     """The weights are those of the same update with its number as agreed; what it says of its Dice counts nothing."""
     simulate(values("sites=3", "data.validation=0.3", "faults={site-2:claim}", f"out={tmp_path / 'claim'}"))
@@ -173,6 +176,7 @@ def test_a_site_that_claims_a_billion_patients_counts_as_many_as_agreed(values: 
     assert_close(model_of(tmp_path / "claim"), weights, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_norm_on_few_values_is_clamped(values: Values, out: Path) -> None:
     """Of a usual size as a whole; on the last bias alone it would decide for every voxel."""
     simulate(values("sites=4", "rounds=1", "faults={site-2:bias}", f"out={out}"))

@@ -110,7 +110,7 @@ def test_nothing_is_drawn_before_a_round_is_finished(tmp_path: Path, events: lis
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", [1, 11])
+@pytest.mark.parametrize("number", [1, pytest.param(11, marks=pytest.mark.slow)])
 def test_a_sweep_is_two_pictures(tmp_path: Path, number: int) -> None:
     """With one run, and with more than the legend has room for inside; one has no round and is left out."""
     runs = {f"{n}-seed={n}": run(n + 1) for n in range(number - 1)} | {"98-seed=98": ODD, "99-seed=99": ODD[:1]}

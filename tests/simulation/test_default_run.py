@@ -27,10 +27,8 @@ def test_the_default_run_learns(tmp_path: Path) -> None:
     assert last["global"]["dice"] > 0.8  # type: ignore[index]
 
 
-@pytest.mark.parametrize(
-    ("model", "labels"),
-    [("unet", "brats2020"), pytest.param("clstm_unet3d", "brats2023", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "labels"), [("unet", "brats2020"), ("clstm_unet3d", "brats2023")])
 def test_phantoms_are_read_back_as_a_folder(tmp_path: Path, model: str, labels: str) -> None:
     """What data=phantom wrote is a user's folder for data=folder, of one visit or of a series."""
     written, read = tmp_path / model / "written", tmp_path / model / "read"

@@ -52,6 +52,7 @@ def test_a_net_that_keeps_every_voxel_is_inverted(net: nn.Module, scan: Batch) -
     assert search(net, gradient(net, scan), scan)["psnr"] > 25
 
 
+@pytest.mark.slow
 def test_noise_hides_what_the_gradient_showed(net: nn.Module, scan: Batch) -> None:
     """The same attack on the same patient; the noise is that of a usual budget, a deviation of one clip."""
     private = privately(gradient(net, scan), clip=0.25, sigma=1.0, seed=0)

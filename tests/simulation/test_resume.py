@@ -1,14 +1,13 @@
 """A run that is killed at any point, and resumed, ends bit for bit where an undisturbed one ends."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kill_and_resume import kill_and_resume
+from kill_private import kill_and_resume_twice
 from plain_federation import sites_of
 from small_run import composed
 
@@ -17,7 +16,6 @@ from gliofed.client.round.ledger import read_ledger
 from gliofed.shared.messages import CODES
 from gliofed.simulation.settings import parse_settings
 
-HERE = Path(__file__).parent
 POINT = "half-written-checkpoint"
 """By default; the others take as long each, and are slow together."""
 MORE = (
@@ -36,22 +34,12 @@ BUDGET = 8.0
 
 
 @pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """Kill and resume all that is asked for, in one go: importing takes longer than most of it."""
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """Kill and resume at all points that are asked for, beside one run that is left alone; and how each ended."""
     folder = tmp_path_factory.mktemp("runs")
     names = [item.name for item in request.session.items if "runs" in getattr(item, "fixturenames", ())]
-    chosen = {word for word in (POINT, *MORE, *MECHANISMS) if any(f"[{word}]" in name for name in names)}
-    path = os.pathsep.join([str(HERE.parent), str(HERE.parent.parent)])
-    done = subprocess.run(
-        [sys.executable, str(HERE / "kill_and_resume.py"), str(folder), *sorted(chosen)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": path},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    ends: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return folder, ends
+    points = [point for point in (POINT, *MORE) if any(f"[{point}]" in name for name in names)]
+    return folder, kill_and_resume(folder, points)
 
 
 def rounds_of(out: Path) -> list[dict[str, Any]]:
@@ -61,7 +49,7 @@ def rounds_of(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("point", [POINT, *(pytest.param(point, marks=pytest.mark.slow) for point in MORE)])
-def test_killed_and_resumed_is_the_same(runs: tuple[Path, dict[str, Any]], point: str) -> None:
+def test_killed_and_resumed_is_the_same(runs: tuple[Path, dict[str, int]], point: str) -> None:
     folder, ends = runs
     assert ends["undisturbed"] == 0
     assert ends[point] == -signal.SIGKILL
@@ -91,19 +79,16 @@ def events_of(history: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_a_private_run_that_is_killed_in_a_round_ends_with_a_model(
-    runs: tuple[Path, dict[str, Any]], mechanism: str
-) -> None:
+def test_a_private_run_that_is_killed_in_a_round_ends_with_a_model(tmp_path: Path, mechanism: str) -> None:
     """Round 2 of 3 is charged twice, so that the budget is spent after it. Resumed again, it says the same."""
-    folder = runs[0] / mechanism
-    assert runs[1][mechanism] == [-signal.SIGKILL, 3, 3]
-    out, events = folder / "out", events_of(folder / "history-1.jsonl")
+    assert kill_and_resume_twice(tmp_path, mechanism) == [-signal.SIGKILL, 3, 3]
+    out, events = tmp_path / "out", events_of(tmp_path / "history-1.jsonl")
     end = events[-1]
     assert (end["event"], end["status"]) == ("end", "incomplete")
     assert "spent" in end["reason"] and end["reason"].endswith("the model is that of round 2")
     for resumed in ("resume-1.txt", "resume-2.txt"):
-        assert f"incomplete: {end['reason']}, in {out}/model" in (folder / resumed).read_text()
-    assert (folder / "history-2.jsonl").read_bytes() == (folder / "history-1.jsonl").read_bytes()
+        assert f"incomplete: {end['reason']}, in {out}/model" in (tmp_path / resumed).read_text()
+    assert (tmp_path / "history-2.jsonl").read_bytes() == (tmp_path / "history-1.jsonl").read_bytes()
     assert json.loads((out / "model/model.json").read_text())["round"] == 2
     saved = out / "checkpoints/round-0002/model.safetensors"
     assert (out / "model/model.safetensors").read_bytes() == saved.read_bytes()

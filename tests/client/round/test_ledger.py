@@ -104,6 +104,7 @@ def test_killed_processes_never_lower_epsilon(folder: Path) -> None:
     assert last == pytest.approx(one_by_one, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_killed_before_the_line_costs_nothing(folder: Path) -> None:
     """Then the charges are, to the bit of epsilon, those of a run that nothing happened to."""
     with hold(folder, DELTA):

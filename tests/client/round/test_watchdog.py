@@ -67,6 +67,7 @@ def test_a_training_that_hangs(ended: Ended, tmp_path: Path) -> None:
     assert '"code": "timeout"' in (tmp_path / "audit/audit.jsonl").read_text().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_training_that_keeps_the_interpreter(ended: Ended) -> None:
     """PyDLL keeps the interpreter's lock during the call: nothing of Python can answer, so the kernel ends it."""
     done = ended("__import__('ctypes').PyDLL(None).sleep(1000)", grace=1)

@@ -2,8 +2,9 @@
 
 import os
 import signal
-import sys
+import traceback
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from typing import Any
 
 Original = Callable[..., Any]
@@ -39,9 +40,15 @@ def in_fork(work: Callable[[], object]) -> int:
     """Start `work` in a child; return its process id."""
     pid = os.fork()
     if pid == 0:
-        sys.stdout = open(os.devnull, "w")
-        work()
-        os._exit(0)
+        status = 1
+        try:
+            with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+                work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
     return pid
 
 

@@ -1,21 +1,10 @@
-"""Run a federation, kill it at a point, resume it; in forks of one process, since importing takes seconds.
+"""Run a federation, kill it at a point, resume it; in forks of this process, since importing takes seconds."""
 
-usage: kill_and_resume.py FOLDER NAME...   (prints a line of JSON: name -> how its processes ended)
-
-A name is a point, where one run of that name is killed, or the mechanism of a private run: kill_private.py.
-"""
-
-import gc
-import json
-import os
-import sys
 from pathlib import Path
 
 import monai.data.synthetic  # noqa: F401  # once here, and not in every fork
-import torch
-import torch._dynamo  # two seconds that an optimiser would take at its first step
+import torch._dynamo  # noqa: F401  # two seconds that an optimiser would take at its first step
 from forks import end_of, in_fork, on_call
-from kill_private import KILL, kill_and_resume_twice
 from small_run import composed
 
 import gliofed.client.round.work
@@ -89,18 +78,3 @@ def kill_and_resume(folder: Path, names: list[str]) -> dict[str, int]:
         resumed = dict(zip(pair, map(end_of, pids), strict=True))
         assert set(resumed.values()) == {0}, resumed
     return ends
-
-
-def main(folder: Path, names: list[str]) -> None:
-    torch.set_num_threads(1)
-    os.fsync = lambda descriptor: None  # as in conftest.py: the system still has what a killed process wrote
-    composed(*OVERRIDES)
-    gc.freeze()  # what was imported is not looked through, and so not copied, in every fork
-    ends: dict[str, object] = {name: kill_and_resume_twice(folder / name, name) for name in names if name in KILL}
-    if points := [name for name in names if name in POINTS]:
-        ends |= kill_and_resume(folder, points)
-    print(json.dumps(ends))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
