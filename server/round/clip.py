@@ -12,7 +12,7 @@ from statistics import median_low
 
 from torch import Tensor
 
-from gliofed.server.round.fold import BY_PATIENTS, ENOUGH, Share, Update, limit_shares
+from gliofed.server.round.fold import ENOUGH, FOLDS, Share, Update, limit_shares
 from gliofed.server.round.gate import Measures
 from gliofed.server.round.history import Event
 from gliofed.server.round.spool import Spooled
@@ -133,7 +133,7 @@ def bounded(
                 lines[site]["clipped_buffers"] = {name: float(f"{factor:.4g}") for name, factor in large.items()}
             updates[site] = Clipped(updates[site], factors | large, dict.fromkeys(parameters, most))
     for reply, before, weight in zip(counted, weights, limited, strict=True):
-        if config.fold.name in BY_PATIENTS or len(counted) < ENOUGH:
+        if FOLDS[config.fold.name].by_patients or len(counted) < ENOUGH:
             lines[reply.site]["share"] = weight / sum(limited)
             if weight < before:
                 lines[reply.site]["share_before"] = before / sum(weights)

@@ -106,20 +106,28 @@ def geometric_median(shares: Sequence[Share], model: Mapping[str, Tensor], _: Fo
     return weighted_mean([Share(share.update, weight) for share, weight in parts], model)
 
 
-FOLDS: dict[str, Fold] = {
-    "mean": weighted_mean,
-    "median": median,
-    "trimmed_mean": trimmed_mean,
-    "krum": krum,
-    "geometric_median": geometric_median,
+@dataclass(frozen=True)
+class Rule:
+    """How a federation folds."""
+
+    fold: Fold
+    by_patients: bool = False
+    """Whether sites weigh as their patients, and not all the same."""
+
+
+FOLDS = {
+    "mean": Rule(weighted_mean, by_patients=True),
+    "median": Rule(median),
+    "trimmed_mean": Rule(trimmed_mean),
+    "krum": Rule(krum),
+    "geometric_median": Rule(geometric_median, by_patients=True),
 }
-BY_PATIENTS = ("mean", "geometric_median")
-"""Those that weigh by patients."""
+"""Every fold by the name that a configuration uses."""
 
 
 def fold(shares: Sequence[Share], model: Mapping[str, Tensor], config: FoldConfig) -> dict[str, Tensor]:
     """Fold as `config` says; fewer than three updates, of which no majority can be told, by their mean."""
-    return FOLDS[config.name if len(shares) >= ENOUGH else "mean"](shares, model, config)
+    return FOLDS[config.name if len(shares) >= ENOUGH else "mean"].fold(shares, model, config)
 
 
 def limit_shares(weights: Sequence[float], most: float) -> list[float]:
