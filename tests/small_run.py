@@ -22,7 +22,10 @@ SMALL_DATA = (
     "data.radius_max=2",
     "data.patients=3",
 )
-SMALL = ("model=unet", *SMALL_DATA, "train.steps=2", "rounds=2", "round.deadline=600", "round.join=1")
+_FEW = ("train.steps=2", "rounds=2", "round.deadline=600", "round.join=1")
+SMALL = ("model=unet", *SMALL_DATA, *_FEW)
+SMALL_GRADING_DATA = ("data=phantom", "data.patients=2", "data.resolution=8.0", "data.patch=[8,8,8]")
+SMALL_GRADING = ("model=cnn_lstm", *SMALL_GRADING_DATA, *_FEW)
 
 
 def composed(*overrides: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from hanging import time_is_over
 from judged_site import train
 from plain_federation import mean_without_flower, model_of, rounds_of, sites_of
-from small_run import SMALL, as_given, composed
+from small_run import SMALL, SMALL_GRADING, as_given, composed
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -195,11 +195,8 @@ def test_bounds_that_nobody_meets_change_nothing(values: Values, tmp_path: Path)
     assert not any({"clipped", "peak", "share_before"} & line.keys() for line in lines)
 
 
-GRADING = ("model=cnn_lstm", "data=phantom", "data.patients=2", "data.resolution=8.0", "data.patch=[8,8,8]")
-
-
 @pytest.mark.parametrize(
-    "words", [pytest.param(SMALL, id="segmentation"), pytest.param(GRADING, id="grading", marks=pytest.mark.slow)]
+    "words", [pytest.param(SMALL, id="segmentation"), pytest.param(SMALL_GRADING, id="grading", marks=pytest.mark.slow)]
 )
 def test_changed_samples_make_another_honest_looking_update(words: tuple[str, ...], tmp_path: Path) -> None:
     """Of both tasks: it differs from the honest one, and is of about its size."""
