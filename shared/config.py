@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import FailFast, Field
 
+from gliofed.shared.algorithms import ALGORITHMS, FEDAVG, AlgorithmConfig
 from gliofed.shared.codecs import CODECS
-from gliofed.shared.mechanisms import MECHANISMS
+from gliofed.shared.mechanisms import MECHANISMS, NOT_PRIVATE, PrivacyConfig
 from gliofed.shared.parse import Fraction, Name, Names, PositiveFloat, Seconds, Seed, SiteName, Strict, key_of
 from gliofed.shared.tasks import TASKS, TaskName
 
@@ -197,39 +198,6 @@ class StrategyConfig(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrivacyConfig(Strict):
-    """Differential privacy: how little may be told from what a site sends, or from the model."""
-
-    mechanism: Annotated[str, key_of(MECHANISMS)] = "none"
-    """dp_sgd: every local step is private, for each patient with all visits and patches (Abadi et al. 2016,
-    arXiv:1607.00133), and one of plain SGD; the settings below replace train.batch, lr, clip and weight_decay.
-    local_update: a site trains as ever, clips its whole update and adds noise before it leaves. central: the server
-    clips the updates and adds noise to their sum (McMahan et al. 2018, arXiv:1710.06963); what a site sends is not
-    private. The unit of these two is a site: whatever its patients are, with others the noise hides the difference."""
-    epsilon: Annotated[float, Field(ge=1e-3, le=1000)] = 8.0
-    """Budget of each unit over all rounds of the run: the noise follows from it."""
-    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """None: 1 / (10 N), for N patients of a site that tells exact numbers; 0.0001 where it does not, since delta shows
-    in the noise; of central, for N sites of round.expected."""
-    clip: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.1
-    """Largest L2 norm of one patient's gradient, which falls to about that before a U-Net finds its first voxel; of
-    local_update and central, of a site's update."""
-    batch: Annotated[float, Field(ge=1e-3, le=1e6)] = 8.0
-    """Patients in a step, on average; each is drawn by itself (Poisson sampling). This and the next four: of dp_sgd."""
-    patches: Annotated[int, Field(gt=0, le=256)] = 2
-    """Samples of each drawn patient; their mean loss is the patient's. A single one is slow on a CPU."""
-    lr: Annotated[float, Field(gt=0, le=1e6)] = 2.0
-    """SGD's learning rate; what counts is its product with the clip."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """SGD's momentum; it starts anew every round."""
-    schedule: Literal["constant", "linear"] = "constant"
-    """linear: the learning rate falls round by round, from lr in the first to lr / rounds in the last."""
-    test_seed: Seed | None = None
-    """Makes noise and sampling repeatable, for tests: such a run is not private, and says so. None: the operating
-    system's randomness, which is not written down."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunConfig(Strict):
     """What the federation agrees on; travels to every site as one JSON."""
 
@@ -246,7 +214,8 @@ class RunConfig(Strict):
     round: RoundConfig
     fold: FoldConfig
     strategy: StrategyConfig
-    privacy: PrivacyConfig = PrivacyConfig()
+    privacy: PrivacyConfig = NOT_PRIVATE
+    algorithm: AlgorithmConfig = FEDAVG
 
     def __post_init__(self) -> None:
         for forbidden, sentence in APART:
@@ -260,8 +229,14 @@ class RunConfig(Strict):
 
     @cached_property  # each message asks for it several times
     def as_json(self) -> str:
-        """One line, keys sorted: equal configs are equal strings."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """One line, keys sorted: equal configs are equal strings.
+
+        The default algorithm is left out, so that a run of before there was a choice keeps its hash.
+        """
+        values = asdict(self)
+        if self.algorithm == FEDAVG:
+            del values["algorithm"]
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def hash(self) -> str:
@@ -281,6 +256,10 @@ APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
     (
         lambda run: _dp_sgd(run) and bool(run.model.as_published),
         "model.as_published=true with privacy=dp_sgd: its BatchNorm mixes patients; leave it out",
+    ),
+    (
+        lambda run: _dp_sgd(run) and ALGORITHMS[run.algorithm.name].corrects,
+        "an algorithm other than fedavg with privacy=dp_sgd: its private step has no room for it; use algorithm=fedavg",
     ),
     (
         lambda run: _dp_sgd(run) and run.train.precision == "fp16",

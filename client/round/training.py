@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from gliofed.shared.algorithms import ALGORITHMS, FEDAVG, AlgorithmConfig
 from gliofed.shared.config import TrainConfig
 from gliofed.shared.data.samples import Batch
 from gliofed.shared.parse import ConfigError
@@ -41,7 +42,13 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def train_one_round(
-    model: nn.Module, batches: Iterable[Batch], task: Task, config: TrainConfig, steps: int, device: torch.device
+    model: nn.Module,
+    batches: Iterable[Batch],
+    task: Task,
+    config: TrainConfig,
+    steps: int,
+    device: torch.device,
+    algorithm: AlgorithmConfig = FEDAVG,
 ) -> TrainResult:
     """Take `steps` AdamW steps, one a batch; the optimiser is fresh, so that a site keeps no state between rounds.
 
@@ -51,6 +58,8 @@ def train_one_round(
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     dtype = pick_precision(config.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    method, parameters = ALGORITHMS[algorithm.name], dict(model.named_parameters())
+    start = {name: parameter.detach().clone() for name, parameter in parameters.items() if method.corrects}
     total, samples = torch.zeros((), device=device), 0
     for _, batch in zip(range(steps), batches, strict=False):
         batch = batch.to(device)
@@ -59,8 +68,10 @@ def train_one_round(
             logits = model(*batch.inputs)
         loss = task.loss(logits, batch.target, batch.weight)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch has no type for it
-        if config.clip is not None:
+        if config.clip is not None or method.corrects:
             scaler.unscale_(optimizer)
+        method.correct(parameters, start, algorithm)
+        if config.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         scaler.step(optimizer)
         scaler.update()

@@ -81,7 +81,8 @@ def open_steps(job: Job, model: nn.Module, change: Callable[[Batch], Batch] = la
     config, patients = job.request.config, job.cohort.train
     drawn = batches(patients, config.data, config.train, generator(*job.seed_key, "patches"), job.reading)
     steps = config.train.local_steps(len(patients))
-    return train_one_round(model, map(change, drawn), TASKS[config.task], config.train, steps, job.device)
+    task = TASKS[config.task]
+    return train_one_round(model, map(change, drawn), task, config.train, steps, job.device, config.algorithm)
 
 
 Steps = Callable[[Job, nn.Module], TrainResult]

@@ -21,10 +21,10 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gliofed.client.round.privacy import Plan, train_privately
 from gliofed.shared.accounting import rdp_epsilon
-from gliofed.shared.config import PrivacyConfig, RunConfig
+from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.samples import Batch
-from gliofed.shared.mechanisms import MECHANISMS
+from gliofed.shared.mechanisms import MECHANISMS, PrivacyConfig
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.seeding import seed_of
 from gliofed.shared.wording import quantity

@@ -149,7 +149,7 @@ def privately(gradients: Sequence[Tensor], clip: float, sigma: float, seed: int)
 def update(model: nn.Module, steps: int, drawn: Iterable[Batch], task: Task, run: RunConfig) -> list[Tensor]:
     """The update of so many local steps, negative: what the attacker takes for a gradient."""
     trained = copy.deepcopy(model)
-    train_one_round(trained, drawn, task, run.train, steps, torch.device("cpu"))
+    train_one_round(trained, drawn, task, run.train, steps, torch.device("cpu"), run.algorithm)
     pairs = zip(model.parameters(), trained.parameters(), strict=True)
     return [(before - after).detach() for before, after in pairs]
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 import gliofed.client.round.privacy
 from gliofed.client.round.privacy import Plan, patient_gradient
 from gliofed.shared.accounting import noise_for, rdp_epsilon
-from gliofed.shared.config import PrivacyConfig, RunConfig
+from gliofed.shared.config import RunConfig
 from gliofed.shared.data.samples import Batch
+from gliofed.shared.mechanisms import PrivacyConfig
 from gliofed.shared.tasks import Task
 from gliofed.simulation.attacks.canaries import DELTA, FRAMES, audit, proven
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from gliofed.client.round import privacy
 from gliofed.client.round.privacy import Plan, plan_round, train_privately
 from gliofed.shared.accounting import rdp_epsilon
-from gliofed.shared.config import PrivacyConfig
+from gliofed.shared.mechanisms import PrivacyConfig
 from gliofed.shared.tasks.segmentation import Segmentation
 
 

@@ -10,7 +10,8 @@ from gliofed.server.round.answers import EXPELLED
 from gliofed.server.round.budget import BudgetError, charge_sum, spent_for_good
 from gliofed.server.round.history import Event, History, site_line
 from gliofed.shared.accounting import rdp_epsilon
-from gliofed.shared.config import PrivacyConfig, RunConfig
+from gliofed.shared.config import RunConfig
+from gliofed.shared.mechanisms import PrivacyConfig
 from gliofed.shared.messages import CODES
 
 ROUNDS = 3

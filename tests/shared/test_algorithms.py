@@ -1,0 +1,89 @@
+"""Methods of federated optimisation against loops that are written as their papers are."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from plain_federation import model_of
+from torch import nn
+from torch.testing import assert_close
+
+from gliofed.client.round.training import train_one_round
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.algorithms import AlgorithmConfig
+from gliofed.shared.codec import travelling
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.parse import ConfigError, parse
+from gliofed.shared.tasks.segmentation import Segmentation
+from gliofed.simulation.simulate import simulate
+
+Config = Callable[..., RunConfig]
+STEPS = 3
+
+
+@pytest.fixture
+def batches() -> list[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.rand(2, 2, 1, 8, 8, 8, generator=generator) for _ in range(STEPS)]
+    return [Batch(image, (mask > 0.5).float()) for image, mask in drawn]
+
+
+def trained(run: RunConfig, batches: list[Batch], algorithm: AlgorithmConfig) -> nn.Module:
+    model = initial_model(run)
+    train_one_round(model, batches, Segmentation(), run.train, STEPS, torch.device("cpu"), algorithm)
+    return model
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_fedprox_is_its_loss(run_config: Config, batches: list[Batch], clip: float | None) -> None:
+    """The term is written into the loss, and PyTorch derives it; clipping acts on the whole gradient."""
+    run = run_config(f"train.clip={'null' if clip is None else clip}")
+    mu, model = 10.0, initial_model(run).train()
+    start = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=run.train.lr, weight_decay=run.train.weight_decay)
+    for batch in batches:
+        optimizer.zero_grad()
+        distance = sum((now - then).square().sum() for now, then in zip(model.parameters(), start, strict=True))
+        (Segmentation().loss(model(batch.image), batch.target) + mu / 2 * distance).backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+    ours = trained(run, batches, AlgorithmConfig(name="fedprox", mu=mu))
+    assert_close(travelling(ours), travelling(model), rtol=1e-4, atol=1e-6)
+    plain = trained(run, batches, AlgorithmConfig())
+    assert not torch.allclose(next(iter(travelling(plain).values())), next(iter(travelling(ours).values())), rtol=1e-3)
+
+
+def test_fedprox_without_its_term_is_fedavg(run_config: Config, batches: list[Batch]) -> None:
+    plain, none = (trained(run_config(), batches, AlgorithmConfig(name=name, mu=0)) for name in ("fedavg", "fedprox"))
+    assert_close(travelling(none), travelling(plain), rtol=0, atol=0)
+
+
+def test_a_federation_trains_by_it(values: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """The setting reaches each site, and the run says it."""
+    models = []
+    for name, words in {"fedavg": (), "fedprox": ("algorithm=fedprox", "algorithm.mu=100")}.items():
+        out = tmp_path / name
+        assert simulate(values("sites=2", "rounds=1", "round.evaluate_every=0", *words, f"out={out}")).status == "done"
+        models.append(model_of(out))
+    assert json.loads((out / "run.json").read_text())["run"]["algorithm"] == {"name": "fedprox", "mu": 100}
+    assert any(not torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def test_a_run_that_names_no_algorithm_is_what_it_was(run_config: Config) -> None:
+    """Its hash is in approvals, logs and folders of runs that are to go on."""
+    run = run_config()
+    assert "algorithm" not in json.loads(run.as_json) and parse(RunConfig, run.as_json).hash == run.hash
+    other = run_config("algorithm=fedprox")
+    assert other.hash != run.hash and parse(RunConfig, other.as_json) == other
+
+
+def test_what_has_no_room_for_it_is_refused(run_config: Config) -> None:
+    with pytest.raises(ConfigError, match="an algorithm other than fedavg with privacy=dp_sgd"):
+        run_config("algorithm=fedprox", "privacy=dp_sgd")
+    with pytest.raises(ConfigError, match=r"algorithm\.name=scaffold: must be 'fedavg' or 'fedprox'"):
+        run_config("algorithm.name=scaffold")
