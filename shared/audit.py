@@ -60,8 +60,13 @@ def note_or_print(folder: Path, act: str) -> None:
     """Note a service's start or end; a damaged log, or a full disk, must not keep anybody out, and is printed."""
     try:
         note_act(folder, act)
-    except (ConfigError, OSError) as error:
-        print_with_time(f"{act}, but this is not in the audit log: {error}")
+    except ConfigError as error:
+        why = str(error)
+    except OSError as error:
+        why = f"{error.filename or audit_file(folder)}: {error.strerror}"
+    else:
+        return
+    print_with_time(f"{act}, but this is not in the audit log: {why}")
 
 
 def compare(site: Chain, server: Chain) -> str:

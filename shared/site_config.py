@@ -99,7 +99,7 @@ class CheckConfig(Strict):
                 raise ValueError(f"check.{key}={low},{high}: the first must not be above the second")
 
 
-Device = Annotated[str, matching(r"auto|cpu|cuda(:\d{1,2})?", "must be auto, cpu, cuda or cuda:N, as cuda:0")]
+Device = Annotated[str, matching(r"auto|cpu|cuda(:(0|[1-9]\d?))?", "must be auto, cpu, cuda or cuda:N, as cuda:0")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,7 @@ class LocalGrid(Grid):
         ids = []
         with self._changed:
             for message in messages:
+                self._nodes[message.metadata.dst_node_id]  # a KeyError here, and not in a worker
                 message.metadata.__dict__["_message_id"] = str(uuid4())
                 ids.append(message.metadata.message_id)
                 self._waiting.append(message)

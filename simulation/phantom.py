@@ -61,7 +61,7 @@ class PhantomConfig(Strict):
 def write_phantoms(config: PhantomConfig, root: Path, site: int, report: Callable[[], None] = lambda: None) -> None:
     """Write the patients of one site as NIfTI under `root`; `report` is called after each scan.
 
-    Scans that are there are kept, so that an interrupted run goes on; a folder is for one site, 0 to 98, and one
+    Scans that are there are kept, so that an interrupted run goes on; a folder is for one site and one
     config. The grades, name_mapping.csv, come last: once they are there, all is.
     """
     rows = []

@@ -21,7 +21,7 @@ from gliofed.simulation.partition import number_of_sites, site_names
 class Settings(Strict):
     """What a simulation has beside its run and its data."""
 
-    sites: Positive
+    sites: Annotated[int, Field(gt=0, le=99_999)]
     engine: Annotated[str, key_of(ENGINES)]
     device: Device
     threads: Positive
@@ -66,7 +66,7 @@ def read_run(folder: Path, key: str) -> tuple[dict[str, Any], RunConfig, Setting
     try:
         saved = json.loads(file.read_text(encoding="utf-8"))
         saved = {key: saved[key] for key in ("run_id", "config_hash", "simulation")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):  # who may not read it hears that
         raise damaged from None
     try:
         run, settings = parse_settings(saved["simulation"])

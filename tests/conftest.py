@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A GPU is there for -m gpu alone: else results are a CPU's, bit for bit, and tests fork, which CUDA forbids."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole simulations first, whose files take longest: else one worker has such a file when the other is done."""
     items.sort(key=lambda item: "simulation" not in item.path.parts)

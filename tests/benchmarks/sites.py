@@ -40,7 +40,8 @@ def main() -> None:
     sites, preset = sys.argv[1:]
     model = ("model=unet", f"model.preset={preset}", "train.steps=1", "rounds=3", "at_once=2")
     with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        simulate(as_given(*model, *SMALL_DATA, f"sites={sites}", f"out={folder}/out"))
+        outcome = simulate(as_given(*model, *SMALL_DATA, f"sites={sites}", f"out={folder}/out"))
+    assert outcome.status == "done"
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

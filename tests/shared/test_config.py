@@ -33,6 +33,7 @@ def test_hash_does_not_depend_on_the_order_of_keys(run_config: Callable[..., Run
     ("change", "words"),
     [
         ({"device": "gpu"}, "site.device=gpu: must be auto, cpu, cuda or cuda:N"),
+        ({"device": "cuda:01"}, "site.device=cuda:01: must be auto, cpu, cuda or cuda:N"),  # PyTorch knows no such
         ({"policy": {"hours": "8-10"}}, "site.policy.hours=8-10: must be two times of day, as 20:00-06:00"),
         ({"name": "../etc"}, "site.name=../etc: must be 1 to 64 letters, digits"),
         ({"colour": 1}, "site.colour: no such key"),

@@ -88,6 +88,10 @@ def test_resume_changes_nothing_of_what_was_agreed(values: Values, out: Path) ->
     (out / "run.json").write_text("{")
     with pytest.raises(ConfigError, match=r"run\.json is damaged"):
         simulate(settings | {"resume": str(out)})
+    (out / "run.json").unlink()
+    (out / "run.json").mkdir()
+    with pytest.raises(IsADirectoryError):  # which the command says as it is: a copy would not help
+        simulate(settings | {"resume": str(out)})
 
 
 def test_history_has_what_its_readers_need(values: Values, out: Path) -> None:

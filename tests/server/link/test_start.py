@@ -1,5 +1,6 @@
 """What `start` looks after, and what does not end it; tests/deploy run it."""
 
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +36,10 @@ def test_a_start_is_noted_and_a_damaged_log_does_not_keep_the_hospitals_out(
     (folder / "audit/head.json").write_text("{half")
     note_or_print(folder, "ended")
     assert "ended, but this is not in the audit log: " in capsys.readouterr().out
+    shutil.rmtree(folder / "audit")
+    (folder / "audit").write_text("")
+    note_or_print(folder, "ended")
+    assert f"ended, but this is not in the audit log: {folder}/audit: File exists" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("file", ["site.json", "key.pub"])
