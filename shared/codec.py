@@ -90,9 +90,9 @@ class CodedUpdate:
 
     def __init__(self, path: Path, codec: str) -> None:
         """Open `path`, or raise CodecError when it is no update in `codec`."""
+        self._path = path
+        file = self._open()
         try:
-            self._path = path
-            file = self._open()
             header = file.metadata() or {}
             scales = json.loads(header.get("scales", "null"))
             self._scales = {str(name): float(scale) for name, scale in scales.items()}
@@ -117,7 +117,10 @@ class CodedUpdate:
         return self._decoded(name, self._open().get_tensor(name).reshape(-1)[start:stop])
 
     def _open(self) -> Any:
-        return cast(Any, safe_open(self._path, framework="pt"))  # its stub has no types
+        try:
+            return cast(Any, safe_open(self._path, framework="pt"))  # its stub has no types
+        except (*MALFORMED, SafetensorError, OSError) as error:
+            raise CodecError(f"no coded update: {type(error).__name__}") from None
 
     def _decoded(self, name: str, tensor: Tensor) -> Tensor:
         if str(tensor.dtype) != (wanted := f"torch.{self._codec.dtype}"):

@@ -44,13 +44,17 @@ def home_path(given: str | Path) -> Path:
 
 def absolute(given: str | Path) -> Path:
     """The whole path of what a user wrote. Raises ConfigError where it can be none."""
-    path = home_path(given)
+    path, circle = home_path(given), f"{given}: links that lead in a circle; give the folder itself"
     try:
-        os.stat(path)
-    except OSError as error:  # what is not there yet may come; from Python 3.13 on, resolve() says nothing of a circle
+        whole = path.resolve()
+    except RuntimeError:  # until Python 3.12
+        raise ConfigError(circle) from None
+    try:
+        os.stat(whole)
+    except OSError as error:  # what is not there yet may come
         if error.errno == errno.ELOOP:
-            raise ConfigError(f"{given}: links that lead in a circle; give the folder itself") from None
-    return path.resolve()
+            raise ConfigError(circle) from None
+    return whole
 
 
 def make_writable(folder: Path, named: str) -> Path:

@@ -1,7 +1,7 @@
 """gliofed-client check: settings, progress, table, files and status."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -152,8 +152,9 @@ def _prepare(site: SiteConfig, settings: Settings, workers: int) -> None:
         admitted = admit(site, data, settings.task).cases
         patients = [list(visits) for _, visits in groupby(admitted, key=lambda case: case.patient)]
         prepare = partial(_prepare_patient, site=site, data=data, reading=reading)
-        with Bar("preparing", EVERY) as progress:
-            for done, _ in enumerate(do_each(prepare, patients, workers), start=1):
+        # Closed here: whatever stops this, no process still writes when the lock is given back.
+        with Bar("preparing", EVERY) as progress, closing(do_each(prepare, patients, workers)) as prepared:
+            for done, _ in enumerate(prepared, start=1):
                 progress.report(done, len(patients))
         cohort = open_cohort(site, data, reading, admitted)
     left_out = f"; left out: {in_words(cohort.left_out)}" if cohort.left_out else ""

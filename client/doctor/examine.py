@@ -2,9 +2,10 @@
 
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,23 +32,26 @@ def examine(
     `report` hears (cases done, of all). `draw` asks for pictures.
     """
     seen: dict[int, Inspection] = {}
-    for index, inspection in do_each(partial(_look, rules=rules, draw=draw), cases, workers):
-        if inspection is None:
-            message = (
-                f"{cases[index].patient} visit {cases[index].visit}: reading it took more memory than there is, or its "
-                "process died; look for a scan that is too large, or set workers=1"
-            )
-            inspection = Inspection(Facts(faults=[Fault((), "unreadable", message, None)]))
-        seen[index] = inspection
-        if report:
-            report(len(seen), len(cases))
+    with closing(do_each(partial(_look, rules=rules, draw=draw), cases, workers)) as inspections:
+        for index, inspection in inspections:
+            if inspection is None:
+                message = (
+                    f"{cases[index].patient} visit {cases[index].visit}: reading it took more memory than there is, or "
+                    "its process died; look for a scan that is too large, or set workers=1"
+                )
+                inspection = Inspection(Facts(faults=[Fault((), "unreadable", message, None)]))
+            seen[index] = inspection
+            if report:
+                report(len(seen), len(cases))
     return [seen[index] for index in range(len(cases))]
 
 
-def do_each(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[tuple[int, Result | None]]:
+def do_each(
+    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int
+) -> Generator[tuple[int, Result | None], None, None]:
     """Do each job, by one worker in this process and else in several; yield its index and its result as it is done.
 
-    Where its process died the result is None.
+    Where its process died the result is None. Its processes end when it is done, or closed.
     """
     workers = min(workers, len(jobs))
     if workers <= 1:

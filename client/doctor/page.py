@@ -100,7 +100,7 @@ def page(
         _table(("patient", "visits", "status", "findings"), patients),
         "<h2>Findings</h2><p>Pictures are axial slices, seen from the feet: the patient's right is on the left. "
         "The mask, or what is wrong, is outlined.</p>",
-        *map(_case, reports),
+        *filter(None, map(_case, reports)),
         "<h3>In no case</h3>" if strays else "",
         *map(_finding, strays),
         "<h2>Known and not used</h2>" + _table(("files", "number"), sorted(not_used.items())) if not_used else "",

@@ -53,7 +53,7 @@ def with_less_memory(job: "Job", work: Callable[["Job"], "Reply"]) -> "Reply":
 def ran_out(error: Exception) -> bool:
     """Whether memory, of the machine or of its GPU, did not suffice."""
     message = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in message or "can't allocate memory" in message
+    return isinstance(error, MemoryError) or "out of memory" in message or "allocate memory" in message
 
 
 def halved(patch: Patch) -> Patch | None:

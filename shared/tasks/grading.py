@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     from gliofed.shared.data.samples import Batch
 
 
+def _answer(logit: Tensor) -> tuple[str, str]:  # no lambda: a check hands the label to other processes
+    return "HGG" if logit.item() > 0 else "LGG", f"{logit.sigmoid().item():.4f}"
+
+
 GRADE = Label(
     column="grade",
-    answer=lambda logit: ("HGG" if logit.item() > 0 else "LGG", f"{logit.sigmoid().item():.4f}"),
+    answer=_answer,
     columns=("grade", "probability_hgg"),
     reading="graded",
     classes=("LGG", "HGG"),

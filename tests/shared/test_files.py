@@ -22,5 +22,11 @@ def test_a_path_is_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigError):
         absolute("~/scans")
     (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(ConfigError, match="a circle; give"):
+        absolute("missing/../circle")
+    (tmp_path / "0").mkdir()
+    for number in range(50):  # more than the system follows
+        (tmp_path / str(number + 1)).symlink_to(str(number))
+    assert absolute("50/there") == tmp_path / "0/there"
     with pytest.raises(ConfigError, match="circle/1: links that lead in a circle"):
         absolute("circle/1")

@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import pickle
 import shutil
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import call
@@ -263,6 +265,31 @@ def test_processes_change_nothing(few: list[Case]) -> None:
     together = examine(few, RULES, 2, lambda done, of: heard.append((done, of)))
     assert examine(few, RULES, 1) == together
     assert heard == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_whatever_stops_a_check_its_processes_end_first(few: list[Case], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else they would still write when the lock that a withdrawal waits for is given back."""
+    ended = []
+
+    def endless(*_: object) -> Iterator[tuple[int, None]]:
+        try:
+            yield 0, None
+        finally:
+            ended.append(True)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(examine_module, "do_each", endless)
+    with pytest.raises(KeyboardInterrupt) as held:  # which keeps the frames, and so what they hold
+        examine(few, RULES, 2, interrupt)
+    assert ended and held
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_learnt_can_be_sent_to_another_process(task: str) -> None:
+    """As a check does with workers=2 and more."""
+    assert pickle.loads(pickle.dumps(TASKS[task].label)) == TASKS[task].label
 
 
 def test_every_file_is_hashed(few: list[Case]) -> None:

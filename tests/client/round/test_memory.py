@@ -183,6 +183,14 @@ def test_a_private_round_is_charged_twice(
     assert refused.value.code == "budget"
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("x")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("mmap: Cannot allocate memory (12)"),
+        RuntimeError("x"),
+    ],
+)
 def test_words(error: Exception) -> None:
     assert ran_out(error) == (str(error) != "x")
