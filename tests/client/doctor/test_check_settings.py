@@ -2,6 +2,8 @@
 
 import pickle
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import gliofed.shared.data.prepare
 from gliofed.client.doctor import check_command, manifest
 from gliofed.client.doctor.examine import do_each
 from gliofed.shared.data.dataset import open_cohort
+from gliofed.shared.progress import Bar
 from gliofed.shared.site_config import CheckConfig, SiteConfig
 
 AS_COMPOSED = replace(DATA, window=5, patch=(96, 96, 96), validation=0.2)
@@ -85,6 +88,36 @@ def test_a_work_folder_gets_the_frozen_cohort_and_its_cache(
     admitted = manifest.admit(site, AS_COMPOSED, "segmentation")
     assert admitted.left_out == {"empty_file": 1}
     assert len(open_cohort(site, AS_COMPOSED, "visits", admitted.cases).train) == 1
+
+
+def test_a_stopped_check_gives_its_lock_back_last(cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A withdrawal waits for it, and must not find that a process still writes."""
+    order = []
+
+    @contextmanager
+    def hold_patients(_: Path, **__: object) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            order.append("the lock is given back")
+
+    def do_each(*_: object) -> Iterator[tuple[int, None]]:
+        try:
+            yield 0, None
+            yield 1, None
+        finally:
+            order.append("the processes have ended")
+
+    def interrupt(bar: Bar, *_: object) -> None:
+        if bar._what == "preparing":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(check_command, "hold_patients", hold_patients)
+    monkeypatch.setattr(check_command, "do_each", do_each)
+    monkeypatch.setattr(Bar, "report", interrupt)
+    words = (f"data.root={cases}", "data.labels=brats2020", "data.spacing=null", f"work={tmp_path / 'work'}")
+    assert check(monkeypatch, *words, f"out={tmp_path / 'o'}") == 130
+    assert order[-2:] == ["the processes have ended", "the lock is given back"]
 
 
 def test_folders_may_have_signs_that_hydra_knows(

@@ -1,14 +1,7 @@
 """A cohort with one planted defect of each kind: each is found, and nowhere else."""
 
-import hashlib
-import os
-import pickle
 import shutil
-import signal
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from operator import call
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +11,7 @@ import pytest
 from planted import PLANTS, copy_of, of
 
 from gliofed.client.doctor import examine as examine_module
-from gliofed.client.doctor.examine import do_each, examine
+from gliofed.client.doctor.examine import examine
 from gliofed.client.doctor.findings import ERRORS, WARNINGS
 from gliofed.client.doctor.inspection import Inspection, inspect
 from gliofed.client.doctor.judgement import CaseReport, judge
@@ -257,61 +250,6 @@ def test_no_visit_is_graded_as_another_is(few: list[Case]) -> None:
         TASKS["grading"],
     )
     assert "P: has the grades HGG (visit 1) and LGG (visit 0); give" in told[0].findings[0].message
-
-
-@pytest.mark.slow
-def test_processes_change_nothing(few: list[Case]) -> None:
-    heard = []
-    together = examine(few, RULES, 2, lambda done, of: heard.append((done, of)))
-    assert examine(few, RULES, 1) == together
-    assert heard == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_whatever_stops_a_check_its_processes_end_first(few: list[Case], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else they would still write when the lock that a withdrawal waits for is given back."""
-    ended = []
-
-    def endless(*_: object) -> Iterator[tuple[int, None]]:
-        try:
-            yield 0, None
-        finally:
-            ended.append(True)
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(examine_module, "do_each", endless)
-    with pytest.raises(KeyboardInterrupt) as held:  # which keeps the frames, and so what they hold
-        examine(few, RULES, 2, interrupt)
-    assert ended and held
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_what_is_learnt_can_be_sent_to_another_process(task: str) -> None:
-    """As a check does with workers=2 and more."""
-    assert pickle.loads(pickle.dumps(TASKS[task].label)) == TASKS[task].label
-
-
-def test_every_file_is_hashed(few: list[Case]) -> None:
-    for case, inspection in zip(few, examine(few, RULES, 1), strict=True):
-        files = inspection.facts.files
-        assert {file.path for file in files} == {scan.path for scan in [*case.images.values(), case.mask]}
-        for file in files:
-            assert file.sha256 == hashlib.sha256(file.path.read_bytes()).hexdigest()
-            assert (file.size, file.mtime_ns) == (file.path.stat().st_size, file.path.stat().st_mtime_ns)
-
-
-def test_a_process_that_dies_takes_only_its_job_along() -> None:
-    """As the kernel kills what takes too much memory; the others' results must come."""
-    jobs = [partial(abs, -1), partial(os._exit, 9), partial(abs, -3)]
-    assert dict(do_each(call, jobs, 2)) == {0: 1, 1: None, 2: 3}
-
-
-def test_processes_of_a_check_do_not_get_the_terminals_ctrl_c() -> None:
-    """It goes to the whole group; each of them would print a traceback, and the command ends them anyway."""
-    masks = dict(do_each(partial(signal.pthread_sigmask, signal.SIG_BLOCK), [(), ()], 2))
-    assert masks == {0: {signal.SIGINT}, 1: {signal.SIGINT}}
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 @pytest.mark.parametrize(("resolution", "visits", "scheme"), [(8.0, 2, "brats2023"), (4.0, 1, "brats2020")])
