@@ -3,10 +3,10 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from math import prod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import FailFast, Field
 
@@ -229,20 +229,17 @@ class RunConfig(Strict):
 
     @cached_property  # each message asks for it several times
     def as_json(self) -> str:
-        """One line, keys sorted: equal configs are equal strings.
-
-        The default algorithm is left out, so that a run of before there was a choice keeps its hash.
-        """
-        values = asdict(self)
-        if self.algorithm == FEDAVG:
-            del values["algorithm"]
-        return json.dumps(values, sort_keys=True, separators=(",", ":"))
+        """One line, keys sorted: equal configs are equal strings."""
+        return json.dumps(_as_values(self), sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the JSON, in hex."""
         return hashlib.sha256(self.as_json.encode()).hexdigest()
 
+
+LATER = frozenset({"algorithm"})
+"""Fields that came later: at their defaults they are not in the JSON, so that a run of before them keeps its hash."""
 
 APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
     (
@@ -279,6 +276,14 @@ APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
     ),
 )
 """What cannot go together, and the sentence that says so."""
+
+
+def _as_values(part: Any) -> dict[str, Any]:
+    return {
+        field.name: _as_values(value) if is_dataclass(value := getattr(part, field.name)) else value
+        for field in fields(part)
+        if field.name not in LATER or getattr(part, field.name) != field.default
+    }
 
 
 def _dp_sgd(run: RunConfig) -> bool:
