@@ -199,7 +199,9 @@ def _sent_together(lines: list[Event], place: int) -> Iterable[Event]:
 def _same(asked: Event, line: Event, names: set[str]) -> bool:
     """Whether a site's line and a server's are of one request; a node is asked to prepare before it has a name."""
     named = line["site"] in names or (line["kind"] == "prepare" and line["site"].startswith("node-"))
-    return named and all(asked.get(key) == line.get(key) for key in ("kind", "round", "config_hash", "weights"))
+    return named and all(
+        asked.get(key) == line.get(key) for key in ("kind", "round", "config_hash", "weights", "parent")
+    )
 
 
 def _lost(asked: Iterable[tuple[int, Event]], site: Chain, server: Chain) -> list[Event]:

@@ -15,22 +15,24 @@ from gliofed.shared.files import new_folder, write_bytes, write_json
 from gliofed.shared.parse import ConfigError
 
 KEEP = 2  # the newest, and the one before it for a person to go back to
-GROUPS, STATE = ("model", "optimizer"), "state.json"
-"""Of tensors; each is a file of a checkpoint."""
+STATE, GROUPS = "state.json", ("model", "optimizer")
+"""The file of all that is no tensor, and the groups of tensors that checkpoints of earlier versions have."""
 
 
-def save_checkpoint(root: Path, number: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Any) -> None:
-    """Save groups of named tensors and a JSON state as `root/round-NNNN`, then drop the oldest."""
+def save_checkpoint(
+    root: Path, number: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> None:
+    """Save groups of named tensors, a file each, and a JSON state as `root/round-NNNN`, then drop the oldest."""
     with new_folder(root / f"round-{number:04d}") as folder:
         for group, named in tensors.items():
             data = save({name: tensor.contiguous() for name, tensor in named.items()})
             write_bytes(folder / f"{group}.safetensors", data)
-        write_json(folder / STATE, state)
+        write_json(folder / STATE, {**state, "groups": [*tensors]})
     for old in _found(root)[:-KEEP]:
         rmtree(old)
 
 
-def load_checkpoint(root: Path) -> tuple[dict[str, dict[str, Tensor]], Any] | None:
+def load_checkpoint(root: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
     """Return the newest checkpoint's tensors by group and state, or None where there is none.
 
     What a killed process left half-written has another name and is never read; saving that round removes it.
@@ -40,8 +42,8 @@ def load_checkpoint(root: Path) -> tuple[dict[str, dict[str, Tensor]], Any] | No
     if not found:
         return None
     with _sound(found[-1]):
-        state = json.loads((found[-1] / STATE).read_text())
-        tensors = {group: load((found[-1] / f"{group}.safetensors").read_bytes()) for group in GROUPS}
+        state, groups = _state(found[-1])
+        tensors = {group: load((found[-1] / f"{group}.safetensors").read_bytes()) for group in groups}
     return tensors, state
 
 
@@ -49,17 +51,21 @@ def check_checkpoint(root: Path) -> None:
     """Raise `load_checkpoint`'s ConfigError where it would, without reading the tensors: their header and length."""
     for folder in _found(root)[-1:]:
         with _sound(folder):
-            json.loads((folder / STATE).read_text())
-            for group in GROUPS:
+            for group in _state(folder)[1]:
                 with safe_open(folder / f"{group}.safetensors", "numpy"):
                     pass
+
+
+def _state(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    state = dict(json.loads((folder / STATE).read_text()))
+    return state, list(map(str, state.pop("groups", GROUPS)))
 
 
 @contextmanager
 def _sound(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ConfigError(
             f"{folder}: damaged ({type(error).__name__}); remove this folder to go on from the round before"
         ) from None

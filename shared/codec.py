@@ -1,7 +1,7 @@
 """An update as bytes: named tensors in one safetensors file, coded as `gliofed.shared.codecs` says."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,9 +21,13 @@ class CodecError(ValueError):
     """Bytes that are no update."""
 
 
-def travelling(model: nn.Module) -> dict[str, Tensor]:
-    """Return the tensors that travel: parameters and floating buffers, by name; integer buffers stay."""
-    return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+def travelling(model: nn.Module, at_home: Collection[str] = ()) -> dict[str, Tensor]:
+    """Return the tensors that travel: parameters and floating buffers, by name; integer buffers stay.
+
+    So do those `at_home`, as the method of the run has them.
+    """
+    state = model.state_dict()
+    return {name: tensor for name, tensor in state.items() if tensor.is_floating_point() and name not in at_home}
 
 
 def weights_to_bytes(weights: Mapping[str, Tensor]) -> bytes:
@@ -65,9 +69,9 @@ def check_weights(data: bytes, like: Mapping[str, Tensor]) -> None:
         raise CodecError("weights whose tensors overlap, or leave bytes to nobody")
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put weights into a model; names and shapes must be the model's own."""
-    mine = travelling(model)
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], at_home: Collection[str] = ()) -> None:
+    """Put weights into a model; names and shapes must be the model's own, but for those that are `at_home`."""
+    mine = travelling(model, at_home)
     if mine.keys() != weights.keys():
         odd = sorted(mine.keys() ^ weights.keys())[:3]
         raise CodecError(f"weights do not fit the model: {', '.join(odd)} on one side only")
@@ -77,7 +81,9 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 def encode(update: Mapping[str, Tensor], codec: str) -> bytes:
     """Code an update. fp16 turns what is beyond 65504 into infinity, which the server's gate refuses."""
     coded = {name: CODECS[codec].encode(tensor.detach().cpu().float()) for name, tensor in update.items()}
-    header = {"codec": codec, "scales": json.dumps({name: scale for name, (_, scale) in coded.items()})}
+    about = {"codec": codec, "scales": {name: scale for name, (_, scale) in coded.items()}}
+    # One entry: of several, safetensors' order is another in each process, and the same update would be other bytes.
+    header = {"coded": json.dumps(about, sort_keys=True)}
     data: bytes = save({name: tensor.contiguous() for name, (tensor, _) in coded.items()}, header)
     return data
 
@@ -94,12 +100,15 @@ class CodedUpdate:
         file = self._open()
         try:
             header = file.metadata() or {}
-            scales = json.loads(header.get("scales", "null"))
-            self._scales = {str(name): float(scale) for name, scale in scales.items()}
+            if "coded" in header:
+                about = json.loads(header["coded"])
+            else:  # of an earlier version, whose spool and stored replies go on
+                about = {"codec": header.get("codec"), "scales": json.loads(header.get("scales", "null"))}
+            self._scales = {str(name): float(scale) for name, scale in about["scales"].items()}
         except (*MALFORMED, SafetensorError, OSError) as error:
             raise CodecError(f"no coded update: {type(error).__name__}") from None
-        if header.get("codec") != codec:
-            raise CodecError(f"coded as {header.get('codec')!r:.20}, not {codec!r}")
+        if about["codec"] != codec:
+            raise CodecError(f"coded as {about['codec']!r:.20}, not {codec!r}")
         self._codec = CODECS[codec]
         self.names: list[str] = sorted(file.keys())
         if self.names != sorted(self._scales):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import FailFast, Field
 
-from gliofed.shared.algorithms import ALGORITHMS, FEDAVG, AlgorithmConfig
+from gliofed.shared.algorithms import ALGORITHMS, FEDAVG, AlgorithmConfig, returned_of
 from gliofed.shared.codecs import CODECS
 from gliofed.shared.mechanisms import MECHANISMS, NOT_PRIVATE, PrivacyConfig
 from gliofed.shared.parse import Fraction, Name, Names, PositiveFloat, Seconds, Seed, SiteName, Strict, key_of
@@ -256,7 +256,13 @@ APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
     ),
     (
         lambda run: _dp_sgd(run) and ALGORITHMS[run.algorithm.name].corrects,
-        "an algorithm other than fedavg with privacy=dp_sgd: its private step has no room for it; use algorithm=fedavg",
+        "an algorithm that corrects steps with privacy=dp_sgd: its private step has no room for it; use "
+        "algorithm=fedavg or fedbn",
+    ),
+    (
+        lambda run: run.privacy.mechanism in ("local_update", "central") and bool(returned_of(run)),
+        "groups beside the update with privacy=local_update or central: their noise is for the update alone; use "
+        "algorithm=fedavg, fedprox or fedbn",
     ),
     (
         lambda run: _dp_sgd(run) and run.train.precision == "fp16",

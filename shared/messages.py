@@ -45,6 +45,7 @@ CODES = {
     "config": "the site's own configuration is not right",
     "protocol": "the request is malformed, or beyond the limits of any run",
     "out_of_memory": "the site ran out of memory, also with a smaller patch where there is one",
+    "state": "what the site kept of the run is gone; the aggregator can let it start anew",
     "timeout": "the site did not finish in the time that it allows",
     "error": "the site's program failed",
 }
@@ -72,7 +73,9 @@ LARGEST = 1e9
 LONGEST_CONFIG = 2**17
 """Characters of a run's config as JSON; a thousand expected sites with the longest names have 67 thousand."""
 
-_EVIDENCE = {"head": "[0-9a-f]{64}", "signature": "[A-Za-z0-9+/=]{1,160}", "certificate": "[A-Za-z0-9+/=]{1,4000}"}
+_HASH = "[0-9a-f]{64}"
+_EVIDENCE = {"head": _HASH, "signature": "[A-Za-z0-9+/=]{1,160}", "certificate": "[A-Za-z0-9+/=]{1,4000}"}
+_EVIDENCE |= {"parent": _HASH}
 _AFTER = ("head", "signature")
 """What enters a reply after its receipt was written."""
 
@@ -91,7 +94,12 @@ class Request:
     round: int
     config: RunConfig
     weights: bytes = b""
-    """safetensors; empty when a site is asked to prepare."""
+    """safetensors, to train with the groups that are sent beside them; empty when a site is asked to prepare."""
+    parent: str = ""
+    """SHA-256 of the site's last update that counted, of a run in which sites keep something: it names the state that
+    the site goes on from. Empty: from none. The receipts of that update have it, however often it was sent."""
+    parents: Mapping[str, str] = field(default_factory=dict)
+    """Of all sites, by name, at the server; each is sent its own."""
     head: str = ""
     """Of the server's audit log: the hash of the line that notes this request. The site notes it in its own log."""
     signature: str = ""
@@ -107,7 +115,7 @@ class Request:
     @property
     def key(self) -> str:
         """Name of the site's answer: the same request gets the same bytes."""
-        what = hashlib.sha256(f"{self.config.hash}{self.weights_sha256}".encode())
+        what = hashlib.sha256(f"{self.config.hash}{self.weights_sha256}{self.parent}".encode())
         return f"{self.run_id}-{self.round:04d}-{what.hexdigest()[:16]}"
 
     def to_records(self) -> RecordDict:
@@ -115,6 +123,7 @@ class Request:
         head = ConfigRecord({"run_id": self.run_id, "round": self.round})
         head["config"], head["config_hash"], head["head"] = self.config.as_json, self.config.hash, self.head
         head["signature"], head["certificate"] = self.signature, self.certificate
+        head["parent"] = self.parent
         return RecordDict({"request": head, "weights": _array(self.weights)})
 
     @classmethod
@@ -131,12 +140,13 @@ class Request:
             if not isinstance(number, int) or not 0 <= number <= MOST_ROUNDS:
                 raise MessageError(f"a round that is no number from 0 to {MOST_ROUNDS}")
             config = parse(RunConfig, text, "run")
+            evidence: dict[str, Any] = {key: _checked(head, key) for key in _EVIDENCE}
             request = cls(
                 run_id=str(head["run_id"]),
                 round=number,
                 config=config,
                 weights=records.array_records["weights"]["bytes"].data,
-                **{key: _checked(head, key) for key in _EVIDENCE},
+                **evidence,
             )
             sent = head["config_hash"]
         except (KeyError, ValueError) as error:
@@ -167,6 +177,7 @@ class Reply:
     epsilon: float | None = None
     """Of each patient at the site so far, over all runs of its study; rounded up. None: not told."""
     update: bytes = b""
+    """Coded, with the groups that are returned beside it."""
     head: str = ""
     """Of the site's audit log: the hash of the line that is this reply's receipt. But for the signature it is the one
     thing that leaves and is not in the receipt, whose own hash it is; whoever has the line can check it, and the server
@@ -246,7 +257,7 @@ def _measure(data: bytes) -> dict[str, Any]:
 
 
 def _checked(record: ConfigRecord, key: str) -> str:
-    """A head, a signature or a certificate that came with a message, empty where none did; it enters a log."""
+    """A hash, a signature or a certificate that came with a message, empty where none did; it enters a log."""
     value = str(record.get(key, ""))
     if value and re.fullmatch(_EVIDENCE[key], value) is None:
         raise MessageError(f"a {key} that is none")

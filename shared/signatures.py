@@ -137,6 +137,7 @@ def check_signatures(log: Chain, what: What, trust: Trust) -> str:
 def _signed(what: What, line: Mapping[str, Any]) -> bytes:
     """What a signature covers; its first line keeps it from being taken for anything else."""
     values = {name: line.get(name) for name in FIELDS[what]}
+    values |= {"parent": line["parent"]} if "parent" in line else {}  # of a run in which sites keep something
     return f"gliofed {what}\n".encode() + json.dumps(values, sort_keys=True).encode()
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gliofed.shared.algorithms import ALGORITHMS, sent_of
+from gliofed.shared.algorithms.groups import joined
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.tasks import TASKS, model_of, reading_of
@@ -29,6 +31,17 @@ def outline(run: RunConfig) -> dict[str, Tensor]:
     if (parameters := count(tensors)) > MOST_PARAMETERS:
         raise ValueError(f"{model_sentence(run, parameters)}; no run may have more than {MOST_PARAMETERS}")
     return tensors
+
+
+def outline_of_request(run: RunConfig, training: bool) -> dict[str, Tensor]:
+    """Give the tensors that a request has, as `outline` does: without what stays at home, and to train with the groups
+    that are sent beside the weights.
+    """
+    model = _empty_model(run)
+    at_home = ALGORITHMS[run.algorithm.name].at_home(model)
+    trained = {name: each for name, each in model.named_parameters() if name not in at_home}
+    groups = {group.name: trained for group in sent_of(run)} if training else {}
+    return joined(travelling(model, at_home), groups)
 
 
 @lru_cache(maxsize=8)

@@ -14,6 +14,7 @@ class WorkFolder(KeptFolder):
     cache = Below("cache", "Folder of prepared scans, an entry each")
     trained = Below("trained", "Folder with whom each run trained with")
     outbox = Below("outbox", "Folder of replies that are sent again as they are")
+    state = Below("state", "Folder of what is kept of runs between their rounds, a folder each")
     ledger = Below("ledger", "Folder of the privacy ledger")
     smaller_patch = Below("smaller_patch.json", "What fitted into memory")
     log = Below("site.log", "What went wrong, in full")

@@ -10,7 +10,11 @@ from gliofed.client.doctor.manifest import admit
 from gliofed.client.round.judge import Admitted
 from gliofed.client.round.ledger import check_no_budget
 from gliofed.client.round.policy import DeclinedError, check_cohort, counts_leave
+from gliofed.client.round.states import States
 from gliofed.client.round.training import pick_device
+from gliofed.shared.algorithms import ALGORITHMS, kept_of, sent_of
+from gliofed.shared.algorithms.fedbn import HOME
+from gliofed.shared.algorithms.groups import Groups, Local, parted, zeros
 from gliofed.shared.codec import load_weights, weights_from_bytes
 from gliofed.shared.data.dataset import Cohort, Reading, open_cohort
 from gliofed.shared.messages import Request
@@ -27,6 +31,8 @@ class Job:
     cohort: Cohort
     device: torch.device
     reading: Reading
+    kept: Groups
+    """What the site kept of its last round that counted; empty where it kept nothing."""
 
     @property
     def seed_key(self) -> tuple[int, str, int]:
@@ -34,10 +40,27 @@ class Job:
         return self.request.config.seed, self.site.name, self.request.round
 
     def model(self) -> nn.Module:
-        """Build the model with the weights that were sent, on the site's device."""
+        """Build the model with the weights that were sent, and with the site's own, on its device."""
         model = model_of(self.request.config)
-        load_weights(model, weights_from_bytes(self.request.weights))
+        weights, _ = parted(weights_from_bytes(self.request.weights))
+        load_weights(model, weights, ALGORITHMS[self.request.config.algorithm.name].at_home(model))
+        model.load_state_dict(self.kept.get(HOME.name, {}), strict=False)
         return model.to(self.device)
+
+    def local(self, model: nn.Module, steps: int) -> Local:
+        """What the run's method has to work with, for so many steps."""
+        config, groups = self.request.config, Groups()
+        if sent_of(config):
+            groups = parted(weights_from_bytes(self.request.weights))[1]
+        kept = zeros((group for group in kept_of(config) if group != HOME), dict(model.named_parameters()))
+        kept |= {group: self.kept[group] for group in kept if group in self.kept}
+        return Local(
+            config=config.algorithm,
+            steps=steps,
+            rate=config.train.lr,
+            sent=_on(groups, self.device),
+            kept=_on(kept, self.device),
+        )
 
 
 def open_job(admitted: Admitted) -> Job:
@@ -58,4 +81,9 @@ def open_job(admitted: Admitted) -> Job:
     # The server chooses who validates: an exact number would tell it, one choice after the other, who is there.
     among = cohort.train if counts_leave(site.policy, request.config) else [*cohort.train, *cohort.validation]
     check_cohort(site.policy, request.config, len(among))
-    return Job(site, request, cohort, device, reading)
+    kept = States(site.folder.state / request.run_id).load(request.parent) if request.parent else {}
+    return Job(site, request, cohort, device, reading, kept)
+
+
+def _on(groups: Groups, device: torch.device) -> Groups:
+    return {group: {name: each.to(device) for name, each in named.items()} for group, named in groups.items()}

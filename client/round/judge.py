@@ -41,7 +41,7 @@ from gliofed.shared.codec import check_weights
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import MessageError, Request
 from gliofed.shared.site_config import PolicyConfig, SiteConfig
-from gliofed.shared.sizes import count, model_sentence, outline, step_sentence, step_voxels
+from gliofed.shared.sizes import count, model_sentence, outline, outline_of_request, step_sentence, step_voxels
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def judge(kind: str, site: SiteConfig, request: Request, audit: Audit) -> Admitt
         raise DeclinedError("withheld", f"policy.metrics={policy.metrics}: nothing is evaluated for others")
     if kind != "prepare" and not stored:
         try:
-            check_weights(request.weights, outline(run))
+            check_weights(request.weights, outline_of_request(run, kind == "train"))
         except ValueError as error:
             raise MessageError(str(error)) from None
     return Admitted(site, request, stored, withdrawn)

@@ -1,12 +1,13 @@
 """The local loop, without any network in it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
-from gliofed.shared.algorithms import ALGORITHMS, FEDAVG, AlgorithmConfig
+from gliofed.shared.algorithms import ALGORITHMS, FEDAVG
+from gliofed.shared.algorithms.groups import Groups, Local
 from gliofed.shared.config import TrainConfig
 from gliofed.shared.data.samples import Batch
 from gliofed.shared.parse import ConfigError
@@ -20,6 +21,10 @@ class TrainResult:
     loss: float
     """Mean over samples."""
     steps: int
+    returned: Groups = field(default_factory=dict)
+    """What goes beside the update."""
+    kept: Groups = field(default_factory=dict)
+    """What the site keeps until its next round."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -48,7 +53,7 @@ def train_one_round(
     config: TrainConfig,
     steps: int,
     device: torch.device,
-    algorithm: AlgorithmConfig = FEDAVG,
+    local: Local | None = None,
 ) -> TrainResult:
     """Take `steps` AdamW steps, one a batch; the optimiser is fresh, so that a site keeps no state between rounds.
 
@@ -58,8 +63,10 @@ def train_one_round(
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     dtype = pick_precision(config.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    method, parameters = ALGORITHMS[algorithm.name], dict(model.named_parameters())
-    start = {name: parameter.detach().clone() for name, parameter in parameters.items() if method.corrects}
+    local = local or Local(config=FEDAVG, steps=steps, rate=config.lr)
+    method, parameters = ALGORITHMS[local.config.name], dict(model.named_parameters())
+    if method.corrects:
+        local = replace(local, start={name: each.detach().clone() for name, each in parameters.items()})
     total, samples = torch.zeros((), device=device), 0
     for _, batch in zip(range(steps), batches, strict=False):
         batch = batch.to(device)
@@ -70,11 +77,12 @@ def train_one_round(
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch has no type for it
         if config.clip is not None or method.corrects:
             scaler.unscale_(optimizer)
-        method.correct(parameters, start, algorithm)
+        method.correct(parameters, local)
         if config.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         scaler.step(optimizer)
         scaler.update()
         size = len(batch.image)
         total, samples = total + loss.detach() * size, samples + size  # no .item(): a GPU would wait
-    return TrainResult(loss=total.item() / samples, steps=steps)
+    returned, kept = method.finish(parameters, local)
+    return TrainResult(loss=total.item() / samples, steps=steps, returned=returned, kept=kept)

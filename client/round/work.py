@@ -1,5 +1,6 @@
 """What a site does with a request: prepare its cohort, train, or evaluate."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,8 +13,12 @@ from gliofed.client.round.judge import Admitted
 from gliofed.client.round.memory import with_less_memory
 from gliofed.client.round.outbox import Outbox
 from gliofed.client.round.policy import DeclinedError, counts_leave, metrics_leave, reply_key
+from gliofed.client.round.states import States
 from gliofed.client.round.trained import note_trained, pseudonyms
 from gliofed.client.round.training import TrainResult, train_one_round
+from gliofed.shared.algorithms import ALGORITHMS, kept_of
+from gliofed.shared.algorithms.fedbn import HOME
+from gliofed.shared.algorithms.groups import joined
 from gliofed.shared.codec import encode, travelling
 from gliofed.shared.data.samples import Batch, batches, whole
 from gliofed.shared.messages import Reply
@@ -82,7 +87,8 @@ def open_steps(job: Job, model: nn.Module, change: Callable[[Batch], Batch] = la
     drawn = batches(patients, config.data, config.train, generator(*job.seed_key, "patches"), job.reading)
     steps = config.train.local_steps(len(patients))
     task = TASKS[config.task]
-    return train_one_round(model, map(change, drawn), task, config.train, steps, job.device, config.algorithm)
+    local = job.local(model, steps)
+    return train_one_round(model, map(change, drawn), task, config.train, steps, job.device, local)
 
 
 Steps = Callable[[Job, nn.Module], TrainResult]
@@ -97,16 +103,22 @@ def train_with(job: Job, patients: int, steps: Steps = open_steps, hide: Hide = 
     torch.manual_seed(seed_of(*job.seed_key, "layers"))
     note_trained(job.site, job.request.run_id, job.request.round, job.cohort.train)
     model = job.model()
-    before = {name: tensor.detach().cpu().clone() for name, tensor in travelling(model).items()}
+    at_home = ALGORITHMS[config.algorithm.name].at_home(model)
+    before = {name: tensor.detach().cpu().clone() for name, tensor in travelling(model, at_home).items()}
     result = steps(job, model)
-    update = {name: tensor.detach().cpu() - before[name] for name, tensor in travelling(model).items()}
+    update = {name: tensor.detach().cpu() - before[name] for name, tensor in travelling(model, at_home).items()}
+    coded = encode(joined(hide(update), result.returned), config.codec)
+    if kept_of(config):
+        home = {HOME.name: {name: each for name, each in model.state_dict().items() if name in at_home}}
+        states = States(job.site.folder.state / job.request.run_id)
+        states.store(hashlib.sha256(coded).hexdigest(), result.kept | home, job.request.parent)
     return Reply(
         site=job.site.name,
         patients=patients,
         steps=result.steps,
         metrics={"loss": result.loss} if metrics_leave(job.site.policy, config) else {},
         left_out=_left_out(job),
-        update=encode(hide(update), config.codec),
+        update=coded,
     )
 
 

@@ -37,13 +37,18 @@ class RunAudit:
         """Log who is about to be asked, from which weights; return each one's request, with the log's head, signed."""
         about = {"kind": kind, "round": request.round, "config_hash": request.config.hash}
         about["weights"] = request.weights_sha256
-        head = self._log.append(*({"event": "request", **about, "site": site} for site in sites))
+        parents = [request.parents.get(site, "") for site in sites]
+        each = [{"site": s, **({"parent": p} if p else {})} for s, p in zip(sites, parents, strict=True)]
+        head = self._log.append(*({"event": "request", **about, **own} for own in each))
+        requests = [replace(request, head=head, parent=parent) for parent in parents]
         if self._keys is None:
-            return [replace(request, head=head)] * len(sites)
-        lines = [{**about, "run_id": request.run_id, "site": site, "server_head": head} for site in sites]
+            return requests
+        lines = [{**about, "run_id": request.run_id, "server_head": head, **own} for own in each]
         signatures = [sign(self._keys.key, "request", line) for line in lines]
-        proven = replace(request, head=head, certificate=self._keys.certificate)
-        return [replace(proven, signature=signature) for signature in signatures]
+        return [
+            replace(asked, certificate=self._keys.certificate, signature=signature)
+            for asked, signature in zip(requests, signatures, strict=True)
+        ]
 
     def is_signed(self, kind: str, round: int, site: str, reply: Reply) -> bool:
         """Whether a reply is signed with the key that its site is admitted with, where sites have keys.
@@ -82,13 +87,14 @@ class RunAudit:
         about = {"event": "absent", "kind": kind, "round": round, "site": site}
         self._log.append({**about, "status": status, "reason": reason})
 
-    def log_fold(self, round: int, sites: Sequence[str], weights: bytes) -> None:
-        """Log the sites whose updates counted and the weights that came of them, before they are saved.
+    def log_fold(self, round: int, sites: Sequence[str], weights: bytes, asked: bytes) -> None:
+        """Log the sites whose updates counted and the weights that came of them, before they are saved; and with the
+        groups that are `asked` from beside them, where there are any.
 
         A server that dies in between folds the same updates again, and logs that again.
         """
-        sha256 = hashlib.sha256(weights).hexdigest()
-        self._log.append({"event": "fold", "round": round, "sites": list(sites), "weights": sha256})
+        line = {"event": "fold", "round": round, "sites": list(sites), "weights": hashlib.sha256(weights).hexdigest()}
+        self._log.append(line | ({} if asked == weights else {"asked": hashlib.sha256(asked).hexdigest()}))
 
     def log_end(self, status: str) -> None:
         """Log the end."""

@@ -17,6 +17,7 @@ from gliofed.server.round.gate import Measures
 from gliofed.server.round.history import Event
 from gliofed.server.round.spool import Spooled
 from gliofed.shared.accounting import default_delta, noise_for
+from gliofed.shared.algorithms.groups import group_of
 from gliofed.shared.config import RunConfig
 
 NO_VOTE = 4
@@ -32,7 +33,7 @@ class Clipped:
 
     update: Update
     factors: Mapping[str, float]
-    """By tensor; 1 where there is none."""
+    """By tensor, or by group beside the update; 1 where there is none."""
     most: Mapping[str, float]
     """Largest absolute value, by tensor; any where there is none."""
 
@@ -45,7 +46,7 @@ class Clipped:
         return self._bounded(name, self.update.part(name, start, stop))
 
     def _bounded(self, name: str, values: Tensor) -> Tensor:
-        if (factor := self.factors.get(name, 1.0)) != 1.0:
+        if (factor := self.factors.get(group_of(name) or name, 1.0)) != 1.0:
             values = values * factor
         return values.clamp(-self.most[name], self.most[name]) if name in self.most else values
 
@@ -98,13 +99,14 @@ def bounded(
     """Clip each update to fold.clip times the round's size, and each weight to fold.max_share.
 
     No parameter moves further than fold.clip times as far as it can in so many steps, or as noise goes: the whole size
-    on the few values of a bias would decide what the model says. Buffers, which follow the data and not the steps, are
-    clipped one by one to the round's median.
+    on the few values of a bias would decide what the model says. Buffers, which follow the data and not the steps, and
+    groups beside the update are clipped one by one to the round's median.
 
     `parameters` has the trainable ones with their numbers of values; None in a run of one site, which is bounded by
     nothing. Returns the shares for the fold and, by site, what the history says: `size` in multiples of the round's,
-    `clipped` the factor where it was, `clipped_buffers` that of each buffer that was, `peak` the largest move in
-    multiples of what is allowed where it is more, `share` of the weight, and `share_before` if the ceiling lowered it.
+    `clipped` the factor where it was, `clipped_buffers` that of each buffer or group that was, `peak` the largest move
+    in multiples of what is allowed where it is more, `share` of the weight, and `share_before` if the ceiling lowered
+    it.
     """
     weights = [1 if config.privacy.mechanism == "local_update" else reply.weight for reply in counted]
     limited, clip = limit_shares(weights, config.fold.max_share), config.fold.clip
@@ -114,8 +116,8 @@ def bounded(
         total = sum(parameters.values())
         usual = {reply.site: usual_size(config, total, round, reply.weight) for reply in counted}
         sizes = {r.site: measures[r.site].norm / math.sqrt(max(r.steps, 1)) / usual[r.site] for r in counted}
-        reference, norms = reference_size(list(sizes.values())), [each.buffers for each in measures.values()]
-        buffers = {name: median_low([site[name] for site in norms]) for name in norms[0]}
+        reference, norms = reference_size(list(sizes.values())), [each.others for each in measures.values()]
+        others = {name: median_low([site[name] for site in norms]) for name in norms[0]}
         for reply in counted:
             site, size, own = reply.site, sizes[reply.site] / reference, measures[reply.site]
             lines[site]["size"] = float(f"{size:.4g}")
@@ -128,7 +130,7 @@ def bounded(
             if (peak := own.peak * factor / most) > 1.001:  # and not by rounding
                 lines[site]["peak"] = float(f"{peak:.4g}")
             factors = dict.fromkeys(parameters, factor)
-            large = {n: clip * buffers[n] / norm for n, norm in own.buffers.items() if norm > clip * buffers[n]}
+            large = {n: clip * others[n] / norm for n, norm in own.others.items() if norm > clip * others[n]}
             if large:
                 lines[site]["clipped_buffers"] = {name: float(f"{factor:.4g}") for name, factor in large.items()}
             updates[site] = Clipped(updates[site], factors | large, dict.fromkeys(parameters, most))

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gliofed.shared.algorithms.groups import group_of
 from gliofed.shared.config import FoldConfig
 
 SLICE = 2**22
@@ -126,8 +127,14 @@ FOLDS = {
 
 
 def fold(shares: Sequence[Share], model: Mapping[str, Tensor], config: FoldConfig) -> dict[str, Tensor]:
-    """Fold as `config` says; fewer than three updates, of which no majority can be told, by their mean."""
-    return FOLDS[config.name if len(shares) >= ENOUGH else "mean"].fold(shares, model, config)
+    """Fold as `config` says; fewer than three updates, of which no majority can be told, by their mean.
+
+    Each group beside the update is folded by itself: the distances of one say nothing of the other.
+    """
+    rule, folded = FOLDS[config.name if len(shares) >= ENOUGH else "mean"].fold, dict[str, Tensor]()
+    for group in dict.fromkeys(map(group_of, model)):
+        folded |= rule(shares, {name: each for name, each in model.items() if group_of(name) == group}, config)
+    return folded
 
 
 def limit_shares(weights: Sequence[float], most: float) -> list[float]:

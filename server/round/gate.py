@@ -1,6 +1,7 @@
 """What an update must be to count."""
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor
 
 from gliofed.server.round.spool import Spooled
+from gliofed.shared.algorithms import returned_of
+from gliofed.shared.algorithms.groups import group_of
 from gliofed.shared.codec import CodecError
 from gliofed.shared.config import RunConfig, TrainConfig
 from gliofed.shared.wording import quantity
@@ -21,8 +24,8 @@ class Measures:
     """L2 norm over the trainable parameters."""
     peak: float
     """Largest absolute value among them."""
-    buffers: dict[str, float]
-    """L2 norm of each other tensor."""
+    others: dict[str, float]
+    """L2 norm of each group beside the update, by its name, and of each buffer."""
 
 
 REASON = 200
@@ -34,18 +37,20 @@ class _RefusedError(Exception):
 
 
 def judge(
-    replies: Iterable[Spooled], model: Mapping[str, Tensor], parameters: Collection[str], config: RunConfig
+    replies: Iterable[Spooled], like: Mapping[str, Tensor], parameters: Collection[str], config: RunConfig
 ) -> tuple[dict[str, str], dict[str, Measures]]:
-    """Judge each update alone; `model` gives names and shapes, `parameters` names those that are trained.
+    """Judge each update alone, with the groups beside it; `like` gives names and shapes of all that comes,
+    `parameters` names those that are trained.
 
     Returns, by site, why an update is refused, and the measures of the others: how large one may be is for
     `gliofed.server.round.clip`.
     """
     refused: dict[str, str] = {}
+    lowest = {group.name: group.lowest for group in returned_of(config) if group.lowest is not None}
     measures: dict[str, Measures] = {}
     for reply in replies:
         try:
-            measures[reply.site] = _measure(reply, model, parameters)
+            measures[reply.site] = _measure(reply, like, parameters, lowest)
             _check_numbers(reply, config.train)
         except (_RefusedError, CodecError) as error:
             refused[reply.site] = str(error)[:REASON]
@@ -54,24 +59,28 @@ def judge(
     return refused, {site: found for site, found in measures.items() if site not in refused}
 
 
-def _measure(reply: Spooled, model: Mapping[str, Tensor], parameters: Collection[str]) -> Measures:
-    """Measure an update whose tensors must be finite, and the model's in name and shape."""
+def _measure(
+    reply: Spooled, like: Mapping[str, Tensor], parameters: Collection[str], lowest: Mapping[str, float]
+) -> Measures:
+    """Measure an update whose tensors must be finite, like those of the run in name and shape, and of their domain."""
     update = reply.update()
-    if odd := sorted(model.keys() ^ set(update.names)):
+    if odd := sorted(like.keys() ^ set(update.names)):
         raise _RefusedError(f"wrong names: {quantity(len(odd), 'tensor')} on one side only")
-    total, peak, buffers = 0.0, 0.0, {}
-    for name, mine in model.items():
+    total, peak, squared = 0.0, 0.0, defaultdict[str, float](float)
+    for name, mine in like.items():
         tensor = update.tensor(name)
         if tensor.shape != mine.shape:
             raise _RefusedError(f"wrong shape: {name} is {tuple(tensor.shape)}, not {tuple(mine.shape)}")
         if not bool(torch.isfinite(tensor).all()):
             raise _RefusedError(f"not finite: {name} has NaN or infinity")
+        if tensor.numel() and tensor.min() < lowest.get(group_of(name), -math.inf):
+            raise _RefusedError(f"out of range: {name} has values below {lowest[group_of(name)]:g}")
         squares = tensor.double().square().sum().item()
         if name not in parameters:
-            buffers[name] = math.sqrt(squares)
+            squared[group_of(name) or name] += squares
         elif tensor.numel():
             total, peak = total + squares, max(peak, tensor.abs().max().item())
-    return Measures(math.sqrt(total), peak, buffers)
+    return Measures(math.sqrt(total), peak, {name: math.sqrt(squares) for name, squares in squared.items()})
 
 
 def _check_numbers(reply: Spooled, train: TrainConfig) -> None:

@@ -23,6 +23,10 @@ from gliofed.server.round.sites import Federation, Sites
 from gliofed.server.round.spool import Spool, Spooled
 from gliofed.server.round.state import State, load_state, save_state
 from gliofed.server.round.strategies import server_step
+from gliofed.shared.algorithms import ALGORITHMS, kept_of, returned_of, sent_of
+from gliofed.shared.algorithms.fedavg import FedAvg
+from gliofed.shared.algorithms.fedbn import HOME
+from gliofed.shared.algorithms.groups import joined, parted, zeros
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.files import new_folder, write_bytes, write_json
@@ -104,11 +108,19 @@ class _Run:
     run_id: str
     audit: RunAudit
 
+    @property
+    def method(self) -> FedAvg:
+        """The run's method."""
+        return ALGORITHMS[self.config.algorithm.name]
+
     def train(self) -> None:
         """Run the rounds that are left."""
         model = initial_model(self.config)
-        parameters = sorted(name for name, _ in model.named_parameters())
-        state = load_state(self.out, self.history) or State(round=0, weights=travelling(model))
+        at_home = self.method.at_home(model)
+        trained = {name: each for name, each in model.named_parameters() if name not in at_home}
+        parameters = sorted(trained)
+        first = State(round=0, weights=travelling(model, at_home), groups=zeros(sent_of(self.config), trained))
+        state = load_state(self.out, self.history) or first
         if state.event is not None:  # killed after the model was saved, before its line was written
             self.finish(state)
         try:
@@ -123,14 +135,17 @@ class _Run:
     def round(self, state: State, parameters: list[str]) -> State:
         """One round of training: the next state, saved, its event still without evaluations."""
         started, number = time.monotonic(), state.round + 1
-        request = self.request(number, state)
+        parents = self.parents(state, number)
+        request = Request(run_id=self.run_id, round=number, config=self.config, weights=state.asked, parents=parents)
+        trained = {name: state.weights[name] for name in parameters}
+        like = joined(state.weights, {group.name: trained for group in returned_of(self.config)})
         spool = Spool(RunFolder(self.out).spool, number, self.config.codec)
         absent = self.collect(request, spool)
         self.progress.enter(number, "averaging")
         replies = spool.replies()
         expelled = {reply.site: "expelled" for reply in replies if not self.sites.admitted(reply.node)}
         inside = [reply for reply in replies if reply.site not in expelled]
-        refused, measures = judge(inside, state.weights, parameters, self.config)
+        refused, measures = judge(inside, like, parameters, self.config)
         refused |= expelled
         counted = [reply for reply in replies if reply.site not in refused]
         sites = absent | {reply.site: self.line(reply, refused, len(request.weights)) for reply in replies}
@@ -148,18 +163,22 @@ class _Run:
         if self.config.privacy.mechanism == "central":
             mean = self.private_mean(counted, state, event)
         else:
-            mean = self.bounded_fold(counted, measures, state, event, parameters)
-        weights, optimizer = self.step(state, mean, parameters)
+            mean = self.bounded_fold(counted, measures, like, event, parameters)
+        update, folded = parted(mean)
+        weights, optimizer = self.step(state, update, parameters)
+        groups = self.method.step(state.groups, folded, len(counted) / self.sites_of(event))
         event["seconds"] = time.monotonic() - started
-        state = State(round=number, weights=weights, optimizer=optimizer, event=event)
-        self.audit.log_fold(number, [reply.site for reply in counted], state.coded)
+        if kept_of(self.config):
+            parents |= {reply.site: reply.sha256 for reply in counted}
+        state = State(round=number, weights=weights, optimizer=optimizer, groups=groups, parents=parents, event=event)
+        self.audit.log_fold(number, [reply.site for reply in counted], state.coded, state.asked)
         save_state(self.out, state)
         spool.clear()
         return state
 
-    def request(self, number: int, state: State) -> Request:
-        """Ask for training from, or evaluation of, the state's weights."""
-        return Request(run_id=self.run_id, round=number, config=self.config, weights=state.coded)
+    def parents(self, state: State, number: int) -> dict[str, str]:
+        """The states that sites go on from, without those that the operator lets start anew; the history says who."""
+        return dict(state.parents)
 
     def collect(self, request: Request, spool: Spool) -> dict[str, Event]:
         """Ask every site that is there and not in the spool yet; spool the updates, return lines of the others."""
@@ -180,16 +199,25 @@ class _Run:
         return lines
 
     def bounded_fold(
-        self, counted: list[Spooled], measures: dict[str, Measures], state: State, event: Event, parameters: list[str]
+        self,
+        counted: list[Spooled],
+        measures: dict[str, Measures],
+        like: dict[str, Tensor],
+        event: Event,
+        parameters: list[str],
     ) -> dict[str, Tensor]:
         """Fold updates that are bounded; note the bounds that were met in the round's `event`."""
-        invited = {site for site, line in event["sites"].items() if line["status"] != "not_invited"}
-        alone = len(invited.union(self.config.round.expected)) == 1  # whose federated training is local training
-        sizes = None if alone else {name: state.weights[name].numel() for name in parameters}
-        shares, lines = bounded(counted, measures, self.config, sizes, state.round + 1)
+        alone = self.sites_of(event) == 1  # whose federated training is local training
+        sizes = None if alone else {name: like[name].numel() for name in parameters}
+        shares, lines = bounded(counted, measures, self.config, sizes, event["round"])
         for site, line in lines.items():
             event["sites"][site] |= line
-        return fold(shares, state.weights, self.config.fold)
+        return fold(shares, like, self.config.fold)
+
+    def sites_of(self, event: Event) -> int:
+        """How many sites take part, whether they counted in the round of this `event` or not."""
+        invited = {site for site, line in event["sites"].items() if line["status"] != "not_invited"}
+        return len(invited.union(self.config.round.expected))
 
     def line(self, reply: Spooled, refused: dict[str, str], down: int) -> Event:
         """The line of a site that sent an update."""
@@ -247,7 +275,10 @@ class _Run:
         event, started = dict(state.event or {}), time.monotonic()
         event["global"] = None
         if self.evaluates(state.round):
-            request = self.request(state.round, state)
+            parents = state.parents if HOME in kept_of(self.config) else {}
+            request = Request(
+                run_id=self.run_id, round=state.round, config=self.config, weights=state.coded, parents=parents
+            )
             event["global"], failed = evaluate(self.sites, self.config, request, event["sites"], self.progress)
             event |= {"evaluation_failed": failed} if failed else {}
         event["seconds"] = round(event["seconds"] + time.monotonic() - started, 3)

@@ -32,6 +32,8 @@ class Spooled:
     """Bytes of the coded update."""
     path: Path
     codec: str
+    sha256: str = ""
+    """Of the coded update."""
 
     @property
     def weight(self) -> int:
@@ -58,6 +60,7 @@ class Spool:
         # NaN is no JSON; repr keeps every bit of a float.
         metrics = {name: repr(value) for name, value in reply.metrics.items()}
         head |= {"ceiling": ceiling, "node": node, "metrics": metrics, "size": len(reply.update)}
+        head["sha256"] = reply.update_sha256
         write_json(self.folder / f"{site}.json", head)
 
     def replies(self) -> list[Spooled]:

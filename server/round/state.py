@@ -8,6 +8,7 @@ from shutil import rmtree
 from torch import Tensor
 
 from gliofed.server.round.history import Event, History
+from gliofed.shared.algorithms.groups import Groups, joined
 from gliofed.shared.checkpoint import load_checkpoint, save_checkpoint
 from gliofed.shared.codec import weights_to_bytes
 from gliofed.shared.run_folder import RunFolder
@@ -21,6 +22,10 @@ class State:
     """The last finished round; 0 before the first."""
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor] = field(default_factory=dict)
+    groups: Groups = field(default_factory=dict)
+    """What is sent beside the weights."""
+    parents: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the last update of each site that counted, where sites keep something."""
     event: Event | None = None
     """The round's line for the history; None where it is written."""
 
@@ -29,11 +34,16 @@ class State:
         """The weights as they are sent and exported: made once, for the evaluation and the next round's training."""
         return weights_to_bytes(self.weights)
 
+    @cached_property
+    def asked(self) -> bytes:
+        """The same with the groups beside them, as sites are asked to train from."""
+        return weights_to_bytes(joined(self.weights, self.groups)) if self.groups else self.coded
+
 
 def save_state(out: Path, state: State) -> None:
     """Save the state, whole or not at all."""
-    rest = {"round": state.round, "event": state.event}
-    tensors = {"model": state.weights, "optimizer": state.optimizer}
+    rest = {"round": state.round, "event": state.event, "parents": state.parents}
+    tensors = {"model": state.weights, "optimizer": state.optimizer, **state.groups}
     save_checkpoint(RunFolder(out).checkpoints, state.round, tensors, rest)
 
 
@@ -51,4 +61,11 @@ def load_state(out: Path, history: History) -> State | None:
         return None
     tensors, rest = found
     event = rest["event"] if rest["round"] > len(history.rounds()) else None
-    return State(round=rest["round"], weights=tensors["model"], optimizer=tensors["optimizer"], event=event)
+    return State(
+        round=rest["round"],
+        weights=tensors.pop("model"),
+        optimizer=tensors.pop("optimizer"),
+        groups=tensors,
+        parents=rest.get("parents", {}),  # an earlier version has none
+        event=event,
+    )

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gliofed.shared.algorithms.fedavg import FedAvg
+from gliofed.shared.algorithms.groups import Local
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from gliofed.shared.algorithms import AlgorithmConfig
 
 
 class FedProx(FedAvg):
@@ -19,10 +18,8 @@ class FedProx(FedAvg):
 
     corrects = True
 
-    def correct(
-        self, parameters: "Mapping[str, Tensor]", start: "Mapping[str, Tensor]", config: "AlgorithmConfig"
-    ) -> None:
+    def correct(self, parameters: "Mapping[str, Tensor]", local: Local) -> None:
         """Add the term's gradient."""
         for name, parameter in parameters.items():
             if parameter.grad is not None:
-                parameter.grad.add_(parameter.detach() - start[name], alpha=config.mu)
+                parameter.grad.add_(parameter.detach() - local.start[name], alpha=local.config.mu)

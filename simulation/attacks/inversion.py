@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from gliofed.client.round.privacy import patient_gradient
 from gliofed.client.round.training import train_one_round
 from gliofed.server.round.rounds import initial_model
+from gliofed.shared.algorithms import ALGORITHMS
+from gliofed.shared.algorithms.groups import Local, zeros
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.samples import Batch, batches, of_one
@@ -149,7 +151,10 @@ def privately(gradients: Sequence[Tensor], clip: float, sigma: float, seed: int)
 def update(model: nn.Module, steps: int, drawn: Iterable[Batch], task: Task, run: RunConfig) -> list[Tensor]:
     """The update of so many local steps, negative: what the attacker takes for a gradient."""
     trained = copy.deepcopy(model)
-    train_one_round(trained, drawn, task, run.train, steps, torch.device("cpu"), run.algorithm)
+    method, own = ALGORITHMS[run.algorithm.name], dict(trained.named_parameters())
+    sent, kept = zeros(method.sent, own), zeros(method.kept, own)  # as in a run's first round
+    local = Local(config=run.algorithm, steps=steps, rate=run.train.lr, sent=sent, kept=kept)
+    train_one_round(trained, drawn, task, run.train, steps, torch.device("cpu"), local)
     pairs = zip(model.parameters(), trained.parameters(), strict=True)
     return [(before - after).detach() for before, after in pairs]
 

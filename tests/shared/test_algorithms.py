@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from gliofed.client.round.training import train_one_round
 from gliofed.server.round.rounds import initial_model
 from gliofed.shared.algorithms import AlgorithmConfig
+from gliofed.shared.algorithms.groups import Local
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.samples import Batch
@@ -34,7 +35,8 @@ def batches() -> list[Batch]:
 
 def trained(run: RunConfig, batches: list[Batch], algorithm: AlgorithmConfig) -> nn.Module:
     model = initial_model(run)
-    train_one_round(model, batches, Segmentation(), run.train, STEPS, torch.device("cpu"), algorithm)
+    local = Local(config=algorithm, steps=STEPS, rate=run.train.lr)
+    train_one_round(model, batches, Segmentation(), run.train, STEPS, torch.device("cpu"), local)
     return model
 
 
@@ -83,7 +85,7 @@ def test_a_run_that_names_no_algorithm_is_what_it_was(run_config: Config) -> Non
 
 
 def test_what_has_no_room_for_it_is_refused(run_config: Config) -> None:
-    with pytest.raises(ConfigError, match="an algorithm other than fedavg with privacy=dp_sgd"):
+    with pytest.raises(ConfigError, match="an algorithm that corrects steps with privacy=dp_sgd"):
         run_config("algorithm=fedprox", "privacy=dp_sgd")
-    with pytest.raises(ConfigError, match=r"algorithm\.name=scaffold: must be 'fedavg' or 'fedprox'"):
-        run_config("algorithm.name=scaffold")
+    with pytest.raises(ConfigError, match=r"algorithm\.name=no: must be 'fedavg', 'fedprox', "):
+        run_config("algorithm.name=no")

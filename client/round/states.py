@@ -1,0 +1,63 @@
+"""What a site keeps of a run between its rounds: a state for each of its last replies, until one of them counted.
+
+A state is stored before the reply of which it is, under the SHA-256 of that reply's update; the next request names the
+update that counted last. A state moves on only so: what did not count changes nothing at the site either.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from gliofed.client.round.policy import DeclinedError
+from gliofed.shared.algorithms.groups import Groups, joined, parted
+from gliofed.shared.files import write_bytes
+
+CURE = "ask the aggregator to let this site start anew"
+PENDING = 2
+"""Newest states that are kept beside the one that they began from: a server that was restored from a backup may ask one
+round back."""
+
+
+@dataclass(frozen=True)
+class States:
+    """The states of one run at one site."""
+
+    folder: Path
+    """It need not be there yet."""
+
+    def load(self, update_sha256: str) -> Groups:
+        """Return what was kept with an update. Raises DeclinedError `state`: it is gone, or damaged."""
+        for path in self._of(update_sha256):
+            data = path.read_bytes()
+            try:
+                if hashlib.sha256(data).hexdigest()[:16] == path.stem.rpartition("-")[2]:
+                    return parted(load(data))[1]
+            except SafetensorError:
+                pass
+            raise DeclinedError("state", f"{path}: damaged; put it back from a copy, or {CURE}")
+        raise DeclinedError("state", f"{self.folder}: no state of update {update_sha256[:16]}; {CURE}")
+
+    def store(self, update_sha256: str, kept: Groups, parent: str) -> None:
+        """Store what is kept with an update, that began from the state of `parent`; then drop the oldest others."""
+        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in joined({}, kept).items()})
+        path = self.folder / f"{update_sha256}-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
+        write_bytes(path, data)
+        others = {*self.folder.glob("*.safetensors")} - {path, *(self._of(parent) if parent else ())}
+        for old in sorted(others, key=lambda each: (each.stat().st_mtime_ns, each.name))[: 1 - PENDING]:
+            old.unlink()
+
+    def _of(self, update_sha256: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{update_sha256}-*.safetensors"))
+
+
+def forget(states: Path, runs: Iterable[str]) -> int:
+    """Remove what is kept of these runs; return of how many there was something."""
+    folders = [states / run for run in runs if (states / run).is_dir()]
+    for folder in folders:
+        rmtree(folder)
+    return len(folders)
