@@ -9,6 +9,7 @@ from torch import nn
 from gliofed.shared.algorithms import ALGORITHMS, FEDAVG, AlgorithmConfig
 from gliofed.shared.config import TrainConfig
 from gliofed.shared.data.samples import Batch
+from gliofed.shared.optimizers import ADAMW, OPTIMIZERS, OptimizerConfig
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.tasks import Task
 
@@ -49,13 +50,17 @@ def train_one_round(
     steps: int,
     device: torch.device,
     algorithm: AlgorithmConfig = FEDAVG,
+    optimizer: OptimizerConfig = ADAMW,
+    rate: float | None = None,
 ) -> TrainResult:
-    """Take `steps` AdamW steps, one a batch; the optimiser is fresh, so that a site keeps no state between rounds.
+    """Take `steps` steps at `rate`, one a batch; the optimiser is fresh, so that a site keeps no state between rounds.
 
+    `rate` is that of `gliofed.shared.optimizers.rate_of`; None: train.lr.
     fp16 scales the loss, since small gradients would vanish in it; a step whose gradients overflow is skipped.
     """
     model.to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    lr = config.lr if rate is None else rate
+    stepper = OPTIMIZERS[optimizer.name].make(model.parameters(), lr, config.weight_decay, optimizer)
     dtype = pick_precision(config.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     method, parameters = ALGORITHMS[algorithm.name], dict(model.named_parameters())
@@ -63,17 +68,17 @@ def train_one_round(
     total, samples = torch.zeros((), device=device), 0
     for _, batch in zip(range(steps), batches, strict=False):
         batch = batch.to(device)
-        optimizer.zero_grad()
+        stepper.zero_grad()
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             logits = model(*batch.inputs)
         loss = task.loss(logits, batch.target, batch.weight)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch has no type for it
         if config.clip is not None or method.corrects:
-            scaler.unscale_(optimizer)
+            scaler.unscale_(stepper)
         method.correct(parameters, start, algorithm)
         if config.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        scaler.step(optimizer)
+        scaler.step(stepper)
         scaler.update()
         size = len(batch.image)
         total, samples = total + loss.detach() * size, samples + size  # no .item(): a GPU would wait

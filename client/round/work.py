@@ -17,6 +17,7 @@ from gliofed.client.round.training import TrainResult, train_one_round
 from gliofed.shared.codec import encode, travelling
 from gliofed.shared.data.samples import Batch, batches, whole
 from gliofed.shared.messages import Reply
+from gliofed.shared.optimizers import rate_of
 from gliofed.shared.seeding import generator, seed_of
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.wording import quantity
@@ -81,8 +82,11 @@ def open_steps(job: Job, model: nn.Module, change: Callable[[Batch], Batch] = la
     config, patients = job.request.config, job.cohort.train
     drawn = batches(patients, config.data, config.train, generator(*job.seed_key, "patches"), job.reading)
     steps = config.train.local_steps(len(patients))
-    task = TASKS[config.task]
-    return train_one_round(model, map(change, drawn), task, config.train, steps, job.device, config.algorithm)
+    task, rate = TASKS[config.task], rate_of(config, job.request.round)
+    changed = map(change, drawn)
+    return train_one_round(
+        model, changed, task, config.train, steps, job.device, config.algorithm, config.optimizer, rate
+    )
 
 
 Steps = Callable[[Job, nn.Module], TrainResult]

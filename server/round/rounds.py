@@ -1,5 +1,6 @@
 """The round: ask, spool, gate, fold, step, save; then the sites evaluate what came of it."""
 
+import math
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -186,7 +187,8 @@ class _Run:
         invited = {site for site, line in event["sites"].items() if line["status"] != "not_invited"}
         alone = len(invited.union(self.config.round.expected)) == 1  # whose federated training is local training
         sizes = None if alone else {name: state.weights[name].numel() for name in parameters}
-        shares, lines = bounded(counted, measures, self.config, sizes, state.round + 1)
+        norm = math.hypot(*(state.weights[name].double().norm().item() for name in parameters))
+        shares, lines = bounded(counted, measures, self.config, sizes, state.round + 1, norm)
         for site, line in lines.items():
             event["sites"][site] |= line
         return fold(shares, state.weights, self.config.fold)

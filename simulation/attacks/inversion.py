@@ -25,6 +25,7 @@ from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.samples import Batch, batches, of_one
 from gliofed.shared.mechanisms import MECHANISMS
+from gliofed.shared.optimizers import rate_of
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.progress import Bar
 from gliofed.shared.seeding import generator, seed_of
@@ -149,7 +150,8 @@ def privately(gradients: Sequence[Tensor], clip: float, sigma: float, seed: int)
 def update(model: nn.Module, steps: int, drawn: Iterable[Batch], task: Task, run: RunConfig) -> list[Tensor]:
     """The update of so many local steps, negative: what the attacker takes for a gradient."""
     trained = copy.deepcopy(model)
-    train_one_round(trained, drawn, task, run.train, steps, torch.device("cpu"), run.algorithm)
+    cpu, rate = torch.device("cpu"), rate_of(run, 1)
+    train_one_round(trained, drawn, task, run.train, steps, cpu, run.algorithm, run.optimizer, rate)
     pairs = zip(model.parameters(), trained.parameters(), strict=True)
     return [(before - after).detach() for before, after in pairs]
 
