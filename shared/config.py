@@ -13,6 +13,7 @@ from pydantic import FailFast, Field
 from gliofed.shared.algorithms import ALGORITHMS, FEDAVG, AlgorithmConfig, returned_of
 from gliofed.shared.codecs import CODECS
 from gliofed.shared.mechanisms import MECHANISMS, NOT_PRIVATE, PrivacyConfig
+from gliofed.shared.optimizers import ADAMW, OPTIMIZERS, OptimizerConfig
 from gliofed.shared.parse import Fraction, Name, Names, PositiveFloat, Seconds, Seed, SiteName, Strict, key_of
 from gliofed.shared.tasks import TASKS, TaskName
 
@@ -123,9 +124,9 @@ class TrainConfig(Strict):
     batch: Annotated[int, Field(gt=0, le=4096)]
     """Samples a step."""
     lr: PositiveFloat
-    """AdamW's learning rate; the optimiser is fresh every round."""
+    """Learning rate; `gliofed.shared.optimizers.rate_of` has that of a round."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    """AdamW's decoupled weight decay."""
+    """Decoupled with adamw, part of the gradient with sgd."""
     clip: PositiveFloat | None
     """Largest L2 norm of a step's gradient."""
     foreground: Fraction
@@ -216,6 +217,7 @@ class RunConfig(Strict):
     strategy: StrategyConfig
     privacy: PrivacyConfig = NOT_PRIVATE
     algorithm: AlgorithmConfig = FEDAVG
+    optimizer: OptimizerConfig = ADAMW
 
     def __post_init__(self) -> None:
         for forbidden, sentence in APART:
@@ -238,7 +240,7 @@ class RunConfig(Strict):
         return hashlib.sha256(self.as_json.encode()).hexdigest()
 
 
-LATER = frozenset({"algorithm"})
+LATER = frozenset({"RunConfig.algorithm", "RunConfig.optimizer"})
 """Fields that came later: at their defaults they are not in the JSON, so that a run of before them keeps its hash."""
 
 APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
@@ -265,6 +267,23 @@ APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
         "algorithm=fedavg, fedprox or fedbn",
     ),
     (
+        lambda run: _dp_sgd(run) and run.optimizer != ADAMW,
+        "optimizer with privacy=dp_sgd: a private step has its own SGD; use privacy.lr, momentum and schedule",
+    ),
+    (
+        lambda run: (
+            not OPTIMIZERS[run.optimizer.name].scale_free
+            and run.train.clip is None
+            and run.fold.clip is not None
+            and run.privacy.mechanism == "none"
+        ),
+        "optimizer=sgd with train.clip=null: nothing bounds an honest update, as fold.clip must; give train.clip",
+    ),
+    (
+        lambda run: run.optimizer.warmup >= run.rounds,
+        "optimizer.warmup of as many rounds as the run has: the learning rate would never be whole; give fewer",
+    ),
+    (
         lambda run: _dp_sgd(run) and run.train.precision == "fp16",
         "train.precision=fp16 with privacy=dp_sgd: its loss scale follows the gradients of all; use fp32, bf16 or auto",
     ),
@@ -288,7 +307,7 @@ def _as_values(part: Any) -> dict[str, Any]:
     return {
         field.name: _as_values(value) if is_dataclass(value := getattr(part, field.name)) else value
         for field in fields(part)
-        if field.name not in LATER or getattr(part, field.name) != field.default
+        if f"{type(part).__name__}.{field.name}" not in LATER or getattr(part, field.name) != field.default
     }
 
 

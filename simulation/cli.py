@@ -60,12 +60,14 @@ def _help() -> str:
     from gliofed.shared import help_text
     from gliofed.shared.codecs import CODECS
     from gliofed.shared.config import PRESETS
+    from gliofed.shared.optimizers import SCHEDULES
     from gliofed.simulation.attacks import ATTACKS
     from gliofed.simulation.engines import ENGINES
     from gliofed.simulation.faults import FAULTS
     from gliofed.simulation.partition import PARTITIONS
 
-    registries = {"codec": [*CODECS], "model.preset": [*PRESETS], "faults": [*FAULTS]}
+    registries = {"codec": [*CODECS], "model.preset": [*PRESETS], "optimizer.schedule": [*SCHEDULES]}
+    registries |= {"faults": [*FAULTS]}
     return help_text.help_text(
         __doc__,
         choices=help_text.choices("simulation"),

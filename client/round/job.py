@@ -18,6 +18,7 @@ from gliofed.shared.algorithms.groups import Groups, Local, parted, zeros
 from gliofed.shared.codec import load_weights, weights_from_bytes
 from gliofed.shared.data.dataset import Cohort, Reading, open_cohort
 from gliofed.shared.messages import Request
+from gliofed.shared.optimizers import rate_of
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import model_of, reading_of
 
@@ -57,7 +58,7 @@ class Job:
         return Local(
             config=config.algorithm,
             steps=steps,
-            rate=config.train.lr,
+            rate=rate_of(config, self.request.round),
             sent=_on(groups, self.device),
             kept=_on(kept, self.device),
         )

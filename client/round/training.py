@@ -10,6 +10,7 @@ from gliofed.shared.algorithms import ALGORITHMS, FEDAVG
 from gliofed.shared.algorithms.groups import Groups, Local
 from gliofed.shared.config import TrainConfig
 from gliofed.shared.data.samples import Batch
+from gliofed.shared.optimizers import ADAMW, OPTIMIZERS, OptimizerConfig
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.tasks import Task
 
@@ -54,33 +55,34 @@ def train_one_round(
     steps: int,
     device: torch.device,
     local: Local | None = None,
+    optimizer: OptimizerConfig = ADAMW,
 ) -> TrainResult:
-    """Take `steps` AdamW steps, one a batch; the optimiser is fresh, so that a site keeps no state between rounds.
+    """Take `steps` steps, one a batch, as the method of `local` has them, or as FedAvg at train.lr.
 
     fp16 scales the loss, since small gradients would vanish in it; a step whose gradients overflow is skipped.
     """
     model.to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     dtype = pick_precision(config.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
     local = local or Local(config=FEDAVG, steps=steps, rate=config.lr)
     method, parameters = ALGORITHMS[local.config.name], dict(model.named_parameters())
+    stepper = OPTIMIZERS[optimizer.name].make(parameters.values(), local.rate, config.weight_decay, optimizer)
     if method.corrects:
         local = replace(local, start={name: each.detach().clone() for name, each in parameters.items()})
     total, samples = torch.zeros((), device=device), 0
     for _, batch in zip(range(steps), batches, strict=False):
         batch = batch.to(device)
-        optimizer.zero_grad()
+        stepper.zero_grad()
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             logits = model(*batch.inputs)
         loss = task.loss(logits, batch.target, batch.weight)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch has no type for it
         if config.clip is not None or method.corrects:
-            scaler.unscale_(optimizer)
+            scaler.unscale_(stepper)
         method.correct(parameters, local)
         if config.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        scaler.step(optimizer)
+        scaler.step(stepper)
         scaler.update()
         size = len(batch.image)
         total, samples = total + loss.detach() * size, samples + size  # no .item(): a GPU would wait

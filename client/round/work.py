@@ -86,9 +86,8 @@ def open_steps(job: Job, model: nn.Module, change: Callable[[Batch], Batch] = la
     config, patients = job.request.config, job.cohort.train
     drawn = batches(patients, config.data, config.train, generator(*job.seed_key, "patches"), job.reading)
     steps = config.train.local_steps(len(patients))
-    task = TASKS[config.task]
-    local = job.local(model, steps)
-    return train_one_round(model, map(change, drawn), task, config.train, steps, job.device, local)
+    task, local = TASKS[config.task], job.local(model, steps)
+    return train_one_round(model, map(change, drawn), task, config.train, steps, job.device, local, config.optimizer)
 
 
 Steps = Callable[[Job, nn.Module], TrainResult]

@@ -33,6 +33,7 @@ from gliofed.shared.config import PRESETS
 from gliofed.shared.files import absolute
 from gliofed.shared.help_text import choices, help_text, settings
 from gliofed.shared.hydra_words import composed
+from gliofed.shared.optimizers import SCHEDULES
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.terminal import command_line, plain
 
@@ -44,7 +45,7 @@ OWN = ("federation", "name", "resume")
 def run_command(arguments: Sequence[str]) -> None:
     """Do what the words after `run` ask for. Raises ConfigError."""
     if {"--help", "-h"} & {*arguments}:
-        registries = {"codec": [*CODECS], "model.preset": [*PRESETS]}
+        registries = {"codec": [*CODECS], "model.preset": [*PRESETS], "optimizer.schedule": [*SCHEDULES]}
         print(help_text(__doc__, choices=choices("federation"), settings=settings("federation", registries)))
         return
     # Taken out before Hydra reads the others: its grammar has a meaning for the = and , in a folder's name.

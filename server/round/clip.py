@@ -12,6 +12,7 @@ from statistics import median_low
 
 from torch import Tensor
 
+from gliofed.server.round.ceiling import ceiling, has_ceiling, references
 from gliofed.server.round.fold import ENOUGH, FOLDS, Share, Update, limit_shares
 from gliofed.server.round.gate import Measures
 from gliofed.server.round.history import Event
@@ -19,6 +20,7 @@ from gliofed.server.round.spool import Spooled
 from gliofed.shared.accounting import default_delta, noise_for
 from gliofed.shared.algorithms.groups import group_of
 from gliofed.shared.config import RunConfig
+from gliofed.shared.optimizers import rate_of
 
 NO_VOTE = 4
 """An update that is so many times smaller than a usual one says nothing of how large updates are: a majority that sends
@@ -55,12 +57,13 @@ def usual_size(config: RunConfig, parameters: int, round: int, patients: int) ->
     """About the size of an honest update of so many trainable parameters, as the configuration alone tells.
 
     A step of AdamW moves each parameter by about its learning rate, whatever the gradient is (Kingma and Ba 2015,
-    arXiv:1412.6980, section 2.1). A private step is one of SGD, whose gradient is hardly more than noise, which follows
-    from the budget and from the number of `patients` that the site tells, as its own plan does.
+    arXiv:1412.6980, section 2.1). Of sgd it is a unit alone: see `gliofed.server.round.ceiling`. A private step is one
+    of SGD, whose gradient is hardly more than noise, which follows from the budget and from the number of `patients`
+    that the site tells, as its own plan does.
     """
     privacy = config.privacy
     if not config.private:
-        return config.train.lr * math.sqrt(parameters)
+        return rate_of(config, round) * math.sqrt(parameters)
     patients, steps = max(patients, 1), config.train.local_steps(patients)
     if privacy.mechanism == "local_update":
         sigma = _noise(config, 1.0, config.rounds)
@@ -95,12 +98,14 @@ def bounded(
     config: RunConfig,
     parameters: Mapping[str, int] | None,
     round: int,
+    norm: float = 0.0,
 ) -> tuple[list[Share], dict[str, Event]]:
     """Clip each update to fold.clip times the round's size, and each weight to fold.max_share.
 
     No parameter moves further than fold.clip times as far as it can in so many steps, or as noise goes: the whole size
     on the few values of a bias would decide what the model says. Buffers, which follow the data and not the steps, and
-    groups beside the update are clipped one by one to the round's median.
+    groups beside the update are clipped one by one to the round's median. With sgd nothing moves beyond its ceiling
+    either, which follows from `norm`, the L2 norm of the trainable weights before the round.
 
     `parameters` has the trainable ones with their numbers of values; None in a run of one site, which is bounded by
     nothing. Returns the shares for the fold and, by site, what the history says: `size` in multiples of the round's,
@@ -116,15 +121,19 @@ def bounded(
         total = sum(parameters.values())
         usual = {reply.site: usual_size(config, total, round, reply.weight) for reply in counted}
         sizes = {r.site: measures[r.site].norm / math.sqrt(max(r.steps, 1)) / usual[r.site] for r in counted}
-        reference, norms = reference_size(list(sizes.values())), [each.others for each in measures.values()]
+        ceilings = {reply.site: ceiling(config, round, reply.steps, norm) for reply in counted}
+        most_sizes = {r.site: ceilings[r.site] / math.sqrt(max(r.steps, 1)) / usual[r.site] for r in counted}
+        reference = _references(config, sizes, most_sizes)
+        norms = [each.others for each in measures.values()]
         others = {name: median_low([site[name] for site in norms]) for name in norms[0]}
         for reply in counted:
-            site, size, own = reply.site, sizes[reply.site] / reference, measures[reply.site]
+            site, own = reply.site, measures[reply.site]
+            size = sizes[site] / reference[site]
             lines[site]["size"] = float(f"{size:.4g}")
             if clip is None:
                 continue
-            factor = min(1.0, clip / size) if size else 1.0
-            most = clip * _farthest(config, usual[site], total, reply.steps)
+            factor = min(1.0, clip / size, ceilings[site] / own.norm) if size else 1.0
+            most = min(clip * _farthest(config, usual[site], total, reply.steps, round), ceilings[site])
             if factor < 1:
                 lines[site]["clipped"] = float(f"{factor:.4g}")
             if (peak := own.peak * factor / most) > 1.001:  # and not by rounding
@@ -142,10 +151,20 @@ def bounded(
     return [Share(updates[r.site], weight) for r, weight in zip(counted, limited, strict=True)], lines
 
 
-def _farthest(config: RunConfig, usual: float, parameters: int, steps: int) -> float:
-    """How far one parameter goes at most in an honest round: in each step by the learning rate, or as noise goes."""
+def _references(config: RunConfig, sizes: Mapping[str, float], most: Mapping[str, float]) -> dict[str, float]:
+    """The size of the round, by site; `most` are the largest sizes that the configuration allows."""
+    return references(sizes, most) if has_ceiling(config) else dict.fromkeys(sizes, reference_size([*sizes.values()]))
+
+
+def _farthest(config: RunConfig, usual: float, parameters: int, steps: int, round: int) -> float:
+    """How far one parameter goes at most in an honest round: in each step by the learning rate, or as noise goes.
+
+    Of SGD, of which one parameter may have the whole gradient, its ceiling alone tells.
+    """
+    if has_ceiling(config):
+        return math.inf
     if not config.private:
-        return config.train.lr * steps
+        return rate_of(config, round) * steps
     return TAIL * usual * math.sqrt(steps / parameters)
 
 

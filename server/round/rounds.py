@@ -1,5 +1,6 @@
 """The round: ask, spool, gate, fold, step, save; then the sites evaluate what came of it."""
 
+import math
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -209,7 +210,8 @@ class _Run:
         """Fold updates that are bounded; note the bounds that were met in the round's `event`."""
         alone = self.sites_of(event) == 1  # whose federated training is local training
         sizes = None if alone else {name: like[name].numel() for name in parameters}
-        shares, lines = bounded(counted, measures, self.config, sizes, event["round"])
+        norm = math.hypot(*(like[name].double().norm().item() for name in parameters))
+        shares, lines = bounded(counted, measures, self.config, sizes, event["round"], norm)
         for site, line in lines.items():
             event["sites"][site] |= line
         return fold(shares, like, self.config.fold)

@@ -27,6 +27,7 @@ from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.samples import Batch, batches, of_one
 from gliofed.shared.mechanisms import MECHANISMS
+from gliofed.shared.optimizers import rate_of
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.progress import Bar
 from gliofed.shared.seeding import generator, seed_of
@@ -153,8 +154,8 @@ def update(model: nn.Module, steps: int, drawn: Iterable[Batch], task: Task, run
     trained = copy.deepcopy(model)
     method, own = ALGORITHMS[run.algorithm.name], dict(trained.named_parameters())
     sent, kept = zeros(method.sent, own), zeros(method.kept, own)  # as in a run's first round
-    local = Local(config=run.algorithm, steps=steps, rate=run.train.lr, sent=sent, kept=kept)
-    train_one_round(trained, drawn, task, run.train, steps, torch.device("cpu"), local)
+    local = Local(config=run.algorithm, steps=steps, rate=rate_of(run, 1), sent=sent, kept=kept)
+    train_one_round(trained, drawn, task, run.train, steps, torch.device("cpu"), local, run.optimizer)
     pairs = zip(model.parameters(), trained.parameters(), strict=True)
     return [(before - after).detach() for before, after in pairs]
 

@@ -1,0 +1,61 @@
+"""How far SGD can move a model in a round, whatever its data are: train.clip bounds each of its gradients."""
+
+import math
+from collections.abc import Mapping
+from statistics import median_low
+
+from gliofed.server.round.fold import ENOUGH
+from gliofed.shared.config import RunConfig
+from gliofed.shared.optimizers import OPTIMIZERS, rate_of
+
+NOTHING = 1e-4
+"""An update below this share of its ceiling has no vote: a majority that sends nothing would freeze the model."""
+ROUNDING = 1.001
+"""Of the clipped norm, of the sums and of the codec: fp16 keeps 11 bits of each value."""
+
+
+def has_ceiling(config: RunConfig) -> bool:
+    """Whether an honest update has one; with AdamW, whose steps ignore scale, and with noise it has a usual size."""
+    return not config.private and not OPTIMIZERS[config.optimizer.name].scale_free
+
+
+def ceiling(config: RunConfig, round: int, steps: int, norm: float) -> float:
+    """Largest L2 norm of the update of so many steps from weights of L2 norm `norm`; infinite where there is none.
+
+    PyTorch's step k, with momentum m and weight decay d, from a gradient that is clipped to ||g_k|| <= c:
+
+        b_k = m b_(k-1) + g_k + d w_(k-1),  w_k = w_(k-1) - rate b_k,  b_0 = 0
+
+    By the triangle inequality, with ||w_k|| <= norm + ||w_k - w_0||, the norms of b_k and of w_k - w_0 are at most
+
+        B_k = m B_(k-1) + c + d (norm + D_(k-1)),  D_k = D_(k-1) + rate B_k,  B_0 = D_0 = 0
+
+    and both are reached where all gradients, and the weights, point one way. Without decay D_n is rate * c times the
+    sum of (1 - m^k) / (1 - m), less than n rate c / (1 - m).
+    """
+    if config.train.clip is None or not has_ceiling(config):
+        return math.inf
+    rate, momentum, decay = rate_of(config, round), config.optimizer.momentum, config.train.weight_decay
+    moved, velocity = 0.0, 0.0
+    for _ in range(steps):
+        velocity = momentum * velocity + config.train.clip + decay * (norm + moved)
+        moved += rate * velocity
+        if math.isinf(moved):
+            break
+    return moved * ROUNDING
+
+
+def references(sizes: Mapping[str, float], ceilings: Mapping[str, float]) -> dict[str, float]:
+    """The size, by site, that its update is measured by: the lower median of all, where three or more are something.
+
+    No single one of three sets a median. Where fewer have a vote it is each site's own ceiling, which follows from the
+    configuration and is no usual size: gradients may be of any norm below the clip. Both in one unit.
+
+    >>> references({"a": 0.2, "b": 0.3, "c": 500.0}, dict.fromkeys("abc", 2.0))
+    {'a': 0.3, 'b': 0.3, 'c': 0.3}
+    >>> references({"a": 0.2, "b": 0.0, "c": 0.0}, dict.fromkeys("abc", 2.0))
+    {'a': 2.0, 'b': 2.0, 'c': 2.0}
+    """
+    own = {site: most if math.isfinite(most) else 1.0 for site, most in ceilings.items()}
+    votes = [size for site, size in sizes.items() if size >= NOTHING * own[site]]
+    return dict.fromkeys(sizes, median_low(votes)) if len(votes) >= ENOUGH else own

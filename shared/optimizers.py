@@ -1,0 +1,101 @@
+"""Optimisers of a site's local steps, and their learning rate. PyTorch is imported when one is made."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from gliofed.shared.parse import PositiveFloat, Strict, key_of
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from gliofed.shared.config import RunConfig
+
+MOST_POWER = 10
+"""With it the last of a million rounds still has a rate above zero."""
+
+
+@dataclass(frozen=True)
+class LocalOptimizer:
+    """One way to take local steps."""
+
+    make: "Callable[[Iterable[nn.Parameter], float, float, OptimizerConfig], Optimizer]"
+    """From the parameters, the learning rate, train.weight_decay and the optimiser's settings."""
+    scale_free: bool
+    """Whether a step moves each parameter by about the rate, however large the gradient is. Else only train.clip
+    bounds a step."""
+
+
+def adamw(
+    parameters: "Iterable[nn.Parameter]", rate: float, weight_decay: float, config: "OptimizerConfig"
+) -> "Optimizer":
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101); its weight decay is decoupled."""
+    from torch.optim import AdamW
+
+    return AdamW(parameters, lr=rate, weight_decay=weight_decay)
+
+
+def sgd(
+    parameters: "Iterable[nn.Parameter]", rate: float, weight_decay: float, config: "OptimizerConfig"
+) -> "Optimizer":
+    """SGD with heavy-ball momentum, as PyTorch has it; the weight decay is added to the clipped gradient."""
+    from torch.optim import SGD
+
+    return SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=weight_decay)
+
+
+OPTIMIZERS = {
+    "adamw": LocalOptimizer(adamw, scale_free=True),
+    "sgd": LocalOptimizer(sgd, scale_free=False),
+}
+"""Every optimiser by the name that a configuration uses. A new one is an entry here, and a YAML."""
+
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    "constant": lambda done, power: 1.0,
+    "cosine": lambda done, power: (1 + math.cos(math.pi * done)) / 2,
+    "polynomial": lambda done, power: (1 - done) ** power,
+}
+"""Every schedule by the name that a configuration uses: the share of the full learning rate, by the share of the rounds
+after the warmup that is done, 0 to 1, and optimizer.power."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Strict):
+    """What takes a site's local steps. It is fresh every round: nothing of it stays at the site."""
+
+    name: Annotated[str, key_of(OPTIMIZERS)] = "adamw"
+    """A key of OPTIMIZERS."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of sgd; it starts anew every round."""
+    schedule: Annotated[str, key_of(SCHEDULES)] = "constant"
+    """A key of SCHEDULES: how the learning rate falls over the run; see `rate_of`."""
+    power: Annotated[PositiveFloat, Field(le=MOST_POWER)] = 0.9
+    """Of polynomial; that of nnU-Net (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z)."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    """Rounds before the learning rate is whole; fewer than the run has."""
+
+
+ADAMW = OptimizerConfig()
+
+
+def rate_of(run: "RunConfig", round: int) -> float:
+    """Learning rate of the local steps of a round, which counts from 1.
+
+    With R rounds in the run, W of them for the warmup, and f of SCHEDULES:
+
+        rate(r) = train.lr * r / (W + 1)                 for r <= W
+        rate(r) = train.lr * f((r - 1 - W) / (R - W))    for r > W
+
+    So the first round after the warmup has the whole rate, and the last round has not zero. cosine is equation 5 of
+    Loshchilov and Hutter 2017 (arXiv:1608.03983), once over the run and down to 0; polynomial is the power of what is
+    left.
+    """
+    config = run.optimizer
+    if round <= config.warmup:
+        return run.train.lr * round / (config.warmup + 1)
+    done = min(1.0, (round - 1 - config.warmup) / (run.rounds - config.warmup))
+    return run.train.lr * SCHEDULES[config.schedule](done, config.power)

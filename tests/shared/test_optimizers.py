@@ -1,0 +1,122 @@
+"""What takes local steps, and at which rate: each against PyTorch's own, written out."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from plain_federation import model_of
+from torch import nn
+from torch.testing import assert_close
+
+from gliofed.client.round.training import train_one_round
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.codec import travelling
+from gliofed.shared.config import RunConfig
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.optimizers import SCHEDULES, rate_of
+from gliofed.shared.parse import ConfigError, parse
+from gliofed.shared.tasks.segmentation import Segmentation
+from gliofed.simulation.simulate import simulate
+
+Config = Callable[..., RunConfig]
+
+
+def rates(run: RunConfig) -> list[float]:
+    return [rate_of(run, round) for round in range(1, run.rounds + 1)]
+
+
+def test_sgd_is_pytorch_s_on_the_clipped_gradient(run_config: Config) -> None:
+    """With its momentum and weight decay, at the rate of the round."""
+    run = run_config("optimizer=sgd", "optimizer.momentum=0.9", "train.lr=0.1", "train.clip=0.1")
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(2, 2, 1, 8, 8, 8, generator=generator) for _ in range(3)]
+    batches = [Batch(image, (mask > 0.5).float()) for image, mask in images]
+    ours, model = initial_model(run), initial_model(run).train()
+    train_one_round(
+        ours, batches, Segmentation(), run.train, 3, torch.device("cpu"), run.algorithm, run.optimizer, 0.05
+    )
+    by_hand = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=run.train.weight_decay)
+    for batch in batches:
+        by_hand.zero_grad()
+        Segmentation().loss(model(batch.image), batch.target).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+        by_hand.step()
+    assert_close(travelling(ours), travelling(model), rtol=1e-4, atol=1e-6)
+
+
+def test_schedules_begin_whole_and_never_reach_nothing(run_config: Config) -> None:
+    for schedule in SCHEDULES:
+        first, *_, last = rates(run_config(f"optimizer.schedule={schedule}", "rounds=50", "train.lr=0.2"))
+        assert first == 0.2 and 0 < last <= 0.2
+    constant = run_config("rounds=3")
+    assert rates(constant) == [constant.train.lr] * 3, "the very same number: weights are bit for bit what they were"
+
+
+def test_cosine_and_polynomial_are_those_of_pytorch(run_config: Config) -> None:
+    """PyTorch steps its schedulers from round to round; ours needs to know none but this one."""
+    weight = [nn.Parameter(torch.zeros(1))]
+    for schedule, make in {
+        "cosine": lambda sgd: torch.optim.lr_scheduler.CosineAnnealingLR(sgd, 7),
+        "polynomial": lambda sgd: torch.optim.lr_scheduler.PolynomialLR(sgd, 7, power=0.9),
+    }.items():
+        sgd = torch.optim.SGD(weight, lr=0.2)
+        scheduler, expected = make(sgd), []
+        for _ in range(7):
+            expected += scheduler.get_last_lr()
+            sgd.step()
+            scheduler.step()
+        run = run_config(f"optimizer.schedule={schedule}", "rounds=7", "train.lr=0.2")
+        assert rates(run) == pytest.approx(expected)
+
+
+def test_a_warmup_rises_evenly_and_the_schedule_follows(run_config: Config) -> None:
+    run = run_config("optimizer.warmup=3", "optimizer.schedule=cosine", "rounds=7", "train.lr=0.4")
+    shorter = run_config("optimizer.schedule=cosine", "rounds=4", "train.lr=0.4")
+    assert rates(run) == pytest.approx([0.1, 0.2, 0.3, *rates(shorter)])
+
+
+def test_a_federation_steps_by_it(values: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """The setting and the round's rate reach each site: cosine's second of two rounds has half of it."""
+    models = {}
+    for name, words in {
+        "adamw": (),
+        "sgd": ("optimizer=sgd",),
+        "cosine": ("optimizer=sgd", "optimizer.schedule=cosine"),
+    }.items():
+        out = tmp_path / name
+        assert simulate(values("sites=2", "round.evaluate_every=0", *words, f"out={out}")).status == "done"
+        models[name] = model_of(out)
+    assert json.loads((out / "run.json").read_text())["run"]["optimizer"]["schedule"] == "cosine"
+    first = next(iter(models["sgd"]))
+    assert not torch.equal(models["sgd"][first], models["adamw"][first])
+    assert not torch.equal(models["sgd"][first], models["cosine"][first])
+
+
+def test_a_run_that_names_no_optimizer_is_what_it_was(run_config: Config) -> None:
+    """Its hash is in approvals, logs and folders of runs that are to go on."""
+    assert "optimizer" not in json.loads(run_config().as_json)
+    other = run_config("optimizer.schedule=cosine")
+    assert other.hash != run_config().hash and parse(RunConfig, other.as_json) == other
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("optimizer=sgd", "privacy=dp_sgd"), "optimizer with privacy=dp_sgd"),
+        (("optimizer.schedule=cosine", "privacy=dp_sgd"), "optimizer with privacy=dp_sgd"),
+        (("optimizer=sgd", "train.clip=null"), "optimizer=sgd with train.clip=null"),
+        (("optimizer.warmup=2",), "optimizer.warmup of as many rounds"),
+        (("optimizer.name=adam",), r"optimizer\.name=adam: must be 'adamw' or 'sgd'"),
+    ],
+)
+def test_what_cannot_be_is_refused(run_config: Config, words: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        run_config(*words)
+
+
+def test_sgd_needs_no_clip_where_nothing_else_relies_on_it(run_config: Config) -> None:
+    run_config("optimizer=sgd", "train.clip=null", "fold.clip=null")
+    run_config("optimizer=sgd", "train.clip=null", "privacy=local_update")
