@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import FailFast, Field
 
 from gliofed.shared.algorithms import ALGORITHMS, FEDAVG, AlgorithmConfig, returned_of
+from gliofed.shared.algorithms.optimizers import ADAMW, OPTIMIZERS, OptimizerConfig
 from gliofed.shared.codecs import CODECS
 from gliofed.shared.mechanisms import MECHANISMS, NOT_PRIVATE, PrivacyConfig
-from gliofed.shared.optimizers import ADAMW, OPTIMIZERS, OptimizerConfig
 from gliofed.shared.parse import Fraction, Name, Names, PositiveFloat, Seconds, Seed, SiteName, Strict, key_of
 from gliofed.shared.tasks import TASKS, TaskName
 
@@ -124,7 +124,7 @@ class TrainConfig(Strict):
     batch: Annotated[int, Field(gt=0, le=4096)]
     """Samples a step."""
     lr: PositiveFloat
-    """Learning rate; `gliofed.shared.optimizers.rate_of` has that of a round."""
+    """Learning rate; `gliofed.shared.algorithms.optimizers.rate_of` has that of a round."""
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     """Decoupled with adamw, part of the gradient with sgd."""
     clip: PositiveFloat | None
@@ -262,9 +262,22 @@ APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
         "algorithm=fedavg or fedbn",
     ),
     (
+        lambda run: run.algorithm.name == "scaffold" and (run.optimizer.name, run.optimizer.momentum) != ("sgd", 0),
+        "algorithm=scaffold without plain SGD: its control variates are mean gradients of SGD steps; use optimizer=sgd "
+        "with optimizer.momentum=0",
+    ),
+    (
+        lambda run: run.optimizer.moments != "fresh" and run.optimizer.name == "sgd" and not run.optimizer.momentum,
+        "optimizer.moments with sgd and momentum 0: there are none to keep; give optimizer.momentum, 0.9 is usual",
+    ),
+    (
+        lambda run: run.optimizer.moments == "averaged" and run.codec != "fp32",
+        "a codec other than fp32 with optimizer.moments=averaged: second moments vanish in it; use codec=fp32",
+    ),
+    (
         lambda run: run.privacy.mechanism in ("local_update", "central") and bool(returned_of(run)),
         "groups beside the update with privacy=local_update or central: their noise is for the update alone; use "
-        "algorithm=fedavg, fedprox or fedbn",
+        "algorithm=fedavg, fedprox or fedbn, and optimizer.moments=fresh or kept",
     ),
     (
         lambda run: _dp_sgd(run) and run.optimizer != ADAMW,

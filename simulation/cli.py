@@ -58,9 +58,9 @@ def main() -> None:
 
 def _help() -> str:
     from gliofed.shared import help_text
+    from gliofed.shared.algorithms.optimizers import SCHEDULES
     from gliofed.shared.codecs import CODECS
     from gliofed.shared.config import PRESETS
-    from gliofed.shared.optimizers import SCHEDULES
     from gliofed.simulation.attacks import ATTACKS
     from gliofed.simulation.engines import ENGINES
     from gliofed.simulation.faults import FAULTS

@@ -34,7 +34,7 @@ def fault_mod(faults: Mapping[str, Fault], site_of: Callable[[Context], SiteConf
         if fault is None or kind not in acts:
             return inner(message, context)
         request = Request.from_records(message.content)
-        if request.round < fault.since and kind != "query":
+        if not fault.since <= request.round <= fault.until and kind != "query":
             return inner(message, context)
         if fault.name == "raise":
             raise RuntimeError("a fault that was asked for")

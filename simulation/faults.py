@@ -99,23 +99,29 @@ class Fault:
     """What the update is multiplied by, of those that scale it."""
     since: int
     """The first round in which it acts."""
+    until: int
+    """The last one."""
 
 
 def parse_faults(faults: Mapping[str, str], sites: list[str], run: RunConfig) -> dict[str, Fault]:
-    """Read faults as NAME[:SIZE][@ROUND], such as flip:1@7; refuse a fault or a site that there is not."""
+    """Read faults as NAME[:SIZE][@ROUND[-LAST]], such as flip:1@7; refuse a fault or a site that there is not."""
     found = {}
     for site, fault in faults.items():
         if site not in sites:
             raise ConfigError(f"faults.{site}: no such site; there are {', '.join(sites)}")
-        parts = re.fullmatch(r"(\w+)(?::(\d+(?:\.\d+)?))?(?:@(\d{1,6}))?", fault)
+        parts = re.fullmatch(r"(\w+)(?::(\d+(?:\.\d+)?))?(?:@(\d{1,6})(?:-(\d{1,6}))?)?", fault)
         if parts is None or parts[1] not in FAULTS:
             known = ", ".join(FAULTS)
-            raise ConfigError(f"faults.{site}={fault}: must be one of {known}; :2 sets a size, @3 the first round")
+            raise ConfigError(
+                f"faults.{site}={fault}: must be one of {known}; :2 sets a size, @3 the first round, @3-5 also the last"
+            )
         kind = FAULTS[parts[1]]
         if parts[2] and kind.size is None:
             sized = ", ".join(name for name, each in FAULTS.items() if each.size)
             raise ConfigError(f"faults.{site}={fault}: has no size; these have: {sized}")
         if kind.batch and run.private:
             raise ConfigError(f"faults.{site}={fault}: does not train privately; use it with privacy=none or central")
-        found[site] = Fault(parts[1], float(parts[2] or kind.size or 1.0), int(parts[3] or 1))
+        found[site] = Fault(
+            parts[1], float(parts[2] or kind.size or 1.0), int(parts[3] or 1), int(parts[4] or run.rounds)
+        )
     return found

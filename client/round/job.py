@@ -12,13 +12,13 @@ from gliofed.client.round.ledger import check_no_budget
 from gliofed.client.round.policy import DeclinedError, check_cohort, counts_leave
 from gliofed.client.round.states import States
 from gliofed.client.round.training import pick_device
-from gliofed.shared.algorithms import ALGORITHMS, kept_of, sent_of
+from gliofed.shared.algorithms import ALGORITHMS, sent_of
 from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.algorithms.groups import Groups, Local, parted, zeros
+from gliofed.shared.algorithms.optimizers import rate_of
 from gliofed.shared.codec import load_weights, weights_from_bytes
 from gliofed.shared.data.dataset import Cohort, Reading, open_cohort
 from gliofed.shared.messages import Request
-from gliofed.shared.optimizers import rate_of
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import model_of, reading_of
 
@@ -53,10 +53,12 @@ class Job:
         config, groups = self.request.config, Groups()
         if sent_of(config):
             groups = parted(weights_from_bytes(self.request.weights))[1]
-        kept = zeros((group for group in kept_of(config) if group != HOME), dict(model.named_parameters()))
-        kept |= {group: self.kept[group] for group in kept if group in self.kept}
+        of_method = (group for group in ALGORITHMS[config.algorithm.name].kept if group != HOME)
+        kept = zeros(of_method, dict(model.named_parameters())) | self.kept
         return Local(
             config=config.algorithm,
+            optimizer=config.optimizer,
+            round=self.request.round,
             steps=steps,
             rate=rate_of(config, self.request.round),
             sent=_on(groups, self.device),

@@ -8,9 +8,9 @@ from torch import nn
 
 from gliofed.shared.algorithms import ALGORITHMS, FEDAVG
 from gliofed.shared.algorithms.groups import Groups, Local
+from gliofed.shared.algorithms.optimizers import ADAMW, OPTIMIZERS, load_moments, read_moments
 from gliofed.shared.config import TrainConfig
 from gliofed.shared.data.samples import Batch
-from gliofed.shared.optimizers import ADAMW, OPTIMIZERS, OptimizerConfig
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.tasks import Task
 
@@ -55,7 +55,6 @@ def train_one_round(
     steps: int,
     device: torch.device,
     local: Local | None = None,
-    optimizer: OptimizerConfig = ADAMW,
 ) -> TrainResult:
     """Take `steps` steps, one a batch, as the method of `local` has them, or as FedAvg at train.lr.
 
@@ -64,9 +63,11 @@ def train_one_round(
     model.to(device).train()
     dtype = pick_precision(config.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    local = local or Local(config=FEDAVG, steps=steps, rate=config.lr)
+    local = local or Local(config=FEDAVG, optimizer=ADAMW, steps=steps, rate=config.lr)
     method, parameters = ALGORITHMS[local.config.name], dict(model.named_parameters())
-    stepper = OPTIMIZERS[optimizer.name].make(parameters.values(), local.rate, config.weight_decay, optimizer)
+    kind = OPTIMIZERS[local.optimizer.name]
+    stepper = kind.make(parameters.values(), local.rate, config.weight_decay, local.optimizer)
+    load_moments(stepper, parameters, local)
     if method.corrects:
         local = replace(local, start={name: each.detach().clone() for name, each in parameters.items()})
     total, samples = torch.zeros((), device=device), 0
@@ -87,4 +88,5 @@ def train_one_round(
         size = len(batch.image)
         total, samples = total + loss.detach() * size, samples + size  # no .item(): a GPU would wait
     returned, kept = method.finish(parameters, local)
-    return TrainResult(loss=total.item() / samples, steps=steps, returned=returned, kept=kept)
+    mean, own = read_moments(stepper, parameters, local)
+    return TrainResult(loss=total.item() / samples, steps=steps, returned=returned | mean, kept=kept | own)

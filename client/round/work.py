@@ -87,7 +87,7 @@ def open_steps(job: Job, model: nn.Module, change: Callable[[Batch], Batch] = la
     drawn = batches(patients, config.data, config.train, generator(*job.seed_key, "patches"), job.reading)
     steps = config.train.local_steps(len(patients))
     task, local = TASKS[config.task], job.local(model, steps)
-    return train_one_round(model, map(change, drawn), task, config.train, steps, job.device, local, config.optimizer)
+    return train_one_round(model, map(change, drawn), task, config.train, steps, job.device, local)
 
 
 Steps = Callable[[Job, nn.Module], TrainResult]

@@ -28,12 +28,12 @@ from typing import Any
 
 import yaml
 
+from gliofed.shared.algorithms.optimizers import SCHEDULES
 from gliofed.shared.codecs import CODECS
 from gliofed.shared.config import PRESETS
 from gliofed.shared.files import absolute
 from gliofed.shared.help_text import choices, help_text, settings
 from gliofed.shared.hydra_words import composed
-from gliofed.shared.optimizers import SCHEDULES
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.terminal import command_line, plain
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from statistics import median_low
 
 from gliofed.server.round.fold import ENOUGH
+from gliofed.shared.algorithms.optimizers import OPTIMIZERS, rate_of
 from gliofed.shared.config import RunConfig
-from gliofed.shared.optimizers import OPTIMIZERS, rate_of
 
 NOTHING = 1e-4
 """An update below this share of its ceiling has no vote: a majority that sends nothing would freeze the model."""

@@ -19,8 +19,8 @@ from gliofed.server.round.history import Event
 from gliofed.server.round.spool import Spooled
 from gliofed.shared.accounting import default_delta, noise_for
 from gliofed.shared.algorithms.groups import group_of
+from gliofed.shared.algorithms.optimizers import rate_of
 from gliofed.shared.config import RunConfig
-from gliofed.shared.optimizers import rate_of
 
 NO_VOTE = 4
 """An update that is so many times smaller than a usual one says nothing of how large updates are: a majority that sends

@@ -24,7 +24,7 @@ from gliofed.server.round.sites import Federation, Sites
 from gliofed.server.round.spool import Spool, Spooled
 from gliofed.server.round.state import State, load_state, save_state
 from gliofed.server.round.strategies import server_step
-from gliofed.shared.algorithms import ALGORITHMS, kept_of, returned_of, sent_of
+from gliofed.shared.algorithms import ALGORITHMS, kept_of, next_groups, returned_of, sent_of
 from gliofed.shared.algorithms.fedavg import FedAvg
 from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.algorithms.groups import joined, parted, zeros
@@ -167,7 +167,7 @@ class _Run:
             mean = self.bounded_fold(counted, measures, like, event, parameters)
         update, folded = parted(mean)
         weights, optimizer = self.step(state, update, parameters)
-        groups = self.method.step(state.groups, folded, len(counted) / self.sites_of(event))
+        groups = next_groups(self.config, state.groups, folded, len(counted) / self.sites_of(event))
         event["seconds"] = time.monotonic() - started
         if kept_of(self.config):
             parents |= {reply.site: reply.sha256 for reply in counted}

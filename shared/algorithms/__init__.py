@@ -8,7 +8,8 @@ from pydantic import Field
 from gliofed.shared.algorithms.fedavg import FedAvg
 from gliofed.shared.algorithms.fedbn import FedBN
 from gliofed.shared.algorithms.fedprox import FedProx
-from gliofed.shared.algorithms.groups import Group
+from gliofed.shared.algorithms.groups import Group, Groups
+from gliofed.shared.algorithms.optimizers import moments_of
 from gliofed.shared.algorithms.scaffold import Scaffold
 from gliofed.shared.parse import Strict, key_of
 
@@ -41,14 +42,25 @@ FEDAVG = AlgorithmConfig()
 
 def sent_of(run: "RunConfig") -> tuple[Group, ...]:
     """The groups that a request to train has beside the weights."""
-    return ALGORITHMS[run.algorithm.name].sent
+    return (*ALGORITHMS[run.algorithm.name].sent, *_averaged(run))
 
 
 def returned_of(run: "RunConfig") -> tuple[Group, ...]:
     """The groups that a reply has beside the update."""
-    return ALGORITHMS[run.algorithm.name].returned
+    return (*ALGORITHMS[run.algorithm.name].returned, *_averaged(run))
 
 
 def kept_of(run: "RunConfig") -> tuple[Group, ...]:
     """The groups that a site keeps between rounds."""
-    return ALGORITHMS[run.algorithm.name].kept
+    moments = moments_of(run.optimizer) if run.optimizer.moments == "kept" else ()
+    return (*ALGORITHMS[run.algorithm.name].kept, *moments)
+
+
+def next_groups(run: "RunConfig", groups: Groups, folded: Groups, part: float) -> Groups:
+    """The groups that are sent next: the method's, and the means of the moments, where they are averaged."""
+    means = {group.name: folded[group.name] for group in _averaged(run)}
+    return ALGORITHMS[run.algorithm.name].step(groups, folded, part) | means
+
+
+def _averaged(run: "RunConfig") -> tuple[Group, ...]:
+    return moments_of(run.optimizer) if run.optimizer.moments == "averaged" else ()

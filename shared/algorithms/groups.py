@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gliofed.shared.algorithms import AlgorithmConfig
+    from gliofed.shared.algorithms.optimizers import OptimizerConfig
 
 Groups = dict[str, "dict[str, Tensor]"]
 """Tensors by group and by the name of their parameter, whose shape they have."""
@@ -31,6 +32,8 @@ class Local:
     """One round at one site, as its method sees it; all tensors are on the model's device."""
 
     config: "AlgorithmConfig"
+    optimizer: "OptimizerConfig"
+    round: int = 1
     steps: int
     """Local steps of the round."""
     rate: float
@@ -40,7 +43,7 @@ class Local:
     sent: Groups = field(default_factory=dict)
     """What came beside the weights."""
     kept: Groups = field(default_factory=dict)
-    """What this site kept of its last round that counted; zeros where it kept nothing."""
+    """What this site kept of its last round that counted; of the method's groups, zeros where it kept nothing."""
 
 
 def joined(tensors: "Mapping[str, Tensor]", groups: "Mapping[str, Mapping[str, Tensor]]") -> "dict[str, Tensor]":

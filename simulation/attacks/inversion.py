@@ -23,11 +23,11 @@ from gliofed.client.round.training import train_one_round
 from gliofed.server.round.rounds import initial_model
 from gliofed.shared.algorithms import ALGORITHMS
 from gliofed.shared.algorithms.groups import Local, zeros
+from gliofed.shared.algorithms.optimizers import rate_of
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.samples import Batch, batches, of_one
 from gliofed.shared.mechanisms import MECHANISMS
-from gliofed.shared.optimizers import rate_of
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.progress import Bar
 from gliofed.shared.seeding import generator, seed_of
@@ -154,8 +154,10 @@ def update(model: nn.Module, steps: int, drawn: Iterable[Batch], task: Task, run
     trained = copy.deepcopy(model)
     method, own = ALGORITHMS[run.algorithm.name], dict(trained.named_parameters())
     sent, kept = zeros(method.sent, own), zeros(method.kept, own)  # as in a run's first round
-    local = Local(config=run.algorithm, steps=steps, rate=rate_of(run, 1), sent=sent, kept=kept)
-    train_one_round(trained, drawn, task, run.train, steps, torch.device("cpu"), local, run.optimizer)
+    local = Local(
+        config=run.algorithm, optimizer=run.optimizer, steps=steps, rate=rate_of(run, 1), sent=sent, kept=kept
+    )
+    train_one_round(trained, drawn, task, run.train, steps, torch.device("cpu"), local)
     pairs = zip(model.parameters(), trained.parameters(), strict=True)
     return [(before - after).detach() for before, after in pairs]
 

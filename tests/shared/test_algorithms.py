@@ -15,6 +15,7 @@ from gliofed.client.round.training import train_one_round
 from gliofed.server.round.rounds import initial_model
 from gliofed.shared.algorithms import AlgorithmConfig
 from gliofed.shared.algorithms.groups import Local
+from gliofed.shared.algorithms.optimizers import ADAMW
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.samples import Batch
@@ -35,7 +36,7 @@ def batches() -> list[Batch]:
 
 def trained(run: RunConfig, batches: list[Batch], algorithm: AlgorithmConfig) -> nn.Module:
     model = initial_model(run)
-    local = Local(config=algorithm, steps=STEPS, rate=run.train.lr)
+    local = Local(config=algorithm, optimizer=ADAMW, steps=STEPS, rate=run.train.lr)
     train_one_round(model, batches, Segmentation(), run.train, STEPS, torch.device("cpu"), local)
     return model
 

@@ -13,10 +13,11 @@ from torch.testing import assert_close
 
 from gliofed.client.round.training import train_one_round
 from gliofed.server.round.rounds import initial_model
+from gliofed.shared.algorithms.groups import Groups, Local
+from gliofed.shared.algorithms.optimizers import SCHEDULES, rate_of
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.samples import Batch
-from gliofed.shared.optimizers import SCHEDULES, rate_of
 from gliofed.shared.parse import ConfigError, parse
 from gliofed.shared.tasks.segmentation import Segmentation
 from gliofed.simulation.simulate import simulate
@@ -35,9 +36,8 @@ def test_sgd_is_pytorch_s_on_the_clipped_gradient(run_config: Config) -> None:
     images = [torch.rand(2, 2, 1, 8, 8, 8, generator=generator) for _ in range(3)]
     batches = [Batch(image, (mask > 0.5).float()) for image, mask in images]
     ours, model = initial_model(run), initial_model(run).train()
-    train_one_round(
-        ours, batches, Segmentation(), run.train, 3, torch.device("cpu"), run.algorithm, run.optimizer, 0.05
-    )
+    local = Local(config=run.algorithm, optimizer=run.optimizer, steps=3, rate=0.05)
+    train_one_round(ours, batches, Segmentation(), run.train, 3, torch.device("cpu"), local)
     by_hand = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=run.train.weight_decay)
     for batch in batches:
         by_hand.zero_grad()
@@ -120,3 +120,23 @@ def test_what_cannot_be_is_refused(run_config: Config, words: tuple[str, ...], s
 def test_sgd_needs_no_clip_where_nothing_else_relies_on_it(run_config: Config) -> None:
     run_config("optimizer=sgd", "train.clip=null", "fold.clip=null")
     run_config("optimizer=sgd", "train.clip=null", "privacy=local_update")
+
+
+@pytest.mark.parametrize("words", [("optimizer=adamw",), ("optimizer=sgd", "optimizer.momentum=0.9")])
+def test_moments_that_are_kept_go_on(run_config: Config, words: tuple[str, ...]) -> None:
+    """Two rounds of two steps from what was kept are four steps; from fresh moments they are not."""
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(2, 2, 1, 8, 8, 8, generator=generator) for _ in range(4)]
+    batches = [Batch(image, (mask > 0.5).float()) for image, mask in images]
+
+    def trained(moments: str, rounds: int) -> dict[str, torch.Tensor]:
+        run, kept, steps = run_config(*words, f"optimizer.moments={moments}"), Groups(), 4 // rounds
+        model = initial_model(run)
+        for round in range(rounds):
+            local = Local(config=run.algorithm, optimizer=run.optimizer, steps=steps, rate=0.01, kept=kept)
+            drawn = batches[round * steps : (round + 1) * steps]
+            kept = train_one_round(model, drawn, Segmentation(), run.train, steps, torch.device("cpu"), local).kept
+        return travelling(model)
+
+    assert_close(trained("kept", 2), trained("kept", 1), rtol=0, atol=0)
+    assert any(not torch.equal(one, trained("fresh", 1)[name]) for name, one in trained("fresh", 2).items())

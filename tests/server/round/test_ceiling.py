@@ -11,8 +11,8 @@ from plain_federation import rounds_of
 from torch import nn
 
 from gliofed.server.round.ceiling import ROUNDING, ceiling, references
+from gliofed.shared.algorithms.optimizers import rate_of
 from gliofed.shared.config import RunConfig
-from gliofed.shared.optimizers import rate_of
 from gliofed.simulation.simulate import simulate
 
 Config = Callable[..., RunConfig]
