@@ -62,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "folder", type=path_word, nargs="?", default=Path(), metavar="FED", help="its folder; else here"
         )
+    anew = commands.add_parser("anew", help="let a site go on with nothing kept, where what it kept of a run is gone")
+    anew.add_argument("run", type=path_word, metavar="RUN", help="the run's folder")
+    anew.add_argument("site", metavar="SITE", help="its name")
     stop = commands.add_parser("stop", help="stop a run; it can go on later")
     logs = commands.add_parser("logs", help="print what a run's server said, or the last lines of the link's logs")
     logs.add_argument("--follow", action="store_true", help="until the run is over")
@@ -95,6 +98,10 @@ def _do(given: argparse.Namespace) -> None:
         from gliofed.server.link.logs import stop
 
         _print(stop(given.folder, given.name))
+    elif given.command == "anew":
+        from gliofed.server.round.anew import let_start_anew
+
+        _print(let_start_anew(given.run, given.site))
     else:
         _print(_provisioning(given))
 

@@ -22,6 +22,7 @@ class RunFolder(KeptFolder):
     log = Below("server.log", "What its server printed")
     history = Below("history.jsonl", "What happened, and whether it ended; the rounds write it, as all below")
     progress = Below("progress.json", "Where the round stands; removed in the end")
+    anew = Below("anew.json", "Sites that start anew in the next round; `gliofed-server anew` writes it")
     checkpoints = Below("checkpoints", "Folder of weights, optimiser and event of the last rounds")
     spool = Below("spool", "Folder of the replies of this round")
     refused = Below("refused", "Folder of replies that the gate refused")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from gliofed.shared.algorithms import GROUPS
 from gliofed.shared.codecs import CODECS
 from gliofed.shared.mechanisms import MECHANISMS
 from gliofed.shared.parse import Positive, PositiveFloat, SiteName, Strict, key_of, matching
@@ -30,6 +31,8 @@ class PolicyConfig(Strict):
     """Allowed ways in which an update travels."""
     mechanisms: tuple[Annotated[str, key_of(MECHANISMS)], ...] | None = None
     """Allowed mechanisms of privacy; [dp_sgd] keeps every other run out."""
+    groups: tuple[Annotated[str, key_of(GROUPS)], ...] | None = None
+    """Allowed groups of tensors beside the update; [] keeps out every run that asks for one."""
     min_noise: PositiveFloat | None = None
     """Least noise multiplier of a private run. One without privacy, or with central, has none here: see mechanisms."""
     max_rounds_a_day: Positive | None = None

@@ -20,6 +20,10 @@ class Exported(Strict):
     data: DataConfig
     run_id: str
     round: int
+    at_home: tuple[str, ...] = ()
+    """Tensors of the model that each site has of its own, and that are not in the file beside."""
+    parents: tuple[str, ...] = ()
+    """SHA-256 of each site's last update that counted: by it the site finds its own."""
 
 
 def find_export(given: Path) -> Path:

@@ -16,13 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
-from torch import nn
+from torch import Tensor, nn
 
 from gliofed.client.doctor.findings import Finding
 from gliofed.client.doctor.inspection import inspect
 from gliofed.client.doctor.judgement import judge
 from gliofed.client.prediction.exported import Exported
 from gliofed.client.round.memory import ran_out
+from gliofed.client.round.states import States
+from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.codec import load_weights, travelling, weights_from_bytes
 from gliofed.shared.data.cases import Case
 from gliofed.shared.data.labels import labels_of
@@ -34,6 +36,8 @@ from gliofed.shared.parse import ConfigError
 from gliofed.shared.run_folder import ModelFolder
 from gliofed.shared.site_config import CheckConfig
 from gliofed.shared.tasks import TASKS, Label, Task
+from gliofed.shared.wording import quantity
+from gliofed.shared.work_folder import WorkFolder
 
 LONGEST = 200
 """Bytes of a case's name in a file's name; file systems take 255 in all, a letter has four at most."""
@@ -84,10 +88,12 @@ class Outcome:
                 self.report(f"{name}: failed")
 
 
-def load(folder: Path, exported: Exported, device: torch.device) -> Predictor:
-    """Build the model and put the weights of `folder` into it.
+def load(folder: Path, exported: Exported, device: torch.device, work: Path | None = None) -> Predictor:
+    """Build the model and put the weights of `folder` into it, and those that the site of the folder `work` has of its
+    own, where the model has such.
 
-    Raises ConfigError: weights that are damaged or of another shape; ValueError: an option that the model has not.
+    Raises ConfigError: weights that are damaged, of another shape or not there; ValueError: an option that the model
+    has not.
     """
     config, data, path = exported.model, exported.data, ModelFolder(folder).weights
     if (task := task_of(config.name)) != exported.task:
@@ -98,10 +104,25 @@ def load(folder: Path, exported: Exported, device: torch.device) -> Predictor:
         for name, tensor in travelling(network).items():
             if name in weights and weights[name].shape != tensor.shape:
                 raise ConfigError(f"{name} is {tuple(weights[name].shape)}, in the model {tuple(tensor.shape)}")
-        load_weights(network, weights)
+        load_weights(network, weights, exported.at_home)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}; copy both files of the model/ of one run") from None
+    if exported.at_home:
+        network.load_state_dict(_own_tensors(folder, exported, work), strict=False)
     return Predictor(network.to(device).eval(), exported, device)
+
+
+def _own_tensors(folder: Path, exported: Exported, work: Path | None) -> dict[str, Tensor]:
+    """What a site kept to itself of the run that left this model."""
+    if work is None:
+        sentence = f"lacks {quantity(len(exported.at_home), 'tensor')}, which each site has of its own"
+        raise ConfigError(f"model={folder}: {sentence}; give work=DIR, the work folder of a site that took part")
+    states = States(WorkFolder(work).state / exported.run_id)
+    own = next((states.load(parent)[HOME.name] for parent in exported.parents if states.has(parent)), {})
+    if missing := sorted({*exported.at_home} - own.keys()):
+        sentence = f"has not what a site keeps of run {exported.run_id} ({missing[0]}, say)"
+        raise ConfigError(f"work={work}: {sentence}; give the work folder of a site that took part to the end")
+    return own
 
 
 def predict(

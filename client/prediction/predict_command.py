@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gliofed.client.prediction.exported import Exported, find_export, read_export
 from gliofed.shared.data.labels import LABELS, region_values
@@ -19,8 +20,11 @@ from gliofed.shared.terminal import plain
 from gliofed.shared.versions import versions
 from gliofed.shared.wording import quantity
 
+if TYPE_CHECKING:
+    from gliofed.client.prediction.predict import Predictor
+
 FAILED = 1
-_PATHS = {"model": "model.folder", "data.root": "data.root", "out": "out"}
+_PATHS = {"model": "model.folder", "data.root": "data.root", "out": "out", "work": "work"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,7 @@ class _Settings(Strict):
     model: _Model
     data: _Data
     out: str | None
+    work: str | None
     device: Device
 
 
@@ -61,22 +66,29 @@ def predict_command(overrides: list[str]) -> int:
     for stray in inventory.not_understood:
         print(plain(f"not understood: {stray}"), file=sys.stderr)
     try:
-        return _predict(folder, exported, settings.device, labels, inventory, out)
+        predictor = _load(folder, exported, settings)
+        return _predict(predictor, labels, inventory, out)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; masks that are written are whole") from None
 
 
-def _predict(folder: Path, exported: Exported, device: str, labels: str | None, inventory: Inventory, out: Path) -> int:
+def _load(folder: Path, exported: Exported, settings: _Settings) -> "Predictor":
     # Imported here, so that a mistyped word is answered at once.
-    from gliofed.client.prediction.predict import load, predict
+    from gliofed.client.prediction.predict import load
     from gliofed.client.round.training import pick_device
-    from gliofed.shared.progress import Bar
 
-    cases, strays = inventory.cases, [str(stray) for stray in inventory.not_understood]
+    work = absolute(settings.work) if settings.work else None
     try:
-        predictor = load(folder, exported, pick_device(device))
+        return load(folder, exported, pick_device(settings.device), work)
     except ValueError as error:  # names the key, the value and the cure
         raise ConfigError(str(error)) from None
+
+
+def _predict(predictor: "Predictor", labels: str | None, inventory: Inventory, out: Path) -> int:
+    from gliofed.client.prediction.predict import predict
+    from gliofed.shared.progress import Bar
+
+    exported, cases, strays = predictor.exported, inventory.cases, [str(stray) for stray in inventory.not_understood]
     out.mkdir(parents=True, exist_ok=True)
     done = count(1)
     with Bar("predicting") as bar:

@@ -3,6 +3,7 @@
 from datetime import time
 from typing import TYPE_CHECKING
 
+from gliofed.shared.algorithms import returned_of
 from gliofed.shared.config import RunConfig
 from gliofed.shared.site_config import PolicyConfig
 from gliofed.shared.tasks import TASKS, reading_of
@@ -32,6 +33,10 @@ def check_run(policy: PolicyConfig, run: RunConfig) -> None:
     ):
         if allowed is not None and value not in allowed:
             sentence = f"{key}={value}: policy.{setting} allows {', '.join(allowed) or 'none'}"
+            raise DeclinedError("policy", sentence)
+    for group in returned_of(run):
+        if policy.groups is not None and group.name not in policy.groups:
+            sentence = f"{group.name} beside the update: policy.groups allows {', '.join(policy.groups) or 'none'}"
             raise DeclinedError("policy", sentence)
     if policy.max_epsilon is not None and not run.private:
         why = f"what leaves has no epsilon, and policy.max_epsilon={policy.max_epsilon:g}"

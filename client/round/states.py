@@ -5,7 +5,7 @@ update that counted last. A state moves on only so: what did not count changes n
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -42,6 +42,10 @@ class States:
             raise DeclinedError("state", f"{path}: damaged; put it back from a copy, or {CURE}")
         raise DeclinedError("state", f"{self.folder}: no state of update {update_sha256[:16]}; {CURE}")
 
+    def has(self, update_sha256: str) -> bool:
+        """Whether there is a state of this update."""
+        return bool(self._of(update_sha256))
+
     def store(self, update_sha256: str, kept: Groups, parent: str) -> None:
         """Store what is kept with an update, that began from the state of `parent`; then drop the oldest others."""
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in joined({}, kept).items()})
@@ -55,9 +59,9 @@ class States:
         return sorted(self.folder.glob(f"{update_sha256}-*.safetensors"))
 
 
-def forget(states: Path, runs: Iterable[str]) -> int:
-    """Remove what is kept of these runs; return of how many there was something."""
-    folders = [states / run for run in runs if (states / run).is_dir()]
+def forget(states: Path, but: Collection[str]) -> int:
+    """Remove what is kept of all runs but these; return of how many there was something."""
+    folders = [folder for folder in states.glob("*") if folder.name not in but]
     for folder in folders:
         rmtree(folder)
     return len(folders)

@@ -16,6 +16,7 @@ from gliofed.client.doctor.manifest import Manifest, read_manifest, write_manife
 from gliofed.client.round.audit import hold_log
 from gliofed.client.round.outbox import Outbox
 from gliofed.client.round.redaction import hiding
+from gliofed.client.round.states import forget
 from gliofed.client.round.trained import runs_with
 from gliofed.shared.audit import audit_file
 from gliofed.shared.data.layouts import find_cases
@@ -39,6 +40,8 @@ class Withdrawal:
     """Ids of runs whose list of whom they trained with is damaged, or that noted none, as an earlier version."""
     replies: int
     """Stored replies that were removed."""
+    states: int
+    """Runs of which what the site kept was removed: of those that trained with the patient, or may have."""
     entries: int
     """Entries of the cache that were removed."""
     reports: list[Path]
@@ -73,6 +76,8 @@ def withdraw(site: SiteConfig, patient: str) -> Withdrawal:
         replies = Outbox(site.folder.outbox).with_patient(pseudonym)
         entries = [entry for entry, patients in _entries(work) if patients is None or names & patients]
         reports = list(_reports(work, names))
+        trained, listed = runs_with(work, pseudonym)
+        without = {*listed} - {*trained}
         try:
             runs, unknown = _record(site, pseudonym, {"replies": len(replies) // 2, "cache": len(entries)})
         finally:  # a log that cannot be written keeps nobody here
@@ -80,8 +85,9 @@ def withdraw(site: SiteConfig, patient: str) -> Withdrawal:
                 rest = [entry for entry in manifest.entries if entry.case.patient not in names]
                 write_manifest(work, replace(manifest, entries=rest))
             _remove(site.folder, entries, [*replies, *reports], hide)
+            states = forget(site.folder.state, without)
         left = list(_left(work, hide, manifest))
-        return Withdrawal(runs, unknown, len(replies) // 2, len(entries), reports, same, left)
+        return Withdrawal(runs, unknown, len(replies) // 2, states, len(entries), reports, same, left)
 
 
 def readmit(site: SiteConfig, patient: str) -> None:

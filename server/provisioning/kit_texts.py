@@ -32,6 +32,7 @@ policy:
   min_validation: 1          # metrics over fewer validation patients than this stay
   tasks: null                # allowed tasks, as [segmentation]; null: any
   codecs: null               # how an update may travel, as [fp32, fp16]; null: any
+  groups: null               # what may leave beside an update, as [control]; [] keeps it to the update; null: any
   mechanisms: null           # allowed mechanisms of privacy, as [dp_sgd]; null: any
   min_noise: null            # least noise multiplier of a private run; null: any
   max_readings: 3            # most readings of the data (task, modalities, regions, window, split, spacing)

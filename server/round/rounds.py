@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from torch import Tensor, nn
 
 from gliofed.server.report.table import figure, patients_behind
+from gliofed.server.round.anew import start_anew
 from gliofed.server.round.answers import Absent, refusal
 from gliofed.server.round.audit import RunAudit, hold_audit
 from gliofed.server.round.budget import BudgetError, charge_sum, spent_for_good
@@ -136,7 +137,8 @@ class _Run:
     def round(self, state: State, parameters: list[str]) -> State:
         """One round of training: the next state, saved, its event still without evaluations."""
         started, number = time.monotonic(), state.round + 1
-        parents = self.parents(state, number)
+        anew = start_anew(self.out, self.history, number) if kept_of(self.config) else set[str]()
+        parents = {site: parent for site, parent in state.parents.items() if site not in anew}
         request = Request(run_id=self.run_id, round=number, config=self.config, weights=state.asked, parents=parents)
         trained = {name: state.weights[name] for name in parameters}
         like = joined(state.weights, {group.name: trained for group in returned_of(self.config)})
@@ -176,10 +178,6 @@ class _Run:
         save_state(self.out, state)
         spool.clear()
         return state
-
-    def parents(self, state: State, number: int) -> dict[str, str]:
-        """The states that sites go on from, without those that the operator lets start anew; the history says who."""
-        return dict(state.parents)
 
     def collect(self, request: Request, spool: Spool) -> dict[str, Event]:
         """Ask every site that is there and not in the spool yet; spool the updates, return lines of the others."""
@@ -298,8 +296,12 @@ class _Run:
         """Write the last round's model for use elsewhere: weights, and what is needed to feed them."""
         with new_folder(RunFolder(self.out).model) as folder:
             write_bytes(ModelFolder(folder).weights, state.coded)
-            facts = {"task": self.config.task, "model": asdict(self.config.model), "data": asdict(self.config.data)}
-            write_json(ModelFolder(folder).description, facts | {"run_id": self.run_id, "round": state.round})
+            facts: Event = {"task": self.config.task, "model": asdict(self.config.model), "data": asdict(self.config.data)}
+            facts |= {"run_id": self.run_id, "round": state.round}
+            if HOME in kept_of(self.config):
+                at_home = self.method.at_home(initial_model(self.config))
+                facts |= {"at_home": sorted(at_home), "parents": sorted(state.parents.values())}
+            write_json(ModelFolder(folder).description, facts)
 
 
 def _why(sites: dict[str, Event]) -> list[str]:

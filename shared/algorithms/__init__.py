@@ -9,7 +9,7 @@ from gliofed.shared.algorithms.fedavg import FedAvg
 from gliofed.shared.algorithms.fedbn import FedBN
 from gliofed.shared.algorithms.fedprox import FedProx
 from gliofed.shared.algorithms.groups import Group, Groups
-from gliofed.shared.algorithms.optimizers import moments_of
+from gliofed.shared.algorithms.optimizers import OPTIMIZERS, moments_of
 from gliofed.shared.algorithms.scaffold import Scaffold
 from gliofed.shared.parse import Strict, key_of
 
@@ -25,6 +25,16 @@ ALGORITHMS: dict[str, FedAvg] = {
 """Every method by the name that a configuration uses. A new one is a file beside this one and an entry here.
 
 No PyTorch is imported here: the methods use what tensors have."""
+
+
+GROUPS = {
+    group.name: group
+    for group in (
+        *(group for method in ALGORITHMS.values() for group in method.returned),
+        *(moment for optimizer in OPTIMIZERS.values() for moment in optimizer.moments),
+    )
+}
+"""Every group that a site may be asked for beside its update, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)

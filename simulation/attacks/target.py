@@ -13,6 +13,7 @@ from gliofed.client.round.ledger import read_ledger
 from gliofed.client.round.privacy import Plan, plan_round
 from gliofed.server.round.history import History
 from gliofed.shared.accounting import default_delta
+from gliofed.shared.algorithms import kept_of
 from gliofed.shared.codec import CodecError, load_weights, weights_from_bytes
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Cohort, Patient, open_cohort
@@ -82,6 +83,9 @@ def open_target(folder: Path, attack: AttackConfig) -> Target:
     """
     folder = absolute(folder)
     saved, run, settings = read_run(folder, "run")
+    if kept_of(run):
+        sentence = f"algorithm={run.algorithm.name} with optimizer.moments={run.optimizer.moments} keeps state at sites"
+        raise ConfigError(f"run={folder}: {sentence}, which attacks know nothing of; attack a run without")
     data, weights = saved["simulation"]["data"], _weights(folder, run)
     _check_data(folder, data, site_names(settings.sites))
     # What the check says of each case left out is in the site's own log since the run; not again on the screen.
