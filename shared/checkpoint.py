@@ -16,16 +16,20 @@ from gliofed.shared.parse import ConfigError
 
 KEEP = 2  # the newest, and the one before it for a person to go back to
 GROUPS, STATE = ("model", "optimizer"), "state.json"
-"""Of tensors; each is a file of a checkpoint."""
+"""Of tensors; each is a file of a checkpoint. Those of some runs alone are named in its state, as `groups`."""
 
 
 def save_checkpoint(root: Path, number: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Any) -> None:
-    """Save groups of named tensors and a JSON state as `root/round-NNNN`, then drop the oldest."""
+    """Save groups of named tensors and a JSON state as `root/round-NNNN`, then drop the oldest.
+
+    A group beside GROUPS is saved where it has tensors.
+    """
+    more = sorted(group for group, named in tensors.items() if named and group not in GROUPS)
     with new_folder(root / f"round-{number:04d}") as folder:
-        for group, named in tensors.items():
-            data = save({name: tensor.contiguous() for name, tensor in named.items()})
+        for group in (*GROUPS, *more):
+            data = save({name: tensor.contiguous() for name, tensor in tensors[group].items()})
             write_bytes(folder / f"{group}.safetensors", data)
-        write_json(folder / STATE, state)
+        write_json(folder / STATE, state | ({"groups": more} if more else {}))
     for old in _found(root)[:-KEEP]:
         rmtree(old)
 
@@ -41,7 +45,8 @@ def load_checkpoint(root: Path) -> tuple[dict[str, dict[str, Tensor]], Any] | No
         return None
     with _sound(found[-1]):
         state = json.loads((found[-1] / STATE).read_text())
-        tensors = {group: load((found[-1] / f"{group}.safetensors").read_bytes()) for group in GROUPS}
+        groups = _groups(state)
+        tensors = {group: load((found[-1] / f"{group}.safetensors").read_bytes()) for group in groups}
     return tensors, state
 
 
@@ -49,10 +54,13 @@ def check_checkpoint(root: Path) -> None:
     """Raise `load_checkpoint`'s ConfigError where it would, without reading the tensors: their header and length."""
     for folder in _found(root)[-1:]:
         with _sound(folder):
-            json.loads((folder / STATE).read_text())
-            for group in GROUPS:
+            for group in _groups(json.loads((folder / STATE).read_text())):
                 with safe_open(folder / f"{group}.safetensors", "numpy"):
                     pass
+
+
+def _groups(state: Any) -> tuple[str, ...]:
+    return *GROUPS, *state.get("groups", ())
 
 
 @contextmanager

@@ -196,6 +196,9 @@ class StrategyConfig(Strict):
     """Second moment's decay of fedadam."""
     tau: PositiveFloat = 1e-3
     """Adaptivity of fedadam: added to the root of the second moment."""
+    average: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Decay of a moving average of the model over the rounds, which sites evaluate and the run leaves; training goes on
+    from the model itself. None: no average."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +243,7 @@ class RunConfig(Strict):
         return hashlib.sha256(self.as_json.encode()).hexdigest()
 
 
-LATER = frozenset({"RunConfig.algorithm", "RunConfig.optimizer"})
+LATER = frozenset({"RunConfig.algorithm", "RunConfig.optimizer", "StrategyConfig.average"})
 """Fields that came later: at their defaults they are not in the JSON, so that a run of before them keeps its hash."""
 
 APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (

@@ -23,7 +23,7 @@ from gliofed.server.round.progress import RoundProgress
 from gliofed.server.round.sites import Federation, Sites
 from gliofed.server.round.spool import Spool, Spooled
 from gliofed.server.round.state import State, load_state, save_state
-from gliofed.server.round.strategies import server_step
+from gliofed.server.round.strategies import average_of_rounds, server_step
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.files import new_folder, write_bytes, write_json
@@ -124,7 +124,7 @@ class _Run:
     def round(self, state: State, parameters: list[str]) -> State:
         """One round of training: the next state, saved, its event still without evaluations."""
         started, number = time.monotonic(), state.round + 1
-        request = self.request(number, state)
+        request = self.request(number, state.coded)
         spool = Spool(RunFolder(self.out).spool, number, self.config.codec)
         absent = self.collect(request, spool)
         self.progress.enter(number, "averaging")
@@ -152,15 +152,16 @@ class _Run:
             mean = self.bounded_fold(counted, measures, state, event, parameters)
         weights, optimizer = self.step(state, mean, parameters)
         event["seconds"] = time.monotonic() - started
-        state = State(round=number, weights=weights, optimizer=optimizer, event=event)
+        average = average_of_rounds(state.average, weights, self.config.strategy.average, number)
+        state = State(round=number, weights=weights, optimizer=optimizer, average=average, event=event)
         self.audit.log_fold(number, [reply.site for reply in counted], state.coded)
         save_state(self.out, state)
         spool.clear()
         return state
 
-    def request(self, number: int, state: State) -> Request:
-        """Ask for training from, or evaluation of, the state's weights."""
-        return Request(run_id=self.run_id, round=number, config=self.config, weights=state.coded)
+    def request(self, number: int, weights: bytes) -> Request:
+        """Ask for training from, or evaluation of, these weights."""
+        return Request(run_id=self.run_id, round=number, config=self.config, weights=weights)
 
     def collect(self, request: Request, spool: Spool) -> dict[str, Event]:
         """Ask every site that is there and not in the spool yet; spool the updates, return lines of the others."""
@@ -249,7 +250,7 @@ class _Run:
         event, started = dict(state.event or {}), time.monotonic()
         event["global"] = None
         if self.evaluates(state.round):
-            request = self.request(state.round, state)
+            request = self.request(state.round, state.coded_result)
             event["global"], failed = evaluate(self.sites, self.config, request, event["sites"], self.progress)
             event |= {"evaluation_failed": failed} if failed else {}
         event["seconds"] = round(event["seconds"] + time.monotonic() - started, 3)
@@ -266,7 +267,7 @@ class _Run:
     def export(self, state: State) -> None:
         """Write the last round's model for use elsewhere: weights, and what is needed to feed them."""
         with new_folder(RunFolder(self.out).model) as folder:
-            write_bytes(ModelFolder(folder).weights, state.coded)
+            write_bytes(ModelFolder(folder).weights, state.coded_result)
             facts = {"task": self.config.task, "model": asdict(self.config.model), "data": asdict(self.config.data)}
             write_json(ModelFolder(folder).description, facts | {"run_id": self.run_id, "round": state.round})
 

@@ -21,19 +21,26 @@ class State:
     """The last finished round; 0 before the first."""
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
+    """Of the weights of all rounds so far; empty without strategy.average."""
     event: Event | None = None
     """The round's line for the history; None where it is written."""
 
     @cached_property
     def coded(self) -> bytes:
-        """The weights as they are sent and exported: made once, for the evaluation and the next round's training."""
+        """The weights as they are sent: made once, for the evaluation and the next round's training."""
         return weights_to_bytes(self.weights)
+
+    @cached_property
+    def coded_result(self) -> bytes:
+        """What sites evaluate, and what is exported: the average where there is one, else the weights."""
+        return weights_to_bytes(self.average) if self.average else self.coded
 
 
 def save_state(out: Path, state: State) -> None:
     """Save the state, whole or not at all."""
     rest = {"round": state.round, "event": state.event}
-    tensors = {"model": state.weights, "optimizer": state.optimizer}
+    tensors = {"model": state.weights, "optimizer": state.optimizer, "average": state.average}
     save_checkpoint(RunFolder(out).checkpoints, state.round, tensors, rest)
 
 
@@ -51,4 +58,10 @@ def load_state(out: Path, history: History) -> State | None:
         return None
     tensors, rest = found
     event = rest["event"] if rest["round"] > len(history.rounds()) else None
-    return State(round=rest["round"], weights=tensors["model"], optimizer=tensors["optimizer"], event=event)
+    return State(
+        round=rest["round"],
+        weights=tensors["model"],
+        optimizer=tensors["optimizer"],
+        average=tensors.get("average", {}),
+        event=event,
+    )
