@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
@@ -165,6 +166,17 @@ class RoundConfig(Strict):
     was lost, and it is asked again. None: a tenth of the deadline."""
     expected: Annotated[tuple[SiteName, ...], Field(max_length=1000), FailFast()]
     """Sites that take part: one that is away is named missing, and any other is sent nothing. Empty: whoever comes."""
+    sample: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Fraction of the sites that train in a round, drawn anew for each; all evaluate. None: all train."""
+
+    def training(self, sites: int) -> int:
+        """How many of so many sites train in a round.
+
+        >>> config = RoundConfig(deadline=1, join=1, quorum=1, evaluate_every=1, expected=(), sample=0.1)
+        >>> [config.training(sites) for sites in (1, 10, 11, 30)]  # 0.1 * 30 is above 3 in binary
+        [1, 1, 2, 3]
+        """
+        return sites if self.sample is None else math.ceil(self.sample * sites - 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +255,7 @@ class RunConfig(Strict):
         return hashlib.sha256(self.as_json.encode()).hexdigest()
 
 
-LATER = frozenset({"RunConfig.algorithm", "RunConfig.optimizer", "StrategyConfig.average"})
+LATER = frozenset({"RunConfig.algorithm", "RunConfig.optimizer", "StrategyConfig.average", "RoundConfig.sample"})
 """Fields that came later: at their defaults they are not in the JSON, so that a run of before them keeps its hash."""
 
 APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
@@ -296,6 +308,14 @@ APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
         lambda run: run.privacy.mechanism == "central" and not run.round.expected,
         "round.expected=[] with privacy=central: the mean is over a fixed number of sites; name them",
     ),
+    (
+        lambda run: run.privacy.mechanism == "central" and run.round.sample is not None,
+        "round.sample with privacy=central: the mean is over a fixed number of sites; leave it out",
+    ),
+    (
+        lambda run: _draws(run) and run.round.training(len(run.round.expected)) < run.round.quorum,
+        "round.quorum of more sites than round.sample draws: no round could have a result; give a smaller quorum",
+    ),
 )
 """What cannot go together, and the sentence that says so."""
 
@@ -310,6 +330,10 @@ def _as_values(part: Any) -> dict[str, Any]:
 
 def _dp_sgd(run: RunConfig) -> bool:
     return run.privacy.mechanism == "dp_sgd"
+
+
+def _draws(run: RunConfig) -> bool:
+    return run.round.sample is not None and bool(run.round.expected)
 
 
 def _has_classes(run: RunConfig) -> bool:

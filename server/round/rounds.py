@@ -10,8 +10,9 @@ import torch
 from flwr.serverapp import Grid
 from torch import Tensor, nn
 
+from gliofed.server.report.sentences import rests
 from gliofed.server.report.table import figure, patients_behind
-from gliofed.server.round.answers import Absent, refusal
+from gliofed.server.round.answers import RESTS, Absent, refusal
 from gliofed.server.round.audit import RunAudit, hold_audit
 from gliofed.server.round.budget import BudgetError, charge_sum, spent_for_good
 from gliofed.server.round.clip import bounded
@@ -164,12 +165,13 @@ class _Run:
         return Request(run_id=self.run_id, round=number, config=self.config, weights=weights)
 
     def collect(self, request: Request, spool: Spool) -> dict[str, Event]:
-        """Ask every site that is there and not in the spool yet; spool the updates, return lines of the others."""
-        nodes, absent = self.sites.roll(request.round)
+        """Ask every drawn site that is there and not in the spool; spool the updates, return lines of the others."""
+        nodes, absent = self.sites.roll(request.round, train=True)
         answered = {reply.site for reply in spool.replies() if self.sites.admitted(reply.node)}
         nodes = {site: node for site, node in nodes.items() if site not in answered}
         lines = {s: site_line(status=why.status, reason=why.reason) for s, why in absent.items() if s not in answered}
-        self.progress.start(request.round, len(nodes) * (2 if self.evaluates(request.round) else 1), answered)
+        evaluating = len(nodes) + sum(why is RESTS for why in absent.values()) if self.evaluates(request.round) else 0
+        self.progress.start(request.round, len(nodes) + evaluating, answered)
         for site, answer in self.sites.ask("train", request, nodes):
             if isinstance(answer, Reply) and answer.status != "ok":
                 answer = refusal(answer)
@@ -185,7 +187,7 @@ class _Run:
         self, counted: list[Spooled], measures: dict[str, Measures], state: State, event: Event, parameters: list[str]
     ) -> dict[str, Tensor]:
         """Fold updates that are bounded; note the bounds that were met in the round's `event`."""
-        invited = {site for site, line in event["sites"].items() if line["status"] != "not_invited"}
+        invited = {site for site, line in event["sites"].items() if line["status"] != "not_invited" or rests(line)}
         alone = len(invited.union(self.config.round.expected)) == 1  # whose federated training is local training
         sizes = None if alone else {name: state.weights[name].numel() for name in parameters}
         norm = math.hypot(*(state.weights[name].double().norm().item() for name in parameters))
