@@ -48,6 +48,8 @@ class ModelConfig(Strict):
     """Depthwise hidden convolutions in the ConvLSTM of clstm_unet3d and lstm_unet."""
     bidirectional: bool | None = None
     """clstm_unet3d: a visit sees later visits too."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Chance of a channel to be dropped in training, in the encoder of unet and clstm_unet3d."""
     iterations: Annotated[int, Field(gt=0, le=64)] | None = None
     """Refinements of lstm_unet; may be changed after training."""
     stop_when_stable: bool | None = None
@@ -247,7 +249,7 @@ class RunConfig(Strict):
     @cached_property  # each message asks for it several times
     def as_json(self) -> str:
         """One line, keys sorted: equal configs are equal strings."""
-        return json.dumps(_as_values(self), sort_keys=True, separators=(",", ":"))
+        return json.dumps(as_values(self), sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def hash(self) -> str:
@@ -255,7 +257,15 @@ class RunConfig(Strict):
         return hashlib.sha256(self.as_json.encode()).hexdigest()
 
 
-LATER = frozenset({"RunConfig.algorithm", "RunConfig.optimizer", "StrategyConfig.average", "RoundConfig.sample"})
+LATER = frozenset(
+    {
+        "RunConfig.algorithm",
+        "RunConfig.optimizer",
+        "StrategyConfig.average",
+        "RoundConfig.sample",
+        "ModelConfig.dropout",
+    }
+)
 """Fields that came later: at their defaults they are not in the JSON, so that a run of before them keeps its hash."""
 
 APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
@@ -320,9 +330,10 @@ APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
 """What cannot go together, and the sentence that says so."""
 
 
-def _as_values(part: Any) -> dict[str, Any]:
+def as_values(part: Any) -> dict[str, Any]:
+    """The fields of a dataclass and of those in it, as JSON has them: without LATER ones at their defaults."""
     return {
-        field.name: _as_values(value) if is_dataclass(value := getattr(part, field.name)) else value
+        field.name: as_values(value) if is_dataclass(value := getattr(part, field.name)) else value
         for field in fields(part)
         if f"{type(part).__name__}.{field.name}" not in LATER or getattr(part, field.name) != field.default
     }

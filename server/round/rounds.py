@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from gliofed.server.round.spool import Spool, Spooled
 from gliofed.server.round.state import State, load_state, save_state
 from gliofed.server.round.strategies import average_of_rounds, server_step
 from gliofed.shared.codec import travelling
-from gliofed.shared.config import RunConfig
+from gliofed.shared.config import RunConfig, as_values
 from gliofed.shared.files import new_folder, write_bytes, write_json
 from gliofed.shared.left_out import in_words, many
 from gliofed.shared.messages import Reply, Request
@@ -270,7 +270,11 @@ class _Run:
         """Write the last round's model for use elsewhere: weights, and what is needed to feed them."""
         with new_folder(RunFolder(self.out).model) as folder:
             write_bytes(ModelFolder(folder).weights, state.coded_result)
-            facts = {"task": self.config.task, "model": asdict(self.config.model), "data": asdict(self.config.data)}
+            facts = {
+                "task": self.config.task,
+                "model": as_values(self.config.model),
+                "data": as_values(self.config.data),
+            }
             write_json(ModelFolder(folder).description, facts | {"run_id": self.run_id, "round": state.round})
 
 

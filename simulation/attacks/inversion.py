@@ -25,6 +25,7 @@ from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.samples import Batch, batches, of_one
 from gliofed.shared.mechanisms import MECHANISMS
+from gliofed.shared.models.dropout import seed_dropout
 from gliofed.shared.optimizers import rate_of
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.progress import Bar
@@ -171,6 +172,7 @@ class _Scene:
 def _open(target: Target, seed: int) -> _Scene:
     run, patients, task = target.run, target.cohorts[0].train, TASKS[target.run.task]
     model = initial_model(run).train()
+    seed_dropout(model, seed_of(seed, "inversion", "layers"), torch.device("cpu"))
     truth = _patch(patients[0], run, seed)
     others = [patient for cohort in target.cohorts for patient in (*cohort.train, *cohort.validation)][1 : OTHERS + 1]
     mean = torch.stack([_patch(patient, run, seed).image for patient in others]).mean(0) if others else truth.image * 0
