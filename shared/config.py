@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
@@ -47,6 +48,8 @@ class ModelConfig(Strict):
     """Depthwise hidden convolutions in the ConvLSTM of clstm_unet3d and lstm_unet."""
     bidirectional: bool | None = None
     """clstm_unet3d: a visit sees later visits too."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Chance of a channel to be dropped in training, in the encoder of unet and clstm_unet3d."""
     iterations: Annotated[int, Field(gt=0, le=64)] | None = None
     """Refinements of lstm_unet; may be changed after training."""
     stop_when_stable: bool | None = None
@@ -165,6 +168,17 @@ class RoundConfig(Strict):
     was lost, and it is asked again. None: a tenth of the deadline."""
     expected: Annotated[tuple[SiteName, ...], Field(max_length=1000), FailFast()]
     """Sites that take part: one that is away is named missing, and any other is sent nothing. Empty: whoever comes."""
+    sample: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Fraction of the sites that train in a round, drawn anew for each; all evaluate. None: all train."""
+
+    def training(self, sites: int) -> int:
+        """How many of so many sites train in a round.
+
+        >>> config = RoundConfig(deadline=1, join=1, quorum=1, evaluate_every=1, expected=(), sample=0.1)
+        >>> [config.training(sites) for sites in (1, 10, 11, 30)]  # 0.1 * 30 is above 3 in binary
+        [1, 1, 2, 3]
+        """
+        return sites if self.sample is None else math.ceil(self.sample * sites - 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +210,9 @@ class StrategyConfig(Strict):
     """Second moment's decay of fedadam."""
     tau: PositiveFloat = 1e-3
     """Adaptivity of fedadam: added to the root of the second moment."""
+    average: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Decay of a moving average of the model over the rounds, which sites evaluate and the run leaves; training goes on
+    from the model itself. None: no average."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +249,7 @@ class RunConfig(Strict):
     @cached_property  # each message asks for it several times
     def as_json(self) -> str:
         """One line, keys sorted: equal configs are equal strings."""
-        return json.dumps(_as_values(self), sort_keys=True, separators=(",", ":"))
+        return json.dumps(as_values(self), sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def hash(self) -> str:
@@ -240,7 +257,15 @@ class RunConfig(Strict):
         return hashlib.sha256(self.as_json.encode()).hexdigest()
 
 
-LATER = frozenset({"RunConfig.algorithm", "RunConfig.optimizer"})
+LATER = frozenset(
+    {
+        "RunConfig.algorithm",
+        "RunConfig.optimizer",
+        "StrategyConfig.average",
+        "RoundConfig.sample",
+        "ModelConfig.dropout",
+    }
+)
 """Fields that came later: at their defaults they are not in the JSON, so that a run of before them keeps its hash."""
 
 APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
@@ -312,13 +337,22 @@ APART: tuple[tuple[Callable[[RunConfig], bool], str], ...] = (
         lambda run: run.privacy.mechanism == "central" and not run.round.expected,
         "round.expected=[] with privacy=central: the mean is over a fixed number of sites; name them",
     ),
+    (
+        lambda run: run.privacy.mechanism == "central" and run.round.sample is not None,
+        "round.sample with privacy=central: the mean is over a fixed number of sites; leave it out",
+    ),
+    (
+        lambda run: _draws(run) and run.round.training(len(run.round.expected)) < run.round.quorum,
+        "round.quorum of more sites than round.sample draws: no round could have a result; give a smaller quorum",
+    ),
 )
 """What cannot go together, and the sentence that says so."""
 
 
-def _as_values(part: Any) -> dict[str, Any]:
+def as_values(part: Any) -> dict[str, Any]:
+    """The fields of a dataclass and of those in it, as JSON has them: without LATER ones at their defaults."""
     return {
-        field.name: _as_values(value) if is_dataclass(value := getattr(part, field.name)) else value
+        field.name: as_values(value) if is_dataclass(value := getattr(part, field.name)) else value
         for field in fields(part)
         if f"{type(part).__name__}.{field.name}" not in LATER or getattr(part, field.name) != field.default
     }
@@ -326,6 +360,10 @@ def _as_values(part: Any) -> dict[str, Any]:
 
 def _dp_sgd(run: RunConfig) -> bool:
     return run.privacy.mechanism == "dp_sgd"
+
+
+def _draws(run: RunConfig) -> bool:
+    return run.round.sample is not None and bool(run.round.expected)
 
 
 def _has_classes(run: RunConfig) -> bool:

@@ -22,6 +22,7 @@ OVERRIDES = (
     "train.steps=1",
     "data.patients=2",
     "strategy=fedavgm",
+    "strategy.average=0.5",
     "codec=int8",
     "faults={site-3:zero_patients,site-2:flip}",
 )

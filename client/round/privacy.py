@@ -16,8 +16,9 @@ from gliofed.shared.accounting import Spent, noise_for
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.samples import Batch
+from gliofed.shared.models.dropout import seed_dropout
 from gliofed.shared.noise import NOISE, SAMPLING, secret_generator
-from gliofed.shared.seeding import generator
+from gliofed.shared.seeding import generator, seed_of
 from gliofed.shared.tasks import Task
 
 
@@ -66,8 +67,8 @@ def train_privately(
 
     `sample` draws one patient's patches, as one batch.
     One patient is one physical batch: any layer without running statistics is then right, whatever it folds into the
-    batch (hooks of Opacus would clip a series by frame). A patient's patches have a generator of their own, so that
-    another patient's absence changes nothing in them. Attacks on the rounding of the noise are not met.
+    batch (hooks of Opacus would clip a series by frame). A patient's patches, and dropout, have generators of their
+    own, so that another patient's absence changes nothing in them. Attacks on the rounding of the noise are not met.
     """
     model.to(device).train()
     # fp16 needs a loss scale, which would follow all patients' gradients.
@@ -88,7 +89,9 @@ def train_privately(
     losses: list[Tensor] = []
     for step, chosen in enumerate(batches):
         for place, index in enumerate(chosen):
-            batch = sample(patients[index], generator(secret, step, patients[index].name)).to(device)
+            key = (secret, step, patients[index].name)
+            batch = sample(patients[index], generator(*key)).to(device)
+            seed_dropout(model, seed_of(*key, "layers"), device)
             loss, rows = patient_gradient(model, batch, task, dtype)
             losses.append(loss)
             optimizer.signal_skip_step(place < len(chosen) - 1)

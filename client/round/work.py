@@ -22,6 +22,7 @@ from gliofed.shared.algorithms.groups import joined
 from gliofed.shared.codec import encode, travelling
 from gliofed.shared.data.samples import Batch, batches, whole
 from gliofed.shared.messages import Reply
+from gliofed.shared.models.dropout import seed_dropout
 from gliofed.shared.seeding import generator, seed_of
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.wording import quantity
@@ -97,11 +98,9 @@ Hide = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 def train_with(job: Job, patients: int, steps: Steps = open_steps, hide: Hide = dict) -> Reply:
     """Take the round's steps from the weights that were sent; the reply tells of so many patients."""
     config = job.request.config
-    # For layers that draw from PyTorch's own generator, as dropout would; no model here has one. The generator is the
-    # process's: with such a layer, sites in one process must take turns (at_once=1). Patches have their own.
-    torch.manual_seed(seed_of(*job.seed_key, "layers"))
     note_trained(job.site, job.request.run_id, job.request.round, job.cohort.train)
     model = job.model()
+    seed_dropout(model, seed_of(*job.seed_key, "layers"), job.device)
     at_home = ALGORITHMS[config.algorithm.name].at_home(model)
     before = {name: tensor.detach().cpu().clone() for name, tensor in travelling(model, at_home).items()}
     result = steps(job, model)

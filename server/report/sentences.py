@@ -6,13 +6,21 @@ from typing import Any
 
 from gliofed.shared.wording import quantity
 
+NOT_DRAWN = "not drawn this round"
+"""The reason of a site that round.sample lets rest; it may evaluate all the same."""
+
+
+def rests(line: Mapping[str, Any]) -> bool:
+    """Whether a site was not drawn to train in a round, from its line of the history."""
+    return line["status"] == "not_invited" and str(line["reason"]).startswith(NOT_DRAWN)
+
 
 def reasons_of_run(events: Sequence[Mapping[str, Any]]) -> list[str]:
     """A sentence for each site, status and reason, for all rounds in which it was the same, by the first."""
     found: dict[tuple[str, str, str], set[int]] = {}
     for event in events:
         for site, line in event.get("sites", {}).items():
-            if line["reason"]:
+            if line["reason"] not in (None, "", NOT_DRAWN):  # chance is nothing to mend
                 found.setdefault((site, line["status"], line["reason"]), set()).add(event["round"])
     return [f"{in_rounds(rounds)}: {site} {status}: {reason}" for (site, status, reason), rounds in found.items()]
 

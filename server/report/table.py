@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from gliofed.server.report.sentences import bounds_of_run, reasons_of_run
+from gliofed.server.report.sentences import bounds_of_run, reasons_of_run, rests
 from gliofed.shared.terminal import plain
 
 WIDEST = 8
@@ -62,7 +62,7 @@ def patients_behind(event: dict[str, Any]) -> int | None:
     known = [
         line.get("evaluated")
         for line in event["sites"].values()
-        if line.get("evaluate") and line["status"] == "counted"
+        if line.get("evaluate") and (line["status"] == "counted" or rests(line))
     ]
     return None if None in known else sum(filter(None, known))
 
@@ -77,14 +77,17 @@ def _cell(line: dict[str, Any] | None, metric: str) -> str:
     if line is None:
         return ""
     value = figure((line["evaluate"] or {}).get(metric), line.get("evaluated"))
-    return value if line["status"] == "counted" else f"{value} {line['status']}".strip("- ")
+    return value if line["status"] == "counted" or rests(line) else f"{value} {line['status']}".strip("- ")
 
 
 def _spread(lines: Sequence[dict[str, Any] | None], metric: str) -> list[str]:
     invited = [line for line in lines if not line or line["status"] != "not_invited"]
     known = [line for line in invited if line]
+    present = [line for line in lines if line]
     values = [
-        (value, line.get("evaluated")) for line in known if (value := (line["evaluate"] or {}).get(metric)) is not None
+        (value, line.get("evaluated"))
+        for line in present
+        if (value := (line["evaluate"] or {}).get(metric)) is not None
     ]
     counted = sum(line["status"] == "counted" for line in known)
     ends = [figure(*end(values, key=lambda each: each[0], default=(None,))) for end in (min, max)]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from gliofed.server.report.sentences import NOT_DRAWN
 from gliofed.shared.left_out import in_words
 from gliofed.shared.messages import CODES, Reply, error_words
 
@@ -21,6 +22,7 @@ class Absent:
 
 
 NOT_INVITED = Absent("not_invited", "not in round.expected")
+RESTS = Absent("not_invited", NOT_DRAWN)
 EXPELLED = Absent("missing", "expelled")
 NO_REPLY = Absent("failed", error_words(3))
 UNSIGNED = Absent("failed", "its reply is not signed with the key that it was admitted with")

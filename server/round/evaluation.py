@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from gliofed.server.report.sentences import rests
 from gliofed.server.round.answers import Absent, refusal
 from gliofed.server.round.history import Event, add_reason, as_json
 from gliofed.server.round.progress import RoundProgress
@@ -20,19 +21,19 @@ def evaluate(
 ) -> tuple[dict[str, float | None] | None, str | None]:
     """Ask the sites that have a line in this round; note metrics, or why there are none, in their lines.
 
-    Returns the metrics over the patients of all sites that counted, None where there are none; and why no such site
-    measured the model, though one was to.
+    Returns the metrics over the patients of all sites that counted or were not drawn, None where there are none; and
+    why no such site measured the model, though one was to.
     """
     scores: dict[str, Reply] = {}
     failures: list[str] = []
-    counted = [site for site, line in lines.items() if line["status"] == "counted"]
+    eligible = [site for site, line in lines.items() if line["status"] == "counted" or rests(line)]
 
     def fail(site: str, why: str) -> None:
         add_reason(lines[site], f"evaluation {why}")
-        failures.extend([why] * (site in counted))
+        failures.extend([why] * (site in eligible))
 
     nodes, absent = sites.roll(request.round)
-    for site in absent.keys() & set(counted):
+    for site in absent.keys() & set(eligible):
         fail(site, f"{absent[site].status}: {absent[site].reason}")
     for site, answer in sites.ask("evaluate", request, {s: node for s, node in nodes.items() if s in lines}):
         progress.tick(f"round {request.round}: {site} evaluated")
@@ -49,7 +50,7 @@ def evaluate(
             fail(site, f"refused: {claim}")
         else:
             line |= {"evaluate": as_json(answer.metrics), "evaluated": answer.patients}
-            if site in counted:  # who was refused has no say in the mean either
+            if site in eligible:  # who was refused has no say in the mean either
                 scores[site] = answer
             if not answer.patients:
                 add_reason(line, "no validation patients")
@@ -57,7 +58,7 @@ def evaluate(
     failed = None
     if failures and not any(patients for _, patients in claims):
         [(common, number)] = Counter(failures).most_common(1)
-        failed = f"no site evaluated the model; at {number} of {quantity(len(counted), 'site')} evaluation {common}"
+        failed = f"no site evaluated the model; at {number} of {quantity(len(eligible), 'site')} evaluation {common}"
     return as_json(TASKS[config.task].pool(claims, config.data)), failed
 
 

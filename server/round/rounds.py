@@ -3,16 +3,17 @@
 import math
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from flwr.serverapp import Grid
 from torch import Tensor, nn
 
+from gliofed.server.report.sentences import rests
 from gliofed.server.report.table import figure, patients_behind
 from gliofed.server.round.anew import start_anew
-from gliofed.server.round.answers import Absent, refusal
+from gliofed.server.round.answers import RESTS, Absent, refusal
 from gliofed.server.round.audit import RunAudit, hold_audit
 from gliofed.server.round.budget import BudgetError, charge_sum, spent_for_good
 from gliofed.server.round.clip import bounded
@@ -24,13 +25,13 @@ from gliofed.server.round.progress import RoundProgress
 from gliofed.server.round.sites import Federation, Sites
 from gliofed.server.round.spool import Spool, Spooled
 from gliofed.server.round.state import State, load_state, save_state
-from gliofed.server.round.strategies import server_step
+from gliofed.server.round.strategies import average_of_rounds, server_step
 from gliofed.shared.algorithms import ALGORITHMS, kept_of, next_groups, returned_of, sent_of
 from gliofed.shared.algorithms.fedavg import FedAvg
 from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.algorithms.groups import joined, parted, zeros
 from gliofed.shared.codec import travelling
-from gliofed.shared.config import RunConfig
+from gliofed.shared.config import RunConfig, as_values
 from gliofed.shared.files import new_folder, write_bytes, write_json
 from gliofed.shared.left_out import in_words, many
 from gliofed.shared.messages import Reply, Request
@@ -139,7 +140,7 @@ class _Run:
         started, number = time.monotonic(), state.round + 1
         anew = start_anew(self.out, self.history, number) if kept_of(self.config) else set[str]()
         parents = {site: parent for site, parent in state.parents.items() if site not in anew}
-        request = Request(run_id=self.run_id, round=number, config=self.config, weights=state.asked, parents=parents)
+        request = self.request(number, state.asked, parents)
         trained = {name: state.weights[name] for name in parameters}
         like = joined(state.weights, {group.name: trained for group in returned_of(self.config)})
         spool = Spool(RunFolder(self.out).spool, number, self.config.codec)
@@ -173,19 +174,33 @@ class _Run:
         event["seconds"] = time.monotonic() - started
         if kept_of(self.config):
             parents |= {reply.site: reply.sha256 for reply in counted}
-        state = State(round=number, weights=weights, optimizer=optimizer, groups=groups, parents=parents, event=event)
+        average = average_of_rounds(state.average, weights, self.config.strategy.average, number)
+        state = State(
+            round=number,
+            weights=weights,
+            optimizer=optimizer,
+            groups=groups,
+            parents=parents,
+            average=average,
+            event=event,
+        )
         self.audit.log_fold(number, [reply.site for reply in counted], state.coded, state.asked)
         save_state(self.out, state)
         spool.clear()
         return state
 
+    def request(self, number: int, weights: bytes, parents: dict[str, str]) -> Request:
+        """Ask for training from, or evaluation of, these weights, with the states of `parents`."""
+        return Request(run_id=self.run_id, round=number, config=self.config, weights=weights, parents=parents)
+
     def collect(self, request: Request, spool: Spool) -> dict[str, Event]:
-        """Ask every site that is there and not in the spool yet; spool the updates, return lines of the others."""
-        nodes, absent = self.sites.roll(request.round)
+        """Ask every drawn site that is there and not in the spool; spool the updates, return lines of the others."""
+        nodes, absent = self.sites.roll(request.round, train=True)
         answered = {reply.site for reply in spool.replies() if self.sites.admitted(reply.node)}
         nodes = {site: node for site, node in nodes.items() if site not in answered}
         lines = {s: site_line(status=why.status, reason=why.reason) for s, why in absent.items() if s not in answered}
-        self.progress.start(request.round, len(nodes) * (2 if self.evaluates(request.round) else 1), answered)
+        evaluating = len(nodes) + sum(why is RESTS for why in absent.values()) if self.evaluates(request.round) else 0
+        self.progress.start(request.round, len(nodes) + evaluating, answered)
         for site, answer in self.sites.ask("train", request, nodes):
             if isinstance(answer, Reply) and answer.status != "ok":
                 answer = refusal(answer)
@@ -216,7 +231,7 @@ class _Run:
 
     def sites_of(self, event: Event) -> int:
         """How many sites take part, whether they counted in the round of this `event` or not."""
-        invited = {site for site, line in event["sites"].items() if line["status"] != "not_invited"}
+        invited = {site for site, line in event["sites"].items() if line["status"] != "not_invited" or rests(line)}
         return len(invited.union(self.config.round.expected))
 
     def line(self, reply: Spooled, refused: dict[str, str], down: int) -> Event:
@@ -276,9 +291,7 @@ class _Run:
         event["global"] = None
         if self.evaluates(state.round):
             parents = state.parents if HOME in kept_of(self.config) else {}
-            request = Request(
-                run_id=self.run_id, round=state.round, config=self.config, weights=state.coded, parents=parents
-            )
+            request = self.request(state.round, state.coded_result, parents)
             event["global"], failed = evaluate(self.sites, self.config, request, event["sites"], self.progress)
             event |= {"evaluation_failed": failed} if failed else {}
         event["seconds"] = round(event["seconds"] + time.monotonic() - started, 3)
@@ -295,8 +308,9 @@ class _Run:
     def export(self, state: State) -> None:
         """Write the last round's model for use elsewhere: weights, and what is needed to feed them."""
         with new_folder(RunFolder(self.out).model) as folder:
-            write_bytes(ModelFolder(folder).weights, state.coded)
-            facts: Event = {"task": self.config.task, "model": asdict(self.config.model), "data": asdict(self.config.data)}
+            write_bytes(ModelFolder(folder).weights, state.coded_result)
+            facts: Event = {"task": self.config.task}
+            facts |= {"model": as_values(self.config.model), "data": as_values(self.config.data)}
             facts |= {"run_id": self.run_id, "round": state.round}
             if HOME in kept_of(self.config):
                 at_home = self.method.at_home(initial_model(self.config))

@@ -8,7 +8,7 @@ from statistics import median_low
 
 from flwr.serverapp import Grid
 
-from gliofed.server.round.answers import EXPELLED, NOT_INVITED, Absent, refusal
+from gliofed.server.round.answers import EXPELLED, NOT_INVITED, RESTS, Absent, refusal
 from gliofed.server.round.audit import RunAudit
 from gliofed.server.round.mail import AUDIT_KINDS, POLL, Clock, Kind, Mail, Unanswered
 from gliofed.server.round.progress import Phase, RoundProgress
@@ -16,6 +16,7 @@ from gliofed.server.round.run_keys import RunKeys
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.parse import is_site_name
+from gliofed.shared.seeding import seed_of
 
 PHASES: dict[Kind, tuple[Phase, str]] = {
     "query": ("preparing", "prepared"),
@@ -68,14 +69,15 @@ class Sites:
         self.cohorts: dict[int, int] = {}
         """Training patients that each node said when it was asked to prepare."""
 
-    def roll(self, round: int) -> tuple[dict[str, int], dict[str, Absent]]:
+    def roll(self, round: int, train: bool = False) -> tuple[dict[str, int], dict[str, Absent]]:
         """Return the nodes of the sites that can be asked, and why the others can not; new nodes are prepared first.
 
-        It waits for who is not connected, for `round.join` seconds at most.
+        It waits for who is not connected, for `round.join` seconds at most. To `train`, only who is drawn is waited
+        for and asked.
         """
         self._progress.enter(round, "waiting")
         end = self._clock.monotonic() + self._config.round.join
-        while self._some_are_away() and self._clock.monotonic() < end:
+        while self._some_are_away(round if train else None) and self._clock.monotonic() < end:
             self._clock.sleep(POLL)
         self._look_for_late_answers()
         connected = self._connected()
@@ -99,7 +101,26 @@ class Sites:
         prepared = {self._names[node] for node in self.cohorts}
         for name in {*self._config.round.expected, *prepared} - ready.keys() - absent.keys():
             absent[name] = Absent("missing", "not connected") if self._is_admitted(name) else EXPELLED
+        if train and self._config.round.sample is not None:
+            drawn = self.drawn(round)
+            absent |= {name: Absent("missing", "not connected") for name in drawn - ready.keys() - absent.keys()}
+            absent |= dict.fromkeys(self._participants() - drawn, RESTS)
+            ready = {name: node for name, node in ready.items() if name in drawn}
         return dict(sorted(ready.items())), absent
+
+    def drawn(self, round: int) -> set[str]:
+        """The sites that train in a round: with round.sample those of the smallest hashes of seed, round and name.
+
+        So it matters neither who is connected nor what an earlier server of the run has asked.
+        """
+        names, seed = self._participants(), self._config.seed
+        by_chance = sorted(names, key=lambda name: (seed_of(seed, "sample", round, name), name))
+        return set(by_chance[: self._config.round.training(len(names))])
+
+    def _participants(self) -> set[str]:
+        """Every site of the run, there or not: of round.expected, or known; but for who was expelled."""
+        names = set(self._config.round.expected or self._names.values())
+        return {name for name in names if self._is_admitted(name)}
 
     def ask(self, kind: Kind, request: Request, nodes: Mapping[str, int]) -> Iterator[tuple[str, Reply | Absent]]:
         """Ask sites and yield each answer as it arrives; who has not answered at the deadline is late."""
@@ -128,16 +149,21 @@ class Sites:
     def _is_admitted(self, name: str) -> bool:
         return self._listed is None or name in self._known.values()
 
-    def _some_are_away(self) -> bool:
+    def _some_are_away(self, training: int | None) -> bool:
         """Whether to wait: at first for the expected sites, or else a quorum; then for who was there at the last roll.
 
-        So a site that does not come back holds the run up once. Nobody waits for who was expelled.
+        So a site that does not come back holds the run up once. Nobody waits for who was expelled, nor for who is not
+        drawn where the roll is for the `training` of a round.
         """
         nodes = self._nodes()
+        drawn = self._participants() if training is None else self.drawn(training)
         if self._there is None:
-            wanted = [name for name in self._config.round.expected if self._is_admitted(name)]
-            return len(nodes) < (len(wanted) or self._config.round.quorum)
-        return any(self._listed is None or node in self._known for node in self._there.difference(nodes))
+            if not (wanted := drawn.intersection(self._config.round.expected)):
+                return len(nodes) < self._config.round.quorum
+            nameless = sum(node not in self._names for node in nodes)  # they may be any of those
+            return len(wanted.difference(self._names[node] for node in nodes if node in self._names)) > nameless
+        gone = [node for node in self._there.difference(nodes) if self._listed is None or node in self._known]
+        return any(node not in self._names or self._names[node] in drawn for node in gone)
 
     def _nodes(self) -> list[int]:
         """The nodes that are connected and may be asked."""

@@ -26,12 +26,14 @@ class State:
     """What is sent beside the weights."""
     parents: dict[str, str] = field(default_factory=dict)
     """SHA-256 of the last update of each site that counted, where sites keep something."""
+    average: dict[str, Tensor] = field(default_factory=dict)
+    """Of the weights of all rounds so far; empty without strategy.average."""
     event: Event | None = None
     """The round's line for the history; None where it is written."""
 
     @cached_property
     def coded(self) -> bytes:
-        """The weights as they are sent and exported: made once, for the evaluation and the next round's training."""
+        """The weights as they are sent: made once, for the evaluation and the next round's training."""
         return weights_to_bytes(self.weights)
 
     @cached_property
@@ -39,11 +41,17 @@ class State:
         """The same with the groups beside them, as sites are asked to train from."""
         return weights_to_bytes(joined(self.weights, self.groups)) if self.groups else self.coded
 
+    @cached_property
+    def coded_result(self) -> bytes:
+        """What sites evaluate, and what is exported: the average where there is one, else the weights."""
+        return weights_to_bytes(self.average) if self.average else self.coded
+
 
 def save_state(out: Path, state: State) -> None:
     """Save the state, whole or not at all."""
     rest = {"round": state.round, "event": state.event, "parents": state.parents}
-    tensors = {"model": state.weights, "optimizer": state.optimizer, **state.groups}
+    average = {"average": state.average} if state.average else {}
+    tensors = {"model": state.weights, "optimizer": state.optimizer, **average, **state.groups}
     save_checkpoint(RunFolder(out).checkpoints, state.round, tensors, rest)
 
 
@@ -65,6 +73,7 @@ def load_state(out: Path, history: History) -> State | None:
         round=rest["round"],
         weights=tensors.pop("model"),
         optimizer=tensors.pop("optimizer"),
+        average=tensors.pop("average", {}),
         groups=tensors,
         parents=rest.get("parents", {}),  # an earlier version has none
         event=event,

@@ -14,6 +14,7 @@ class CLSTMUNet3D(nn.Module):
     Input (B, T, C, D, H, W), z-scored MRI, RAS, 1 mm, any size (padded inside), any number of frames T at any call.
     Output (B, T, regions, D, H, W), logits of every frame. Encoder and decoder treat frames alone. A frame sees the
     frames before it; with `bidirectional` all of them, at half the width a direction, so that the decoder is the same.
+    `dropout` is that of UNet3D; each frame has its own.
     Source: the seed's CLSTM-UNet3D; ConvLSTM of Shi et al. 2015, arXiv:1506.04214, U-Net of arXiv:1606.06650.
     """
 
@@ -29,11 +30,12 @@ class CLSTMUNet3D(nn.Module):
         layers: int = 1,
         light: bool = False,
         bidirectional: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.step = 2 ** (len(widths) - 1)
-        self.encoder = Encoder(in_channels, widths)
+        self.encoder = Encoder(in_channels, widths, dropout)
         hidden = widths[-1] // 2 if bidirectional else widths[-1]
         self.lstm = ConvLSTM(widths[-1], hidden, layers=layers, light=light, bidirectional=bidirectional)
         self.decoder = Decoder(out_channels, widths)

@@ -194,8 +194,10 @@ def test_options_reach_the_model_that_has_them():
     series = build_model(ModelConfig(name="clstm_unet3d", preset="demo", layers=2, bidirectional=True), 1, 1)
     assert len(series.lstm.layers) == 4
     assert build_model(ModelConfig(name="lstm_unet", preset="demo", iterations=5), 1, 1).iterations == 5
-    with pytest.raises(ValueError, match=r"model.iterations=5: unet has no options; leave it out"):
+    with pytest.raises(ValueError, match=r"model.iterations=5: unet has dropout; leave it out"):
         build_model(ModelConfig(name="unet", preset="demo", iterations=5), 1, 1)
+    with pytest.raises(ValueError, match=r"model.dropout=0.3: monai_dynunet has no options; leave it out"):
+        build_model(ModelConfig(name="monai_dynunet", preset="demo", dropout=0.3), 1, 1)
     with pytest.raises(ValueError, match=r"model.light=True: cnn_lstm has encoder, as_published; leave it out"):
         build_model(ModelConfig(name="cnn_lstm", preset="demo", light=True), 1, 1)
 

@@ -54,7 +54,8 @@ def test_killed_and_resumed_is_the_same(runs: tuple[Path, dict[str, int]], point
     assert ends["undisturbed"] == 0
     assert ends[point] == -signal.SIGKILL
     undisturbed, resumed = folder / "undisturbed", folder / point
-    for file in ("model/model.safetensors", "checkpoints/round-0003/optimizer.safetensors"):
+    groups = [f"checkpoints/round-0003/{group}.safetensors" for group in ("model", "optimizer", "average")]
+    for file in ("model/model.safetensors", *groups):
         assert (resumed / file).read_bytes() == (undisturbed / file).read_bytes()
     assert rounds_of(resumed) == rounds_of(undisturbed)
     leftovers = [*resumed.rglob("*.tmp"), *resumed.glob("spool/*")]

@@ -64,7 +64,7 @@ def test_a_federation_is_its_arithmetic(values: Values, out: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("model", ["unet", *(pytest.param(m, marks=pytest.mark.slow) for m in MODELS if m != "unet")])
 def test_the_order_of_answers_does_not_show(tmp_path: Path, model: str) -> None:
-    """Bit for bit the same, whether sites take turns or work side by side; a layer that draws would tell."""
+    """Bit for bit the same, whether sites take turns or work side by side; a layer that draws tells."""
     words = SMALL if task_of(model) == "segmentation" else SMALL_GRADING
     models = []
     for at_once in (1, 4):
@@ -72,6 +72,19 @@ def test_the_order_of_answers_does_not_show(tmp_path: Path, model: str) -> None:
         simulate(as_given(*words, f"model={model}", "sites=4", "rounds=1", f"at_once={at_once}", f"out={out}"))
         models.append(model_of(out))
     assert_close(models[0], models[1], rtol=0, atol=0)
+
+
+def test_dropout_is_each_sites_own(tmp_path: Path) -> None:
+    """Else its draws depend on which site's step comes first. It does something, and comes out the same again."""
+    models = {}
+    for name, words in {"plain": (), "turns": ("at_once=1",), "together": ("at_once=4",)}.items():
+        dropout = ("model.dropout=0.3",) if words else ()
+        out = tmp_path / name
+        simulate(as_given(*SMALL, "train.steps=4", "sites=4", "rounds=1", *dropout, *words, f"out={out}"))
+        models[name] = model_of(out)
+    assert models["turns"].keys() == models["plain"].keys()
+    assert_close(models["turns"], models["together"], rtol=0, atol=0)
+    assert not any(torch.equal(models["turns"][name], models["plain"][name]) for name in models["plain"])
 
 
 def test_resume_changes_nothing_of_what_was_agreed(values: Values, out: Path) -> None:

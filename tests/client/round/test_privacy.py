@@ -134,6 +134,18 @@ def test_one_patient_moves_the_sum_by_the_clip_at_most(run_config: Configure, re
     assert binding == pytest.approx([CLIP] * len(binding), rel=1e-4)
 
 
+def test_dropout_of_a_patient_does_not_depend_on_who_else_is_there(run_config: Configure, received: Gradients) -> None:
+    """Else one patient's absence would change the gradients of all after it, by more than the clip."""
+    people, plan = patients(4), Plan(sigma=0.0, rate=1.0, steps=1, lr=0.8)
+    torch.manual_seed(0)
+    model = MODELS["clstm_unet3d"](1, 1, (4, 8), dropout=0.5)
+    for there in (people, people[1:], people):
+        private(model, run_config(), plan, there)
+    all_of_them, without, again = (flat(gradients) * BATCH for gradients in received)
+    assert 0 < (all_of_them - without).norm().item() <= CLIP * (1 + 1e-6)
+    assert torch.equal(all_of_them, again)
+
+
 def test_noisy_poisson_steps_equal_a_plain_loop(run_config: Configure) -> None:
     """The same masks and noise, drawn from generators of the same seeds, without Opacus."""
     people, plan, run = patients(5), Plan(sigma=0.8, rate=0.4, steps=6, lr=0.3), run_config()

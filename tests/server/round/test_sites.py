@@ -182,6 +182,54 @@ def test_a_node_that_must_say_its_name_is_asked_for_that_alone(
     assert line.looks < looks + 20  # nobody waits for it, for five seconds say
 
 
+@pytest.fixture
+def sampled(line: Line, tmp_path: Path, run_config: Callable[..., RunConfig]) -> Iterator[Callable[[], Sites]]:
+    """A new server of a run in which two of four sites train in a round."""
+    line.names, line.here = {A: "a", B: "b", C: "c", 4: "d"}, {A, B, C, 4}
+    config = run_config("round.expected=[a,b,c,d]", "round.sample=0.5")
+    with hold_audit(tmp_path) as audit:
+        federation = Federation(config=config, out=tmp_path, run_id="r", names=lambda: line.names)
+        yield lambda: Sites(line, federation, audit, RoundProgress(1), clock=line.clock)  # type: ignore[arg-type]
+
+
+RESTS = Absent("not_invited", "not drawn this round")
+
+
+def test_who_trains_is_drawn_anew_each_round_and_all_evaluate(sampled: Callable[[], Sites]) -> None:
+    sites, trained = sampled(), []
+    for round in range(1, 41):
+        ready, absent = sites.roll(round, train=True)
+        assert len(ready) == 2 and absent == {name: RESTS for name in "abcd" if name not in ready}
+        trained += [*ready]
+        assert sites.roll(round)[0].keys() == set("abcd")
+    assert all(10 <= trained.count(name) <= 30 for name in "abcd"), trained
+
+
+def test_a_server_that_was_killed_draws_the_same_whoever_is_there(line: Line, sampled: Callable[[], Sites]) -> None:
+    first = [sampled().roll(round, train=True) for round in range(1, 9)]
+    for round, (ready, absent) in enumerate(first, start=1):
+        away = min(ready)
+        line.here = {A, B, C, 4} - {ready[away]}
+        now, missing = sampled().roll(round, train=True)
+        assert now.keys() == ready.keys() - {away}
+        assert missing == absent | {away: Absent("missing", "not connected")}, "a drawn site has no substitute"
+
+
+def test_nobody_waits_for_a_site_that_is_not_drawn(line: Line, sampled: Callable[[], Sites]) -> None:
+    """Neither at the start nor later; for one that is drawn as ever."""
+    sites = sampled()
+    drawn, resting = sites.roll(1, train=True)
+    for server in (sampled(), sites):
+        line.here = {A, B, C, 4} - {node for node, name in line.names.items() if name in resting}
+        looks = line.looks
+        assert server.roll(1, train=True)[0] == drawn
+        assert line.looks == looks + 2
+    line.here = {A, B, C, 4} - {min(drawn.values())}
+    looks = line.looks
+    sampled().roll(1, train=True)
+    assert line.looks > looks + 2
+
+
 def test_a_run_is_that_of_its_expected_sites(out: Path, values: Callable[..., dict[str, Any]]) -> None:
     """The same weights as without the third site, and an outcome that it does not change."""
     simulate(values("sites=3", "round.expected=[site-1,site-2]", f"out={out}"))
