@@ -24,19 +24,21 @@ def ceiling(config: RunConfig, round: int, steps: int, norm: float) -> float:
 
     PyTorch's step k, with momentum m and weight decay d, from a gradient that is clipped to ||g_k|| <= c:
 
-        b_k = m b_(k-1) + g_k + d w_(k-1),  w_k = w_(k-1) - rate b_k,  b_0 = 0
+        b_k = m b_(k-1) + g_k + d w_(k-1),  w_k = w_(k-1) - rate b_k
 
     By the triangle inequality, with ||w_k|| <= norm + ||w_k - w_0||, the norms of b_k and of w_k - w_0 are at most
 
-        B_k = m B_(k-1) + c + d (norm + D_(k-1)),  D_k = D_(k-1) + rate B_k,  B_0 = D_0 = 0
+        B_k = m B_(k-1) + c + d (norm + D_(k-1)),  D_k = D_(k-1) + rate B_k,  D_0 = 0
 
-    and both are reached where all gradients, and the weights, point one way. Without decay D_n is rate * c times the
-    sum of (1 - m^k) / (1 - m), less than n rate c / (1 - m).
+    and both are reached where all gradients, and the weights, point one way. B_0 is 0 where optimizer.moments are
+    fresh. Else it is what endless steps of the earlier rounds come to, (c + d norm) / (1 - m), from weights as large as
+    now. Without decay and with fresh ones D_n is rate * c times the sum of (1 - m^k) / (1 - m).
     """
     if config.train.clip is None or not has_ceiling(config):
         return math.inf
     rate, momentum, decay = rate_of(config, round), config.optimizer.momentum, config.train.weight_decay
-    moved, velocity = 0.0, 0.0
+    before = (config.train.clip + decay * norm) / (1 - momentum)
+    moved, velocity = 0.0, 0.0 if config.optimizer.moments == "fresh" else before
     for _ in range(steps):
         velocity = momentum * velocity + config.train.clip + decay * (norm + moved)
         moved += rate * velocity

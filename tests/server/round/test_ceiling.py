@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,13 @@ def moved(run: RunConfig, round: int, weight: torch.Tensor, gradients: list[torc
         nn.utils.clip_grad_norm_([parameter], run.train.clip or math.inf)
         sgd.step()
     return (parameter.detach() - weight).norm().item()
+
+
+def moved_each(run: RunConfig, gradients: list[torch.Tensor], steps: int) -> list[float]:
+    """The same in each of several rounds of one optimiser."""
+    weight = torch.zeros_like(gradients[0])
+    totals = [moved(run, 1, weight, gradients[:count]) for count in range(0, len(gradients) + 1, steps)]
+    return [after - before for before, after in pairwise(totals)]
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.99])
@@ -61,6 +69,20 @@ def test_without_decay_it_is_the_sum_of_the_reaches(run_config: Config) -> None:
     reach = sum((1 - 0.9**k) / (1 - 0.9) for k in range(1, 9))
     assert ceiling(run, 1, 8, 100.0) == pytest.approx(0.3 * 2.0 * reach * ROUNDING)
     assert ceiling(run, 1, 8, 100.0) < 8 * 0.3 * 2.0 / (1 - 0.9)
+
+
+@pytest.mark.parametrize("moments", ["kept", "averaged"])
+def test_a_momentum_that_goes_on_is_in_it(run_config: Config, moments: str) -> None:
+    """After a long time in one direction a round begins at full speed; fresh, an honest site would be clipped."""
+    words = (*WORDS, "optimizer.momentum=0.9", "train.weight_decay=0", "train.lr=0.3", "rounds=40")
+    run = run_config(*words, "optimizer.schedule=constant", f"optimizer.moments={moments}")
+    steps, rounds = 3, 40
+    path = moved_each(run, [torch.ones(20)] * (steps * rounds), steps)
+    limit = ceiling(run, 1, steps, 0.0)
+    assert all(distance <= limit for distance in path)
+    assert path[-1] == pytest.approx(limit / ROUNDING, rel=1e-3)
+    fresh = run_config(*words, "optimizer.schedule=constant")
+    assert path[-1] > 2 * ceiling(fresh, 1, steps, 0.0)
 
 
 def test_other_runs_have_none(run_config: Config) -> None:
