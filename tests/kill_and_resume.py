@@ -1,5 +1,6 @@
 """Run a federation, kill it at a point, resume it; in forks of this process, since importing takes seconds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import monai.data.synthetic  # noqa: F401  # once here, and not in every fork
@@ -11,6 +12,8 @@ import gliofed.client.round.work
 import gliofed.server.round.model
 import gliofed.server.round.rounds
 import gliofed.shared.checkpoint
+from gliofed.client.round.outbox import Outbox
+from gliofed.client.round.states import States
 from gliofed.server.round.history import History
 from gliofed.server.round.spool import Spool, Spooled
 from gliofed.simulation.grid import LocalGrid
@@ -56,27 +59,34 @@ POINTS = {
 }
 
 
-def run(folder: Path, name: str) -> None:
+OF_SITES = {
+    "state-stored": on_call(States, "store", 4, after=True),
+    "reply-stored": on_call(Outbox, "store", 4, after=True),
+}
+"""In round 2, at the first site that is ready, of a run in which sites keep something."""
+
+
+def run(folder: Path, name: str, words: Sequence[str] = ()) -> None:
     """Run undisturbed, or until `name`'s point."""
-    if name in POINTS:
-        POINTS[name]()
-    simulate(composed(*OVERRIDES, f"data.root={folder / 'data'}", f"out={folder / name}"))
+    if point := (POINTS | OF_SITES).get(name):
+        point()
+    simulate(composed(*OVERRIDES, *words, f"data.root={folder / 'data'}", f"out={folder / name}"))
 
 
-def resume(out: Path) -> None:
+def resume(out: Path, words: Sequence[str] = ()) -> None:
     if out.name == "history-half-written":
         with (out / "history.jsonl").open("a") as file:
             file.write('{"event":"rou')
-    simulate(composed(*OVERRIDES, f"resume={out}"))
+    simulate(composed(*OVERRIDES, *words, f"resume={out}"))
 
 
-def kill_and_resume(folder: Path, names: list[str]) -> dict[str, int]:
+def kill_and_resume(folder: Path, names: list[str], words: Sequence[str] = ()) -> dict[str, int]:
     """Two at a time, for two cores; the undisturbed run comes first, which writes the data of all."""
-    ends = {"undisturbed": end_of(in_fork(lambda: run(folder, "undisturbed")))}
+    ends = {"undisturbed": end_of(in_fork(lambda: run(folder, "undisturbed", words)))}
     for pair in (names[start : start + 2] for start in range(0, len(names), 2)):
-        pids = [in_fork(lambda name=name: run(folder, name)) for name in pair]  # type: ignore[misc]
+        pids = [in_fork(lambda name=name: run(folder, name, words)) for name in pair]  # type: ignore[misc]
         ends |= dict(zip(pair, map(end_of, pids), strict=True))
-        pids = [in_fork(lambda name=name: resume(folder / name)) for name in pair]  # type: ignore[misc]
+        pids = [in_fork(lambda name=name: resume(folder / name, words)) for name in pair]  # type: ignore[misc]
         resumed = dict(zip(pair, map(end_of, pids), strict=True))
         assert set(resumed.values()) == {0}, resumed
     return ends

@@ -23,14 +23,23 @@ SITES = ("site-1", "site-2")
 ROUNDS = 900.0
 """Seconds for rounds: every message is a process of its own at the site, which a busy machine starts slowly."""
 SETTINGS = ("data=mock", *SMALL, "rounds=3", "round.join=120", "round.deadline=300")
+METHODS = {
+    "fedavg": (),
+    "scaffold": ("algorithm=scaffold", "optimizer=sgd", "train.lr=0.05"),
+    "fedbn": ("algorithm=fedbn", "optimizer.moments=kept"),
+}
+"""Of the others, which send and keep groups beside the weights, less is evaluated: fewer processes."""
+LESS = "round.evaluate_every=3"
 
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run in one process; its folder has the sites' data as well."""
-    out = tmp_path_factory.mktemp("simulated") / "out"
-    simulate(composed("sites=2", *SETTINGS[1:], f"out={out}"))
-    return out
+    """The same runs in one process, by method; the first has the sites' data as well."""
+    folder = tmp_path_factory.mktemp("simulated")
+    for method, words in METHODS.items():
+        data = f"data.root={folder / 'data'}"
+        simulate(composed("sites=2", *SETTINGS[1:], LESS, *words, data, f"out={folder / method}"))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +66,10 @@ def federation(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         made.end()
 
 
-def submit(federation: Deployed, name: str) -> Path:
-    words = ("run", f"federation={federation.folder}", f"name={name}", *SETTINGS)
+def submit(federation: Deployed, method: str) -> Path:
+    words = ("run", f"federation={federation.folder}", f"name={method}", *SETTINGS, LESS, *METHODS[method])
     assert federation.command(*words).wait() == 0
-    return federation.folder / "runs" / name
+    return federation.folder / "runs" / method
 
 
 def events(run: Path) -> list[dict[str, Any]]:
@@ -76,19 +85,22 @@ def state(federation: Deployed, name: str) -> str:
     return next(str(run["state"]) for run in federation.status()["runs"] if run["name"] == name)
 
 
-def test_a_run_that_is_broken_and_stopped_ends_as_the_simulation_does(federation: Deployed, simulated: Path) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_that_is_broken_and_stopped_ends_as_the_simulation_does(
+    federation: Deployed, simulated: Path, method: str
+) -> None:
     """The SuperLink is killed in the first round, and the run is stopped and goes on after the second."""
-    run = submit(federation, "one")
+    run = submit(federation, method)
     until(lambda: (run / "spool").exists() or rounds(run), "training began")
     os.kill(federation.pid("superlink"), signal.SIGKILL)
     until(lambda: rounds(run) >= 1, "the first round", ROUNDS)
-    assert federation.command("stop", "one", "--folder", federation.folder).wait() == 0
-    until(lambda: state(federation, "one") == "stopped", "the run stopped")
-    assert federation.command("run", f"federation={federation.folder}", "resume=one").wait() == 0
+    assert federation.command("stop", method, "--folder", federation.folder).wait() == 0
+    until(lambda: state(federation, method) == "stopped", "the run stopped")
+    assert federation.command("run", f"federation={federation.folder}", f"resume={method}").wait() == 0
     until(lambda: events(run)[-1]["event"] == "end", "the run ended", ROUNDS)
     assert events(run)[-1]["status"] == "done"
-    until(lambda: state(federation, "one") == "done", "the end was noticed")
-    ours, theirs = (load_file(each / "model" / "model.safetensors") for each in (run, simulated))
+    until(lambda: state(federation, method) == "done", "the end was noticed")
+    ours, theirs = (load_file(each / "model" / "model.safetensors") for each in (run, simulated / method))
     assert_close(ours, theirs, rtol=0, atol=0)
     assert "round 3/3: 2 of 2 sites counted" in (run / "server.log").read_text()
     sites = {site["name"]: site for site in federation.status()["sites"]}

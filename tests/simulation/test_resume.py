@@ -1,12 +1,13 @@
 """A run that is killed at any point, and resumed, ends bit for bit where an undisturbed one ends."""
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kill_and_resume import kill_and_resume
+from kill_and_resume import OF_SITES, kill_and_resume
 from kill_private import kill_and_resume_twice
 from plain_federation import sites_of
 from small_run import composed
@@ -60,6 +61,34 @@ def test_killed_and_resumed_is_the_same(runs: tuple[Path, dict[str, int]], point
     assert rounds_of(resumed) == rounds_of(undisturbed)
     leftovers = [*resumed.rglob("*.tmp"), *resumed.glob("spool/*")]
     assert leftovers == []
+
+
+KEPT = {
+    "scaffold": ("algorithm=scaffold", "optimizer=sgd", "train.lr=0.05"),
+    "fedbn, kept moments": ("algorithm=fedbn", "optimizer.moments=kept"),
+    "fedprox, averaged moments": ("algorithm=fedprox", "optimizer.moments=averaged", "codec=fp32"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", KEPT)
+def test_a_method_that_is_killed_at_any_point_is_the_same(tmp_path: Path, method: str) -> None:
+    """With all that sites keep, bit for bit: under the same names, which have the updates' hashes."""
+    points = [POINT, *MORE, *(OF_SITES if method != "fedprox, averaged moments" else ())]
+    ends = kill_and_resume(tmp_path, points, KEPT[method])
+    assert ends == {"undisturbed": 0} | dict.fromkeys(points, -signal.SIGKILL)
+    wanted = tensors_of(tmp_path / "undisturbed")
+    for point in points:
+        found = tensors_of(tmp_path / point)
+        assert found.keys() == wanted.keys() and all(found[name] == data for name, data in wanted.items()), point
+
+
+def tensors_of(out: Path) -> dict[str, bytes]:
+    """Every file of tensors that a run and its sites have, by its place; a run's id is another in each."""
+    found = [
+        path for place in ("model", "checkpoints", "sites/*/state") for path in out.glob(f"{place}/**/*.safetensors")
+    ]
+    return {re.sub("state/[^/]+", "state", str(path.relative_to(out))): path.read_bytes() for path in found}
 
 
 def test_a_run_may_be_moved_with_its_data(tmp_path: Path) -> None:
