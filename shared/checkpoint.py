@@ -16,7 +16,7 @@ from gliofed.shared.parse import ConfigError
 
 KEEP = 2  # the newest, and the one before it for a person to go back to
 STATE, GROUPS = "state.json", ("model", "optimizer")
-"""The file of all that is no tensor, and the groups of tensors that checkpoints of earlier versions have."""
+"""The file of all that is no tensor, and the groups that every checkpoint has; it names those of some runs alone."""
 
 
 def save_checkpoint(
@@ -27,7 +27,8 @@ def save_checkpoint(
         for group, named in tensors.items():
             data = save({name: tensor.contiguous() for name, tensor in named.items()})
             write_bytes(folder / f"{group}.safetensors", data)
-        write_json(folder / STATE, {**state, "groups": [*tensors]})
+        more = [group for group in tensors if group not in GROUPS]
+        write_json(folder / STATE, {**state, "groups": more} if more else state)
     for old in _found(root)[:-KEEP]:
         rmtree(old)
 
@@ -58,7 +59,7 @@ def check_checkpoint(root: Path) -> None:
 
 def _state(folder: Path) -> tuple[dict[str, Any], list[str]]:
     state = dict(json.loads((folder / STATE).read_text()))
-    return state, list(map(str, state.pop("groups", GROUPS)))
+    return state, [*GROUPS, *map(str, state.pop("groups", ()))]
 
 
 @contextmanager

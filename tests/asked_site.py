@@ -6,7 +6,7 @@ from typing import Any
 from flwr.app import Context, Message, RecordDict
 
 from gliofed.client.app import make_client_app
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.audit import audit_file, read_audit
 from gliofed.shared.codec import travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig

@@ -10,7 +10,7 @@ from typing import Any
 from gliofed.client.round.audit import Audit, SiteKeys
 from gliofed.client.round.judge import judge
 from gliofed.server.round.audit import RunAudit, hold_audit
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.server.round.run_keys import RunKeys
 from gliofed.shared.audit import audit_file, compare, read_audit
 from gliofed.shared.chain import Chain

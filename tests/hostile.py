@@ -21,7 +21,7 @@ from flwr.app import Context, Message, RecordDict
 from safetensors.torch import save
 
 from gliofed.client.app import make_client_app
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.codec import travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request

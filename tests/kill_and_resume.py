@@ -8,6 +8,7 @@ from forks import end_of, in_fork, on_call
 from small_run import composed
 
 import gliofed.client.round.work
+import gliofed.server.round.model
 import gliofed.server.round.rounds
 import gliofed.shared.checkpoint
 from gliofed.server.round.history import History
@@ -51,7 +52,7 @@ POINTS = {
     "evaluating": on_call(LocalGrid, "push_messages", 11, after=True),
     "history-half-written": on_call(History, "append", 3, after=False),  # start, round 1, round 2
     "refused-half-set-aside": die_in_set_aside,
-    "last-model-exported": on_call(gliofed.server.round.rounds, "write_json", 1, after=True),
+    "last-model-exported": on_call(gliofed.server.round.model, "write_json", 1, after=True),
 }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gliofed.client.round.job import Job, open_job
 from gliofed.client.round.judge import Admitted
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.codec import weights_to_bytes
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.samples import batches

@@ -10,7 +10,7 @@ from judged_site import train
 from safetensors.torch import load_file
 from torch import Tensor
 
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.codec import load_weights, travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Request

@@ -9,7 +9,7 @@ from safetensors.torch import load
 
 from gliofed.client.round.ledger import Charge, read_ledger
 from gliofed.client.round.policy import DeclinedError
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.codec import travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Request

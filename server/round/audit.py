@@ -87,14 +87,14 @@ class RunAudit:
         about = {"event": "absent", "kind": kind, "round": round, "site": site}
         self._log.append({**about, "status": status, "reason": reason})
 
-    def log_fold(self, round: int, sites: Sequence[str], weights: bytes, asked: bytes) -> None:
+    def log_fold(self, round: int, sites: Sequence[str], weights: bytes, asked: bytes | None = None) -> None:
         """Log the sites whose updates counted and the weights that came of them, before they are saved; and with the
         groups that are `asked` from beside them, where there are any.
 
         A server that dies in between folds the same updates again, and logs that again.
         """
         line = {"event": "fold", "round": round, "sites": list(sites), "weights": hashlib.sha256(weights).hexdigest()}
-        self._log.append(line | ({} if asked == weights else {"asked": hashlib.sha256(asked).hexdigest()}))
+        self._log.append(line | ({} if asked in (None, weights) else {"asked": hashlib.sha256(asked).hexdigest()}))
 
     def log_end(self, status: str) -> None:
         """Log the end."""

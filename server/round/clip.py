@@ -121,36 +121,52 @@ def bounded(
         total = sum(parameters.values())
         usual = {reply.site: usual_size(config, total, round, reply.weight) for reply in counted}
         ceilings = {reply.site: ceiling(config, round, reply.steps, norm) for reply in counted}
-        if has_ceiling(config):
-            sizes = {reply.site: measures[reply.site].norm / ceilings[reply.site] for reply in counted}
-            reference = reference_share([*sizes.values()])
-        else:
-            sizes = {r.site: measures[r.site].norm / math.sqrt(max(r.steps, 1)) / usual[r.site] for r in counted}
-            reference = reference_size([*sizes.values()])
+        sizes = _sizes(counted, measures, usual, ceilings, config)
         norms = [each.others for each in measures.values()]
         others = {name: median_low([site[name] for site in norms]) for name in norms[0]}
         for reply in counted:
-            site, size, own = reply.site, sizes[reply.site] / reference, measures[reply.site]
-            lines[site]["size"] = float(f"{size:.4g}")
+            site, own, line = reply.site, measures[reply.site], lines[reply.site]
+            size, line["size"] = sizes[site], _rounded(sizes[site])
             if clip is None:
                 continue
             factor = min(1.0, clip / size, ceilings[site] / own.norm) if size else 1.0
             most = min(clip * _farthest(config, usual[site], total, reply.steps, round), ceilings[site])
-            if factor < 1:
-                lines[site]["clipped"] = float(f"{factor:.4g}")
-            if (peak := own.peak * factor / most) > 1.001:  # and not by rounding
-                lines[site]["peak"] = float(f"{peak:.4g}")
-            factors = dict.fromkeys(parameters, factor)
+            peak = own.peak * factor / most
             large = {n: clip * others[n] / norm for n, norm in own.others.items() if norm > clip * others[n]}
-            if large:
-                lines[site]["clipped_buffers"] = {name: float(f"{factor:.4g}") for name, factor in large.items()}
-            updates[site] = Clipped(updates[site], factors | large, dict.fromkeys(parameters, most))
-    for reply, before, weight in zip(counted, weights, limited, strict=True):
-        if FOLDS[config.fold.name].by_patients or len(counted) < ENOUGH:
-            lines[reply.site]["share"] = weight / sum(limited)
-            if weight < before:
-                lines[reply.site]["share_before"] = before / sum(weights)
+            line |= {"clipped": _rounded(factor)} if factor < 1 else {}
+            line |= {"peak": _rounded(peak)} if peak > 1.001 else {}  # and not by rounding
+            line |= {"clipped_buffers": {name: _rounded(each) for name, each in large.items()}} if large else {}
+            factors = dict.fromkeys(parameters, factor) | large
+            updates[site] = Clipped(updates[site], factors, dict.fromkeys(parameters, most))
+    if FOLDS[config.fold.name].by_patients or len(counted) < ENOUGH:
+        for reply, before, weight in zip(counted, weights, limited, strict=True):
+            lines[reply.site] |= _share(before / sum(weights), weight / sum(limited), weight < before)
     return [Share(updates[r.site], weight) for r, weight in zip(counted, limited, strict=True)], lines
+
+
+def _share(before: float, share: float, lowered: bool) -> Event:
+    return {"share": share} | ({"share_before": before} if lowered else {})
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _sizes(
+    counted: Sequence[Spooled],
+    measures: Mapping[str, Measures],
+    usual: Mapping[str, float],
+    ceilings: Mapping[str, float],
+    config: RunConfig,
+) -> dict[str, float]:
+    """The size of each site's update, in multiples of the round's."""
+    if has_ceiling(config):
+        sizes = {reply.site: measures[reply.site].norm / ceilings[reply.site] for reply in counted}
+        reference = reference_share([*sizes.values()])
+    else:
+        sizes = {r.site: measures[r.site].norm / math.sqrt(max(r.steps, 1)) / usual[r.site] for r in counted}
+        reference = reference_size([*sizes.values()])
+    return {site: size / reference for site, size in sizes.items()}
 
 
 def _farthest(config: RunConfig, usual: float, parameters: int, steps: int, round: int) -> float:

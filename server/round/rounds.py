@@ -2,13 +2,11 @@
 
 import math
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from flwr.serverapp import Grid
-from torch import Tensor, nn
+from torch import Tensor
 
 from gliofed.server.report.sentences import rests
 from gliofed.server.report.table import figure, patients_behind
@@ -18,9 +16,11 @@ from gliofed.server.round.audit import RunAudit, hold_audit
 from gliofed.server.round.budget import BudgetError, charge_sum, spent_for_good
 from gliofed.server.round.clip import bounded
 from gliofed.server.round.evaluation import evaluate
-from gliofed.server.round.fold import fold
-from gliofed.server.round.gate import REASON, Measures, judge
-from gliofed.server.round.history import Event, History, add_reason, as_json, site_line
+from gliofed.server.round.fold import Scaled, Share, fold
+from gliofed.server.round.gate import Measures, judge
+from gliofed.server.round.history import Event, History, site_line
+from gliofed.server.round.lines import line_of, why_not
+from gliofed.server.round.model import export_model, initial_model
 from gliofed.server.round.progress import RoundProgress
 from gliofed.server.round.sites import Federation, Sites
 from gliofed.server.round.spool import Spool, Spooled
@@ -31,14 +31,11 @@ from gliofed.shared.algorithms.fedavg import FedAvg
 from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.algorithms.groups import joined, parted, zeros
 from gliofed.shared.codec import travelling
-from gliofed.shared.config import RunConfig, as_values
-from gliofed.shared.files import new_folder, write_bytes, write_json
-from gliofed.shared.left_out import in_words, many
+from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.noise import new_secret, noisy_mean
-from gliofed.shared.run_folder import ModelFolder, RunFolder
-from gliofed.shared.seeding import seed_of
-from gliofed.shared.tasks import TASKS, model_of
+from gliofed.shared.run_folder import RunFolder
+from gliofed.shared.tasks import TASKS
 from gliofed.shared.versions import versions
 from gliofed.shared.wording import quantity
 
@@ -94,13 +91,6 @@ def federate(grid: Grid, federation: Federation) -> str:
     return status
 
 
-def initial_model(config: RunConfig) -> nn.Module:
-    """Build the model with the first weights, which follow from the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(config.seed, "weights"))
-        return model_of(config)
-
-
 @dataclass(frozen=True)
 class _Run:
     config: RunConfig
@@ -131,9 +121,9 @@ class _Run:
                 state = self.round(state, parameters)
                 self.finish(state)
         except SpentError:
-            self.export(state)  # it will not be trained any further
+            export_model(RunFolder(self.out), self.config, self.run_id, state)  # it will not be trained any further
             raise
-        self.export(state)
+        export_model(RunFolder(self.out), self.config, self.run_id, state)
 
     def round(self, state: State, parameters: list[str]) -> State:
         """One round of training: the next state, saved, its event still without evaluations."""
@@ -152,42 +142,49 @@ class _Run:
         refused, measures = judge(inside, like, parameters, self.config)
         refused |= expelled
         counted = [reply for reply in replies if reply.site not in refused]
-        sites = absent | {reply.site: self.line(reply, refused, len(request.weights)) for reply in replies}
+        sites = absent | {reply.site: line_of(reply, refused, len(request.weights), self.config) for reply in replies}
         event: Event = {"event": "round", "round": number, "seconds": 0.0, "sites": dict(sorted(sites.items()))}
         for reply in replies:
             if reply.site in refused:
                 spool.set_aside(reply, RunFolder(self.out).refused)
         if len(counted) < self.config.round.quorum:
-            few = f"{quantity(len(counted), 'update')} counted, fewer than round.quorum={self.config.round.quorum}"
-            if spent := spent_for_good(self.history, self.config, sites):
-                where = f"{spent} of {quantity(len(sites), 'site')}"
-                raise self.spent(event, f"{few}: the privacy budget is spent at {where}")
-            reason = "; ".join([few, *_why(event["sites"])])
-            raise RoundError(event | {"event": "round_failed", "reason": reason})
+            raise self.too_few(event, len(counted))
         if self.config.privacy.mechanism == "central":
             mean = self.private_mean(counted, state, event)
         else:
             mean = self.bounded_fold(counted, measures, like, event, parameters)
-        update, folded = parted(mean)
-        weights, optimizer = self.step(state, update, parameters)
-        groups = next_groups(self.config, state.groups, folded, len(counted) / self.sites_of(event))
         event["seconds"] = time.monotonic() - started
-        if kept_of(self.config):
-            parents |= {reply.site: reply.sha256 for reply in counted}
-        average = average_of_rounds(state.average, weights, self.config.strategy.average, number)
-        state = State(
-            round=number,
-            weights=weights,
-            optimizer=optimizer,
-            groups=groups,
-            parents=parents,
-            average=average,
-            event=event,
-        )
+        state = self.next_state(state, counted, mean, parameters, event, parents)
         self.audit.log_fold(number, [reply.site for reply in counted], state.coded, state.asked)
         save_state(self.out, state)
         spool.clear()
         return state
+
+    def next_state(
+        self,
+        state: State,
+        counted: list[Spooled],
+        folded: dict[str, Tensor],
+        parameters: list[str],
+        event: Event,
+        parents: dict[str, str],
+    ) -> State:
+        """What comes of the round of this `event`: the weights move by the update, and the groups as their method has
+        them; each site that counted goes on from what it kept with its update.
+        """
+        update, groups = parted(folded)
+        weights, optimizer = self.step(state, update, parameters)
+        part = len(counted) / self.sites_of(event)
+        moved = {reply.site: reply.sha256 for reply in counted} if kept_of(self.config) else {}
+        return State(
+            round=event["round"],
+            weights=weights,
+            optimizer=optimizer,
+            groups=next_groups(self.config, state.groups, groups, part),
+            parents=parents | moved,
+            average=average_of_rounds(state.average, weights, self.config.strategy.average, event["round"]),
+            event=event,
+        )
 
     def request(self, number: int, weights: bytes, parents: dict[str, str]) -> Request:
         """Ask for training from, or evaluation of, these weights, with the states of `parents`."""
@@ -227,29 +224,15 @@ class _Run:
         shares, lines = bounded(counted, measures, self.config, sizes, event["round"], norm)
         for site, line in lines.items():
             event["sites"][site] |= line
+        if self.method.scales:
+            factors = self.method.factors([reply.steps for reply in counted], [share.weight for share in shares])
+            shares = [Share(Scaled(s.update, factor), s.weight) for s, factor in zip(shares, factors, strict=True)]
         return fold(shares, like, self.config.fold)
 
     def sites_of(self, event: Event) -> int:
         """How many sites take part, whether they counted in the round of this `event` or not."""
         invited = {site for site, line in event["sites"].items() if line["status"] != "not_invited" or rests(line)}
         return len(invited.union(self.config.round.expected))
-
-    def line(self, reply: Spooled, refused: dict[str, str], down: int) -> Event:
-        """The line of a site that sent an update."""
-        reason = refused.get(reply.site)
-        line = site_line(status="refused" if reason else "counted", reason=reason, patients=reply.weight)
-        line |= {"train": as_json(reply.metrics), "bytes_down": down, "bytes_up": reply.size}
-        odd = sorted(reply.metrics.keys() - {"loss"}) or TASKS[self.config.task].impossible(
-            reply.metrics, reply.patients, self.config.data
-        )
-        if odd:
-            line |= {"train": None, "reason": reason or f"training metrics refused: {odd}"[:REASON]}
-        if reply.patients > reply.ceiling and not self.config.private:  # noise goes above it by itself
-            line["claimed"] = reply.patients
-        line |= {"left_out": reply.left_out} if reply.left_out else {}
-        if many(reply.left_out, reply.patients):
-            add_reason(line, f"left out: {in_words(reply.left_out)}"[:REASON])
-        return line | ({"epsilon": reply.epsilon} if self.config.private and reply.epsilon is not None else {})
 
     def private_mean(self, counted: list[Spooled], state: State, event: Event) -> dict[str, Tensor]:
         """Clip, add noise and note epsilon in the round's `event`."""
@@ -261,6 +244,15 @@ class _Run:
         updates = [reply.update().tensor for reply in counted]
         secret, sites = new_secret(privacy.test_seed, "sum", number), len(self.config.round.expected)
         return noisy_mean(updates, state.weights, privacy.clip, sigma, secret, sites)
+
+    def too_few(self, event: Event, counted: int) -> RoundError:
+        """Why the round of this `event` has no result."""
+        few = f"{quantity(counted, 'update')} counted, fewer than round.quorum={self.config.round.quorum}"
+        if spent := spent_for_good(self.history, self.config, event["sites"]):
+            where = f"{spent} of {quantity(len(event['sites']), 'site')}"
+            return self.spent(event, f"{few}: the privacy budget is spent at {where}")
+        reason = "; ".join([few, *why_not(event["sites"])])
+        return RoundError(event | {"event": "round_failed", "reason": reason})
 
     def spent(self, event: Event, why: str) -> RoundError:
         """The end of a run whose budget is spent in this round; with nothing trained before, it failed."""
@@ -304,23 +296,3 @@ class _Run:
             f"round {state.round}/{self.config.rounds}: {counted} of {quantity(len(asked), 'site')} counted{shown}, "
             f"{event['seconds']:.1f} s"
         )
-
-    def export(self, state: State) -> None:
-        """Write the last round's model for use elsewhere: weights, and what is needed to feed them."""
-        with new_folder(RunFolder(self.out).model) as folder:
-            write_bytes(ModelFolder(folder).weights, state.coded_result)
-            facts: Event = {"task": self.config.task}
-            facts |= {"model": as_values(self.config.model), "data": as_values(self.config.data)}
-            facts |= {"run_id": self.run_id, "round": state.round}
-            if HOME in kept_of(self.config):
-                at_home = self.method.at_home(initial_model(self.config))
-                facts |= {"at_home": sorted(at_home), "parents": sorted(state.parents.values())}
-            write_json(ModelFolder(folder).description, facts)
-
-
-def _why(sites: dict[str, Event]) -> list[str]:
-    """Why the sites that did not count did not, by the reason that most of them have."""
-    reasons = Counter(
-        line["reason"] for line in sites.values() if line["status"] not in ("counted", "not_invited") and line["reason"]
-    )
-    return [f"of {quantity(reasons.total(), 'site')} {number}: {reason}" for reason, number in reasons.most_common(1)]

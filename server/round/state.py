@@ -49,7 +49,7 @@ class State:
 
 def save_state(out: Path, state: State) -> None:
     """Save the state, whole or not at all."""
-    rest = {"round": state.round, "event": state.event, "parents": state.parents}
+    rest = {"round": state.round, "event": state.event} | ({"parents": state.parents} if state.parents else {})
     average = {"average": state.average} if state.average else {}
     tensors = {"model": state.weights, "optimizer": state.optimizer, **average, **state.groups}
     save_checkpoint(RunFolder(out).checkpoints, state.round, tensors, rest)
@@ -75,6 +75,6 @@ def load_state(out: Path, history: History) -> State | None:
         optimizer=tensors.pop("optimizer"),
         average=tensors.pop("average", {}),
         groups=tensors,
-        parents=rest.get("parents", {}),  # an earlier version has none
+        parents=rest.get("parents", {}),
         event=event,
     )

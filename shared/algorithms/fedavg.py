@@ -1,6 +1,6 @@
 """Federated averaging, and the places where another method differs from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gliofed.shared.algorithms.groups import Group, Groups, Local
@@ -24,6 +24,9 @@ class FedAvg:
     corrects = False
     """Whether `correct` does anything: then a site also keeps, during the round, the weights that it began with."""
 
+    scales = False
+    """Whether `factors` does anything."""
+
     def at_home(self, model: "nn.Module") -> frozenset[str]:
         """Names of the model's tensors that do not travel: a site goes on from its own."""
         return frozenset()
@@ -37,6 +40,12 @@ class FedAvg:
     def finish(self, parameters: "Mapping[str, Tensor]", local: Local) -> tuple[Groups, Groups]:
         """After the last local step, make what is returned beside the update, and what is kept."""
         return {}, {}
+
+    def factors(self, steps: Sequence[int], weights: Sequence[float]) -> list[float]:
+        """What each site's update is multiplied by before the fold, from the local steps and the weights of all that
+        count, in one order.
+        """
+        return [1.0] * len(steps)
 
     def step(self, groups: Groups, folded: Groups, part: float) -> Groups:
         """Make the groups that are sent from those of this round, from what was folded of the returned ones, and from

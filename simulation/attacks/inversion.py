@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gliofed.client.round.privacy import patient_gradient
 from gliofed.client.round.training import train_one_round
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.algorithms import ALGORITHMS
 from gliofed.shared.algorithms.groups import Local, zeros
 from gliofed.shared.algorithms.optimizers import rate_of

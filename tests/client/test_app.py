@@ -15,7 +15,7 @@ from gliofed.client.app import make_client_app
 from gliofed.client.doctor.manifest import NonePassedError
 from gliofed.client.round.outbox import Outbox
 from gliofed.client.round.policy import OF_NO_PATIENT, DeclinedError
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.codec import travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.volume import DataError

@@ -14,7 +14,10 @@ SAID = {
     ("federation", "ronds=3"): "ronds: no such setting (did you mean rounds?)",
     ("federation", "train.augment.flp=1"): "train.augment.flp: no such setting (did you mean train.augment.flip?)",
     ("federation", "sites=3"): "sites: no such setting",
-    ("federation", "model.iterations=3"): "model.iterations: no such setting; model has name, preset",  # of unet
+    (
+        "federation",
+        "model.iterations=3",
+    ): "model.iterations: no such setting; model has name, preset, dropout",  # of unet
     ("federation", "rounds.x=3"): "rounds.x: no such setting",
     ("federation", "data=fold"): "data=fold: unknown; there are folder, mock, mock_seed, phantom",
     ("federation", "privacy.epsilon=3"): "privacy.epsilon: privacy=none has no settings; give privacy=dp_sgd as well",

@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from gliofed.client.round.training import train_one_round
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.algorithms.groups import Groups, Local
 from gliofed.shared.algorithms.optimizers import SCHEDULES, rate_of
 from gliofed.shared.codec import travelling

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.augment import draw_geometry

@@ -19,7 +19,7 @@ from gliofed.client.round.judge import Admitted
 from gliofed.server.round.clip import Clipped
 from gliofed.server.round.fold import Share, weighted_mean
 from gliofed.server.round.history import History
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.codec import CodedUpdate, travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request

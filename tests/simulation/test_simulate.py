@@ -15,7 +15,7 @@ from small_run import SMALL, SMALL_GRADING, as_given
 from torch.testing import assert_close
 
 from gliofed.client.round.training import train_one_round
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.codec import load_weights, travelling
 from gliofed.shared.data.samples import batches
 from gliofed.shared.locks import BusyError

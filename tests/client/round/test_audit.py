@@ -16,7 +16,7 @@ from gliofed.client.app import make_client_app
 from gliofed.client.round.audit_command import audit_command
 from gliofed.client.round.judge import Admitted
 from gliofed.client.round.ledger import read_ledger
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.audit import audit_file, read_audit
 from gliofed.shared.audit_command import NoLogError
 from gliofed.shared.chain import line_hash

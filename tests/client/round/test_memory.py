@@ -19,7 +19,7 @@ from gliofed.client.round.ledger import read_ledger
 from gliofed.client.round.memory import ran_out
 from gliofed.client.round.policy import DeclinedError
 from gliofed.client.round.training import TrainResult
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.codec import travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.samples import Batch

@@ -13,7 +13,7 @@ import gliofed.shared.chain
 from gliofed.client.round.ledger import read_ledger
 from gliofed.client.round.outbox import Outbox
 from gliofed.client.round.policy import DeclinedError, check_hours, check_run, reply_key
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.accounting import default_delta
 from gliofed.shared.codec import travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig

@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from gliofed.client.round.training import pick_device, pick_precision, train_one_round
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.samples import Batch

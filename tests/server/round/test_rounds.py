@@ -10,6 +10,7 @@ import torch
 from gliofed.server.round.answers import refusal
 from gliofed.server.round.audit import hold_audit
 from gliofed.server.round.history import History
+from gliofed.server.round.lines import line_of
 from gliofed.server.round.rounds import _Run, federate
 from gliofed.server.round.sites import Federation
 from gliofed.server.round.spool import Spool
@@ -42,13 +43,11 @@ def test_a_site_that_left_out_many_cases_counts_and_says_so(
     run_config: Callable[..., RunConfig], tmp_path: Path, patients: int, reason: str | None
 ) -> None:
     """Else a site with a wrong label scheme counts with the few patients that its masks happen to fit."""
-    nobody: Any = None
-    run = _Run(run_config(), tmp_path, History(tmp_path / "history.jsonl"), nobody, nobody, "run", nobody)
     left_out = {"label_values": 3, "truncated": 1}
     spool = Spool(tmp_path / "spool", 1, "fp32")
     spool.add("a", Reply(site="a", patients=patients, steps=1, left_out=left_out, update=b"u"), 100, 1)
     (reply,) = spool.replies()
-    line = run.line(reply, {}, 0)
+    line = line_of(reply, {}, 0, run_config())
     assert (line["status"], line["left_out"], line["reason"]) == ("counted", left_out, reason)
 
 

@@ -1,0 +1,109 @@
+"""What cannot go together in a run."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gliofed.shared.algorithms import ALGORITHMS, returned_of
+from gliofed.shared.algorithms.optimizers import ADAMW, OPTIMIZERS
+from gliofed.shared.tasks import TASKS
+
+if TYPE_CHECKING:
+    from gliofed.shared.config import RunConfig
+
+APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
+    (
+        lambda run: run.private and run.train.steps is None,
+        "train.epochs with a private update: the number of steps would tell the number of patients; give train.steps",
+    ),
+    (
+        lambda run: _dp_sgd(run) and _has_classes(run) and run.train.class_weights == "balanced",
+        "train.class_weights=balanced with privacy=dp_sgd: that counts patients; give weights, as [1.0,0.5], or null",
+    ),
+    (
+        lambda run: _dp_sgd(run) and bool(run.model.as_published),
+        "model.as_published=true with privacy=dp_sgd: its BatchNorm mixes patients; leave it out",
+    ),
+    (
+        lambda run: _dp_sgd(run) and ALGORITHMS[run.algorithm.name].corrects,
+        "an algorithm that corrects steps with privacy=dp_sgd: its private step has no room for it; use "
+        "algorithm=fedavg or fedbn",
+    ),
+    (
+        lambda run: run.algorithm.name == "scaffold" and (run.optimizer.name, run.optimizer.momentum) != ("sgd", 0),
+        "algorithm=scaffold without plain SGD: its control variates are mean gradients of SGD steps; use optimizer=sgd "
+        "with optimizer.momentum=0",
+    ),
+    (
+        lambda run: run.optimizer.moments != "fresh" and run.optimizer.name == "sgd" and not run.optimizer.momentum,
+        "optimizer.moments with sgd and momentum 0: there are none to keep; give optimizer.momentum, 0.9 is usual",
+    ),
+    (
+        lambda run: run.optimizer.moments == "averaged" and run.codec != "fp32",
+        "a codec other than fp32 with optimizer.moments=averaged: second moments vanish in it; use codec=fp32",
+    ),
+    (
+        lambda run: run.privacy.mechanism in ("local_update", "central") and bool(returned_of(run)),
+        "groups beside the update with privacy=local_update or central: their noise is for the update alone; use "
+        "algorithm=fedavg, fedprox or fedbn, and optimizer.moments=fresh or kept",
+    ),
+    (
+        lambda run: run.privacy.mechanism == "central" and ALGORITHMS[run.algorithm.name].scales,
+        "an algorithm that scales updates with privacy=central: its clip is for updates as they come; use "
+        "algorithm=fedavg, fedprox or fedbn",
+    ),
+    (
+        lambda run: _dp_sgd(run) and run.optimizer != ADAMW,
+        "optimizer with privacy=dp_sgd: a private step has its own SGD; use privacy.lr, momentum and schedule",
+    ),
+    (
+        lambda run: (
+            not OPTIMIZERS[run.optimizer.name].scale_free
+            and run.train.clip is None
+            and run.fold.clip is not None
+            and run.privacy.mechanism == "none"
+        ),
+        "optimizer=sgd with train.clip=null: nothing bounds an honest update, as fold.clip must; give train.clip",
+    ),
+    (
+        lambda run: run.optimizer.warmup >= run.rounds,
+        "optimizer.warmup of as many rounds as the run has: the learning rate would never be whole; give fewer",
+    ),
+    (
+        lambda run: _dp_sgd(run) and run.train.precision == "fp16",
+        "train.precision=fp16 with privacy=dp_sgd: its loss scale follows the gradients of all; use fp32, bf16 or auto",
+    ),
+    (
+        lambda run: run.privacy.mechanism == "central" and run.fold.name != "mean",
+        "a fold other than mean with privacy=central: its noise is for a sum; use fold=mean",
+    ),
+    (
+        lambda run: run.fold.name != "mean" and 0 < len(run.round.expected) < 3,
+        "a fold other than mean with fewer than three sites: there is no majority; use fold=mean",
+    ),
+    (
+        lambda run: run.privacy.mechanism == "central" and not run.round.expected,
+        "round.expected=[] with privacy=central: the mean is over a fixed number of sites; name them",
+    ),
+    (
+        lambda run: run.privacy.mechanism == "central" and run.round.sample is not None,
+        "round.sample with privacy=central: the mean is over a fixed number of sites; leave it out",
+    ),
+    (
+        lambda run: _draws(run) and run.round.training(len(run.round.expected)) < run.round.quorum,
+        "round.quorum of more sites than round.sample draws: no round could have a result; give a smaller quorum",
+    ),
+)
+"""What is refused, and the sentence that says so."""
+
+
+def _dp_sgd(run: "RunConfig") -> bool:
+    return run.privacy.mechanism == "dp_sgd"
+
+
+def _draws(run: "RunConfig") -> bool:
+    return run.round.sample is not None and bool(run.round.expected)
+
+
+def _has_classes(run: "RunConfig") -> bool:
+    label = TASKS[run.task].label
+    return label is not None and bool(label.classes)
