@@ -1,7 +1,7 @@
 """How far SGD can move a model in a round, whatever its data are: train.clip bounds each of its gradients."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from statistics import median_low
 
 from gliofed.server.round.fold import ENOUGH
@@ -34,30 +34,28 @@ def ceiling(config: RunConfig, round: int, steps: int, norm: float) -> float:
     fresh. Else it is what endless steps of the earlier rounds come to, (c + d norm) / (1 - m), from weights as large as
     now. Without decay and with fresh ones D_n is rate * c times the sum of (1 - m^k) / (1 - m).
     """
-    if config.train.clip is None or not has_ceiling(config):
+    if not has_ceiling(config):
         return math.inf
+    clip = config.train.clip or 1.0  # without one fold.clip is null too, and this is a unit alone
     rate, momentum, decay = rate_of(config, round), config.optimizer.momentum, config.train.weight_decay
-    before = (config.train.clip + decay * norm) / (1 - momentum)
+    before = (clip + decay * norm) / (1 - momentum)
     moved, velocity = 0.0, 0.0 if config.optimizer.moments == "fresh" else before
     for _ in range(steps):
-        velocity = momentum * velocity + config.train.clip + decay * (norm + moved)
+        velocity = momentum * velocity + clip + decay * (norm + moved)
         moved += rate * velocity
         if math.isinf(moved):
             break
     return moved * ROUNDING
 
 
-def references(sizes: Mapping[str, float], ceilings: Mapping[str, float]) -> dict[str, float]:
-    """The size, by site, that its update is measured by: the lower median of all, where three or more are something.
+def reference_share(shares: Sequence[float]) -> float:
+    """The size of a round, by those of its updates in shares of their ceilings: the lower median of all that have one.
 
-    No single one of three sets a median. Where fewer have a vote it is each site's own ceiling, which follows from the
-    configuration and is no usual size: gradients may be of any norm below the clip. Both in one unit.
+    No single one of three sets a median. Where fewer send anything it is the ceiling, which follows from the
+    configuration and is no usual size: gradients may have any norm below the clip.
 
-    >>> references({"a": 0.2, "b": 0.3, "c": 500.0}, dict.fromkeys("abc", 2.0))
-    {'a': 0.3, 'b': 0.3, 'c': 0.3}
-    >>> references({"a": 0.2, "b": 0.0, "c": 0.0}, dict.fromkeys("abc", 2.0))
-    {'a': 2.0, 'b': 2.0, 'c': 2.0}
+    >>> reference_share([0.2, 0.3, 500.0]), reference_share([0.2, 500.0]), reference_share([0.2, 0.0, 0.0])
+    (0.3, 1.0, 1.0)
     """
-    own = {site: most if math.isfinite(most) else 1.0 for site, most in ceilings.items()}
-    votes = [size for site, size in sizes.items() if size >= NOTHING * own[site]]
-    return dict.fromkeys(sizes, median_low(votes)) if len(votes) >= ENOUGH else own
+    votes = [share for share in shares if share >= NOTHING]
+    return median_low(votes) if len(votes) >= ENOUGH else 1.0

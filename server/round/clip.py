@@ -2,7 +2,7 @@
 
 The size of an update is its L2 norm over the root of its local steps, in multiples of what the configuration lets
 expect: steps go in all directions, so that their sum grows as the root of their number. Of honest updates it is nearly
-flat: see docs/threats.md.
+flat: see docs/threats.md. With sgd it is the norm as a share of the update's ceiling.
 """
 
 import math
@@ -12,7 +12,7 @@ from statistics import median_low
 
 from torch import Tensor
 
-from gliofed.server.round.ceiling import ceiling, has_ceiling, references
+from gliofed.server.round.ceiling import ceiling, has_ceiling, reference_share
 from gliofed.server.round.fold import ENOUGH, FOLDS, Share, Update, limit_shares
 from gliofed.server.round.gate import Measures
 from gliofed.server.round.history import Event
@@ -57,9 +57,9 @@ def usual_size(config: RunConfig, parameters: int, round: int, patients: int) ->
     """About the size of an honest update of so many trainable parameters, as the configuration alone tells.
 
     A step of AdamW moves each parameter by about its learning rate, whatever the gradient is (Kingma and Ba 2015,
-    arXiv:1412.6980, section 2.1). Of sgd it is a unit alone: see `gliofed.server.round.ceiling`. A private step is one
-    of SGD, whose gradient is hardly more than noise, which follows from the budget and from the number of `patients`
-    that the site tells, as its own plan does.
+    arXiv:1412.6980, section 2.1). Of sgd no such size is known: see `gliofed.server.round.ceiling`. A private step is
+    one of SGD, whose gradient is hardly more than noise, which follows from the budget and from the number of
+    `patients` that the site tells, as its own plan does.
     """
     privacy = config.privacy
     if not config.private:
@@ -160,13 +160,13 @@ def _sizes(
     config: RunConfig,
 ) -> dict[str, float]:
     """The size of each site's update, in multiples of the round's."""
-    sizes = {r.site: measures[r.site].norm / math.sqrt(max(r.steps, 1)) / usual[r.site] for r in counted}
     if has_ceiling(config):
-        most = {r.site: ceilings[r.site] / math.sqrt(max(r.steps, 1)) / usual[r.site] for r in counted}
-        reference = references(sizes, most)
+        sizes = {reply.site: measures[reply.site].norm / ceilings[reply.site] for reply in counted}
+        reference = reference_share([*sizes.values()])
     else:
-        reference = dict.fromkeys(sizes, reference_size([*sizes.values()]))
-    return {site: size / reference[site] for site, size in sizes.items()}
+        sizes = {r.site: measures[r.site].norm / math.sqrt(max(r.steps, 1)) / usual[r.site] for r in counted}
+        reference = reference_size([*sizes.values()])
+    return {site: size / reference for site, size in sizes.items()}
 
 
 def _farthest(config: RunConfig, usual: float, parameters: int, steps: int, round: int) -> float:

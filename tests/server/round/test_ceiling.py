@@ -11,9 +11,14 @@ import torch
 from plain_federation import rounds_of
 from torch import nn
 
-from gliofed.server.round.ceiling import ROUNDING, ceiling, references
+from gliofed.client.round.training import train_one_round
+from gliofed.server.round.ceiling import ROUNDING, ceiling, reference_share
+from gliofed.server.round.rounds import initial_model
+from gliofed.shared.algorithms.groups import Local
 from gliofed.shared.algorithms.optimizers import rate_of
 from gliofed.shared.config import RunConfig
+from gliofed.shared.data.samples import Batch
+from gliofed.shared.tasks import TASKS
 from gliofed.simulation.simulate import simulate
 
 Config = Callable[..., RunConfig]
@@ -90,20 +95,19 @@ def test_other_runs_have_none(run_config: Config) -> None:
     assert ceiling(run_config("optimizer=sgd", "privacy=local_update"), 1, 8, 1.0) == math.inf
 
 
-@pytest.mark.parametrize(("hostile", "expected"), [(0.1, 0.2), (0.21, 0.21), (1e9, 0.3), (0.0, 4.0)])
+@pytest.mark.parametrize(("hostile", "expected"), [(0.1, 0.2), (0.21, 0.21), (1e9, 0.3), (0.0, 1.0)])
 def test_one_of_three_moves_the_reference_within_the_others_or_to_the_ceiling(hostile: float, expected: float) -> None:
     """To the ceiling only where it sends nothing, and so gains nothing."""
-    found = references({"a": 0.2, "b": 0.3, "c": hostile}, dict.fromkeys("abc", 4.0))
-    assert found == dict.fromkeys("abc", expected)
+    assert reference_share([0.2, hostile, 0.3]) == expected
 
 
 @pytest.mark.parametrize("hostile", [0.0, 1e-9, 1.0, 1e9])
 def test_of_two_sites_neither_sets_it(hostile: float) -> None:
-    assert references({"a": 0.2, "b": hostile}, {"a": 4.0, "b": 5.0}) == {"a": 4.0, "b": 5.0}
+    assert reference_share([0.2, hostile]) == 1.0
 
 
 def test_a_majority_that_sends_nothing_does_not_freeze_the_model() -> None:
-    assert references({"a": 0.2, "b": 0.0, "c": 1e-6, "d": 0.0}, dict.fromkeys("abcd", 1.0))["a"] == 1.0
+    assert reference_share([0.2, 0.0, 1e-6, 0.0]) == 1.0
 
 
 SGD = ("optimizer=sgd", "optimizer.momentum=0.9", "train.lr=0.05", "sites=4", "round.evaluate_every=0", "rounds=3")
@@ -114,6 +118,26 @@ def test_honest_updates_are_not_clipped(values: Callable[..., dict[str, Any]], o
     lines = [line for event in rounds_of(out) for line in event["sites"].values()]
     assert not any("clipped" in line or "peak" in line for line in lines), lines
     assert all(0.5 < line["size"] < 1.5 for line in lines), [line["size"] for line in lines]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sites_of_few_and_many_steps_are_alike(run_config: Config, momentum: float) -> None:
+    """Steps of SGD go on in one direction, and momentum gathers: by the root of its steps, as AdamW's updates are
+    measured, a large hospital's update would be several times a small one's."""
+    run = run_config("optimizer=sgd", f"optimizer.momentum={momentum}", f"train.lr={0.05 * (1 - momentum)}")
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randn(2, 1, 8, 8, 8, generator=generator) for _ in range(30)]
+    batches = [Batch(image, (image > 1).float()) for image in images]
+    shares, roots = [], []
+    for steps in (2, 8, 30):
+        model, cpu = initial_model(run), torch.device("cpu")
+        local = Local(config=run.algorithm, optimizer=run.optimizer, steps=steps, rate=rate_of(run, 1))
+        train_one_round(model, batches, TASKS[run.task], run.train, steps, cpu, local)
+        before = nn.utils.parameters_to_vector(initial_model(run).parameters())
+        norm = (nn.utils.parameters_to_vector(model.parameters()) - before).norm().item()
+        shares.append(norm / ceiling(run, 1, steps, before.norm().item()))
+        roots.append(norm / math.sqrt(steps))
+    assert max(shares) / min(shares) < 2 < max(roots) / min(roots), (shares, roots)
 
 
 @pytest.mark.parametrize("fault", ["scale", "flip", "bias:19"])
