@@ -22,14 +22,12 @@ pytestmark = pytest.mark.deploy
 SITES = ("site-1", "site-2")
 ROUNDS = 900.0
 """Seconds for rounds: every message is a process of its own at the site, which a busy machine starts slowly."""
-SETTINGS = ("data=mock", *SMALL, "rounds=3", "round.join=120", "round.deadline=300")
+SETTINGS = ("data=mock", *SMALL, "rounds=3", "round.evaluate_every=3", "round.join=120", "round.deadline=300")
 METHODS = {
-    "fedavg": (),
     "scaffold": ("algorithm=scaffold", "optimizer=sgd", "train.lr=0.05"),
     "fedbn": ("algorithm=fedbn", "optimizer.moments=kept"),
 }
-"""Of the others, which send and keep groups beside the weights, less is evaluated: fewer processes."""
-LESS = "round.evaluate_every=3"
+"""They send and keep groups beside the weights; plain FedAvg is in test_bundles and test_federation."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +36,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("simulated")
     for method, words in METHODS.items():
         data = f"data.root={folder / 'data'}"
-        simulate(composed("sites=2", *SETTINGS[1:], LESS, *words, data, f"out={folder / method}"))
+        simulate(composed("sites=2", *SETTINGS[1:], *words, data, f"out={folder / method}"))
     return folder
 
 
@@ -67,7 +65,7 @@ def federation(simulated: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def submit(federation: Deployed, method: str) -> Path:
-    words = ("run", f"federation={federation.folder}", f"name={method}", *SETTINGS, LESS, *METHODS[method])
+    words = ("run", f"federation={federation.folder}", f"name={method}", *SETTINGS, *METHODS[method])
     assert federation.command(*words).wait() == 0
     return federation.folder / "runs" / method
 
