@@ -34,6 +34,16 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
         "with optimizer.momentum=0",
     ),
     (
+        # Private steps are SGD of their own, and of these each site takes as many.
+        lambda run: (
+            run.algorithm.name == "fednova"
+            and not _dp_sgd(run)
+            and (run.optimizer.name, run.optimizer.momentum) != ("sgd", 0)
+        ),
+        "algorithm=fednova without plain SGD: with momentum or AdamW the last steps of a round count less, and it "
+        "divides by their number; use optimizer=sgd with optimizer.momentum=0",
+    ),
+    (
         lambda run: run.optimizer.moments != "fresh" and run.optimizer.name == "sgd" and not run.optimizer.momentum,
         "optimizer.moments with sgd and momentum 0: there are none to keep; give optimizer.momentum, 0.9 is usual",
     ),

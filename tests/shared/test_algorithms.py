@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from gliofed.client.round.training import train_one_round
 from gliofed.server.round.model import initial_model
 from gliofed.shared.algorithms import AlgorithmConfig
+from gliofed.shared.algorithms.fednova import FedNova
 from gliofed.shared.algorithms.groups import Local
 from gliofed.shared.algorithms.optimizers import ADAMW
 from gliofed.shared.codec import travelling
@@ -75,6 +76,35 @@ def test_a_federation_trains_by_it(values: Callable[..., dict[str, Any]], tmp_pa
         models.append(model_of(out))
     assert json.loads((out / "run.json").read_text())["run"]["algorithm"] == {"name": "fedprox", "mu": 100}
     assert any(not torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def test_fednova_has_the_effective_steps_over_a_site_s_own() -> None:
+    """Of two, four and four steps at weights 1, 1 and 2 the mean is 14 / 4."""
+    assert FedNova().factors([2, 4, 4], [1, 1, 2]) == [3.5 / 2, 3.5 / 4, 3.5 / 4]
+
+
+@pytest.mark.parametrize("weights", [(3, 5, 4), (0.1, 0.7, 0.3), (1 / 3, 16.0, 1e-9)])
+def test_fednova_leaves_equal_steps_as_they_are(weights: tuple[float, ...]) -> None:
+    """Exactly, also where fold.max_share made a weight a fraction."""
+    assert FedNova().factors([7] * 3, weights) == [1.0] * 3
+
+
+def test_with_equal_steps_fednova_is_fedavg(values: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """Bit for bit, over two rounds of three sites with other numbers of patients."""
+    models = []
+    for name in ("fedavg", "fednova"):
+        words = (f"algorithm={name}", "optimizer=sgd", "train.lr=0.05", "sites=3", "data.patients=5")
+        assert simulate(values(*words, "round.evaluate_every=0", f"out={tmp_path / name}")).status == "done"
+        models.append(model_of(tmp_path / name))
+    assert_close(models[1], models[0], rtol=0, atol=0)
+
+
+def test_fednova_is_for_plain_sgd(run_config: Config) -> None:
+    """Private steps are SGD too, of which every site takes as many."""
+    for words in ((), ("optimizer=sgd", "optimizer.momentum=0.9")):
+        with pytest.raises(ConfigError, match="algorithm=fednova without plain SGD"):
+            run_config("algorithm=fednova", *words)
+    run_config("algorithm=fednova", "privacy=dp_sgd")
 
 
 def test_a_run_that_names_no_algorithm_is_what_it_was(run_config: Config) -> None:
