@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gliofed.shared.algorithms import ALGORITHMS, returned_of
+from gliofed.shared.algorithms import ALGORITHMS, kept_of, returned_of, sent_of
+from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.algorithms.optimizers import ADAMW, OPTIMIZERS
 from gliofed.shared.tasks import TASKS
 
@@ -64,6 +65,11 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
     (
         lambda run: _dp_sgd(run) and run.optimizer != ADAMW,
         "optimizer with privacy=dp_sgd: a private step has its own SGD; use privacy.lr, momentum and schedule",
+    ),
+    (
+        lambda run: _dp_sgd(run) and bool({*sent_of(run), *returned_of(run), *kept_of(run)} - {HOME}),
+        "an algorithm with groups of its own with privacy=dp_sgd: its private step makes none; use algorithm=fedavg or "
+        "fedbn",
     ),
     (
         lambda run: (

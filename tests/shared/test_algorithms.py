@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from plain_federation import model_of
+from plain_federation import model_of, rounds_of
 from torch import nn
 from torch.testing import assert_close
 
 from gliofed.client.round.training import train_one_round
 from gliofed.server.round.model import initial_model
-from gliofed.shared.algorithms import AlgorithmConfig
+from gliofed.shared.algorithms import ALGORITHMS, AlgorithmConfig
+from gliofed.shared.algorithms.fedavg import FedAvg
 from gliofed.shared.algorithms.fednova import FedNova
-from gliofed.shared.algorithms.groups import Local
+from gliofed.shared.algorithms.groups import Group, Local
 from gliofed.shared.algorithms.optimizers import ADAMW
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
@@ -120,3 +121,33 @@ def test_what_has_no_room_for_it_is_refused(run_config: Config) -> None:
         run_config("algorithm=fedprox", "privacy=dp_sgd")
     with pytest.raises(ConfigError, match=r"algorithm\.name=no: must be 'fedavg', 'fedprox', "):
         run_config("algorithm.name=no")
+
+
+class Forgetful(FedAvg):
+    """It declares a group that it does not keep."""
+
+    kept = (Group("mine"),)
+    corrects = True
+
+    def correct(self, parameters: Any, local: Local) -> None:
+        """Read the group."""
+        for name, parameter in parameters.items():
+            parameter.grad += local.kept["mine"][name]
+
+
+def test_a_group_that_was_not_kept_is_not_zero(
+    values: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zeros are for a site that kept nothing yet: from the second round on the method would be another one."""
+    monkeypatch.setitem(ALGORITHMS, "forgetful", Forgetful())
+    words = ("algorithm.name=forgetful", "sites=2", "rounds=2", "round.evaluate_every=0", f"out={tmp_path / 'out'}")
+    assert simulate(values(*words)).status == "failed"
+    assert [event["round"] for event in rounds_of(tmp_path / "out")] == [1]
+
+
+def test_groups_have_no_room_in_a_private_step(run_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It calls no `finish`: what a site keeps would stay zero."""
+    monkeypatch.setitem(ALGORITHMS, "mine", type("Mine", (FedAvg,), {"kept": (Group("mine"),)})())
+    with pytest.raises(ConfigError, match="an algorithm with groups of its own with privacy=dp_sgd"):
+        run_config("algorithm.name=mine", "privacy=dp_sgd")
+    run_config("algorithm=fedbn", "privacy=dp_sgd")
