@@ -3,9 +3,12 @@
 import re
 from collections.abc import Callable
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import pytest
+from method_oracle import METHODS
+from small_run import CONFIGS
 from torch import nn
 
 from gliofed.server.round.model import initial_model
@@ -17,6 +20,7 @@ from gliofed.shared.algorithms.optimizers import OPTIMIZERS, STEP, OptimizerConf
 from gliofed.shared.algorithms.scaffold import Scaffold
 from gliofed.shared.config import RunConfig
 
+DOCS = Path(__file__).parents[2] / "docs"
 RESERVED = {STEP.name} | {moment.name for each in OPTIMIZERS.values() for moment in each.moments}
 
 
@@ -34,6 +38,14 @@ def model(run_config: Callable[..., RunConfig]) -> nn.Module:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_method_does_what_it_declares(name: str, model: nn.Module) -> None:
     assert faults(ALGORITHMS[name], model) == []
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_method_is_documented_and_has_an_oracle(name: str) -> None:
+    assert (CONFIGS / "algorithm" / f"{name}.yaml").is_file(), "no choice algorithm=NAME"
+    for page in ("methods.md", "privacy.md"):
+        assert f"\n| `{name}` |" in (DOCS / page).read_text(encoding="utf-8"), f"no row in docs/{page}"
+    assert name in METHODS or name == "fedavg", "no oracle in tests/method_oracle.py"
 
 
 def faults(method: FedAvg, model: nn.Module) -> list[str]:
