@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gliofed.shared.algorithms import ALGORITHMS, returned_of
+from gliofed.shared.algorithms import ALGORITHMS, kept_of, returned_of, sent_of
+from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.algorithms.optimizers import ADAMW, OPTIMIZERS
 from gliofed.shared.tasks import TASKS
 
@@ -34,6 +35,16 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
         "with optimizer.momentum=0",
     ),
     (
+        # Private steps are SGD of their own, and of these each site takes as many.
+        lambda run: (
+            run.algorithm.name == "fednova"
+            and not _dp_sgd(run)
+            and (run.optimizer.name, run.optimizer.momentum) != ("sgd", 0)
+        ),
+        "algorithm=fednova without plain SGD: with momentum or AdamW the last steps of a round count less, and it "
+        "divides by their number; use optimizer=sgd with optimizer.momentum=0",
+    ),
+    (
         lambda run: run.optimizer.moments != "fresh" and run.optimizer.name == "sgd" and not run.optimizer.momentum,
         "optimizer.moments with sgd and momentum 0: there are none to keep; give optimizer.momentum, 0.9 is usual",
     ),
@@ -54,6 +65,11 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
     (
         lambda run: _dp_sgd(run) and run.optimizer != ADAMW,
         "optimizer with privacy=dp_sgd: a private step has its own SGD; use privacy.lr, momentum and schedule",
+    ),
+    (
+        lambda run: _dp_sgd(run) and bool({*sent_of(run), *returned_of(run), *kept_of(run)} - {HOME}),
+        "an algorithm with groups of its own with privacy=dp_sgd: its private step makes none; use algorithm=fedavg or "
+        "fedbn",
     ),
     (
         lambda run: (

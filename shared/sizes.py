@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gliofed.shared.algorithms import ALGORITHMS, sent_of
+from gliofed.shared.algorithms import ALGORITHMS, kept_of, sent_of
+from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.algorithms.groups import joined
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
@@ -23,14 +24,26 @@ MOST_VOXELS = 2**28
 def outline(run: RunConfig) -> dict[str, Tensor]:
     """Give the tensors that travel, by name, on PyTorch's meta device: names, shapes and types without storage.
 
-    Raises ValueError for a run that is larger than any may be, and what `model_of` raises.
+    Raises ValueError for a run that is larger than any may be, or whose method keeps nothing or all of its model at
+    the sites, and what `model_of` raises.
     """
     if (voxels := step_voxels(run)) > MOST_VOXELS:
         raise ValueError(f"{step_sentence(voxels)}; no run may have more than {MOST_VOXELS}")
+    if HOME in kept_of(run):
+        _check_home(run, _empty_model(run))
     tensors = travelling(_empty_model(run))
     if (parameters := count(tensors)) > MOST_PARAMETERS:
         raise ValueError(f"{model_sentence(run, parameters)}; no run may have more than {MOST_PARAMETERS}")
     return tensors
+
+
+def _check_home(run: RunConfig, model: nn.Module) -> None:
+    at_home = ALGORITHMS[run.algorithm.name].at_home(model)
+    what = f"algorithm={run.algorithm.name} with model.name={run.model.name}"
+    if not at_home:
+        raise ValueError(f"{what}: nothing of the model is to stay at the sites; use algorithm=fedavg")
+    if dict(model.named_parameters()).keys() <= at_home:
+        raise ValueError(f"{what}: all of the model is to stay at the sites, so nothing is averaged; use another model")
 
 
 def outline_of_request(run: RunConfig, training: bool) -> dict[str, Tensor]:

@@ -140,6 +140,26 @@ def fedbn(oracle: Oracle, rounds: list[Collection[str]]) -> Weights:
     return {name: each for name, each in oracle.x.items() if name not in norms}
 
 
+def fednova(oracle: Oracle, rounds: list[Collection[str]]) -> Weights:
+    """Wang et al. 2020, for plain local SGD: the mean step of each site, averaged, times the effective steps."""
+    rate, decay = oracle.run.train.lr, oracle.run.train.weight_decay
+    for number, counted in enumerate(rounds, start=1):  # site-2 alone takes three steps, and the others two
+        d, tau, patients = dict[str, Weights](), dict[str, int](), dict[str, int]()
+        for site in counted:
+            job, y = oracle.job(site, number), dict(oracle.x)
+            drawn = oracle.drawn(job)
+            for batch in drawn:
+                g = oracle.clipped(oracle.gradients(y, batch))
+                y = {name: y[name] - rate * (g[name] + decay * y[name]) for name in y}
+            d[site] = {name: (oracle.x[name] - y[name]) / (rate * len(drawn)) for name in y}
+            tau[site], patients[site] = len(drawn), len(job.cohort.train)
+        assert (len(set(tau.values())) > 1) == ("site-2" in counted)  # else this would be FedAvg
+        effective = sum(patients[site] * tau[site] for site in counted) / sum(patients.values())
+        step = oracle.mean(d, patients)
+        oracle.x = {name: oracle.x[name] - effective * rate * step[name] for name in step}
+    return oracle.x
+
+
 def averaged(oracle: Oracle, rounds: list[Collection[str]]) -> Weights:
     """Mills et al. 2020, algorithm 1: weights and both moments are averaged; bias as after all steps so far."""
     for number, counted in enumerate(rounds, start=1):
@@ -176,6 +196,7 @@ METHODS = {
     "fedprox": (fedprox, ("algorithm=fedprox", "algorithm.mu=1.0")),
     "scaffold": (scaffold, ("algorithm=scaffold", "optimizer=sgd", "train.lr=0.05")),
     "fedbn": (fedbn, ("algorithm=fedbn",)),
+    "fednova": (fednova, ("algorithm=fednova", "optimizer=sgd", "train.lr=0.05")),
     "averaged": (averaged, ("optimizer.moments=averaged",)),
     "kept": (kept, ("optimizer.moments=kept",)),
 }

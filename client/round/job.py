@@ -54,7 +54,7 @@ class Job:
         if sent_of(config):
             groups = parted(weights_from_bytes(self.request.weights))[1]
         of_method = (group for group in ALGORITHMS[config.algorithm.name].kept if group != HOME)
-        kept = zeros(of_method, dict(model.named_parameters())) | self.kept
+        kept = self.kept if self.request.parent else zeros(of_method, dict(model.named_parameters()))
         return Local(
             config=config.algorithm,
             optimizer=config.optimizer,

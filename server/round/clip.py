@@ -6,7 +6,7 @@ flat: see docs/threats.md. With sgd it is the norm as a share of the update's ce
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median_low
 
@@ -142,6 +142,14 @@ def bounded(
         for reply, before, weight in zip(counted, weights, limited, strict=True):
             lines[reply.site] |= _share(before / sum(weights), weight / sum(limited), weight < before)
     return [Share(updates[r.site], weight) for r, weight in zip(counted, limited, strict=True)], lines
+
+
+def scaled(shares: Sequence[Share], factors: Sequence[float], parameters: Collection[str]) -> list[Share]:
+    """Each update times its factor, in `parameters` alone: buffers and groups do not grow with the steps."""
+    return [
+        Share(Clipped(share.update, dict.fromkeys(parameters, factor), {}), share.weight)
+        for share, factor in zip(shares, factors, strict=True)
+    ]
 
 
 def _share(before: float, share: float, lowered: bool) -> Event:

@@ -36,22 +36,6 @@ class Share:
     """Patients; of folds that weigh by them."""
 
 
-@dataclass(frozen=True)
-class Scaled:
-    """An update times a factor; the groups beside it as they are."""
-
-    update: Update
-    factor: float
-
-    def tensor(self, name: str) -> Tensor:
-        """Return one tensor in fp32."""
-        return self.update.tensor(name) * (1.0 if group_of(name) else self.factor)
-
-    def part(self, name: str, start: int, stop: int) -> Tensor:
-        """Return the values from `start` to `stop` of one tensor as it lies in memory, in fp32."""
-        return self.update.part(name, start, stop) * (1.0 if group_of(name) else self.factor)
-
-
 Fold = Callable[[Sequence[Share], Mapping[str, Tensor], FoldConfig], dict[str, Tensor]]
 """Folds updates, in the order of site names since the order of arrival must not show; the mapping gives shapes."""
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from gliofed.server.round.spool import Spooled
-from gliofed.shared.algorithms import returned_of
+from gliofed.shared.algorithms import ALGORITHMS, returned_of
 from gliofed.shared.algorithms.groups import group_of
 from gliofed.shared.codec import CodecError
-from gliofed.shared.config import RunConfig, TrainConfig
+from gliofed.shared.config import RunConfig
 from gliofed.shared.wording import quantity
 
 
@@ -51,7 +51,7 @@ def judge(
     for reply in replies:
         try:
             measures[reply.site] = _measure(reply, like, parameters, lowest)
-            _check_numbers(reply, config.train)
+            _check_numbers(reply, config)
         except (_RefusedError, CodecError) as error:
             refused[reply.site] = str(error)[:REASON]
         except Exception as error:  # bytes from another house: whatever they do to a reader, the others go on
@@ -83,11 +83,18 @@ def _measure(
     return Measures(math.sqrt(total), peak, {name: math.sqrt(squares) for name, squares in squared.items()})
 
 
-def _check_numbers(reply: Spooled, train: TrainConfig) -> None:
-    """Patients weigh in the mean, where more than agreed are cut; steps divide the norm: they may not be made up."""
+def _check_numbers(reply: Spooled, config: RunConfig) -> None:
+    """Patients weigh in the mean, where more than agreed are cut; steps divide the norm: they may not be made up.
+
+    Where they scale the update too, after the clip, fewer would make it larger: they must be those of the patients.
+    """
+    train = config.train
     if reply.weight <= 0:
         raise _RefusedError(f"{reply.weight} patients")
     if not 0 < reply.steps <= train.local_steps(reply.ceiling):
         most = train.local_steps(reply.ceiling)
         agreed = quantity(reply.ceiling, "agreed patient")
         raise _RefusedError(f"{quantity(reply.steps, 'local step')}, not 1 to {most}, for {agreed} at most")
+    if ALGORITHMS[config.algorithm.name].scales and reply.steps != (due := train.local_steps(reply.patients)):
+        patients = quantity(reply.patients, "patient")
+        raise _RefusedError(f"{quantity(reply.steps, 'local step')}, not {due}, as {patients} take")

@@ -14,9 +14,9 @@ from gliofed.server.round.anew import start_anew
 from gliofed.server.round.answers import RESTS, Absent, refusal
 from gliofed.server.round.audit import RunAudit, hold_audit
 from gliofed.server.round.budget import BudgetError, charge_sum, spent_for_good
-from gliofed.server.round.clip import bounded
+from gliofed.server.round.clip import bounded, scaled
 from gliofed.server.round.evaluation import evaluate
-from gliofed.server.round.fold import Scaled, Share, fold
+from gliofed.server.round.fold import fold
 from gliofed.server.round.gate import Measures, judge
 from gliofed.server.round.history import Event, History, site_line
 from gliofed.server.round.lines import line_of, why_not
@@ -226,7 +226,7 @@ class _Run:
             event["sites"][site] |= line
         if self.method.scales:
             factors = self.method.factors([reply.steps for reply in counted], [share.weight for share in shares])
-            shares = [Share(Scaled(s.update, factor), s.weight) for s, factor in zip(shares, factors, strict=True)]
+            shares = scaled(shares, factors, parameters)
         return fold(shares, like, self.config.fold)
 
     def sites_of(self, event: Event) -> int:

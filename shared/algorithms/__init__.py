@@ -7,6 +7,7 @@ from pydantic import Field
 
 from gliofed.shared.algorithms.fedavg import FedAvg
 from gliofed.shared.algorithms.fedbn import FedBN
+from gliofed.shared.algorithms.fednova import FedNova
 from gliofed.shared.algorithms.fedprox import FedProx
 from gliofed.shared.algorithms.groups import Group, Groups
 from gliofed.shared.algorithms.optimizers import OPTIMIZERS, moments_of
@@ -21,6 +22,7 @@ ALGORITHMS: dict[str, FedAvg] = {
     "fedprox": FedProx(),
     "scaffold": Scaffold(),
     "fedbn": FedBN(),
+    "fednova": FedNova(),
 }
 """Every method by the name that a configuration uses. A new one is a file beside this one and an entry here.
 

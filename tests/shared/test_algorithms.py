@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from plain_federation import model_of
+from plain_federation import model_of, rounds_of
 from torch import nn
 from torch.testing import assert_close
 
 from gliofed.client.round.training import train_one_round
 from gliofed.server.round.model import initial_model
-from gliofed.shared.algorithms import AlgorithmConfig
-from gliofed.shared.algorithms.groups import Local
+from gliofed.shared.algorithms import ALGORITHMS, AlgorithmConfig
+from gliofed.shared.algorithms.fedavg import FedAvg
+from gliofed.shared.algorithms.fednova import FedNova
+from gliofed.shared.algorithms.groups import Group, Local
 from gliofed.shared.algorithms.optimizers import ADAMW
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
@@ -77,6 +79,35 @@ def test_a_federation_trains_by_it(values: Callable[..., dict[str, Any]], tmp_pa
     assert any(not torch.equal(models[0][name], models[1][name]) for name in models[0])
 
 
+def test_fednova_has_the_effective_steps_over_a_site_s_own() -> None:
+    """Of two, four and four steps at weights 1, 1 and 2 the mean is 14 / 4."""
+    assert FedNova().factors([2, 4, 4], [1, 1, 2]) == [3.5 / 2, 3.5 / 4, 3.5 / 4]
+
+
+@pytest.mark.parametrize("weights", [(3, 5, 4), (0.1, 0.7, 0.3), (1 / 3, 16.0, 1e-9)])
+def test_fednova_leaves_equal_steps_as_they_are(weights: tuple[float, ...]) -> None:
+    """Exactly, also where fold.max_share made a weight a fraction."""
+    assert FedNova().factors([7] * 3, weights) == [1.0] * 3
+
+
+def test_with_equal_steps_fednova_is_fedavg(values: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """Bit for bit, over two rounds of three sites with other numbers of patients."""
+    models = []
+    for name in ("fedavg", "fednova"):
+        words = (f"algorithm={name}", "optimizer=sgd", "train.lr=0.05", "sites=3", "data.patients=5")
+        assert simulate(values(*words, "round.evaluate_every=0", f"out={tmp_path / name}")).status == "done"
+        models.append(model_of(tmp_path / name))
+    assert_close(models[1], models[0], rtol=0, atol=0)
+
+
+def test_fednova_is_for_plain_sgd(run_config: Config) -> None:
+    """Private steps are SGD too, of which every site takes as many."""
+    for words in ((), ("optimizer=sgd", "optimizer.momentum=0.9")):
+        with pytest.raises(ConfigError, match="algorithm=fednova without plain SGD"):
+            run_config("algorithm=fednova", *words)
+    run_config("algorithm=fednova", "privacy=dp_sgd")
+
+
 def test_a_run_that_names_no_algorithm_is_what_it_was(run_config: Config) -> None:
     """Its hash is in approvals, logs and folders of runs that are to go on."""
     run = run_config()
@@ -90,3 +121,33 @@ def test_what_has_no_room_for_it_is_refused(run_config: Config) -> None:
         run_config("algorithm=fedprox", "privacy=dp_sgd")
     with pytest.raises(ConfigError, match=r"algorithm\.name=no: must be 'fedavg', 'fedprox', "):
         run_config("algorithm.name=no")
+
+
+class Forgetful(FedAvg):
+    """It declares a group that it does not keep."""
+
+    kept = (Group("mine"),)
+    corrects = True
+
+    def correct(self, parameters: Any, local: Local) -> None:
+        """Read the group."""
+        for name, parameter in parameters.items():
+            parameter.grad += local.kept["mine"][name]
+
+
+def test_a_group_that_was_not_kept_is_not_zero(
+    values: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zeros are for a site that kept nothing yet: from the second round on the method would be another one."""
+    monkeypatch.setitem(ALGORITHMS, "forgetful", Forgetful())
+    words = ("algorithm.name=forgetful", "sites=2", "rounds=2", "round.evaluate_every=0", f"out={tmp_path / 'out'}")
+    assert simulate(values(*words)).status == "failed"
+    assert [event["round"] for event in rounds_of(tmp_path / "out")] == [1]
+
+
+def test_groups_have_no_room_in_a_private_step(run_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It calls no `finish`: what a site keeps would stay zero."""
+    monkeypatch.setitem(ALGORITHMS, "mine", type("Mine", (FedAvg,), {"kept": (Group("mine"),)})())
+    with pytest.raises(ConfigError, match="an algorithm with groups of its own with privacy=dp_sgd"):
+        run_config("algorithm.name=mine", "privacy=dp_sgd")
+    run_config("algorithm=fedbn", "privacy=dp_sgd")

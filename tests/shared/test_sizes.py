@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from gliofed.server.round.model import initial_model
+from gliofed.shared.algorithms.fedbn import FedBN
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.augment import draw_geometry
 from gliofed.shared.models import MODELS, reads_series, task_of
+from gliofed.shared.parse import ConfigError
 from gliofed.shared.sizes import MOST_VOXELS, count, outline, step_voxels
 
 SERIES = ("model=clstm_unet3d", "data.visits=5", "data.window=5")
@@ -35,6 +37,18 @@ def test_an_outline_is_the_models(run_config: Callable[..., RunConfig], name: st
     }
     assert all(tensor.is_meta for tensor in made.values())
     assert count(made) == sum(tensor.numel() for tensor in real.values())
+    assert not any("/" in name for name in made), "what is before a slash is a group on the wire"
+
+
+@pytest.mark.parametrize(("part", "sentence"), [("", "nothing of the model is to stay"), ("all", "all of the model")])
+def test_a_model_that_stays_at_home_does_so_in_part(
+    run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, part: str, sentence: str
+) -> None:
+    """Without norms FedBN would be FedAvg under another name; with nothing else there would be no mean."""
+    monkeypatch.setattr(FedBN, "at_home", lambda self, model: frozenset(model.state_dict() if part else ()))
+    with pytest.raises(ConfigError, match=f"algorithm=fedbn with model.name=unet: {sentence}"):
+        run_config("algorithm=fedbn")
+    run_config("algorithm=fedavg")
 
 
 def test_drawing_goes_on_as_ever(run_config: Callable[..., RunConfig]) -> None:

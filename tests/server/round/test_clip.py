@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from gliofed.server.round.clip import Clipped, bounded, reference_size, usual_size
+from gliofed.server.round.clip import Clipped, bounded, reference_size, scaled, usual_size
 from gliofed.server.round.fold import Share
 from gliofed.server.round.gate import judge
 from gliofed.server.round.spool import Spool
@@ -190,6 +190,15 @@ def test_buffers_are_clipped_one_by_one_and_are_no_part_of_the_size(clipped: Bou
     assert [lines[site]["size"] for site in "abcd"] == [1.0] * 4
     assert lines["c"]["clipped_buffers"] == {"mean": pytest.approx(CLIP / 100)}
     assert all("clipped_buffers" not in lines[site] for site in "abd")
+
+
+def test_a_method_scales_what_its_steps_moved_and_nothing_else(clipped: Bounded) -> None:
+    """Running statistics that go many times as far as the data's leave their range."""
+    shares, _ = clipped((1, 5, 1), (1, 5, 1), buffers=(1.0, 1.0))
+    for share, factor in zip(scaled(shares, [4.0, 0.5], ["w"]), [4.0, 0.5], strict=True):
+        assert_close(share.update.tensor("w"), torch.full((4, 4), factor * STEP))
+        assert_close(share.update.part("w", 3, 5), torch.full((2,), factor * STEP))
+        assert_close(share.update.tensor("mean"), torch.ones(2))
 
 
 def test_of_two_sites_the_one_whose_buffers_are_clipped_is_named(clipped: Bounded) -> None:

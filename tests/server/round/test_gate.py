@@ -107,3 +107,11 @@ def test_steps_are_bounded_by_the_agreed_patients(judged: Judge) -> None:
     epochs = ["train.steps=null", "train.epochs=100"]
     assert judged(reply(steps=300), overrides=epochs)[0] == {}
     assert judged(reply(steps=301, patients=10**9), overrides=epochs)[0].keys() == {"a"}
+
+
+def test_steps_that_scale_an_update_are_those_of_its_patients(judged: Judge) -> None:
+    """The clip grows with the root of the steps, and FedNova divides by them: fewer would get around it."""
+    fednova = ("algorithm=fednova", "optimizer=sgd", "train.steps=null", "train.epochs=1", "train.batch=1")
+    replies = reply(patients=3, steps=3), reply(patients=5, steps=1)
+    assert judged(*replies, overrides=fednova)[0] == {"b": "1 local step, not 5, as 5 patients take"}
+    assert judged(*replies, overrides=fednova[1:])[0] == {}
