@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from uuid import uuid4
 
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
-from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.serverapp import Grid
@@ -32,7 +31,7 @@ class LocalGrid(Grid):
     A worker is a thread that ends when nothing waits, so that neither sites nor finished work hold memory.
     """
 
-    def __init__(self, app: ClientApp, nodes: Mapping[int, UserConfig], at_once: int, deadline: float) -> None:
+    def __init__(self, app: ClientAppCallable, nodes: Mapping[int, UserConfig], at_once: int, deadline: float) -> None:
         """Make a grid of `nodes`: node id to node config, as Flower gives it to a ClientApp."""
         self._app, self._nodes, self._at_once, self._deadline = app, nodes, at_once, deadline
         self._run = Run.create_empty(run_id=uuid4().int >> 65)

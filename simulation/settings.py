@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +10,22 @@ from pydantic import Field
 
 from gliofed.server.settings import check_groups, parse_run
 from gliofed.shared.config import RunConfig
-from gliofed.shared.parse import ConfigError, Positive, Strict, key_of, parse
+from gliofed.shared.parse import ConfigError, Positive, Strict, key_of, matching, parse
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import Device, PolicyConfig
 from gliofed.simulation.engines import ENGINES
 from gliofed.simulation.partition import number_of_sites, site_names
+
+_ADDRESS = matching(r"auto|[\w.-]+:\d{1,5}", "must be auto or HOST:PORT, as 10.0.0.1:6379")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaySettings(Strict):
+    """Of engine=ray."""
+
+    address: Annotated[str, _ADDRESS] | None = None
+    """Of a cluster that is there, which is joined; auto: the one that RAY_ADDRESS or this machine names. None: Ray is
+    started on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +46,14 @@ class Settings(Strict):
     """How data=folder is dealt to the sites: a key of `gliofed.simulation.partition.PARTITIONS`."""
     partition_alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
     """Of dirichlet: small is a strong skew, large is none."""
+    ray: RaySettings = field(default_factory=RaySettings)
+
+    def __post_init__(self) -> None:
+        """Refuse what would have no effect."""
+        if self.ray.address is not None and self.engine != "ray":
+            raise ConfigError(
+                f"ray.address={self.ray.address}: with engine={self.engine}; give engine=ray as well, or leave it out"
+            )
 
 
 def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:

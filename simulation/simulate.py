@@ -3,16 +3,16 @@
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from gliofed.client.app import SiteOf, make_client_app
+from gliofed.client.app import SiteOf
 from gliofed.client.round.policy import counts_leave
 from gliofed.client.round.training import pick_device
-from gliofed.server.app import make_server_app
 from gliofed.server.report.table import print_results
 from gliofed.server.round.history import History
 from gliofed.server.round.sites import Federation
@@ -76,7 +76,7 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
     faults = parse_faults(settings.faults, site_names(settings.sites), run)
     make_writable(out, f"out={out}")
     pick_device(settings.device)  # or refuse it, before anything is made
-    with only_one(out):
+    with only_one(out), _engine(settings):
         if not resumes:  # before cases are written: a run that is killed meanwhile can be resumed
             _refuse_a_run(out)  # again: another process may have been quicker
             saved = {"run_id": uuid4().hex, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
@@ -125,17 +125,16 @@ def _run(
     run_id: str,
 ) -> Outcome:
     agreed = agreed_patients(sites, data.get("patients", 0), run)
-    at_once = settings.at_once or sites_at_once(settings.device, settings.threads)
-    waves = math.ceil(len(sites) / at_once)
-    federation = Federation(config=run, out=out, run_id=run_id, waves=waves, agreed=lambda: agreed)
+    federation = Federation(config=run, out=out, run_id=run_id, agreed=lambda: agreed)
     site_of: SiteOf = lambda context: sites[int(context.node_config["partition-id"])]  # noqa: E731  # its type is named
     mods = [fault_mod(faults, site_of, agreed)] if faults else []
     if settings.engine == "ray":
-        from gliofed.simulation.ray_engine import deadline_mod, run_on_ray  # Ray is an extra, and slow to import
+        from gliofed.simulation.ray_engine import run_on_ray
 
-        client = make_client_app(site_of, [deadline_mod(run.round.deadline), *mods])
-        hung = run_on_ray(make_server_app(lambda _: federation), client, len(sites), _share(settings, at_once))
+        run_on_ray(federation, sites, settings, mods)
+        hung = False
     else:
+        at_once = settings.at_once or sites_at_once(settings.device, settings.threads)
         hung = run_here(federation, sites, at_once, mods)
     events = History(SimulationFolder(out).history).events()
     metric = TASKS[run.task].headline
@@ -193,11 +192,13 @@ def sites_at_once(device: str, threads: int) -> int:
     return max(1, cores() // threads)
 
 
-def _share(settings: Settings, at_once: int) -> dict[str, float]:
-    """What each of Ray's actors takes, so that `at_once` of them fit on this machine."""
-    if pick_device(settings.device).type == "cuda":
-        return {"num_cpus": settings.threads, "num_gpus": 1 / at_once}
-    return {"num_cpus": max(settings.threads, cores() // at_once), "num_gpus": 0.0}
+def _engine(settings: Settings) -> AbstractContextManager[None]:
+    """Start what the engine needs, before data are written."""
+    if settings.engine != "ray":
+        return nullcontext()
+    from gliofed.simulation.ray_engine import ray_for  # an extra, and slow to import
+
+    return ray_for(settings)
 
 
 def _result_sentence(status: str, end: Mapping[str, Any], out: Path) -> str:

@@ -194,6 +194,7 @@ USES = {  # formatted by hand, for it is read as a table
             ('"_message_id": message_id,', "self.__dict__.update(var_dict)")),
     ],
     "simulation/local_engine.py": [
+        Use("flwr.clientapp.typing:ClientAppCallable", "type of an app", APP),
         Use("flwr.clientapp.typing:Mod", "type of what goes around an answer", MOD),
     ],
     "simulation/ray_engine.py": [

@@ -1,6 +1,5 @@
 """Shadow models: the run done again by the same federation, each time on a random half of every site's patients."""
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
@@ -117,8 +116,7 @@ def _admitted(target: Target, site: SiteConfig, half: set[str], folder: Path) ->
 def _federate(run: RunConfig, sites: Sequence[SiteConfig], folder: Path, settings: AttackConfig) -> bytes:
     """Run a federation in this process and return its final weights."""
     at_once = sites_at_once(settings.device, settings.threads)
-    waves = math.ceil(len(sites) / at_once)
-    run_here(Federation(config=run, out=folder, run_id=uuid4().hex, waves=waves), sites, at_once)
+    run_here(Federation(config=run, out=folder, run_id=uuid4().hex), sites, at_once)
     events = History(SimulationFolder(folder).history).events()
     if events[-1]["status"] != "done":
         lines = [line for event in events for line in event.get("sites", {}).items() if line[1]["status"] != "counted"]

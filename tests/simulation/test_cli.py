@@ -79,6 +79,8 @@ WRONG_SETTINGS = {
     ("train.batch=100000",): ("train.batch=100000",),
     ("model.layers=10000000",): ("model.layers=10000000",),
     ("data.visits=1",): ("data.visits=1", "data.window=5"),
+    ("ray.address=auto",): ("ray.address=auto", "engine=local", "engine=ray"),
+    ("engine=ray", "ray.address=nowhere"): ("ray.address=nowhere", "HOST:PORT"),
     # Beyond what floating-point noise, or its search, can do.
     ("privacy=dp_sgd", "privacy.clip=1e-45"): ("privacy.clip=1e-45",),
     ("privacy=dp_sgd", "privacy.epsilon=1e308"): ("privacy.epsilon=1e+308",),

@@ -27,7 +27,7 @@ def test_both_engines_give_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_a_site_that_hangs_does_not_hold_the_run(tmp_path: Path) -> None:
-    """Flower would wait for its actor for ever, after the last round too. On a busy machine the others begin slowly."""
+    """Its task is ended, and the others have their turns. On a busy machine they begin slowly."""
     assert simulate(tmp_path, "engine=ray", "faults={site-2:hang}", "round.deadline=90", "rounds=2") == 3
     rounds = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()][1:-1]
     assert [event["sites"]["site-2"]["status"] for event in rounds] == ["late", "not_asked"]

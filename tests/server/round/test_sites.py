@@ -168,7 +168,7 @@ def test_nothing_is_sent_to_a_site_that_is_not_expected(line: Line, sites: Sites
 def test_a_node_that_must_say_its_name_is_asked_for_that_alone(
     line: Line, tmp_path: Path, run_config: Callable[..., RunConfig]
 ) -> None:
-    """As on Ray, where nobody else knows it; the question has no weights."""
+    """Where nobody else knows it; the question has no weights."""
     line.names[C], line.here = "c", {A, B, C}
     with hold_audit(tmp_path) as audit:
         config = run_config("round.expected=[a,b]")
