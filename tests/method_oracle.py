@@ -98,10 +98,12 @@ def adamw(run: RunConfig, y: Weights, g: Weights, m: Weights, v: Weights, t: int
 
 
 def scaffold(oracle: Oracle, rounds: list[Collection[str]]) -> Weights:
-    """Karimireddy et al. 2020, algorithm 1, option II; the global rate is 1, and means are by patients."""
+    """Karimireddy et al. 2020, algorithm 1, option II; the global rate is 1, and means are by patients. c goes towards
+    the mean of the sites' own: where all count, that is the paper's sum of changes.
+    """
     rate = oracle.run.train.lr
     for number, counted in enumerate(rounds, start=1):
-        dy, dc, patients = dict[str, Weights](), dict[str, Weights](), dict[str, int]()
+        dy, patients = dict[str, Weights](), dict[str, int]()
         for site in counted:
             job, y, c, ci = oracle.job(site, number), dict(oracle.x), oracle.c, oracle.own_c[site]
             drawn = oracle.drawn(job)
@@ -112,11 +114,11 @@ def scaffold(oracle: Oracle, rounds: list[Collection[str]]) -> Weights:
                 y = {name: y[name] - rate * (g[name] + decay * y[name]) for name in y}
             new = {name: ci[name] - c[name] + (oracle.x[name] - y[name]) / (len(drawn) * rate) for name in y}
             dy[site] = {name: y[name] - oracle.x[name] for name in y}
-            dc[site] = {name: new[name] - ci[name] for name in y}
             oracle.own_c[site], patients[site] = new, len(job.cohort.train)
-        move, change = oracle.mean(dy, patients), oracle.mean(dc, patients)
+        move, mean = oracle.mean(dy, patients), oracle.mean({site: oracle.own_c[site] for site in counted}, patients)
         oracle.x = {name: oracle.x[name] + move[name] for name in oracle.x}
-        oracle.c = {name: oracle.c[name] + len(counted) / len(oracle.sites) * change[name] for name in oracle.c}
+        part = len(counted) / len(oracle.sites)
+        oracle.c = {name: oracle.c[name] + part * (mean[name] - oracle.c[name]) for name in oracle.c}
     return oracle.x
 
 

@@ -9,7 +9,7 @@ from gliofed.shared.algorithms.fedavg import FedAvg
 from gliofed.shared.algorithms.fedbn import FedBN
 from gliofed.shared.algorithms.fedprox import FedProx
 from gliofed.shared.algorithms.groups import Group, Groups
-from gliofed.shared.algorithms.optimizers import OPTIMIZERS, moments_of
+from gliofed.shared.algorithms.optimizers import OPTIMIZERS, moments_of, possible
 from gliofed.shared.algorithms.scaffold import Scaffold
 from gliofed.shared.parse import Strict, key_of
 
@@ -68,7 +68,7 @@ def kept_of(run: "RunConfig") -> tuple[Group, ...]:
 
 def next_groups(run: "RunConfig", groups: Groups, folded: Groups, part: float) -> Groups:
     """The groups that are sent next: the method's, and the means of the moments, where they are averaged."""
-    means = {group.name: folded[group.name] for group in _averaged(run)}
+    means = possible({group.name: folded[group.name] for group in _averaged(run)})
     return ALGORITHMS[run.algorithm.name].step(groups, folded, part) | means
 
 

@@ -15,9 +15,11 @@ CONTROL = Group("control")
 class Scaffold(FedAvg):
     """A site steps along g - c_i + c: its own control variate out, the server's in.
 
-    After K steps of rate r, from weights x to y, the site's is c_i' = c_i - c + (x - y) / (K r), of which it returns
-    the change; the server adds the mean change, times the part of the sites that counted, to c.
-    Source: Karimireddy et al. 2020, arXiv:1910.06378, algorithm 1 with option II. Sites weigh as in the fold.
+    After K steps of rate r, from weights x to y, the site's is c_i' = c_i - c + (x - y) / (K r), and c moves towards
+    the mean of these by the part of the sites that counted.
+    Source: Karimireddy et al. 2020, arXiv:1910.06378, algorithm 1 with option II. Sites weigh as in the fold. There c
+    is a sum of changes c_i' - c_i, which is the same where all sites count in each round. But no round ever takes
+    anything out of such a sum: neither what a hostile site added, nor what a site that starts anew had added before.
     """
 
     sent = returned = kept = (CONTROL,)
@@ -30,14 +32,13 @@ class Scaffold(FedAvg):
                 parameter.grad += local.sent["control"][name] - local.kept["control"][name]
 
     def finish(self, parameters: "Mapping[str, Tensor]", local: Local) -> tuple[Groups, Groups]:
-        """Return the change of c_i, and keep c_i'."""
-        change, own = {}, {}
+        """Return and keep c_i'."""
+        own = {}
         for name, parameter in parameters.items():
             gradient = (local.start[name] - parameter.detach()) / (local.steps * local.rate)
-            change[name] = gradient - local.sent["control"][name]
-            own[name] = local.kept["control"][name] + change[name]
-        return {"control": change}, {"control": own}
+            own[name] = local.kept["control"][name] - local.sent["control"][name] + gradient
+        return {"control": own}, {"control": own}
 
     def step(self, groups: Groups, folded: Groups, part: float) -> Groups:
-        """Add the mean change to c."""
-        return {"control": {name: old + part * folded["control"][name] for name, old in groups["control"].items()}}
+        """Move c towards the mean."""
+        return {"control": {name: old.lerp(folded["control"][name], part) for name, old in groups["control"].items()}}
