@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from gliofed.shared.algorithms import kept_of
 from gliofed.shared.config import MOST_ROUNDS, RunConfig
 from gliofed.shared.parse import MALFORMED, is_site_name, parse
 from gliofed.shared.signatures import records_sha256
@@ -151,6 +152,8 @@ class Request:
             sent = head["config_hash"]
         except (KeyError, ValueError) as error:
             raise MessageError(f"no request: {error}") from None
+        if request.parent and not kept_of(config):
+            raise MessageError("a state to go on from, in a run of which sites keep nothing")
         if not is_site_name(request.run_id):  # it becomes a file's name at the site
             raise MessageError("no run's id")
         if config.hash != sent:

@@ -13,6 +13,7 @@ from flwr.clientapp.typing import ClientAppCallable, Mod
 from gliofed.client.round.job import open_job
 from gliofed.client.round.judge import Admitted
 from gliofed.client.round.work import open_steps, train_with
+from gliofed.shared.algorithms.groups import group_of
 from gliofed.shared.codec import CodedUpdate, encode
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.samples import Batch
@@ -45,7 +46,10 @@ def fault_mod(faults: Mapping[str, Fault], site_of: Callable[[Context], SiteConf
         else:
             reply = Reply.from_records(inner(message, context).content)
         if reply.status == "ok":
-            reply = _spoilt(reply, fault, request.config, agreed[site.name])
+            honest, reply = reply, spoilt(reply, fault, request.config, agreed[site.name])
+            # It lies about what it goes on from, too: else it would decline the next request, which names this reply.
+            for state in (site.folder.state / request.run_id).glob(f"{honest.update_sha256}-*"):
+                state.rename(state.with_name(state.name.replace(honest.update_sha256, reply.update_sha256)))
         return Message(reply.to_records(), reply_to=message)
 
     return mod
@@ -58,7 +62,8 @@ def _trained(site: SiteConfig, request: Request, change: Callable[[Batch], Batch
     return replace(train_with(job, len(job.cohort.train), steps), head="0" * 64)
 
 
-def _spoilt(reply: Reply, fault: Fault, run: RunConfig, agreed: int) -> Reply:
+def spoilt(reply: Reply, fault: Fault, run: RunConfig, agreed: int) -> Reply:
+    """What the reply becomes by a fault, at a site that has so many agreed patients."""
     if fault.name == "zero_patients":
         reply = replace(reply, patients=0)
     if fault.name == "claim":
@@ -67,12 +72,14 @@ def _spoilt(reply: Reply, fault: Fault, run: RunConfig, agreed: int) -> Reply:
     if fault.name == "greedy":
         reply = replace(reply, patients=agreed, steps=run.train.local_steps(agreed))
     change = FAULTS[fault.name].update
-    return replace(reply, update=_changed(reply, run.codec, change, fault.size)) if change and reply.update else reply
+    return replace(reply, update=_changed(reply, run.codec, change, fault)) if change and reply.update else reply
 
 
-def _changed(reply: Reply, codec: str, change: Callable[[Tensors, float], Tensors], size: float) -> bytes:
+def _changed(reply: Reply, codec: str, change: Callable[[Tensors, float], Tensors], fault: Fault) -> bytes:
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
         Path(file.name).write_bytes(reply.update)
         coded = CodedUpdate(Path(file.name), codec)
         update = {name: coded.tensor(name) for name in coded.names}
-    return encode(change(update, size), codec)
+    for group in [fault.group] if fault.group else {group_of(name) for name in update}:
+        update |= change({name: each for name, each in update.items() if group_of(name) == group}, fault.size)
+    return encode(update, codec)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from gliofed.shared.algorithms import returned_of
 from gliofed.shared.config import RunConfig
 from gliofed.shared.parse import ConfigError
 
@@ -97,6 +98,8 @@ class Fault:
     name: str
     size: float
     """What the update is multiplied by, of those that scale it."""
+    group: str
+    """The group beside the update that it acts on alone; empty: the update, and each group by itself."""
     since: int
     """The first round in which it acts."""
     until: int
@@ -104,24 +107,33 @@ class Fault:
 
 
 def parse_faults(faults: Mapping[str, str], sites: list[str], run: RunConfig) -> dict[str, Fault]:
-    """Read faults as NAME[:SIZE][@ROUND[-LAST]], such as flip:1@7; refuse a fault or a site that there is not."""
-    found = {}
+    """Read faults as [GROUP/]NAME[:SIZE][@ROUND[-LAST]], such as flip:1@7 or control/scale; refuse a fault, a site or
+    a group that there is not.
+    """
+    found, groups = {}, [group.name for group in returned_of(run)]
     for site, fault in faults.items():
         if site not in sites:
             raise ConfigError(f"faults.{site}: no such site; there are {', '.join(sites)}")
-        parts = re.fullmatch(r"(\w+)(?::(\d+(?:\.\d+)?))?(?:@(\d{1,6})(?:-(\d{1,6}))?)?", fault)
-        if parts is None or parts[1] not in FAULTS:
+        parts = re.fullmatch(r"(?:(\w+)/)?(\w+)(?::(\d+(?:\.\d+)?))?(?:@(\d{1,6})(?:-(\d{1,6}))?)?", fault)
+        if parts is None or parts[2] not in FAULTS:
             known = ", ".join(FAULTS)
             raise ConfigError(
                 f"faults.{site}={fault}: must be one of {known}; :2 sets a size, @3 the first round, @3-5 also the last"
             )
-        kind = FAULTS[parts[1]]
-        if parts[2] and kind.size is None:
+        group, name, size, since, until = parts.groups()
+        kind = FAULTS[name]
+        if size and kind.size is None:
             sized = ", ".join(name for name, each in FAULTS.items() if each.size)
             raise ConfigError(f"faults.{site}={fault}: has no size; these have: {sized}")
         if kind.batch and run.private:
             raise ConfigError(f"faults.{site}={fault}: does not train privately; use it with privacy=none or central")
+        able = [name for name, each in FAULTS.items() if each.update and not each.batch]
+        if group and (group not in groups or name not in able):
+            some = ", ".join(groups) or "none"
+            raise ConfigError(
+                f"faults.{site}={fault}: on a group there are {', '.join(able)}; the groups of this run are {some}"
+            )
         found[site] = Fault(
-            parts[1], float(parts[2] or kind.size or 1.0), int(parts[3] or 1), int(parts[4] or run.rounds)
+            name, float(size or kind.size or 1.0), group or "", int(since or 1), int(until or run.rounds)
         )
     return found

@@ -98,7 +98,9 @@ def adamw(run: RunConfig, y: Weights, g: Weights, m: Weights, v: Weights, t: int
 
 
 def scaffold(oracle: Oracle, rounds: list[Collection[str]]) -> Weights:
-    """Karimireddy et al. 2020, algorithm 1, option II; the global rate is 1, and means are by patients."""
+    """Karimireddy et al. 2020, algorithm 1, option II; the global rate is 1, and means are by patients. With
+    algorithm.control=mean, c goes towards the mean of the sites' own.
+    """
     rate = oracle.run.train.lr
     for number, counted in enumerate(rounds, start=1):
         dy, dc, patients = dict[str, Weights](), dict[str, Weights](), dict[str, int]()
@@ -112,7 +114,8 @@ def scaffold(oracle: Oracle, rounds: list[Collection[str]]) -> Weights:
                 y = {name: y[name] - rate * (g[name] + decay * y[name]) for name in y}
             new = {name: ci[name] - c[name] + (oracle.x[name] - y[name]) / (len(drawn) * rate) for name in y}
             dy[site] = {name: y[name] - oracle.x[name] for name in y}
-            dc[site] = {name: new[name] - ci[name] for name in y}
+            change = {name: new[name] - ci[name] for name in y}
+            dc[site] = change if oracle.run.algorithm.control == "sum" else {n: new[n] - c[n] for n in y}
             oracle.own_c[site], patients[site] = new, len(job.cohort.train)
         move, change = oracle.mean(dy, patients), oracle.mean(dc, patients)
         oracle.x = {name: oracle.x[name] + move[name] for name in oracle.x}
@@ -194,7 +197,8 @@ def kept(oracle: Oracle, rounds: list[Collection[str]]) -> Weights:
 
 METHODS = {
     "fedprox": (fedprox, ("algorithm=fedprox", "algorithm.mu=1.0")),
-    "scaffold": (scaffold, ("algorithm=scaffold", "optimizer=sgd", "train.lr=0.05")),
+    "scaffold": (scaffold, ("algorithm=scaffold", "algorithm.control=sum", "optimizer=sgd", "train.lr=0.05")),
+    "scaffold, mean": (scaffold, ("algorithm=scaffold", "optimizer=sgd", "train.lr=0.05")),
     "fedbn": (fedbn, ("algorithm=fedbn",)),
     "fednova": (fednova, ("algorithm=fednova", "optimizer=sgd", "train.lr=0.05")),
     "averaged": (averaged, ("optimizer.moments=averaged",)),

@@ -50,8 +50,11 @@ class States:
         """Store what is kept with an update, that began from the state of `parent`; then drop the oldest others."""
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in joined({}, kept).items()})
         path = self.folder / f"{update_sha256}-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
+        counted = self._of(parent) if parent else []
+        for each in counted:  # newer than what was tried from it and did not count, which goes first
+            each.touch()
         write_bytes(path, data)
-        others = {*self.folder.glob("*.safetensors")} - {path, *(self._of(parent) if parent else ())}
+        others = {*self.folder.glob("*.safetensors")} - {path, *counted}
         for old in sorted(others, key=lambda each: (each.stat().st_mtime_ns, each.name))[: 1 - PENDING]:
             old.unlink()
 
@@ -61,7 +64,7 @@ class States:
 
 def forget(states: Path, but: Collection[str]) -> int:
     """Remove what is kept of all runs but these; return of how many there was something."""
-    folders = [folder for folder in states.glob("*") if folder.name not in but]
+    folders = [folder for folder in states.glob("*/") if folder.name not in but]
     for folder in folders:
         rmtree(folder)
     return len(folders)

@@ -7,7 +7,7 @@ flat: see docs/threats.md. With sgd it is the norm as a share of the update's ce
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median_low
 
 from torch import Tensor
@@ -38,18 +38,21 @@ class Clipped:
     """By tensor, or by group beside the update; 1 where there is none."""
     most: Mapping[str, float]
     """Largest absolute value, by tensor; any where there is none."""
+    like: Mapping[str, Tensor] = field(default_factory=dict)
+    """Tensors of groups as they were sent: what is scaled of these is the change."""
 
     def tensor(self, name: str) -> Tensor:
         """Return one tensor in fp32."""
-        return self._bounded(name, self.update.tensor(name))
+        return self._bounded(name, self.update.tensor(name), self.like.get(name))
 
     def part(self, name: str, start: int, stop: int) -> Tensor:
         """Return the values from `start` to `stop` of one tensor as it lies in memory, in fp32."""
-        return self._bounded(name, self.update.part(name, start, stop))
+        sent = self.like[name].reshape(-1)[start:stop] if name in self.like else None
+        return self._bounded(name, self.update.part(name, start, stop), sent)
 
-    def _bounded(self, name: str, values: Tensor) -> Tensor:
+    def _bounded(self, name: str, values: Tensor, sent: Tensor | None) -> Tensor:
         if (factor := self.factors.get(group_of(name) or name, 1.0)) != 1.0:
-            values = values * factor
+            values = values * factor if sent is None else sent.lerp(values, factor)
         return values.clamp(-self.most[name], self.most[name]) if name in self.most else values
 
 
@@ -99,13 +102,16 @@ def bounded(
     parameters: Mapping[str, int] | None,
     round: int,
     norm: float = 0.0,
+    like: Mapping[str, Tensor] | None = None,
 ) -> tuple[list[Share], dict[str, Event]]:
     """Clip each update to fold.clip times the round's size, and each weight to fold.max_share.
 
     No parameter moves further than fold.clip times as far as it can in so many steps, or as noise goes: the whole size
     on the few values of a bias would decide what the model says. Buffers, which follow the data and not the steps, and
-    groups beside the update are clipped one by one to the round's median. With sgd nothing moves beyond its ceiling
-    either, which follows from `norm`, the L2 norm of the trainable weights before the round.
+    the changes of the groups beside the update are clipped one by one to the round's median. Changes, since what was
+    sent comes back from all sites: if a site could grow with all of it, so would what is sent next, round by round.
+    With sgd nothing moves beyond its ceiling either, which follows from `norm`, the L2 norm of the trainable weights
+    before the round. `like` is as of `gliofed.server.round.gate.judge`.
 
     `parameters` has the trainable ones with their numbers of values; None in a run of one site, which is bounded by
     nothing. Returns the shares for the fold and, by site, what the history says: `size` in multiples of the round's,
@@ -124,20 +130,18 @@ def bounded(
         sizes = _sizes(counted, measures, usual, ceilings, config)
         norms = [each.others for each in measures.values()]
         others = {name: median_low([site[name] for site in norms]) for name in norms[0]}
+        sent = {name: each for name, each in (like or {}).items() if group_of(name)}
         for reply in counted:
-            site, own, line = reply.site, measures[reply.site], lines[reply.site]
-            size, line["size"] = sizes[site], _rounded(sizes[site])
+            site, size, own = reply.site, sizes[reply.site], measures[reply.site]
+            lines[site]["size"] = _rounded(size)
             if clip is None:
                 continue
             factor = min(1.0, clip / size, ceilings[site] / own.norm) if size else 1.0
             most = min(clip * _farthest(config, usual[site], total, reply.steps, round), ceilings[site])
-            peak = own.peak * factor / most
             large = {n: clip * others[n] / norm for n, norm in own.others.items() if norm > clip * others[n]}
-            line |= {"clipped": _rounded(factor)} if factor < 1 else {}
-            line |= {"peak": _rounded(peak)} if peak > 1.001 else {}  # and not by rounding
-            line |= {"clipped_buffers": {name: _rounded(each) for name, each in large.items()}} if large else {}
+            lines[site] |= _bounds_met(factor, own.peak * factor / most, large)
             factors = dict.fromkeys(parameters, factor) | large
-            updates[site] = Clipped(updates[site], factors, dict.fromkeys(parameters, most))
+            updates[site] = Clipped(updates[site], factors, dict.fromkeys(parameters, most), sent)
     if FOLDS[config.fold.name].by_patients or len(counted) < ENOUGH:
         for reply, before, weight in zip(counted, weights, limited, strict=True):
             lines[reply.site] |= _share(before / sum(weights), weight / sum(limited), weight < before)
@@ -150,6 +154,12 @@ def scaled(shares: Sequence[Share], factors: Sequence[float], parameters: Collec
         Share(Clipped(share.update, dict.fromkeys(parameters, factor), {}), share.weight)
         for share, factor in zip(shares, factors, strict=True)
     ]
+
+
+def _bounds_met(factor: float, peak: float, large: Mapping[str, float]) -> Event:
+    met: Event = {"clipped": _rounded(factor)} if factor < 1 else {}
+    met |= {"peak": _rounded(peak)} if peak > 1.001 else {}  # and not by rounding
+    return met | ({"clipped_buffers": {name: _rounded(each) for name, each in large.items()}} if large else {})
 
 
 def _share(before: float, share: float, lowered: bool) -> Event:

@@ -25,7 +25,7 @@ class Measures:
     peak: float
     """Largest absolute value among them."""
     others: dict[str, float]
-    """L2 norm of each group beside the update, by its name, and of each buffer."""
+    """L2 norm of each buffer, and how far each group beside the update is from what was sent, by its name."""
 
 
 REASON = 200
@@ -39,8 +39,8 @@ class _RefusedError(Exception):
 def judge(
     replies: Iterable[Spooled], like: Mapping[str, Tensor], parameters: Collection[str], config: RunConfig
 ) -> tuple[dict[str, str], dict[str, Measures]]:
-    """Judge each update alone, with the groups beside it; `like` gives names and shapes of all that comes,
-    `parameters` names those that are trained.
+    """Judge each update alone, with the groups beside it; `like` gives names and shapes of all that comes, with the
+    values of a group that was sent, or zeros; `parameters` names those that are trained.
 
     Returns, by site, why an update is refused, and the measures of the others: how large one may be is for
     `gliofed.server.round.clip`.
@@ -75,7 +75,8 @@ def _measure(
             raise _RefusedError(f"not finite: {name} has NaN or infinity")
         if tensor.numel() and tensor.min() < lowest.get(group_of(name), -math.inf):
             raise _RefusedError(f"out of range: {name} has values below {lowest[group_of(name)]:g}")
-        squares = tensor.double().square().sum().item()
+        moved = tensor.double() - mine if group_of(name) else tensor.double()
+        squares = moved.square().sum().item()
         if name not in parameters:
             squared[group_of(name) or name] += squares
         elif tensor.numel():

@@ -132,7 +132,8 @@ class _Run:
         parents = {site: parent for site, parent in state.parents.items() if site not in anew}
         request = self.request(number, state.asked, parents)
         trained = {name: state.weights[name] for name in parameters}
-        like = joined(state.weights, {group.name: trained for group in returned_of(self.config)})
+        returned = zeros(returned_of(self.config), trained)
+        like = joined(state.weights, {group: state.groups.get(group, zero) for group, zero in returned.items()})
         spool = Spool(RunFolder(self.out).spool, number, self.config.codec)
         absent = self.collect(request, spool)
         self.progress.enter(number, "averaging")
@@ -221,7 +222,7 @@ class _Run:
         alone = self.sites_of(event) == 1  # whose federated training is local training
         sizes = None if alone else {name: like[name].numel() for name in parameters}
         norm = math.hypot(*(like[name].double().norm().item() for name in parameters))
-        shares, lines = bounded(counted, measures, self.config, sizes, event["round"], norm)
+        shares, lines = bounded(counted, measures, self.config, sizes, event["round"], norm, like)
         for site, line in lines.items():
             event["sites"][site] |= line
         if self.method.scales:

@@ -1,7 +1,7 @@
 """Methods of federated optimisation: what each asks of the sites, beside the loop that all share."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -10,7 +10,7 @@ from gliofed.shared.algorithms.fedbn import FedBN
 from gliofed.shared.algorithms.fednova import FedNova
 from gliofed.shared.algorithms.fedprox import FedProx
 from gliofed.shared.algorithms.groups import Group, Groups
-from gliofed.shared.algorithms.optimizers import OPTIMIZERS, moments_of
+from gliofed.shared.algorithms.optimizers import OPTIMIZERS, moments_of, possible
 from gliofed.shared.algorithms.scaffold import Scaffold
 from gliofed.shared.parse import Strict, key_of
 
@@ -47,6 +47,8 @@ class AlgorithmConfig(Strict):
     """A key of ALGORITHMS."""
     mu: Annotated[float, Field(ge=0, le=1e6)] = 0.01
     """Of fedprox: weight of its term."""
+    control: Literal["mean", "sum"] = "mean"
+    """Of scaffold: what the server's control variate is of the sites' own."""
 
 
 FEDAVG = AlgorithmConfig()
@@ -70,7 +72,7 @@ def kept_of(run: "RunConfig") -> tuple[Group, ...]:
 
 def next_groups(run: "RunConfig", groups: Groups, folded: Groups, part: float) -> Groups:
     """The groups that are sent next: the method's, and the means of the moments, where they are averaged."""
-    means = {group.name: folded[group.name] for group in _averaged(run)}
+    means = possible({group.name: folded[group.name] for group in _averaged(run)})
     return ALGORITHMS[run.algorithm.name].step(groups, folded, part) | means
 
 

@@ -123,6 +123,21 @@ def read_moments(stepper: "Optimizer", parameters: "Mapping[str, nn.Parameter]",
     return {group: {name: moments[group].get(name, old) for name, old in sent[group].items()} for group in sent}, {}
 
 
+MOST_RATIO = 7.3
+"""No gradients bring |exp_avg| above 7.27 sqrt(exp_avg_sq): by Cauchy and Schwarz, with AdamW's betas b and c of 0.9
+and 0.999, the ratio is at most (1 - b) / sqrt((1 - c) (1 - b^2 / c)). It holds for means over sites, too."""
+
+
+def possible(moments: Groups) -> Groups:
+    """The moments, of which AdamW's first is cut to what goes with the second: a step is their ratio, and so may be
+    of any length where a codec, or a hostile site, left nearly nothing of the second alone.
+    """
+    if "exp_avg_sq" not in moments:
+        return moments
+    most = {name: MOST_RATIO * each.sqrt() for name, each in moments["exp_avg_sq"].items()}
+    return moments | {"exp_avg": {n: each.clamp(-most[n], most[n]) for n, each in moments["exp_avg"].items()}}
+
+
 def rate_of(run: "RunConfig", round: int) -> float:
     """Learning rate of the local steps of a round, which counts from 1.
 

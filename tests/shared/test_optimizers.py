@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch.testing import assert_close
 
 from gliofed.client.round.training import train_one_round
 from gliofed.server.round.model import initial_model
+from gliofed.shared.algorithms import FEDAVG
 from gliofed.shared.algorithms.groups import Groups, Local
-from gliofed.shared.algorithms.optimizers import SCHEDULES, rate_of
+from gliofed.shared.algorithms.optimizers import ADAMW, SCHEDULES, load_moments, possible, rate_of
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.samples import Batch
@@ -140,3 +142,33 @@ def test_moments_that_are_kept_go_on(run_config: Config, words: tuple[str, ...])
 
     assert_close(trained("kept", 2), trained("kept", 1), rtol=0, atol=0)
     assert any(not torch.equal(one, trained("fresh", 1)[name]) for name, one in trained("fresh", 2).items())
+
+
+@pytest.mark.parametrize("growth", [0.1, 0.9, 1.0, 1.11, 3.0])
+def test_moments_that_gradients_made_are_possible(growth: float) -> None:
+    """Bit for bit, also where gradients grow or shrink evenly, which is where the ratio is largest."""
+    weight = nn.Parameter(torch.zeros(5))
+    adamw = torch.optim.AdamW([weight])
+    for step in range(30):
+        weight.grad = growth**step * torch.tensor([1.0, -1.0, 1e-3, (-1.0) ** step, 0.0])
+        adamw.step()
+        groups = {name: {"w": adamw.state[weight][name]} for name in ("exp_avg", "exp_avg_sq")}
+        assert_close(possible(groups), groups, rtol=0, atol=0)
+
+
+def test_a_first_moment_without_its_second_moves_nothing_far() -> None:
+    """A hostile site puts all its first moment where nobody has a second: AdamW would step by rate * 1e8."""
+    sent = {"exp_avg": {"w": torch.tensor([1.0, 1.0])}, "exp_avg_sq": {"w": torch.tensor([0.0, 1e-12])}}
+
+    def moved(groups: Groups) -> float:
+        weight = nn.Parameter(torch.zeros(2))
+        adamw = torch.optim.AdamW([weight], lr=0.01)
+        optimizer = replace(ADAMW, moments="averaged")
+        local = Local(config=FEDAVG, optimizer=optimizer, round=1000, steps=4, rate=0.01, sent=groups)
+        load_moments(adamw, {"w": weight}, local)
+        weight.grad = torch.zeros(2)
+        adamw.step()
+        return weight.detach().abs().max().item()
+
+    assert moved(sent) > 1e5
+    assert moved(possible(sent)) < 7.3 * 0.01
