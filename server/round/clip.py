@@ -116,8 +116,7 @@ def bounded(
     `parameters` has the trainable ones with their numbers of values; None in a run of one site, which is bounded by
     nothing. Returns the shares for the fold and, by site, what the history says: `size` in multiples of the round's,
     `clipped` the factor where it was, `clipped_buffers` that of each buffer or group that was, `peak` the largest move
-    in multiples of what is allowed where it is more, `share` of the weight, and `share_before` if the ceiling lowered
-    it.
+    in multiples of what is allowed where it is more, `share` of the weight, and `share_before` where that was lowered.
     """
     weights = [1 if config.privacy.mechanism == "local_update" else reply.weight for reply in counted]
     limited, clip = limit_shares(weights, config.fold.max_share), config.fold.clip
