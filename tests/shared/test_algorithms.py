@@ -16,6 +16,7 @@ from gliofed.server.round.model import initial_model
 from gliofed.shared.algorithms import AlgorithmConfig
 from gliofed.shared.algorithms.groups import Local
 from gliofed.shared.algorithms.optimizers import ADAMW
+from gliofed.shared.algorithms.scaffold import Scaffold
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.samples import Batch
@@ -90,3 +91,22 @@ def test_what_has_no_room_for_it_is_refused(run_config: Config) -> None:
         run_config("algorithm=fedprox", "privacy=dp_sgd")
     with pytest.raises(ConfigError, match=r"algorithm\.name=no: must be 'fedavg', 'fedprox', "):
         run_config("algorithm.name=no")
+
+
+def test_a_site_that_lost_its_control_variate_returns_the_right_one() -> None:
+    """Or that never updates it: what it returns is the mean of its gradients, whatever it began from.
+
+    Of a sum of changes, the server had its earlier part twice, for ever.
+    """
+    gradients, rate, server = torch.tensor([[1.0, 2.0], [3.0, -2.0]]), 0.1, torch.tensor([5.0, -5.0])
+    for own in (torch.zeros(2), torch.tensor([0.5, 7.0])):
+        start = torch.ones(2)
+        end = start - rate * sum(gradient - own + server for gradient in gradients)
+        kept, sent = {"control": {"w": own}}, {"control": {"w": server}}
+        config = AlgorithmConfig(name="scaffold")
+        local = Local(config=config, optimizer=ADAMW, steps=2, rate=rate, start={"w": start}, sent=sent, kept=kept)
+        returned, kept = Scaffold().finish({"w": end}, local)
+        assert_close(returned["control"]["w"], gradients.mean(0))
+        assert_close(kept, returned)
+    moved = Scaffold().step(sent, returned, part=0.5)
+    assert_close(moved["control"]["w"], (server + gradients.mean(0)) / 2)
