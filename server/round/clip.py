@@ -39,20 +39,22 @@ class Clipped:
     most: Mapping[str, float]
     """Largest absolute value, by tensor; any where there is none."""
     like: Mapping[str, Tensor] = field(default_factory=dict)
-    """Tensors of groups as they were sent: what is scaled of these is the change."""
+    """With the tensors of groups as they were sent: what is scaled of these is the change."""
 
     def tensor(self, name: str) -> Tensor:
         """Return one tensor in fp32."""
-        return self._bounded(name, self.update.tensor(name), self.like.get(name))
+        return self._bounded(name, self.update.tensor(name), slice(None))
 
     def part(self, name: str, start: int, stop: int) -> Tensor:
         """Return the values from `start` to `stop` of one tensor as it lies in memory, in fp32."""
-        sent = self.like[name].reshape(-1)[start:stop] if name in self.like else None
-        return self._bounded(name, self.update.part(name, start, stop), sent)
+        return self._bounded(name, self.update.part(name, start, stop), slice(start, stop))
 
-    def _bounded(self, name: str, values: Tensor, sent: Tensor | None) -> Tensor:
+    def _bounded(self, name: str, values: Tensor, which: slice) -> Tensor:
         if (factor := self.factors.get(group_of(name) or name, 1.0)) != 1.0:
-            values = values * factor if sent is None else sent.lerp(values, factor)
+            if group_of(name):
+                values = self.like[name].reshape(-1)[which].reshape(values.shape).lerp(values, factor)
+            else:
+                values = values * factor
         return values.clamp(-self.most[name], self.most[name]) if name in self.most else values
 
 
@@ -108,10 +110,9 @@ def bounded(
 
     No parameter moves further than fold.clip times as far as it can in so many steps, or as noise goes: the whole size
     on the few values of a bias would decide what the model says. Buffers, which follow the data and not the steps, and
-    the changes of the groups beside the update are clipped one by one to the round's median. Changes, since what was
-    sent comes back from all sites: if a site could grow with all of it, so would what is sent next, round by round.
-    With sgd nothing moves beyond its ceiling either, which follows from `norm`, the L2 norm of the trainable weights
-    before the round. `like` is as of `gliofed.server.round.gate.judge`.
+    groups beside the update are clipped one by one to the round's median: groups in what they changed from `like`, as
+    of `judge`, since all of what was sent comes back, and a bound on its size would grow with it. With sgd nothing
+    moves beyond its ceiling either, which follows from `norm`, the L2 norm of the trainable weights before the round.
 
     `parameters` has the trainable ones with their numbers of values; None in a run of one site, which is bounded by
     nothing. Returns the shares for the fold and, by site, what the history says: `size` in multiples of the round's,
@@ -129,7 +130,6 @@ def bounded(
         sizes = _sizes(counted, measures, usual, ceilings, config)
         norms = [each.others for each in measures.values()]
         others = {name: median_low([site[name] for site in norms]) for name in norms[0]}
-        sent = {name: each for name, each in (like or {}).items() if group_of(name)}
         for reply in counted:
             site, size, own = reply.site, sizes[reply.site], measures[reply.site]
             lines[site]["size"] = _rounded(size)
@@ -140,7 +140,7 @@ def bounded(
             large = {n: clip * others[n] / norm for n, norm in own.others.items() if norm > clip * others[n]}
             lines[site] |= _bounds_met(factor, own.peak * factor / most, large)
             factors = dict.fromkeys(parameters, factor) | large
-            updates[site] = Clipped(updates[site], factors, dict.fromkeys(parameters, most), sent)
+            updates[site] = Clipped(updates[site], factors, dict.fromkeys(parameters, most), like or {})
     if FOLDS[config.fold.name].by_patients or len(counted) < ENOUGH:
         for reply, before, weight in zip(counted, weights, limited, strict=True):
             lines[reply.site] |= _share(before / sum(weights), weight / sum(limited), weight < before)

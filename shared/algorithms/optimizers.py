@@ -129,8 +129,8 @@ and 0.999, the ratio is at most (1 - b) / sqrt((1 - c) (1 - b^2 / c)). It holds 
 
 
 def possible(moments: Groups) -> Groups:
-    """The moments, of which AdamW's first is cut to what goes with the second: a step is their ratio, and so may be
-    of any length where a codec, or a hostile site, left nearly nothing of the second alone.
+    """The moments, of which AdamW's first is cut to what goes with the second: a step is their ratio, which a hostile
+    site makes as large as it likes where nobody has a second one.
     """
     if "exp_avg_sq" not in moments:
         return moments

@@ -18,6 +18,7 @@ from gliofed.shared.algorithms.fedavg import FedAvg
 from gliofed.shared.algorithms.fednova import FedNova
 from gliofed.shared.algorithms.groups import Group, Local
 from gliofed.shared.algorithms.optimizers import ADAMW
+from gliofed.shared.algorithms.scaffold import Scaffold
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.samples import Batch
@@ -90,6 +91,7 @@ def test_fednova_leaves_equal_steps_as_they_are(weights: tuple[float, ...]) -> N
     assert FedNova().factors([7] * 3, weights) == [1.0] * 3
 
 
+@pytest.mark.slow
 def test_with_equal_steps_fednova_is_fedavg(values: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     """Bit for bit, over two rounds of three sites with other numbers of patients."""
     models = []
@@ -151,3 +153,22 @@ def test_groups_have_no_room_in_a_private_step(run_config: Config, monkeypatch: 
     with pytest.raises(ConfigError, match="an algorithm with groups of its own with privacy=dp_sgd"):
         run_config("algorithm.name=mine", "privacy=dp_sgd")
     run_config("algorithm=fedbn", "privacy=dp_sgd")
+
+
+def test_a_site_that_lost_its_control_variate_returns_the_right_one() -> None:
+    """Or that never updates it: what it returns is the mean of its gradients, whatever it began from.
+
+    Of a sum of changes, the server had its earlier part twice, for ever.
+    """
+    gradients, rate, server = torch.tensor([[1.0, 2.0], [3.0, -2.0]]), 0.1, torch.tensor([5.0, -5.0])
+    for own in (torch.zeros(2), torch.tensor([0.5, 7.0])):
+        start = torch.ones(2)
+        end = start - rate * sum(gradient - own + server for gradient in gradients)
+        kept, sent = {"control": {"w": own}}, {"control": {"w": server}}
+        config = AlgorithmConfig(name="scaffold")
+        local = Local(config=config, optimizer=ADAMW, steps=2, rate=rate, start={"w": start}, sent=sent, kept=kept)
+        returned, kept = Scaffold().finish({"w": end}, local)
+        assert_close(returned["control"]["w"], gradients.mean(0))
+        assert_close(kept, returned)
+    moved = Scaffold().step(sent, returned, part=0.5)
+    assert_close(moved["control"]["w"], (server + gradients.mean(0)) / 2)

@@ -80,6 +80,7 @@ def test_a_warmup_rises_evenly_and_the_schedule_follows(run_config: Config) -> N
     assert rates(run) == pytest.approx([0.1, 0.2, 0.3, *rates(shorter)])
 
 
+@pytest.mark.slow
 def test_a_federation_steps_by_it(values: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     """The setting and the round's rate reach each site: cosine's second of two rounds has half of it."""
     models = {}

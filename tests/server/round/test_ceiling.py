@@ -140,7 +140,9 @@ def test_sites_of_few_and_many_steps_are_alike(run_config: Config, momentum: flo
     assert max(shares) / min(shares) < 2 < max(roots) / min(roots), (shares, roots)
 
 
-@pytest.mark.parametrize("fault", ["scale", "flip", "bias:19"])
+@pytest.mark.parametrize(
+    "fault", ["scale", *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("flip", "bias:19"))]
+)
 def test_attackers_are(values: Callable[..., dict[str, Any]], out: Path, fault: str) -> None:
     assert simulate(values(*SGD, f"faults={{site-2:{fault}}}", f"out={out}")).status == "done"
     for event in rounds_of(out):
