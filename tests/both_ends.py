@@ -1,10 +1,11 @@
 """The two ends of a run, each with the log that it writes in truth; a test says what is lost or forged."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gliofed.client.round.audit import Audit, SiteKeys
@@ -35,11 +36,17 @@ class Both:
         return weights_to_bytes(travelling(initial_model(self.config)))
 
     def ask(
-        self, kind: str = "train", round: int = 1, site: str = "a", audit: Audit | None = None, **other: Any
+        self,
+        kind: str = "train",
+        round: int = 1,
+        site: str = "a",
+        audit: Audit | None = None,
+        parents: Mapping[str, str] = MappingProxyType({}),
+        **other: Any,
     ) -> Reply:
         """Ask, let the site note and answer it, and return the reply as it comes; `other` than noted comes there."""
         weights = b"" if kind == "prepare" else self.weights
-        request = Request(run_id="r", round=round, config=self.config, weights=weights)
+        request = Request(run_id="r", round=round, config=self.config, weights=weights, parents=parents)
         request = replace(self.server.log_requests(kind, request, [site, "z"])[0], **other)
         audit = audit or Audit(self.site, kind, self.keys)
         judge(kind, self.site, Request.from_records(request.to_records()), audit)

@@ -22,7 +22,7 @@ from gliofed.shared.audit import audit_file, read_audit
 from gliofed.shared.chain import Chain, digest
 from gliofed.shared.config import RunConfig
 from gliofed.shared.keys import fingerprint, new_key, public_line, read_public
-from gliofed.shared.messages import Reply
+from gliofed.shared.messages import MessageError, Reply
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.signatures import Trust, check_signatures, read_trust, sign
 
@@ -71,6 +71,22 @@ def test_what_both_ends_sent_is_signed(both: Both, root: Path, capsys: pytest.Ca
     said = capsys.readouterr().out
     assert said.count("signed with") == 4 and "is that its key" not in said
     assert said.count("a: 2 replies and 2 requests agree") == 2
+
+
+def test_the_state_that_a_site_goes_on_from_is_signed(root: Path, run_config: Callable[..., RunConfig]) -> None:
+    """In both logs, where sites keep something: whoever could alter it would choose what a site trains from."""
+    (root / "study/runs").mkdir()
+    keys, config, parent = open_keys(root / "study"), run_config("optimizer.moments=kept"), {"a": "b" * 64}
+    with both_ends(run(root), config, keys, site_keys(root / "a")) as both:
+        both.take(both.ask(parents=parent))
+        with pytest.raises(MessageError, match="not signed by the federation's server"):
+            both.ask(round=2, parents=parent, parent="c" * 64)
+        of_site, of_server = (
+            [line.get("parent") for line in log.events() if line["event"] == "request" and line["site"] == "a"]
+            for log in both.logs()
+        )
+        assert (of_site, of_server) == ([None, "b" * 64], [None, "b" * 64, "b" * 64])
+        assert " requests of the server signed with " in requests(root)
 
 
 def test_a_signature_costs_one_line_a_key(both: Both, root: Path) -> None:
