@@ -20,7 +20,7 @@ from gliofed.shared.tasks import TaskName
 
 Edge = Annotated[int, Field(gt=0, le=1024)]
 Spacing = Annotated[float, Field(ge=0.1, le=100)]
-MOST_ROUNDS = 1_000_000
+MOST_ROUNDS, MOST_SITES = 1_000_000, 99_999
 SMALLEST_VOXEL = 0.05
 """mm3. A scan of 240 x 240 x 240 mm then has 280 million voxels."""
 
@@ -159,14 +159,14 @@ class RoundConfig(Strict):
     """Seconds a site has for one request."""
     join: Seconds
     """Seconds the server waits for the expected sites, or the quorum, to be there."""
-    quorum: Annotated[int, Field(gt=0, le=1000)]
+    quorum: Annotated[int, Field(gt=0, le=MOST_SITES)]
     """Updates that must count, else the round fails."""
     evaluate_every: Annotated[int, Field(ge=0, le=MOST_ROUNDS)]
     """Sites evaluate the new model every so many rounds, and after the last; 0: never."""
     retry: Seconds | None = None
     """Seconds without an answer after which a site, on another machine, is asked whether it is free: then its answer
     was lost, and it is asked again. None: a tenth of the deadline."""
-    expected: Annotated[tuple[SiteName, ...], Field(max_length=1000), FailFast()]
+    expected: Annotated[tuple[SiteName, ...], Field(max_length=MOST_SITES), FailFast()]
     """Sites that take part: one that is away is named missing, and any other is sent nothing. Empty: whoever comes."""
     sample: Annotated[float, Field(gt=0, le=1)] | None = None
     """Fraction of the sites that train in a round, drawn anew for each; all evaluate. None: all train."""

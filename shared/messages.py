@@ -71,8 +71,8 @@ MOST_NUMBERS = 64
 """Metrics and counts in one reply."""
 LARGEST = 1e9
 """Of any of them."""
-LONGEST_CONFIG = 2**17
-"""Characters of a run's config as JSON; a thousand expected sites with the longest names have 67 thousand."""
+LONGEST_CONFIG = 2**23
+"""Characters of a run's config as JSON; as many expected sites as a run may have, with long names, have 6.7e6."""
 
 _HASH = "[0-9a-f]{64}"
 _EVIDENCE = {"head": _HASH, "signature": "[A-Za-z0-9+/=]{1,160}", "certificate": "[A-Za-z0-9+/=]{1,4000}"}

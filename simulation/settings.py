@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from gliofed.server.settings import check_groups, parse_run
-from gliofed.shared.config import RunConfig
+from gliofed.shared.config import MOST_SITES, RunConfig
 from gliofed.shared.parse import ConfigError, Positive, Strict, key_of, matching, parse
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import Device, PolicyConfig
@@ -32,7 +32,7 @@ class RaySettings(Strict):
 class Settings(Strict):
     """What a simulation has beside its run and its data."""
 
-    sites: Annotated[int, Field(gt=0, le=99_999)]
+    sites: Annotated[int, Field(gt=0, le=MOST_SITES)]
     engine: Annotated[str, key_of(ENGINES)]
     device: Device
     threads: Positive
