@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 
 from gliofed.shared.algorithms import ALGORITHMS, kept_of, returned_of, sent_of
 from gliofed.shared.algorithms.fedbn import HOME
-from gliofed.shared.algorithms.optimizers import ADAMW, OPTIMIZERS
+from gliofed.shared.algorithms.optimizers import ADAMW, OPTIMIZERS, rate_of
 from gliofed.shared.tasks import TASKS
 
 if TYPE_CHECKING:
     from gliofed.shared.config import RunConfig
+
+LEAST_RATE = 1e-30
 
 APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
     (
@@ -45,11 +47,15 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
         "divides by their number; use optimizer=sgd with optimizer.momentum=0",
     ),
     (
+        lambda run: ALGORITHMS[run.algorithm.name].scales and run.train.precision == "fp16",
+        "train.precision=fp16 with an algorithm that scales updates by their steps: it may skip some; use fp32 or bf16",
+    ),
+    (
         lambda run: run.optimizer.moments != "fresh" and run.optimizer.name == "sgd" and not run.optimizer.momentum,
         "optimizer.moments with sgd and momentum 0: there are none to keep; give optimizer.momentum, 0.9 is usual",
     ),
     (
-        lambda run: run.optimizer.moments == "averaged" and run.codec != "fp32",
+        lambda run: run.codec != "fp32" and any(group.lowest is not None for group in returned_of(run)),
         "a codec other than fp32 with optimizer.moments=averaged: second moments vanish in it; use codec=fp32",
     ),
     (
@@ -81,6 +87,15 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
         "optimizer=sgd with train.clip=null: nothing bounds an honest update, as fold.clip must; give train.clip",
     ),
     (
+        lambda run: bool(run.optimizer.momentum) and run.optimizer.name != "sgd",
+        "optimizer.momentum without sgd: adamw has none of that name; use optimizer=sgd, or leave it out",
+    ),
+    (
+        lambda run: run.algorithm.name == "scaffold" and rate_of(run, run.rounds) < LEAST_RATE,
+        "algorithm=scaffold with a learning rate that falls below 1e-30: it divides by that; give a larger train.lr or a "
+        "smaller optimizer.power",
+    ),
+    (
         lambda run: run.optimizer.warmup >= run.rounds,
         "optimizer.warmup of as many rounds as the run has: the learning rate would never be whole; give fewer",
     ),
@@ -93,8 +108,9 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
         "a fold other than mean with privacy=central: its noise is for a sum; use fold=mean",
     ),
     (
-        lambda run: run.fold.name != "mean" and 0 < len(run.round.expected) < 3,
-        "a fold other than mean with fewer than three sites: there is no majority; use fold=mean",
+        lambda run: run.fold.name != "mean" and 0 < run.round.training(len(run.round.expected)) < 3,
+        "a fold other than mean with fewer than three sites, or a round.sample of fewer: there is no majority; use "
+        "fold=mean",
     ),
     (
         lambda run: run.privacy.mechanism == "central" and not run.round.expected,

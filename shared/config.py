@@ -260,6 +260,7 @@ class RunConfig(Strict):
 LATER = frozenset(
     {
         "RunConfig.algorithm",
+        "AlgorithmConfig.control",
         "RunConfig.optimizer",
         "StrategyConfig.average",
         "RoundConfig.sample",

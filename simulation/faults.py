@@ -133,7 +133,8 @@ def parse_faults(faults: Mapping[str, str], sites: list[str], run: RunConfig) ->
             raise ConfigError(
                 f"faults.{site}={fault}: on a group there are {', '.join(able)}; the groups of this run are {some}"
             )
-        found[site] = Fault(
-            name, float(size or kind.size or 1.0), group or "", int(since or 1), int(until or run.rounds)
-        )
+        first, last = int(since or 1), int(until or run.rounds)
+        if not 1 <= first <= last <= run.rounds:
+            raise ConfigError(f"faults.{site}={fault}: acts in no round, or beyond the {run.rounds} of the run")
+        found[site] = Fault(name, float(size or kind.size or 1.0), group or "", first, last)
     return found

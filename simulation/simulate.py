@@ -20,6 +20,7 @@ from gliofed.shared.config import RunConfig
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import absolute, make_writable, write_json
 from gliofed.shared.locks import lock_file
+from gliofed.shared.messages import CODES
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import cores
 from gliofed.shared.progress import Bar
@@ -205,7 +206,10 @@ def _result_sentence(status: str, end: Mapping[str, Any], out: Path) -> str:
     if status == "incomplete" and "reason" in end:
         return f"{end['reason']}, in {out}/model"
     if status == "failed":
-        return f"{end['reason']}; each site's own log is in {out}/sites; go on with {resume_command(out)}"
+        first = ""
+        if CODES["state"] in end["reason"]:
+            first = f"{command_line('gliofed-server', 'anew', out, 'SITE')} for each such site, then "
+        return f"{end['reason']}; each site's own log is in {out}/sites; {first}go on with {resume_command(out)}"
     if status == "incomplete":
         return f"a site did not count in some round: see {out}/history.jsonl, and its own log in {out}/sites"
     return f"results in {out}: history.jsonl, curves.png, checkpoints, model"

@@ -35,7 +35,7 @@ from tests.small_run import composed
 CPU = torch.device("cpu")
 CLSTM = {"model.name": "clstm_unet3d"}
 DP_SGD = {"privacy.mechanism": "dp_sgd"}
-MANY = [f"m{number}" for number in range(10_000)]
+MANY = [f"m{number}" for number in range(100_000)]
 VALUES: tuple[dict[str, Any], ...] = (
     CLSTM | {"model.layers": 10**7},
     CLSTM | {"model.layers": 2000},

@@ -84,9 +84,11 @@ def _lines(done: Withdrawal, patient: str) -> list[str]:
     entries = quantity(done.entries, "entry of the cache", "entries of the cache")
     replies = quantity(done.replies, "stored reply", "stored replies")
     lines = [f"{patient} is withdrawn: {entries} and {replies} removed"]
-    if done.states:
-        kept = f"what the site kept between rounds of {quantity(done.states, 'run')}"
-        lines.append(f"removed: {kept}; the aggregator can let it start anew (gliofed-server anew)")
+    lines += [
+        f"removed, what this site kept of run {run}: while it goes on, its aggregator can let this site start anew "
+        "(gliofed-server anew); a finished model that lacks norms cannot be used here any more"
+        for run in done.states
+    ]
     lines += [f"removed, for it named {patient}: {path}" for path in done.reports]
     lines += [
         f"{name} has the same scans as {patient}: if it is the same person, withdraw {name} as well"

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from gliofed.shared.config import DataConfig, ModelConfig
-from gliofed.shared.parse import ConfigError, Strict, parse
+from gliofed.shared.parse import ConfigError, SiteName, Strict, matching, parse
 from gliofed.shared.run_folder import ModelFolder, RunFolder
 from gliofed.shared.tasks import TaskName
 
@@ -18,11 +18,12 @@ class Exported(Strict):
     task: TaskName
     model: ModelConfig
     data: DataConfig
-    run_id: str
+    run_id: SiteName
+    """Of the characters of a site's name."""
     round: int
     at_home: tuple[str, ...] = ()
     """Tensors of the model that each site has of its own, and that are not in the file beside."""
-    parents: tuple[str, ...] = ()
+    parents: tuple[Annotated[str, matching("[0-9a-f]{64}", "must be a SHA-256 in hex")], ...] = ()
     """SHA-256 of each site's last update that counted: by it the site finds its own."""
 
 

@@ -23,6 +23,7 @@ from gliofed.client.doctor.inspection import inspect
 from gliofed.client.doctor.judgement import judge
 from gliofed.client.prediction.exported import Exported
 from gliofed.client.round.memory import ran_out
+from gliofed.client.round.policy import DeclinedError
 from gliofed.client.round.states import States
 from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.codec import load_weights, travelling, weights_from_bytes
@@ -108,7 +109,10 @@ def load(folder: Path, exported: Exported, device: torch.device, work: Path | No
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}; copy both files of the model/ of one run") from None
     if exported.at_home:
-        network.load_state_dict(_own_tensors(folder, exported, work), strict=False)
+        try:
+            network.load_state_dict(_own_tensors(folder, exported, work), strict=False)
+        except RuntimeError:  # of another shape
+            raise ConfigError(f"work={work}: what the site keeps does not fit {path}; give files of one run") from None
     return Predictor(network.to(device).eval(), exported, device)
 
 
@@ -118,7 +122,11 @@ def _own_tensors(folder: Path, exported: Exported, work: Path | None) -> dict[st
         sentence = f"lacks {quantity(len(exported.at_home), 'tensor')}, which each site has of its own"
         raise ConfigError(f"model={folder}: {sentence}; give work=DIR, the work folder of a site that took part")
     states = States(WorkFolder(work).state / exported.run_id)
-    own = next((states.load(parent)[HOME.name] for parent in exported.parents if states.has(parent)), {})
+    try:
+        own = next((states.load(parent).get(HOME.name, {}) for parent in exported.parents if states.has(parent)), {})
+    except DeclinedError:
+        sentence = f"what the site keeps of run {exported.run_id} is damaged; restore it from a copy"
+        raise ConfigError(f"work={work}: {sentence}") from None
     if missing := sorted({*exported.at_home} - own.keys()):
         sentence = f"has not what a site keeps of run {exported.run_id} ({missing[0]}, say)"
         raise ConfigError(f"work={work}: {sentence}; give the work folder of a site that took part to the end")

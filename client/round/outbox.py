@@ -64,6 +64,10 @@ class Outbox:
             else:  # macOS, on which a simulation may run
                 file.write(bytes(size))
 
+    def give_room(self) -> None:
+        """Give back what was set aside; whoever does it stores at once."""
+        (self.folder / ROOM).unlink(missing_ok=True)
+
     def store(self, key: str, reply: Reply, trained_on: Sequence[str] = ()) -> None:
         """Store a reply and its patients' pseudonyms, the JSON last since it makes it count; then drop the oldest."""
         for half in self.folder.glob(".*.tmp"):  # ROOM, and what a killed process left: one message at a time

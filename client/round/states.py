@@ -50,21 +50,26 @@ class States:
         """Store what is kept with an update, that began from the state of `parent`; then drop the oldest others."""
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in joined({}, kept).items()})
         path = self.folder / f"{update_sha256}-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
-        counted = self._of(parent) if parent else []
+        counted = self._of(parent)[:1] if parent else []
         for each in counted:  # newer than what was tried from it and did not count, which goes first
             each.touch()
         write_bytes(path, data)
         others = {*self.folder.glob("*.safetensors")} - {path, *counted}
-        for old in sorted(others, key=lambda each: (each.stat().st_mtime_ns, each.name))[: 1 - PENDING]:
+        for old in sorted(others, key=_age)[: 1 - PENDING]:
             old.unlink()
 
     def _of(self, update_sha256: str) -> list[Path]:
-        return sorted(self.folder.glob(f"{update_sha256}-*.safetensors"))
+        """The newest first: two rounds may have the same update, of zeros, say, and other states."""
+        return sorted(self.folder.glob(f"{update_sha256}-*.safetensors"), key=_age, reverse=True)
 
 
-def forget(states: Path, but: Collection[str]) -> int:
-    """Remove what is kept of all runs but these; return of how many there was something."""
-    folders = [folder for folder in states.glob("*/") if folder.name not in but]
+def forget(states: Path, but: Collection[str]) -> list[str]:
+    """Remove what is kept of all runs but these; return the ids of those of which there was something."""
+    folders = sorted(folder for folder in states.glob("*/") if folder.name not in but)
     for folder in folders:
         rmtree(folder)
-    return len(folders)
+    return [folder.name for folder in folders]
+
+
+def _age(path: Path) -> tuple[int, str]:
+    return path.stat().st_mtime_ns, path.name

@@ -70,7 +70,7 @@ def train_one_round(
     load_moments(stepper, parameters, local)
     if method.corrects:
         local = replace(local, start={name: each.detach().clone() for name, each in parameters.items()})
-    total, samples = torch.zeros((), device=device), 0
+    total, samples, skipped = torch.zeros((), device=device), 0, 0
     for _, batch in zip(range(steps), batches, strict=False):
         batch = batch.to(device)
         stepper.zero_grad()
@@ -84,9 +84,11 @@ def train_one_round(
         if config.clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         scaler.step(stepper)
+        before = scaler.get_scale() if dtype == torch.float16 else 0.0
         scaler.update()
+        skipped += dtype == torch.float16 and scaler.get_scale() < before
         size = len(batch.image)
         total, samples = total + loss.detach() * size, samples + size  # no .item(): a GPU would wait
-    returned, kept = method.finish(parameters, local)
+    returned, kept = method.finish(parameters, replace(local, steps=max(1, steps - skipped)))
     mean, own = read_moments(stepper, parameters, local)
     return TrainResult(loss=total.item() / samples, steps=steps, returned=returned | mean, kept=kept | own)

@@ -40,8 +40,8 @@ class Withdrawal:
     """Ids of runs whose list of whom they trained with is damaged, or that noted none, as an earlier version."""
     replies: int
     """Stored replies that were removed."""
-    states: int
-    """Runs of which what the site kept was removed: of those that trained with the patient, or may have."""
+    states: list[str]
+    """Ids of runs of which what the site kept was removed: of those that trained with the patient, or may have."""
     entries: int
     """Entries of the cache that were removed."""
     reports: list[Path]

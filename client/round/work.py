@@ -107,6 +107,7 @@ def train_with(job: Job, patients: int, steps: Steps = open_steps, hide: Hide = 
     update = {name: tensor.detach().cpu() - before[name] for name, tensor in travelling(model, at_home).items()}
     coded = encode(joined(hide(update), result.returned), config.codec)
     if kept_of(config):
+        Outbox(job.site.folder.outbox).give_room()
         home = {HOME.name: {name: each for name, each in model.state_dict().items() if name in at_home}}
         states = States(job.site.folder.state / job.request.run_id)
         states.store(hashlib.sha256(coded).hexdigest(), result.kept | home, job.request.parent)
@@ -130,8 +131,9 @@ def _train_privately(job: Job) -> Reply:
 
     with ledger_of(job) as ledger:
         # Before the charge: nobody is charged for an update that there is no room for. It is not larger than the
-        # weights; the rest is for the lines of the logs.
-        Outbox(job.site.folder.outbox).make_room(len(job.request.weights) + ROOM_FOR_LOGS)
+        # weights, and neither is any group that is kept; the rest is for the lines of the logs.
+        room = len(job.request.weights) * (1 + len(kept_of(job.request.config))) + ROOM_FOR_LOGS
+        Outbox(job.site.folder.outbox).make_room(room)
         patients = patients_to_report(job, ledger)
         plan = charge_round(job, ledger, patients)
         if job.request.config.privacy.mechanism == "local_update":

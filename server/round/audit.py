@@ -87,14 +87,15 @@ class RunAudit:
         about = {"event": "absent", "kind": kind, "round": round, "site": site}
         self._log.append({**about, "status": status, "reason": reason})
 
-    def log_fold(self, round: int, sites: Sequence[str], weights: bytes, asked: bytes | None = None) -> None:
-        """Log the sites whose updates counted and the weights that came of them, before they are saved; and with the
-        groups that are `asked` from beside them, where there are any.
+    def log_fold(self, round: int, sites: Sequence[str], weights: bytes, **other: bytes) -> None:
+        """Log the sites whose updates counted and the weights that came of them, before they are saved; and what is
+        `asked` from, with groups, and the `result`, an average, where these are other bytes.
 
         A server that dies in between folds the same updates again, and logs that again.
         """
         line = {"event": "fold", "round": round, "sites": list(sites), "weights": hashlib.sha256(weights).hexdigest()}
-        self._log.append(line | ({} if asked in (None, weights) else {"asked": hashlib.sha256(asked).hexdigest()}))
+        others = {name: hashlib.sha256(data).hexdigest() for name, data in other.items() if data != weights}
+        self._log.append(line | others)
 
     def log_end(self, status: str) -> None:
         """Log the end."""

@@ -143,8 +143,8 @@ class _Run:
         refused, measures = judge(inside, like, parameters, self.config)
         refused |= expelled
         counted = [reply for reply in replies if reply.site not in refused]
-        sites = absent | {reply.site: line_of(reply, refused, len(request.weights), self.config) for reply in replies}
-        event: Event = {"event": "round", "round": number, "seconds": 0.0, "sites": dict(sorted(sites.items()))}
+        lines = absent | {reply.site: line_of(reply, refused, len(request.weights), self.config) for reply in replies}
+        event: Event = {"event": "round", "round": number, "seconds": 0.0, "sites": dict(sorted(lines.items()))}
         for reply in replies:
             if reply.site in refused:
                 spool.set_aside(reply, RunFolder(self.out).refused)
@@ -156,7 +156,9 @@ class _Run:
             mean = self.bounded_fold(counted, measures, like, event, parameters)
         event["seconds"] = time.monotonic() - started
         state = self.next_state(state, counted, mean, parameters, event, parents)
-        self.audit.log_fold(number, [reply.site for reply in counted], state.coded, state.asked)
+        self.audit.log_fold(
+            number, [reply.site for reply in counted], state.coded, asked=state.asked, result=state.coded_result
+        )
         save_state(self.out, state)
         spool.clear()
         return state

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gliofed.client.round.privacy import patient_gradient
 from gliofed.client.round.training import train_one_round
 from gliofed.server.round.model import initial_model
-from gliofed.shared.algorithms import ALGORITHMS
+from gliofed.shared.algorithms import ALGORITHMS, sent_of
 from gliofed.shared.algorithms.groups import Local, zeros
 from gliofed.shared.algorithms.optimizers import rate_of
 from gliofed.shared.config import RunConfig
@@ -153,7 +153,7 @@ def update(model: nn.Module, steps: int, drawn: Iterable[Batch], task: Task, run
     """The update of so many local steps, negative: what the attacker takes for a gradient."""
     trained = copy.deepcopy(model)
     method, own = ALGORITHMS[run.algorithm.name], dict(trained.named_parameters())
-    sent, kept = zeros(method.sent, own), zeros(method.kept, own)  # as in a run's first round
+    sent, kept = zeros(sent_of(run), own), zeros(method.kept, own)  # as in a run's first round
     local = Local(
         config=run.algorithm, optimizer=run.optimizer, steps=steps, rate=rate_of(run, 1), sent=sent, kept=kept
     )
@@ -176,6 +176,10 @@ class _Scene:
 
 def _open(target: Target, seed: int) -> _Scene:
     run, patients, task = target.run, target.cohorts[0].train, TASKS[target.run.task]
+    if run.model.dropout:  # each step of the search would look through another mask
+        raise ConfigError(
+            f"run={target.folder}: model.dropout={run.model.dropout:g}; attack=inversion needs one without"
+        )
     model = initial_model(run).train()
     truth = _patch(patients[0], run, seed)
     others = [patient for cohort in target.cohorts for patient in (*cohort.train, *cohort.validation)][1 : OTHERS + 1]

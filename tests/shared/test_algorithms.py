@@ -172,3 +172,9 @@ def test_a_site_that_lost_its_control_variate_returns_the_right_one() -> None:
         assert_close(kept, returned)
     moved = Scaffold().step(sent, returned, part=0.5)
     assert_close(moved["control"]["w"], (server + gradients.mean(0)) / 2)
+
+
+def test_a_fedprox_run_of_the_first_version_keeps_its_hash(run_config: Config) -> None:
+    """Settings that came after it are not in its JSON."""
+    values = json.loads(run_config("algorithm=fedprox").as_json)
+    assert values["algorithm"] == {"mu": 0.01, "name": "fedprox"}

@@ -177,7 +177,7 @@ def test_a_withdrawn_patient_s_runs_lose_their_states(site: SiteConfig) -> None:
     (site.folder.trained / "without.json").write_text('{"patients": ["somebody"]}')
     (site.folder.trained / "damaged.json").write_text('{"patients": ')
     (site.folder.state / "a-file").write_text("of nobody's: it stopped the command, each time")
-    assert withdraw(site, WHO).states == 3
+    assert withdraw(site, WHO).states == ["damaged", "r", "unlisted"]
     assert [path.name for path in site.folder.state.glob("*/")] == ["without"]
 
 
