@@ -92,7 +92,7 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
     ),
     (
         lambda run: run.algorithm.name == "scaffold" and rate_of(run, run.rounds) < LEAST_RATE,
-        "algorithm=scaffold with a learning rate that falls below 1e-30: it divides by that; give a larger train.lr or a "
+        "algorithm=scaffold with a rate that falls below 1e-30: it divides by that; give a larger train.lr, or a "
         "smaller optimizer.power",
     ),
     (
