@@ -8,7 +8,8 @@ from torch import nn
 
 from gliofed.shared.algorithms import ALGORITHMS, FEDAVG
 from gliofed.shared.algorithms.groups import Groups, Local
-from gliofed.shared.algorithms.optimizers import ADAMW, OPTIMIZERS, load_moments, read_moments
+from gliofed.shared.algorithms.moments import load_moments, read_moments
+from gliofed.shared.algorithms.optimizers import ADAMW, OPTIMIZERS
 from gliofed.shared.config import TrainConfig
 from gliofed.shared.data.samples import Batch
 from gliofed.shared.parse import ConfigError

@@ -10,7 +10,8 @@ from gliofed.shared.algorithms.fedbn import FedBN
 from gliofed.shared.algorithms.fednova import FedNova
 from gliofed.shared.algorithms.fedprox import FedProx
 from gliofed.shared.algorithms.groups import Group, Groups
-from gliofed.shared.algorithms.optimizers import OPTIMIZERS, moments_of, possible
+from gliofed.shared.algorithms.moments import moments_of, possible
+from gliofed.shared.algorithms.optimizers import OPTIMIZERS
 from gliofed.shared.algorithms.scaffold import Scaffold
 from gliofed.shared.parse import Strict, key_of
 

@@ -16,7 +16,8 @@ from gliofed.shared.algorithms import ALGORITHMS, AlgorithmConfig
 from gliofed.shared.algorithms.fedavg import FedAvg
 from gliofed.shared.algorithms.fedbn import HOME, FedBN
 from gliofed.shared.algorithms.groups import Group, Groups, Local, zeros
-from gliofed.shared.algorithms.optimizers import OPTIMIZERS, STEP, OptimizerConfig
+from gliofed.shared.algorithms.moments import STEP
+from gliofed.shared.algorithms.optimizers import OPTIMIZERS, OptimizerConfig
 from gliofed.shared.algorithms.scaffold import Scaffold
 from gliofed.shared.config import RunConfig
 

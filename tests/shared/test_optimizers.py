@@ -16,7 +16,8 @@ from gliofed.client.round.training import train_one_round
 from gliofed.server.round.model import initial_model
 from gliofed.shared.algorithms import FEDAVG
 from gliofed.shared.algorithms.groups import Groups, Local
-from gliofed.shared.algorithms.optimizers import ADAMW, SCHEDULES, load_moments, possible, rate_of
+from gliofed.shared.algorithms.moments import load_moments, possible
+from gliofed.shared.algorithms.optimizers import ADAMW, SCHEDULES, rate_of
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.samples import Batch
