@@ -5,6 +5,7 @@ import signal
 import traceback
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from itertools import count
 from typing import Any
 
 Original = Callable[..., Any]
@@ -19,15 +20,14 @@ def on_call(owner: Any, name: str, number: int, *, after: bool) -> Callable[[], 
 
     def patch() -> None:
         original: Original = getattr(owner, name)
-        calls = 0
+        calls = count(1)
 
         def patched(*args: Any, **kwargs: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == number and not after:
+            mine = next(calls)  # of several threads, each has its own
+            if mine == number and not after:
                 die()
             result = original(*args, **kwargs)
-            if calls == number:
+            if mine == number:
                 die()
             return result
 
