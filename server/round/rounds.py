@@ -154,11 +154,10 @@ class _Run:
             mean = self.private_mean(counted, state, event)
         else:
             mean = self.bounded_fold(counted, measures, like, event, parameters)
-        event["seconds"] = time.monotonic() - started
         state = self.next_state(state, counted, mean, parameters, event, parents)
-        self.audit.log_fold(
-            number, [reply.site for reply in counted], state.coded, asked=state.asked, result=state.coded_result
-        )
+        event["seconds"] = time.monotonic() - started  # the state's event, too
+        names = [reply.site for reply in counted]
+        self.audit.log_fold(number, names, state.coded, asked=state.asked, result=state.coded_result)
         save_state(self.out, state)
         spool.clear()
         return state
