@@ -77,6 +77,8 @@ class DataConfig(Strict):
     block of every scan; W counts axial slices."""
     validation: Annotated[float, Field(ge=0, lt=1)]
     """Fraction of a site's patients kept for validation, by a hash of the id."""
+    test: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Fraction kept for a test at the end, by the same hash; 0: only whom the data set declares. None: no test."""
     split_seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
     """Salt of that hash; fixed for a study."""
 
@@ -85,6 +87,11 @@ class DataConfig(Strict):
             if len(set(names)) < len(names):
                 raise ValueError(f"data.{key}={','.join(names)}: names one twice; each is a channel of its own")
         edges = self.spacing if isinstance(self.spacing, tuple) else (self.spacing or 1.0,) * 3
+        if self.validation + (self.test or 0.0) >= 1:
+            raise ValueError(
+                f"data.test={self.test:g} with data.validation={self.validation:g}: together they must be below 1, for "
+                "the others train"
+            )
         if prod(edges) < SMALLEST_VOXEL:
             shown = ",".join(f"{edge:g}" for edge in edges)
             raise ValueError(f"data.spacing={shown}: a voxel below {SMALLEST_VOXEL} mm3; 1.0 is usual")
@@ -265,6 +272,7 @@ LATER = frozenset(
         "StrategyConfig.average",
         "RoundConfig.sample",
         "ModelConfig.dropout",
+        "DataConfig.test",
     }
 )
 """Fields that came later: at their defaults they are not in the JSON, so that a run of before them keeps its hash."""

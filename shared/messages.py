@@ -26,7 +26,7 @@ CODES = {
     "changed_file": "a file of the site's cohort is not what it was when the cohort was frozen",
     "too_fine": "the run's data.spacing makes a scan of the site larger than its policy allows",
     "no_cases": "the site found no cases in its folder",
-    "no_training": "all usable patients of the site are declared for validation",
+    "no_training": "all usable patients of the site are declared for validation or test",
     "no_series": "no patient of the site has enough visits for a series",
     "missing_mask": "no case of the site has a mask",
     "no_grade": "no patient of the site has a grade",
@@ -76,7 +76,7 @@ LONGEST_CONFIG = 2**23
 
 _HASH = "[0-9a-f]{64}"
 _EVIDENCE = {"head": _HASH, "signature": "[A-Za-z0-9+/=]{1,160}", "certificate": "[A-Za-z0-9+/=]{1,4000}"}
-_EVIDENCE |= {"parent": _HASH}
+_EVIDENCE |= {"parent": _HASH, "part": "test"}
 _AFTER = ("head", "signature")
 """What enters a reply after its receipt was written."""
 
@@ -101,6 +101,8 @@ class Request:
     the site goes on from. Empty: from none. The receipts of that update have it, however often it was sent."""
     parents: Mapping[str, str] = field(default_factory=dict)
     """Of all sites, by name, at the server; each is sent its own."""
+    part: str = ""
+    """Of an evaluation: test, whose patients are measured when the run has ended. Empty: validation."""
     head: str = ""
     """Of the server's audit log: the hash of the line that notes this request. The site notes it in its own log."""
     signature: str = ""
@@ -124,7 +126,7 @@ class Request:
         head = ConfigRecord({"run_id": self.run_id, "round": self.round})
         head["config"], head["config_hash"], head["head"] = self.config.as_json, self.config.hash, self.head
         head["signature"], head["certificate"] = self.signature, self.certificate
-        head["parent"] = self.parent
+        head["parent"], head["part"] = self.parent, self.part
         return RecordDict({"request": head, "weights": _array(self.weights)})
 
     @classmethod
@@ -154,6 +156,8 @@ class Request:
             raise MessageError(f"no request: {error}") from None
         if request.parent and not kept_of(config):
             raise MessageError("a state to go on from, in a run of which sites keep nothing")
+        if request.part and config.data.test is None:
+            raise MessageError("a test, in a run without data.test")
         if not is_site_name(request.run_id):  # it becomes a file's name at the site
             raise MessageError("no run's id")
         if config.hash != sent:

@@ -26,7 +26,8 @@ class RunFolder(KeptFolder):
     checkpoints = Below("checkpoints", "Folder of weights, optimiser and event of the last rounds")
     spool = Below("spool", "Folder of the replies of this round")
     refused = Below("refused", "Folder of replies that the gate refused")
-    model = Below("model", "A `ModelFolder`")
+    model = Below("model", "A `ModelFolder`: of the last round")
+    best = Below("best", "A `ModelFolder`: of the round with the best validation, where it can be known")
 
 
 class SimulationFolder(RunFolder):

@@ -137,7 +137,8 @@ def check_signatures(log: Chain, what: What, trust: Trust) -> str:
 def _signed(what: What, line: Mapping[str, Any]) -> bytes:
     """What a signature covers; its first line keeps it from being taken for anything else."""
     values = {name: line.get(name) for name in FIELDS[what]}
-    values |= {"parent": line["parent"]} if "parent" in line else {}  # of a run in which sites keep something
+    # Of a run in which sites keep something, and of a test.
+    values |= {name: line[name] for name in ("parent", "part") if name in line}
     return f"gliofed {what}\n".encode() + json.dumps(values, sort_keys=True).encode()
 
 

@@ -143,12 +143,13 @@ def _deal(
     if kept.exists() and (saved := json.loads(kept.read_text()))["of"] == what:
         return [tuple(cohort) for cohort in saved["cohorts"]]
     inventory = take_inventory(root, labels)
-    usable = _usable(inventory.cases, run, root)
+    there = [case for case in inventory.cases if case.side != "test" or run.data.test is not None]
+    usable = _usable(there, run, root)
     if strays := inventory.not_understood:
         print(f"{root}: not understood: {counted(strays)}, in no case; gliofed-client check names them", flush=True)
-    if lacking := len(inventory.cases) - len(usable):
+    if lacking := len(there) - len(usable):
         lack = quantity(lacking, "lacks what this run reads, and is", "lack what this run reads, and are")
-        print(f"{root}: of {quantity(len(inventory.cases), 'case')} {lack} not dealt", flush=True)
+        print(f"{root}: of {quantity(len(there), 'case')} {lack} not dealt", flush=True)
     visits = Counter(case.patient for case in usable)
     needed = run.data.window if reading_of(run) == "series" else 1
     dealt = [case for case in usable if visits[case.patient] >= needed]
@@ -173,12 +174,12 @@ def _show(
     out: Path,
 ) -> None:
     """Write who holds what as sites.json and sites.png, in numbers only: by grade, tumour size, or use in the run."""
-    class_of = classes(profiles)
+    class_of, tests = classes(profiles), run.data.test is not None
     declared = {patient.name: patient.side for patient in profiles if patient.side is not None}
     used, held = {}, {}
     for name, cohort in cohorts.items():
-        train, validation = split(cohort, run.data.validation, run.data.split_seed, declared)
-        used[name] = {"training": len(train), "validation": len(validation)}
+        parts = split(cohort, run.data.validation, run.data.split_seed, declared, run.data.test)
+        used[name] = {side: len(names) for side, names in parts._asdict().items() if side != "test" or tests}
         held[name] = dict(sorted(Counter(class_of[patient] for patient in cohort).items()))
     sites = {name: {"patients": len(cohorts[name]), "used": used[name], "classes": held[name]} for name in cohorts}
     write_json(SimulationFolder(out).shares, {**dealing, "seed": run.seed, "patients": len(profiles), "sites": sites})

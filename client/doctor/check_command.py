@@ -105,7 +105,7 @@ def check(values: Mapping[str, Any]) -> int:
             cases = _with_consent(cases, Path(work))
         with Bar("reading", EVERY) as progress:
             inspected = examine(cases, settings.check, workers, progress.report)
-        split = data.validation, data.split_seed
+        split = data.validation, data.split_seed, data.test
         reports = judge(cases, inspected, settings.check, data.modalities, task, *split)
         of = {"root": str(root), "labels": settings.labels, "task": settings.task if task else "prediction"}
         write_reports(reports, strays, inventory.not_used, of, out)
@@ -158,9 +158,10 @@ def _prepare(site: SiteConfig, settings: Settings, workers: int) -> None:
                 progress.report(done, len(patients))
         cohort = open_cohort(site, data, reading, admitted)
     left_out = f"; left out: {in_words(cohort.left_out)}" if cohort.left_out else ""
+    tested = "" if data.test is None else f", {len(cohort.test)} to test"
     print(
         f"{site.work}: the cohort is frozen and prepared: {quantity(len(cohort.train), 'patient')} to train, "
-        f"{len(cohort.validation)} to validate{left_out}"
+        f"{len(cohort.validation)} to validate{tested}{left_out}"
     )
 
 

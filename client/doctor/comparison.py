@@ -1,4 +1,4 @@
-"""What only the comparison of cases shows: duplicates, leaks between training and validation, outliers."""
+"""What only the comparison of cases shows: duplicates, leaks between training, validation and test, outliers."""
 
 import math
 from collections import defaultdict
@@ -27,7 +27,8 @@ def cohort_findings(
     found: list[list[Finding]] = [[] for _ in cases]
     for index, case in enumerate(cases):
         if len(sides[case.patient]) > 1:
-            message = f"{case.patient}: is declared for training and for validation; leave all visits on one side"
+            both = " and for ".join(sorted(sides[case.patient]))
+            message = f"{case.patient}: is declared for {both}; leave all visits on one side"
             found[index].append(Finding(code="split_leak", message=message))
     if label is not None:
         _values(cases, label, found)
@@ -56,11 +57,13 @@ def _values(cases: Sequence[Case], label: Label, found: list[list[Finding]]) -> 
             found[index].append(Finding(code=label.missing, message=message))
 
 
-def sides_of(cases: Sequence[Case], validation: float, split_seed: int) -> dict[str, set[str]]:
+def sides_of(
+    cases: Sequence[Case], validation: float, split_seed: int, test: float | None = None
+) -> dict[str, set[str]]:
     """Where each patient's visits would go: declared, or by the hash of the name."""
     declared = {case.patient: case.side for case in cases if case.side is not None}
-    train, validate = split([case.patient for case in cases], validation, split_seed, declared)
-    sides = {name: {"training"} for name in train} | {name: {"validation"} for name in validate}
+    parts = split([case.patient for case in cases], validation, split_seed, declared, test)
+    sides = {name: {side} for side, names in parts._asdict().items() for name in names}
     for case in cases:
         if case.side is not None:  # another visit may be declared for the other side
             sides[case.patient].add(case.side)
@@ -90,7 +93,7 @@ def _duplicates(
             found[index].append(Finding(code="duplicate", message=message, file=file, picture=shown))
             if len(sides[case.patient] | sides[first.patient]) > 1:
                 message = (
-                    f"{case.patient}: would be on another side of training and validation than {first.patient}, "
+                    f"{case.patient}: would be on another side of training, validation and test than {first.patient}, "
                     "though they share scans; keep one of the two"
                 )
                 found[index].append(Finding(code="split_leak", message=message, file=file, picture=shown))

@@ -32,7 +32,7 @@ ERRORS = {
     "no_spatial_header": "the header does not say where the voxels lie",
     "spacing": "voxels are smaller or larger than allowed",
     "size": "the volume has fewer or more voxels than allowed",
-    "split_leak": "a patient is in training and in validation",
+    "split_leak": "a patient is in two of training, validation and test",
     "duplicate": "the case is there twice, under two names",
     "same_image_twice": "two modalities are one image",
     "constant_image": "all voxels have one value",

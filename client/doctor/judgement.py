@@ -38,15 +38,16 @@ def judge(
     task: Task | None,
     validation: float = 0.0,
     split_seed: int = 0,
+    test: float | None = None,
 ) -> list[CaseReport]:
     """Judge inspected cases, in their order, for a run's modalities, task and split; no task: to be predicted.
 
     What is wrong with another modality, or with a mask that the task does not learn, is not reported. The split tells
-    which duplicates would leak from training into validation.
+    which duplicates would leak from training into validation or test.
     """
     label, masks = task.label if task else None, task is not None and task.label is None
     seen = [_seen(case, each, rules, modalities, label, masks) for case, each in zip(cases, inspected, strict=True)]
-    compared = cohort_findings(cases, seen, rules, label, sides_of(cases, validation, split_seed))
+    compared = cohort_findings(cases, seen, rules, label, sides_of(cases, validation, split_seed, test))
     return [
         _report(case, [*one.findings, *more], each, masks)
         for case, each, one, more in zip(cases, inspected, seen, compared, strict=True)

@@ -99,6 +99,9 @@ def admit(site: SiteConfig, data: DataConfig, task: str) -> Admitted:
     """
     consent = read_consent(Path(site.work))
     entries = [entry for entry in _frozen(site, consent).entries if belongs(site, consent, entry.case.patient)]
+    if data.test is None:  # who is declared to be tested is not used; of another side as well, and it is a finding
+        others = {entry.case.patient for entry in entries if entry.case.side != "test"}
+        entries = [entry for entry in entries if entry.case.patient in others]
     reports = judge(
         [entry.case for entry in entries],
         [Inspection(entry.facts) for entry in entries],
@@ -107,6 +110,7 @@ def admit(site: SiteConfig, data: DataConfig, task: str) -> Admitted:
         TASKS[task],
         data.validation,
         data.split_seed,
+        data.test,
     )
     errors = [[each for each in report.findings if each.severity == "error"] for report in reports]
     for error in chain.from_iterable(errors):
@@ -115,7 +119,7 @@ def admit(site: SiteConfig, data: DataConfig, task: str) -> Admitted:
     left_out = dict(Counter(error.code for error in refused))
     usable = [entry for entry, found in zip(entries, errors, strict=True) if not found]
     if not entries:
-        raise DataError("no_cases", f"{site.root}: every patient of the cohort withdrew")
+        raise DataError("no_cases", f"{site.root}: every patient of the cohort withdrew, or is declared to be tested")
     if not usable:
         sentence = f"{site.root}: none of {quantity(len(refused), 'case')} passed. First: {refused[0].message}"
         raise NonePassedError(refused[0].code, sentence, left_out)

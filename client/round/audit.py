@@ -57,7 +57,7 @@ class Audit:
         self._about |= {"run_id": request.run_id, "round": request.round}
         self._asked |= {**self._about, "config_hash": request.config.hash, "server_head": request.head or None}
         self._asked["weights"] = request.weights_sha256
-        self._asked |= {"parent": request.parent} if request.parent else {}
+        self._asked |= {name: value for name in ("parent", "part") if (value := getattr(request, name))}
 
     def is_signed(self, request: Request, now: datetime) -> bool:
         """Whether the server signed this request, with a certificate in force; true without keys."""

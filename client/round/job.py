@@ -17,7 +17,7 @@ from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.algorithms.groups import Groups, Local, parted, zeros
 from gliofed.shared.algorithms.optimizers import rate_of
 from gliofed.shared.codec import load_weights, weights_from_bytes
-from gliofed.shared.data.dataset import Cohort, Reading, open_cohort
+from gliofed.shared.data.dataset import Cohort, Patient, Reading, open_cohort
 from gliofed.shared.messages import Request
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import model_of, reading_of
@@ -39,6 +39,11 @@ class Job:
     def seed_key(self) -> tuple[int, str, int]:
         """Where the round's randomness comes from, but for noise and sampling of a private run."""
         return self.request.config.seed, self.site.name, self.request.round
+
+    @property
+    def measured(self) -> list[Patient]:
+        """Whom an evaluation is of."""
+        return self.cohort.test if self.request.part else self.cohort.validation
 
     def model(self) -> nn.Module:
         """Build the model with the weights that were sent, and with the site's own, on its device."""
@@ -82,7 +87,7 @@ def open_job(admitted: Admitted) -> Job:
     left_out = Counter(usable.left_out) + Counter(cohort.left_out)
     cohort = replace(cohort, left_out=dict(left_out))
     # The server chooses who validates: an exact number would tell it, one choice after the other, who is there.
-    among = cohort.train if counts_leave(site.policy, request.config) else [*cohort.train, *cohort.validation]
+    among = cohort.train if counts_leave(site.policy, request.config) else cohort.everybody
     check_cohort(site.policy, request.config, len(among))
     kept = States(site.folder.state / request.run_id).load(request.parent) if request.parent else {}
     return Job(site, request, cohort, device, reading, kept)

@@ -77,7 +77,7 @@ def data_reading(run: RunConfig) -> dict[str, object]:
         "modalities": sorted(data.modalities),
         "regions": None if label else sorted(data.regions),
         "window": data.window if reading == "series" else None,
-        "split": [data.validation, data.split_seed],
+        "split": [data.validation, data.split_seed, *([] if data.test is None else [data.test])],
         "spacing": list(data.spacing) if isinstance(data.spacing, tuple) else data.spacing,
         "block": list(data.patch) if label else None,
     }

@@ -41,8 +41,9 @@ def ledger_of(job: Job) -> Iterator[Ledger]:
 
 
 def split_of(data: DataConfig) -> str:
-    """How patients are parted for validation; another way would put some of them on the other side."""
-    return f"data.validation={data.validation:g} data.split_seed={data.split_seed}"
+    """How patients are parted; another way would put some of them on the other side."""
+    test = "" if data.test is None else f" data.test={data.test:g}"
+    return f"data.validation={data.validation:g} data.split_seed={data.split_seed}{test}"
 
 
 def charge_round(job: Job, ledger: Ledger, reported: int) -> Plan:
@@ -87,7 +88,7 @@ def patients_to_report(job: Job, ledger: Ledger) -> int:
 
     A run keeps its number when patients withdraw: it is of no patient more than what was charged, a new one would tell
     that somebody left, and would cost what the last round needs. The noise is on the number of all patients of the
-    site, whichever of them a request has for validation. With local_update, whose unit is the whole site, every site
+    site, whichever of them a request has for training. With local_update, whose unit is the whole site, every site
     says 1. Raises DeclinedError where no budget holds that.
     """
     config = job.request.config
@@ -103,7 +104,7 @@ def patients_to_report(job: Job, ledger: Ledger) -> int:
         noisy = round(len(_everybody(job)) + np.random.default_rng(seed).normal(scale=sigma))
         charge = replace(_charge(job, "count", sigma, rate, steps), noisy=noisy, cohort=_cohort(job))
         ledger.charge(charge, job.site.policy.max_epsilon)
-    return max(1, round(noisy * (1 - config.data.validation)))
+    return max(1, round(noisy * (1 - config.data.validation - (config.data.test or 0.0))))
 
 
 def _drawn(job: Job, ledger: Ledger) -> int | None:
@@ -112,7 +113,7 @@ def _drawn(job: Job, ledger: Ledger) -> int | None:
 
 def _everybody(job: Job) -> list[str]:
     """Names of all patients of the site."""
-    return sorted(patient.name for patient in (*job.cohort.train, *job.cohort.validation))
+    return sorted(patient.name for patient in job.cohort.everybody)
 
 
 def _cohort(job: Job) -> str:

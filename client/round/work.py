@@ -58,16 +58,17 @@ def train(admitted: Admitted) -> Reply:
 
 @torch.no_grad()
 def evaluate(admitted: Admitted) -> Reply:
-    """Measure the weights that were sent on the site's validation patients, each patient once."""
+    """Measure the weights that were sent on the site's validation or test patients, each patient once."""
     job = open_job(admitted)
     if job.request.config.private:
         from gliofed.client.round.private_work import ledger_of
 
         with ledger_of(job):  # declines a split that would measure training patients
             pass
-    patients, least = len(job.cohort.validation), job.site.policy.min_validation
+    patients, least = len(job.measured), job.site.policy.min_validation
     if 0 < patients < least:
-        sentence = f"{quantity(patients, 'validation patient')}: policy.min_validation asks for {least}"
+        part = f"{job.request.part or 'validation'} patient"
+        sentence = f"{quantity(patients, part)}: policy.min_validation asks for {least}"
         raise DeclinedError("few_validation", sentence)
     return with_less_memory(job, _measure)
 
@@ -77,7 +78,7 @@ def _measure(job: Job) -> Reply:
     task, model = TASKS[config.task], job.model().eval()
     measured = [
         task.measure(model, whole(patient, config.data, job.reading), config.data, job.device)
-        for patient in job.cohort.validation
+        for patient in job.measured
     ]
     return Reply(site=job.site.name, patients=len(measured), metrics=task.summarise(measured))
 

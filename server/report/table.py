@@ -1,6 +1,6 @@
 """What is printed of a run: a table with rounds down and sites across, and sentences below it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -23,7 +23,8 @@ def print_results(events: Sequence[dict[str, Any]], metric: str) -> None:
 
 
 def results_table(events: Sequence[dict[str, Any]], metric: str) -> Table:
-    """Show `metric` after each round at each site and over all; a site that did not count shows how.
+    """Show `metric` after each round at each site and over all; a site that did not count shows how. Last the test, of
+    the last round's model, and of the best round's where that is another.
 
     A metric of fewer than five patients has their number beside it.
     A private run has a column with epsilon so far, of the site that has spent most.
@@ -44,7 +45,19 @@ def results_table(events: Sequence[dict[str, Any]], metric: str) -> Table:
         cells = [_cell(line, metric) for line in lines] if len(sites) <= WIDEST else _spread(lines, metric)
         cells += [total] + [figure(spent.get(event["round"]))] * bool(spent)
         table.add_row(str(event["round"]), *cells, f"{event['seconds']:.1f}")
+    for event in (event for event in events if event["event"] == "test"):
+        table.add_section()
+        for name, model in event["models"].items():
+            lines = [model["sites"].get(site) for site in sites]
+            total = figure((model["global"] or {}).get(metric), measured_patients(model["sites"]))
+            cells = [_measured(line, metric) for line in lines] if len(sites) <= WIDEST else _spread(lines, metric)
+            table.add_row(f"test, {name}" if name == "last" else f"test, round {model['round']}", *cells, total)
     return table
+
+
+def measured_patients(sites: Mapping[str, Any]) -> int:
+    """Patients of all sites that were measured, from a model's lines of a test."""
+    return sum(line["evaluated"] or 0 for line in sites.values())
 
 
 def figure(value: float | None, patients: int | None = None) -> str:
@@ -80,6 +93,11 @@ def _cell(line: dict[str, Any] | None, metric: str) -> str:
     return value if line["status"] == "counted" or rests(line) else f"{value} {line['status']}".strip("- ")
 
 
+def _measured(line: dict[str, Any] | None, metric: str) -> str:
+    """A site's cell of a test."""
+    return "" if line is None else figure((line["evaluate"] or {}).get(metric), line["evaluated"])
+
+
 def _spread(lines: Sequence[dict[str, Any] | None], metric: str) -> list[str]:
     invited = [line for line in lines if not line or line["status"] != "not_invited"]
     known = [line for line in invited if line]
@@ -89,6 +107,6 @@ def _spread(lines: Sequence[dict[str, Any] | None], metric: str) -> list[str]:
         for line in present
         if (value := (line["evaluate"] or {}).get(metric)) is not None
     ]
-    counted = sum(line["status"] == "counted" for line in known)
+    counted = sum(line["status"] in ("counted", "measured") for line in known)
     ends = [figure(*end(values, key=lambda each: each[0], default=(None,))) for end in (min, max)]
     return [*ends, f"{counted}/{len(invited)}"]

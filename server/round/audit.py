@@ -37,6 +37,7 @@ class RunAudit:
         """Log who is about to be asked, from which weights; return each one's request, with the log's head, signed."""
         about = {"kind": kind, "round": request.round, "config_hash": request.config.hash}
         about["weights"] = request.weights_sha256
+        about |= {"part": request.part} if request.part else {}
         parents = [request.parents.get(site, "") for site in sites]
         each = [{"site": s, **({"parent": p} if p else {})} for s, p in zip(sites, parents, strict=True)]
         head = self._log.append(*({"event": "request", **about, **own} for own in each))

@@ -1,4 +1,4 @@
-"""After a round: the sites measure the new model, each on its own validation patients."""
+"""After a round: the sites measure the new model, each on its own validation patients; in the end, on test patients."""
 
 from collections import Counter
 
@@ -19,12 +19,12 @@ KEPT_BACK = ("withheld", "few_validation")
 def evaluate(
     sites: Sites, config: RunConfig, request: Request, lines: dict[str, Event], progress: RoundProgress
 ) -> tuple[dict[str, float | None] | None, str | None]:
-    """Ask the sites that have a line in this round; note metrics, or why there are none, in their lines.
+    """Ask the sites that have a line; note metrics, or why there are none, in their lines.
 
     Returns the metrics over the patients of all sites that counted or were not drawn, None where there are none; and
     why no such site measured the model, though one was to.
     """
-    scores: dict[str, Reply] = {}
+    scores, part = dict[str, Reply](), request.part or "validation"
     failures: list[str] = []
     eligible = [site for site, line in lines.items() if line["status"] == "counted" or rests(line)]
 
@@ -36,7 +36,7 @@ def evaluate(
     for site in absent.keys() & set(eligible):
         fail(site, f"{absent[site].status}: {absent[site].reason}")
     for site, answer in sites.ask("evaluate", request, {s: node for s, node in nodes.items() if s in lines}):
-        progress.tick(f"round {request.round}: {site} evaluated")
+        progress.tick(f"round {request.round}: {site} {'tested' if request.part else 'evaluated'}")
         line = lines[site]
         line["bytes_down"] += len(request.weights)
         # Of a private run an undisclosed refusal may be one of these.
@@ -46,14 +46,14 @@ def evaluate(
         elif isinstance(answer, Absent) or answer.status != "ok":
             why = answer if isinstance(answer, Absent) else refusal(answer)
             fail(site, f"{why.status}: {why.reason}")
-        elif claim := _false_claim(answer, sites.agreed(nodes[site]), config):
+        elif claim := _false_claim(answer, sites.agreed(nodes[site]), config, part):
             fail(site, f"refused: {claim}")
         else:
             line |= {"evaluate": as_json(answer.metrics), "evaluated": answer.patients}
             if site in eligible:  # who was refused has no say in the mean either
                 scores[site] = answer
             if not answer.patients:
-                add_reason(line, "no validation patients")
+                add_reason(line, f"no {part} patients")
     claims = [(scores[site].metrics, scores[site].patients) for site in sorted(scores)]
     failed = None
     if failures and not any(patients for _, patients in claims):
@@ -62,8 +62,8 @@ def evaluate(
     return as_json(TASKS[config.task].pool(claims, config.data)), failed
 
 
-def _false_claim(answer: Reply, agreed: int | None, config: RunConfig) -> str | None:
+def _false_claim(answer: Reply, agreed: int | None, config: RunConfig, part: str) -> str | None:
     """What a site that evaluated says of itself that cannot be."""
     if agreed is not None and answer.patients > agreed:
-        return f"{quantity(answer.patients, 'validation patient')}, more than the {agreed} that were agreed"
+        return f"{quantity(answer.patients, f'{part} patient')}, more than the {agreed} that were agreed"
     return TASKS[config.task].impossible(answer.metrics, answer.patients, config.data)

@@ -1,5 +1,9 @@
 """The model of a run: its first weights, and what is left of it at the end."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -9,7 +13,7 @@ from gliofed.shared.algorithms import ALGORITHMS, kept_of
 from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.config import RunConfig, as_values
 from gliofed.shared.files import new_folder, write_bytes, write_json
-from gliofed.shared.run_folder import ModelFolder, RunFolder
+from gliofed.shared.run_folder import ModelFolder
 from gliofed.shared.seeding import seed_of
 from gliofed.shared.tasks import model_of
 
@@ -21,17 +25,19 @@ def initial_model(config: RunConfig) -> nn.Module:
         return model_of(config)
 
 
-def export_model(files: RunFolder, config: RunConfig, run_id: str, state: State) -> None:
-    """Write the last round's model for use elsewhere: weights, and what is needed to feed them.
+def export_model(
+    into: Path, config: RunConfig, run_id: str, state: State, more: Mapping[str, Any] | None = None
+) -> None:
+    """Write a round's model for use elsewhere: weights, and what is needed to feed them; `more` is described as well.
 
     Where sites have tensors of their own, the description says which are missing, and by which updates a site finds
     its own.
     """
     facts: Event = {"task": config.task, "model": as_values(config.model), "data": as_values(config.data)}
-    facts |= {"run_id": run_id, "round": state.round}
+    facts |= {"run_id": run_id, "round": state.round, **(more or {})}
     if HOME in kept_of(config):
         at_home = ALGORITHMS[config.algorithm.name].at_home(model_of(config))
         facts |= {"at_home": sorted(at_home), "parents": sorted(state.parents.values())}
-    with new_folder(files.model) as folder:
+    with new_folder(into) as folder:
         write_bytes(ModelFolder(folder).weights, state.coded_result)
         write_json(ModelFolder(folder).description, facts)

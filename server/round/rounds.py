@@ -2,24 +2,27 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flwr.serverapp import Grid
 from torch import Tensor
 
 from gliofed.server.report.sentences import rests
-from gliofed.server.report.table import figure, patients_behind
+from gliofed.server.report.table import figure, measured_patients, patients_behind
 from gliofed.server.round.anew import start_anew
 from gliofed.server.round.answers import RESTS, Absent, refusal
 from gliofed.server.round.audit import RunAudit, hold_audit
-from gliofed.server.round.budget import BudgetError, charge_sum, spent_for_good
+from gliofed.server.round.best import keep_best
+from gliofed.server.round.budget import BudgetError, charge_sum
 from gliofed.server.round.clip import bounded, scaled
 from gliofed.server.round.evaluation import evaluate
+from gliofed.server.round.failing import RoundError, SpentError, spent, too_few
+from gliofed.server.round.final_test import PART, failed_test, measure_test, tests
 from gliofed.server.round.fold import fold
 from gliofed.server.round.gate import Measures, judge
 from gliofed.server.round.history import Event, History, site_line
-from gliofed.server.round.lines import line_of, why_not
+from gliofed.server.round.lines import line_of
 from gliofed.server.round.model import export_model, initial_model
 from gliofed.server.round.progress import RoundProgress
 from gliofed.server.round.sites import Federation, Sites
@@ -38,19 +41,6 @@ from gliofed.shared.run_folder import RunFolder
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.versions import versions
 from gliofed.shared.wording import quantity
-
-
-class RoundError(Exception):
-    """A round without a result: too few updates counted."""
-
-    def __init__(self, event: Event) -> None:
-        """Keep the round's `event` for the history."""
-        super().__init__(f"round {event['round']}: {event['reason']}")
-        self.event = event
-
-
-class SpentError(RoundError):
-    """A round without a result, since the run's privacy budget is spent: none after it can have one."""
 
 
 def federate(grid: Grid, federation: Federation) -> str:
@@ -80,7 +70,7 @@ def federate(grid: Grid, federation: Federation) -> str:
             lines = [site for event in rounds for site in event["sites"].values()]
             asked = [site for site in lines if site["status"] != "not_invited"]
             status = "done" if all(site["status"] == "counted" for site in asked) else "incomplete"
-            if failed := rounds[-1].get("evaluation_failed"):
+            if failed := rounds[-1].get("evaluation_failed") or failed_test(history):
                 status, reason = "incomplete", {"reason": f"{failed}; the model is that of round {rounds[-1]['round']}"}
         except RoundError as error:
             history.append(error.event)
@@ -121,9 +111,9 @@ class _Run:
                 state = self.round(state, parameters)
                 self.finish(state)
         except SpentError:
-            export_model(RunFolder(self.out), self.config, self.run_id, state)  # it will not be trained any further
+            self.close(state)  # it will not be trained any further
             raise
-        export_model(RunFolder(self.out), self.config, self.run_id, state)
+        self.close(state)
 
     def round(self, state: State, parameters: list[str]) -> State:
         """One round of training: the next state, saved, its event still without evaluations."""
@@ -149,7 +139,7 @@ class _Run:
             if reply.site in refused:
                 spool.set_aside(reply, RunFolder(self.out).refused)
         if len(counted) < self.config.round.quorum:
-            raise self.too_few(event, len(counted))
+            raise too_few(self.history, self.config, event, len(counted))
         if self.config.privacy.mechanism == "central":
             mean = self.private_mean(counted, state, event)
         else:
@@ -242,25 +232,10 @@ class _Run:
         try:
             sigma, event["epsilon"] = charge_sum(self.history, self.config, number)
         except BudgetError as error:
-            raise self.spent(event, str(error)) from None
+            raise spent(event, str(error)) from None
         updates = [reply.update().tensor for reply in counted]
         secret, sites = new_secret(privacy.test_seed, "sum", number), len(self.config.round.expected)
         return noisy_mean(updates, state.weights, privacy.clip, sigma, secret, sites)
-
-    def too_few(self, event: Event, counted: int) -> RoundError:
-        """Why the round of this `event` has no result."""
-        few = f"{quantity(counted, 'update')} counted, fewer than round.quorum={self.config.round.quorum}"
-        if spent := spent_for_good(self.history, self.config, event["sites"]):
-            where = f"{spent} of {quantity(len(event['sites']), 'site')}"
-            return self.spent(event, f"{few}: the privacy budget is spent at {where}")
-        reason = "; ".join([few, *why_not(event["sites"])])
-        return RoundError(event | {"event": "round_failed", "reason": reason})
-
-    def spent(self, event: Event, why: str) -> RoundError:
-        """The end of a run whose budget is spent in this round; with nothing trained before, it failed."""
-        before = event["round"] - 1
-        reason = f"{why}; the model is that of round {before}" if before else f"{why}; nothing was trained"
-        return (SpentError if before else RoundError)(event | {"event": "round_failed", "reason": reason})
 
     def step(
         self, state: State, mean: dict[str, Tensor], parameters: list[str]
@@ -274,6 +249,11 @@ class _Run:
                 weights[name] = weights[name].clamp(min=0)
         return weights, optimizer
 
+    def measuring(self, state: State) -> Request:
+        """Ask for evaluation of this state, where sites keep tensors with those of their own."""
+        parents = state.parents if HOME in kept_of(self.config) else {}
+        return self.request(state.round, state.coded_result, parents)
+
     def evaluates(self, number: int) -> bool:
         """Whether the sites evaluate after this round."""
         every = self.config.round.evaluate_every
@@ -284,11 +264,11 @@ class _Run:
         event, started = dict(state.event or {}), time.monotonic()
         event["global"] = None
         if self.evaluates(state.round):
-            parents = state.parents if HOME in kept_of(self.config) else {}
-            request = self.request(state.round, state.coded_result, parents)
+            request = self.measuring(state)
             event["global"], failed = evaluate(self.sites, self.config, request, event["sites"], self.progress)
             event |= {"evaluation_failed": failed} if failed else {}
         event["seconds"] = round(event["seconds"] + time.monotonic() - started, 3)
+        keep_best(RunFolder(self.out), self.config, self.run_id, state, event)
         self.history.append(event)
         asked = [site for site in event["sites"].values() if site["status"] != "not_invited"]
         counted = sum(site["status"] == "counted" for site in asked)
@@ -298,3 +278,17 @@ class _Run:
             f"round {state.round}/{self.config.rounds}: {counted} of {quantity(len(asked), 'site')} counted{shown}, "
             f"{event['seconds']:.1f} s"
         )
+
+    def close(self, state: State) -> None:
+        """Leave the model of a run that has ended, and let the sites test it."""
+        files = RunFolder(self.out)
+        export_model(files.model, self.config, self.run_id, state)
+        if self.config.data.test is None or tests(self.history):
+            return
+        request = replace(self.measuring(state), part=PART)
+        event = measure_test(self.sites, self.config, request, self.history, files, self.progress)
+        self.history.append(event)
+        for name, model in event["models"].items():
+            score = (model["global"] or {}).get(headline := TASKS[self.config.task].headline)
+            shown = f"{headline} {figure(score)}, {quantity(measured_patients(model['sites']), 'patient')}"
+            self.progress.finish(f"test of the {name} round, {model['round']}: {shown}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from operator import not_
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ from gliofed.shared.tasks import Label
 
 Grade = Literal["HGG", "LGG"]
 
-Side = Literal["training", "validation"]
+Side = Literal["training", "validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,33 @@ def value_of(visits: Sequence[Case], label: Label) -> str | None:
     return next(iter(values), None)
 
 
+class Parts(NamedTuple):
+    """Patients by what they are for, each list sorted; nobody is in two."""
+
+    training: list[str]
+    validation: list[str]
+    test: list[str]
+
+
 def split(
-    patients: Sequence[str], validation: float, seed: int, declared: Mapping[str, Side] | None = None
-) -> tuple[list[str], list[str]]:
-    """Training and validation patients, each sorted.
+    patients: Sequence[str],
+    validation: float,
+    seed: int,
+    declared: Mapping[str, Side] | None = None,
+    test: float | None = None,
+) -> Parts:
+    """Part patients; `validation` and `test` are fractions, and without the latter only who is declared is tested.
 
     A patient is on the side that is declared. The side of any other depends on seed and name alone, so it stays when
     others come; but where nobody would train, the one of them who is nearest to training does. Nobody trains only where
-    all are declared to validate.
+    all are declared otherwise. Test patients come out of those who would train: who validates stays the same.
 
     >>> split(["a", "b", "c"], validation=0.5, seed=3)
-    (['b', 'c'], ['a'])
+    Parts(training=['b', 'c'], validation=['a'], test=[])
+    >>> split(["a", "b", "c"], validation=0.5, seed=3, test=0.2)
+    Parts(training=['c'], validation=['a'], test=['b'])
     >>> split(["a", "b", "c"], validation=0.5, seed=3, declared={"b": "validation"})
-    (['c'], ['a', 'b'])
+    Parts(training=['c'], validation=['a', 'b'], test=[])
     """
     sides, names = declared or {}, sorted(set(patients))
     place = {
@@ -84,6 +98,15 @@ def split(
         for name in names
         if name not in sides
     }
-    train = [name for name in names if (place[name] >= validation if name in place else sides[name] == "training")]
-    train = train or sorted(place, key=place.__getitem__)[-1:]
-    return train, [name for name in names if name not in set(train)]
+
+    def side(name: str) -> Side:
+        if name in sides:
+            return sides[name]
+        return "validation" if place[name] < validation else "test" if place[name] < validation + tested else "training"
+
+    tested = test or 0.0
+    side_of = {name: side(name) for name in names}
+    if place and "training" not in side_of.values():
+        side_of[max(place, key=place.__getitem__)] = "training"
+    of_side = {each: [name for name in names if side_of[name] == each] for each in get_args(Side)}
+    return Parts(**of_side)

@@ -19,13 +19,14 @@ WHICH = 'which modalities? Add "channel_names": {"0": "FLAIR", "1": "T1w"}'
 
 
 def datalist(root: Folder, labels: str) -> Found:
-    """Cases of `dataset.json`: lists `training` and `validation` of {"image": path or paths, "label": path}.
+    """Cases of `dataset.json`: lists `training`, `validation`, `test` of {"image": path or paths, "label": path}.
 
     A path alone is a file of one modality, of all as channels of a fourth axis (MSD Task01), or nnU-Net's name for
     X_0000.nii.gz and on, a file a channel. `channel_names` or `modality` names them; without it, the files' own ends
-    do. An entry may have `patient` and `visit`; else its file's name is the patient. Sides are declared where there is
-    a list `validation`; `test` has no masks and is left out. Where there are no lists, as nnU-Net v2 writes it, the
-    cases are those of `imagesTr/` and `labelsTr/`. Raises DataError: bad_table (names the entry), unreadable.
+    do. An entry may have `patient` and `visit`; else its file's name is the patient. Training is declared where a list
+    `validation` is there. Of `test`, entries without a label are left out. Where there are no lists, as nnU-Net v2
+    writes it, the cases are those of `imagesTr/` and `labelsTr/`. Raises DataError: bad_table (names the entry),
+    unreadable.
     """
     path = root.path / DATALIST
     if not os.path.lexists(path):
@@ -34,10 +35,11 @@ def datalist(root: Folder, labels: str) -> Found:
     names = _channels(path, listing)
     cases: dict[tuple[str, str, str], Case] = {}
     lists = {side: listing.get(side) or [] for side in get_args(Side)}
+    lists["test"] = _with_label(lists["test"])
     if not any(lists.values()):
         lists["training"] = _nnunet(root, path, listing)
     if not any(lists.values()):
-        what = "has test cases alone, which gliofed leaves out" if listing.get("test") else "names no cases"
+        what = "has test cases without labels alone, which are left out" if listing.get("test") else "names no cases"
         cure = f"add entries to its list `training` or `validation`, name the scans in {MANIFEST}, or remove the file"
         raise bad_table(path, f"{what}; {cure}")
     for side, entries in lists.items():
@@ -51,12 +53,18 @@ def datalist(root: Folder, labels: str) -> Found:
             one = isinstance(entry["image"], str)
             patient, visit = _who(entry, [Path(entry["image"])] if one else [scan.path for scan in images.values()])
             mask = Scan(named_file(path, f"{where}.label", entry["label"])) if entry.get("label") else None
-            declared = side if listing.get("validation") else None
+            declared = None if side == "training" and not listing.get("validation") else side
             if (side, patient, visit) in cases:
                 raise bad_table(path, f'{where}: {patient} visit {visit} again; give entries "patient" and "visit"')
             cases[side, patient, visit] = Case(patient, visit, images, mask, None, labels, declared)
     without_masks = {root.path / "imagesTs", root.path / "labelsTs", *_test_files(root.path, listing)}
     return Found(sorted(cases.values(), key=lambda case: natural(case.visit)), without_masks)
+
+
+def _with_label(entries: object) -> list[dict[str, Any]]:
+    """The entries of a list `test` that can be measured; others, and what is none, are only known."""
+    there = entries if isinstance(entries, list) else []
+    return [entry for entry in there if isinstance(entry, dict) and isinstance(entry.get("label"), str)]
 
 
 def _nnunet(root: Folder, path: Path, listing: dict[str, Any]) -> list[dict[str, str]]:

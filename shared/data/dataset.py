@@ -1,4 +1,4 @@
-"""A site's cohort: who is there, prepared, and split into training and validation."""
+"""A site's cohort: who is there, prepared, and split into training, validation and test."""
 
 import logging
 from collections import Counter
@@ -45,9 +45,16 @@ class Cohort:
     train: list[Patient]
     """Never empty."""
     validation: list[Patient]
+    test: list[Patient]
+    """Measured once, when a run ends; empty without `data.test`."""
     left_out: dict[str, int]
     """Code -> how many: visits, but patients for split_leak, no_series, no_grade, two_grades and a series of which a
     file cannot be used."""
+
+    @property
+    def everybody(self) -> list[Patient]:
+        """All patients of the site that can be used."""
+        return [*self.train, *self.validation, *self.test]
 
 
 def site_inventory(site: SiteConfig) -> Inventory:
@@ -82,7 +89,7 @@ def open_cohort(site: SiteConfig, data: DataConfig, reading: Reading, cases: Seq
     if not isinstance(reading, Label):
         region_values(site.labels, data.regions)  # before every single case fails of it
     faults: list[DataError] = []
-    patients: list[Patient] = []
+    patients: dict[str, Patient] = {}
     sides: dict[str, Side] = {}
     grouped = [(name, list(visits)) for name, visits in groupby(cases, key=lambda case: case.patient)]
     open_one: Callable[[str, list[Case], DataConfig, Path, list[DataError]], Patient | None]
@@ -93,8 +100,10 @@ def open_cohort(site: SiteConfig, data: DataConfig, reading: Reading, cases: Seq
         try:
             if side := _declared(name, visits):
                 sides[name] = side
+            if side == "test" and data.test is None:  # nothing is measured on them
+                continue
             if patient := open_one(name, visits, data, site.folder.cache, faults):
-                patients.append(patient)
+                patients[name] = patient
         except DataError as fault:
             faults.append(fault)
     for each in faults:
@@ -104,14 +113,12 @@ def open_cohort(site: SiteConfig, data: DataConfig, reading: Reading, cases: Seq
         raise DataError(faults[0].code, f"{site.root}: {none}. First: {faults[0]}")
     # After preparing, so that "never zero training patients" holds of those that are left. Sides stay as they were, but
     # for the one who trains where nobody else can.
-    train = set(split([patient.name for patient in patients], data.validation, data.split_seed, sides)[0])
-    if not train:
-        raise DataError("no_training", f"{site.root}: every usable patient is declared validation; let some train")
-    return Cohort(
-        train=[patient for patient in patients if patient.name in train],
-        validation=[patient for patient in patients if patient.name not in train],
-        left_out=dict(Counter(fault.code for fault in faults)),
-    )
+    parts = split(list(patients), data.validation, data.split_seed, sides, data.test)
+    if not parts.training:
+        others = "validation or test" if parts.test else "validation"
+        raise DataError("no_training", f"{site.root}: every usable patient is declared {others}; let some train")
+    train, validation, test = ([patients[name] for name in patients if name in set(part)] for part in parts)
+    return Cohort(train, validation, test, left_out=dict(Counter(fault.code for fault in faults)))
 
 
 def _declared(name: str, cases: list[Case]) -> Side | None:

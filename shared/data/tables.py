@@ -27,6 +27,7 @@ _SIDES: dict[str, Side | None] = {
     "": None,
     **dict.fromkeys(("training", "train"), "training"),
     **dict.fromkeys(("validation", "val", "valid"), "validation"),
+    "test": "test",
 }
 
 Rows = list[tuple[int, dict[str, str]]]
@@ -36,8 +37,8 @@ Rows = list[tuple[int, dict[str, str]]]
 def manifest(root: Folder, labels: str) -> Found:
     """Cases of `cases.csv`: a row a visit, with the columns `COLUMNS` and one a modality; patient is needed.
 
-    Files are relative to `root` or absolute. A patient's visits are in order of dates, else of their names; rows of
-    split `test` are left out. Raises DataError: bad_table (names row and column), unreadable.
+    Files are relative to `root` or absolute. A patient's visits are in order of dates, else of their names.
+    Raises DataError: bad_table (names row and column), unreadable.
     """
     path = root.path / MANIFEST
     if not os.path.lexists(path):
@@ -48,13 +49,7 @@ def manifest(root: Folder, labels: str) -> Found:
     modalities = _modality_columns(path, rows)
     cases: dict[tuple[str, str], tuple[str, Case]] = {}
     dated: dict[str, bool] = {}
-    left_out: set[Path] = set()
-    tested: set[str] = set()
     for number, row in rows:
-        if row.get("split", "").lower() == "test":
-            tested.add(row.get("patient", ""))
-            left_out |= {file for value in row.values() if _is_file(file := path.parent / value)}
-            continue
         day = _day(path, number, row)
         case = _case(path, labels, number, row, modalities, day)
         if (case.patient, case.visit) in cases:
@@ -64,14 +59,8 @@ def manifest(root: Folder, labels: str) -> Found:
                 path, f"row {number}, column date: {case.patient} has dated visits and others; date all or none"
             )
         cases[case.patient, case.visit] = day, case
-    if not cases:
-        raise bad_table(path, "all rows are of split test, which gliofed leaves out; name others, or remove the file")
-    if both := sorted(tested.intersection(patient for patient, _ in cases)):
-        raise bad_table(
-            path, f"{both[0]} is of split test in one row and not in another; leave the patient on one side"
-        )
     in_time = sorted(cases.values(), key=lambda found: (found[0], natural(found[1].visit)))
-    return Found([case for _, case in in_time], left_out)
+    return Found([case for _, case in in_time], set())
 
 
 def read_table(path: Path) -> Rows:

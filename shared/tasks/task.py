@@ -60,6 +60,8 @@ class Task:
 
     headline: ClassVar[str]
     """The metric to show first."""
+    lower_is_better: ClassVar[bool] = False
+    """Of that metric."""
     label: ClassVar[Label | None] = None
     """What a patient is labelled with; None: masks are learned, from patches."""
 

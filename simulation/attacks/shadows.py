@@ -89,7 +89,7 @@ def shadow_run(run: RunConfig, sites: Sequence[str], seed: int) -> RunConfig:
     """
     privacy = run.privacy if run.privacy.mechanism == "none" else replace(run.privacy, test_seed=seed)
     asked = replace(run.round, evaluate_every=0, expected=tuple(sites), quorum=run.round.training(len(sites)))
-    return replace(run, seed=seed, data=replace(run.data, validation=0.0), round=asked, privacy=privacy)
+    return replace(run, seed=seed, data=replace(run.data, validation=0.0, test=None), round=asked, privacy=privacy)
 
 
 def _admitted(target: Target, site: SiteConfig, half: set[str], folder: Path) -> SiteConfig:

@@ -15,10 +15,11 @@ from torch.testing import assert_close
 from gliofed.server.report.table import results_table
 from gliofed.server.round.answers import Absent
 from gliofed.server.round.audit import hold_audit
+from gliofed.server.round.failing import RoundError
 from gliofed.server.round.history import History, site_line
 from gliofed.server.round.model import initial_model
 from gliofed.server.round.progress import RoundProgress, read_progress
-from gliofed.server.round.rounds import RoundError, _Run
+from gliofed.server.round.rounds import _Run
 from gliofed.server.round.sites import Federation, Sites
 from gliofed.server.round.state import State
 from gliofed.shared.codec import encode, travelling
