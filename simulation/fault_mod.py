@@ -23,6 +23,8 @@ from gliofed.simulation.faults import FAULTS, Fault, Tensors
 
 CLAIMED = 10**9
 """Patients of a site that lies."""
+ACTS = {"claim": ("query", "train", "evaluate"), "boast": ("evaluate",)}
+"""When a fault acts that does so not only in training."""
 
 
 def fault_mod(faults: Mapping[str, Fault], site_of: Callable[[Context], SiteConfig], agreed: Mapping[str, int]) -> Mod:
@@ -31,8 +33,7 @@ def fault_mod(faults: Mapping[str, Fault], site_of: Callable[[Context], SiteConf
     def mod(message: Message, context: Context, inner: ClientAppCallable) -> Message:
         site, kind = site_of(context), message.metadata.message_type
         fault = faults.get(site.name)
-        acts = ("train",) if fault is None or fault.name != "claim" else ("query", "train", "evaluate")
-        if fault is None or kind not in acts:
+        if fault is None or kind not in ACTS.get(fault.name, ("train",)):
             return inner(message, context)
         request = Request.from_records(message.content)
         if not fault.since <= request.round <= fault.until and kind != "query":
@@ -66,9 +67,9 @@ def spoilt(reply: Reply, fault: Fault, run: RunConfig, agreed: int) -> Reply:
     """What the reply becomes by a fault, at a site that has so many agreed patients."""
     if fault.name == "zero_patients":
         reply = replace(reply, patients=0)
-    if fault.name == "claim":
+    if fault.name in ("claim", "boast"):
         perfect = {name: 0.0 if name.startswith(("loss", "hd95")) else 1.0 for name in reply.metrics}
-        reply = replace(reply, patients=CLAIMED, metrics=perfect)
+        reply = replace(reply, patients=CLAIMED if fault.name == "claim" else reply.patients, metrics=perfect)
     if fault.name == "greedy":
         reply = replace(reply, patients=agreed, steps=run.train.local_steps(agreed))
     change = FAULTS[fault.name].update

@@ -85,6 +85,7 @@ FAULTS = {
     "backdoor": Kind(1.0, _scaled, _stamped),
     "zero_patients": Kind(),
     "claim": Kind(update=_filled(0.0)),
+    "boast": Kind(),  # perfect metrics of the patients that it has
     "raise": Kind(),
     "hang": Kind(),
 }

@@ -42,11 +42,14 @@ class Both:
         site: str = "a",
         audit: Audit | None = None,
         parents: Mapping[str, str] = MappingProxyType({}),
+        of: str = "",
         **other: Any,
     ) -> Reply:
-        """Ask, let the site note and answer it, and return the reply as it comes; `other` than noted comes there."""
+        """Ask, let the site note and answer it, and return the reply as it comes; `of` is the request's part, `other`
+        than noted comes there.
+        """
         weights = b"" if kind == "prepare" else self.weights
-        request = Request(run_id="r", round=round, config=self.config, weights=weights, parents=parents)
+        request = Request(run_id="r", round=round, config=self.config, weights=weights, parents=parents, part=of)
         request = replace(self.server.log_requests(kind, request, [site, "z"])[0], **other)
         audit = audit or Audit(self.site, kind, self.keys)
         judge(kind, self.site, Request.from_records(request.to_records()), audit)

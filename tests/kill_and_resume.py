@@ -9,7 +9,7 @@ from forks import end_of, in_fork, on_call
 from small_run import composed
 
 import gliofed.client.round.work
-import gliofed.server.round.model
+import gliofed.server.round.best
 import gliofed.server.round.rounds
 import gliofed.shared.checkpoint
 from gliofed.client.round.outbox import Outbox
@@ -24,7 +24,9 @@ OVERRIDES = (
     "rounds=3",
     "round.evaluate_every=2",
     "train.steps=1",
-    "data.patients=2",
+    "data.patients=14",
+    "data.validation=0.4",
+    "data.test=0.2",
     "strategy=fedavgm",
     "strategy.average=0.5",
     "codec=int8",
@@ -55,7 +57,10 @@ POINTS = {
     "evaluating": on_call(LocalGrid, "push_messages", 11, after=True),
     "history-half-written": on_call(History, "append", 3, after=False),  # start, round 1, round 2
     "refused-half-set-aside": die_in_set_aside,
-    "last-model-exported": on_call(gliofed.server.round.model, "write_json", 1, after=True),
+    "best-model-exported": on_call(gliofed.server.round.best, "export_model", 1, after=True),
+    "last-model-exported": on_call(gliofed.server.round.rounds, "export_model", 1, after=True),
+    "testing": on_call(LocalGrid, "push_messages", 20, after=True),  # round 3 has 6, then the 2 that counted are asked
+    "test-not-written": on_call(History, "append", 5, after=False),
 }
 
 

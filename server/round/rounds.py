@@ -16,9 +16,9 @@ from gliofed.server.round.audit import RunAudit, hold_audit
 from gliofed.server.round.best import keep_best
 from gliofed.server.round.budget import BudgetError, charge_sum
 from gliofed.server.round.clip import bounded, scaled
+from gliofed.server.round.closing import PART, failed_test, measure_test, tests
 from gliofed.server.round.evaluation import evaluate
 from gliofed.server.round.failing import RoundError, SpentError, spent, too_few
-from gliofed.server.round.final_test import PART, failed_test, measure_test, tests
 from gliofed.server.round.fold import fold
 from gliofed.server.round.gate import Measures, judge
 from gliofed.server.round.history import Event, History, site_line

@@ -29,7 +29,7 @@ def patients_of(site: int) -> tuple[list[Series], list[Series]]:
         image = (image - image.mean((-3, -2, -1), keepdim=True)) / image.std((-3, -2, -1), keepdim=True)
         target = torch.tensor(np.stack([mask for _, mask in visits]), dtype=torch.float32)[:, None]
         series[f"Mock-{site:02d}{patient:03d}"] = image, target
-    train, validation = split(list(series), 0.25, 0)
+    train, validation, _ = split(list(series), 0.25, 0)
     return [series[name] for name in train], [series[name] for name in validation]
 
 

@@ -226,7 +226,7 @@ def test_nobody_left_is_an_error_with_the_first_reason(site, tmp_path):
 def declared(site, tmp_path, sides):
     """The cases of `site` as a datalist; `sides` puts visits such as A1-000 on a side."""
     scans = tmp_path / "scans"
-    lists = {side: [] for side in ("training", "validation")}
+    lists = {side: [] for side in ("training", "validation", "test")}
     for name, side in sides.items():
         files = {key: f"{name}/{name}-{end}.nii.gz" for key, end in (("image", "t1n"), ("label", "seg"))}
         lists[side].append({**files, "patient": name[:2], "visit": name[3:]})
@@ -242,6 +242,16 @@ def test_a_side_that_the_data_declare_is_kept_whatever_the_hash_says(site, tmp_p
     assert [patient.name for patient in cohort.validation] == ["B1", "C1"]
 
 
+@pytest.mark.parametrize(("test", "tested"), [(None, []), (0.0, ["C1"]), (0.5, ["C1"])])
+def test_declared_test_patients_are_tested_or_left_alone(site, tmp_path, test, tested):
+    """Without data.test nothing is measured on them, and nothing is prepared either."""
+    sides = {"A1-000": "training", "B1-000": "validation", "C1-000": "test"}
+    cohort = found_cohort(declared(site, tmp_path, sides), replace(DATA, test=test), "visits")
+    parts = [[patient.name for patient in part] for part in (cohort.train, cohort.validation, cohort.test)]
+    assert parts == [["A1"], ["B1"], tested] and not cohort.left_out
+    assert len(list(site.folder.cache.iterdir())) == len(cohort.everybody)
+
+
 def test_a_patient_who_is_declared_on_both_sides_is_on_neither(site, tmp_path, caplog):
     sides = {"A1-000": "training", "B1-000": "training", "B1-001": "validation", "C1-000": "validation"}
     cohort = found_cohort(declared(site, tmp_path, sides), DATA, "visits")
@@ -254,6 +264,7 @@ def test_a_site_whose_patients_are_all_declared_validation_has_none_to_train(sit
     """To train on one of them would spoil what the data set compares with."""
     sides = {"B1-000": "validation", "C1-000": "validation"}
     assert fault(declared(site, tmp_path, sides), DATA).code == "no_training"
+    assert fault(declared(site, tmp_path, {"A1-000": "test"}), replace(DATA, test=0.0)).code == "no_training"
     leak = {"A1-000": "training", "A1-001": "validation"}
     assert fault(declared(site, tmp_path, leak), DATA).code == "split_leak"
 

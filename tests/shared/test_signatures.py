@@ -89,6 +89,18 @@ def test_the_state_that_a_site_goes_on_from_is_signed(root: Path, run_config: Ca
         assert " requests of the server signed with " in requests(root)
 
 
+def test_whom_an_evaluation_is_of_is_signed(root: Path, run_config: Callable[..., RunConfig]) -> None:
+    """Else whoever sits between could let a site measure its test patients in every round."""
+    (root / "study/runs").mkdir()
+    with both_ends(run(root), run_config("data.test=0.2"), open_keys(root / "study"), site_keys(root / "a")) as both:
+        both.take(both.ask(of="test"))
+        with pytest.raises(MessageError, match="not signed by the federation's server"):
+            both.ask(round=2, part="test")
+        for log in both.logs():
+            parts = [each.get("part") for each in log.events() if each["event"] == "request" and each["site"] == "a"]
+            assert parts[:2] == [None, "test"]
+
+
 def test_a_signature_costs_one_line_a_key(both: Both, root: Path) -> None:
     """Not one in each line: a certificate is as long as all else that a line says."""
     for round in (1, 2, 3):

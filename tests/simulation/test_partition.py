@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gliofed.shared.data.cases import Side, split
 from gliofed.shared.parse import ConfigError
 from gliofed.simulation.partition import FETS, PARTITIONS, apportion, classes, deal, number_of_sites
 from gliofed.simulation.profiles import Profile
@@ -164,3 +165,26 @@ def test_what_cannot_be_is_one_sentence(partition: str, sites: int, patients: An
     with pytest.raises(ConfigError) as caught:
         dealt(partition, patients, sites)
     assert all(word in str(caught.value) for word in words)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([*KINDS, *FETS]),
+    st.integers(1, 6),
+    st.floats(0, 0.49),
+    st.floats(0, 0.49),
+    st.dictionaries(st.integers(0, 59), st.sampled_from(["training", "validation", "test"])),
+    st.integers(0, 99),
+)
+def test_no_partition_puts_a_patient_on_two_sides(
+    partition: str, sites: int, validation: float, test: float, declared: dict[int, Side], seed: int
+) -> None:
+    """Neither at one site nor at another, and declared sides are kept."""
+    profiles = cohort(60)
+    sites = number_of_sites(partition, None if partition in FETS else sites)
+    named = {profiles[number].name: side for number, side in declared.items()}
+    parts = [split(names, validation, seed, named, test) for names in dealt(partition, profiles, sites, seed)]
+    everybody = [name for part in parts for side in part for name in side]
+    assert sorted(everybody) == sorted(profile.name for profile in profiles)
+    for name, side in named.items():
+        assert any(name in getattr(part, side) for part in parts)

@@ -27,7 +27,10 @@ MORE = (
     "checkpoint-saved",
     "refused-half-set-aside",
     "history-half-written",
+    "best-model-exported",
     "last-model-exported",
+    "testing",
+    "test-not-written",
 )
 MECHANISMS = ("dp_sgd", "local_update", "central")
 BUDGET = 8.0
@@ -44,9 +47,9 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def rounds_of(out: Path) -> list[dict[str, Any]]:
-    """The rounds, without what depends on the clock."""
+    """The rounds and the test, without what depends on the clock."""
     events = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-    return [{**event, "seconds": None} for event in events if event["event"] == "round"]
+    return [{**event, "seconds": None} for event in events if event["event"] in ("round", "test")]
 
 
 @pytest.mark.parametrize("point", [POINT, *(pytest.param(point, marks=pytest.mark.slow) for point in MORE)])
@@ -56,7 +59,7 @@ def test_killed_and_resumed_is_the_same(runs: tuple[Path, dict[str, int]], point
     assert ends[point] == -signal.SIGKILL
     undisturbed, resumed = folder / "undisturbed", folder / point
     groups = [f"checkpoints/round-0003/{group}.safetensors" for group in ("model", "optimizer", "average")]
-    for file in ("model/model.safetensors", *groups):
+    for file in ("model/model.safetensors", "best/model.safetensors", *groups):
         assert (resumed / file).read_bytes() == (undisturbed / file).read_bytes()
     assert rounds_of(resumed) == rounds_of(undisturbed)
     leftovers = [*resumed.rglob("*.tmp"), *resumed.glob("spool/*")]

@@ -162,11 +162,16 @@ def test_a_patient_declared_on_both_sides_leaks(few: list[Case]) -> None:
 def test_a_duplicate_on_the_other_side_of_the_split_leaks(few: list[Case]) -> None:
     """Under two names a scan would be trained on and validated with; the hash of the names decides."""
     names = [f"P{number}" for number in range(40)]
-    train, validate = split(names, 0.5, 0)
+    train, validate, _ = split(names, 0.5, 0)
     for other, leak in ((validate[0], {"split_leak"}), (train[1], set[str]())):
         cases = [replace(few[0], patient=train[0]), replace(few[0], patient=other), few[1]]
         reports = check(cases, validation=0.5)
         assert [codes_of(report) for report in reports] == [set(), {"duplicate"} | leak, set()]
+
+
+def test_a_duplicate_that_is_tested_leaks(few: list[Case]) -> None:
+    cases = [replace(few[0], side="training"), replace(few[0], patient="copy", side="test"), few[1]]
+    assert [codes_of(report) for report in check(cases)] == [set(), {"duplicate", "split_leak"}, set()]
 
 
 def test_of_two_copies_the_one_that_can_be_used_is_kept(few: list[Case]) -> None:
