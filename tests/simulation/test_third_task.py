@@ -33,7 +33,7 @@ AGES = {f"P{number}": 20.0 + 5 * number for number in range(8)}
 class Age(Task):
     """Years, by least squares."""
 
-    headline = "mae"
+    headline, lower_is_better = "mae", True
     label = Label("age", lambda logit: (f"{logit.item():.1f}",), columns=("age",), reading="age")
 
     def loss(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
