@@ -25,9 +25,9 @@ ROUNDS = 900.0
 SETTINGS = ("data=mock", *SMALL, "rounds=3", "round.evaluate_every=3", "round.join=120", "round.deadline=300")
 METHODS = {
     "scaffold": ("algorithm=scaffold", "optimizer=sgd", "train.lr=0.05"),
-    "fedbn": ("algorithm=fedbn", "optimizer.moments=kept"),
+    "fedbn": ("algorithm=fedbn", "optimizer.moments=kept", "data.test=0.4"),
 }
-"""They send and keep groups beside the weights; plain FedAvg is in test_bundles and test_federation."""
+"""They send and keep groups beside the weights, and one is tested in the end; plain FedAvg is in test_bundles and test_federation."""
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("simulated")
     for method, words in METHODS.items():
         data = f"data.root={folder / 'data'}"
+        words = (*words, "data.patients=6")  # one folder for all
         simulate(composed("sites=2", *SETTINGS[1:], *words, data, f"out={folder / method}"))
     return folder
 
@@ -75,6 +76,10 @@ def events(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def tests(run: Path) -> list[Any]:
+    return [event["models"] for event in events(run) if event["event"] == "test"]
+
+
 def rounds(run: Path) -> int:
     return sum(event["event"] == "round" for event in events(run))
 
@@ -100,6 +105,7 @@ def test_a_run_that_is_broken_and_stopped_ends_as_the_simulation_does(
     until(lambda: state(federation, method) == "done", "the end was noticed")
     ours, theirs = (load_file(each / "model" / "model.safetensors") for each in (run, simulated / method))
     assert_close(ours, theirs, rtol=0, atol=0)
+    assert tests(run) == tests(simulated / method) and len(tests(run)) == ("data.test=0.4" in METHODS[method])
     assert "round 3/3: 2 of 2 sites counted" in (run / "server.log").read_text()
     sites = {site["name"]: site for site in federation.status()["sites"]}
     assert {site["round"] for site in sites.values()} == {"counted"}
