@@ -15,7 +15,7 @@ from gliofed.shared.algorithms.optimizers import ADAMW, OptimizerConfig
 from gliofed.shared.apart import APART
 from gliofed.shared.codecs import CODECS
 from gliofed.shared.mechanisms import MECHANISMS, NOT_PRIVATE, PrivacyConfig
-from gliofed.shared.parse import Fraction, Name, Names, PositiveFloat, Seconds, Seed, SiteName, Strict, key_of
+from gliofed.shared.parse import Fraction, Name, Names, PositiveFloat, Seconds, Seed, SiteName, Strict, key_of, matching
 from gliofed.shared.tasks import TaskName
 
 Edge = Annotated[int, Field(gt=0, le=1024)]
@@ -242,6 +242,8 @@ class RunConfig(Strict):
     privacy: PrivacyConfig = NOT_PRIVATE
     algorithm: AlgorithmConfig = FEDAVG
     optimizer: OptimizerConfig = ADAMW
+    init: Annotated[str, matching("[0-9a-f]{64}", "must be a SHA-256 in hex")] | None = None
+    """SHA-256 of the file of weights that the run starts from. None: its weights follow from the seed."""
 
     def __post_init__(self) -> None:
         for forbidden, sentence in APART:
@@ -269,6 +271,7 @@ LATER = frozenset(
         "RunConfig.algorithm",
         "AlgorithmConfig.control",
         "RunConfig.optimizer",
+        "RunConfig.init",
         "StrategyConfig.average",
         "RoundConfig.sample",
         "ModelConfig.dropout",

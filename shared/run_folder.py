@@ -8,6 +8,7 @@ class ModelFolder(KeptFolder):
 
     description = Below("model.json", "Task, model and data, the run's id and the round")
     weights = Below("model.safetensors", "Its tensors, in fp32")
+    provenance = Below("provenance.json", "The runs that its weights came out of, oldest first")
 
 
 class RunFolder(KeptFolder):
@@ -28,6 +29,7 @@ class RunFolder(KeptFolder):
     refused = Below("refused", "Folder of replies that the gate refused")
     model = Below("model", "A `ModelFolder`: of the last round")
     best = Below("best", "A `ModelFolder`: of the round with the best validation, where it can be known")
+    init = Below("init", "A `ModelFolder`, of the weights that it began with, where they were given")
 
 
 class SimulationFolder(RunFolder):

@@ -50,11 +50,15 @@ def outline_of_request(run: RunConfig, training: bool) -> dict[str, Tensor]:
     """Give the tensors that a request has, as `outline` does: without what stays at home, and to train with the groups
     that are sent beside the weights.
     """
-    model = _empty_model(run)
-    at_home = ALGORITHMS[run.algorithm.name].at_home(model)
+    model, at_home = _empty_model(run), at_home_of(run)
     trained = {name: each for name, each in model.named_parameters() if name not in at_home}
     groups = {group.name: trained for group in sent_of(run)} if training else {}
     return joined(travelling(model, at_home), groups)
+
+
+def at_home_of(run: RunConfig) -> frozenset[str]:
+    """Names of the model's tensors that stay at the sites, as the run's method has it."""
+    return ALGORITHMS[run.algorithm.name].at_home(_empty_model(run))
 
 
 @lru_cache(maxsize=8)

@@ -48,7 +48,7 @@ STATUS = {"done": 0, "failed": 1, "incomplete": 3}
 FAILED = 1
 WORST_FIRST = (2, 1, 3)
 """Statuses of a sweep's runs: its own is the first of these that there is."""
-PATHS = {key: key for key in ("data.root", "out", "resume", "run")}
+PATHS = {key: key for key in ("data.root", "out", "resume", "run", "init")}
 
 
 def main() -> None:

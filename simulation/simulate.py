@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from shutil import rmtree
 from typing import IO, Any
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ from gliofed.client.app import SiteOf
 from gliofed.client.round.policy import counts_leave
 from gliofed.client.round.training import pick_device
 from gliofed.server.report.table import print_results
+from gliofed.server.round.given import read_given
 from gliofed.server.round.history import History
 from gliofed.server.round.sites import Federation
 from gliofed.shared.config import RunConfig
@@ -27,7 +29,7 @@ from gliofed.shared.progress import Bar
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import TASKS
-from gliofed.shared.terminal import command_line
+from gliofed.shared.terminal import command_line, plain
 from gliofed.shared.versions import versions
 from gliofed.simulation.curves import draw_run, draw_runs
 from gliofed.simulation.fault_mod import fault_mod
@@ -63,7 +65,7 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
 
     Raises a UserError, with a sentence for the user, before anything is trained.
     """
-    resumes = values["resume"] is not None
+    resumes, given = values["resume"] is not None, None
     if resumes:
         out = absolute(str(values["resume"]))
         saved, run, settings = read_run(out, "resume")
@@ -72,8 +74,10 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
         now = now or datetime.now().astimezone()
         out = absolute(str(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")) / (name or "")
         _refuse_a_run(out)
-        values = {**values, "data": _with_root(values)}
+        given = read_given(values["init"])
+        values = {**values, "data": _with_root(values), "init": given and given.sha256}
         run, settings = parse_settings(values)
+    notes = given.check(run) if given else []
     faults = parse_faults(settings.faults, site_names(settings.sites), run)
     make_writable(out, f"out={out}")
     pick_device(settings.device)  # or refuse it, before anything is made
@@ -81,16 +85,21 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
         if not resumes:  # before cases are written: a run that is killed meanwhile can be resumed
             _refuse_a_run(out)  # again: another process may have been quicker
             saved = {"run_id": uuid4().hex, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
+            if given:
+                given.keep(SimulationFolder(out))
             write_json(SimulationFolder(out).description, saved | {"simulation": {**values, "faults": settings.faults}})
         try:
             with Bar("cases") as progress:
                 sites = make_sites(values["data"], run, settings, out, progress.report)
             if run.privacy.test_seed is not None:
-                print("privacy.test_seed is set: this run is not private", file=sys.stderr, flush=True)
+                notes.append("privacy.test_seed is set: this run is not private")
+            for note in notes:
+                print(plain(note), file=sys.stderr, flush=True)
             return _run(run, settings, sites, faults, values["data"], out, str(saved["run_id"]))
         except (ConfigError, DataError):
             if not (resumes or SimulationFolder(out).history.exists()):  # nothing began: the folder may be used again
                 SimulationFolder(out).description.unlink()
+                rmtree(SimulationFolder(out).init, ignore_errors=True)
             raise
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with {resume_command(out)}") from None

@@ -70,10 +70,13 @@ OF_SITES = {
 }
 """In round 2, at the first site that is ready, of a run in which sites keep something."""
 
+OF_INIT = {"given-weights-measured": on_call(History, "append", 2, after=False)}
+"""In a run that was given weights, before the line of their evaluation is written."""
+
 
 def run(folder: Path, name: str, words: Sequence[str] = ()) -> None:
     """Run undisturbed, or until `name`'s point."""
-    if point := (POINTS | OF_SITES).get(name):
+    if point := (POINTS | OF_SITES | OF_INIT).get(name):
         point()
     simulate(composed(*OVERRIDES, *words, f"data.root={folder / 'data'}", f"out={folder / name}"))
 

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from gliofed.client.doctor.findings import Finding
 from gliofed.client.doctor.inspection import inspect
 from gliofed.client.doctor.judgement import judge
-from gliofed.client.prediction.exported import Exported
 from gliofed.client.round.memory import ran_out
 from gliofed.client.round.policy import DeclinedError
 from gliofed.client.round.states import States
@@ -31,6 +30,7 @@ from gliofed.shared.data.cases import Case
 from gliofed.shared.data.labels import labels_of
 from gliofed.shared.data.prepare import Images, block_entry, images_of, prepare_images
 from gliofed.shared.data.volume import DataError, Scan, read_image
+from gliofed.shared.exported import Exported
 from gliofed.shared.files import write_bytes
 from gliofed.shared.models import build_model, reads_series, task_of
 from gliofed.shared.parse import ConfigError

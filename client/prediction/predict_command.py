@@ -7,10 +7,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gliofed.client.prediction.exported import Exported, find_export, read_export
 from gliofed.shared.data.labels import LABELS, region_values
 from gliofed.shared.data.layouts import Inventory, take_inventory
 from gliofed.shared.data.leftovers import counted
+from gliofed.shared.exported import Exported, find_export, read_export
 from gliofed.shared.files import absolute, write_json
 from gliofed.shared.hydra_words import composed
 from gliofed.shared.parse import ConfigError, Strict, parse

@@ -40,6 +40,7 @@ from gliofed.shared.terminal import command_line, plain
 COMMAND = "gliofed-server run"
 OWN = ("federation", "name", "resume")
 """Words that say which run; the others are its settings."""
+PATHS = {"init": "init"}
 
 
 def run_command(arguments: Sequence[str]) -> None:
@@ -65,7 +66,7 @@ def run_command(arguments: Sequence[str]) -> None:
         wrong = "-m: submit runs one by one" if multirun else f"unrecognized arguments: {flags[0]}"
         raise ConfigError(f"{wrong}; see {COMMAND} --help")
     try:
-        values = composed("federation", overrides, {})
+        values = composed("federation", overrides, PATHS)
     except ConfigError as error:
         raise ConfigError(f"{error}; see {COMMAND} --help") from None
     print(yaml.safe_dump(values, sort_keys=False) if shows else _submit(folder, own.get("name"), values, overrides))
@@ -77,6 +78,7 @@ def _submit(folder: Path, name: str | None, values: dict[str, Any], overrides: S
     from gliofed.server.provisioning.admit import admitted_keys, read_records
     from gliofed.server.provisioning.federation import open_federation
     from gliofed.server.provisioning.federation_folder import FederationFolder
+    from gliofed.server.round.given import read_given
     from gliofed.server.settings import check_groups, parse_run
     from gliofed.shared.code import build_code
 
@@ -90,7 +92,9 @@ def _submit(folder: Path, name: str | None, values: dict[str, Any], overrides: S
     for key in ("root", "labels"):
         if any(word.lstrip("+~").startswith(f"data.{key}=") for word in overrides):
             raise ConfigError(f"data.{key}: each hospital's own, and in its site.yaml; leave it out")
-    run = parse_run(values, sites)
+    given = read_given(values["init"])
+    run = parse_run(values | {"init": given and given.sha256}, sites)
+    notes = given.check(run) if given else []
     if unknown := sorted(set(run.round.expected) - set(sites)):
         why = faults.get(unknown[0], f"{', '.join(sites)} are")
         raise ConfigError(f"round.expected: {unknown[0]} is not admitted; {why}")
@@ -100,9 +104,9 @@ def _submit(folder: Path, name: str | None, values: dict[str, Any], overrides: S
         provision = command_line("gliofed-server", "provision", files.settings)
         cure = f"run {provision}, and let the hospitals approve it"
         raise ConfigError(f"{files.code}: not the code that is installed here; {cure}")
-    made = new_run(folder, name or f"{datetime.now().astimezone():%Y-%m-%d-%H-%M-%S}", run, overrides, code)
-    without = [f"{plain(fault)}; the run does not expect {site}\n" for site, fault in faults.items()]
-    return f"{''.join(without)}submitted as {made.name}; {_next(folder)}"
+    made = new_run(folder, name or f"{datetime.now().astimezone():%Y-%m-%d-%H-%M-%S}", run, overrides, code, given)
+    notes += [f"{fault}; the run does not expect {site}" for site, fault in faults.items()]
+    return "\n".join([*map(plain, notes), f"submitted as {made.name}; {_next(folder)}"])
 
 
 def _resume(folder: Path, name: str) -> str:

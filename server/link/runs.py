@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import uuid4
 
 from gliofed.server.provisioning.federation_folder import FederationFolder
@@ -22,6 +22,9 @@ from gliofed.shared.parse import ConfigError, Strict, is_site_name, parse
 from gliofed.shared.run_folder import RunFolder
 from gliofed.shared.terminal import command_line
 from gliofed.shared.versions import versions
+
+if TYPE_CHECKING:
+    from gliofed.server.round.given import Given
 
 T = TypeVar("T")
 FEDERATION = "GLIOFED_FEDERATION"
@@ -105,6 +108,10 @@ class Run:
 
         self.code()
         check_checkpoint(self.files.checkpoints)
+        if sha256 := self.saved()["run"].get("init"):
+            from gliofed.server.round.given import kept_weights
+
+            kept_weights(self.files, sha256)
         if begun(log := audit_file(self.folder)):
             read_audit(log)
 
@@ -193,8 +200,12 @@ def find_run(folder: Path, name: str) -> Run:
     return runs[name]
 
 
-def new_run(folder: Path, name: str, config: RunConfig, overrides: Sequence[str], code: bytes) -> Run:
-    """Make a run's folder, whole or not at all, with its code bundle; it is wanted from then on. Raises ConfigError."""
+def new_run(
+    folder: Path, name: str, config: RunConfig, overrides: Sequence[str], code: bytes, given: "Given | None" = None
+) -> Run:
+    """Make a run's folder, whole or not at all, with its code bundle and the weights that it was given; it is wanted
+    from then on. Raises ConfigError.
+    """
     run = Run(FederationFolder(folder).runs / name)
     if not is_site_name(name):
         raise ConfigError(f"name={name}: must be letters, digits, dots, dashes or underscores, at most 64")
@@ -207,6 +218,8 @@ def new_run(folder: Path, name: str, config: RunConfig, overrides: Sequence[str]
         note_act(folder, "run_submitted", run=name, **about)
         with new_folder(run.folder) as half:
             write_bytes(Run(half).files.code, code)
+            if given:
+                given.keep(Run(half).files)
             write_json(Run(half).files.description, saved | {"overrides": list(overrides)})
             Run(half).want("run")
     return run

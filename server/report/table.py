@@ -26,10 +26,10 @@ def results_table(events: Sequence[dict[str, Any]], metric: str) -> Table:
     """Show `metric` after each round at each site and over all; a site that did not count shows how. Last the test, of
     the last round's model, and of the best round's where that is another.
 
-    A metric of fewer than five patients has their number beside it.
+    Row 0 has the weights that a run was given. A metric of fewer than five patients has their number beside it.
     A private run has a column with epsilon so far, of the site that has spent most.
     """
-    rounds = [event for event in events if event["event"] in ("round", "round_failed")]
+    rounds = [event for event in events if event["event"] in ("initial", "round", "round_failed")]
     sites = sorted({site for event in rounds for site in event["sites"]})
     table = Table(title=f"{metric.capitalize()} on validation patients")
     table.add_column("round", justify="right")

@@ -69,7 +69,7 @@ def keep_best(files: RunFolder, config: RunConfig, run_id: str, state: State, ev
         before = float(_description(files)["validation"][task.headline])
         if not (value < before if task.lower_is_better else value > before):
             return
-    export_model(files.best, config, run_id, state, {"validation": {task.headline: value, "patients": patients}})
+    export_model(files, files.best, config, run_id, state, {"validation": {task.headline: value, "patients": patients}})
 
 
 def best_round(files: RunFolder) -> int | None:

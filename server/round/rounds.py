@@ -22,18 +22,19 @@ from gliofed.server.round.failing import RoundError, SpentError, spent, too_few
 from gliofed.server.round.fold import fold
 from gliofed.server.round.gate import Measures, judge
 from gliofed.server.round.history import Event, History, site_line
+from gliofed.server.round.initial import measure_given
 from gliofed.server.round.lines import line_of
-from gliofed.server.round.model import export_model, initial_model
+from gliofed.server.round.model import export_model, first_state
 from gliofed.server.round.progress import RoundProgress
+from gliofed.server.round.provenance import count_all_rounds
 from gliofed.server.round.sites import Federation, Sites
 from gliofed.server.round.spool import Spool, Spooled
 from gliofed.server.round.state import State, load_state, save_state
 from gliofed.server.round.strategies import average_of_rounds, server_step
-from gliofed.shared.algorithms import ALGORITHMS, kept_of, next_groups, returned_of, sent_of
+from gliofed.shared.algorithms import ALGORITHMS, kept_of, next_groups, returned_of
 from gliofed.shared.algorithms.fedavg import FedAvg
 from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.algorithms.groups import joined, parted, zeros
-from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.noise import new_secret, noisy_mean
@@ -98,14 +99,12 @@ class _Run:
 
     def train(self) -> None:
         """Run the rounds that are left."""
-        model = initial_model(self.config)
-        at_home = self.method.at_home(model)
-        trained = {name: each for name, each in model.named_parameters() if name not in at_home}
-        parameters = sorted(trained)
-        first = State(round=0, weights=travelling(model, at_home), groups=zeros(sent_of(self.config), trained))
+        first, parameters = first_state(self.config, RunFolder(self.out))
         state = load_state(self.out, self.history) or first
         if state.event is not None:  # killed after the model was saved, before its line was written
             self.finish(state)
+        if self.config.init and state is first:
+            measure_given(self.sites, self.history, self.request(0, first.coded, {}), self.progress)
         try:
             while state.round < self.config.rounds:
                 state = self.round(state, parameters)
@@ -282,7 +281,8 @@ class _Run:
     def close(self, state: State) -> None:
         """Leave the model of a run that has ended, and let the sites test it."""
         files = RunFolder(self.out)
-        export_model(files.model, self.config, self.run_id, state)
+        export_model(files, files.model, self.config, self.run_id, state)
+        count_all_rounds(files, self.config)
         if self.config.data.test is None or tests(self.history):
             return
         request = replace(self.measuring(state), part=PART)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gliofed.client.round.privacy import patient_gradient
 from gliofed.client.round.training import train_one_round
-from gliofed.server.round.model import initial_model
+from gliofed.server.round.model import first_model
 from gliofed.shared.algorithms import ALGORITHMS, sent_of
 from gliofed.shared.algorithms.groups import Local, zeros
 from gliofed.shared.algorithms.optimizers import rate_of
@@ -30,6 +30,7 @@ from gliofed.shared.data.samples import Batch, batches, of_one
 from gliofed.shared.mechanisms import MECHANISMS
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.progress import Bar
+from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.seeding import generator, seed_of
 from gliofed.shared.tasks import TASKS, Task, reading_of
 from gliofed.shared.tasks.grading import Grading
@@ -180,7 +181,7 @@ def _open(target: Target, seed: int) -> _Scene:
         raise ConfigError(
             f"run={target.folder}: model.dropout={run.model.dropout:g}; attack=inversion needs one without"
         )
-    model = initial_model(run).train()
+    model = first_model(run, SimulationFolder(target.folder)).train()
     truth = _patch(patients[0], run, seed)
     others = [patient for cohort in target.cohorts for patient in (*cohort.train, *cohort.validation)][1 : OTHERS + 1]
     mean = torch.stack([_patch(patient, run, seed).image for patient in others]).mean(0) if others else truth.image * 0

@@ -6,7 +6,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from shutil import rmtree
+from shutil import copytree, rmtree
 from uuid import uuid4
 
 from gliofed.client.doctor.manifest import read_manifest, write_manifest
@@ -76,6 +76,8 @@ def _train(target: Target, halves: list[set[str]], seed: int, settings: AttackCo
     try:
         sites = [_admitted(target, site, half, folder) for site, half in zip(target.sites, halves, strict=True)]
         run = shadow_run(target.run, [site.name for site in sites], seed)
+        if run.init is not None:
+            copytree(SimulationFolder(target.folder).init, SimulationFolder(folder).init)
         with redirect_stderr(StringIO()):  # the rounds of so many runs are no news
             return _federate(run, sites, folder, settings)
     finally:

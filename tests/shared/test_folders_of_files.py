@@ -17,9 +17,9 @@ PACKAGE = Path(gliofed.__file__).parent
 KNOWN = {
     WorkFolder: "cohort cohort/manifest.json consent.json patients.lock checks cache trained outbox state ledger "
     "smaller_patch.json site.log site.old.log",
-    ModelFolder: "model.json model.safetensors",
+    ModelFolder: "model.json model.safetensors provenance.json",
     SimulationFolder: "run.json code.fab wanted.json submission.json nodes.json agreed.json server.log history.jsonl "
-    "progress.json anew.json checkpoints spool refused model best .lock data sites sites.json sites.png "
+    "progress.json anew.json checkpoints spool refused model best init .lock data sites sites.json sites.png "
     "cohorts.json profiles.json curves.png attacks",
     HospitalFolder: "kit.json ca.crt code.fab site.yaml site.key site.key.pub approved.json approved start.lock "
     "state.json problem.json flower flower/tmp flower/apps",

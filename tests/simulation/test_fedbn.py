@@ -9,12 +9,12 @@ from plain_federation import model_of
 from safetensors.torch import load_file
 from small_run import composed
 
-from gliofed.client.prediction.exported import find_export, read_export
 from gliofed.client.prediction.predict import load
 from gliofed.client.round.training import pick_device
 from gliofed.server.round.model import initial_model
 from gliofed.shared.algorithms.groups import parted
 from gliofed.shared.codec import travelling
+from gliofed.shared.exported import find_export, read_export
 from gliofed.shared.models import MODELS
 from gliofed.shared.parse import ConfigError
 from gliofed.simulation.settings import parse_settings

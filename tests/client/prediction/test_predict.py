@@ -13,12 +13,12 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from numpy.testing import assert_array_equal
 from torch import nn
 
-from gliofed.client.prediction.exported import Exported
 from gliofed.client.prediction.predict import Predictor, case_name, predict, write_mask
 from gliofed.shared.config import DataConfig, ModelConfig
 from gliofed.shared.data.cases import Case
 from gliofed.shared.data.layouts import find_cases
 from gliofed.shared.data.volume import DataError, Scan
+from gliofed.shared.exported import Exported
 
 BRAIN = {0: 100, 2: 200, 1: 300, 4: 400}
 """Grey value of each label of BraTS 2020, from outside to inside."""

@@ -15,13 +15,13 @@ from numpy.testing import assert_array_equal
 from small_run import as_given
 
 from gliofed.client.cli import main
-from gliofed.client.prediction.exported import find_export, read_export
 from gliofed.client.prediction.predict import load
 from gliofed.shared.codec import travelling, weights_to_bytes
 from gliofed.shared.config import DataConfig, ModelConfig
 from gliofed.shared.data.labels import regions_of
 from gliofed.shared.data.layouts import find_cases
 from gliofed.shared.data.samples import whole
+from gliofed.shared.exported import find_export, read_export
 from gliofed.shared.models import build_model
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.site_config import SiteConfig

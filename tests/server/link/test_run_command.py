@@ -1,5 +1,6 @@
 """gliofed-server run: what it submits, and what it refuses in one sentence."""
 
+import hashlib
 import json
 import os
 import pwd
@@ -14,9 +15,11 @@ from gliofed.client.link.join import join
 from gliofed.server.cli import main
 from gliofed.server.link.runs import Submission, find_run
 from gliofed.server.round.history import History
+from gliofed.server.round.model import export_model, first_state
 from gliofed.shared.audit import audit_file, read_audit
 from gliofed.shared.config import RunConfig
-from gliofed.shared.parse import parse
+from gliofed.shared.parse import ConfigError, parse
+from gliofed.shared.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +151,47 @@ def test_wrong_use_is_one_sentence_with_status_2(
     assert WRONG[words] in said
     assert said.count("\n") == 1
     assert not (folder / "runs").exists()
+
+
+@pytest.fixture
+def left(tmp_path: Path, submitted: Path) -> Path:
+    """The folder of a run that has left a model: that of the run `first`, untrained."""
+    config = parse(RunConfig, find_run(submitted, "first").saved()["run"])
+    files = RunFolder(tmp_path / "a=b,c run")
+    state, _ = first_state(config, files)
+    export_model(files, files.model, config, "run", state)
+    return files.root
+
+
+def test_given_weights_are_copied_into_the_run(
+    folder: Path, left: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server that trains it, and every start after, needs nothing but the run's folder."""
+    weights = (left / "model/model.safetensors").read_bytes()
+    assert run(monkeypatch, f"federation={folder}", "name=second", f"init={left}") == 0
+    assert capsys.readouterr().out.startswith("submitted as second;")
+    made = find_run(folder, "second")
+    config = parse(RunConfig, made.saved()["run"])
+    assert config.init == hashlib.sha256(weights).hexdigest() and config.hash == made.saved()["config_hash"]
+    shutil.rmtree(left)
+    assert (made.folder / "init/model.safetensors").read_bytes() == weights
+    made.check()
+    (made.folder / "init/model.safetensors").write_bytes(weights[:-1])
+    with pytest.raises(ConfigError, match="not the weights that the run began with; put init/ back from a copy"):
+        made.check()
+
+
+def test_weights_of_another_model_make_no_run(
+    folder: Path, left: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (f"federation={folder}", "name=second", f"init={left}")
+    assert run(monkeypatch, *words, "model.preset=tiny") == 2
+    said = capsys.readouterr().err
+    assert f"init={left}: was trained with model.preset=" in said and "this run has model.preset=tiny" in said
+    assert said.count("\n") == 1 and not (folder / "runs").exists()
+    (left / "model/model.json").unlink()
+    assert run(monkeypatch, *words[:2], f"init={left}/model/model.safetensors") == 0
+    assert "no model.json beside it, so nothing tells which channels" in capsys.readouterr().out
 
 
 def test_other_code_than_the_hospitals_approved_is_not_submitted(

@@ -28,3 +28,18 @@ def test_a_metric_of_few_patients_has_their_number(sites: int) -> None:
     shown = console.export_text()
     assert "1.000 (n=1)" in shown and "0.250 (n=4)" in shown and "n=5" not in shown
     assert ("0.750 (n=1)" in shown) == (sites == 2)  # who was refused is not in the mean
+
+
+def test_given_weights_are_row_0() -> None:
+    """What training changed is seen against what the run began with."""
+    known = {"status": "counted", "reason": None, "evaluate": {"dice": 0.25}, "evaluated": 5}
+    away = {"status": "missing", "reason": "not connected", "evaluate": None, "evaluated": None}
+    initial = {"event": "initial", "round": 0, "seconds": 0.1, "sites": {"a": known, "b": away}}
+    initial |= {"global": {"dice": 0.25}}
+    lines = {site: site_line(status="counted", evaluate={"dice": 0.5}, evaluated=5) for site in ("a", "b")}
+    event = {"event": "round", "round": 1, "seconds": 1.0, "sites": lines, "global": {"dice": 0.5}}
+    console = Console(record=True, width=200)
+    console.print(results_table([initial, event], "dice"))
+    first, second = [line.split("│") for line in console.export_text().splitlines() if line.startswith("│")]
+    assert [cell.strip() for cell in first[1:-2]] == ["0", "0.250", "missing", "0.250"]
+    assert [cell.strip() for cell in second[1:-2]] == ["1", "0.500", "0.500", "0.500"]

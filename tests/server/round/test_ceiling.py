@@ -13,7 +13,7 @@ from torch import nn
 
 from gliofed.client.round.training import train_one_round
 from gliofed.server.round.ceiling import ROUNDING, ceiling, reference_share
-from gliofed.server.round.rounds import initial_model
+from gliofed.server.round.model import initial_model
 from gliofed.shared.algorithms.groups import Local
 from gliofed.shared.algorithms.optimizers import rate_of
 from gliofed.shared.config import RunConfig

@@ -1,8 +1,9 @@
 """The `model/` folder that a run leaves: found, and its description read. No PyTorch here, so that it is quick."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from gliofed.shared.config import DataConfig, ModelConfig
@@ -25,18 +26,23 @@ class Exported(Strict):
     """Tensors of the model that each site has of its own, and that are not in the file beside."""
     parents: tuple[Annotated[str, matching("[0-9a-f]{64}", "must be a SHA-256 in hex")], ...] = ()
     """SHA-256 of each site's last update that counted: by it the site finds its own."""
+    validation: dict[str, float] = field(default_factory=dict)
+    """Of a best round: the score by which it was chosen, and the number of patients behind it."""
 
 
-def find_export(given: Path) -> Path:
-    """Return the folder with a model's two files: the given one, or that of a given run. ConfigError without any."""
+def find_export(given: Path, key: str = "model") -> Path:
+    """Return the folder with a model's two files: the given one, or that of a given run.
+
+    Raises ConfigError without any, with the setting `key` that named the folder.
+    """
     for folder in (given, RunFolder(given).model):
         if ModelFolder(folder).description.is_file() and ModelFolder(folder).weights.is_file():
             return folder
     names = f"{ModelFolder(given).description.name} and {ModelFolder(given).weights.name}"
-    raise ConfigError(f"model={given}: no {names} there; give the model/ folder that a run writes at its end")
+    raise ConfigError(f"{key}={given}: no {names} there; give the model/ folder that a run writes at its end")
 
 
-def read_export(folder: Path, options: Mapping[str, Any]) -> Exported:
+def read_export(folder: Path, options: Mapping[str, Any] = MappingProxyType({})) -> Exported:
     """Read model.json; `options` of the model, but for those that are None, replace its own.
 
     Raises ConfigError: the file is damaged, or a value cannot be.
