@@ -27,7 +27,7 @@ METHODS = {
     "scaffold": ("algorithm=scaffold", "optimizer=sgd", "train.lr=0.05"),
     "fedbn": ("algorithm=fedbn", "optimizer.moments=kept", "data.test=0.4"),
 }
-"""They send and keep groups beside the weights, and one is tested in the end; plain FedAvg is in test_bundles and test_federation."""
+"""They send and keep groups beside the weights, one has a test; plain FedAvg is in test_bundles, test_federation."""
 
 
 @pytest.fixture(scope="module")
