@@ -23,7 +23,7 @@ def run(rounds: int, sites: int = 2) -> list[Event]:
     return [{"event": "start"}, *rounds_of, {"event": "end", "status": "done"}]
 
 
-REFUSED = site_line(status="refused", patients=9, train={"loss": 7.0})
+REFUSED = site_line(status="refused", reason="not finite: w", patients=9, train={"loss": 7.0})
 DROPPED = site_line(status="dropped")
 ODD = [
     {"event": "start"},
