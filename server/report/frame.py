@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gliofed.server.report.series import Events, training_loss
-from gliofed.server.report.table import patients_behind
+from gliofed.server.report.table import measured_patients, patients_behind
 from gliofed.shared.parse import ConfigError
 
 if TYPE_CHECKING:
@@ -37,28 +37,31 @@ def run_frame(events: Events) -> "pd.DataFrame":
 def _rows(event: Mapping[str, Any]) -> Iterator[Row]:
     kind = event["event"]
     if kind in ("initial", "round", "round_failed"):
-        yield from _scores(event, {"event": kind, "round": event["round"]}, event["seconds"])
+        yield from _scores(event, {"event": kind, "round": event["round"]}, event)
     elif kind == "test":
         for model, scores in event["models"].items():
-            yield from _scores(scores, {"event": kind, "model": model, "round": scores["round"]}, event["seconds"])
+            yield from _scores(scores, {"event": kind, "model": model, "round": scores["round"]}, event)
 
 
-def _scores(scores: Mapping[str, Any], head: Row, seconds: float) -> Iterator[Row]:
+def _scores(scores: Mapping[str, Any], head: Row, event: Mapping[str, Any]) -> Iterator[Row]:
     """A row for each site, and then one for all of them, which has no status."""
     for site, line in sorted(scores["sites"].items()):
         known = {name: line.get(name) for name in ("status", "reason", "patients", "evaluated", *LAST)}
         loss = (line.get("train") or {}).get("loss")
         yield {**head, "site": site, **known, "train_loss": loss, **(line.get("evaluate") or {})}
-    together = {"reason": scores.get("reason"), "seconds": seconds, "epsilon": scores.get("epsilon")}
+    why = event.get("reason") or event.get("evaluation_failed")
+    if head.get("model") == "last":  # of this model alone is said why nobody measured it
+        why = event.get("failed")
+    together = {"reason": why, "seconds": event["seconds"], "epsilon": event.get("epsilon")}
     yield {**head, "site": ALL, **together, **_sums(scores, head), **(scores["global"] or {})}
 
 
 def _sums(scores: Mapping[str, Any], head: Row) -> Row:
     """What is of all sites in a row: who counted, what they learned from, and what travelled."""
-    evaluated = patients_behind({**scores})
-    if not head["event"].startswith("round"):  # nobody trained
-        return {"evaluated": evaluated}
     lines = scores["sites"].values()
+    if not head["event"].startswith("round"):  # nobody trained
+        return {"evaluated": measured_patients(scores["sites"])}
+    evaluated = patients_behind({**scores})
     loss = training_loss([{**scores, "event": "round"}])[head["round"]]
     counted = [line["patients"] for line in lines if line["status"] == "counted"]
     sums = {key: sum(line.get(key) or 0 for line in lines) for key in ("bytes_down", "bytes_up")}
