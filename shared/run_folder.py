@@ -30,6 +30,7 @@ class RunFolder(KeptFolder):
     model = Below("model", "A `ModelFolder`: of the last round")
     best = Below("best", "A `ModelFolder`: of the round with the best validation, where it can be known")
     init = Below("init", "A `ModelFolder`, of the weights that it began with, where they were given")
+    plots = Below("plots", "Folder of figures, as PNG and SVG")
 
 
 class SimulationFolder(RunFolder):
@@ -42,5 +43,5 @@ class SimulationFolder(RunFolder):
     shares_picture = Below("sites.png", "The same, drawn")
     cohorts = Below("cohorts.json", "Names of the patients of each site")
     profiles = Below("profiles.json", "What a partition measured of each scan")
-    curves = Below("curves.png", "Losses and metrics over the rounds")
+    comparison = Below("comparison.json", "Every model on every site's test patients, with references")
     attacks = Below("attacks", "Folder of results, a folder for each attack")

@@ -121,7 +121,7 @@ def _run() -> int:
         from gliofed.simulation.simulate import draw_together
 
         if folder := draw_together(outcomes):
-            print(f"all runs together: {folder}/*.png")
+            print(f"all runs together: {folder}")
     status = next((status for status in WORST_FIRST if status in statuses), 0)
     if any(outcome.hung for outcome in outcomes):
         sys.stdout.flush()

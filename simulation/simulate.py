@@ -14,6 +14,9 @@ from uuid import uuid4
 from gliofed.client.app import SiteOf
 from gliofed.client.round.policy import counts_leave
 from gliofed.client.round.training import pick_device
+from gliofed.server.report.plots import draw_plots
+from gliofed.server.report.record import record_of
+from gliofed.server.report.sweep import draw_runs
 from gliofed.server.report.table import print_results
 from gliofed.server.round.given import read_given
 from gliofed.server.round.history import History
@@ -31,7 +34,6 @@ from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.terminal import command_line, plain
 from gliofed.shared.versions import versions
-from gliofed.simulation.curves import draw_run, draw_runs
 from gliofed.simulation.fault_mod import fault_mod
 from gliofed.simulation.faults import Fault, parse_faults
 from gliofed.simulation.local_engine import run_here
@@ -58,6 +60,8 @@ class Outcome:
     """The one that the run's task shows first."""
     note: str
     """What must be said of its figures."""
+    plots: bool
+    """Whether figures are to be drawn."""
 
 
 def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime | None = None) -> Outcome:
@@ -150,27 +154,28 @@ def _run(
     metric = TASKS[run.task].headline
     print_results(events, metric)
     status = str(events[-1]["status"])
-    print(f"{status}: {_result_sentence(status, events[-1], out)}")
+    print(f"{status}: {_result_sentence(status, events[-1], out, settings.report.plots)}")
     note = "" if data["source"] == "folder" else "synthetic data"
-    return Outcome(status, hung, out, metric, note)
+    return Outcome(status, hung, out, metric, note, settings.report.plots)
 
 
 def draw(outcome: Outcome) -> None:
-    """Draw a run's curves.png."""
-    events = History(SimulationFolder(outcome.out).history).events()
-    draw_run(events, SimulationFolder(outcome.out).curves, outcome.out.name, outcome.metric, outcome.note)
+    """Draw a run's figures, unless report.plots=false."""
+    if outcome.plots:
+        files = SimulationFolder(outcome.out)
+        draw_plots(record_of(outcome.out, History(files.history).events()), files.plots)
 
 
 def draw_together(outcomes: Sequence[Outcome]) -> Path | None:
     """Draw the runs of a sweep together, beside their folders; return where.
 
-    Not runs of different tasks: their losses do not compare.
+    Not with report.plots=false, nor runs of different tasks: their losses do not compare.
     """
     metrics = {outcome.metric for outcome in outcomes}
-    if len(metrics) > 1:
+    if len(metrics) > 1 or not all(outcome.plots for outcome in outcomes):
         return None
     runs = {outcome.out.name: History(SimulationFolder(outcome.out).history).events() for outcome in outcomes}
-    folder = outcomes[0].out.parent
+    folder = SimulationFolder(outcomes[0].out.parent).plots
     draw_runs(runs, folder, metrics.pop(), outcomes[0].note)
     return folder
 
@@ -211,7 +216,7 @@ def _engine(settings: Settings) -> AbstractContextManager[None]:
     return ray_for(settings)
 
 
-def _result_sentence(status: str, end: Mapping[str, Any], out: Path) -> str:
+def _result_sentence(status: str, end: Mapping[str, Any], out: Path, plots: bool) -> str:
     if status == "incomplete" and "reason" in end:
         return f"{end['reason']}, in {out}/model"
     if status == "failed":
@@ -221,4 +226,4 @@ def _result_sentence(status: str, end: Mapping[str, Any], out: Path) -> str:
         return f"{end['reason']}; each site's own log is in {out}/sites; {first}go on with {resume_command(out)}"
     if status == "incomplete":
         return f"a site did not count in some round: see {out}/history.jsonl, and its own log in {out}/sites"
-    return f"results in {out}: history.jsonl, curves.png, checkpoints, model"
+    return f"results in {out}: history.jsonl, {'plots, ' * plots}checkpoints, model"

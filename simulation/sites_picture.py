@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from gliofed.simulation.curves import GREY, frame, new_figure, save_figure
+from gliofed.server.report.style import GREY, frame, new_figure, save_figure
 
 COLOURS = ("#0072B2", "#E69F00", "#56B4E9", "#D55E00")
 """Neighbours in a bar differ in lightness too, so that it reads in grey."""
@@ -17,7 +17,7 @@ def draw_sites(sites: Mapping[str, Mapping[str, int]], path: Path, title: str) -
 
     Kinds are stacked in the order of their names, "not known" last and grey; the site's total stands at its bar.
     """
-    from matplotlib.ticker import MaxNLocator  # slow to import, as in curves
+    from matplotlib.ticker import MaxNLocator  # slow to import, as everywhere
 
     names = sorted(sites)
     kinds = sorted({kind for name in names for kind in sites[name]}, key=lambda kind: (kind == "not known", kind))

@@ -45,11 +45,11 @@ def no_power_cut() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def coarse_pictures() -> Iterator[None]:
-    """Each run draws its curves, and most of that time goes into pixels."""
-    import gliofed.simulation.curves
+    """Each run draws its figures, and most of that time goes into pixels."""
+    import gliofed.server.report.style
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gliofed.simulation.curves, "DPI", 40)
+        patch.setattr(gliofed.server.report.style, "DPI", 40)
         yield
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from gliofed.shared.files import append_line, write_bytes
 from gliofed.shared.parse import ConfigError
+from gliofed.shared.run_folder import RunFolder
 
 Event = dict[str, Any]
 
@@ -51,6 +52,14 @@ class History:
     def rounds(self) -> list[Event]:
         """The finished rounds, in order."""
         return [event for event in self.events() if event["event"] == "round"]
+
+
+def events_of(run: Path) -> list[Event]:
+    """The events so far of the run in this folder. Raises ConfigError where there is no history, or a damaged one."""
+    path = RunFolder(run).history
+    if not path.exists():
+        raise ConfigError(f"{run}: no history.jsonl there, so no run; give a run's folder")
+    return History(path).events()
 
 
 def site_line(**known: Any) -> Event:

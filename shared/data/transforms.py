@@ -55,7 +55,7 @@ def z_score(array: Floats) -> Half:
 
 
 def min_max(array: Floats) -> Half:
-    """Scale to 0..1 over the whole volume: (x - min) / (max - min + 1e-8), as the seed of the grading models does.
+    """Scale to 0..1 over the whole volume: (x - min) / (max - min + 1e-8), as the original CNN-LSTM does.
 
     >>> min_max(np.array([[[10.0, 20.0, 30.0]]], dtype=np.float32)).tolist()
     [[[0.0, 0.5, 1.0]]]

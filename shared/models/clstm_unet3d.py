@@ -15,7 +15,7 @@ class CLSTMUNet3D(nn.Module):
     Output (B, T, regions, D, H, W), logits of every frame. Encoder and decoder treat frames alone. A frame sees the
     frames before it; with `bidirectional` all of them, at half the width a direction, so that the decoder is the same.
     `dropout` is that of UNet3D; each frame has its own.
-    Source: the seed's CLSTM-UNet3D; ConvLSTM of Shi et al. 2015, arXiv:1506.04214, U-Net of arXiv:1606.06650.
+    Source: the original CLSTM-UNet3D; ConvLSTM of Shi et al. 2015, arXiv:1506.04214, U-Net of arXiv:1606.06650.
     """
 
     series: ClassVar[bool] = True

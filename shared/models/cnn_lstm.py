@@ -21,9 +21,10 @@ class CNNLSTM(nn.Module):
     volume holds, NaN even, reaches the output or a gradient. Output (B, outputs), logits.
 
     All modalities share the CNN's weights; a learned vector a modality, added to the description, says which it is.
-    `widths` names the channels of each block of the CNN, `encoder` is one of ENCODERS. `as_published` is the seed's
-    CNN as its document has it, with BatchNorm: not for differential privacy, and patients of a batch mix in training.
-    Source: the seed's CNN-LSTM; LSTM of Hochreiter & Schmidhuber 1997.
+    `widths` names the channels of each block of the CNN, `encoder` is one of ENCODERS. `as_published` is the CNN
+    as the original project describes it, with BatchNorm: not for differential privacy, and patients of a batch mix in
+    training.
+    Source: the original CNN-LSTM for grading; LSTM of Hochreiter & Schmidhuber 1997.
     """
 
     series: ClassVar[bool] = False
@@ -165,5 +166,5 @@ ENCODERS: dict[str, Callable[..., VolumeEncoder]] = {
     "cnn2": partial(VolumeEncoder, grid=(1, 1, 1)),
     "cnn3": partial(VolumeEncoder, grid=(1, 1, 1), squeeze=True),
 }
-"""The seed's three: the first keeps where things are, the second pools over the whole volume, the third also weighs
-channels. Axis W, the third, is the slice axis, the shortest."""
+"""The three of the original CNN-LSTM: the first keeps where things are, the second pools over the whole volume, the
+third also weighs channels. Axis W, the third, is the slice axis, the shortest."""

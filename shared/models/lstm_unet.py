@@ -23,7 +23,7 @@ class LSTMUNet3D(nn.Module):
 
     `iterations`, K, may be changed after training. With `stop_when_stable` a patient in eval mode keeps the logits of
     the first iteration that changed no voxel of its masks (logits > 0); leave it off for torch.export.
-    Source: the seed's LSTM-U-Net, with the loop that its document promises; ConvLSTM of arXiv:1506.04214.
+    Source: the original LSTM-U-Net, with the loop that its description promises; ConvLSTM of arXiv:1506.04214.
     """
 
     series: ClassVar[bool] = False

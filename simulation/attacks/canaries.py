@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gliofed.client.round.privacy import Plan, train_privately
+from gliofed.server.report.style import COLOURS, new_figure, save_figure
 from gliofed.shared.accounting import rdp_epsilon
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Patient
@@ -30,7 +31,6 @@ from gliofed.shared.seeding import seed_of
 from gliofed.shared.wording import quantity
 from gliofed.simulation.attacks.settings import AttackConfig, Row
 from gliofed.simulation.attacks.target import Target, plan_of
-from gliofed.simulation.curves import COLOURS, new_figure, save_figure
 
 CONFIDENCE = 0.95
 GUESSED = 0.3

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from gliofed.client.round.training import pick_device
+from gliofed.server.report.style import COLOURS, GREY, frame, new_figure, save_figure
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.samples import whole
@@ -25,7 +26,6 @@ from gliofed.shared.wording import quantity
 from gliofed.simulation.attacks.settings import AttackConfig, Row
 from gliofed.simulation.attacks.shadows import train_shadows
 from gliofed.simulation.attacks.target import Target
-from gliofed.simulation.curves import COLOURS, GREY, frame, new_figure, save_figure
 from gliofed.simulation.simulate import FailedError
 
 Floats = npt.NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""Training steps of our models, beside MONAI's at equal widths and the seed's design: time, memory, FLOPs."""
+"""Training steps of our models, beside MONAI's at equal widths and the published CLSTM-UNet3D: time, memory, FLOPs."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from tests.benchmarks.subjects import REQUIREMENT, Sizes, Subject, of_preset, re
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last_3d": torch.channels_last_3d}
 ASKED = {"time": 0.5, "memory": 0.7}
-"""At most these, of the seed's design."""
+"""At most these, of the published design."""
 
 Row = dict[str, Any]
 
@@ -80,10 +80,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             rows += [{"preset": preset, **row} for row in found]
     required = None
     if _wanted(REQUIREMENT, arguments.models):
-        [seed, required] = measure_subjects(requirement(), Setting(arguments.device), arguments.repeats)
+        [published, required] = measure_subjects(requirement(), Setting(arguments.device), arguments.repeats)
         asked = ", ".join(f"{name} at most {limit}" for name, limit in ASKED.items())
-        print_table(f"{REQUIREMENT} against the seed's design (asked: {asked})", [seed, required])
-        totals = [row["megabytes"] + row["held_megabytes"] for row in (required, seed) if row["megabytes"]]
+        print_table(f"{REQUIREMENT} against the published design (asked: {asked})", [published, required])
+        totals = [row["megabytes"] + row["held_megabytes"] for row in (required, published) if row["megabytes"]]
         with_state = totals[0] / totals[1] if len(totals) == 2 else None
         print(f"  memory with weights and the optimiser's state: {with_state and round(with_state, 2)}")
         required = {"asked": ASKED, "memory_ratio_with_state": with_state, **required}

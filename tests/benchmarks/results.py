@@ -1,8 +1,8 @@
 """make results: train what docs/results.md compares, and write that page from the runs' histories.
 
 Runs are kept in outputs/results: one that is finished is not repeated, one that was killed goes on (of the tables of
-privacy: starts anew). Phantoms are written once a seed. `--tables seed2` makes one table; `--only-write` writes the
-page from the runs that are there.
+privacy: starts anew). Phantoms are written once a seed. `--tables segmentation` makes one table; `--only-write`
+writes the page from the runs that are there.
 """
 
 import argparse

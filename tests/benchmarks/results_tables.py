@@ -34,26 +34,26 @@ class Table:
 def grading_rows() -> dict[str, tuple[str, ...]]:
     """Ours, then as published, which takes about 2.2 times as long a step, cnn3 nearly three times."""
     encoders = ("cnn1", "cnn2", "cnn3")
-    ours = {name: (f"experiment=seed3_{name}",) for name in encoders}
+    ours = {name: (f"experiment=cnn_lstm_{name}",) for name in encoders}
     published = {f"{name} as published": (*ours[name], "model.as_published=true") for name in encoders}
     return ours | published | {"cnn3 for longer": (*ours["cnn3"], "rounds=22")}
 
 
 TABLES = {
-    "seed2": Table(
+    "segmentation": Table(
         "Tumour segmentation: U-Net and LSTM-U-Net",
         "Phantoms at 4 mm, two sites of 30 patients, the same steps. LSTM-U-Net makes its mask three times, which "
         "takes longer; so the U-Net is trained once more, for about as many seconds.",
         "segmentation",
         {
-            "unet": ("experiment=seed2_unet",),
-            "unet for longer": ("experiment=seed2_unet", "rounds=22"),
-            "lstm_unet": ("experiment=seed2_lstm_unet",),
+            "unet": ("experiment=unet_segmentation",),
+            "unet for longer": ("experiment=unet_segmentation", "rounds=22"),
+            "lstm_unet": ("experiment=lstm_unet_segmentation",),
         },
         ("dice", "dice_et", "dice_tc", "dice_wt", "jaccard", "recall", "precision", "hd95"),
         (("lstm_unet", "unet"), ("lstm_unet", "unet for longer")),
     ),
-    "seed3": Table(
+    "grading": Table(
         "Grading: the three encoders, ours and as published",
         "Phantoms at 4 mm, two sites of 100 patients, the same steps. As published: BatchNorm, the last block "
         "normalised, plain average pooling, no strided first convolution, which takes longer; so our cnn3 is trained "

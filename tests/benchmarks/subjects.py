@@ -1,4 +1,4 @@
-"""What is measured: our models and MONAI's at equal widths, the ConvLSTM cell, and the seed's design."""
+"""What is measured: our models and MONAI's at equal widths, the ConvLSTM cell, and the published CLSTM-UNet3D."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from gliofed.shared.models.monai_reference import DynUNetReference, SegResNetRef
 from gliofed.shared.models.unet import UNet3D
 from gliofed.shared.tasks.grading import Grading
 from gliofed.shared.tasks.segmentation import Segmentation
-from tests.benchmarks.seed_design import SeedDesign, SlowConvLSTM
+from tests.benchmarks.published_design import PublishedDesign, SlowConvLSTM
 
 MODALITIES, REGIONS, FRAMES = 4, 3, 5
 REQUIREMENT = "clstm_unet3d at width 32"
-SEED = "the seed's design at width 32"
+PUBLISHED = "the published design at width 32"
 
 Shape = tuple[int, ...]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -73,8 +73,8 @@ def requirement() -> list[Subject]:
     """Our CLSTM-UNet3D may take half the time of the published design and .7 of its memory."""
     shape = (2, FRAMES, 1, 16, 32, 32)
     return [
-        Subject(SEED, lambda: SeedDesign(1, 1, 32), shape, shape),
-        Subject(REQUIREMENT, lambda: CLSTMUNet3D(1, 1, PRESETS["base"]), shape, shape, against=SEED),
+        Subject(PUBLISHED, lambda: PublishedDesign(1, 1, 32), shape, shape),
+        Subject(REQUIREMENT, lambda: CLSTMUNet3D(1, 1, PRESETS["base"]), shape, shape, against=PUBLISHED),
     ]
 
 

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from run_events import counted, event, run
 
 from gliofed.server.cli import main
+from gliofed.server.report.record import Record, record_of
 from gliofed.server.round.history import History, site_line
 from gliofed.shared.messages import CODES
 
@@ -35,6 +37,63 @@ def test_rounds_and_reasons(
         assert word in shown
     assert report(monkeypatch, str(tmp_path), "--json") == 0
     assert json.loads(capsys.readouterr().out) == history.events()
+
+
+def test_a_copied_history_can_be_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Into its folder or another; and several runs together, called after their folders."""
+    for name in ("seed=0", "seed=1"):
+        (tmp_path / name).mkdir()
+        for line in run(1):
+            History(tmp_path / name / "history.jsonl").append(line)
+    first, second, together = (str(tmp_path / name) for name in ("seed=0", "seed=1", "together"))
+    assert report(monkeypatch, first, "--plots") == 0
+    drawn = ["curves", "by_site", "participation", "weights", "traffic"]
+    assert f"drawn in {first}/plots: {', '.join(drawn)}\n" in capsys.readouterr().out
+    assert {path.stem for path in (tmp_path / "seed=0" / "plots").iterdir()} == {*drawn}
+    assert report(monkeypatch, first, second, "--plots", together) == 0
+    assert capsys.readouterr().out == f"drawn in {together}: losses, dice\n"
+    assert ">mean of 2 seeds<" in (tmp_path / "together" / "dice.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("one", "two"), "two: a second run; several are drawn together, so give --plots DIR as well"),
+        (("one", "two", "--plots"), "two: a second run; several are drawn together, so give --plots DIR as well"),
+        (("one", "two", "--json", "--plots", "x"), "two: a second run; --json shows one, so drop it"),
+        (("one", "one", "--plots", "x"), "one: not the only run of that name; name their folders differently"),
+        (("one", "two", "--plots", "x"), "one: not of the same task as the others (accuracy, dice)"),
+        (("one", "--plots", "one/history.jsonl"), "one/history.jsonl: File exists; give a folder"),
+        (("damaged", "--plots"), "run.json: is damaged; put it back from a copy, or remove it"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, metric in {"one": "dice", "two": "accuracy", "damaged": "dice"}.items():
+        line = event(1, {"a": counted(1.0, evaluate={metric: 0.5})}, {metric: 0.5})
+        (tmp_path / name).mkdir()
+        History(tmp_path / name / "history.jsonl").append(line)
+    (tmp_path / "damaged" / "run.json").write_text("{")
+    assert report(monkeypatch, *words) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_what_a_folder_says_of_its_run_is_in_the_figures(tmp_path: Path) -> None:
+    """Made-up data are called so, and the budget is that of the run; a copy of the history alone knows neither."""
+    assert record_of(tmp_path, run(1)) == Record(run(1), "dice", tmp_path.name)
+    facts = {"run": {"privacy": {"mechanism": "dp_sgd", "epsilon": 3.0}}, "simulation": {"data": {"source": "phantom"}}}
+    (tmp_path / "run.json").write_text(json.dumps(facts))
+    (tmp_path / "comparison.json").write_text('{"metric": "dice"}')
+    expected = Record(run(1), "dice", tmp_path.name, "synthetic data", 3.0, {"metric": "dice"})
+    assert record_of(tmp_path, run(1)) == expected
 
 
 def test_an_end_has_its_reason(

@@ -19,8 +19,8 @@ KNOWN = {
     "smaller_patch.json site.log site.old.log",
     ModelFolder: "model.json model.safetensors provenance.json",
     SimulationFolder: "run.json code.fab wanted.json submission.json nodes.json agreed.json server.log history.jsonl "
-    "progress.json anew.json checkpoints spool refused model best init .lock data sites sites.json sites.png "
-    "cohorts.json profiles.json curves.png attacks",
+    "progress.json anew.json checkpoints spool refused model best init plots .lock data sites sites.json sites.png "
+    "cohorts.json profiles.json comparison.json attacks",
     HospitalFolder: "kit.json ca.crt code.fab site.yaml site.key site.key.pub approved.json approved start.lock "
     "state.json problem.json flower flower/tmp flower/apps",
     FederationFolder: "federation.yaml ca ca/ca.crt ca/ca.key server server/link.key code.fab kits sites runs "

@@ -78,15 +78,15 @@ def site(tmp_path):
     return SiteConfig(name="here", root=str(scans), labels="brats2020", work=str(tmp_path / "work"))
 
 
-def test_min_max_is_the_seeds_formula():
+def test_min_max_is_the_published_formula():
     scan = np.random.default_rng(0).normal(100, 30, (4, 5, 6)).astype(np.float32)
     assert_allclose(min_max(scan), (scan - scan.min()) / (scan.max() - scan.min() + 1e-8), atol=1e-3)  # fp16
     assert not min_max(np.full((2, 2, 2), 7, np.float32)).any()  # nothing to scale: no NaN
 
 
 @pytest.mark.parametrize("depth", [155, 33, 32, 31, 5])
-def test_central_slices_are_the_seeds(depth):
-    """start = (D - 32) // 2 and 32 from there; fewer are padded on both sides, which the seed forgot."""
+def test_central_slices_are_the_published_ones(depth):
+    """start = (D - 32) // 2 and 32 from there; fewer are padded on both sides, which the original forgot."""
     scan = np.arange(1, depth + 1, dtype=np.float16) * np.ones((2, 3, 1), np.float16)
     block = central_block(scan, (2, 3, 32))
     assert block.shape == (2, 3, 32)
@@ -111,7 +111,7 @@ def test_an_entry_holds_scaled_blocks_and_never_the_mask(site, tmp_path):
 
 
 def test_spacing_may_differ_by_axis(site, tmp_path):
-    """The seed shrinks 240x240 in plane to 128x128 and leaves the slices as they are."""
+    """The original shrinks 240x240 in plane to 128x128 and leaves the slices as they are."""
     case = find_cases(tmp_path / "scans", "brats2020")[0]
     data = replace(DATA, spacing=(2.0, 2.0, 1.0), patch=(3, 4, 41))
     entry = open_entry(prepare_block(case, data, tmp_path / "cache"))

@@ -19,7 +19,7 @@ SAID = {
         "model.iterations=3",
     ): "model.iterations: no such setting; model has name, preset, dropout",  # of unet
     ("federation", "rounds.x=3"): "rounds.x: no such setting",
-    ("federation", "data=fold"): "data=fold: unknown; there are folder, mock, mock_seed, phantom",
+    ("federation", "data=fold"): "data=fold: unknown; there are folder, mock, mock_full, phantom",
     ("federation", "privacy.epsilon=3"): "privacy.epsilon: privacy=none has no settings; give privacy=dp_sgd as well",
     ("check", "data.rot=x"): "data.rot: no such setting (did you mean data.root?)",
     ("predict", "modl=x"): "modl: no such setting (did you mean model?)",

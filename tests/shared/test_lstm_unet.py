@@ -117,7 +117,7 @@ def test_any_size_comes_back(size, batch):
 
 
 def test_the_mask_is_fed_back():
-    """The seed's feedback was dead when its graph was built. Without it only the first iteration is the same."""
+    """The original's feedback was dead when its graph was built. Without it only the first iteration is the same."""
     model, x = demo(), image(8, 8, 8)
     fed = model(x)
     torch.nn.init.zeros_(model.feedback.weight)
@@ -127,7 +127,7 @@ def test_the_mask_is_fed_back():
 
 
 def test_the_states_go_on():
-    """The seed ran its ConvLSTMs for one step each, so that their recurrent kernels were dead."""
+    """The original ran its ConvLSTMs for one step each, so that their recurrent kernels were dead."""
     model, x = demo(), image(8, 8, 8)
     torch.nn.init.zeros_(model.feedback.weight)  # nothing but the states tells the iterations apart now
     every = model(x)

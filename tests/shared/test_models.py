@@ -208,7 +208,7 @@ def test_which_models_read_series_and_which_task_each_is_for():
 
 
 def test_the_published_mock_setting_fits_the_full_preset():
-    """Seed 1's 5 volumes of 128 x 128 x 32: shapes alone, on no device, for it would take minutes and 20 GB."""
+    """5 volumes of 128 x 128 x 32: shapes alone, on no device, for it would take minutes and 20 GB."""
     with torch.device("meta"):
         model = build_model(ModelConfig(name="clstm_unet3d", preset="full"), 1, 1)
         assert model(torch.empty(2, 5, 1, 128, 128, 32)).shape == (2, 5, 1, 128, 128, 32)

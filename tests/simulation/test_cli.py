@@ -34,7 +34,7 @@ WRONG_USE = {
     (*FOLDER, "data.root=maskless"): ("maskless", "mask"),
     ("resume=empty", "rounds=3"): ("rounds=3",),
     ("model=5",): ("must be a string",),
-    ("experiment=seed9",): ("seed9", "seed1_mock"),
+    ("experiment=seed2_unet",): ("experiment=seed2_unet: unknown; there are clstm_unet3d_mock, ", "unet_segmentation"),
     ("privacy.epsilon=3",): ("privacy.epsilon", "privacy=dp_sgd"),  # and not without privacy, in silence
     ("+privacy.epsilon=3",): ("privacy.epsilon=3", "privacy=dp_sgd"),
     ("attack=[membership]", "run=full"): ("attack=", "membership"),
@@ -179,8 +179,8 @@ def test_a_sweep_gives_every_run_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_p
     epoch = ["train.steps=null", "train.epochs=1"]  # Hydra's own choice() takes no null
     words = ["-m", "sites=1", *epoch, "model=unet,clstm_unet3d", *SMALL_DATA, "rounds=1", f"out={tmp_path / 'out'}"]
     assert status_of(monkeypatch, *words) == 0
-    assert len(list(tmp_path.glob("out/*/history.jsonl"))) == len(list(tmp_path.glob("out/*/curves.png"))) == 2
-    assert {path.name for path in tmp_path.glob("out/*.png")} == {"losses.png", "dice.png"}  # of both together
+    assert len(list(tmp_path.glob("out/*/history.jsonl"))) == len(list(tmp_path.glob("out/*/plots/curves.svg"))) == 2
+    assert {path.name for path in tmp_path.glob("out/plots/*.png")} == {"losses.png", "dice.png"}  # of both together
 
 
 def test_a_sweep_goes_on_after_a_run_that_cannot_be(
@@ -190,9 +190,9 @@ def test_a_sweep_goes_on_after_a_run_that_cannot_be(
     monkeypatch.chdir(tmp_path)
     swept = ["strategy=fedadam,fedavgm", "strategy.momentum=0.5", "data.modalities=[t9],[t1]"]
     words = ["-m", "model=unet", *swept, "sites=1", "train.steps=1", *SMALL_DATA, "rounds=1", f"out={tmp_path / 'out'}"]
-    assert status_of(monkeypatch, *words) == 2
+    assert status_of(monkeypatch, *words, "report.plots=false") == 2
     assert "t9 is not of data=mock" in capsys.readouterr().err
-    runs = list(tmp_path.glob("out/*/curves.png"))
+    runs = list(tmp_path.glob("out/*/history.jsonl"))
     assert len(runs) == 2
     assert all(json.loads((run.parent / "run.json").read_text())["run"]["strategy"]["momentum"] == 0.5 for run in runs)
-    assert {path.name for path in tmp_path.glob("out/*.png")} == {"losses.png", "dice.png"}  # of both together
+    assert not list(tmp_path.glob("**/plots"))

@@ -61,7 +61,7 @@ def here(submitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def test_a_run_is_what_the_words_say_and_waits(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("name=first", "experiment=seed2_unet", "rounds=3", "model.preset=tiny")
+    words = ("name=first", "experiment=unet_segmentation", "rounds=3", "model.preset=tiny")
     assert run(monkeypatch, f"federation={folder}", *words) == 0
     waits = f"gliofed-server start does not run, so it waits until then; gliofed-server status {folder}"
     assert capsys.readouterr().out == f"submitted as first; {waits}\n"

@@ -12,6 +12,7 @@ from plain_federation import model_of
 from rich.console import Console
 from torch.testing import assert_close
 
+from gliofed.server.report.series import site_losses
 from gliofed.server.report.table import results_table
 from gliofed.server.round.answers import Absent
 from gliofed.server.round.audit import hold_audit
@@ -26,7 +27,6 @@ from gliofed.shared.codec import encode, travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.run_folder import RunFolder
-from gliofed.simulation.curves import site_losses
 from gliofed.simulation.grid import LocalGrid
 from gliofed.simulation.simulate import simulate
 

@@ -61,7 +61,7 @@ class Up(nn.Module):
         return merged
 
 
-class SeedDesign(nn.Module):
+class PublishedDesign(nn.Module):
     """The whole: (B, T, C, D, H, W) with sides divisible by 8 to logits (B, T, regions, D, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int, width: int = 64) -> None:

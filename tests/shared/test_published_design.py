@@ -9,21 +9,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from gliofed.shared.models import unet
 from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D
 from gliofed.shared.models.conv_lstm import ConvLSTM
-from tests.benchmarks.seed_design import SeedDesign, SlowConvLSTM
+from tests.benchmarks.published_design import PublishedDesign, SlowConvLSTM
 
 
 @pytest.mark.slow
 def test_is_as_large_as_the_published_one():
     """80.3 M parameters; T=5 frames of 16x32x32 count 724 GFLOP a step, of which 241 forward; counted by hand."""
     with torch.device("meta"):  # shapes alone: it would take seconds
-        model, x = SeedDesign(1, 1), torch.zeros(1, 5, 1, 16, 32, 32)
+        model, x = PublishedDesign(1, 1), torch.zeros(1, 5, 1, 16, 32, 32)
     parameters = sum(p.numel() for p in model.parameters())
     assert parameters / 1e6 == pytest.approx(80.3, abs=0.05)
     assert sum(p.numel() for p in model.lstm.parameters()) / parameters == pytest.approx(0.71, abs=0.005)
     with FlopCounterMode(display=False) as counter:
         logits = model(x)
         forward = counter.get_total_flops()
-        superfluous = sum(counter.get_flop_counts()["SeedDesign.superfluous_up"].values())
+        superfluous = sum(counter.get_flop_counts()["PublishedDesign.superfluous_up"].values())
         logits.sum().backward()
     assert logits.shape == x.shape
     assert forward / 1e9 == pytest.approx(241, abs=1)
