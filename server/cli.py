@@ -1,7 +1,6 @@
 """gliofed-server: the aggregator's command."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -37,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=path_word, help="the run's folder")
     report.add_argument("--metric", help="such as loss, hd95_et or auc; else the one that its task shows first")
     report.add_argument("--json", action="store_true", help="the history's events as one JSON list")
+    page = "write the report as one page, for any browser; else to report.html in the run's folder"
+    report.add_argument("--html", type=path_word, nargs="?", const=Path(), metavar="FILE", help=page)
     commands.add_parser("audit", help="verify RUN: check a run's log; copy RUN --site NAME", add_help=False)
     make = commands.add_parser("provision", help="make a federation's authority, certificates and kits, or what is new")
     make.add_argument("file", type=path_word, metavar="federation.yaml", help="name, address, names, sites, days")
@@ -80,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
 def _do(given: argparse.Namespace) -> None:
     # Imported here, for a mistyped word is answered at once.
     if given.command == "report":
-        _report(given.run, given.metric, given.json)
+        from gliofed.server.report.report_command import report_command
+
+        report_command(given.run, metric=given.metric, as_json=given.json, page=given.html)
     elif given.command == "start":
         from gliofed.server.link.start import start
 
@@ -145,28 +148,3 @@ def _ask_fingerprint() -> str:
         return input("SHA256:")
     except EOFError:
         return ""
-
-
-def _report(run: Path, metric: str | None, as_json: bool) -> None:
-    from gliofed.server.report.table import print_results
-    from gliofed.server.round.history import History
-    from gliofed.shared.parse import ConfigError
-    from gliofed.shared.run_folder import RunFolder
-    from gliofed.shared.tasks import TASKS
-
-    path = RunFolder(run).history
-    if not path.exists():
-        raise ConfigError(f"{run}: no history.jsonl there, so no run; give a run's folder")
-    events = History(path).events()
-    if as_json:
-        print(json.dumps(events))
-        return
-    known = sorted({name for event in events for name in event.get("global") or {}})
-    if metric is None:
-        headlines = [task.headline for task in TASKS.values()]
-        metric = next((name for name in headlines if name in known), headlines[0])
-    if known and metric not in known:
-        raise ConfigError(f"--metric {metric}: this run has {', '.join(known)}")
-    print_results(events, metric)
-    end = events[-1] if events and events[-1]["event"] == "end" else {"status": "not ended"}
-    print(plain(f"status: {end['status']}{': ' + end['reason'] if 'reason' in end else ''}"))

@@ -27,6 +27,7 @@ class RunFolder(KeptFolder):
     spool = Below("spool", "Folder of the replies of this round")
     refused = Below("refused", "Folder of replies that the gate refused")
     model = Below("model", "A `ModelFolder`")
+    page = Below("report.html", "The report, drawn anew after every round")
 
 
 class SimulationFolder(RunFolder):
@@ -40,4 +41,6 @@ class SimulationFolder(RunFolder):
     cohorts = Below("cohorts.json", "Names of the patients of each site")
     profiles = Below("profiles.json", "What a partition measured of each scan")
     curves = Below("curves.png", "Losses and metrics over the rounds")
+    comparison = Below("comparison.json", "Models trained together, apart and on all data, on every site's patients")
+    slices = Below("slices.json", "Slices of some patients, for the report")
     attacks = Below("attacks", "Folder of results, a folder for each attack")

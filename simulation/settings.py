@@ -29,6 +29,18 @@ class RaySettings(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportSettings(Strict):
+    """What a run shows of itself beside its history."""
+
+    page: bool = True
+    """report.html, drawn anew after every round."""
+    plots: bool = True
+    """plots/, drawn at the end."""
+    slices: bool | None = None
+    """Slices of patients on the page. None: of made-up data only; true: of the user's own scans, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings(Strict):
     """What a simulation has beside its run and its data."""
 
@@ -47,6 +59,7 @@ class Settings(Strict):
     partition_alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
     """Of dirichlet: small is a strong skew, large is none."""
     ray: RaySettings = field(default_factory=RaySettings)
+    report: ReportSettings = field(default_factory=ReportSettings)
 
     def __post_init__(self) -> None:
         """Refuse what would have no effect."""

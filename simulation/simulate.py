@@ -13,6 +13,7 @@ from uuid import uuid4
 from gliofed.client.app import SiteOf
 from gliofed.client.round.policy import counts_leave
 from gliofed.client.round.training import pick_device
+from gliofed.server.report.page import write_page
 from gliofed.server.report.table import print_results
 from gliofed.server.round.history import History
 from gliofed.server.round.sites import Federation
@@ -56,10 +57,19 @@ class Outcome:
     """The one that the run's task shows first."""
     note: str
     """What must be said of its figures."""
+    run: RunConfig
+    settings: Settings
+    sites: list[SiteConfig]
 
 
-def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime | None = None) -> Outcome:
+def simulate(
+    values: Mapping[str, Any],
+    name: str | None = None,
+    now: datetime | None = None,
+    words: Sequence[str] | None = None,
+) -> Outcome:
     """Run, or resume, what the composed `values` say; `name` tells the runs of a sweep apart, which began at `now`.
+    `words` are what the user gave, for whoever repeats the run.
 
     Raises a UserError, with a sentence for the user, before anything is trained.
     """
@@ -81,6 +91,7 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
         if not resumes:  # before cases are written: a run that is killed meanwhile can be resumed
             _refuse_a_run(out)  # again: another process may have been quicker
             saved = {"run_id": uuid4().hex, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
+            saved |= {} if words is None else {"overrides": list(words)}
             write_json(SimulationFolder(out).description, saved | {"simulation": {**values, "faults": settings.faults}})
         try:
             with Bar("cases") as progress:
@@ -143,7 +154,19 @@ def _run(
     status = str(events[-1]["status"])
     print(f"{status}: {_result_sentence(status, events[-1], out)}")
     note = "" if data["source"] == "folder" else "synthetic data"
-    return Outcome(status, hung, out, metric, note)
+    return Outcome(status, hung, out, metric, note, run, settings, sites)
+
+
+def report(outcome: Outcome) -> None:
+    """Draw a run's report.html for the last time, with slices of its patients where it may show them."""
+    settings, synthetic = outcome.settings.report, bool(outcome.note)
+    if not settings.page:
+        return
+    if settings.slices or (settings.slices is None and synthetic):
+        from gliofed.simulation.slices import write_slices
+
+        write_slices(outcome.out, outcome.run, outcome.sites, synthetic)
+    write_page(outcome.out)
 
 
 def draw(outcome: Outcome) -> None:
@@ -212,4 +235,4 @@ def _result_sentence(status: str, end: Mapping[str, Any], out: Path) -> str:
         return f"{end['reason']}; each site's own log is in {out}/sites; {first}go on with {resume_command(out)}"
     if status == "incomplete":
         return f"a site did not count in some round: see {out}/history.jsonl, and its own log in {out}/sites"
-    return f"results in {out}: history.jsonl, curves.png, checkpoints, model"
+    return f"results in {out}: report.html, history.jsonl, curves.png, checkpoints, model"

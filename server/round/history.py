@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gliofed.shared.events import Event as Event
+from gliofed.shared.events import read_events
 from gliofed.shared.files import append_line, write_bytes
-from gliofed.shared.parse import ConfigError
-
-Event = dict[str, Any]
 
 
 class History:
@@ -32,14 +31,7 @@ class History:
 
     def events(self) -> list[Event]:
         """Every event so far; a line that is being written is not one yet."""
-        text = self.path.read_text(errors="replace") if self.path.exists() else ""
-        events = []
-        for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
-            try:
-                events.append(dict(json.loads(line)))
-            except (ValueError, TypeError):
-                raise ConfigError(f"{self.path}: line {number} is no event; remove it, or put the file back") from None
-        return events
+        return read_events(self.path)
 
     def forget_after(self, round: int) -> None:
         """Drop rounds that the checkpoint does not have: somebody went back to an older one. Charges stay."""
