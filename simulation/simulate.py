@@ -35,7 +35,7 @@ from gliofed.simulation.fault_mod import fault_mod
 from gliofed.simulation.faults import Fault, parse_faults
 from gliofed.simulation.local_engine import run_here
 from gliofed.simulation.partition import site_names
-from gliofed.simulation.settings import Settings, parse_settings, read_run
+from gliofed.simulation.settings import ReportSettings, Settings, parse_settings, read_run
 from gliofed.simulation.sites import make_sites
 
 
@@ -152,7 +152,7 @@ def _run(
     metric = TASKS[run.task].headline
     print_results(events, metric)
     status = str(events[-1]["status"])
-    print(f"{status}: {_result_sentence(status, events[-1], out)}")
+    print(f"{status}: {_result_sentence(status, events[-1], out, settings.report)}")
     note = "" if data["source"] == "folder" else "synthetic data"
     return Outcome(status, hung, out, metric, note, run, settings, sites)
 
@@ -225,7 +225,7 @@ def _engine(settings: Settings) -> AbstractContextManager[None]:
     return ray_for(settings)
 
 
-def _result_sentence(status: str, end: Mapping[str, Any], out: Path) -> str:
+def _result_sentence(status: str, end: Mapping[str, Any], out: Path, shows: ReportSettings) -> str:
     if status == "incomplete" and "reason" in end:
         return f"{end['reason']}, in {out}/model"
     if status == "failed":
@@ -235,4 +235,5 @@ def _result_sentence(status: str, end: Mapping[str, Any], out: Path) -> str:
         return f"{end['reason']}; each site's own log is in {out}/sites; {first}go on with {resume_command(out)}"
     if status == "incomplete":
         return f"a site did not count in some round: see {out}/history.jsonl, and its own log in {out}/sites"
-    return f"results in {out}: report.html, history.jsonl, curves.png, checkpoints, model"
+    page = "report.html, " * shows.page
+    return f"results in {out}: {page}history.jsonl, curves.png, checkpoints, model"

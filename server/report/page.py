@@ -1,5 +1,6 @@
 """report.html: one file that shows a run, from the files of its folder; nothing of it is fetched from elsewhere."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,12 @@ from typing import Any
 from gliofed.server.report.answers import answers
 from gliofed.server.report.page_curves import curves, numbers, other_metrics, privacy_chart, shares, traffic
 from gliofed.server.report.page_facts import about, config_rows, privacy_facts, repeat_command, versions_of
+from gliofed.server.report.page_grid import STATUSES, participation
 from gliofed.server.report.page_tables import (
-    STATUSES,
     bytes_of_sites,
     cases,
     gains,
     matrix,
-    participation,
     subgroups,
     test_table,
     weak_spots,
@@ -98,6 +98,6 @@ def _tables(record: Record) -> dict[str, Any]:
 
 def _picks(record: Record) -> list[str]:
     """Sites that a reader can pick out of many, the one with the lowest score first."""
-    scores = {site: list(values.values()) for site, values in record.site_series(record.metric).items()}
-    sign = -1 if record.lower_is_better else 1
-    return sorted(record.sites, key=lambda site: (not scores.get(site), sign * scores[site][-1] if scores[site] else 0))
+    sign, series = (-1 if record.lower_is_better else 1), record.site_series(record.metric)
+    last = {site: next(filter(math.isfinite, reversed([*values.values()])), None) for site, values in series.items()}
+    return sorted(record.sites, key=lambda site: (last[site] is None, sign * (last[site] or 0.0)))

@@ -5,10 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gliofed.server.report.answers import epsilons
 from gliofed.server.report.record import Record, number, word
 from gliofed.server.report.table import patients_behind
 from gliofed.shared.page.charts import Chart, Line, Series, chart, site_chart
+
+TITLES = {
+    "hd95": "HD95, mm",
+    "tp": "True positives",
+    "fp": "False positives",
+    "tn": "True negatives",
+    "fn": "False negatives",
+}
+"""Of metrics whose names say too little."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,7 @@ def other_metrics(record: Record) -> list[Chart | None]:
             Line(label=part, values=record.series(f"{name}_{part.lower()}"), colour=place)
             for place, part in enumerate(record.parts)
         ]
-        title = {"hd95": "HD95, mm", "tp": "true positives", "fp": "false positives", "tn": "true negatives"}
-        found.append(chart(title.get(name, word(name)).replace("fn", "false negatives"), lines))
+        found.append(chart(TITLES.get(name, word(name)), lines))
     return found
 
 
@@ -124,7 +131,7 @@ def traffic(record: Record) -> list[Chart | None]:
 
 def privacy_chart(record: Record) -> Chart | None:
     """Epsilon against the budget."""
-    spent, budget = epsilons(record), record.setting("privacy", "epsilon")
+    spent, budget = record.epsilons, record.setting("privacy", "epsilon")
     title = "Epsilon spent, of the site that has spent most"
     return chart(
         title,
@@ -139,7 +146,7 @@ def _by_site(record: Record, read: Callable[[Any], Any], counted: bool = False) 
     return {
         site: {
             round: number(read(line)) if not counted or line["status"] == "counted" else math.nan
-            for round, line in record.lines(site)
+            for round, line in record.lines[site]
         }
         for site in record.sites
     }

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gliofed.server.report.answers import epsilons
 from gliofed.server.report.record import Record, word
 from gliofed.shared.mechanisms import MECHANISMS
 from gliofed.shared.terminal import command_line
@@ -50,7 +49,7 @@ def privacy_facts(record: Record) -> dict[str, Any]:
     mechanism = str(record.setting("privacy", "mechanism") or "none")
     rows: list[list[Any]] = []
     if mechanism != "none":
-        spent = max(epsilons(record).values(), default=math.nan)
+        spent = max(record.epsilons.values(), default=math.nan)
         rows = [
             ["mechanism", mechanism],
             ["what is hidden", MECHANISMS[mechanism].unit if mechanism in MECHANISMS else "not known"],
@@ -61,7 +60,7 @@ def privacy_facts(record: Record) -> dict[str, Any]:
         ]
     by_site = {}
     for site in record.sites:
-        told = [line["epsilon"] for _, line in record.lines(site) if line.get("epsilon") is not None]
+        told = [line["epsilon"] for _, line in record.lines[site] if line.get("epsilon") is not None]
         if told:
             by_site[site] = f"{max(told):.3g}"
     return {"said": SAID.get(mechanism, mechanism), "rows": rows, "by_site": [*by_site.items()]}

@@ -1,77 +1,18 @@
-"""The tables of a report, and the grid of who took part."""
+"""The tables of a report."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
-from gliofed.server.report.answers import known_patients, last_left_out
 from gliofed.server.report.page_curves import Table
 from gliofed.server.report.record import Record, number, word
-from gliofed.server.report.sentences import in_rounds, rests
+from gliofed.server.report.sentences import rests
 from gliofed.shared.events import Event
 from gliofed.shared.left_out import in_full
 from gliofed.shared.page.charts import nice_ticks
 
-STATUSES = {
-    "counted": ("counted", "✓"),
-    "refused": ("refused", "R"),
-    "declined": ("declined", "D"),
-    "failed": ("failed", "F"),
-    "late": ("late", "L"),
-    "missing": ("missing", "M"),
-    "expelled": ("expelled", "E"),
-    "not_asked": ("not asked", "n"),
-    "not_invited": ("not drawn", "·"),
-    "absent": ("not there", " "),
-}
-"""A site's part in a round: the word, and a letter where there is no room for it."""
-ROOM = 0.14
-"""Share of the grid's width from which a word fits."""
 LEVELS = 5
-
-
-@dataclass(frozen=True)
-class Segment:
-    """Neighbouring rounds in which a site had the same status."""
-
-    rounds: int
-    status: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Row:
-    """One site in the grid."""
-
-    site: str
-    segments: list[Segment]
-    sentence: str
-
-
-def participation(record: Record) -> list[Row]:
-    """Who took part in which round."""
-    rounds = [event["round"] for event in record.attempts]
-    rows = []
-    for site in record.sites:
-        lines = dict(record.lines(site))
-        statuses = [(round, _status(lines.get(round))) for round in rounds]
-        segments: list[Segment] = []
-        spans: dict[str, set[int]] = {}
-        for status, group in groupby(statuses, key=lambda each: each[1]):
-            width = len(list(group))
-            word, letter = STATUSES.get(status, (status, "?"))
-            segments.append(Segment(width, status, word if width / len(rounds) >= ROOM else letter))
-        for round, status in statuses:
-            spans.setdefault(STATUSES.get(status, (status, ""))[0], set()).add(round)
-        sentence = "; ".join(f"{status} in {in_rounds(those)}" for status, those in spans.items())
-        rows.append(Row(site, segments, sentence))
-    return rows
-
-
-def _status(line: Mapping[str, Any] | None) -> str:
-    return "absent" if line is None else str(line["status"])
 
 
 @dataclass(frozen=True)
@@ -192,28 +133,31 @@ def test_table(record: Record) -> Heat | None:
 
 
 def weak_spots(record: Record) -> Heat | None:
-    """The latest figures by site and region."""
+    """The latest figures by site and region, the weakest site first."""
     if record.final is None:
         return None
     _, lines, overall, patients = record.final
     names = [record.metric, *(f"{record.metric}_{part.lower()}" for part in record.parts)]
-    rows = {
+    sites = {
         f"{site} (n={'not known' if line.get('evaluated') is None else line['evaluated']})": [
             (number(line["evaluate"].get(name)), "") for name in names
         ]
         for site, line in lines.items()
         if line.get("evaluate")
     }
-    rows[f"all (n={patients})"] = [(number(overall.get(name)), "") for name in names]
-    return heat(["site", *map(word, names)], rows)
+    sign = -1 if record.lower_is_better else 1
+    known = [site for site in sites if math.isfinite(sites[site][0][0])]
+    order = sorted(known, key=lambda site: sign * sites[site][0][0]) + [site for site in sites if site not in known]
+    everyone = {f"all (n={patients})": [(number(overall.get(name)), "") for name in names]}
+    return heat(["site", *map(word, names)], everyone | {site: sites[site] for site in order})
 
 
 def cases(record: Record) -> Table:
     """What each site trained on, and what it left out, as it told last."""
     rows = []
     for site in record.sites:
-        left_out, patients = last_left_out(record, site), known_patients(record, site)
-        validated = [line["evaluated"] for _, line in record.lines(site) if line.get("evaluated") is not None]
+        left_out, patients = record.left_out(site), record.patients(site)
+        validated = [line["evaluated"] for _, line in record.lines[site] if line.get("evaluated") is not None]
         tested = ((record.test or {"models": {}})["models"].get("last") or {"sites": {}})["sites"].get(site) or {}
         rows.append(
             [
@@ -233,7 +177,7 @@ def bytes_of_sites(record: Record) -> Table:
     """What went to and from each site, over all rounds."""
     rows = []
     for site in record.sites:
-        lines = [line for _, line in record.lines(site)]
+        lines = [line for _, line in record.lines[site]]
         counted = sum(line["status"] == "counted" for line in lines)
         moved = [f"{sum(line[key] for line in lines) / 1e6:.1f}" for key in ("bytes_down", "bytes_up")]
         rows.append([site, f"{counted} of {sum(not rests(line) for line in lines)}", *moved])

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -111,11 +110,34 @@ class Record:
                     found[site][event["round"]] = number(line["evaluate"].get(metric))
         return found
 
-    def lines(self, site: str) -> Iterator[tuple[int, Event]]:
-        """What the rounds say of a site."""
+    @cached_property
+    def lines(self) -> dict[str, list[tuple[int, Event]]]:
+        """What the rounds say of each site: the round, and its line."""
+        found: dict[str, list[tuple[int, Event]]] = {site: [] for site in self.sites}
         for event in self.attempts:
-            if site in event["sites"]:
-                yield event["round"], event["sites"][site]
+            for site in found.keys() & event["sites"].keys():
+                found[site].append((event["round"], event["sites"][site]))
+        return found
+
+    @cached_property
+    def epsilons(self) -> dict[int, float]:
+        """Epsilon after each round: of the sum, or of the site that has spent most."""
+        found = {}
+        for event in self.attempts:
+            told = [line["epsilon"] for line in event["sites"].values() if line.get("epsilon") is not None]
+            if (epsilon := event.get("epsilon", max(told, default=None))) is not None:
+                found[event["round"]] = float(epsilon)
+        return found
+
+    def patients(self, site: str) -> int | None:
+        """Training patients of a site, as it told last."""
+        told = [line["patients"] for _, line in self.lines[site] if line.get("patients") is not None]
+        return int(told[-1]) if told else None
+
+    def left_out(self, site: str) -> dict[str, int]:
+        """Cases that a site left out, by code, as it told last."""
+        told = [line["left_out"] for _, line in self.lines[site] if line.get("left_out")]
+        return dict(told[-1]) if told else {}
 
     @cached_property
     def test(self) -> Event | None:

@@ -48,6 +48,7 @@ class Chart:
 
     title: str
     lines: list[Drawn]
+    """But for those to pick, which the script draws when somebody does."""
     xs: list[tuple[float, str]]
     """Ticks: place and text."""
     ys: list[tuple[float, str]]
@@ -56,7 +57,8 @@ class Chart:
     rule: tuple[float, str] | None = None
     """A level to compare with: height and text."""
     hover: dict[str, Any] = field(default_factory=dict)
-    """What the script shows at the pointer: rounds, their places, and rows of a label, a colour and values."""
+    """What the script shows at the pointer: rounds, their places, the scale of the heights (a value, its height, and
+    the height of 1), and rows of a label, a colour, a style and values."""
     picks: list[str] = field(default_factory=list)
     """Sites that the reader can pick."""
     note: str = ""
@@ -82,7 +84,7 @@ def chart(
     x, y = _scale(rounds[0], rounds[-1], LEFT + 6, RIGHT - 6), _scale(ticks[0], ticks[-1], BOTTOM, TOP)
     return Chart(
         title=title,
-        lines=[_drawn(line, x, y) for line in lines],
+        lines=[_drawn(line, x, y) for line in lines if line.style != "picked"],
         xs=[(x(round), f"{round}") for round in whole_ticks(rounds[0], rounds[-1])],
         ys=[(y(tick), f"{tick:.6g}") for tick in ticks],
         band=_outline(*band, x, y) if band else None,
@@ -90,6 +92,7 @@ def chart(
         hover={
             "rounds": rounds,
             "x": [x(round) for round in rounds],
+            "y": [y.low, y.start, y.factor],
             "rows": [
                 [line.label, line.colour, line.style, [_shown(line.values.get(round)) for round in rounds]]
                 for line in lines
@@ -190,4 +193,4 @@ def _outline(low: Series, high: Series, x: _Scale, y: _Scale) -> str:
 
 
 def _shown(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
+    return None if value is None or not math.isfinite(value) else round(value, 4)

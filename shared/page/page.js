@@ -25,10 +25,25 @@
   const hide = () => { tip.hidden = true; };
 
   let picked = "";
+  const drawers = [];
   for (const figure of document.querySelectorAll("figure.chart")) {
     const data = JSON.parse(figure.querySelector("script").textContent);
     const svg = figure.querySelector("svg"), cursor = figure.querySelector(".cursor");
     let at = data.rounds.length - 1;
+    const layer = svg.querySelector("g.picked");
+    if (layer) drawers.push(() => {
+      const row = data.rows.find(([label, , style]) => style === "picked" && label === picked);
+      const parts = [[]], [low, start, one] = data.y;
+      (row ? row[3] : []).forEach((value, place) => {
+        if (value === null) parts.push([]);
+        else parts.at(-1).push(data.x[place] + "," + (start + (value - low) * one).toFixed(1));
+      });
+      layer.replaceChildren(...parts.filter((part) => part.length).map((part) => {
+        const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+        line.setAttribute("points", (part.length > 1 ? part : [part[0], part[0]]).join(" "));
+        return line;
+      }));
+    });
     const read = (index, x, y) => {
       at = Math.max(0, Math.min(index, data.rounds.length - 1));
       const rows = data.rows.filter(([label, , style]) => style !== "picked" || label === picked)
@@ -70,7 +85,7 @@
   const pick = (site) => {
     picked = site;
     for (const select of pickers) select.value = site;
-    for (const line of document.querySelectorAll("g.picked")) line.classList.toggle("shown", line.dataset.site === site);
+    for (const draw of drawers) draw();
     for (const name of document.querySelectorAll(".legend .pick")) { name.textContent = site; name.hidden = !site; }
   };
   for (const select of pickers) select.addEventListener("change", () => pick(select.value));
