@@ -40,6 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     where = "draw its figures, as PNG and SVG, into DIR, else into RUN/plots; of several runs the curves together"
     report.add_argument("--plots", type=path_word, nargs="?", const=True, default=False, metavar="DIR", help=where)
     report.add_argument("--json", action="store_true", help="the history's events as one JSON list")
+    page = "write the report as one page, for any browser; else to report.html in the run's folder"
+    report.add_argument("--html", type=path_word, nargs="?", const=True, default=False, metavar="FILE", help=page)
     commands.add_parser("audit", help="verify RUN: check a run's log; copy RUN --site NAME", add_help=False)
     make = commands.add_parser("provision", help="make a federation's authority, certificates and kits, or what is new")
     make.add_argument("file", type=path_word, metavar="federation.yaml", help="name, address, names, sites, days")
@@ -85,7 +87,7 @@ def _do(given: argparse.Namespace) -> None:
     if given.command == "report":
         from gliofed.server.report_command import report
 
-        report(given.run, given.metric, given.json, given.plots)
+        report(given.run, given.metric, given.json, given.plots, given.html)
     elif given.command == "start":
         from gliofed.server.link.start import start
 

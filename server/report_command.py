@@ -3,27 +3,27 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from gliofed.server.report.series import headline
 from gliofed.server.report.table import print_results
-from gliofed.server.round.history import events_of
-from gliofed.shared.files import make_writable
+from gliofed.shared.events import Event, events_of
+from gliofed.shared.files import make_writable, write_bytes
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.run_folder import RunFolder
 from gliofed.shared.terminal import plain
 
-Events = list[dict[str, Any]]
+Events = list[Event]
 
 
-def report(runs: Sequence[Path], metric: str | None, as_json: bool, plots: Path | bool) -> None:
-    """Print one run, as a table or as JSON, and draw it where `plots` is a folder, or True for the run's own.
+def report(runs: Sequence[Path], metric: str | None, as_json: bool, plots: Path | bool, page: Path | bool) -> None:
+    """Print one run, as a table or as JSON; draw its figures where `plots` is a folder, and write its page where `page`
+    is a file, or True for those in the run's folder.
 
     Several runs are drawn together. Raises ConfigError.
     """
     if len(runs) > 1:
-        if as_json:
-            raise ConfigError(f"{runs[1]}: a second run; --json shows one, so drop it")
+        if as_json or page:
+            raise ConfigError(f"{runs[1]}: a second run; {'--json' if as_json else '--html'} shows one, so drop it")
         if isinstance(plots, bool):
             raise ConfigError(f"{runs[1]}: a second run; several are drawn together, so give --plots DIR as well")
         draw_together(runs, metric, plots)
@@ -35,6 +35,19 @@ def report(runs: Sequence[Path], metric: str | None, as_json: bool, plots: Path 
         show(events, of_run(events, metric))
     if plots:
         draw(run, events, of_run(events, metric), RunFolder(run).plots if plots is True else Path(plots), as_json)
+    if page:
+        write_report(run, RunFolder(run).page if page is True else Path(page), as_json)
+
+
+def write_report(run: Path, file: Path, silent: bool) -> None:
+    """Write the run's page."""
+    from gliofed.server.report.page import make_page
+
+    if file.is_dir():
+        raise ConfigError(f"--html {file}: is a folder; give a file, such as {file / RunFolder(run).page.name}")
+    write_bytes(file, make_page(run).encode())
+    if not silent:
+        print(plain(f"written: {file}"))
 
 
 def show(events: Events, metric: str) -> None:
@@ -46,8 +59,8 @@ def show(events: Events, metric: str) -> None:
 
 def draw(run: Path, events: Events, metric: str, folder: Path, silent: bool) -> None:
     """Draw every figure that the run has."""
+    from gliofed.server.report.drawn import record_of
     from gliofed.server.report.plots import draw_plots
-    from gliofed.server.report.record import record_of
 
     record = record_of(run, events, metric)
     _say(draw_plots(record, make_writable(folder, f"--plots {folder}")), folder, silent)
@@ -55,7 +68,7 @@ def draw(run: Path, events: Events, metric: str, folder: Path, silent: bool) -> 
 
 def draw_together(runs: Sequence[Path], metric: str | None, folder: Path) -> None:
     """Draw losses and metric of several runs, which are called after their folders; runs of one task only."""
-    from gliofed.server.report.record import record_of
+    from gliofed.server.report.drawn import record_of
     from gliofed.server.report.sweep import draw_runs
 
     named = {run.resolve().name: (run, events_of(run)) for run in runs}

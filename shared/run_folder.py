@@ -31,6 +31,7 @@ class RunFolder(KeptFolder):
     best = Below("best", "A `ModelFolder`: of the round with the best validation, where it can be known")
     init = Below("init", "A `ModelFolder`, of the weights that it began with, where they were given")
     plots = Below("plots", "Folder of figures, as PNG and SVG")
+    page = Below("report.html", "The report, drawn anew after every round")
 
 
 class SimulationFolder(RunFolder):
@@ -44,4 +45,5 @@ class SimulationFolder(RunFolder):
     cohorts = Below("cohorts.json", "Names of the patients of each site")
     profiles = Below("profiles.json", "What a partition measured of each scan")
     comparison = Below("comparison.json", "Every model on every site's test patients, with references")
+    slices = Below("slices.json", "Slices of some patients, for the report")
     attacks = Below("attacks", "Folder of results, a folder for each attack")

@@ -158,7 +158,7 @@ def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":
     from omegaconf import OmegaConf
 
     from gliofed.shared.parse import ConfigError
-    from gliofed.simulation.simulate import draw, simulate
+    from gliofed.simulation.simulate import draw, report, simulate
 
     sweep = HydraConfig.get()
     name = _name(sweep.job.num, sweep.overrides.task) if sweep.mode == RunMode.MULTIRUN else None
@@ -173,8 +173,9 @@ def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":
 
         attack(values, sweep.overrides.task)
         return None
-    outcome = simulate(values, name, now)
+    outcome = simulate(values, name, now, sweep.overrides.task)
     draw(outcome)
+    report(outcome)
     return outcome
 
 

@@ -14,8 +14,9 @@ from uuid import uuid4
 from gliofed.client.app import SiteOf
 from gliofed.client.round.policy import counts_leave
 from gliofed.client.round.training import pick_device
+from gliofed.server.report.drawn import record_of
+from gliofed.server.report.page import write_page
 from gliofed.server.report.plots import draw_plots
-from gliofed.server.report.record import record_of
 from gliofed.server.report.sweep import draw_runs
 from gliofed.server.report.table import print_results
 from gliofed.server.round.given import read_given
@@ -38,7 +39,7 @@ from gliofed.simulation.fault_mod import fault_mod
 from gliofed.simulation.faults import Fault, parse_faults
 from gliofed.simulation.local_engine import run_here
 from gliofed.simulation.partition import site_names
-from gliofed.simulation.settings import Settings, parse_settings, read_run
+from gliofed.simulation.settings import ReportSettings, Settings, parse_settings, read_run
 from gliofed.simulation.sites import make_sites
 
 
@@ -60,12 +61,19 @@ class Outcome:
     """The one that the run's task shows first."""
     note: str
     """What must be said of its figures."""
-    plots: bool
-    """Whether figures are to be drawn."""
+    run: RunConfig
+    settings: Settings
+    sites: list[SiteConfig]
 
 
-def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime | None = None) -> Outcome:
+def simulate(
+    values: Mapping[str, Any],
+    name: str | None = None,
+    now: datetime | None = None,
+    words: Sequence[str] | None = None,
+) -> Outcome:
     """Run, or resume, what the composed `values` say; `name` tells the runs of a sweep apart, which began at `now`.
+    `words` are what the user gave, for whoever repeats the run.
 
     Raises a UserError, with a sentence for the user, before anything is trained.
     """
@@ -89,6 +97,7 @@ def simulate(values: Mapping[str, Any], name: str | None = None, now: datetime |
         if not resumes:  # before cases are written: a run that is killed meanwhile can be resumed
             _refuse_a_run(out)  # again: another process may have been quicker
             saved = {"run_id": uuid4().hex, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
+            saved |= {} if words is None else {"overrides": list(words)}
             if given:
                 given.keep(SimulationFolder(out))
             write_json(SimulationFolder(out).description, saved | {"simulation": {**values, "faults": settings.faults}})
@@ -139,7 +148,7 @@ def _run(
     run_id: str,
 ) -> Outcome:
     agreed = agreed_patients(sites, data.get("patients", 0), run)
-    federation = Federation(config=run, out=out, run_id=run_id, agreed=lambda: agreed)
+    federation = Federation(config=run, out=out, run_id=run_id, agreed=lambda: agreed, page=settings.report.page)
     site_of: SiteOf = lambda context: sites[int(context.node_config["partition-id"])]  # noqa: E731  # its type is named
     mods = [fault_mod(faults, site_of, agreed)] if faults else []
     if settings.engine == "ray":
@@ -154,14 +163,26 @@ def _run(
     metric = TASKS[run.task].headline
     print_results(events, metric)
     status = str(events[-1]["status"])
-    print(f"{status}: {_result_sentence(status, events[-1], out, settings.report.plots)}")
+    print(f"{status}: {_result_sentence(status, events[-1], out, settings.report)}")
     note = "" if data["source"] == "folder" else "synthetic data"
-    return Outcome(status, hung, out, metric, note, settings.report.plots)
+    return Outcome(status, hung, out, metric, note, run, settings, sites)
+
+
+def report(outcome: Outcome) -> None:
+    """Draw a run's report.html for the last time, with slices of its patients where it may show them."""
+    settings, synthetic = outcome.settings.report, bool(outcome.note)
+    if not settings.page:
+        return
+    if settings.slices or (settings.slices is None and synthetic):
+        from gliofed.simulation.slices import write_slices
+
+        write_slices(outcome.out, outcome.run, outcome.sites, synthetic)
+    write_page(outcome.out)
 
 
 def draw(outcome: Outcome) -> None:
     """Draw a run's figures, unless report.plots=false."""
-    if outcome.plots:
+    if outcome.settings.report.plots:
         files = SimulationFolder(outcome.out)
         draw_plots(record_of(outcome.out, History(files.history).events()), files.plots)
 
@@ -172,7 +193,7 @@ def draw_together(outcomes: Sequence[Outcome]) -> Path | None:
     Not with report.plots=false, nor runs of different tasks: their losses do not compare.
     """
     metrics = {outcome.metric for outcome in outcomes}
-    if len(metrics) > 1 or not all(outcome.plots for outcome in outcomes):
+    if len(metrics) > 1 or not all(outcome.settings.report.plots for outcome in outcomes):
         return None
     runs = {outcome.out.name: History(SimulationFolder(outcome.out).history).events() for outcome in outcomes}
     folder = SimulationFolder(outcomes[0].out.parent).plots
@@ -216,7 +237,7 @@ def _engine(settings: Settings) -> AbstractContextManager[None]:
     return ray_for(settings)
 
 
-def _result_sentence(status: str, end: Mapping[str, Any], out: Path, plots: bool) -> str:
+def _result_sentence(status: str, end: Mapping[str, Any], out: Path, shows: ReportSettings) -> str:
     if status == "incomplete" and "reason" in end:
         return f"{end['reason']}, in {out}/model"
     if status == "failed":
@@ -226,4 +247,5 @@ def _result_sentence(status: str, end: Mapping[str, Any], out: Path, plots: bool
         return f"{end['reason']}; each site's own log is in {out}/sites; {first}go on with {resume_command(out)}"
     if status == "incomplete":
         return f"a site did not count in some round: see {out}/history.jsonl, and its own log in {out}/sites"
-    return f"results in {out}: history.jsonl, {'plots, ' * plots}checkpoints, model"
+    page, plots = "report.html, " * shows.page, "plots, " * shows.plots
+    return f"results in {out}: {page}history.jsonl, {plots}checkpoints, model"

@@ -25,7 +25,7 @@ def read_run(folder: "str | Path") -> "pandas.DataFrame":
     Needs pandas: `pip install 'gliofed[frame]'`. Raises ConfigError without it, and where there is no history.
     """
     from gliofed.server.report.frame import run_frame
-    from gliofed.server.round.history import events_of
+    from gliofed.shared.events import events_of
     from gliofed.shared.files import home_path
 
     return run_frame(events_of(home_path(folder)))

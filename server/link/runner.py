@@ -13,6 +13,7 @@ from gliofed.server.link.control import Control
 from gliofed.server.link.members import Member
 from gliofed.server.link.runs import Run, Submission, announce, runs_of
 from gliofed.server.provisioning.federation_folder import FederationFolder
+from gliofed.server.report.page import write_page
 from gliofed.shared.files import write_json
 from gliofed.shared.parse import ConfigError
 
@@ -36,6 +37,8 @@ class Runner:
     _due: dict[str, float] = field(default_factory=dict)
     _pending: float | None = None
     """Since when Flower has had a run without a server."""
+    _drawn: dict[str, float] = field(default_factory=dict)
+    """When the history of each run whose report was drawn was written last."""
 
     def forget(self) -> None:
         """Stop what a SuperLink that is new remembers: the servers of those runs died with the one before."""
@@ -62,6 +65,7 @@ class Runner:
                 named.add(submission.flower)
                 messages += self._look(run, submission, going)
                 runs.append((run, run.submission().flower, run.state()[0]))
+                self._draw(run)
             except (ConfigError, OSError) as error:
                 self.troubles.append(f"run {run.name}: {error}")
         if not self.troubles:  # else it may be the run that cannot be read now
@@ -120,6 +124,13 @@ class Runner:
         since = run.wanted().since
         run.submitted(Submission(since=since, flower=flower, tries=tries + 1, rounds=rounds))
         return [f"run {run.name}: {'goes on' if run.events() else 'submitted'}"]
+
+    def _draw(self, run: Run) -> None:
+        """Draw a run's report anew, where its history has gone on. Here, for Flower's bundles hold no templates."""
+        page, written = run.files.page, run.last_written()
+        if written > self._drawn.get(run.name, page.stat().st_mtime if page.exists() else 0.0):
+            write_page(run.folder)
+            self._drawn[run.name] = written
 
     def _log(self, run: Run) -> Path:
         """What its server said; the SuperLink's where it ended before it had a log of its own."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gliofed.server.report.record import Record
+from gliofed.server.report.drawn import Record
 from gliofed.server.report.style import BLACK, COLOURS, GREY, frame, in_words, new_figure
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gliofed.server.report.comparison_figures import gains, matrix
-from gliofed.server.report.record import Record
+from gliofed.server.report.drawn import Record
 from gliofed.server.report.round_figures import epsilon, participation, traffic, weights
 from gliofed.server.report.run_figures import by_region, by_site, curves
 from gliofed.server.report.series import finished

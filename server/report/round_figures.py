@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from gliofed.server.report import series
-from gliofed.server.report.record import Record
+from gliofed.server.report.drawn import Record
 from gliofed.server.report.sentences import bounds_met
 from gliofed.server.report.style import BLACK, COLOURS, GREY, PALE, draw_line, look, new_figure, over_rounds
 

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from gliofed.server.report import series
-from gliofed.server.report.record import Record
+from gliofed.server.report.drawn import Record
 from gliofed.server.report.style import (
     BLACK,
     COLOURS,

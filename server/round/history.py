@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gliofed.shared.events import Event as Event
+from gliofed.shared.events import read_events
 from gliofed.shared.files import append_line, write_bytes
-from gliofed.shared.parse import ConfigError
-from gliofed.shared.run_folder import RunFolder
-
-Event = dict[str, Any]
 
 
 class History:
@@ -33,14 +31,7 @@ class History:
 
     def events(self) -> list[Event]:
         """Every event so far; a line that is being written is not one yet."""
-        text = self.path.read_text(errors="replace") if self.path.exists() else ""
-        events = []
-        for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
-            try:
-                events.append(dict(json.loads(line)))
-            except (ValueError, TypeError):
-                raise ConfigError(f"{self.path}: line {number} is no event; remove it, or put the file back") from None
-        return events
+        return read_events(self.path)
 
     def forget_after(self, round: int) -> None:
         """Drop rounds that the checkpoint does not have: somebody went back to an older one. Charges stay."""
@@ -52,14 +43,6 @@ class History:
     def rounds(self) -> list[Event]:
         """The finished rounds, in order."""
         return [event for event in self.events() if event["event"] == "round"]
-
-
-def events_of(run: Path) -> list[Event]:
-    """The events so far of the run in this folder. Raises ConfigError where there is no history, or a damaged one."""
-    path = RunFolder(run).history
-    if not path.exists():
-        raise ConfigError(f"{run}: no history.jsonl there, so no run; give a run's folder")
-    return History(path).events()
 
 
 def site_line(**known: Any) -> Event:

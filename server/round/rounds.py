@@ -8,6 +8,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from gliofed.server.report.page import write_page
 from gliofed.server.report.sentences import rests
 from gliofed.server.report.table import figure, measured_patients, patients_behind
 from gliofed.server.round.anew import start_anew
@@ -66,7 +67,7 @@ def federate(grid: Grid, federation: Federation) -> str:
         sites = Sites(grid, federation, audit, progress)
         reason: Event = {}
         try:
-            _Run(config, out, history, sites, progress, run_id, audit).train()
+            _Run(config, out, history, sites, progress, run_id, audit, federation.page).train()
             rounds = history.rounds()
             lines = [site for event in rounds for site in event["sites"].values()]
             asked = [site for site in lines if site["status"] != "not_invited"]
@@ -91,6 +92,8 @@ class _Run:
     progress: RoundProgress
     run_id: str
     audit: RunAudit
+    page: bool = False
+    """Whether the report is drawn anew after every round."""
 
     @property
     def method(self) -> FedAvg:
@@ -269,6 +272,8 @@ class _Run:
         event["seconds"] = round(event["seconds"] + time.monotonic() - started, 3)
         keep_best(RunFolder(self.out), self.config, self.run_id, state, event)
         self.history.append(event)
+        if self.page:
+            write_page(self.out)
         asked = [site for site in event["sites"].values() if site["status"] != "not_invited"]
         counted = sum(site["status"] == "counted" for site in asked)
         score = (event["global"] or {}).get(headline := TASKS[self.config.task].headline)

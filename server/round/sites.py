@@ -44,6 +44,8 @@ class Federation:
     """The most patients of each site that may count; of one that is not in there, what it says when it prepares."""
     lossy: bool = False
     """Whether what is on its way may be lost, as it may between machines; then it is asked for again."""
+    page: bool = False
+    """Whether report.html is drawn anew after every round."""
     keys: RunKeys | None = None
     """What requests are signed with, and replies checked by. None: nobody has keys."""
 

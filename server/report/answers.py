@@ -1,0 +1,156 @@
+"""The first screen of a report: answers in words to what whoever runs a federation asks, each figure with its n."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from statistics import fmean
+
+from gliofed.server.report.answer import MANY, NAMED, Answer, after_round, listed, of, shortened
+from gliofed.server.report.record import NOT_ASKED, Record, number
+from gliofed.server.report.sentences import in_rounds
+from gliofed.server.report.standing import is_better, is_shown
+from gliofed.server.report.table import patients_behind
+from gliofed.shared.wording import quantity
+
+LITTLE = 0.01
+"""Of a metric between 0 and 1: a smaller change is called none. Of another, this share of its first value."""
+
+
+def answers(record: Record) -> list[Answer]:
+    """Answer every question, as far as the run is known by now."""
+    return [question(record) for question in QUESTIONS]
+
+
+def is_learning(record: Record) -> Answer:
+    """Whether the model gets better from round to round."""
+    question, name = "Is it learning?", record.metric_name
+    known = [event for event in record.measured if math.isfinite(number(event["global"].get(record.metric)))]
+    if not known:
+        return Answer(question, "Not known yet" if not record.end else "Not known", "open", _losses(record))
+    first, last = known[0], known[-1]
+    before, after = (float(event["global"][record.metric]) for event in (first, last))
+    people = of(patients_behind(last), "validation patient")
+    if first is last:
+        return Answer(question, "Too early to say", "open", [f"{name} is {after:.3f} {after_round(last)} ({people})."])
+    gain = (before - after) if record.lower_is_better else (after - before)
+    little = LITTLE if max(abs(before), abs(after)) <= 1 else LITTLE * abs(before)
+    rose = "did not change much" if abs(after - before) <= little else "rose" if after > before else "fell"
+    sentences = [
+        f"{name} {rose}: {before:.3f} {after_round(first)} ({of(patients_behind(first), 'patient')}), "
+        f"{after:.3f} {after_round(last)} ({people})."
+    ]
+    best = (min if record.lower_is_better else max)(known, key=lambda event: event["global"][record.metric])
+    top = float(best["global"][record.metric])
+    if abs(top - after) > little:
+        sentences.append(f"Its best was {top:.3f}, {after_round(best)} ({of(patients_behind(best), 'patient')}).")
+    recent = [event for event in known if event["round"] >= last["round"] - max(1, len(known) // 3)]
+    step = after - float(recent[0]["global"][record.metric])
+    if len(known) >= 4 and gain > little:
+        still = "still changes" if abs(step) > little else "has levelled off"
+        sentences.append(f"It {still}: by {step:+.3f} since round {recent[0]['round']}.")
+    if (patients := patients_behind(last)) is not None and patients < MANY:
+        sentences.append(f"With {quantity(patients, 'patient')}, small differences may be chance.")
+    verdict, tone = (
+        ("Yes", "good") if gain > little else ("No, it got worse", "bad") if gain < -little else ("No", "warn")
+    )
+    return Answer(question, verdict, tone, sentences)  # type: ignore[arg-type]
+
+
+def _losses(record: Record) -> list[str]:
+    """What is known without metrics: how far the training losses have come."""
+    rounds = {
+        event["round"]: [
+            line["train"]["loss"]
+            for line in event["sites"].values()
+            if line["status"] == "counted" and math.isfinite(number((line["train"] or {}).get("loss")))
+        ]
+        for event in record.rounds
+    }
+    rounds = {round: losses for round, losses in rounds.items() if losses}
+    sentences = ["No site has told metrics of its validation patients."] if record.rounds else ["No round is finished."]
+    if rounds:
+        first, last = min(rounds), max(rounds)
+        ends = [
+            f"{fmean(rounds[each]):.3f} in round {each} ({quantity(len(rounds[each]), 'site')})"
+            for each in (first, last)
+        ]
+        sentences.append(f"The training loss, averaged over sites, was {' and '.join(dict.fromkeys(ends))}.")
+    return sentences
+
+
+def is_weak(record: Record) -> Answer:
+    """Which site and which region have the lowest score."""
+    question, name = "Where is it weak?", record.metric_name
+    if record.final is None:
+        return Answer(question, "Not known", "open", ["No site has told any metric of its patients."])
+    of_what, lines, overall, patients = record.final
+    people, sentences = f"{of_what} patient", []
+    scores = {
+        site: (number(line["evaluate"].get(record.metric)), line.get("evaluated"))
+        for site, line in lines.items()
+        if line.get("evaluate") and math.isfinite(number(line["evaluate"].get(record.metric)))
+    }
+    order = sorted(scores, key=lambda site: scores[site][0], reverse=record.lower_is_better)
+    if order:
+        (low, few), (high, many) = scores[order[0]], scores[order[-1]]
+        sentences.append(f"The worst site is {order[0]}: {name} {low:.3f} ({of(few, people)}).")
+        if len(order) > 1:
+            sentences[-1] = sentences[-1][:-1] + f"; the best is {order[-1]}: {high:.3f} ({of(many, people)})."
+        if few is not None and few < 5:
+            sentences.append(f"{order[0]} has so few patients that this may be chance.")
+    parts = {part: number(overall.get(f"{record.metric}_{part.lower()}")) for part in record.parts}
+    if parts := {part: value for part, value in parts.items() if math.isfinite(value)}:
+        shown = ", ".join(f"{part} {value:.3f}" for part, value in sorted(parts.items(), key=lambda each: each[1]))
+        sentences.append(f"By region, over all sites ({of(patients, people)}): {shown}.")
+    none = [site for site in record.sites if site not in scores and lines.get(site, {}).get("evaluated") == 0]
+    if none:
+        sentences.append(f"No {people}s at {listed(none)}.")
+    if silent := [site for site in record.sites if site not in scores and site not in none]:
+        sentences.append(f"No figure from {listed(silent)}.")
+    where = [f"at {order[0]}"] if len(order) > 1 else []
+    worst = (max if record.lower_is_better else min)(parts, key=lambda part: parts[part], default=None)
+    where += [f"on {worst}"] if worst and len(parts) > 1 else []
+    verdict = " and ".join(where) or "not known"
+    return Answer(question, verdict[0].upper() + verdict[1:], "open", sentences)
+
+
+def is_all_used(record: Record) -> Answer:
+    """Whether every site and every case entered the model."""
+    question = "Was all data used?"
+    if not record.attempts:
+        return Answer(question, "Not known yet", "open", ["No round is finished."])
+    never: list[str] = []
+    missed: dict[str, set[int]] = {}
+    for site in record.sites:
+        asked = {round: line for round, line in record.lines[site] if line["status"] not in NOT_ASKED}
+        out = {round for round, line in asked.items() if line["status"] != "counted"}
+        if asked and out == asked.keys():
+            why = Counter(str(line["reason"] or line["status"]) for line in asked.values()).most_common(1)[0][0]
+            never.append(f"{site} (n={record.patients(site) or 'not known'}) counted in no round: {why}.")
+        elif out:
+            missed[site] = out
+    sites, whole = quantity(len(record.sites), "site"), len(record.sites) - len(never) - len(missed)
+    sentences = [
+        f"{whole if never or missed else 'All'}{' of' * bool(never or missed)} {sites} counted in every round."
+    ]
+    sentences += shortened(never, "site like this", "sites like this")
+    if len(missed) <= NAMED:
+        sentences += [f"{site} did not count in {in_rounds(out)}." for site, out in missed.items()]
+    else:
+        most = max(missed, key=lambda site: len(missed[site]))
+        rounds = f"{len(missed[most])} of {len(record.attempts)}"
+        sentences.append(f"{len(missed)} sites did not count in some rounds; {most} missed the most, {rounds}.")
+    left_out = {site: codes for site in record.sites if (codes := record.left_out(site))}
+    cases = sum(sum(codes.values()) for codes in left_out.values())
+    if cases:
+        each = ", ".join(f"{sum(codes.values())} at {site}" for site, codes in [*left_out.items()][:NAMED])
+        sentences.append(f"The sites left out {quantity(cases, 'case')} of their own: {each}.")
+    total = sum(record.patients(site) or 0 for site in record.sites)
+    sentences.append(f"The sites told {quantity(total, 'training patient')}.")
+    if never or cases:
+        return Answer(question, "No", "bad" if never else "warn", sentences)
+    verdict, tone = ("Yes, but not in every round", "warn") if missed else ("Yes", "good")
+    return Answer(question, verdict, tone, sentences)  # type: ignore[arg-type]
+
+
+QUESTIONS: tuple[Callable[[Record], Answer], ...] = (is_learning, is_weak, is_all_used, is_better, is_shown)

@@ -1,0 +1,179 @@
+"""The answers on a report's first screen, sentence by sentence: each figure with its n, and no verdict without data."""
+
+import math
+
+from reported_run import absent, compared, counted, measured_at_the_end, record_of, round_of
+
+from gliofed.server.report.answers import is_all_used, is_learning, is_weak
+from gliofed.server.report.standing import is_better, is_shown
+
+TWO = {"site-a": counted(0.5), "site-b": counted(0.7)}
+
+
+def test_a_run_that_learns() -> None:
+    answer = is_learning(record_of(round_of(1, 0.5, TWO), round_of(2, 0.75, TWO)))
+    assert (answer.verdict, answer.tone) == ("Yes", "good")
+    assert answer.sentences == [
+        "Dice rose: 0.500 after round 1 (n=80 patients), 0.750 after round 2 (n=80 validation patients)."
+    ]
+
+
+def test_a_run_that_stands_still_or_gets_worse_does_not_learn() -> None:
+    still = is_learning(record_of(round_of(1, 0.5, TWO), round_of(2, 0.505, TWO)))
+    assert still.verdict == "No" and still.sentences[0].startswith("Dice did not change much: 0.500")
+    worse = is_learning(record_of(round_of(1, 0.5, TWO), round_of(2, 0.6, TWO), round_of(3, 0.4, TWO)))
+    assert (worse.verdict, worse.tone) == ("No, it got worse", "bad")
+    assert worse.sentences[1] == "Its best was 0.600, after round 2 (n=80 patients)."
+
+
+def test_a_metric_of_which_less_is_better_learns_by_falling() -> None:
+    record = record_of(round_of(1, 0.5, TWO), round_of(2, 0.25, TWO))
+    object.__setattr__(record, "lower_is_better", True)  # no task has such a headline yet
+    assert is_learning(record).verdict == "Yes"
+    assert is_weak(record).sentences[0].startswith("The worst site is site-b: Dice 0.700")
+
+
+def test_a_run_that_levels_off_says_so() -> None:
+    rounds = [round_of(number, dice, TWO) for number, dice in enumerate((0.3, 0.5, 0.7, 0.701), start=1)]
+    assert is_learning(record_of(*rounds)).sentences[-1] == "It has levelled off: by +0.001 since round 3."
+
+
+def test_few_patients_are_said_to_be_few() -> None:
+    few = {"site-a": counted(0.5, 3)}
+    answer = is_learning(record_of(round_of(1, 0.5, few), round_of(2, 0.6, few)))
+    assert answer.sentences[-1] == "With 3 patients, small differences may be chance."
+
+
+def test_one_round_is_too_few_to_say() -> None:
+    answer = is_learning(record_of(round_of(1, 0.5, TWO)))
+    assert (answer.verdict, answer.sentences) == (
+        "Too early to say",
+        ["Dice is 0.500 after round 1 (n=80 validation patients)."],
+    )
+
+
+def test_without_metrics_the_losses_are_what_is_known() -> None:
+    kept = {"site-a": counted(None, None), "site-b": counted(None, None, train={"loss": math.nan})}
+    answer = is_learning(record_of(round_of(1, None, kept), {"event": "end", "status": "done"}))
+    assert (answer.verdict, answer.tone) == ("Not known", "open")
+    assert answer.sentences[0] == "No site has told metrics of its validation patients."
+    assert answer.sentences[1] == "The training loss, averaged over sites, was 0.500 in round 1 (1 site)."
+    assert is_learning(record_of()).sentences == ["No round is finished."]
+
+
+def test_weights_that_were_given_are_where_a_run_begins() -> None:
+    initial = round_of(0, 0.4, TWO) | {"event": "initial"}
+    answer = is_learning(record_of(initial, round_of(1, 0.6, TWO)))
+    assert answer.sentences[0].startswith(
+        "Dice rose: 0.400 before the first round (n=80 patients), 0.600 after round 1"
+    )
+
+
+def test_the_weakest_site_and_region_are_named() -> None:
+    answer = is_weak(record_of(round_of(1, 0.6, {"site-a": counted(0.5, 3), "site-b": counted(0.7)})))
+    assert answer.verdict == "At site-a and on ET"
+    assert answer.sentences == [
+        "The worst site is site-a: Dice 0.500 (n=3 validation patients); "
+        "the best is site-b: 0.700 (n=40 validation patients).",
+        "site-a has so few patients that this may be chance.",
+        "By region, over all sites (n=43 validation patients): ET 0.400, WT 0.700.",
+    ]
+
+
+def test_a_site_without_a_figure_is_not_passed_over() -> None:
+    lines = TWO | {"site-c": absent("missing", "not connected"), "site-d": counted(None, 0)}
+    said = is_weak(record_of(round_of(1, 0.6, lines))).sentences
+    assert said[-2:] == ["No validation patients at site-d.", "No figure from site-c."]
+
+
+def test_the_test_goes_before_validation() -> None:
+    answer = is_weak(record_of(round_of(2, 0.6, TWO), measured_at_the_end(0.55, {"site-a": 0.8, "site-b": 0.3})))
+    assert answer.verdict == "At site-b" and "Dice 0.300 (n=10 test patients)" in answer.sentences[0]
+
+
+def test_all_data_was_used() -> None:
+    answer = is_all_used(record_of(round_of(1, 0.6, TWO)))
+    assert (answer.verdict, answer.tone) == ("Yes", "good")
+    assert answer.sentences == ["All 2 sites counted in every round.", "The sites told 18 training patients."]
+
+
+def test_a_site_that_never_counted_is_named_with_its_reason() -> None:
+    lines = TWO | {"site-c": absent("declined", "too few"), "site-d": counted(0.5) | {"left_out": {"truncated": 2}}}
+    lines |= {"site-e": absent("not_invited", "not in round.expected")}
+    answer = is_all_used(record_of(round_of(1, 0.6, lines), round_of(2, 0.6, lines | {"site-a": absent("late", None)})))
+    assert (answer.verdict, answer.tone) == ("No", "bad")
+    assert answer.sentences == [
+        "2 of 4 sites counted in every round.",
+        "site-c (n=not known) counted in no round: too few.",
+        "site-a did not count in round 2.",
+        "The sites left out 2 cases of their own: 2 at site-d.",
+        "The sites told 27 training patients.",
+    ]
+
+
+def test_many_sites_that_missed_rounds_are_counted() -> None:
+    lines = {f"site-{n}": counted(0.5) for n in range(9)}
+    away = {f"site-{n}": absent("missing", None) for n in range(8)}
+    last = round_of(3, 0.6, lines | {"site-0": absent("missing", None)})
+    answer = is_all_used(record_of(round_of(1, 0.6, lines), round_of(2, 0.6, lines | away), last))
+    assert answer.verdict == "Yes, but not in every round"
+    assert answer.sentences[:2] == [
+        "1 of 9 sites counted in every round.",
+        "8 sites did not count in some rounds; site-0 missed the most, 2 of 3.",
+    ]
+
+
+def test_what_was_not_compared_is_not_called_better() -> None:
+    answer = is_better(record_of(round_of(1, 0.6, TWO)))
+    assert answer.verdict == "Not measured" and "baselines=pooled,local" in answer.sentences[0]
+    assert "gliofed-client compare" in is_better(record_of(simulated=False)).sentences[0]
+
+
+def test_a_gain_counts_where_its_interval_is_above_zero() -> None:
+    answer = is_better(record_of(round_of(1, 0.6, TWO), comparison=compared()))
+    assert (answer.verdict, answer.tone) == ("At 1 of 2 sites", "warn")
+    assert answer.sentences == [
+        "site-b: Dice +0.010 (-0.040 to +0.060) against its own model (n=10).",
+        "site-a: Dice +0.200 (+0.150 to +0.250) against its own model (n=10).",
+        "Together they reach 93.8 % of a model that was trained on all data at one place (n=20).",
+        "The interval holds 0 at site-b: the difference may be chance.",
+    ]
+
+
+def test_a_site_that_loses_is_bad_news() -> None:
+    comparison = compared()
+    comparison["gains"]["site-b"] |= {"value": -0.1, "low": -0.2, "high": -0.05}
+    answer = is_better(record_of(comparison=comparison))
+    assert (answer.verdict, answer.tone) == ("At 1 of 2 sites", "bad")
+
+
+def test_made_up_data_are_no_result_of_medicine() -> None:
+    answer = is_shown(record_of(round_of(2, 0.6, TWO)))
+    assert answer.verdict == "Not as a result of medicine"
+    assert answer.sentences == [
+        "The data are phantoms, which gliofed makes up: the figures say nothing about patients.",
+        "The figures are of 80 validation patients. "
+        "Whoever chose a round or a setting by them needs others: data.test=0.2.",
+        "The training was not private: who has the model may find out who was in it.",
+    ]
+
+
+def test_a_private_run_tells_epsilon_of_its_budget() -> None:
+    privacy = {"mechanism": "dp_sgd", "epsilon": 8.0, "test_seed": None}
+    lines = {"site-a": counted(0.5, epsilon=1.5), "site-b": counted(0.6, epsilon=2.25)}
+    events = [round_of(2, 0.55, lines), measured_at_the_end(0.6, {"site-a": 0.6, "site-b": 0.6})]
+    answer = is_shown(record_of(*events, simulated=False, privacy=privacy))
+    assert (answer.verdict, answer.tone) == ("With what is said here", "warn")
+    assert answer.sentences == [
+        "The data are the hospitals' own.",
+        "The figures are of 20 test patients, who were in no training and no choice.",
+        "With 20 patients, small differences may be chance.",
+        "Differential privacy of a patient (dp_sgd): epsilon 2.25 of 8.",
+    ]
+
+
+def test_test_mode_is_said_to_be_not_private() -> None:
+    privacy = {"mechanism": "dp_sgd", "epsilon": 8.0, "test_seed": 1}
+    answer = is_shown(record_of(round_of(1, 0.6, TWO), simulated=False, privacy=privacy))
+    assert answer.sentences[-1].startswith("NOT PRIVATE: privacy.test_seed is set")
+    assert answer.tone == "warn"
