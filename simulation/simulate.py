@@ -61,7 +61,6 @@ class Outcome:
     """The one that the run's task shows first."""
     note: str
     """What must be said of its figures."""
-    run: RunConfig
     settings: Settings
     sites: list[SiteConfig]
 
@@ -165,7 +164,7 @@ def _run(
     status = str(events[-1]["status"])
     print(f"{status}: {_result_sentence(status, events[-1], out, settings.report)}")
     note = "" if data["source"] == "folder" else "synthetic data"
-    return Outcome(status, hung, out, metric, note, run, settings, sites)
+    return Outcome(status, hung, out, metric, note, settings, sites)
 
 
 def report(outcome: Outcome) -> None:
@@ -176,7 +175,7 @@ def report(outcome: Outcome) -> None:
     if settings.slices or (settings.slices is None and synthetic):
         from gliofed.simulation.slices import write_slices
 
-        write_slices(outcome.out, outcome.run, outcome.sites, synthetic)
+        write_slices(outcome.out, outcome.sites, synthetic)
     write_page(outcome.out)
 
 
