@@ -167,6 +167,20 @@ def _status(arguments: list[str]) -> int:
     return status(given.folder, given.json)
 
 
+def _report(arguments: list[str]) -> int:
+    """Write one page for this hospital: the rounds it took part in, what left it, its cohort and its privacy; also
+    while start runs.
+    """
+    parser = _in_folder(_parser("report"), " or a work folder")
+    slices = "the model that a run left; slices of this hospital's patients are then on the page"
+    parser.add_argument("--model", type=path_word, metavar="DIR", help=slices)
+    parser.add_argument("--out", type=path_word, metavar="FILE", help="else site-report.html in the work folder")
+    given = parser.parse_args(arguments)
+    from gliofed.client.link.site_report import report_command
+
+    return report_command(given.folder, given.model, given.out)
+
+
 def _withdraw(arguments: list[str]) -> int:
     """A patient took back consent: out of the cohort for good, with all that the work folder has of them, and list the
     runs that trained with them; also while start runs; status 1 where a file there still names them.
@@ -191,6 +205,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "approve": _approve,
     "start": _start,
     "status": _status,
+    "report": _report,
     "withdraw": _withdraw,
 }
 """Every command; its docstring is in --help."""

@@ -17,5 +17,6 @@ class WorkFolder(KeptFolder):
     state = Below("state", "Folder of what is kept of runs between their rounds, a folder each")
     ledger = Below("ledger", "Folder of the privacy ledger")
     smaller_patch = Below("smaller_patch.json", "What fitted into memory")
+    page = Below("site-report.html", "What became of the site's part in runs; a withdrawal removes it")
     log = Below("site.log", "What went wrong, in full")
     old_log = Below("site.old.log", "What the log was before it was too long")

@@ -4,10 +4,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gliofed.client.prediction.exported import find_export, read_export
 from gliofed.client.prediction.predict import load
 from gliofed.client.prediction.slices import legend, slices
 from gliofed.client.round.training import pick_device
+from gliofed.shared.exported import find_export, read_export
 from gliofed.shared.files import write_json
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.run_folder import SimulationFolder

@@ -89,7 +89,7 @@ def _lines(done: Withdrawal, patient: str) -> list[str]:
         "(gliofed-server anew); a finished model that lacks norms cannot be used here any more"
         for run in done.states
     ]
-    lines += [f"removed, for it named {patient}: {path}" for path in done.reports]
+    lines += [f"removed, for it named or may show {patient}: {path}" for path in done.reports]
     lines += [
         f"{name} has the same scans as {patient}: if it is the same person, withdraw {name} as well"
         for name in done.same

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from math import isfinite
 from typing import Any
 
 from cryptography import x509
@@ -89,6 +90,7 @@ class Audit:
         """Note what leaves, before it does; return the hash of that line, which goes with the reply as its head."""
         line = {"event": "receipt", **self._about, "metrics": sorted(reply.metrics), "records": leaving}
         line |= {key: getattr(reply, key) for key in ("site", "status", "code", "patients", "left_out", "epsilon")}
+        line["told"] = {name: value if isfinite(value) else None for name, value in reply.metrics.items()}
         events = [] if self._noted else [self._asked]  # it could not be read, or not be noted when it came
         if reply.status != "ok":
             events.append(self.decision(reply.status, reply.code))

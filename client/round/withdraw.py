@@ -45,7 +45,7 @@ class Withdrawal:
     entries: int
     """Entries of the cache that were removed."""
     reports: list[Path]
-    """Reports of a check that were removed."""
+    """Reports of a check, and of the site, that were removed."""
     same: list[str]
     """Other patients of the cohort who have a scan of the same voxels: the same person, by another name."""
     left: list[Path]
@@ -189,6 +189,8 @@ def _reports(work: Path, names: Collection[str]) -> Iterator[Path]:
             if any(case["patient"] in names for case in json.loads(found.read_text())["cases"]):
                 yield found.with_name("check.html")
                 yield found  # last, for the other is found by it
+    if (page := WorkFolder(work).page).exists():  # which may show slices of anybody
+        yield page
 
 
 def _left(work: Path, hide: Callable[[str], str], manifest: Manifest | None) -> Iterator[Path]:

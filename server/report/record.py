@@ -185,7 +185,7 @@ def read_record(out: Path) -> Record:
         comparison=_json(files.comparison, dict),
         slices=_json(files.slices, dict),
         model=_model(ModelFolder(files.model)),
-        provenance=_json(ModelFolder(files.model).root / "provenance.json", list),
+        provenance=_json(ModelFolder(files.model).provenance, list),
     )
 
 

@@ -16,11 +16,11 @@ from gliofed.shared.work_folder import WorkFolder
 PACKAGE = Path(gliofed.__file__).parent
 KNOWN = {
     WorkFolder: "cohort cohort/manifest.json consent.json patients.lock checks cache trained outbox state ledger "
-    "smaller_patch.json site.log site.old.log",
+    "smaller_patch.json site-report.html site.log site.old.log",
     ModelFolder: "model.json model.safetensors provenance.json",
     SimulationFolder: "run.json code.fab wanted.json submission.json nodes.json agreed.json server.log history.jsonl "
-    "progress.json anew.json checkpoints spool refused model best init plots .lock data sites sites.json sites.png "
-    "cohorts.json profiles.json comparison.json attacks",
+    "progress.json anew.json checkpoints spool refused model best init plots report.html .lock data sites sites.json "
+    "sites.png cohorts.json profiles.json comparison.json slices.json attacks",
     HospitalFolder: "kit.json ca.crt code.fab site.yaml site.key site.key.pub approved.json approved start.lock "
     "state.json problem.json flower flower/tmp flower/apps",
     FederationFolder: "federation.yaml ca ca/ca.crt ca/ca.key server server/link.key code.fab kits sites runs "

@@ -1,0 +1,152 @@
+"""A hospital's own page: of its log, its cohort and its ledger, with nobody's name on it."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from asked_site import ask
+from small_run import composed
+
+from gliofed.client.cli import main
+from gliofed.client.link.site_report import SECTIONS, make_page, read_own, summary
+from gliofed.client.round.ledger import Charge, hold
+from gliofed.client.round.withdraw import withdraw
+from gliofed.shared.config import RunConfig
+from gliofed.shared.site_config import PolicyConfig, SiteConfig
+from gliofed.simulation.mock import MockConfig, write_mock
+from gliofed.simulation.settings import parse_settings
+from gliofed.simulation.simulate import simulate
+
+WORDS = ("data.validation=0.5", "sites=1")
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scans")
+    write_mock(MockConfig(patients=12, size=(8, 8, 8), radius_min=1, radius_max=2), folder, 1)
+    return folder
+
+
+def site_in(scans: Path, folder: Path, **policy: object) -> SiteConfig:
+    accepts = PolicyConfig(**policy)  # type: ignore[arg-type]
+    return SiteConfig(name="a", root=str(scans), labels="mock", work=str(folder / "work"), policy=accepts, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def run() -> RunConfig:
+    return parse_settings(composed(*WORDS))[0]
+
+
+@pytest.fixture
+def site(scans: Path, tmp_path: Path, run: RunConfig) -> SiteConfig:
+    """One that trained and measured two rounds, and declined a third."""
+    made = site_in(scans, tmp_path, metrics="always", max_epsilon=None)
+    for round in (1, 2):
+        assert ask(made, run, "train", round).status == ask(made, run, "evaluate", round).status == "ok"
+    assert ask(site_in(scans, tmp_path, min_patients=90), run, "train", 3).code == "too_few_patients"
+    return made
+
+
+def test_it_tells_what_the_site_did_and_what_left(site: SiteConfig) -> None:
+    own = read_own(site)
+    said = summary(own)
+    assert re.fullmatch(r"Since [\d-]{10} the site has trained in 2 rounds of 1 run\.", said[0])
+    sent = sum(record["bytes"] for event in own.receipts for record in event["records"])
+    assert said[1].startswith(f"5 replies left it, {sent / 1e6:.1f} MB")
+    why = "the site has fewer training patients than its policy asks for"
+    assert said[2] == f"It did not do 1 request; the most common reason, 1 of 1: {why}."
+    page = make_page(own)
+    assert [id for id in SECTIONS if f'id="{id}"' not in page] == []
+    assert why in page and "patients frozen" in page and "default-src 'none'" in page
+
+
+def test_its_metrics_are_those_that_it_told(site: SiteConfig, run: RunConfig) -> None:
+    """A hospital that withheld them has none on its page either."""
+    told = [event for event in read_own(site).receipts if event["kind"] == "evaluate"]
+    value = ask(site, run, "evaluate", 2).metrics["dice"]
+    assert told[-1]["told"]["dice"] == value
+    assert f"{round(value, 4)}" in make_page(read_own(site))
+
+
+def test_nobody_is_named(site: SiteConfig, scans: Path) -> None:
+    page = make_page(read_own(site))
+    patients = {path.name for path in scans.iterdir() if path.is_dir()}
+    assert len(patients) >= 12 and not [name for name in patients if name in page]
+
+
+def test_epsilon_is_the_ledgers(site: SiteConfig) -> None:
+    with hold(site.folder.ledger, 1e-3) as ledger:
+        for round in (1, 2):
+            ledger.charge(Charge(what="train", run_id="r", round=round, sigma=2.0, rate=0.5, steps=3, patients=9), None)
+        spent = ledger.epsilon()
+    own = read_own(site)
+    assert summary(own)[-1] == f"Each patient has spent epsilon {spent:.2f}; the site's ceiling: none."
+    assert f"{spent:.3f}" in make_page(own) and "charge by charge" in make_page(own)
+
+
+def test_test_mode_is_said_loudly(site: SiteConfig) -> None:
+    with hold(site.folder.ledger, 1e-3) as ledger:
+        charge = Charge(what="train", run_id="r", round=1, sigma=2.0, rate=0.5, steps=3, patients=9, private=False)
+        ledger.charge(charge, None)
+    page = make_page(read_own(site))
+    assert "Test mode: a run was trained" in page and "none holds" in page
+
+
+def test_a_withdrawal_removes_the_page(site: SiteConfig, scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may show slices of whoever withdraws."""
+    report(monkeypatch, site.work)
+    assert site.folder.page.stat().st_mode & 0o077 == 0
+    who = next(path.name for path in scans.iterdir() if path.is_dir()).rpartition("-")[0]
+    done = withdraw(site, who)
+    assert site.folder.page in done.reports and not site.folder.page.exists()
+
+
+def report(monkeypatch: pytest.MonkeyPatch, *words: object) -> object:
+    monkeypatch.setattr(sys, "argv", ["gliofed-client", "report", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code
+
+
+def test_slices_of_a_model_are_of_this_site(
+    scans: Path, tmp_path: Path, site: SiteConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulate(composed(*WORDS, "rounds=1", f"out={tmp_path / 'run'}"))
+    policy = "policy: {metrics: always}\n"
+    (tmp_path / "site.yaml").write_text(f"name: a\nroot: {scans}\nlabels: mock\nwork: work\ndevice: cpu\n{policy}")
+    assert report(monkeypatch, tmp_path, "--model", tmp_path / "run", "--out", tmp_path / "own.html") == 0
+    page = (tmp_path / "own.html").read_text()
+    assert page.count("data:image/png") == 3 and "These are PATIENTS of this hospital" in page
+    assert "validation patients, at a: dice" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["nowhere"], "no hospital's folder and no work folder"),
+        (["work", "--model", "m"], "--model m: goes with the hospital's folder"),
+        (["work", "--out", "."], "is a folder; give a file"),
+    ],
+)
+def test_wrong_use_is_a_sentence(
+    site: SiteConfig,
+    tmp_path: Path,
+    words: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert report(monkeypatch, *words) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and said.count("\n") == 1
+
+
+def test_a_log_of_an_older_version_has_no_values(site: SiteConfig) -> None:
+    own = read_own(site)
+    for event in own.receipts:
+        del event["told"]
+    assert "No metric of this site's patients is in its log" in make_page(own)
+    assert json.dumps(own.receipts)
