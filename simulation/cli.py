@@ -173,10 +173,18 @@ def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":
 
         attack(values, sweep.overrides.task)
         return None
-    outcome = simulate(values, name, now, sweep.overrides.task)
+    outcome = simulate(values, name, now, _as_typed(composed, sweep.overrides.task))
     draw(outcome)
     report(outcome)
     return outcome
+
+
+def _as_typed(composed: "DictConfig", overrides: list[str]) -> list[str]:
+    """What was set for this run, without the quotes in which Hydra is given paths."""
+    from omegaconf import OmegaConf
+
+    keys = [(word.partition("=")[0], word) for word in overrides]
+    return [f"{key}={OmegaConf.select(composed, key)}" if key in PATHS else word for key, word in keys]
 
 
 def _name(number: int, overrides: list[str]) -> str:

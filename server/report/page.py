@@ -7,7 +7,14 @@ from typing import Any
 
 from gliofed.server.report.answers import answers
 from gliofed.server.report.page_curves import curves, numbers, other_metrics, privacy_chart, shares, traffic
-from gliofed.server.report.page_facts import about, config_rows, privacy_facts, repeat_command, versions_of
+from gliofed.server.report.page_facts import (
+    about,
+    config_rows,
+    privacy_facts,
+    provenance_rows,
+    repeat_command,
+    versions_of,
+)
 from gliofed.server.report.page_grid import STATUSES, participation
 from gliofed.server.report.page_tables import (
     bytes_of_sites,
@@ -64,6 +71,7 @@ def make_page(out: Path) -> str:
         privacy=privacy_facts(record),
         config=config_rows(record),
         versions=versions_of(record),
+        provenance=provenance_rows(record),
         repeat=repeat_command(record),
     )
 

@@ -109,6 +109,30 @@ def versions_of(record: Record) -> list[tuple[str, str]]:
     return rows
 
 
+def provenance_rows(record: Record) -> list[list[Any]]:
+    """The runs that the weights come from, oldest first; weights of a bare file are a row without a run."""
+    rows = []
+    for link in record.provenance or []:
+        patients, privacy = link.get("patients") or {}, link.get("privacy") or {}
+        epsilon = privacy.get("epsilon")
+        spent = "" if epsilon is None else f", epsilon {epsilon:.3g}"
+        test_mode = ", NOT PRIVATE: test mode" if privacy.get("test_mode") else ""
+        rows.append(
+            [
+                str(link.get("run_id") or link.get("origin") or "not known")[:12],
+                link.get("ended") or "-",
+                f"{link['round']} of {link['rounds']}" if "round" in link else "-",
+                link.get("sites", "-"),
+                "-" if patients.get("training") is None else patients["training"],
+                "-" if patients.get("validation") is None else patients["validation"],
+                f"{privacy.get('mechanism') or 'not known'}{spent}{test_mode}",
+                str(link.get("init_sha256") or "random weights" if "run_id" in link else "not known")[:16],
+                str(link.get("weights_sha256"))[:16],
+            ]
+        )
+    return rows
+
+
 def repeat_command(record: Record) -> str | None:
     """The command that makes the same run again; None: an older version did not note it."""
     words = record.description.get("overrides")

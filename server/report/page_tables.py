@@ -124,7 +124,11 @@ def test_table(record: Record) -> Heat | None:
         lines, cells = found["sites"], []
         for site in record.sites:
             line = lines.get(site) or {}
-            below = f"n={line['evaluated']}" if line.get("evaluated") is not None else str(line.get("status") or "")
+            below = (
+                f"n={line['evaluated']}"
+                if line.get("evaluated") is not None
+                else str(line.get("status") or "").replace("_", " ")
+            )
             cells.append((number((line.get("evaluate") or {}).get(record.metric)), below))
         n = sum(line.get("evaluated") or 0 for line in lines.values() if line.get("evaluate"))
         cells.append((number((found["global"] or {}).get(record.metric)), f"n={n}"))

@@ -127,6 +127,22 @@ def test_the_command_can_be_pasted_and_leaves_the_folder_out(tmp_path: Path) -> 
     )
 
 
+def test_the_runs_before_are_in_the_order_of_their_weights(tmp_path: Path) -> None:
+    out = written(tmp_path / "run", round_of(1, 0.5, {"a": counted(0.5)}))
+    private = {"mechanism": "dp_sgd", "epsilon": 2.5, "test_mode": True}
+    second = {"run_id": "2" * 32, "round": 3, "rounds": 4, "sites": 2, "patients": {"training": 21, "validation": None}}
+    second |= {"privacy": private, "ended": "2026-01-02", "init_sha256": "a" * 64, "weights_sha256": "b" * 64}
+    chain = [{"origin": "file", "weights_sha256": "a" * 64, "note": "no provenance"}, second]
+    (out / "model").mkdir()
+    (out / "model/provenance.json").write_text(json.dumps(chain))
+    page = words(make_page(out))
+    first, last = (
+        f"file - - - - - not known not known {'a' * 16}",
+        f"{'2' * 12} 2026-01-02 3 of 4 2 21 - dp_sgd, epsilon 2.5",
+    )
+    assert f"{first} {last}, NOT PRIVATE: test mode {'a' * 16} {'b' * 16}" in page
+
+
 def test_a_fault_ends_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written(tmp_path / "run", {"event": "round", "round": 1})
     write_page(tmp_path / "run")
