@@ -67,7 +67,12 @@ def outside() -> Mapping[str, str]:
 def test_a_wheel_holds_gliofed_alone(wheel: Path, apart: Path) -> None:
     """Other names, such as client, would lie beside those of other people's packages."""
     assert {name.split("/")[0].split("-")[0] for name in names(wheel)} == {"gliofed"}
-    assert {"gliofed/py.typed", "gliofed/configs/run.yaml"} <= names(wheel)
+    assert {
+        "gliofed/py.typed",
+        "gliofed/configs/run.yaml",
+        "gliofed/shared/page/page.css",
+        "gliofed/server/report/report.html",
+    } <= names(wheel)
     (ours,) = distributions(name="gliofed", path=[str(next(apart.parent.glob("lib/*/site-packages")))])
     scripts = {f"../../../bin/gliofed-{end}" for end in ("simulate", "client", "server")}
     files = {str(file) for file in ours.files or ()}

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from small_run import SMALL_DATA, as_given
 
 import gliofed.configs
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.parse import ConfigError
-from gliofed.simulation.cli import main
+from gliofed.simulation.cli import _as_typed, main
 from gliofed.simulation.settings import parse_settings
 from gliofed.simulation.simulate import simulate
 
@@ -156,6 +157,12 @@ def test_a_path_is_no_grammar_and_the_next_command_can_be_pasted(
     assert capsys.readouterr().err.startswith(f"gliofed-simulate: run={out}: run.json is damaged")
     assert status_of(monkeypatch, "attack=canaries", f"run=[{here}/a,{here}/b]") == 2  # several are a list
     assert capsys.readouterr().err.startswith(f"gliofed-simulate: run={here}/a: no run.json there")
+
+
+def test_the_words_that_a_report_repeats_are_as_they_were_typed() -> None:
+    """Hydra is given paths in quotes; whoever pastes the command would quote them twice."""
+    composed = OmegaConf.create({"init": "/a b/model", "seed": 1})
+    assert _as_typed(composed, ["init='/a b/model'", "seed=1"]) == ["init=/a b/model", "seed=1"]
 
 
 def test_help_names_every_choice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

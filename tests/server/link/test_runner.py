@@ -1,6 +1,7 @@
 """How `start` takes runs to Flower and back, one at a time."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -82,6 +83,26 @@ def test_a_run_keeps_its_code_whatever_is_provisioned(make: Callable[[str], Run]
         clock.now += 100
         it.supervise(MEMBERS)
     assert flower.codes == [b"code"] * 3
+
+
+def test_a_runs_page_is_drawn_when_its_history_goes_on(make: Callable[[str], Run], study: Path) -> None:
+    run, (it, _, _) = make("one"), runner(study)
+    it.supervise(MEMBERS)
+    assert not run.files.page.exists()
+    for number in (1, 2):
+        write(
+            run,
+            *(
+                {"event": "round", "round": n, "seconds": 1.0, "sites": {}, "global": None}
+                for n in range(1, number + 1)
+            ),
+        )
+        os.utime(run.files.history, (number, 2**31 + number))  # a disk's clock may be coarse
+        it.supervise(MEMBERS)
+        assert f"round {number}" in run.files.page.read_text()
+    run.files.page.write_text("old")
+    it.supervise(MEMBERS)
+    assert run.files.page.read_text() == "old", "nothing happened, so nothing is drawn"
 
 
 def test_a_run_that_is_stopped_can_go_on(make: Callable[[str], Run], study: Path) -> None:
