@@ -105,7 +105,7 @@ def shown(made: Deployed, certificate: Path) -> None:
 def test_a_certificate_that_has_ended(deployed: Deployed, hospital: Path) -> None:
     with expired(deployed):
         said = refused(deployed, hospital, passing=True)
-    assert "its certificate has ended, or this machine's clock is wrong; look at the clock, then tell" in said
+    assert "its certificate has expired, or this machine's clock is wrong; check the clock, then tell" in said
 
 
 def test_without_a_key(deployed: Deployed, copy: Path) -> None:
