@@ -1,7 +1,7 @@
 """gliofed-client: one hospital.
 
-usage: gliofed-client COMMAND [word ...]
-       gliofed-client COMMAND --help, for its words
+usage: gliofed-client COMMAND [argument ...]
+       gliofed-client COMMAND --help, for its arguments
 
 $commands
 
@@ -14,7 +14,7 @@ $predict
 Label schemes: what the masks' values mean
 $labels
 
-Layouts of data sets, which are found out
+Layouts of data sets, which are recognised
 $layouts
 """
 
@@ -30,7 +30,7 @@ from gliofed.shared.terminal import WRONG_USE, UserError, enter, path_word, tell
 
 PATHS = {key: key for key in ("data.root", "work", "out")}
 BY_SETTINGS = ("check", "predict")
-"""Commands whose words are settings, which are explained together."""
+"""Commands whose arguments are settings, which are explained together."""
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def _help() -> str:
 
 
 def _check(arguments: list[str]) -> int:
-    """Read every scan to its end and say what to mend; status 0 without errors, 1 with."""
+    """Read every scan to its end and say what to fix; status 0 without errors, 1 with errors."""
     from gliofed.shared.hydra_words import composed
 
     values = composed("check", arguments, PATHS)
@@ -79,18 +79,18 @@ def _check(arguments: list[str]) -> int:
 
 
 def _predict(arguments: list[str]) -> int:
-    """Write a mask, or the grade, of every case; status 0 for all, 1 where one could not be predicted."""
+    """Write a mask or a grade for every case; status 0 if all were predicted, 1 if one could not be."""
     from gliofed.client.prediction.predict_command import predict_command
 
     return predict_command(arguments)
 
 
 def _ledger(arguments: list[str]) -> int:
-    """Show what each patient was charged for in private runs, also while one trains; status 2 without a ledger, or
-    where it is damaged.
+    """Show the privacy budget that private runs have spent of each patient, also while one trains; status 2 if there is
+    no ledger or it is damaged.
     """
     parser = _parser("ledger")
-    parser.add_argument("work", type=path_word, metavar="WORK", help="the site's work folder, or the ledger's own")
+    parser.add_argument("work", type=path_word, metavar="WORK", help="the site's work folder, or the ledger's folder")
     columns = "one object: delta, epsilon_rdp, epsilon_prv, private, budgets, charges"
     parser.add_argument("--json", action="store_true", help=columns)
     given = parser.parse_args(arguments)
@@ -100,8 +100,8 @@ def _ledger(arguments: list[str]) -> int:
 
 
 def _audit(arguments: list[str]) -> int:
-    """Say whether the log of all that was asked and left is whole, and agrees with a run's at the server; status 1
-    where a line does not hold, 2 without a log.
+    """Check that the log of everything that was asked and that left is complete, and agrees with a run's log at the
+    server; status 1 if a line is wrong, 2 if there is no log.
     """
     from gliofed.client.round.audit_command import audit_command
 
@@ -112,12 +112,14 @@ def _join(arguments: list[str]) -> int:
     """Unpack a federation's kit, make this hospital's key, and write the request to be admitted."""
     parser = _parser("join")
     parser.add_argument("kit", type=path_word, metavar="KIT.zip", help="the file that the aggregator sent")
-    ceiling = "the most patients that this hospital will ever take part with, rounded up as it likes; the aggregator "
-    ceiling += "is told this number, and agrees to it"
+    ceiling = "the most patients that this hospital will ever have in the study, rounded up as you like; "
+    ceiling += "the aggregator is told this number and agrees to it"
     parser.add_argument("--patients", type=int, metavar="N", help=ceiling)
-    spoken = "of the kit, as the aggregator reads it by telephone: all, or ten pairs; else it is shown, to be compared"
+    spoken = "the kit's hash as the aggregator read it out by telephone, all of it or ten pairs; "
+    spoken += "by default it is shown, for you to compare"
     parser.add_argument("--hash", metavar="HASH", help=spoken)
-    parser.add_argument("--into", type=path_word, metavar="DIR", help="the new folder; else ./FEDERATION-SITE")
+    into = "the new folder; by default ./FEDERATION-SITE"
+    parser.add_argument("--into", type=path_word, metavar="DIR", help=into)
     given = parser.parse_args(arguments)
     from gliofed.client.link.join import join
 
@@ -126,14 +128,14 @@ def _join(arguments: list[str]) -> int:
 
 
 def _approve(arguments: list[str]) -> int:
-    """Show the code that is to run here and what is new in it, and ask; status 1 where it is not approved."""
+    """Show the code that is to run here and what is new in it, and ask for approval; status 1 if it is not approved."""
     parser = _parser("approve")
     parser.add_argument("folder", type=path_word, metavar="DIR", help="the hospital's folder")
-    parser.add_argument(
-        "--code", type=path_word, metavar="FILE.fab", help="code that the aggregator sent; else the kit's"
-    )
-    parser.add_argument("--hash", metavar="SHA256", help="the whole hash of the code that was read, and no question")
-    parser.add_argument("--withdraw", metavar="SHA256", help="take back an approval; its first 8 characters will do")
+    code = "code that the aggregator sent; by default the kit's"
+    parser.add_argument("--code", type=path_word, metavar="FILE.fab", help=code)
+    whole = "approve without a question: the whole hash of the code that you have read"
+    parser.add_argument("--hash", metavar="SHA256", help=whole)
+    parser.add_argument("--withdraw", metavar="SHA256", help="take back an approval; its first 8 characters suffice")
     parser.add_argument("--unpack", type=path_word, metavar="DIR", help="only write the code into this new folder")
     given = parser.parse_args(arguments)
     from gliofed.client.link.approve import approve, unpack, withdraw
@@ -146,8 +148,8 @@ def _approve(arguments: list[str]) -> int:
 
 
 def _start(arguments: list[str]) -> int:
-    """Look at everything, then take part until Ctrl-C or SIGTERM; status 2 with all that must be mended before, 1 with
-    what will pass: a wrong clock, or a certificate of the server that ended.
+    """Check everything, then take part until Ctrl-C or SIGTERM; status 2 and a list of problems if somebody here must
+    fix them, 1 if they are temporary: a wrong clock, or an expired certificate of the server.
     """
     given = _in_folder(_parser("start")).parse_args(arguments)
     from gliofed.client.link.start import start
@@ -156,8 +158,8 @@ def _start(arguments: list[str]) -> int:
 
 
 def _status(arguments: list[str]) -> int:
-    """Show what runs, what went wrong, which code is approved, what left the house, and the privacy spent; also while
-    nothing runs.
+    """Show what is running, what went wrong, which code is approved, what has left the hospital, and the privacy budget
+    spent; also while nothing is running.
     """
     parser = _in_folder(_parser("status"))
     parser.add_argument("--json", action="store_true", help="one object, for a program to read")
@@ -182,14 +184,14 @@ def _report(arguments: list[str]) -> int:
 
 
 def _withdraw(arguments: list[str]) -> int:
-    """A patient took back consent: out of the cohort for good, with all that the work folder has of them, and list the
-    runs that trained with them; also while start runs; status 1 where a file there still names them.
+    """Take a patient who withdrew consent out of the cohort for good, delete what the work folder has of them, and list
+    the runs that trained with them; also while start is running; status 1 if a file there still names them.
     """
     parser = _parser("withdraw")
-    parser.add_argument("patient", metavar="PATIENT", help="the id, as check names it")
+    parser.add_argument("patient", metavar="PATIENT", help="the patient's id, as check prints it")
     _in_folder(parser, " or the work folder")
     parser.add_argument("--yes", action="store_true", help="do not ask to type the id again")
-    parser.add_argument("--undo", action="store_true", help="it was a mistake")
+    parser.add_argument("--undo", action="store_true", help="undo a withdrawal that was a mistake")
     given = parser.parse_args(arguments)
     from gliofed.client.link.withdraw_command import undo_command, withdraw_command
 
@@ -216,7 +218,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
 
 
 def _in_folder(parser: argparse.ArgumentParser, other: str = "") -> argparse.ArgumentParser:
-    line = f"the hospital's folder{other}; else the one you are in"
+    line = f"the hospital's folder{other}; by default the current one"
     parser.add_argument("folder", type=path_word, nargs="?", default=Path(), metavar="DIR", help=line)
     return parser
 

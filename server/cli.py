@@ -32,7 +32,12 @@ def _run() -> int | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gliofed-server", description="The aggregator.")
     commands = parser.add_subparsers(required=True, metavar="command", dest="command")
-    report = commands.add_parser("report", help="show a run's rounds, sites and metrics, also while it runs")
+
+    def add(name: str, line: str) -> argparse.ArgumentParser:
+        """Add a command, whose line is in both helps."""
+        return commands.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.")
+
+    report = add("report", "show a run's rounds, sites and metrics, also while it runs")
     report.add_argument(
         "run", type=path_word, nargs="+", metavar="RUN", help="its folder; with --plots DIR also several"
     )
@@ -42,48 +47,47 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--json", action="store_true", help="the history's events as one JSON list")
     page = "write the report as one page, for any browser; else to report.html in the run's folder"
     report.add_argument("--html", type=path_word, nargs="?", const=True, default=False, metavar="FILE", help=page)
-    commands.add_parser("audit", help="verify RUN: check a run's log; copy RUN --site NAME", add_help=False)
-    make = commands.add_parser("provision", help="make a federation's authority, certificates and kits, or what is new")
-    make.add_argument("file", type=path_word, metavar="federation.yaml", help="name, address, names, sites, days")
-    make.add_argument(
-        "--into", type=path_word, metavar="DIR", help="the federation's folder; else its name, beside the file"
-    )
-    renew = commands.add_parser("renew", help="make new server certificates, with the same authority")
+    commands.add_parser("audit", help="check a run's log (verify), or copy it for one hospital", add_help=False)
+    make = add("provision", "make a federation's authority, certificates and kits; later, only those that are new")
+    what = "YAML with name, address, sites and, if needed, names, listen and days"
+    make.add_argument("file", type=path_word, metavar="federation.yaml", help=what)
+    into = "the federation's folder; by default beside the file, called after the federation"
+    make.add_argument("--into", type=path_word, metavar="DIR", help=into)
+    renew = add("renew", "make new server certificates with the same authority")
     renew.add_argument("folder", type=path_word, metavar="DIR", help="the federation's folder")
-    admit = commands.add_parser("admit", help="let a hospital in whose request came")
+    admit = add("admit", "let in a hospital that sent its request")
     admit.add_argument("request", type=path_word, metavar="REQUEST.json", help="what gliofed-client join wrote")
-    admit.add_argument("--fingerprint", metavar="SHA256:...", help="of its key, as it said by telephone; else it asks")
-    admit.add_argument("--replace", action="store_true", help="take a new key for one that is lost, or was expelled")
-    admit.add_argument(
-        "--patients", type=int, metavar="N", help="agreed ceiling of its number of patients; else what it states"
-    )
-    expel = commands.add_parser("expel", help="shut a hospital out")
-    expel.add_argument("site", metavar="SITE", help="its name")
-    start = commands.add_parser("start", help="run the federation: sites connect, and runs are trained")
-    commands.add_parser("run", help="submit a run, or go on with one; see gliofed-server run --help", add_help=False)
-    show = commands.add_parser("status", help="show the sites, the runs, and what must be seen to")
+    fingerprint = "fingerprint of the hospital's key, as it was read out by telephone; by default you are asked for it"
+    admit.add_argument("--fingerprint", metavar="SHA256:...", help=fingerprint)
+    replace = "accept a new key in place of one that is lost or was expelled"
+    admit.add_argument("--replace", action="store_true", help=replace)
+    most = "the agreed most patients of the hospital; by default the number that it states"
+    admit.add_argument("--patients", type=int, metavar="N", help=most)
+    expel = add("expel", "shut a hospital out")
+    expel.add_argument("site", metavar="SITE", help="the hospital's name")
+    start = add("start", "run the federation: sites connect, and runs are trained")
+    commands.add_parser("run", help="submit a run or resume one; see gliofed-server run --help", add_help=False)
+    show = add("status", "show the sites, the runs, and what needs attention")
     show.add_argument("--json", action="store_true", help="one object: federation, started, programs, sites, runs, ...")
     for command in (start, show):
-        command.add_argument(
-            "folder", type=path_word, nargs="?", default=Path(), metavar="FED", help="its folder; else here"
-        )
-    anew = commands.add_parser("anew", help="let a site go on with nothing kept, where what it kept of a run is gone")
+        line = "the federation's folder; by default the current one"
+        command.add_argument("folder", type=path_word, nargs="?", default=Path(), metavar="FED", help=line)
+    anew = add("anew", "let a site start anew in a run if what it kept from that run is gone")
     anew.add_argument("run", type=path_word, metavar="RUN", help="the run's folder")
-    anew.add_argument("site", metavar="SITE", help="its name")
-    stop = commands.add_parser("stop", help="stop a run; it can go on later")
-    logs = commands.add_parser("logs", help="print what a run's server said, or the last lines of the link's logs")
-    logs.add_argument("--follow", action="store_true", help="until the run is over")
+    anew.add_argument("site", metavar="SITE", help="the site's name")
+    stop = add("stop", "stop a run, which can be resumed later")
+    logs = add("logs", "print the log of a run's server, or the last lines of the link's logs")
+    logs.add_argument("--follow", action="store_true", help="keep printing until the run is over")
     for command in (stop, logs):
-        command.add_argument("name", nargs="?", metavar="NAME", help="of the run")
+        command.add_argument("name", nargs="?", metavar="NAME", help="the run's name")
     for command in (admit, expel, stop, logs):
-        command.add_argument(
-            "--folder", type=path_word, default=Path(), metavar="DIR", help="the federation's; else here"
-        )
+        line = "the federation's folder; by default the current one"
+        command.add_argument("--folder", type=path_word, default=Path(), metavar="DIR", help=line)
     return parser
 
 
 def _do(given: argparse.Namespace) -> None:
-    # Imported here, for a mistyped word is answered at once.
+    # Imported here, so that a mistyped word is answered at once.
     if given.command == "report":
         from gliofed.server.report_command import report
 

@@ -2,25 +2,26 @@
 
 usage: gliofed-simulate [key=value ...]
 
-Choices, one of each group; an experiment is a model with its data and settings, and others may be given beside it
+Choices, one of each group; an experiment is a model with its data and settings, which other words override
 $choices
 
-Settings, with their defaults; --cfg job shows those of other choices
+Settings, with their defaults; --cfg job shows those of the choices that you give
 $settings
 
-Ways to deal the patients of data=folder to the sites, and label schemes of its masks
+Ways to divide the patients of data=folder among the sites, and label schemes of its masks
 $partitions
 $labels
 
 Engines
 $engines
 
-Attacks on a finished run, with its settings: attack=NAME run=DIR [attacks.key=value ...]; into DIR/attacks, or out=DIR
+Attacks on a finished run, with that run's settings: attack=NAME run=DIR [attacks.key=value ...]; results go into
+DIR/attacks, or out=DIR
 $attacks
 
 Flags
-  --cfg job                     show every setting and its value, and do nothing
-  -m                            run every combination, and draw them together: -m model=unet,clstm_unet3d seed=0,1,2
+  --cfg job                     only show every setting and its value
+  -m                            run every combination and draw them together: -m model=unet,clstm_unet3d seed=0,1,2
   --help                        this text
 
 Exit status: 0 done; 1 failed; 2 wrong use; 3 done, but a site did not count in some round, or the privacy budget was
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from gliofed.simulation.simulate import Outcome
 
-# All else is imported where it is used: Ctrl-C is answered meanwhile.
+# Everything else is imported where it is used, so that Ctrl-C works meanwhile.
 
 COMMAND = "gliofed-simulate"
 STATUS = {"done": 0, "failed": 1, "incomplete": 3}

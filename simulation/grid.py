@@ -1,4 +1,4 @@
-"""Flower's Grid in this process: `at_once` watched workers answer for any number of sites."""
+"""All sites in this process: `at_once` watched workers answer for any number of them, through Flower's Grid."""
 
 import threading
 import time

@@ -32,7 +32,7 @@ def iid(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alp
 
 
 def dirichlet(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """Skew by class: each class is shared out in proportions drawn from Dir(alpha); a small alpha is a strong skew.
+    """Skewed by class: each class is divided in proportions drawn from Dir(alpha); a small alpha is a strong skew.
 
     The class is that of `classes`. A site that drew nobody gets one patient of the largest. Source: Yurochkin et al.
     2019, arXiv:1905.12022.
@@ -52,7 +52,7 @@ def dirichlet(patients: "Sequence[Profile]", sites: int, rng: np.random.Generato
 
 
 def by_grade(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """Sites of one grade each, as far as there are sites enough; patients without a grade count as a grade."""
+    """One grade at each site, if there are enough sites; patients without a grade count as a grade of their own."""
     groups = _grouped(patients, {patient.name: patient.grade or UNKNOWN for patient in patients}, rng)
     if groups.keys() == {UNKNOWN}:
         raise ConfigError("partition=by_grade: no patient has a grade; use partition=by_size or partition=iid")
@@ -60,7 +60,7 @@ def by_grade(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator
 
 
 def by_size(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """The smallest tumours at the first site, the largest at the last, in equal parts; unknown volumes come last."""
+    """Equal parts by tumour size, the smallest at the first site, the largest at the last; unknown sizes come last."""
     if all(patient.volume is None for patient in patients):
         raise ConfigError(
             "partition=by_size: no patient has a mask that can be read, so no volume is known; use another partition"
@@ -70,7 +70,7 @@ def by_size(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator,
 
 
 def by_scanner(patients: "Sequence[Profile]", sites: int, rng: np.random.Generator, alpha: float) -> Parts:
-    """Sites of whole scanners, about equal; with fewer scanners than sites, several sites of one scanner."""
+    """Whole scanners at each site, about equal parts; with fewer scanners than sites, sites share a scanner."""
     groups = _grouped(patients, {patient.name: patient.scanner or UNKNOWN for patient in patients}, rng)
     if len(groups) == 1 and sites > 1:
         raise ConfigError(

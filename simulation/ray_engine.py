@@ -1,4 +1,4 @@
-"""The sites as tasks of Ray: several cores or GPUs of this machine, or a cluster that is there."""
+"""Sites as tasks of Ray: several cores or GPUs of this machine, or an existing cluster."""
 
 import importlib.util
 import logging

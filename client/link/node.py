@@ -28,13 +28,14 @@ HELD = 70.0
 """Seconds since the last contact in which a refusal may be for the earlier connection."""
 UNKNOWN_KEY = (
     "the aggregator does not know this hospital's key: it is not admitted yet, or was expelled; "
-    "trying on, for it may be admitted any time"
+    "still trying, since it may be admitted at any time"
 )
 UNSIGNED = (
-    "the aggregator takes no signature of this hospital: it was expelled, or this machine's clock is wrong; trying on"
+    "the aggregator does not accept this hospital's signature: it was expelled, or this machine's clock is wrong; "
+    "still trying"
 )
 STILL_HELD = (
-    "the aggregator still holds the connection of before, and lets go of it within a minute; "
+    "the aggregator still holds this hospital's earlier connection, which it drops within a minute; "
     "or this hospital was expelled"
 )
 
@@ -92,14 +93,14 @@ class Node:
             messages += self._last_answer()
         if state["state"] == "working":
             late = self._for("since") > self.longest + MORE
-            return messages + self._restart_if(late, "its request outlived every limit")
+            return messages + self._restart_if(late, "its request ran longer than every limit allows")
         if state["problem"]:
             messages += self._explain(state["problem"])
         elif state["contact"]:
             self._seen.pop("problem", None)
         self._is_new("pulled", state["pulled"])
         quiet = max(self._for("contact"), self._for("pulled")) > QUIET
-        return messages + self._restart_if(quiet, f"no answer of the aggregator for {QUIET:g} s")
+        return messages + self._restart_if(quiet, f"no answer from the aggregator for {QUIET:g} s")
 
     def _last_answer(self) -> list[str]:
         """Say why the site did not do what it was asked last; read its settings anew, for they may be changed."""

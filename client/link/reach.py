@@ -79,7 +79,7 @@ def _look_at_certificate(address: str, connection: ssl.SSLSocket, found: Finding
     assert certificate, "it was verified, so there is one"
     last = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
     if last < datetime.now(UTC) + SOON:
-        found.warnings.append(f"{address}: its certificate ends on {last:%Y-%m-%d}; tell the aggregator")
+        found.warnings.append(f"{address}: its certificate expires on {last:%Y-%m-%d}; tell the aggregator")
 
 
 def _compare_clocks(address: str, connection: ssl.SSLSocket, found: Findings) -> None:
@@ -91,7 +91,7 @@ def _compare_clocks(address: str, connection: ssl.SSLSocket, found: Findings) ->
         asking.request("GET", "/")
         theirs = parsedate_to_datetime(asking.getresponse().getheader("Date", ""))
     except (HTTPException, ValueError, TypeError):
-        found.warnings.append(f"{address}: it says no time, so the clocks could not be compared")
+        found.warnings.append(f"{address}: it sends no time, so the clocks could not be compared")
         return
     # Half a second on: the Date is cut off, not rounded.
     ahead = (begin + time.time()) / 2 - theirs.timestamp() - 0.5
@@ -99,26 +99,26 @@ def _compare_clocks(address: str, connection: ssl.SSLSocket, found: Findings) ->
         word = "ahead of" if ahead > 0 else "behind"
         sentence = f"this machine's clock is {abs(ahead):.0f} s {word} the aggregator's"
         what = found.passing if abs(ahead) > FAULT else found.warnings
-        what.append(f"{address}: {sentence}; set it right (NTP), for signatures have a time")
+        what.append(f"{address}: {sentence}; set it right (NTP), since signatures contain the time")
 
 
 def _untrusted(error: ssl.SSLCertVerificationError, ca: Path) -> str:
     tell = "tell the aggregator"
     if error.verify_code in EXPIRED:
-        return f"its certificate has ended, or this machine's clock is wrong; look at the clock, then {tell}"
+        return f"its certificate has expired, or this machine's clock is wrong; check the clock, then {tell}"
     if error.verify_code in TOO_EARLY:
-        return f"its certificate is not valid yet, or this machine's clock is behind; look at the clock, then {tell}"
+        return f"its certificate is not valid yet, or this machine's clock is behind; check the clock, then {tell}"
     if error.verify_code in OTHER_NAME:
-        return f"its certificate is for another name; {tell}: this one belongs into names of federation.yaml"
+        return f"its certificate is for another name; {tell}: this one belongs in names of federation.yaml"
     if error.verify_code in UNKNOWN:
         between = "somebody in between (a hospital's own inspection of TLS, say), or a kit of another federation"
-        return f"its certificate is not of the authority of {ca}: {between}; ask for a way past it, or {tell}"
-    return f"its certificate does not hold ({error.verify_message}); {tell}"
+        return f"its certificate is not from the authority in {ca}: {between}; ask for a way past it, or {tell}"
+    return f"its certificate is not valid ({error.verify_message}); {tell}"
 
 
 def _unreachable(error: OSError) -> str:
     if isinstance(error, socket.gaierror):
-        return "no such name is found; look at the address in kit.json and at this machine's DNS"
+        return "no such name is found; check the address in kit.json and this machine's DNS"
     if isinstance(error, ConnectionRefusedError):
         return "nothing answers at this port; the server may not be started yet"
     if isinstance(error, TimeoutError):

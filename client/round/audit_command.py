@@ -18,11 +18,11 @@ def audit_command(arguments: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog="gliofed-client audit")
     commands = parser.add_subparsers(required=True, metavar="verify")
-    verify = commands.add_parser("verify", help="whether every line holds")
+    verify = commands.add_parser("verify", help="check every line")
     place = "the site's work folder, its audit folder, or a copy of audit.jsonl"
     verify.add_argument("work", type=path_word, metavar="WORK", help=place)
     verify.add_argument("--server", type=path_word, metavar="RUN", help="a run's folder, or a copy of its audit.jsonl")
-    keys = "ca.crt or a kit for the server's signatures, site.key.pub for the site's; else the hospital's folder's"
+    keys = "ca.crt or a kit for the server's signatures, site.key.pub for the site's; by default the hospital's own"
     verify.add_argument("--keys", type=path_word, metavar="FILE", action="append", default=[], help=keys)
     given = parser.parse_args(arguments)
     return audit_status("gliofed-client", _verify(given))

@@ -5,17 +5,17 @@ usage: gliofed-server run [federation=DIR] [name=NAME] [key=value ...]
 
 Which run
   federation=DIR                the federation's folder (default: here)
-  name=NAME                     of the new run (default: date and time); its folder is DIR/runs/NAME
-  resume=NAME                   go on with a run that was stopped or failed; it keeps its settings
+  name=NAME                     name of the new run (default: date and time); its folder is DIR/runs/NAME
+  resume=NAME                   continue a run that was stopped or failed; it keeps its settings
 
-Choices, one of each group; sites and sizes of made-up data that an experiment sets say nothing here
+Choices, one of each group; what an experiment says of sites and made-up data is ignored here
 $choices
 
-Settings, with their defaults; where scans are, and their labels, is each hospital's to say
+Settings, with their defaults; each hospital sets where its scans are, and their labels
 $settings
 
 Flags
-  --cfg job                     show every setting and its value, and do nothing
+  --cfg job                     only show every setting and its value
   --help                        this text
 
 Exit status: 0 submitted; 2 wrong use.

@@ -21,15 +21,15 @@ def audit_command(arguments: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog="gliofed-server audit")
     commands = parser.add_subparsers(required=True, metavar="verify|copy", dest="command")
-    verify = commands.add_parser("verify")
-    verify.add_argument("--site", type=path_word, metavar="WORK", action="append", default=[])
-    verify.add_argument(
-        "--keys", type=path_word, metavar="FILE", action="append", default=[], help="ca.crt, KIT.zip, .pub"
-    )
-    copy = commands.add_parser("copy")
-    copy.add_argument("--site", metavar="NAME", required=True)
+    verify = commands.add_parser("verify", help="check every line of a run's log, or of the federation's")
+    site = "a hospital's work folder, or a copy of its audit.jsonl or head.json, to compare with"
+    verify.add_argument("--site", type=path_word, metavar="WORK", action="append", default=[], help=site)
+    keys = "keys to check signatures with: ca.crt, a kit or a .pub file; by default from the federation's folder"
+    verify.add_argument("--keys", type=path_word, metavar="FILE", action="append", default=[], help=keys)
+    copy = commands.add_parser("copy", help="print a run's log for one hospital, with the lines of others as hashes")
+    copy.add_argument("--site", metavar="NAME", required=True, help="the hospital's name")
     for command in (verify, copy):
-        command.add_argument("run", type=path_word, metavar="RUN")
+        command.add_argument("run", type=path_word, metavar="RUN", help="the run's folder")
     given = parser.parse_args(arguments)
     return audit_status("gliofed-server", _verify(given) if given.command == "verify" else _copy(given))
 

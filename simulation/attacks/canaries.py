@@ -1,4 +1,4 @@
-"""A lower bound of epsilon from one run with canaries: what the private step gives away, measured and not computed.
+"""Canaries: a lower bound of epsilon from one run, which measures what the private step gives away.
 
 Each of many canaries is a made-up patient with a weight of its own, so that its gradient stands alone. A coin says
 whether it is in the cohort. Who sees every noisy gradient guesses the coins of those that look clearest; too many

@@ -1,4 +1,4 @@
-"""Gradient inversion: what a server that keeps to the protocol can see of one patient in what a site sends.
+"""Gradient inversion: what a server that follows the protocol can see of one patient in what a site sends.
 
 The attacker is given more than a server has. They know the model, its weights and the loss, and of the patch that they
 look for everything but the image: the mask or the grade, and which modalities there are. Patches are cut to SIDE

@@ -139,7 +139,7 @@ def test_another_authority(link: tuple[Path, Control], folder: Path, tmp_path: P
     (other / "start.log").unlink()
     with started(other) as process:
         assert process.wait(120) == 2
-    assert "is not of the authority of" in (other / "start.log").read_text()
+    assert "is not from the authority in" in (other / "start.log").read_text()
 
 
 def answered(folder: Path) -> list[dict[str, object]]:

@@ -105,7 +105,7 @@ def shown(made: Deployed, certificate: Path) -> None:
 def test_a_certificate_that_has_ended(deployed: Deployed, hospital: Path) -> None:
     with expired(deployed):
         said = refused(deployed, hospital, passing=True)
-    assert "its certificate has ended, or this machine's clock is wrong; look at the clock, then tell" in said
+    assert "its certificate has expired, or this machine's clock is wrong; check the clock, then tell" in said
 
 
 def test_without_a_key(deployed: Deployed, copy: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_clock_that_is_an_hour_off(deployed: Deployed, hospital: Path, tmp_pat
     clock = {"LD_PRELOAD": FAKETIME, "FAKETIME": off, "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"}
     said = refused(deployed, hospital, passing=True, **clock, PYTHONPATH=str(tmp_path))
     (sentence,) = (line for line in said.splitlines() if words in line)
-    assert "this machine's clock is 3" in sentence and "set it right (NTP), for signatures have a time" in sentence
+    assert "this machine's clock is 3" in sentence and "set it right (NTP), since signatures contain" in sentence
 
 
 def test_a_key_that_is_not_the_registered_one(deployed: Deployed, tmp_path: Path) -> None:

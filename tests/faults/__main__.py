@@ -1,4 +1,4 @@
-"""make faults: break a federation of real processes in every way that is listed, and write what came of it.
+"""make faults: break a federation of real processes in every way that is listed, and write what happened.
 
 Runs in namespaces of its own (network, mounts, processes), so that a cable can be cut, a disk be full, and nothing be
 left behind; that needs Linux and root. Results are kept in outputs/faults: a scenario that is there is not repeated.
@@ -136,14 +136,14 @@ def _one(name: str, scenario: Scenario, made: Deployed, oracle: Oracle) -> dict[
         "seconds": round(seconds, 1),
         "rounds": [round(event["seconds"], 1) for event in stage.rounds()],
         "uncounted": stage.uncounted(),
-        "wrong": stage.books(oracle(scenario.settings), ROUNDS),
+        "wrong": stage.records(oracle(scenario.settings), ROUNDS),
         "missed": missed,
         "transfer": _transfer((stage.run / "model" / "model.safetensors").stat().st_size),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
         "date": date.today().isoformat(),
     }
     if result["status"] == "done" and not result["wrong"]:
-        shutil.rmtree(stage.run)  # of a gigabyte; else it is left for whoever looks into it
+        shutil.rmtree(stage.run)  # a gigabyte; otherwise it is left to be looked into
     return result
 
 

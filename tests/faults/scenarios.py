@@ -37,7 +37,7 @@ def undisturbed(stage: Stage) -> None:
 
 
 def kill(program: str, moment: str) -> Callable[[Stage], None]:
-    """End a program as a lack of memory does, or a person who is in a hurry."""
+    """End a program at once, as the kernel does when memory runs out, or a person in a hurry."""
 
     def do(stage: Stage) -> None:
         stage.submit()
@@ -61,7 +61,7 @@ def cut(seconds: float, moment: str) -> Callable[[Stage], None]:
 
 
 def hang(stage: Stage) -> None:
-    """Stop the process that trains, as a file server does that answers no more."""
+    """Stop the process that trains, as a file server that no longer answers does."""
     stage.submit()
     stage.wait_for("training")
     os.kill(stage.pid("ClientApp"), signal.SIGSTOP)
@@ -85,7 +85,7 @@ def fill(place: Callable[[Stage], Path], moment: str) -> Callable[[Stage], None]
 
 
 def spoil(stage: Stage) -> None:
-    """Turn what the site prepared for training into NaN; delete it after the round, as an administrator would."""
+    """Turn the scans that the site prepared into NaN; delete them after the round, as an administrator would."""
     cache = stage.made.hospital(stage.site) / "work" / "cache"
     stage.submit()
     stage.until(lambda: list(cache.glob("*/image.npy")), "a prepared scan", 300.0)
@@ -98,7 +98,7 @@ def spoil(stage: Stage) -> None:
 
 
 def wrong_clock(moment: str | None) -> Callable[[Stage], None]:
-    """Start the hospital, before the run or again in the midst of it, with a clock an hour ahead; put right later."""
+    """Start the hospital, before the run or again during it, with a clock an hour ahead; put it right later."""
 
     def do(stage: Stage) -> None:
         if moment:

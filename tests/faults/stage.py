@@ -95,15 +95,15 @@ class Stage:
             if line["status"] != "counted"
         ]
 
-    def books(self, simulated: Path, rounds: int) -> list[str]:
-        """What does not hold of the books; empty: all of it does."""
+    def records(self, simulated: Path, rounds: int) -> list[str]:
+        """What is wrong with the records; empty: nothing is."""
         wrong = []
         numbers = [event["round"] for event in self.events() if event["event"] == "round"]
         if numbers != list(range(1, rounds + 1)):
             wrong.append(f"rounds of the history are {numbers}")
         for site in self.made.sites:
             if self.made.command("audit", "verify", self.run, "--site", self.made.hospital(site) / "work").wait():
-                wrong.append(f"the logs of {site} and of the server do not hold each other")
+                wrong.append(f"the logs of {site} and of the server do not agree")
         if not self.uncounted():
             ours, theirs = (load_file(each / "model" / "model.safetensors") for each in (self.run, simulated))
             if any(not bool((ours[name] == theirs[name]).all()) for name in theirs):

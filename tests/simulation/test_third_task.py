@@ -16,7 +16,7 @@ from torch.nn.functional import mse_loss
 
 from gliofed.client.doctor.check_command import check
 from gliofed.client.prediction.predict_command import predict_command
-from gliofed.server.cli import _report
+from gliofed.server.report_command import report
 from gliofed.shared.data.layouts import find_cases
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.hydra_words import composed
@@ -112,9 +112,9 @@ def test_it_trains_is_pooled_and_is_in_the_report(run: Path, root: Path, capsys:
     assert event["global"]["mae"] == pytest.approx(pooled)
     assert min(errors.values()) <= pooled <= max(errors.values())
     capsys.readouterr()
-    _report(run, None, False)
-    report = capsys.readouterr().out
-    assert "Mae on validation patients" in report and f"{pooled:.3f}" in report
+    report([run], None, False, plots=False, page=False)
+    told = capsys.readouterr().out
+    assert "Mae on validation patients" in told and f"{pooled:.3f}" in told
 
 
 def test_predict_writes_its_number(run: Path, root: Path, tmp_path: Path) -> None:

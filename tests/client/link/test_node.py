@@ -148,7 +148,7 @@ def test_silence(node: Node, tell: Tell, later: Later) -> None:
     assert node.program.process.pid == first
     tell()
     later(gliofed.client.link.node.QUIET + 10)
-    assert "no answer of the aggregator for 120 s" in tell(new=False)[-1]
+    assert "no answer from the aggregator for 120 s" in tell(new=False)[-1]
     node.supervise()
     assert node.program.process is not None and node.program.process.pid != first
     assert tell(new=False) == []  # of before this start
@@ -168,7 +168,7 @@ def test_a_request_without_end(node: Node, tell: Tell, later: Later) -> None:
     later(node.longest + gliofed.client.link.node.MORE - 10)
     assert tell("working", new=False, kind="train", round="1") == []
     later(20)
-    assert "outlived" in tell("working", new=False, kind="train", round="1")[-1]
+    assert "ran longer than every limit" in tell("working", new=False, kind="train", round="1")[-1]
 
 
 def test_a_limit_that_is_changed_holds_from_the_next_request_on(node: Node, tell: Tell) -> None:

@@ -67,7 +67,7 @@ def test_the_right_server(tmp_path: Path) -> None:
         ({"names": ("example.org",)}, "its certificate is for another name"),
         (
             {"began": NOW - timedelta(days=100), "days": 40},
-            "its certificate has ended, or this machine's clock is wrong",
+            "its certificate has expired, or this machine's clock is wrong",
         ),
         ({"began": NOW + timedelta(days=2)}, "not valid yet, or this machine's clock is behind"),
         ({"ahead": timedelta(seconds=90)}, "this machine's clock is 90 s behind the aggregator's; set it right (NTP)"),
@@ -91,7 +91,7 @@ def test_the_wrong_server(tmp_path: Path, made: dict[str, Any], sentence: str) -
         ({"ahead": timedelta(seconds=30)}, "s behind the aggregator's"),
         (
             {"began": NOW - timedelta(days=20), "days": 40},
-            f"its certificate ends on {NOW + timedelta(days=20):%Y-%m-%d}",
+            f"its certificate expires on {NOW + timedelta(days=20):%Y-%m-%d}",
         ),
         ({"began": NOW - timedelta(days=3640), "days": 3650}, "ca.crt: the authority ends on"),
     ],
@@ -107,7 +107,7 @@ def test_somebody_between(tmp_path: Path) -> None:
     make_authority(tmp_path / "ours", "study", NOW)
     with server(tmp_path / "theirs") as address:
         found = reach(address, tmp_path / "ours/ca/ca.crt")
-    assert "is not of the authority of" in found.faults[0] and "somebody in between" in found.faults[0]
+    assert "is not from the authority in" in found.faults[0] and "somebody in between" in found.faults[0]
 
 
 @contextmanager
