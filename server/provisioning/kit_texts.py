@@ -76,8 +76,8 @@ needs to come in: no open port, no VPN. The clock must be right (NTP).
 
        gliofed-client join KIT.zip --patients N
 
-   N is the most patients that this hospital will ever have in the study, rounded up. The aggregator is told this number.
-   The command makes the folder `{kit.federation}-{kit.site}`, or DIR with `--into DIR`, with this hospital's key in it,
+   N is the most patients that this hospital will ever have in the study, rounded up; the aggregator is told it. The
+   command makes the folder `{kit.federation}-{kit.site}`, or DIR with `--into DIR`, with this hospital's key in it,
    `site.key`. The key never leaves the machine, nobody else needs it, and it must not be copied to another machine. Go
    to the folder with the `cd` that join prints: all that follows is done there.
 2. **Send** `{kit.site}.request.json` to the aggregator, by e-mail for instance: it contains no secret.
