@@ -136,7 +136,9 @@ def in_words(metric: str) -> str:
     """A metric or a region as an axis names it.
 
     >>> in_words("dice"), in_words("hd95"), in_words("auc"), in_words("mean_error")
-    ('Dice', 'HD95', 'AUC', 'Mean error')
+    ('Dice', 'HD95, mm', 'AUC', 'Mean error')
     """
+    if metric == "hd95":
+        return "HD95, mm"
     short = len(metric) <= 3 or any(map(str.isdigit, metric))
     return metric.upper() if short else metric.replace("_", " ").capitalize()
