@@ -126,7 +126,7 @@ def is_all_used(record: Record) -> Answer:
         out = {round for round, line in asked.items() if line["status"] != "counted"}
         if asked and out == asked.keys():
             why = Counter(str(line["reason"] or line["status"]) for line in asked.values()).most_common(1)[0][0]
-            never.append(f"{site} (n={record.patients(site) or 'not known'}) counted in no round: {why}.")
+            never.append(f"{site} ({of(record.patients(site), 'training patient')}) counted in no round: {why}.")
         elif out:
             missed[site] = out
     sites, whole = quantity(len(record.sites), "site"), len(record.sites) - len(never) - len(missed)

@@ -104,7 +104,7 @@ def test_a_site_that_never_counted_is_named_with_its_reason() -> None:
     assert (answer.verdict, answer.tone) == ("No", "bad")
     assert answer.sentences == [
         "2 of 4 sites counted in every round.",
-        "site-c (n=not known) counted in no round: too few.",
+        "site-c (n not known) counted in no round: too few.",
         "site-a did not count in round 2.",
         "The sites left out 2 cases of their own: 2 at site-d.",
         "The sites told 27 training patients.",
