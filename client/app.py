@@ -74,7 +74,7 @@ def _audited(kind: str, site: SiteConfig, message: Message, audit: Audit, watche
         records.config_records["reply"].update(head=head, signature=audit.sign(reply, parts, head))
         return records
     except Exception as error:
-        LOG.error("%s declined, for its receipt cannot be written: %s", kind, error, exc_info=error)
+        LOG.error("%s declined, because its receipt cannot be written: %s", kind, error, exc_info=error)
         return Reply(site=site.name, status="declined", code="audit").to_records()
 
 

@@ -39,13 +39,13 @@ def _parser() -> argparse.ArgumentParser:
 
     report = add("report", "show a run's rounds, sites and metrics, also while it runs")
     report.add_argument(
-        "run", type=path_word, nargs="+", metavar="RUN", help="its folder; with --plots DIR also several"
+        "run", type=path_word, nargs="+", metavar="RUN", help="the run's folder; with --plots DIR, one or more"
     )
-    report.add_argument("--metric", help="such as loss, hd95_et or auc; else the one that its task shows first")
-    where = "draw its figures, as PNG and SVG, into DIR, else into RUN/plots; of several runs the curves together"
+    report.add_argument("--metric", help="such as loss, hd95_et or auc; by default the task's main metric")
+    where = "draw the figures as PNG and SVG into DIR, by default RUN/plots; for several runs, their curves together"
     report.add_argument("--plots", type=path_word, nargs="?", const=True, default=False, metavar="DIR", help=where)
     report.add_argument("--json", action="store_true", help="the history's events as one JSON list")
-    page = "write the report as one page, for any browser; else to report.html in the run's folder"
+    page = "write the report as one page for any browser into FILE, by default report.html in the run's folder"
     report.add_argument("--html", type=path_word, nargs="?", const=True, default=False, metavar="FILE", help=page)
     commands.add_parser("audit", help="check a run's log (verify), or copy it for one hospital", add_help=False)
     make = add("provision", "make a federation's authority, certificates and kits; later, only those that are new")

@@ -100,7 +100,7 @@ def noted_head(path: Path, server: Chain) -> str:
         if event["event"] == "reply" and event["head"] == head:
             about = f"{event['site']}'s reply to {event['kind']} of round {event['round']}"
             return f"{path}: its log ends with {about}, line {number} of {server.file}"
-    raise ConfigError(f"{path}: its last line is none that {server.file} notes; ask for the site's audit.jsonl")
+    raise ConfigError(f"{path}: its last line is not in {server.file}; ask for the site's audit.jsonl")
 
 
 def _sentence(lost: list[Event]) -> str:

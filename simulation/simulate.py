@@ -117,7 +117,7 @@ def simulate(
             raise KeyboardInterrupt(f"interrupted; go on with {resume_command(out)}") from None
         except OSError as error:
             where = f"{error.filename or out}: {error.strerror}"
-            raise FailedError(f"{where}; make room or mend it, then go on with {resume_command(out)}") from None
+            raise FailedError(f"{where}; make room, or fix it, then go on with {resume_command(out)}") from None
 
 
 def resume_command(out: Path) -> str:

@@ -63,7 +63,7 @@ def brain_findings(
     if whole and "wt" in LABELS.get(scheme, {}):  # a label needs no scheme
         facts, more = images[whole[0]], f" (also {', '.join(whole[1:])})" if whole[1:] else ""
         what = (
-            f"{facts.zeros:.0%} of the voxels are zero and {facts.brain:.0f} cm3 are not, so this is no brain alone"
+            f"{facts.zeros:.0%} of the voxels are zero and {facts.brain:.0f} cm3 are not, so this is not only brain"
             f"{more}; strip skull and scalp, and set what is outside to 0"
         )
         found.append(("not_skull_stripped", (whole[0],), what, b""))

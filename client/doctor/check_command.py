@@ -127,7 +127,7 @@ def _with_consent(cases: Sequence[Case], work: Path) -> list[Case]:
     """The cases but those of patients who withdrew, who are named here and nowhere else."""
     consent = read_consent(work)
     if withdrawn := sorted({case.patient for case in cases if not consent.given(case.patient)}):
-        print(plain(f"not read, for consent was withdrawn: {', '.join(withdrawn)}"))
+        print(plain(f"not read, because consent was withdrawn: {', '.join(withdrawn)}"))
     return [case for case in cases if consent.given(case.patient)]
 
 

@@ -61,7 +61,7 @@ def join(
         f"  the kit                  {pairs(sha256)}",
         f"  this hospital's key      {fingerprint(key.public_key())}",
         f"  its patients, at most    {patients}",
-        "if the aggregator reads another hash of the kit, use nothing of it: it was altered, or was made anew since",
+        "if the aggregator reads out another hash of the kit, do not use it: it was altered, or was made again since",
         "then follow README.md there:",
         f"  {command_line('cd', folder)}",
     ]

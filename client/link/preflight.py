@@ -111,7 +111,7 @@ def _look_at_key(folder: Path) -> None:
         raise ConfigError(f"{path}: missing; {lost}")
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        raise ConfigError(f"{path}: mode {mode:o}, so others may read it; chmod 600 it if nobody did, else join again")
+        raise ConfigError(f"{path}: mode {mode:o}, so others may read it; chmod 600 it if nobody did, or join again")
     key = own_key(folder, lost)
     if not public.is_file():
         raise ConfigError(f"{public}: missing; {lost}")
@@ -189,7 +189,7 @@ def lacking_room(folder: Path, site: SiteConfig) -> str | None:
     for place in (folder, Path(site.work)):
         with suppress(OSError):  # it is not there, which is said elsewhere
             if shutil.disk_usage(place).free < LEAST_FREE:
-                return f"{place}: less than {LEAST_FREE / 1e9:g} GB is free; make room, for requests may fail"
+                return f"{place}: less than {LEAST_FREE / 1e9:g} GB is free; make room, since requests may fail"
     return None
 
 

@@ -73,7 +73,7 @@ def _keep(node: Node, stop: threading.Event) -> int:
             try:
                 messages, failing = node.supervise(), None
             except OSError as error:  # a full disk, say: what runs goes on
-                sentence = f"{error.filename}: {error.strerror}; make room or mend it"
+                sentence = f"{error.filename}: {error.strerror}; make room, or fix it"
                 messages, failing = [sentence] * (sentence != failing), sentence
             for sentence in messages:
                 print_with_time(sentence)

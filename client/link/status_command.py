@@ -21,7 +21,7 @@ from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.terminal import cell, plain
 from gliofed.shared.wording import quantity
 
-LEFT_OVER = "start was killed, and its SuperNode goes on unwatched; start again, which ends that one"
+LEFT_OVER = "start was killed, and its SuperNode is still running unwatched; start again, which ends it"
 RECEIPTS = 10
 """The newest of the audit log that are shown."""
 WIDE = 110
@@ -33,7 +33,7 @@ NEXT = {
 }
 """After a request that was done: what the aggregator asks then. Only the aggregator knows how many rounds a run has."""
 AGAIN = "to be asked again, in this round or in the next"
-REFUSED = "to be asked again in the next round, if the run has one; it goes on without this site until then"
+REFUSED = "to be asked again in the next round, if the run has one; it continues without this site until then"
 LONGEST_RESULT = 9
 """Characters of a code in a line of the others."""
 

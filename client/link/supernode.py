@@ -192,7 +192,7 @@ def is_approved(folder: Path, code: bytes) -> bool:
         if any(each.sha256 == sha256 for each in approved(folder)):
             return True
     except (ConfigError, OSError) as error:
-        complain(f"approved.json: {error}; no code runs until it is mended")
+        complain(f"approved.json: {error}; no code runs until it is fixed")
     complain(f"code {sha256} refused: not approved")
     _note(folder, {"event": "code_refused", "sha256": sha256})
     return False

@@ -60,7 +60,7 @@ def _ask(patient: str, what: str, yes: bool) -> None:
     except EOFError:
         typed = ""
     if normalize("NFC", typed.strip()) != normalize("NFC", patient):
-        raise ConfigError(f"{patient}: nothing was done, for another id was typed")
+        raise ConfigError(f"{patient}: nothing was done, because another id was typed")
 
 
 @contextmanager
@@ -85,11 +85,11 @@ def _lines(done: Withdrawal, patient: str) -> list[str]:
     replies = quantity(done.replies, "stored reply", "stored replies")
     lines = [f"{patient} is withdrawn: {entries} and {replies} removed"]
     lines += [
-        f"removed, what this site kept of run {run}: while it goes on, its aggregator can let this site start anew "
-        "(gliofed-server anew); a finished model that lacks norms cannot be used here any more"
+        f"removed what this site kept from run {run}: while the run goes on, its aggregator can let this site start "
+        "anew (gliofed-server anew); a finished model that lacks norms cannot be used here any more"
         for run in done.states
     ]
-    lines += [f"removed, for it named or may show {patient}: {path}" for path in done.reports]
+    lines += [f"removed, because it named or may show {patient}: {path}" for path in done.reports]
     lines += [
         f"{name} has the same scans as {patient}: if it is the same person, withdraw {name} as well"
         for name in done.same

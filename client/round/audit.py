@@ -128,7 +128,7 @@ def hold_log(site: SiteConfig) -> Iterator[Chain]:
         raise DeclinedError("audit", str(error)) from None
     except OSError as error:
         where = error.filename or file
-        raise DeclinedError("audit", f"{where}: {error.strerror}; mend it, nothing leaves until then") from None
+        raise DeclinedError("audit", f"{where}: {error.strerror}; fix it: nothing leaves until then") from None
 
 
 def rounds_since(log: Chain, since: datetime) -> int:

@@ -24,7 +24,7 @@ def show_ledger(work: Path, as_json: bool) -> int:
     try:
         ledger = read_ledger(WorkFolder(folder).ledger) or read_ledger(folder)
     except OSError as error:  # of another user, say
-        raise ConfigError(f"{error.filename or work}: {error.strerror}; mend it, then start again") from None
+        raise ConfigError(f"{error.filename or work}: {error.strerror}; fix it, then start again") from None
     if ledger is None:
         raise ConfigError(f"{work}: no ledger there; give a site's work folder in which it trained")
     if as_json:

@@ -50,5 +50,5 @@ def _patients(path: Path) -> set[str]:
     try:
         return set(map(str, json.loads(path.read_text())["patients"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        sentence = "cannot be read; restore a copy, for it tells whom a run trained with"
+        sentence = "cannot be read; restore a copy, since it says whom a run trained with"
         raise DeclinedError("data", f"{path}: {sentence}") from None

@@ -53,7 +53,7 @@ def sync_members(
             members[site] = Member(node=node.id, online=node.online, seen=_seen(node), patients=agreed)
         elif (not faults and FederationFolder(folder).sites.exists()) or _fingerprint(node) in ended:
             control.unregister(node.id)
-            changes.append(f"node {node.id}: shut out, for its key is no admitted site's; it was expelled or replaced")
+            changes.append(f"node {node.id}: shut out: its key is not an admitted site's, or was expelled or replaced")
     for key, site in keys.items():
         if site not in members:
             try:

@@ -202,10 +202,10 @@ def _refuse_key(path: Path, old: SiteRecord | None, mark: str, replaces: bool) -
     if old is None:
         return
     if mark in {each.fingerprint for each in old.earlier} | {old.fingerprint}:
-        raise ConfigError(f"{path}: this key was expelled or replaced; the hospital joins again, for a new key")
+        raise ConfigError(f"{path}: this key was expelled or replaced; the hospital has to join again, with a new key")
     if not replaces:
         state = "was expelled" if old.expelled else "is admitted with another key"
-        raise ConfigError(f"{path}: the site {state}, {old.fingerprint}; --replace takes the new one, for ever")
+        raise ConfigError(f"{path}: the site {state}, {old.fingerprint}; --replace accepts the new one for good")
 
 
 def _refuse_kit(path: Path, folder: Path, request: JoinRequest) -> None:

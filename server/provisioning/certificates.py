@@ -81,7 +81,7 @@ def write_certificate(path: Path, authority: Authority, names: Iterable[str], da
     Raises ConfigError where the authority's has ended, for the hospitals would refuse it, or its key is not here.
     """
     if authority.key is None:
-        raise ConfigError(f"ca/ca.key: needed for a new {path.name}; put it back from where it is kept, for so long")
+        raise ConfigError(f"ca/ca.key: needed for a new {path.name}; put it back for now from where it is kept")
     last = authority.certificate.not_valid_after_utc
     if last <= now:
         raise ConfigError(f"ca/ca.crt ended on {last:%Y-%m-%d}; make a new federation in another folder")

@@ -39,7 +39,7 @@ def datalist(root: Folder, labels: str) -> Found:
     if not any(lists.values()):
         lists["training"] = _nnunet(root, path, listing)
     if not any(lists.values()):
-        what = "has test cases without labels alone, which are left out" if listing.get("test") else "names no cases"
+        what = "has only test cases without labels, which are left out" if listing.get("test") else "names no cases"
         cure = f"add entries to its list `training` or `validation`, name the scans in {MANIFEST}, or remove the file"
         raise bad_table(path, f"{what}; {cure}")
     for side, entries in lists.items():
@@ -154,9 +154,9 @@ def _json(path: Path) -> dict[str, Any]:
         listing = json.loads(path.read_text(encoding="utf-8-sig"))
         json.dumps(listing, ensure_ascii=False).encode()  # half a letter is JSON, but no name of a patient or a file
     except (ValueError, RecursionError) as error:
-        raise DataError("unreadable", f"{path}: no JSON in UTF-8 ({error}); mend it, or remove it") from None
+        raise DataError("unreadable", f"{path}: no JSON in UTF-8 ({error}); fix it, or remove it") from None
     except OSError as error:
         raise DataError("unreadable", f"{path}: {error.strerror}; look at the file and its rights") from None
     if not isinstance(listing, dict):
-        raise bad_table(path, "must hold lists training and validation by name; mend it, or remove it")
+        raise bad_table(path, "must hold lists training and validation by name; fix it, or remove it")
     return listing

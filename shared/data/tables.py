@@ -110,16 +110,16 @@ def _case(path: Path, labels: str, number: int, row: dict[str, str], modalities:
     if not patient:
         raise bad_table(path, f"row {number}, column patient: is empty or missing; every row names its patient")
     if word and not as_grade(word):
-        raise bad_table(path, f"row {number}, column grade: {word!r} is none; use HGG, LGG, or the WHO grade 1 to 4")
+        raise bad_table(path, f"row {number}, column grade: {word!r} is not a grade; use HGG, LGG or WHO grade 1 to 4")
     if side.lower() not in _SIDES:
         raise bad_table(
-            path, f"row {number}, column split: {side!r} is none; use training, validation, test or nothing"
+            path, f"row {number}, column split: {side!r} is not a part; use training, validation, test or nothing"
         )
     values = {column: row[column] for column in _labels() if row.get(column)}
     for column, value in values.items():
         if not isfinite((label := _labels()[column]).number(value)):
             use = " or ".join(label.classes) or "a number"
-            raise bad_table(path, f"row {number}, column {column}: {value!r} is none; use {use}")
+            raise bad_table(path, f"row {number}, column {column}: {value!r} is not a value; use {use}")
     files = {
         column: Scan(named_file(path, f"row {number}, column {column}", row[column]))
         for column in [*modalities, "mask"]
@@ -167,7 +167,7 @@ def _modality_columns(path: Path, rows: Rows) -> dict[str, str]:
         if name not in MODALITIES.values() and not any(_is_file(path.parent / value) for _, value in values):
             example = f"row {values[0][0]} has {values[0][1]!r}" if values else "it is empty"
             raise bad_table(
-                path, f"column {column}: holds no files ({example}) and is none of {', '.join(others)}; remove it"
+                path, f"column {column}: holds no files ({example}) and is not one of {', '.join(others)}; remove it"
             )
         found[column] = name
     if not found:
@@ -180,7 +180,7 @@ def named_file(path: Path, where: str, value: object) -> Path:
     if not isinstance(value, str):
         raise bad_table(path, f"{where}: {str(value)[:60]} is no path; give one file")
     if not _is_file(path.parent / value):
-        raise bad_table(path, f"{where}: no file {value!r} under {path.parent}; mend the path, or leave it empty")
+        raise bad_table(path, f"{where}: no file {value!r} under {path.parent}; correct the path, or leave it empty")
     return path.parent / value
 
 

@@ -100,6 +100,20 @@ def test_help_gives_a_setting_with_value_comment_and_keys(tmp_path: Path, monkey
     }
 
 
+@pytest.mark.parametrize(
+    "command", ["report", "provision", "renew", "admit", "expel", "start", "status", "anew", "logs"]
+)
+def test_a_command_of_the_server_says_what_it_does(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its help had nothing but its arguments."""
+    monkeypatch.setattr(sys, "argv", ["gliofed-server", command, "--help"])
+    with pytest.raises(SystemExit):
+        gliofed.server.cli.main()
+    usage, does, *_ = capsys.readouterr().out.split("\n\n")
+    assert usage.startswith("usage: ") and does.endswith(".") and not does.startswith(("positional", "options"))
+
+
 def test_help_does_not_load_pytorch() -> None:
     """That takes seconds."""
     code = "import sys; from gliofed.{0}.cli import main; sys.argv[1:] = {1}\ntry: main()\n"

@@ -212,7 +212,7 @@ def test_a_patient_on_both_sides_of_a_datalist_is_found_on_both(tmp_path):
         ),
         ({"training": [{"image": "a.nii"}] * 2, "modality": ["t1"]}, "training[1]: a visit 000 again"),
         ({"channel_names": MSD, "labels": {}}, "names no cases; add entries to its list `training`"),
-        ({"test": ["a.nii"], "modality": ["t1"]}, "has test cases without labels alone"),
+        ({"test": ["a.nii"], "modality": ["t1"]}, "has only test cases without labels"),
     ],
 )
 def test_a_faulty_datalist_is_named(tmp_path, listing, words):

@@ -139,7 +139,7 @@ def test_a_check_misses_the_age_and_reads_no_mask(
 @pytest.mark.parametrize("age", ["old", "nan"])
 def test_a_column_that_a_task_declares_is_checked(root: Path, age: str) -> None:
     (root / "cases.csv").write_text(f"patient,t1,age\nP0,P0.nii.gz,{age}\n")
-    with pytest.raises(DataError, match=f"row 2, column age: '{age}' is none; use a number"):
+    with pytest.raises(DataError, match=f"row 2, column age: '{age}' is not a value; use a number"):
         find_cases(root, "brats2020")
 
 

@@ -207,7 +207,7 @@ def test_a_disk_that_fills_is_said_before_it_is_full(node: Node, tell: Tell, mon
     monkeypatch.setattr(gliofed.client.link.preflight.shutil, "disk_usage", usage)
     tell()
     full[0] = True
-    assert tell(new=False) == [f"{work}: less than 1 GB is free; make room, for requests may fail"]
+    assert tell(new=False) == [f"{work}: less than 1 GB is free; make room, since requests may fail"]
     assert tell() == []
     full[0] = False
     assert tell() == [f"{node.folder}: there is room again"]

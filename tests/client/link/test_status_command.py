@@ -185,7 +185,7 @@ def test_all_is_of_one_moment(folder: Path, shown: Any, started: None, monkeypat
 def test_a_supernode_that_was_left(folder: Path, shown: Any) -> None:
     """A killed start leaves it connected: not running would be untrue."""
     state_of_now(folder)
-    assert "goes on unwatched" in shown(as_json=True)["doing"]
+    assert "still running unwatched" in shown(as_json=True)["doing"]
     state(folder)
     assert shown(as_json=True)["doing"] == "not running"
 

@@ -92,7 +92,7 @@ def test_the_patient_stays_out_of_a_cohort_that_is_frozen_anew(
     words = (f"data.root={site.root}", "data.labels=mock", f"work={site.work}", f"out={tmp_path / 'o'}", "workers=1")
     data = ("data.modalities=[t1]", "data.regions=[object]", "data.spacing=null", "data.validation=0")
     assert status(monkeypatch, main, "check", *words, *data) == 0
-    assert f"not read, for consent was withdrawn: {WHO}\n" in capsys.readouterr().out
+    assert f"not read, because consent was withdrawn: {WHO}\n" in capsys.readouterr().out
     assert {entry.case.patient for entry in frozen(Path(site.work))} == OTHERS
     assert traces(Path(site.work)) == [] == traces(tmp_path / "o")
     assert ask(site, config(), "train").patients == 2
