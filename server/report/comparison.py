@@ -17,23 +17,26 @@ AT_HOME = "each site's own"
 
 
 def print_comparison(comparison: Mapping[str, Any]) -> None:
-    """Print the table and the sentences of a comparison.json."""
-    Console().print(comparison_table(comparison))
+    """Print the table and the sentences of a comparison.json; where the table is too wide, that of the spread."""
+    console, table = Console(), comparison_table(comparison, spread=len(comparison["sites"]) > WIDEST)
+    if console.measure(table, options=console.options.update(max_width=WIDEST * console.width)).maximum > console.width:
+        table = comparison_table(comparison, spread=True)
+    console.print(table)
     for sentence in comparison_sentences(comparison):
         print(plain(sentence))
 
 
-def comparison_table(comparison: Mapping[str, Any]) -> Table:
+def comparison_table(comparison: Mapping[str, Any], spread: bool = False) -> Table:
     """The headline of each model (down) on the test patients of each site (across), and of all with its interval.
 
-    With many sites the spread over the sites is shown, and only each site's own model on its own patients.
+    With `spread` there are the lowest and the highest site instead, and of the sites' own models only how each does at
+    home.
     """
     metric, sites, matrix = comparison["metric"], comparison["sites"], comparison["matrix"]
-    wide = len(sites) > WIDEST
     table = Table(title=f"{metric.capitalize()} on test patients, models down")
     table.add_column("model")
     numbers = {site: matrix["federated"][site]["patients"] for site in sites}
-    for column in ("lowest", "highest") if wide else [f"{site}\nn={numbers[site]}" for site in sites]:
+    for column in ("lowest", "highest") if spread else [f"{site}\nn={numbers[site]}" for site in sites]:
         table.add_column(column, justify="right")
     table.add_column(f"all\nn={sum(numbers.values())}", justify="right", style="bold")
     rows = {model: [by_site[site]["metrics"].get(metric) for site in sites] for model, by_site in matrix.items()}
@@ -42,10 +45,10 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
         rows[AT_HOME] = [matrix[OWN + site][site]["metrics"].get(metric) for site in sites]
         totals[AT_HOME] = comparison["own"]["metrics"][metric]
     for model, values in rows.items():
-        if wide and model.startswith(OWN):
+        if spread and model.startswith(OWN):
             continue
         known = [value for value in values if value is not None]
-        shown = [min(known, default=None), max(known, default=None)] if wide else values
+        shown = [min(known, default=None), max(known, default=None)] if spread else values
         table.add_row(_name(model, comparison), *map(figure, shown), with_interval(totals[model]))
     return table
 

@@ -1,10 +1,11 @@
 """What is printed of a comparison, by hand."""
 
+from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
+import pytest
 
-from gliofed.server.report.comparison import comparison_sentences, comparison_table
+from gliofed.server.report.comparison import comparison_sentences, print_comparison
 
 
 def interval(value: float | None, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
@@ -33,25 +34,30 @@ def made(sites: int, **other: Any) -> dict[str, Any]:
     } | other
 
 
-def printed(comparison: dict[str, Any]) -> str:
-    console = Console(width=200)
-    with console.capture() as said:
-        console.print(comparison_table(comparison))
-    return said.get()
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    def of(comparison: dict[str, Any], columns: int = 200) -> str:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_comparison(comparison)
+        return capsys.readouterr().out.partition("federated over")[0]
+
+    return of
 
 
-def test_few_sites_have_a_column_and_a_row_each() -> None:
+def test_few_sites_have_a_column_and_a_row_each(printed: Callable[..., str]) -> None:
     text = printed(made(3))
     assert all(word in text for word in ("site-03", "n=3", "n=9", "best, round 7", "local site-02", "each site's own"))
     assert "0.750 [0.700, 0.800]" in text and "0.520" in text
 
 
-def test_of_many_sites_the_spread_is_shown() -> None:
-    text = printed(made(9))
-    assert (
-        "lowest" in text and "0.500" in text and "0.580" in text and "local site" not in text and "site-09" not in text
-    )
-    assert "each site's own" in text and "n=27" in text
+@pytest.mark.parametrize(("sites", "columns"), [(9, 200), (8, 80)])
+def test_of_many_sites_or_in_a_narrow_terminal_the_spread_is_shown(
+    printed: Callable[..., str], sites: int, columns: int
+) -> None:
+    text = printed(made(sites), columns)
+    assert "lowest" in text and "0.500" in text and f"0.5{sites - 1}0" in text
+    assert "local site" not in text and "site-02" not in text and "…" not in text
+    assert "each site's own" in text and f"n={3 * sites}" in text and "0.750 [0.700, 0.800]" in text
 
 
 def test_sentences_have_names_and_numbers() -> None:
