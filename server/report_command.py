@@ -4,12 +4,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from gliofed.server.report.comparison import print_comparison
 from gliofed.server.report.series import headline
 from gliofed.server.report.table import print_results
 from gliofed.shared.events import Event, events_of
 from gliofed.shared.files import make_writable, write_bytes
 from gliofed.shared.parse import ConfigError
-from gliofed.shared.run_folder import RunFolder
+from gliofed.shared.run_folder import RunFolder, SimulationFolder
 from gliofed.shared.terminal import plain
 
 Events = list[Event]
@@ -33,6 +34,8 @@ def report(runs: Sequence[Path], metric: str | None, as_json: bool, plots: Path 
         print(json.dumps(events))
     else:
         show(events, of_run(events, metric))
+        if (comparison := SimulationFolder(run).comparison).exists():
+            print_comparison(json.loads(comparison.read_text()))
     if plots:
         draw(run, events, of_run(events, metric), RunFolder(run).plots if plots is True else Path(plots), as_json)
     if page:

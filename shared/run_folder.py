@@ -11,6 +11,13 @@ class ModelFolder(KeptFolder):
     provenance = Below("provenance.json", "The runs that its weights came out of, oldest first")
 
 
+class BaselineFolder(ModelFolder):
+    """A model that is trained beside a simulated federation, to compare with."""
+
+    checkpoints = Below("checkpoints", "Folder of weights and moments of the last rounds; removed in the end")
+    training = Below("training.json", "Samples, steps and seconds that it took; once it is there, the model is done")
+
+
 class RunFolder(KeptFolder):
     """Where each file of a run is; its audit log is `gliofed.shared.audit.audit_file`."""
 
@@ -44,6 +51,10 @@ class SimulationFolder(RunFolder):
     shares_picture = Below("sites.png", "The same, drawn")
     cohorts = Below("cohorts.json", "Names of the patients of each site")
     profiles = Below("profiles.json", "What a partition measured of each scan")
-    comparison = Below("comparison.json", "Every model on every site's test patients, with references")
+    comparison = Below(
+        "comparison.json", "Every model on every site's test patients, with references; names no patient"
+    )
+    baselines = Below("baselines", "Folder of a `BaselineFolder` for each model of baselines=")
+    scores = Below("baselines/scores.csv", "Each model on each test patient, by name")
     slices = Below("slices.json", "Slices of some patients, for the report")
     attacks = Below("attacks", "Folder of results, a folder for each attack")

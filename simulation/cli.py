@@ -15,6 +15,9 @@ $labels
 Engines
 $engines
 
+Reference models, trained as well and compared with the federation on test patients: baselines=[NAME,...] data.test=0.2
+$baselines
+
 Attacks on a finished run, with that run's settings: attack=NAME run=DIR [attacks.key=value ...]; results go into
 DIR/attacks, or out=DIR
 $attacks
@@ -63,6 +66,7 @@ def _help() -> str:
     from gliofed.shared.codecs import CODECS
     from gliofed.shared.config import PRESETS
     from gliofed.simulation.attacks import ATTACKS
+    from gliofed.simulation.baselines import BASELINES
     from gliofed.simulation.engines import ENGINES
     from gliofed.simulation.faults import FAULTS
     from gliofed.simulation.partition import PARTITIONS
@@ -76,6 +80,7 @@ def _help() -> str:
         partitions={f"partition={name}": help_text.first_line(each.__doc__) for name, each in PARTITIONS.items()},
         labels=help_text.labels(),
         engines={f"engine={name}": help_text.module_line(module) for name, module in ENGINES.items()},
+        baselines={name: help_text.first_line(each.__doc__) for name, each in BASELINES.items()},
         attacks={f"attack={name}": help_text.module_line(module) for name, module in ATTACKS.items()},
     )
 

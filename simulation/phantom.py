@@ -83,6 +83,11 @@ def case_name(config: PhantomConfig, site: int, patient: int, visit: int | None 
     return f"BraTS-GLI-{number:05d}" + ("" if visit is None else f"-{visit:03d}")
 
 
+def scanner_of(site: int) -> str:
+    """The name of the scanner that a site has, which its files do not tell."""
+    return f"scanner {site % len(SCANNERS) + 1}"
+
+
 def is_high_grade(config: PhantomConfig, site: int, patient: int) -> bool:
     """Grades take turns, so that a small site has both; where the turn starts is the site's."""
     start = np.random.default_rng([config.seed, site]).random()

@@ -41,6 +41,9 @@ SCANNERS = (
     Scanner(bias=0.20, gamma=1.20, noise=0.035, slice=5.0, scale=180.0),
     Scanner(bias=0.08, gamma=1.10, noise=0.030, slice=2.0, scale=2400.0),
     Scanner(bias=0.15, gamma=0.92, noise=0.045, slice=4.0, scale=640.0),
+    Scanner(bias=0.12, gamma=1.05, noise=0.040, slice=1.0, scale=1500.0),
+    Scanner(bias=0.18, gamma=0.88, noise=0.025, slice=3.0, scale=120.0),
+    Scanner(bias=0.07, gamma=1.15, noise=0.050, slice=5.0, scale=3300.0),
 )
 """Sites take them in turn."""
 

@@ -13,6 +13,8 @@ from gliofed.shared.config import MOST_SITES, RunConfig
 from gliofed.shared.parse import ConfigError, Positive, Strict, key_of, matching, parse
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import Device, PolicyConfig
+from gliofed.shared.wording import quantity
+from gliofed.simulation.baselines import BASELINES
 from gliofed.simulation.engines import ENGINES
 from gliofed.simulation.partition import number_of_sites, site_names
 
@@ -58,6 +60,8 @@ class Settings(Strict):
     """How data=folder is dealt to the sites: a key of `gliofed.simulation.partition.PARTITIONS`."""
     partition_alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
     """Of dirichlet: small is a strong skew, large is none."""
+    baselines: tuple[Annotated[str, key_of(BASELINES)], ...] = ()
+    """Reference models that are trained as well: keys of `gliofed.simulation.baselines.BASELINES`."""
     ray: RaySettings = field(default_factory=RaySettings)
     report: ReportSettings = field(default_factory=ReportSettings)
 
@@ -77,13 +81,20 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
     if not isinstance(values["faults"] or {}, Mapping):
         raise ConfigError(f"faults={values['faults']}: must be sites with their faults, as in faults={{site-2:nan}}")
     rest["faults"] = {site: str(fault) for site, fault in (values["faults"] or {}).items()}  # Hydra reads nan, inf
+    rest["baselines"] = values.get("baselines") or ()
     rest["policy"] = values.get("policy") or {}
     rest["policies"] = _policies(rest["policy"], values.get("policies"))
     settings = parse(Settings, rest)
     names = site_names(settings.sites)
     if unknown := sorted(settings.policies.keys() - set(names)):
         raise ConfigError(f"policies: {unknown[0]} is no site; they are {names[0]} to {names[-1]}")
-    return parse_run(values, names), settings
+    run = parse_run(values, names)
+    if settings.baselines and run.data.test is None:
+        raise ConfigError(
+            f"baselines=[{','.join(settings.baselines)}]: models are compared on test patients, and there "
+            "are none; give data.test=0.2 as well"
+        )
+    return run, settings
 
 
 def read_run(folder: Path, key: str) -> tuple[dict[str, Any], RunConfig, Settings]:
@@ -129,4 +140,13 @@ def _sites(values: Mapping[str, Any]) -> Any:
             f"partition={partition}: deals a folder's patients to sites, and data={source} is written for each site; "
             "use data=folder, or leave partition out"
         )
+    if source != "folder" and isinstance(patients := values["data"].get("patients"), list | tuple):
+        if not patients:
+            raise ConfigError("data.patients=[]: names no site; give each its number, as [160,12,4]")
+        if sites not in (None, len(patients)):
+            raise ConfigError(
+                f"data.patients={patients}: numbers of {quantity(len(patients), 'site')}, and sites={sites}; leave "
+                "sites out, or give each site a number"
+            )
+        sites = len(patients)
     return number_of_sites(partition, sites) if sites is None or type(sites) is int else sites

@@ -40,7 +40,7 @@ from gliofed.simulation.faults import Fault, parse_faults
 from gliofed.simulation.local_engine import run_here
 from gliofed.simulation.partition import site_names
 from gliofed.simulation.settings import ReportSettings, Settings, parse_settings, read_run
-from gliofed.simulation.sites import make_sites
+from gliofed.simulation.sites import check_test_patients, make_sites, patients_written
 
 
 class FailedError(Exception):
@@ -103,6 +103,8 @@ def simulate(
         try:
             with Bar("cases") as progress:
                 sites = make_sites(values["data"], run, settings, out, progress.report)
+            if settings.baselines:
+                check_test_patients(sites, run)
             if run.privacy.test_seed is not None:
                 notes.append("privacy.test_seed is set: this run is not private")
             for note in notes:
@@ -125,15 +127,15 @@ def resume_command(out: Path) -> str:
     return command_line("gliofed-simulate", f"resume={out}")
 
 
-def agreed_patients(sites: Sequence[SiteConfig], written: int, run: RunConfig) -> dict[str, int]:
-    """The most patients that count of each site: all it has, of which `written` were made where it names none.
+def agreed_patients(sites: Sequence[SiteConfig], written: Sequence[int], run: RunConfig) -> dict[str, int]:
+    """The most patients that count of each site: all it has, of which `written` has how many were made for it.
 
     Where a noisy number is told, it is rounded up as a hospital would, so that noise is hardly ever cut.
     """
     return {
-        site.name: (written if site.patients is None else len(site.patients))
+        site.name: (made if site.patients is None else len(site.patients))
         + (0 if counts_leave(site.policy, run) else math.ceil(4 * site.policy.count_noise))
-        for site in sites
+        for site, made in zip(sites, written, strict=True)
     }
 
 
@@ -146,7 +148,8 @@ def _run(
     out: Path,
     run_id: str,
 ) -> Outcome:
-    agreed = agreed_patients(sites, data.get("patients", 0), run)
+    written = [0] * len(sites) if data["source"] == "folder" else patients_written(data, len(sites))
+    agreed = agreed_patients(sites, written, run)
     federation = Federation(config=run, out=out, run_id=run_id, agreed=lambda: agreed, page=settings.report.page)
     site_of: SiteOf = lambda context: sites[int(context.node_config["partition-id"])]  # noqa: E731  # its type is named
     mods = [fault_mod(faults, site_of, agreed)] if faults else []
@@ -162,6 +165,10 @@ def _run(
     metric = TASKS[run.task].headline
     print_results(events, metric)
     status = str(events[-1]["status"])
+    if settings.baselines and status != "failed":
+        from gliofed.simulation.baselines.references import compare_run
+
+        compare_run(run, settings, sites, data, out, run_id)
     print(f"{status}: {_result_sentence(status, events[-1], out, settings.report)}")
     note = "" if data["source"] == "folder" else "synthetic data"
     return Outcome(status, hung, out, metric, note, settings, sites)
@@ -247,4 +254,5 @@ def _result_sentence(status: str, end: Mapping[str, Any], out: Path, shows: Repo
     if status == "incomplete":
         return f"a site did not count in some round: see {out}/history.jsonl, and its own log in {out}/sites"
     page, plots = "report.html, " * shows.page, "plots, " * shows.plots
-    return f"results in {out}: {page}history.jsonl, {plots}checkpoints, model"
+    more = ", comparison.json, baselines" if SimulationFolder(out).comparison.exists() else ""
+    return f"results in {out}: {page}history.jsonl, {plots}checkpoints, model{more}"

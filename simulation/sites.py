@@ -24,7 +24,7 @@ from gliofed.shared.tasks import TASKS, reading_of
 from gliofed.shared.wording import quantity
 from gliofed.simulation.mock import MockConfig, write_mock
 from gliofed.simulation.partition import UNKNOWN, classes, deal, site_names
-from gliofed.simulation.phantom import PhantomConfig, write_phantoms
+from gliofed.simulation.phantom import PhantomConfig, scanner_of, write_phantoms
 from gliofed.simulation.profiles import Profile, Report, profile
 from gliofed.simulation.settings import Settings
 from gliofed.simulation.sites_picture import draw_sites
@@ -111,12 +111,42 @@ def _write(
         raise ConfigError(f"data.labels={labels}: data={source} writes {written}; leave data.labels out")
     if label is None:
         region_values(written, run.data.regions)
-    config = parse(kind, dict(settings) | {"visits": visits, "seed": run.seed}, "data")
+    common = dict(settings) | {"visits": visits, "seed": run.seed}
+    numbers = patients_written(settings, len(names))
+    configs = [parse(kind, common | {"patients": number}, "data") for number in numbers]
     _claim(root, {"source": source, "seed": run.seed, **settings, "visits": visits})
-    done, total = count(1), len(names) * config.patients * visits
-    for number, name in enumerate(names):
+    done, total = count(1), sum(config.patients for config in configs) * visits
+    for number, (name, config) in enumerate(zip(names, configs, strict=True)):
         write(config, root / name, number, lambda: report(next(done), total))
     return written
+
+
+def patients_written(data: Mapping[str, Any], sites: int) -> list[Any]:
+    """How many patients are written for each site, from the composed data choice, in which one number is of all.
+
+    >>> patients_written({"patients": 4}, sites=2), patients_written({"patients": [160, 12]}, sites=2)
+    ([4, 4], [160, 12])
+    """
+    number = data["patients"]
+    return list(number) if isinstance(number, list | tuple) else [number] * sites
+
+
+def check_test_patients(sites: Sequence[SiteConfig], run: RunConfig) -> None:
+    """Raise ConfigError where no site has a test patient, by their names alone: nothing could be compared."""
+    for site in sites:
+        cases = find_cases(Path(site.root), site.labels)
+        sides = {case.patient: case.side for case in cases if case.side is not None}
+        names = {case.patient for case in cases}.intersection(site.patients or {case.patient for case in cases})
+        if split([*names], run.data.validation, run.data.split_seed, sides, run.data.test).test:
+            return
+    raise ConfigError(
+        f"data.test={run.data.test:g}: no site has a test patient, on whom baselines are compared; give a larger one"
+    )
+
+
+def scanners_written(source: str, names: Sequence[str]) -> dict[str, str]:
+    """The scanners of sites whose cases are written by `source`, where it has any."""
+    return {name: scanner_of(number) for number, name in enumerate(names)} if source == "phantom" else {}
 
 
 def _claim(root: Path, settings: Mapping[str, Any]) -> None:

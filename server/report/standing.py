@@ -15,7 +15,7 @@ def is_better(record: Record) -> Answer:
     question = "Is it better than what each hospital has alone?"
     if record.comparison is None:
         how = (
-            "add baselines=pooled,local to the command"
+            "add data.test=0.2 'baselines=[pooled,local]' to the command"
             if record.source
             else "each hospital can, with gliofed-client compare"
         )
@@ -37,6 +37,9 @@ def is_better(record: Record) -> Answer:
         n = max((m["patients"] for m in (record.comparison.get("overall") or {}).values()), default=None)
         share = f"{100 * number(pooled['value']):.1f} % of a model that was trained on all data at one place"
         sentences.append(f"Together they reach {share} (n={n}).")
+    models = (record.comparison.get("models") or {}).values()
+    if any(model.get("private") for model in models):
+        sentences.append("The federation was private; the models it is compared with were trained without privacy.")
     if unclear:
         sentences.append(f"The interval holds 0 at {listed(unclear)}: the difference may be chance.")
     verdict = f"At {len(better)} of {quantity(len(gains), 'site')}" if gains else "Not measured"

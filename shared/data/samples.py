@@ -57,6 +57,19 @@ def batches(
         yield _collate([_sample(patients[index], data, train, rng, reading, weights) for index in chosen])
 
 
+def in_random_order(
+    streams: Sequence[tuple[Iterator[Batch], int]], batch: int, rng: np.random.Generator
+) -> Iterator[Batch]:
+    """Yield the first samples of several endless streams of batches, so many of each, mixed, in batches of `batch`.
+
+    Their numbers must add up to whole batches. No more than a batch of each stream is in memory.
+    """
+    singles = [(sample for each in stream for sample in _samples(each)) for stream, _ in streams]
+    places = np.repeat(np.arange(len(streams)), [number for _, number in streams])
+    for chosen in rng.permutation(places).reshape(-1, batch):
+        yield _collate([next(singles[place]) for place in chosen])
+
+
 def of_one(
     patient: Patient, data: DataConfig, train: TrainConfig, rng: np.random.Generator, reading: Reading, count: int
 ) -> Batch:
@@ -167,6 +180,15 @@ def _collate(samples: Sequence[Batch]) -> Batch:
     parts = {name: [getattr(sample, name) for sample in samples] for name in ("image", "target", "present", "weight")}
     stacked: dict[str, Any] = {name: torch.stack(each) for name, each in parts.items() if each[0] is not None}
     return Batch(**stacked)
+
+
+def _samples(batch: Batch) -> Iterator[Batch]:
+    """Inverse of `_collate`."""
+    for place in range(len(batch.image)):
+        parts = (batch.image, batch.target, batch.present, batch.weight)
+        image, target, present, weight = (None if part is None else part[place] for part in parts)
+        assert image is not None and target is not None, "every batch has both"
+        yield Batch(image, target, present, weight)
 
 
 def _corner(

@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gliofed.shared.tasks.means import LOSS, out_of_range, over_patients, over_sites
-from gliofed.shared.tasks.scores import COUNTS, RATES, auc_with_interval, rates_with_intervals
+from gliofed.shared.tasks.means import (
+    LOSS,
+    Floats,
+    of_finite_sites,
+    out_of_range,
+    over_patients,
+    over_sites,
+    weighted_means,
+)
+from gliofed.shared.tasks.scores import COUNTS, RATES, auc_with_interval, rates, rates_with_intervals, weighted_auc
 from gliofed.shared.tasks.task import Label, Model, Task
 from gliofed.shared.wording import quantity
 
@@ -86,6 +94,20 @@ class Grading(Task):
         counts = [np.sum(called & hgg), np.sum(called & ~hgg), np.sum(~called & ~hgg), np.sum(~called & hgg)]
         rates = rates_with_intervals(np.array(counts, np.float64))
         return measured | rates | auc_with_interval(score, hgg.astype(np.float64))
+
+    def weighted(
+        self, patients: Sequence[Mapping[str, float]], sites: Sequence[str], weights: Floats
+    ) -> dict[str, Floats]:
+        """See the base; the mean loss, rates of the weighted counts, and the AUC of pairs within a site."""
+        losses = weighted_means([{"loss": patient["loss"]} for patient in patients], sites, weights)
+        score = np.array([patient["score"] for patient in patients])
+        enters = of_finite_sites(score, sites)
+        score, weights = score[enters], weights[:, enters]
+        hgg = np.array([patient["grade"] for patient in patients])[enters] == 1
+        called = score > 0
+        counts = weights @ np.stack([called & hgg, called & ~hgg, ~called & ~hgg, ~called & hgg], axis=1).astype(float)
+        within = [site for site, there in zip(sites, enters, strict=True) if there]
+        return losses | rates(counts) | {"auc": weighted_auc(score, hgg.astype(np.float64), within, weights)}
 
     def impossible(self, metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
         """Say what of one site's metrics over so many validation patients cannot be, if anything."""

@@ -4,6 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
 
 def over_patients(patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Mean of each metric; all patients have the same metrics. Nothing for no patients.
@@ -26,6 +31,35 @@ def over_sites(sites: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, fl
         if known:
             means[name] = sum(value * n for value, n in known) / sum(n for _, n in known)
     return means
+
+
+def weighted_means(patients: Sequence[Mapping[str, float]], sites: Sequence[str], weights: Floats) -> dict[str, Floats]:
+    """Mean of each metric over patients who count `weights` (R, N) times, a value a row (R,); NaN where nobody counts.
+
+    With ones this is `over_sites` of each site's `over_patients`. A site with a value that is not finite is left out.
+
+    >>> patients = [{"dice": 0.5}, {"dice": 0.9}, {"dice": float("nan")}]
+    >>> weighted_means(patients, ["a", "a", "b"], np.array([[1.0, 1.0, 1.0], [3.0, 1.0, 0.0]]))
+    {'dice': array([0.7, 0.6])}
+    """
+    means = {}
+    for name in patients[0] if patients else ():
+        values = np.array([patient[name] for patient in patients])
+        enters = of_finite_sites(values, sites)
+        means[name] = ratio(weights[:, enters] @ values[enters], weights[:, enters].sum(axis=1))
+    return means
+
+
+def of_finite_sites(values: Floats, sites: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which patients (N,) are of a site all of whose values are finite."""
+    broken = {site for site, value in zip(sites, values, strict=True) if not math.isfinite(value)}
+    return np.array([site not in broken for site in sites], dtype=bool)
+
+
+def ratio(part: Floats, whole: Floats) -> Floats:
+    """NaN for none of nothing."""
+    divided: Floats = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+    return divided
 
 
 Range = tuple[float, float]

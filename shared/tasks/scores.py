@@ -1,11 +1,12 @@
 """How well two classes are told apart: rates of counts, the AUC, and bootstrap intervals of both."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from gliofed.shared.seeding import generator
-
-Floats = npt.NDArray[np.float64]
+from gliofed.shared.tasks.means import Floats, ratio
 
 COUNTS = ("tp", "fp", "tn", "fn")
 """Patients by decision; positive is HGG."""
@@ -20,10 +21,10 @@ def rates(counts: Floats) -> dict[str, Floats]:
     """Accuracy, sensitivity, specificity and F1, each (...), of counts (..., 4) as in COUNTS; NaN where undefined."""
     tp, fp, tn, fn = np.moveaxis(counts, -1, 0)
     return {
-        "accuracy": _ratio(tp + tn, tp + fp + tn + fn),
-        "sensitivity": _ratio(tp, tp + fn),
-        "specificity": _ratio(tn, tn + fp),
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+        "accuracy": ratio(tp + tn, tp + fp + tn + fn),
+        "sensitivity": ratio(tp, tp + fn),
+        "specificity": ratio(tn, tn + fp),
+        "f1": ratio(2 * tp, 2 * tp + fp + fn),
     }
 
 
@@ -57,7 +58,7 @@ def auc(scores: Floats, grades: Floats) -> Floats:
     positive = grades.sum(axis=-1)
     negative = grades.shape[-1] - positive
     won = (rankdata(scores, axis=-1) * grades).sum(axis=-1) - positive * (positive + 1) / 2
-    return _ratio(won, positive * negative)
+    return ratio(won, positive * negative)
 
 
 def auc_with_interval(scores: Floats, grades: Floats) -> dict[str, float]:
@@ -71,6 +72,21 @@ def drawn_patients(patients: int) -> npt.NDArray[np.int64]:
     return generator("bootstrap", "patients").integers(patients, size=(RESAMPLES, patients))
 
 
+def weighted_auc(scores: Floats, grades: Floats, sites: Sequence[str], weights: Floats) -> Floats:
+    """The AUC (R,) of patients who count `weights` (R, N), over pairs within a site, as `Grading.pool` has it.
+
+    `scores` and `grades` (0 or 1) are (N,). A pair counts as often as the product of its patients' weights.
+    """
+    won, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+    for site in sorted(set(sites)):
+        here = np.array([each == site for each in sites])
+        score, grade, weight = scores[here], grades[here], weights[:, here]
+        order = (score[:, None] > score) + 0.5 * (score[:, None] == score)
+        won += ((weight @ (order * np.outer(grade, 1 - grade))) * weight).sum(axis=1)
+        pairs += (weight @ grade) * (weight @ (1 - grade))
+    return ratio(won, pairs)
+
+
 def interval(name: str, values: Floats) -> dict[str, float]:
     """The middle 95 % of `values` as {name}_low and {name}_high; those that are undefined do not enter.
 
@@ -79,9 +95,3 @@ def interval(name: str, values: Floats) -> dict[str, float]:
     defined = values[np.isfinite(values)]
     low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
     return {f"{name}_low": float(low), f"{name}_high": float(high)}
-
-
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    """NaN for none of nothing."""
-    ratio: Floats = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
-    return ratio

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import nan
 from typing import TYPE_CHECKING, ClassVar
 
-from gliofed.shared.tasks.means import over_patients, over_sites
+from gliofed.shared.tasks.means import Floats, over_patients, over_sites, weighted_means
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +92,16 @@ class Task:
     def summarise(self, patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """One site's metrics from its patients' measures: their means; nothing for no patients."""
         return over_patients(patients)
+
+    def weighted(
+        self, patients: Sequence[Mapping[str, float]], sites: Sequence[str], weights: Floats
+    ) -> dict[str, Floats]:
+        """Metrics over patients (N) of several `sites`, from their measures, a value a row of `weights` (R, N).
+
+        A row says how often each patient counts. Ones give what `pool` gives of the sites' `summarise`, but for its
+        intervals; so a bootstrap is one call, whose rows are resamples.
+        """
+        return weighted_means(patients, sites, weights)
 
     def impossible(self, metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
         """Say what of one site's metrics over so many validation patients cannot be, if anything."""

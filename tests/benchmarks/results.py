@@ -7,6 +7,7 @@ writes the page from the runs that are there.
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,14 +20,18 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from gliofed.shared.run_folder import SimulationFolder
 from gliofed.simulation.settings import parse_settings
-from tests.benchmarks import attacks, honest
+from tests.benchmarks import attacks, federation_results, honest
 from tests.benchmarks.private_picture import draw
 from tests.benchmarks.private_results import sentences
 from tests.benchmarks.results_tables import TABLES, Table
 
 PAGE = Path("docs/results.md")
 PICTURE = Path("docs/pictures/privacy.png")
+MATRIX = Path("docs/pictures/federation.png")
+TEST = "data.test=0.2"
+"""Of every row that says nothing else."""
 ROOT = Path("outputs/results")
 SEEDS = (0, 1, 2)
 THREATS = {"attacks": attacks, "honest": honest}
@@ -41,7 +46,7 @@ class Run:
     seconds: float
     parameters: int
     last: dict[str, float]
-    """The last round's metrics, pooled over the sites."""
+    """The last round's metrics on test patients, pooled over the sites."""
 
 
 def train(table: Table, row: str, seed: int) -> Run:
@@ -65,8 +70,12 @@ def train(table: Table, row: str, seed: int) -> Run:
 def overrides(table: Table, row: str, seed: int) -> list[str]:
     # Sites of more or fewer patients are other phantoms; more or fewer sites are not.
     patients = [word.removeprefix("data.patients=") for word in table.rows[row] if word.startswith("data.patients=")]
-    data = ROOT / "phantoms" / "-".join([table.data, *patients, str(seed)])
-    return [*table.rows[row], f"seed={seed}", f"data.root={data}", "device=cpu"]
+    named = [
+        re.sub(r"\W+", "-", each).strip("-") for each in patients
+    ]  # a list has brackets, which Hydra reads in a path
+    data = ROOT / "phantoms" / "-".join([table.data, *named, str(seed)])
+    test = [] if any(word.startswith("data.test=") for word in table.rows[row]) else [TEST]
+    return [*table.rows[row], *test, f"seed={seed}", f"data.root={data}", "device=cpu"]
 
 
 def is_of(out: Path, words: list[str]) -> bool:
@@ -89,7 +98,12 @@ def history(out: Path) -> list[dict[str, Any]]:
 
 
 def finished(out: Path) -> bool:
-    return any(event == {"event": "end", "status": "done"} for event in history(out)[-1:])
+    """Whether the run ended, was tested, and has its references, where there were to be any."""
+    events = history(out)
+    ended = events[-1:] == [{"event": "end", "status": "done"}] and any(event["event"] == "test" for event in events)
+    files = SimulationFolder(out)
+    references = ended and json.loads(files.description.read_text())["simulation"].get("baselines")
+    return ended and (not references or files.comparison.exists())
 
 
 def figures(out: Path, seed: int) -> Run:
@@ -98,7 +112,8 @@ def figures(out: Path, seed: int) -> Run:
     raw = (out / "model" / "model.safetensors").read_bytes()
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     ends = [part["data_offsets"][1] for name, part in header.items() if name != "__metadata__"]
-    last = {name: value for name, value in rounds[-1]["global"].items() if value is not None}
+    [test] = [event for event in history(out) if event["event"] == "test"]
+    last = {name: value for name, value in test["models"]["last"]["global"].items() if value is not None}
     return Run(seed, sum(event["seconds"] for event in rounds), max(ends) // 4, last)
 
 
@@ -137,6 +152,11 @@ def section(name: str, table: Table, runs: dict[str, list[Run]]) -> str:
     lines = [f"## {table.title}\n", f"{table.says} `make results ARGS='--tables {name}'`\n"]
     if not runs:
         return "\n".join([*lines, "Not trained yet where this page was written.\n"])
+    if table.references:
+        found = federation_results.joined({run.seed: folder(table, row, run.seed) for row in runs for run in runs[row]})
+        federation_results.draw(found).savefig(MATRIX, dpi=110)
+        relative = str(MATRIX.relative_to(PAGE.parent))
+        return "\n".join([*lines, *federation_results.section(found, table.metrics, relative), ""])
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row, done in runs.items():
         cells = [
@@ -184,8 +204,8 @@ INTRODUCTION = """# Results
 `make results` trains everything on this page and writes it: three seeds a row, mean and standard deviation over the
 seeds. A seed is other patients, other first weights and other patches. A killed `make results` goes on where it was.
 All data are phantoms: **every figure is synthetic** and says nothing about patients. Figures are those of the last
-round, on the validation patients of all sites; nothing is selected on them. HD95 is in mm; seconds are
-the wall time of the fastest seed on two cores.
+round's model on the test patients of all sites, who neither train nor validate; nothing is selected on them. HD95 is
+in mm; seconds are the wall time of the fastest seed on two cores.
 """
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tests.benchmarks.federation_results import PATIENTS, WORDS
 from tests.benchmarks.private_results import GRADING, GRADING_SAYS, SEGMENTATION, SEGMENTATION_SAYS, Study
 
 
@@ -20,6 +21,8 @@ class Table:
     """Pairs of rows: the first is expected to be better than the second, by the first metric."""
     study: Study | None = None
     """Of rows with and without privacy."""
+    references: bool = False
+    """Whether it has the models of one run with baselines, and not several runs."""
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -40,6 +43,16 @@ def grading_rows() -> dict[str, tuple[str, ...]]:
 
 
 TABLES = {
+    "federation": Table(
+        "Is it better together? Eight uneven sites",
+        f"Phantoms at 4 mm, {', '.join(map(str, PATIENTS))} patients, each site with a scanner of its own. The "
+        "federation, one model on all patients (pooled) and one at each site (own) took the same samples; see "
+        "[simulate.md](simulate.md#is-it-better-together). Figures are over the test patients of all seeds.",
+        "federation",
+        {"federation": WORDS},
+        ("dice", "dice_et", "dice_tc", "dice_wt"),
+        references=True,
+    ),
     "segmentation": Table(
         "Tumour segmentation: U-Net and LSTM-U-Net",
         "Phantoms at 4 mm, two sites of 30 patients, the same steps. LSTM-U-Net makes its mask three times, which "

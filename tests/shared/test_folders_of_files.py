@@ -10,7 +10,7 @@ import gliofed
 from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.files import Below
-from gliofed.shared.run_folder import ModelFolder, SimulationFolder
+from gliofed.shared.run_folder import BaselineFolder, ModelFolder, SimulationFolder
 from gliofed.shared.work_folder import WorkFolder
 
 PACKAGE = Path(gliofed.__file__).parent
@@ -18,9 +18,10 @@ KNOWN = {
     WorkFolder: "cohort cohort/manifest.json consent.json patients.lock checks cache trained outbox state ledger "
     "smaller_patch.json site-report.html site.log site.old.log",
     ModelFolder: "model.json model.safetensors provenance.json",
+    BaselineFolder: "model.json model.safetensors provenance.json checkpoints training.json",
     SimulationFolder: "run.json code.fab wanted.json submission.json nodes.json agreed.json server.log history.jsonl "
     "progress.json anew.json checkpoints spool refused model best init plots report.html .lock data sites sites.json "
-    "sites.png cohorts.json profiles.json comparison.json slices.json attacks",
+    "sites.png cohorts.json profiles.json comparison.json baselines baselines/scores.csv slices.json attacks",
     HospitalFolder: "kit.json ca.crt code.fab site.yaml site.key site.key.pub approved.json approved start.lock "
     "state.json problem.json flower flower/tmp flower/apps",
     FederationFolder: "federation.yaml ca ca/ca.crt ca/ca.key server server/link.key code.fab kits sites runs "

@@ -125,8 +125,15 @@ def test_many_sites_that_missed_rounds_are_counted() -> None:
 
 def test_what_was_not_compared_is_not_called_better() -> None:
     answer = is_better(record_of(round_of(1, 0.6, TWO)))
-    assert answer.verdict == "Not measured" and "baselines=pooled,local" in answer.sentences[0]
+    assert answer.verdict == "Not measured" and "baselines=[pooled,local]" in answer.sentences[0]
     assert "gliofed-client compare" in is_better(record_of(simulated=False)).sentences[0]
+
+
+def test_references_of_a_private_federation_are_named_as_not_private() -> None:
+    private = {"federated": {"private": True}, "pooled": {"private": False}}
+    for models, said in ((private, 1), ({"federated": {"private": False}}, 0)):
+        answer = is_better(record_of(round_of(1, 0.6, TWO), comparison=compared() | {"models": models}))
+        assert sum("trained without privacy" in sentence for sentence in answer.sentences) == said
 
 
 def test_a_gain_counts_where_its_interval_is_above_zero() -> None:

@@ -1,0 +1,116 @@
+"""docs/results.md on eight uneven sites: the federation against pooled data and each site alone, over all seeds."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gliofed.server.report.comparison import AT_HOME, OWN, with_interval
+from gliofed.shared.run_folder import SimulationFolder
+from gliofed.simulation.baselines.comparison import FEDERATED, POOLED, compare
+from gliofed.simulation.baselines.scoring import Measures, Subject
+from gliofed.simulation.settings import read_run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PATIENTS = (160, 120, 15, 12, 11, 8, 6, 4)
+WORDS = (
+    "model=unet", "data=phantom", f"data.patients=[{','.join(map(str, PATIENTS))}]", "data.validation=0.15",
+    "data.test=0.35", "rounds=12", "round.evaluate_every=2", "train.steps=16", "train.lr=0.01",
+    "baselines=[pooled,local]",
+)  # fmt: skip
+"""The split leaves each site two test patients or more, and 108 at each seed: it goes by names, which seeds share."""
+FACTS = ("model", "site", "patient", "scanner", "grade", "tumour_cm3")
+BEST = "best"
+
+
+def joined(folders: Mapping[int, Path]) -> dict[str, Any]:
+    """One comparison over the test patients of all seeds, whose runs are in `folders`; another seed is other patients.
+
+    Where a seed's best round is its last, that model is its best.
+    """
+    subjects: list[Subject] = []
+    of_seeds: list[dict[str, Measures]] = []
+    for seed, folder in folders.items():
+        there, measured = read_scores(SimulationFolder(folder).scores, seed)
+        subjects += there
+        of_seeds.append(measured)
+    if any(BEST in measured for measured in of_seeds):
+        of_seeds = [{BEST: measured[FEDERATED], **measured} for measured in of_seeds]
+    models = [model for model in of_seeds[0] if all(model in measured for measured in of_seeds)]
+    union = {model: [values for measured in of_seeds for values in measured[model]] for model in models}
+    _, run, _ = read_run(next(iter(folders.values())), "run")
+    return compare(run.task, run.data, subjects, union)
+
+
+def read_scores(path: Path, seed: int) -> tuple[list[Subject], dict[str, Measures]]:
+    """The patients of one run, and every model's measures of them; of each seed a patient is another."""
+    subjects: dict[str, Subject] = {}
+    measured: dict[str, Measures] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            volume = float(row["tumour_cm3"]) if row["tumour_cm3"] else None
+            name = f"{seed}-{row['patient']}"
+            subjects[name] = Subject(row["site"], name, row["scanner"] or None, row["grade"] or None, volume)
+            values = {key: float(value) for key, value in row.items() if key not in FACTS}
+            measured.setdefault(row["model"], []).append(values)
+    return [*subjects.values()], measured
+
+
+def section(found: Mapping[str, Any], metrics: Sequence[str], picture: str) -> list[str]:
+    """The tables and sentences of the page, in Markdown; `picture` is where it finds the matrix."""
+    own = found["own"]["metrics"]
+    rows = {
+        model: found["overall"][model]["metrics"] for model in (POOLED, FEDERATED, BEST) if model in found["matrix"]
+    }
+    number = found["overall"][FEDERATED]["patients"]
+    lines = [f"{number} test patients, mean and 95% interval of a bootstrap by patient:\n"]
+    lines += ["| model | " + " | ".join(metrics) + " |", "|" + "---|" * (len(metrics) + 1)]
+    lines += [
+        f"| {model} | " + " | ".join(with_interval(values[metric]) for metric in metrics) + " |"
+        for model, values in {**rows, AT_HOME: own}.items()
+    ]
+    metric = found["metric"]
+    lines += [f"\nFederated over pooled, {metric}: {with_interval(found['over_pooled'])} (n={number}).\n"]
+    lines += [f"| site | patients | test patients | federated | own | gain, {metric} |", "|" + "---|" * 6]
+    for site, patients in zip(found["sites"], PATIENTS, strict=True):
+        federated, alone = (found["matrix"][model][site]["metrics"][metric] for model in (FEDERATED, OWN + site))
+        gain = found["gains"][site]
+        cells = (site, patients, gain["patients"], f"{federated:.3f}", f"{alone:.3f}", with_interval(gain, "+"))
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    worst = found["worst_site"]
+    lines += [f"\nThe federated model is worst at {worst['site']}: {worst['value']:.3f} (n={worst['patients']}).\n"]
+    lines += [f"| {metric} by | group | n | pooled | federated |", "|" + "---|" * 5]
+    for by, groups in found["subgroups"].items():
+        for name, group in groups.items():
+            figures = (with_interval(group["models"][model]) for model in (POOLED, FEDERATED))
+            lines.append(f"| {by} | {name} | {group['patients']} | " + " | ".join(figures) + " |")
+    return [*lines, "", f"![{metric.capitalize()} of every model on every site's test patients]({picture})"]
+
+
+def draw(found: Mapping[str, Any]) -> "Figure":
+    """The matrix: models down, sites across."""
+    from matplotlib.figure import Figure
+
+    metric, sites = found["metric"], found["sites"]
+    models = [model for model in found["matrix"] if model != BEST]
+    values = [[found["matrix"][model][site]["metrics"][metric] for site in sites] for model in models]
+    figure = Figure(figsize=(1.6 + 0.85 * len(sites), 1.2 + 0.42 * len(models)), layout="constrained")
+    axes = figure.subplots()
+    known = [value for row in values for value in row if value is not None]
+    image = axes.imshow([[inf if v is None else v for v in row] for row in values], cmap="cividis", aspect="auto")
+    numbers = [found["matrix"][FEDERATED][site]["patients"] for site in sites]
+    axes.set_xticks(range(len(sites)), [f"{site}\nn={number}" for site, number in zip(sites, numbers, strict=True)])
+    axes.set_yticks(range(len(models)), models)
+    axes.set_xlabel("test patients of")
+    middle = (min(known) + max(known)) / 2
+    for down, row in enumerate(values):
+        for across, value in enumerate(row):
+            if value is not None:
+                colour = "black" if value > middle else "white"
+                axes.text(across, down, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(image, label=metric.capitalize())
+    axes.set_title("Models, and whose test patients they are measured on (synthetic)", fontsize=10)
+    return figure
