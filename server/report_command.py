@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gliofed.server.report.comparison import print_comparison
-from gliofed.server.report.series import headline
+from gliofed.server.report.plots.series import headline
 from gliofed.server.report.table import print_results
 from gliofed.shared.events import Event, events_of
 from gliofed.shared.files import make_writable, write_bytes
@@ -44,7 +44,7 @@ def report(runs: Sequence[Path], metric: str | None, as_json: bool, plots: Path 
 
 def write_report(run: Path, file: Path, silent: bool) -> None:
     """Write the run's page."""
-    from gliofed.server.report.page import make_page
+    from gliofed.server.report.page.page import make_page
 
     if file.is_dir():
         raise ConfigError(f"--html {file}: is a folder; give a file, such as {file / RunFolder(run).page.name}")
@@ -62,8 +62,8 @@ def show(events: Events, metric: str) -> None:
 
 def draw(run: Path, events: Events, metric: str, folder: Path, silent: bool) -> None:
     """Draw every figure that the run has."""
-    from gliofed.server.report.drawn import record_of
-    from gliofed.server.report.plots import draw_plots
+    from gliofed.server.report.plots.plots import draw_plots
+    from gliofed.server.report.plots.record import record_of
 
     record = record_of(run, events, metric)
     _say(draw_plots(record, make_writable(folder, f"--plots {folder}")), folder, silent)
@@ -71,8 +71,8 @@ def draw(run: Path, events: Events, metric: str, folder: Path, silent: bool) -> 
 
 def draw_together(runs: Sequence[Path], metric: str | None, folder: Path) -> None:
     """Draw losses and metric of several runs, which are called after their folders; runs of one task only."""
-    from gliofed.server.report.drawn import record_of
-    from gliofed.server.report.sweep import draw_runs
+    from gliofed.server.report.plots.record import record_of
+    from gliofed.server.report.plots.sweep import draw_runs
 
     named = {run.resolve().name: (run, events_of(run)) for run in runs}
     if len(named) < len(runs):

@@ -14,10 +14,10 @@ from uuid import uuid4
 from gliofed.client.app import SiteOf
 from gliofed.client.round.policy import counts_leave
 from gliofed.client.round.training import pick_device
-from gliofed.server.report.drawn import record_of
-from gliofed.server.report.page import write_page
-from gliofed.server.report.plots import draw_plots
-from gliofed.server.report.sweep import draw_runs
+from gliofed.server.report.page.page import write_page
+from gliofed.server.report.plots.plots import draw_plots
+from gliofed.server.report.plots.record import record_of
+from gliofed.server.report.plots.sweep import draw_runs
 from gliofed.server.report.table import print_results
 from gliofed.server.round.given import read_given
 from gliofed.server.round.history import History

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from gliofed.server.report.style import GREY, frame, new_figure, save_figure
+from gliofed.server.report.plots.style import GREY, frame, new_figure, save_figure
 
 COLOURS = ("#0072B2", "#E69F00", "#56B4E9", "#D55E00")
 """Neighbours in a bar differ in lightness too, so that it reads in grey."""

@@ -46,10 +46,10 @@ def no_power_cut() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def coarse_pictures() -> Iterator[None]:
     """Each run draws its figures, and most of that time goes into pixels."""
-    import gliofed.server.report.style
+    import gliofed.server.report.plots.style
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gliofed.server.report.style, "DPI", 40)
+        patch.setattr(gliofed.server.report.plots.style, "DPI", 40)
         yield
 
 

@@ -13,7 +13,7 @@ from gliofed.server.link.control import Control
 from gliofed.server.link.members import Member
 from gliofed.server.link.runs import Run, Submission, announce, runs_of
 from gliofed.server.provisioning.federation_folder import FederationFolder
-from gliofed.server.report.page import write_page
+from gliofed.server.report.page.page import write_page
 from gliofed.shared.files import write_json
 from gliofed.shared.parse import ConfigError
 

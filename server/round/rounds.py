@@ -8,7 +8,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from gliofed.server.report.page import write_page
+from gliofed.server.report.page.page import write_page
 from gliofed.server.report.sentences import rests
 from gliofed.server.report.table import figure, measured_patients, patients_behind
 from gliofed.server.round.anew import start_anew

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from gliofed.client.round.privacy import Plan, train_privately
-from gliofed.server.report.style import COLOURS, new_figure, save_figure
+from gliofed.server.report.plots.style import COLOURS, new_figure, save_figure
 from gliofed.shared.accounting import rdp_epsilon
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Patient

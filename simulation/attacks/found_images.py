@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gliofed.server.report.style import new_figure, save_figure
+from gliofed.server.report.plots.style import new_figure, save_figure
 
 
 def figures(found: Tensor, true: Tensor) -> dict[str, float]:

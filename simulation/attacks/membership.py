@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from gliofed.client.round.training import pick_device
-from gliofed.server.report.style import COLOURS, GREY, frame, new_figure, save_figure
+from gliofed.server.report.plots.style import COLOURS, GREY, frame, new_figure, save_figure
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.samples import whole

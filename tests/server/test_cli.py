@@ -10,7 +10,7 @@ import pytest
 from run_events import counted, event, run
 
 from gliofed.server.cli import main
-from gliofed.server.report.drawn import Record, record_of
+from gliofed.server.report.plots.record import Record, record_of
 from gliofed.server.round.history import History, site_line
 from gliofed.shared.messages import CODES
 

@@ -13,7 +13,7 @@ from forks import end_of, in_fork, on_call
 from small_run import SMALL_GRADING, as_given, composed
 
 import gliofed.simulation.baselines.training as training
-from gliofed.server.report.page import make_page
+from gliofed.server.report.page.page import make_page
 from gliofed.server.report_command import report
 from gliofed.shared.parse import ConfigError
 from gliofed.simulation.simulate import simulate

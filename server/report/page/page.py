@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gliofed.server.report.answers import answers
-from gliofed.server.report.page_curves import curves, numbers, other_metrics, privacy_chart, shares, traffic
-from gliofed.server.report.page_facts import (
+from gliofed.server.report.page.answers import answers
+from gliofed.server.report.page.curves import curves, numbers, other_metrics, privacy_chart, shares, traffic
+from gliofed.server.report.page.facts import (
     about,
     config_rows,
     privacy_facts,
@@ -15,8 +15,9 @@ from gliofed.server.report.page_facts import (
     repeat_command,
     versions_of,
 )
-from gliofed.server.report.page_grid import STATUSES, participation
-from gliofed.server.report.page_tables import (
+from gliofed.server.report.page.grid import STATUSES, participation
+from gliofed.server.report.page.record import Record, read_record
+from gliofed.server.report.page.tables import (
     bytes_of_sites,
     cases,
     gains,
@@ -25,7 +26,6 @@ from gliofed.server.report.page_tables import (
     test_table,
     weak_spots,
 )
-from gliofed.server.report.record import Record, read_record
 from gliofed.server.report.sentences import bounds_of_run, reasons_of_run
 from gliofed.shared.files import write_bytes
 from gliofed.shared.page.render import render

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from gliofed.server.report import series
-from gliofed.server.report.drawn import Record
+from gliofed.server.report.plots import series
+from gliofed.server.report.plots.record import Record
+from gliofed.server.report.plots.style import BLACK, COLOURS, GREY, PALE, draw_line, look, new_figure, over_rounds
 from gliofed.server.report.sentences import bounds_met
-from gliofed.server.report.style import BLACK, COLOURS, GREY, PALE, draw_line, look, new_figure, over_rounds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

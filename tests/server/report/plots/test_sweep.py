@@ -7,7 +7,7 @@ import pytest
 from drawn import drawn
 from run_events import ODD, counted, event, run
 
-from gliofed.server.report.sweep import by_seed, draw_runs, short_labels
+from gliofed.server.report.plots.sweep import by_seed, draw_runs, short_labels
 
 FILES = ["dice.png", "dice.svg", "losses.png", "losses.svg"]
 

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterator
 
-from gliofed.server.report.answer import MANY, NAMED, Answer, Tone, listed
-from gliofed.server.report.record import Record, number, word
+from gliofed.server.report.page.answer import MANY, NAMED, Answer, Tone, listed
+from gliofed.server.report.page.record import Record, number, word
 from gliofed.shared.events import Event
 from gliofed.shared.mechanisms import MECHANISMS
 from gliofed.shared.wording import quantity
@@ -14,14 +14,13 @@ def is_better(record: Record) -> Answer:
     """Whether each site gains over what it could train by itself."""
     question = "Is it better than what each hospital has alone?"
     if record.comparison is None:
-        how = (
-            "add data.test=0.2 'baselines=[pooled,local]' to the command"
+        how = "No model was trained on one site's data alone"
+        cure = (
+            "to measure it, add data.test=0.2 'baselines=[pooled,local]' to the command"
             if record.source
-            else "each hospital can, with gliofed-client compare"
+            else "so far only a simulation does that"
         )
-        return Answer(
-            question, "Not measured", "open", [f"No model was trained on one site's data alone; to measure it, {how}."]
-        )
+        return Answer(question, "Not measured", "open", [f"{how}; {cure}."])
     sentences, (gains, name) = [], (record.comparison.get("gains") or {}, word(record.comparison["metric"]))
     sign = -1 if record.comparison.get("lower_is_better") else 1
     better = [site for site, gain in gains.items() if sign * end(gain, "low" if sign > 0 else "high") > 0]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gliofed.server.report.series import Events, finished, headline
+from gliofed.server.report.plots.series import Events, finished, headline
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.run_folder import SimulationFolder
 

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Callable
 from statistics import fmean
 
-from gliofed.server.report.answer import MANY, NAMED, Answer, after_round, listed, of, shortened
-from gliofed.server.report.record import NOT_ASKED, Record, number
+from gliofed.server.report.page.answer import MANY, NAMED, Answer, after_round, listed, of, shortened
+from gliofed.server.report.page.record import NOT_ASKED, Record, number
+from gliofed.server.report.page.standing import is_better, is_shown
 from gliofed.server.report.sentences import in_rounds
-from gliofed.server.report.standing import is_better, is_shown
 from gliofed.server.report.table import patients_behind
 from gliofed.shared.wording import quantity
 

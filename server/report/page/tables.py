@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gliofed.server.report.page_curves import Table
-from gliofed.server.report.record import Record, number, word
+from gliofed.server.report.page.curves import Table
+from gliofed.server.report.page.record import Record, number, word
 from gliofed.server.report.sentences import rests
 from gliofed.shared.events import Event
 from gliofed.shared.left_out import in_full

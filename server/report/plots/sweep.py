@@ -10,8 +10,8 @@ from statistics import fmean
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from gliofed.server.report.series import Events, Series, finished, training_loss, validation
-from gliofed.server.report.style import (
+from gliofed.server.report.plots.series import Events, Series, finished, training_loss, validation
+from gliofed.server.report.plots.style import (
     DASHES,
     GREY,
     MARKERS,

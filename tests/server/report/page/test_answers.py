@@ -4,8 +4,8 @@ import math
 
 from reported_run import absent, compared, counted, measured_at_the_end, record_of, round_of
 
-from gliofed.server.report.answers import is_all_used, is_learning, is_weak
-from gliofed.server.report.standing import is_better, is_shown
+from gliofed.server.report.page.answers import is_all_used, is_learning, is_weak
+from gliofed.server.report.page.standing import is_better, is_shown
 
 TWO = {"site-a": counted(0.5), "site-b": counted(0.7)}
 
@@ -126,7 +126,7 @@ def test_many_sites_that_missed_rounds_are_counted() -> None:
 def test_what_was_not_compared_is_not_called_better() -> None:
     answer = is_better(record_of(round_of(1, 0.6, TWO)))
     assert answer.verdict == "Not measured" and "baselines=[pooled,local]" in answer.sentences[0]
-    assert "gliofed-client compare" in is_better(record_of(simulated=False)).sentences[0]
+    assert "only a simulation does that" in is_better(record_of(simulated=False)).sentences[0]
 
 
 def test_references_of_a_private_federation_are_named_as_not_private() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gliofed.server.report.record import Record, number, word
+from gliofed.server.report.page.record import Record, number, word
 from gliofed.server.report.table import patients_behind
 from gliofed.shared.page.charts import Chart, Line, Series, chart, site_chart
 

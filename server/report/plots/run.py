@@ -3,9 +3,9 @@
 import math
 from typing import TYPE_CHECKING
 
-from gliofed.server.report import series
-from gliofed.server.report.drawn import Record
-from gliofed.server.report.style import (
+from gliofed.server.report.plots import series
+from gliofed.server.report.plots.record import Record
+from gliofed.server.report.plots.style import (
     BLACK,
     COLOURS,
     GREY,

@@ -11,7 +11,7 @@ import pytest
 from reported_run import CONFIG, PHANTOMS, Event, absent, compared, counted, measured_at_the_end, round_of
 from small_run import composed
 
-from gliofed.server.report.page import SECTIONS, make_page, write_page
+from gliofed.server.report.page.page import SECTIONS, make_page, write_page
 from gliofed.shared.page import render
 from gliofed.simulation.simulate import report, simulate
 
@@ -169,7 +169,7 @@ def test_a_real_run_has_its_figures_and_no_patient(simulated: Path) -> None:
 
 
 def test_the_template_engine_is_loaded_only_to_draw() -> None:
-    loaded = "import sys, gliofed.server.report.page; print('jinja2' in sys.modules, 'torch' in sys.modules)"
+    loaded = "import sys, gliofed.server.report.page.page; print('jinja2' in sys.modules, 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout == "False False\n"
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gliofed.server.report.drawn import Record
-from gliofed.server.report.style import BLACK, COLOURS, GREY, frame, in_words, new_figure
+from gliofed.server.report.plots.record import Record
+from gliofed.server.report.plots.style import BLACK, COLOURS, GREY, frame, in_words, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,9 +7,9 @@ import pytest
 from drawn import drawn
 from run_events import DROPPED, ODD, Event, counted, event, full_run, run
 
-from gliofed.server.report.drawn import Record
-from gliofed.server.report.plots import FIGURES, draw_plots
-from gliofed.server.report.run_figures import MOST_SITES
+from gliofed.server.report.plots.plots import FIGURES, draw_plots
+from gliofed.server.report.plots.record import Record
+from gliofed.server.report.plots.run import MOST_SITES
 
 COMPARISON: Event = {
     "metric": "dice",

@@ -8,7 +8,7 @@ from browser import CHROMIUM, Page, browser
 from reported_run import compared
 from small_run import composed
 
-from gliofed.server.report.page import SECTIONS
+from gliofed.server.report.page.page import SECTIONS
 from gliofed.shared.files import write_json
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.simulation.simulate import report, simulate
