@@ -149,11 +149,11 @@ def _group(
 
 
 def thirds(volumes: Sequence[float | None]) -> list[str]:
-    """The third of the patients that each is in by tumour volume, named by its edges in cm3.
+    """The third of the patients that each is in by tumour volume (cm3), named by its edges.
 
-    >>> thirds([1.0, 20.0, 3.0, None, 30.0, 2.0, 10.0])
-    ['up to 2.67', '13.3 and above', '2.67 to 13.3', 'not known', '13.3 and above', 'up to 2.67', '2.67 to 13.3']
+    >>> thirds([1.0, 20.0, None, 10.0])
+    ['up to 7 cm3', '13.3 cm3 and above', 'not known', '7 to 13.3 cm3']
     """
     low, high = np.quantile([each for each in volumes if each is not None] or [0.0], (1 / 3, 2 / 3))
-    names = (f"up to {low:.3g}", f"{low:.3g} to {high:.3g}", f"{high:.3g} and above")
+    names = (f"up to {low:.3g} cm3", f"{low:.3g} to {high:.3g} cm3", f"{high:.3g} cm3 and above")
     return [NOT_KNOWN if each is None else names[int(each >= low) + int(each >= high)] for each in volumes]

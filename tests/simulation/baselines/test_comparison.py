@@ -59,7 +59,7 @@ def test_subgroups_by_hand() -> None:
     assert {by: {name: group["patients"] for name, group in groups.items()} for by, groups in found.items()} == {
         "scanner": {"one": 2, "two": 1},
         "grade": {"HGG": 2, "LGG": 1},
-        "tumour volume": {"up to 18": 1, "24 and above": 1, "not known": 1},
+        "tumour volume": {"up to 18 cm3": 1, "24 cm3 and above": 1, "not known": 1},
     }
     assert found["grade"]["HGG"]["models"]["pooled"] == {"value": 0.75, "low": 0.75, "high": 0.75}
     assert found["scanner"]["two"]["models"]["federated"] == {"value": 0.25, "low": None, "high": None}
