@@ -55,7 +55,7 @@ def test_it_tells_what_the_site_did_and_what_left(site: SiteConfig) -> None:
     assert re.fullmatch(r"Since [\d-]{10} the site has trained in 2 rounds of 1 run\.", said[0])
     sent = sum(record["bytes"] for event in own.receipts for record in event["records"])
     assert said[1].startswith(f"5 replies left it, {sent / 1e6:.1f} MB")
-    why = "the site has fewer training patients than its policy asks for"
+    why = "the site has fewer training patients than its policy requires"
     assert said[2] == f"It did not do 1 request; the most common reason, 1 of 1: {why}."
     page = make_page(own)
     assert [id for id in SECTIONS if f'id="{id}"' not in page] == []
