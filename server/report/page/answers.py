@@ -50,10 +50,14 @@ def is_learning(record: Record) -> Answer:
         sentences.append(f"It {still}: by {step:+.3f} since round {recent[0]['round']}.")
     if (patients := patients_behind(last)) is not None and patients < MANY:
         sentences.append(f"With {quantity(patients, 'patient')}, small differences may be chance.")
-    verdict, tone = (
-        ("Yes", "good") if gain > little else ("No, it got worse", "bad") if gain < -little else ("No", "warn")
-    )
-    return Answer(question, verdict, tone, sentences)  # type: ignore[arg-type]
+    if gain > little:
+        return Answer(question, "Yes", "good", sentences)
+    losses = [number(event["global"].get("loss")) for event in (first, last)]
+    if losses[1] < losses[0] - LITTLE * abs(losses[0]):
+        what = f"The validation loss fell, from {losses[0]:.3f} to {losses[1]:.3f}, so it learns something"
+        why = "; a model that finds nothing scores well on patients who lack a region" if record.parts else ""
+        return Answer(question, "Not clear", "warn", [*sentences, f"{what}{why}."])
+    return Answer(question, *(("No, it got worse", "bad") if gain < -little else ("No", "warn")), sentences)
 
 
 def _losses(record: Record) -> list[str]:

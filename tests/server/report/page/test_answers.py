@@ -26,6 +26,20 @@ def test_a_run_that_stands_still_or_gets_worse_does_not_learn() -> None:
     assert worse.sentences[1] == "Its best was 0.600, after round 2 (n=80 patients)."
 
 
+def test_a_loss_that_falls_while_the_metric_does_not_is_no_clear_answer() -> None:
+    """At first a model marks nothing, which counts 1 for each patient without enhancing tumour."""
+    first, last = round_of(1, 0.57, TWO), round_of(2, 0.55, TWO)
+    first["global"]["loss"] = 1.1
+    answer = is_learning(record_of(first, last))
+    assert (answer.verdict, answer.tone) == ("Not clear", "warn")
+    assert answer.sentences[-1] == (
+        "The validation loss fell, from 1.100 to 0.500, so it learns something; a model that finds nothing scores well "
+        "on patients who lack a region."
+    )
+    first["global"]["loss"] = 0.5
+    assert is_learning(record_of(first, last)).verdict == "No, it got worse"
+
+
 def test_a_metric_of_which_less_is_better_learns_by_falling() -> None:
     record = record_of(round_of(1, 0.5, TWO), round_of(2, 0.25, TWO))
     object.__setattr__(record, "lower_is_better", True)  # no task has such a headline yet
