@@ -14,6 +14,7 @@ from gliofed.client.link.site_report import SECTIONS, make_page, read_own, summa
 from gliofed.client.round.ledger import Charge, hold
 from gliofed.client.round.withdraw import withdraw
 from gliofed.shared.config import RunConfig
+from gliofed.shared.messages import CODES
 from gliofed.shared.site_config import PolicyConfig, SiteConfig
 from gliofed.simulation.mock import MockConfig, write_mock
 from gliofed.simulation.settings import parse_settings
@@ -55,7 +56,7 @@ def test_it_tells_what_the_site_did_and_what_left(site: SiteConfig) -> None:
     assert re.fullmatch(r"Since [\d-]{10} the site has trained in 2 rounds of 1 run\.", said[0])
     sent = sum(record["bytes"] for event in own.receipts for record in event["records"])
     assert said[1].startswith(f"5 replies left it, {sent / 1e6:.1f} MB")
-    why = "the site has fewer training patients than its policy requires"
+    why = CODES["too_few_patients"]
     assert said[2] == f"It did not do 1 request; the most common reason, 1 of 1: {why}."
     page = make_page(own)
     assert [id for id in SECTIONS if f'id="{id}"' not in page] == []
