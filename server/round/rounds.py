@@ -128,6 +128,7 @@ class _Run:
         like = joined(state.weights, {group: state.groups.get(group, zero) for group, zero in returned.items()})
         spool = Spool(RunFolder(self.out).spool, number, self.config.codec)
         absent = self.collect(request, spool)
+        phases = {"seconds": 0.0, "seconds_training": round(time.monotonic() - started, 3)}
         self.progress.enter(number, "averaging")
         replies = spool.replies()
         expelled = {reply.site: "expelled" for reply in replies if not self.sites.admitted(reply.node)}
@@ -136,7 +137,7 @@ class _Run:
         refused |= expelled
         counted = [reply for reply in replies if reply.site not in refused]
         lines = absent | {reply.site: line_of(reply, refused, len(request.weights), self.config) for reply in replies}
-        event: Event = {"event": "round", "round": number, "seconds": 0.0, "sites": dict(sorted(lines.items()))}
+        event: Event = {"event": "round", "round": number, **phases, "sites": dict(sorted(lines.items()))}
         for reply in replies:
             if reply.site in refused:
                 spool.set_aside(reply, RunFolder(self.out).refused)
@@ -269,7 +270,8 @@ class _Run:
             request = self.measuring(state)
             event["global"], failed = evaluate(self.sites, self.config, request, event["sites"], self.progress)
             event |= {"evaluation_failed": failed} if failed else {}
-        event["seconds"] = round(event["seconds"] + time.monotonic() - started, 3)
+        event["seconds_evaluating"] = round(time.monotonic() - started, 3)
+        event["seconds"] = round(event["seconds"] + event["seconds_evaluating"], 3)
         keep_best(RunFolder(self.out), self.config, self.run_id, state, event)
         self.history.append(event)
         if self.page:

@@ -49,7 +49,8 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def rounds_of(out: Path) -> list[dict[str, Any]]:
     """The rounds and the test, without what depends on the clock."""
     events = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
-    return [{**event, "seconds": None} for event in events if event["event"] in ("round", "test")]
+    clock = dict.fromkeys(("seconds", "seconds_training", "seconds_evaluating"))
+    return [{**event, **clock} for event in events if event["event"] in ("round", "test")]
 
 
 @pytest.mark.parametrize("point", [POINT, *(pytest.param(point, marks=pytest.mark.slow) for point in MORE)])
