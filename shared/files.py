@@ -107,7 +107,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for half in path.parent.glob(f".{path.name}.*.tmp"):
         rmtree(half)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    temporary, before = (path.with_name(f".{path.name}.{uuid4().hex}.tmp") for _ in range(2))
     temporary.mkdir()
     try:
         yield temporary
@@ -115,11 +115,12 @@ def new_folder(path: Path) -> Iterator[Path]:
             sync(file)
         sync(temporary)
         if path.exists():
-            rmtree(path)
+            path.replace(before)  # a process that is killed while it removes a folder leaves half of it
         temporary.replace(path)
     finally:
         rmtree(temporary, ignore_errors=True)
     sync(path.parent)
+    rmtree(before, ignore_errors=True)
 
 
 def sync(path: Path) -> None:
