@@ -16,14 +16,14 @@ from gliofed.shared.run_folder import ModelFolder, RunFolder
 PART = "test"
 
 
-def tests(history: History) -> list[Event]:
+def final_test(history: History) -> Event | None:
     """The test of a run, if it was made."""
-    return [event for event in history.events() if event["event"] == "test"]
+    return next((event for event in history.events() if event["event"] == "test"), None)
 
 
 def failed_test(history: History) -> str | None:
     """Why no site measured the last model on its test patients, though one was to."""
-    return next((event.get("failed") for event in tests(history)), None)
+    return (final_test(history) or {}).get("failed")
 
 
 def measure_test(
@@ -40,6 +40,7 @@ def measure_test(
     if best not in (None, last.round):
         weights = ModelFolder(files.best).weights.read_bytes()
         requests["best"] = Request(run_id=last.run_id, round=best or 0, config=config, weights=weights, part=PART)
+    progress.start(last.round, len(asked) * len(requests))
     models: dict[str, Event] = {}
     failed = None
     for name, request in requests.items():
