@@ -86,8 +86,13 @@ def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; NaN is refused, for it is not JSON."""
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    """Write JSON atomically. Raises ValueError over NaN, for it is not JSON."""
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON as `write_json` writes it."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def append_line(path: Path, line: str) -> None:
