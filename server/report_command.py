@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gliofed.server.report.comparison import print_comparison
-from gliofed.server.report.plots.series import headline
+from gliofed.server.report.plots.series import headline, known_metrics
 from gliofed.server.report.table import print_results
 from gliofed.shared.events import Event, events_of
 from gliofed.shared.files import make_writable, write_bytes
@@ -87,7 +87,7 @@ def draw_together(runs: Sequence[Path], metric: str | None, folder: Path) -> Non
 
 def of_run(events: Events, metric: str | None) -> str:
     """The metric to show. Raises ConfigError for one that the run does not have."""
-    known = sorted({name for event in events for name in event.get("global") or {}})
+    known = sorted(known_metrics(events))
     if metric is not None and known and metric not in known:
         raise ConfigError(f"--metric {metric}: this run has {', '.join(known)}")
     return metric or headline(events)

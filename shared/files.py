@@ -86,8 +86,13 @@ def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically; NaN is refused, for it is not JSON."""
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+    """Write JSON atomically. Raises ValueError over NaN, for it is not JSON."""
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON as `write_json` writes it."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def append_line(path: Path, line: str) -> None:
@@ -107,7 +112,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     for half in path.parent.glob(f".{path.name}.*.tmp"):
         rmtree(half)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    temporary, before = (path.with_name(f".{path.name}.{uuid4().hex}.tmp") for _ in range(2))
     temporary.mkdir()
     try:
         yield temporary
@@ -115,11 +120,12 @@ def new_folder(path: Path) -> Iterator[Path]:
             sync(file)
         sync(temporary)
         if path.exists():
-            rmtree(path)
+            path.replace(before)  # a process that is killed while it removes a folder leaves half of it
         temporary.replace(path)
     finally:
         rmtree(temporary, ignore_errors=True)
     sync(path.parent)
+    rmtree(before, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

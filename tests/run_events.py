@@ -12,7 +12,8 @@ def counted(loss: float | None, patients: int = 1, **known: Any) -> Event:
 
 
 def event(number: int, sites: Event, total: Event | None = None, kind: str = "round") -> Event:
-    return {"event": kind, "round": number, "seconds": 1.0, "sites": sites, "global": total}
+    known = {"event": kind, "round": number, "seconds": 1.0, "sites": sites}
+    return known | ({"reason": "1 update counted"} if kind == "round_failed" else {"global": total})
 
 
 def run(rounds: int, sites: int = 2) -> list[Event]:

@@ -53,7 +53,7 @@ def _scores(scores: Mapping[str, Any], head: Row, event: Mapping[str, Any]) -> I
     if head.get("model") == "last":  # of this model alone is said why nobody measured it
         why = event.get("failed")
     together = {"reason": why, "seconds": event["seconds"], "epsilon": event.get("epsilon")}
-    yield {**head, "site": ALL, **together, **_sums(scores, head), **(scores["global"] or {})}
+    yield {**head, "site": ALL, **together, **_sums(scores, head), **(scores.get("global") or {})}
 
 
 def _sums(scores: Mapping[str, Any], head: Row) -> Row:

@@ -16,13 +16,23 @@ def rests(line: Mapping[str, Any]) -> bool:
 
 
 def reasons_of_run(events: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A sentence for each site, status and reason, for all rounds in which it was the same, by the first."""
+    """A sentence for each site, status and reason, for all rounds in which it was the same, by the first; last the
+    test.
+    """
     found: dict[tuple[str, str, str], set[int]] = {}
     for event in events:
         for site, line in event.get("sites", {}).items():
             if line["reason"] not in (None, "", NOT_DRAWN):  # chance is nothing to mend
                 found.setdefault((site, line["status"], line["reason"]), set()).add(event["round"])
-    return [f"{in_rounds(rounds)}: {site} {status}: {reason}" for (site, status, reason), rounds in found.items()]
+    lines = [f"{in_rounds(rounds)}: {site} {status}: {reason}" for (site, status, reason), rounds in found.items()]
+    return lines + _reasons_of_test(events)
+
+
+def _reasons_of_test(events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A sentence for each site and reason for which it did not measure a model on its test patients."""
+    models = [model for event in events if event["event"] == "test" for model in event["models"].values()]
+    found = [(site, line["reason"]) for model in models for site, line in model["sites"].items() if line["reason"]]
+    return [f"test: {site} not measured: {reason}" for site, reason in dict.fromkeys(found)]
 
 
 def in_rounds(rounds: set[int]) -> str:

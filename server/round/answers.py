@@ -23,6 +23,7 @@ class Absent:
 
 NOT_INVITED = Absent("not_invited", "not in round.expected")
 RESTS = Absent("not_invited", NOT_DRAWN)
+NOT_CONNECTED = Absent("missing", "not connected")
 EXPELLED = Absent("missing", "expelled")
 NO_REPLY = Absent("failed", error_words(3))
 UNSIGNED = Absent("failed", "its reply is not signed with the key that it was admitted with")

@@ -3,11 +3,12 @@
 import json
 import math
 from collections.abc import Mapping
+from shutil import rmtree
 from typing import Any
 
 from gliofed.server.report.sentences import rests
 from gliofed.server.round.fold import ENOUGH, limit_shares
-from gliofed.server.round.history import Event
+from gliofed.server.round.history import Event, History
 from gliofed.server.round.model import export_model
 from gliofed.server.round.state import State
 from gliofed.shared.algorithms import kept_of
@@ -57,24 +58,35 @@ def keep_best(files: RunFolder, config: RunConfig, run_id: str, state: State, ev
     """Write the model of the round of this `event` as `best/`, where it is better than the one that is there.
 
     Of equal rounds the first stays. Whoever went back to an older checkpoint loses a best round that came after it:
-    its weights are not those of the rounds that follow. Where sites have tensors of their own there is no best model:
-    they keep those of their last round alone.
+    its weights are not those of the rounds that follow. Where the weights of the best round are gone, as in a run that
+    an earlier version began, there is no best model until a round is better than all before it. Where sites have
+    tensors of their own there is none at all: they keep those of their last round alone.
     """
-    task, score = TASKS[config.task], validation_score(event, TASKS[config.task])
+    task, score, known = TASKS[config.task], validation_score(event, TASKS[config.task]), best_round(files)
+    if files.best.exists() and (known is None or known >= state.round):
+        rmtree(files.best)
     if score is None or HOME in kept_of(config):
         return
     value, patients = score
-    known = best_round(files)
-    if known is not None and known < state.round:
-        before = float(_description(files)["validation"][task.headline])
-        if not (value < before if task.lower_is_better else value > before):
-            return
+    if any(
+        value >= before if task.lower_is_better else value <= before for before in _before(files, state.round, task)
+    ):
+        return
     export_model(files, files.best, config, run_id, state, {"validation": {task.headline: value, "patients": patients}})
 
 
 def best_round(files: RunFolder) -> int | None:
     """The round whose model is `best/`; None where there is none."""
-    return int(_description(files)["round"]) if files.best.exists() else None
+    both = (ModelFolder(files.best).description, ModelFolder(files.best).weights)
+    return int(_description(files)["round"]) if all(file.is_file() for file in both) else None
+
+
+def _before(files: RunFolder, round: int, task: Task) -> list[float]:
+    """The score of the best round so far, or of each round before this one where that is not there."""
+    if best_round(files) is not None:
+        return [float(_description(files)["validation"][task.headline])]
+    rounds = [event for event in History(files.history).rounds() if event["round"] < round]
+    return [score[0] for event in rounds if (score := validation_score(event, task))]
 
 
 def _description(files: RunFolder) -> dict[str, Any]:

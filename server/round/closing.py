@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 
+from gliofed.server.report.sentences import rests
 from gliofed.server.round.best import best_round
 from gliofed.server.round.evaluation import evaluate
 from gliofed.server.round.history import Event, History, site_line
@@ -15,33 +16,35 @@ from gliofed.shared.run_folder import ModelFolder, RunFolder
 PART = "test"
 
 
-def tests(history: History) -> list[Event]:
+def final_test(history: History) -> Event | None:
     """The test of a run, if it was made."""
-    return [event for event in history.events() if event["event"] == "test"]
+    return next((event for event in history.events() if event["event"] == "test"), None)
 
 
 def failed_test(history: History) -> str | None:
     """Why no site measured the last model on its test patients, though one was to."""
-    return next((event.get("failed") for event in tests(history)), None)
+    return (final_test(history) or {}).get("failed")
 
 
 def measure_test(
     sites: Sites, config: RunConfig, last: Request, history: History, files: RunFolder, progress: RoundProgress
 ) -> Event:
-    """Let the sites that counted in any round measure the last model, and the best one if it is another.
+    """Let the sites that counted in any round, or were never drawn, measure the last model, and the best one if it is
+    another.
 
     The event for the history; `failed` says why no site measured the last model, though one was to.
     """
-    started, counted = time.monotonic(), _counted(history)
+    started, asked = time.monotonic(), _have_a_say(history)
     best = best_round(files)
     requests = {"last": last}
     if best not in (None, last.round):
         weights = ModelFolder(files.best).weights.read_bytes()
         requests["best"] = Request(run_id=last.run_id, round=best or 0, config=config, weights=weights, part=PART)
+    progress.start(last.round, len(asked) * len(requests))
     models: dict[str, Event] = {}
     failed = None
     for name, request in requests.items():
-        lines = {site: site_line(status="counted") for site in counted}
+        lines = {site: site_line(status="counted") for site in asked}
         measured, why = evaluate(sites, config, request, lines, progress)
         models[name] = {"round": request.round, "sites": _short(lines), "global": measured}
         failed = why if name == "last" else failed
@@ -50,10 +53,14 @@ def measure_test(
     return event | ({"failed": failed} if failed else {})
 
 
-def _counted(history: History) -> list[str]:
-    """Sites whose update counted in a round: the others have no say."""
-    lines = [line for event in history.rounds() for line in event["sites"].items()]
-    return sorted({site for site, line in lines if line["status"] == "counted"})
+def _have_a_say(history: History) -> list[str]:
+    """Sites whose update counted in a round, or that rested in all of them: whoever sent only what was refused has no
+    say.
+    """
+    lines = [pair for event in history.rounds() for pair in event["sites"].items()]
+    counted = {site for site, line in lines if line["status"] == "counted"}
+    asked = {site for site, line in lines if not rests(line)}
+    return sorted(counted | ({site for site, _ in lines} - asked))
 
 
 def _short(lines: Mapping[str, Event]) -> dict[str, Event]:

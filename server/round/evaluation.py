@@ -3,7 +3,7 @@
 from collections import Counter
 
 from gliofed.server.report.sentences import rests
-from gliofed.server.round.answers import Absent, refusal
+from gliofed.server.round.answers import NOT_CONNECTED, Absent, refusal
 from gliofed.server.round.history import Event, add_reason, as_json
 from gliofed.server.round.progress import RoundProgress
 from gliofed.server.round.sites import Sites
@@ -33,8 +33,9 @@ def evaluate(
         failures.extend([why] * (site in eligible))
 
     nodes, absent = sites.roll(request.round)
-    for site in absent.keys() & set(eligible):
-        fail(site, f"{absent[site].status}: {absent[site].reason}")
+    for site in sorted(set(eligible) - nodes.keys()):
+        why = absent.get(site, NOT_CONNECTED)  # who is not there since this server started was in no roll of it
+        fail(site, f"{why.status}: {why.reason}")
     for site, answer in sites.ask("evaluate", request, {s: node for s, node in nodes.items() if s in lines}):
         progress.tick(f"round {request.round}: {site} {'tested' if request.part else 'evaluated'}")
         line = lines[site]

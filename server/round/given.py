@@ -13,7 +13,7 @@ from gliofed.shared.config import ModelConfig, RunConfig
 from gliofed.shared.exported import Exported, find_export, read_export
 from gliofed.shared.files import absolute, new_folder, write_bytes, write_json
 from gliofed.shared.parse import MALFORMED, ConfigError
-from gliofed.shared.provenance import Chain, not_private, of_unknown_origin, read_provenance
+from gliofed.shared.provenance import OWN_ENTRY, Chain, not_private, of_unknown_origin, read_provenance
 from gliofed.shared.run_folder import ModelFolder, RunFolder
 from gliofed.shared.sizes import MOST_PARAMETERS, at_home_of, outline_of_request
 from gliofed.shared.tasks import TASKS
@@ -128,7 +128,7 @@ def read_given(init: object) -> Given | None:
     folder = find_export(path.parent if path.is_file() else path, "init")
     weights, exported = _bytes(ModelFolder(folder).weights, named), read_export(folder)
     sha256 = hashlib.sha256(weights).hexdigest()
-    chain = read_provenance(folder, sha256) or of_unknown_origin(sha256, exported.run_id)
+    chain = read_provenance(folder, sha256, OWN_ENTRY) or of_unknown_origin(sha256, exported.run_id)
     return Given(named, weights, exported, chain)
 
 

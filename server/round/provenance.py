@@ -22,7 +22,7 @@ def provenance_of(files: RunFolder, config: RunConfig, run_id: str, state: State
 
 def count_all_rounds(files: RunFolder, config: RunConfig) -> None:
     """Let best/ tell what the whole run has spent: its round was chosen by a look at all of them."""
-    if not files.best.exists():
+    if not ModelFolder(files.best).weights.is_file():
         return
     sha256 = hashlib.sha256(ModelFolder(files.best).weights.read_bytes()).hexdigest()
     if chain := read_provenance(files.best, sha256):  # an earlier version wrote none

@@ -17,7 +17,7 @@ from gliofed.server.round.audit import RunAudit, hold_audit
 from gliofed.server.round.best import keep_best
 from gliofed.server.round.budget import BudgetError, charge_sum
 from gliofed.server.round.clip import bounded, scaled
-from gliofed.server.round.closing import PART, failed_test, measure_test, tests
+from gliofed.server.round.closing import PART, failed_test, final_test, measure_test
 from gliofed.server.round.evaluation import evaluate
 from gliofed.server.round.failing import RoundError, SpentError, spent, too_few
 from gliofed.server.round.fold import fold
@@ -264,8 +264,7 @@ class _Run:
 
     def finish(self, state: State) -> None:
         """Let the sites evaluate the new model, and write the round's line."""
-        event, started = dict(state.event or {}), time.monotonic()
-        event["global"] = None
+        event, started = {**(state.event or {}), "global": None}, time.monotonic()
         if self.evaluates(state.round):
             request = self.measuring(state)
             event["global"], failed = evaluate(self.sites, self.config, request, event["sites"], self.progress)
@@ -290,7 +289,7 @@ class _Run:
         files = RunFolder(self.out)
         export_model(files, files.model, self.config, self.run_id, state)
         count_all_rounds(files, self.config)
-        if self.config.data.test is None or tests(self.history):
+        if self.config.data.test is None or final_test(self.history):
             return
         request = replace(self.measuring(state), part=PART)
         event = measure_test(self.sites, self.config, request, self.history, files, self.progress)

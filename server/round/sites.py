@@ -8,7 +8,7 @@ from statistics import median_low
 
 from flwr.serverapp import Grid
 
-from gliofed.server.round.answers import EXPELLED, NOT_INVITED, RESTS, Absent, refusal
+from gliofed.server.round.answers import EXPELLED, NOT_CONNECTED, NOT_INVITED, RESTS, Absent, refusal
 from gliofed.server.round.audit import RunAudit
 from gliofed.server.round.mail import AUDIT_KINDS, POLL, Clock, Kind, Mail, Unanswered
 from gliofed.server.round.progress import Phase, RoundProgress
@@ -102,10 +102,10 @@ class Sites:
                 ready[name] = node
         prepared = {self._names[node] for node in self.cohorts}
         for name in {*self._config.round.expected, *prepared} - ready.keys() - absent.keys():
-            absent[name] = Absent("missing", "not connected") if self._is_admitted(name) else EXPELLED
+            absent[name] = NOT_CONNECTED if self._is_admitted(name) else EXPELLED
         if train and self._config.round.sample is not None:
             drawn = self.drawn(round)
-            absent |= {name: Absent("missing", "not connected") for name in drawn - ready.keys() - absent.keys()}
+            absent |= dict.fromkeys(drawn - ready.keys() - absent.keys(), NOT_CONNECTED)
             absent |= dict.fromkeys(self._participants() - drawn, RESTS)
             ready = {name: node for name, node in ready.items() if name in drawn}
         return dict(sorted(ready.items())), absent

@@ -9,7 +9,7 @@ from typing import Any
 from gliofed.client.round.memory import ran_out
 from gliofed.client.round.training import pick_device
 from gliofed.server.report.comparison import print_comparison
-from gliofed.server.round.closing import tests
+from gliofed.server.round.closing import final_test
 from gliofed.server.round.history import History
 from gliofed.server.round.model import first_model
 from gliofed.shared.codec import travelling
@@ -101,7 +101,7 @@ def _step_samples(run: RunConfig, patients: int) -> int:
 
 def _models(history: History, files: SimulationFolder) -> dict[str, Path]:
     """The run's own models: of the last round, and of the best where that is another."""
-    [test] = tests(history)
+    test = final_test(history) or {}
     return {FEDERATED: files.model} | ({"best": files.best} if "best" in test["models"] else {})
 
 
@@ -109,7 +109,7 @@ def _took(
     run: RunConfig, history: History, opened: Sequence[Opened], folders: Mapping[str, Path]
 ) -> dict[str, dict[str, Any]]:
     """Samples, steps and seconds behind each of the run's own models, over all sites whose updates counted."""
-    [test] = tests(history)
+    test = final_test(history) or {}
     patients = {each.site.name: len(each.cohort.train) for each in opened}
     last = {"federated": test["round"], "best": test["best_round"]}
     took = {}

@@ -40,6 +40,19 @@ def test_some_train_and_all_evaluate(values: Values, out: Path) -> None:
     assert "not_invited" not in table.export_text()
 
 
+def test_who_was_never_drawn_is_tested_as_well(values: Values, out: Path) -> None:
+    """As after each round, where it evaluates; who was drawn and refused has no say."""
+    words = ("sites=4", "rounds=2", "round.sample=0.5", "data.patients=8", "data.validation=0.2", "data.test=0.3")
+    simulate(values(*words, "train.steps=1", "faults={site-2:zero_patients}", f"out={out}"))
+    [test] = [event for event in History(out / "history.jsonl").events() if event["event"] == "test"]
+    statuses: dict[str, set[str]] = {}
+    for event in rounds_of(out):
+        for site, line in event["sites"].items():
+            statuses.setdefault(site, set()).add(line["status"])
+    assert {"not_invited"} in statuses.values() and "refused" in statuses["site-2"]
+    assert set(test["models"]["last"]["sites"]) == {"site-1", "site-3", "site-4"}
+
+
 def test_one_site_that_is_drawn_alone_is_bounded_all_the_same(values: Values, out: Path) -> None:
     """It is no run of one site, which would be bounded by nothing."""
     words = ("sites=3", "rounds=2", "round.sample=0.1", "round.evaluate_every=0")

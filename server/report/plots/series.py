@@ -73,7 +73,14 @@ def regions(events: Events, metric: str) -> list[str]:
 
 def headline(events: Events) -> str:
     """The metric to show first: of the task whose metrics these are, of segmentation where there are none."""
-    return next((name for name in _headlines() if name in _names(events)), _headlines()[0])
+    return next((name for name in _headlines() if name in known_metrics(events)), _headlines()[0])
+
+
+def known_metrics(events: Events) -> set[str]:
+    """Every metric that a site named, after a round or in the test; a run may be without the one or the other."""
+    models = [model for event in events if event["event"] == "test" for model in event["models"].values()]
+    lines = [line for model in models for line in model["sites"].values()]
+    return {*_names(events)}.union(*(line["evaluate"] or () for line in lines))
 
 
 def statuses(events: Events) -> dict[str, dict[int, str]]:

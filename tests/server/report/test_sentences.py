@@ -1,6 +1,6 @@
-"""A bound that a site met is said of it, in each round's line and over the run."""
+"""Bounds that a site met are said of it, in each round and over the run, and why it was not tested."""
 
-from gliofed.server.report.sentences import bounds_met, bounds_of_run
+from gliofed.server.report.sentences import bounds_met, bounds_of_run, reasons_of_run
 
 HONEST = {"status": "counted", "patients": 12, "size": 1.0, "share": 0.5}
 
@@ -20,3 +20,12 @@ def test_a_run_names_each_site_with_its_last_round() -> None:
     events = [{"event": "round", "sites": {"b": line, "a": HONEST}} for line in lines]
     said = "b: bounded in 2 of 3 rounds, last: update of 19.2 times the usual size, clipped"
     assert bounds_of_run(events) == [said]
+
+
+def test_why_a_site_was_not_tested_is_said_once() -> None:
+    """The table has a dash for it; the same reason holds for both models."""
+    measured = {"status": "measured", "reason": None}
+    away = {"status": "not_measured", "reason": "evaluation missing: not connected"}
+    models = {"last": {"sites": {"a": measured, "b": away}}, "best": {"sites": {"a": measured, "b": away}}}
+    said = reasons_of_run([{"event": "start"}, {"event": "test", "models": models}])
+    assert said == ["test: b not measured: evaluation missing: not connected"]

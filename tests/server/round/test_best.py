@@ -10,7 +10,7 @@ import pytest
 from torch import tensor
 
 from gliofed.server.round.best import best_round, keep_best, validation_score
-from gliofed.server.round.history import site_line
+from gliofed.server.round.history import History, site_line
 from gliofed.server.round.state import State
 from gliofed.shared.config import RunConfig
 from gliofed.shared.run_folder import RunFolder
@@ -97,6 +97,30 @@ def test_whoever_goes_back_to_an_older_round_loses_a_later_best_one(keep: Callab
     assert keep(5, 0.9) == (5, 0.9)
     assert keep(5, 0.8) == (5, 0.8)  # the same round again, of a server that was killed
     assert keep(3, 0.4) == (3, 0.4)
+    assert keep(3) == (None, None)  # and this time nobody measured it
+
+
+def test_a_run_that_an_earlier_version_began_has_no_best_model_of_a_worse_round(
+    keep: Callable[..., Any], tmp_path: Path
+) -> None:
+    """That version kept no best/: the weights of its best round are gone, and those of a later one are not the best."""
+    for number, value in ((1, 0.5), (2, 0.8)):
+        History(RunFolder(tmp_path).history).append(event({"a": (value, 10)}) | {"round": number})
+    assert keep(3, 0.7) == (None, None)
+    assert keep(3, 0.8) == (None, None)  # of equal rounds the first is the best
+    assert keep(4, 0.9) == (4, 0.9)
+    assert keep(3, 0.7) == (None, None)  # back at an older checkpoint, whose best round was given up for round 4
+    assert keep(3, 0.85) == (3, 0.85)
+
+
+def test_half_a_folder_is_no_best_round(keep: Callable[..., Any], tmp_path: Path) -> None:
+    """A killed process of an earlier version may have left it."""
+    assert keep(1, 0.5) == (1, 0.5)
+    (tmp_path / "best/model.safetensors").unlink()
+    assert best_round(RunFolder(tmp_path)) is None
+    assert keep(2, 0.4) == (2, 0.4)
+    (tmp_path / "best/model.json").unlink()
+    assert best_round(RunFolder(tmp_path)) is None
 
 
 def test_sites_with_tensors_of_their_own_have_no_best_round(

@@ -87,6 +87,20 @@ def test_who_went_after_training_is_named(evaluated: Evaluated) -> None:
     assert found[1] is None and lines["a"]["reason"] == "evaluation missing: not connected"
 
 
+@pytest.mark.parametrize("answers", [{}, {"b": WITHHELD}])
+def test_who_is_not_known_to_a_server_that_was_restarted_is_named(
+    run_config: Callable[..., RunConfig], answers: dict[str, Reply]
+) -> None:
+    """Killed after the last round, and resumed with nobody connected: the run ended done, and nobody was measured."""
+    lines = {"a": site_line(status="counted"), **{site: site_line(status="counted") for site in answers}}
+    sites: Any = FakeSites(answers)
+    config = run_config("data.test=0.2")
+    request = Request(run_id="run", round=1, config=config, weights=b"w", part="test")
+    found, failed = evaluate(sites, config, request, lines, RoundProgress(1))
+    assert found is None and failed is not None and "evaluation missing: not connected" in failed
+    assert lines["a"]["reason"] == "evaluation missing: not connected"
+
+
 def test_a_claim_beyond_the_agreed_number_is_a_failure(evaluated: Evaluated) -> None:
     found, _ = evaluated({"a": Reply(site="a", patients=4, metrics={"dice": 1.0})})
     assert found[1] is not None and "more than the 3 that were agreed" in found[1]

@@ -43,6 +43,14 @@ def test_metrics_are_told_from_their_regions_and_intervals() -> None:
     assert [series.headline(events) for events in ([event(1, lines)], full_run(), [])] == ["accuracy", "dice", "dice"]
 
 
+def test_a_run_that_only_tests_shows_the_metric_of_its_task() -> None:
+    """With round.evaluate_every=0 no round names a metric, and the report showed Dice without any value."""
+    line = site_line(status="measured", evaluate={"loss": 1.0, "auc": None, "accuracy": 0.5}, evaluated=2)
+    test = {"event": "test", "models": {"last": {"round": 1, "sites": {"a": line, "b": site_line()}, "global": None}}}
+    assert series.headline([event(1, {"a": counted(1.0)}), test]) == "accuracy"
+    assert series.known_metrics([event(1, {"a": counted(1.0)}), test]) == {"loss", "auc", "accuracy"}
+
+
 def test_who_took_part_is_that_of_the_last_attempt() -> None:
     """A round that fails for want of a quorum is tried again, and then has another event of the same number."""
     assert series.statuses(full_run()) == {
