@@ -15,9 +15,6 @@ from gliofed.shared.events import Event, read_events
 from gliofed.shared.run_folder import ModelFolder, RunFolder, SimulationFolder
 from gliofed.shared.tasks import TASKS
 
-NOT_ASKED = ("not_invited", "not_asked")
-"""Statuses of a site that was to do nothing."""
-
 
 @dataclass(frozen=True)
 class Record:

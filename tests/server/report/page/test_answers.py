@@ -107,7 +107,7 @@ def test_a_site_that_never_counted_is_named_with_its_reason() -> None:
         "site-c (n not known) counted in no round: too few.",
         "site-a did not count in round 2.",
         "The sites left out 2 cases of their own: 2 at site-d.",
-        "The sites told 27 training patients.",
+        "3 of 4 sites told 27 training patients.",
     ]
 
 
@@ -120,6 +120,56 @@ def test_many_sites_that_missed_rounds_are_counted() -> None:
     assert answer.sentences[:2] == [
         "1 of 9 sites counted in every round.",
         "8 sites did not count in some rounds; site-0 missed the most, 2 of 3.",
+    ]
+
+
+def test_a_site_that_nobody_drew_or_asked_did_not_count() -> None:
+    """It was called one of the sites that counted in every round."""
+    lines = TWO | {"site-c": absent("not_invited", "not drawn this round")}
+    answer = is_all_used(record_of(round_of(1, 0.6, lines)))
+    assert (answer.verdict, answer.tone) == ("No", "bad")
+    assert answer.sentences[:2] == [
+        "2 of 3 sites counted in every round that drew them.",
+        "site-c (n not known) counted in no round: not drawn this round.",
+    ]
+    gone = TWO | {"site-b": absent("not_asked", "has not answered since round 1")}
+    answer = is_all_used(record_of(round_of(1, 0.6, TWO), round_of(2, 0.6, gone)))
+    assert answer.verdict == "Yes, but not in every round" and "site-b did not count in round 2." in answer.sentences
+
+
+def test_a_site_that_came_late_missed_what_was_before() -> None:
+    answer = is_all_used(record_of(round_of(1, 0.6, {"site-a": counted(0.5)}), round_of(2, 0.6, TWO)))
+    assert answer.sentences[:2] == ["1 of 2 sites counted in every round.", "site-b did not count in round 1."]
+
+
+def test_nothing_counts_in_a_round_without_a_result() -> None:
+    """Its lines say that updates counted, but they are in no model."""
+    failed, end = round_of(2, None, TWO) | {"event": "round_failed"}, {"event": "end", "status": "failed"}
+    answer = is_all_used(record_of(round_of(1, 0.6, TWO), failed, end))
+    assert answer.verdict == "Yes, but not in every round"
+    assert "Nothing counted in round 2, without a result." in answer.sentences
+    assert is_all_used(record_of(failed, end)).verdict == "No"
+    assert is_all_used(record_of(failed)).verdict == "Not known yet"
+
+
+def test_fewer_samples_than_patients_are_not_all_data() -> None:
+    lines = {"site-a": counted(0.5, patients=160), "site-b": counted(0.5, patients=32)}
+    rounds = [round_of(1, 0.6, lines), round_of(2, 0.6, lines)]
+    answer = is_all_used(record_of(*rounds, train={"steps": 8, "batch": 2, "epochs": None}))
+    assert (answer.verdict, answer.tone) == ("No", "warn")
+    assert answer.sentences[1] == "site-a took 32 samples in all, fewer than its 160 training patients."
+    assert is_all_used(record_of(*rounds, train={"steps": None, "batch": 2, "epochs": 1})).verdict == "Yes"
+
+
+def test_what_sites_keep_to_themselves_is_not_counted_as_nothing() -> None:
+    kept = {"site-a": counted(0.5, patients=None), "site-b": counted(0.5)}
+    assert is_all_used(record_of(round_of(1, 0.6, kept))).sentences[-1] == "1 of 2 sites told 9 training patients."
+    private = {"mechanism": "central", "epsilon": 8.0, "test_seed": None}
+    answer = is_all_used(record_of(round_of(1, 0.6, {"site-a": kept["site-a"]}), privacy=private))
+    assert answer.verdict == "Yes, as far as the sites tell"
+    assert answer.sentences[1:] == [
+        "The run is private, so sites need not tell which cases they left out.",
+        "No site told how many training patients it has.",
     ]
 
 
