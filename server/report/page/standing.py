@@ -21,29 +21,53 @@ def is_better(record: Record) -> Answer:
             else "so far only a simulation does that"
         )
         return Answer(question, "Not measured", "open", [f"{how}; {cure}."])
-    sentences, (gains, name) = [], (record.comparison.get("gains") or {}, word(record.comparison["metric"]))
-    sign = -1 if record.comparison.get("lower_is_better") else 1
+    name, less = word(record.comparison["metric"]), bool(record.comparison.get("lower_is_better"))
+    found = {**(record.comparison.get("gains") or {})}
+    gains = {site: gain for site, gain in found.items() if math.isfinite(number(gain["value"]))}
+    sign = -1 if less else 1
     better = [site for site, gain in gains.items() if sign * end(gain, "low" if sign > 0 else "high") > 0]
     worse = [site for site, gain in gains.items() if sign * end(gain, "high" if sign > 0 else "low") < 0]
-    unclear = [site for site in gains if site not in better and site not in worse]
+    few = [site for site, gain in gains.items() if not interval(gain)]
+    unclear = [site for site in gains if site not in better + worse + few]
+    missing = sorted({*record.sites, *found} - gains.keys()) if found else []
+    sentences = [f"Of {name}, less is better."] if less else []
     for site, gain in sorted(gains.items(), key=lambda each: sign * number(each[1]["value"]))[:NAMED]:
         sentences.append(
             f"{site}: {name} {number(gain['value']):+.3f}{interval(gain)} against its own model (n={gain['patients']})."
         )
     if len(gains) > NAMED:
-        sentences.append(f"The other {quantity(len(gains) - NAMED, 'site')} gained more than these; all are below.")
-    if pooled := record.comparison.get("over_pooled"):
-        n = max((m["patients"] for m in (record.comparison.get("overall") or {}).values()), default=None)
-        share = f"{100 * number(pooled['value']):.1f} % of a model that was trained on all data at one place"
-        sentences.append(f"Together they reach {share} (n={n}).")
+        sentences.append(f"The other {quantity(len(gains) - NAMED, 'site')} did better than these; all are below.")
+    sentences += _against_pooled(record.comparison, name, less)
     models = (record.comparison.get("models") or {}).values()
     if any(model.get("private") for model in models):
         sentences.append("The federation was private; the models it is compared with were trained without privacy.")
     if unclear:
         sentences.append(f"The interval holds 0 at {listed(unclear)}: the difference may be chance.")
-    verdict = f"At {len(better)} of {quantity(len(gains), 'site')}" if gains else "Not measured"
-    tone: Tone = "open" if not gains else "bad" if worse else "good" if not unclear else "warn"
-    return Answer(question, verdict, tone, sentences)
+    if few:
+        sentences.append(f"Too few test patients for an interval at {listed(few)}: the difference may be chance.")
+    if missing:
+        sentences.append(
+            f"Not compared at {listed(missing)}: no test patients with a score, or no update that counted."
+        )
+    if not found:
+        sentences.append("No model was trained on one site's data alone.")
+    of_all = quantity(len(gains), "compared site") if missing else quantity(len(gains), "site")
+    tone: Tone = "open" if not gains else "bad" if worse else "warn" if unclear or few or missing else "good"
+    return Answer(question, f"At {len(better)} of {of_all}" if gains else "Not measured", tone, sentences)
+
+
+def _against_pooled(comparison: Event, name: str, less: bool) -> list[str]:
+    """How the federated model does in percent of the pooled one, where both have a score."""
+    pooled = comparison.get("over_pooled") or {}
+    if not math.isfinite(number(pooled.get("value"))):
+        return []
+    n = max((model["patients"] for model in (comparison.get("overall") or {}).values()), default=None)
+    low, high = pooled.get("low"), pooled.get("high")
+    ends = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
+    reach = f"Their {name} is" if less else "Together they reach"
+    whose = "that of a model" if less else "a model"
+    share = f"{100 * number(pooled['value']):.1f} %{ends}"
+    return [f"{reach} {share} of {whose} that was trained on all data at one place (n={n})."]
 
 
 def is_shown(record: Record) -> Answer:

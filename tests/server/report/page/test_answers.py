@@ -192,9 +192,36 @@ def test_a_gain_counts_where_its_interval_is_above_zero() -> None:
     assert answer.sentences == [
         "site-b: Dice +0.010 (-0.040 to +0.060) against its own model (n=10).",
         "site-a: Dice +0.200 (+0.150 to +0.250) against its own model (n=10).",
-        "Together they reach 93.8 % of a model that was trained on all data at one place (n=20).",
+        "Together they reach 93.8 % (91.8 to 95.8) of a model that was trained on all data at one place (n=20).",
         "The interval holds 0 at site-b: the difference may be chance.",
     ]
+
+
+def test_a_difference_without_an_interval_or_a_value_proves_nothing() -> None:
+    """One patient has no interval that could hold 0, and a site without a score no gain."""
+    comparison = compared() | {"over_pooled": {"value": None, "low": None, "high": None}}
+    comparison["gains"]["site-a"] = {"patients": 1, "value": 0.2, "low": None, "high": None}
+    comparison["gains"]["site-b"] = {"patients": 1, "value": None, "low": None, "high": None}
+    lines = TWO | {"site-c": absent("declined", "too few")}
+    answer = is_better(record_of(round_of(1, 0.6, lines), comparison=comparison))
+    assert (answer.verdict, answer.tone) == ("At 0 of 1 compared site", "warn")
+    assert answer.sentences == [
+        "site-a: Dice +0.200 against its own model (n=1).",
+        "Too few test patients for an interval at site-a: the difference may be chance.",
+        "Not compared at site-b and site-c: no test patients with a score, or no update that counted.",
+    ]
+
+
+def test_less_that_is_better_is_said() -> None:
+    answer = is_better(record_of(round_of(1, 0.6, TWO), comparison=compared() | {"lower_is_better": True}))
+    assert answer.sentences[0] == "Of Dice, less is better." and answer.verdict == "At 0 of 2 sites"
+    assert answer.sentences[3].startswith("Their Dice is 93.8 % (91.8 to 95.8) of that of a model")
+
+
+def test_a_pooled_model_alone_is_no_model_of_a_hospital() -> None:
+    answer = is_better(record_of(round_of(1, 0.6, TWO), comparison=compared() | {"gains": {}}))
+    assert (answer.verdict, answer.tone) == ("Not measured", "open")
+    assert answer.sentences[1] == "No model was trained on one site's data alone."
 
 
 def test_a_site_that_loses_is_bad_news() -> None:
