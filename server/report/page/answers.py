@@ -10,6 +10,7 @@ from gliofed.server.report.page.record import Record, number
 from gliofed.server.report.page.standing import is_better, is_shown
 from gliofed.server.report.sentences import in_rounds, rests
 from gliofed.server.report.table import patients_behind
+from gliofed.shared.events import Event
 from gliofed.shared.wording import quantity
 
 LITTLE = 0.01
@@ -52,10 +53,40 @@ def is_learning(record: Record) -> Answer:
         sentences.append(f"It {still}: by {step:+.3f} since round {recent[0]['round']}.")
     if (patients := patients_behind(last)) is not None and patients < MANY:
         sentences.append(f"With {quantity(patients, 'patient')}, small differences may be chance.")
+    others, agree = _other_sites(first, last, record)
+    sentences += others
     verdict, tone = (
-        ("Yes", "good") if gain > little else ("No, it got worse", "bad") if gain < -little else ("No", "warn")
+        ("Not clear", "warn")
+        if not agree
+        else ("Yes", "good")
+        if gain > little
+        else ("No, it got worse", "bad")
+        if gain < -little
+        else ("No", "warn")
     )
     return Answer(question, verdict, tone, sentences)  # type: ignore[arg-type]
+
+
+def _other_sites(first: Event, last: Event, record: Record) -> tuple[list[str], bool]:
+    """A sentence where not the same sites are behind two events, and whether those in both went the same way."""
+    both = [  # those behind the figure over all: a refused site has no say in it
+        {
+            site: line
+            for site, line in event["sites"].items()
+            if line.get("evaluate") and (line["status"] == "counted" or rests(line))
+        }
+        for event in (first, last)
+    ]
+    scores = [{s: number(line["evaluate"].get(record.metric)) for s, line in lines.items()} for lines in both]
+    if both[0].keys() == both[1].keys():
+        return [], True
+    sign = -1 if record.lower_is_better else 1
+    changes = [sign * (scores[1][site] - scores[0][site]) for site in both[0].keys() & both[1].keys()]
+    better, known = sum(change > 0 for change in changes), sum(map(math.isfinite, changes))
+    went = sign * (last["global"][record.metric] - first["global"][record.metric])
+    agree = 2 * better > known if went > 0 else 2 * better < known
+    sentence = f"Not the same sites were measured: of {quantity(known, 'site')} in both rounds {better} improved."
+    return [sentence], agree
 
 
 def _losses(record: Record) -> list[str]:
@@ -95,7 +126,8 @@ def is_weak(record: Record) -> Answer:
     order = sorted(scores, key=lambda site: scores[site][0], reverse=record.lower_is_better)
     if order:
         (low, few), (high, many) = scores[order[0]], scores[order[-1]]
-        sentences.append(f"The worst site is {order[0]}: {name} {low:.3f} ({of(few, people)}).")
+        known = "The worst site is" if len(order) > 1 else "The only site with a figure is"
+        sentences.append(f"{known} {order[0]}: {name} {low:.3f} ({of(few, people)}).")
         if len(order) > 1:
             sentences[-1] = sentences[-1][:-1] + f"; the best is {order[-1]}: {high:.3f} ({of(many, people)})."
         if few is not None and few < 5:
@@ -112,7 +144,7 @@ def is_weak(record: Record) -> Answer:
     where = [f"at {order[0]}"] if len(order) > 1 else []
     worst = (max if record.lower_is_better else min)(parts, key=lambda part: parts[part], default=None)
     where += [f"on {worst}"] if worst and len(parts) > 1 else []
-    verdict = " and ".join(where) or "not known"
+    verdict = " and ".join(where) or ("one site alone cannot tell" if order else "not known")
     return Answer(question, verdict[0].upper() + verdict[1:], "open", sentences)
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from gliofed.server.report.page.answer import MANY, NAMED, Answer, Tone, listed
+from gliofed.server.report.page.answer import MANY, NAMED, Answer, Tone, after_round, listed
 from gliofed.server.report.page.record import Record, number, word
 from gliofed.shared.events import Event
 from gliofed.shared.mechanisms import MECHANISMS
@@ -75,6 +75,7 @@ def is_shown(record: Record) -> Answer:
     found = [*_of_data(record), *_of_figures(record), *_of_privacy(record)]
     doubts = [sentence for sentence, doubtful in found if doubtful]
     verdict = "Not as a result of medicine" if record.synthetic else "With what is said here" if doubts else "Yes"
+    verdict = "Only to those who may see these patients" if record.slices and not record.synthetic else verdict
     return Answer("May this be shown?", verdict, "warn" if doubts else "good", [sentence for sentence, _ in found])
 
 
@@ -86,13 +87,17 @@ def _of_data(record: Record) -> Iterator[tuple[str, bool]]:
     else:
         whose = "a folder of this machine, dealt to simulated sites" if record.source else "the hospitals' own"
         yield f"The data are {whose}.", False
+        if record.slices:
+            yield "This page shows slices of these patients' scans.", True
 
 
 def _of_figures(record: Record) -> Iterator[tuple[str, bool]]:
     if record.final is None:
         yield "There is no figure of the model to show.", True
         return
-    part, _, _, patients = record.final
+    part, _, overall, patients = record.final
+    if not math.isfinite(number(overall.get(record.metric))):
+        yield f"{record.metric_name} of the model is not known.", True
     what = f"{part} patients, whose number is not known" if patients is None else quantity(patients, f"{part} patient")
     if part == "test":
         yield f"The figures are of {what}, who were in no training and no choice.", False
@@ -101,9 +106,12 @@ def _of_figures(record: Record) -> Iterator[tuple[str, bool]]:
             f"The figures are of {what}. Whoever chose a round or a setting by them needs others: data.test=0.2.",
             True,
         )
+        at, last = record.measured[-1], max((event["round"] for event in record.rounds), default=0)
+        if at["round"] < last:
+            yield f"They were measured {after_round(at)}; the last model is that of round {last}.", True
     if patients is not None and patients < MANY:
         yield f"With {quantity(patients, 'patient')}, small differences may be chance.", True
-    best = (record.test or {}).get("best_round")
+    best = (record.test or record.best or {}).get("best_round" if record.test else "round")
     if best is not None:
         yield f"The best model is that of round {best}, which was selected by its validation patients.", False
 

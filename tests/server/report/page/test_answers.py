@@ -1,6 +1,7 @@
 """The answers on a report's first screen, sentence by sentence: each figure with its n, and no verdict without data."""
 
 import math
+from dataclasses import replace
 
 from reported_run import absent, compared, counted, measured_at_the_end, record_of, round_of
 
@@ -31,6 +32,17 @@ def test_a_metric_of_which_less_is_better_learns_by_falling() -> None:
     object.__setattr__(record, "lower_is_better", True)  # no task has such a headline yet
     assert is_learning(record).verdict == "Yes"
     assert is_weak(record).sentences[0].startswith("The worst site is site-b: Dice 0.700")
+
+
+def test_other_patients_are_no_progress() -> None:
+    """0.4 at one site and 0.8 at another were called a rise."""
+    gone = absent("missing", "not connected")
+    first = round_of(1, 0.4, {"site-a": counted(0.4), "site-b": gone})
+    answer = is_learning(record_of(first, round_of(2, 0.8, {"site-a": gone, "site-b": counted(0.8)})))
+    assert (answer.verdict, answer.tone) == ("Not clear", "warn")
+    assert answer.sentences[-1] == "Not the same sites were measured: of 0 sites in both rounds 0 improved."
+    more = is_learning(record_of(first, round_of(2, 0.7, {"site-a": counted(0.6), "site-b": counted(0.8)})))
+    assert more.verdict == "Yes" and more.sentences[-1].endswith("of 1 site in both rounds 1 improved.")
 
 
 def test_a_run_that_levels_off_says_so() -> None:
@@ -78,6 +90,20 @@ def test_the_weakest_site_and_region_are_named() -> None:
         "site-a has so few patients that this may be chance.",
         "By region, over all sites (n=43 validation patients): ET 0.400, WT 0.700.",
     ]
+
+
+def test_one_site_is_neither_worst_nor_best() -> None:
+    answer = is_weak(record_of(round_of(1, 0.6, {"site-a": counted(0.5)}), data={"regions": ["wt"]}))
+    assert answer.verdict == "One site alone cannot tell"
+    assert answer.sentences[0] == "The only site with a figure is site-a: Dice 0.500 (n=40 validation patients)."
+
+
+def test_regions_of_a_test_alone_are_told() -> None:
+    """With round.evaluate_every=0 nothing is measured before."""
+    test = measured_at_the_end(0.6, {"site-a": 0.5, "site-b": 0.7})
+    test["models"]["last"]["global"] |= {"dice_et": 0.2, "dice_wt": 0.9}
+    answer = is_weak(record_of(round_of(1, None, {"site-a": counted(None, None)}), test))
+    assert answer.verdict == "At site-a and on ET"
 
 
 def test_a_site_without_a_figure_is_not_passed_over() -> None:
@@ -240,6 +266,29 @@ def test_made_up_data_are_no_result_of_medicine() -> None:
         "Whoever chose a round or a setting by them needs others: data.test=0.2.",
         "The training was not private: who has the model may find out who was in it.",
     ]
+
+
+def test_a_page_with_own_scans_is_not_for_everybody() -> None:
+    events = [round_of(2, 0.6, TWO), measured_at_the_end(0.6, {"site-a": 0.5, "site-b": 0.7}, 40)]
+    record = replace(record_of(*events), slices={"note": "", "slices": []})
+    record.description["simulation"] = {"data": {"source": "folder"}}
+    answer = is_shown(record)
+    assert (answer.verdict, answer.tone) == ("Only to those who may see these patients", "warn")
+    assert "This page shows slices of these patients' scans." in answer.sentences
+    assert is_shown(replace(record, slices=None)).verdict == "Yes"
+
+
+def test_a_figure_of_an_older_model_is_not_of_the_last() -> None:
+    answer = is_shown(record_of(round_of(1, 0.6, TWO), round_of(2, None, TWO), simulated=False))
+    assert "They were measured after round 1; the last model is that of round 2." in answer.sentences
+    unknown = round_of(1, 0.6, TWO) | {"global": {"loss": 0.5, "dice": None}}
+    assert "Dice of the model is not known." in is_shown(record_of(unknown)).sentences
+
+
+def test_a_best_model_is_said_to_be_selected_without_a_test_too() -> None:
+    record = replace(record_of(round_of(1, 0.6, TWO)), best={"round": 1, "sha256": ""})
+    said = "The best model is that of round 1, which was selected by its validation patients."
+    assert said in is_shown(record).sentences
 
 
 def test_a_private_run_tells_epsilon_of_its_budget() -> None:
