@@ -15,9 +15,6 @@ from gliofed.shared.events import Event, read_events
 from gliofed.shared.run_folder import ModelFolder, RunFolder, SimulationFolder
 from gliofed.shared.tasks import TASKS
 
-NOT_ASKED = ("not_invited", "not_asked")
-"""Statuses of a site that was to do nothing."""
-
 
 @dataclass(frozen=True)
 class Record:
@@ -33,6 +30,8 @@ class Record:
     """Slices of some patients, where a simulation may show them."""
     model: Event | None = None
     """SHA-256 of the weights that the run left, and their round."""
+    best: Event | None = None
+    """The same of the best round, where one was kept."""
     provenance: list[Event] | None = None
     """The runs that the weights come from, oldest first."""
 
@@ -89,6 +88,7 @@ class Record:
         """Regions of segmentation, as a reader writes them; none where a metric has no parts."""
         regions = [str(region).upper() for region in self.setting("data", "regions") or ()]
         known = {name for event in self.measured for name in event["global"]}
+        known |= (self.final[2] if self.final else {}).keys()
         return [region for region in regions if f"{self.metric}_{region.lower()}" in known]
 
     @cached_property
@@ -185,6 +185,7 @@ def read_record(out: Path) -> Record:
         comparison=_json(files.comparison, dict),
         slices=_json(files.slices, dict),
         model=_model(ModelFolder(files.model)),
+        best=_model(ModelFolder(files.best)),
         provenance=_json(ModelFolder(files.model).provenance, list),
     )
 

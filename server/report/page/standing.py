@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from gliofed.server.report.page.answer import MANY, NAMED, Answer, Tone, listed
+from gliofed.server.report.page.answer import MANY, NAMED, Answer, Tone, after_round, listed
 from gliofed.server.report.page.record import Record, number, word
 from gliofed.shared.events import Event
 from gliofed.shared.mechanisms import MECHANISMS
@@ -21,29 +21,53 @@ def is_better(record: Record) -> Answer:
             else "so far only a simulation does that"
         )
         return Answer(question, "Not measured", "open", [f"{how}; {cure}."])
-    sentences, (gains, name) = [], (record.comparison.get("gains") or {}, word(record.comparison["metric"]))
-    sign = -1 if record.comparison.get("lower_is_better") else 1
+    name, less = word(record.comparison["metric"]), bool(record.comparison.get("lower_is_better"))
+    found = {**(record.comparison.get("gains") or {})}
+    gains = {site: gain for site, gain in found.items() if math.isfinite(number(gain["value"]))}
+    sign = -1 if less else 1
     better = [site for site, gain in gains.items() if sign * end(gain, "low" if sign > 0 else "high") > 0]
     worse = [site for site, gain in gains.items() if sign * end(gain, "high" if sign > 0 else "low") < 0]
-    unclear = [site for site in gains if site not in better and site not in worse]
+    few = [site for site, gain in gains.items() if not interval(gain)]
+    unclear = [site for site in gains if site not in better + worse + few]
+    missing = sorted({*record.sites, *found} - gains.keys()) if found else []
+    sentences = [f"Of {name}, less is better."] if less else []
     for site, gain in sorted(gains.items(), key=lambda each: sign * number(each[1]["value"]))[:NAMED]:
         sentences.append(
             f"{site}: {name} {number(gain['value']):+.3f}{interval(gain)} against its own model (n={gain['patients']})."
         )
     if len(gains) > NAMED:
-        sentences.append(f"The other {quantity(len(gains) - NAMED, 'site')} gained more than these; all are below.")
-    if pooled := record.comparison.get("over_pooled"):
-        n = max((m["patients"] for m in (record.comparison.get("overall") or {}).values()), default=None)
-        share = f"{100 * number(pooled['value']):.1f} % of a model that was trained on all data at one place"
-        sentences.append(f"Together they reach {share} (n={n}).")
+        sentences.append(f"The other {quantity(len(gains) - NAMED, 'site')} did better than these; all are below.")
+    sentences += _against_pooled(record.comparison, name, less)
     models = (record.comparison.get("models") or {}).values()
     if any(model.get("private") for model in models):
         sentences.append("The federation was private; the models it is compared with were trained without privacy.")
     if unclear:
         sentences.append(f"The interval holds 0 at {listed(unclear)}: the difference may be chance.")
-    verdict = f"At {len(better)} of {quantity(len(gains), 'site')}" if gains else "Not measured"
-    tone: Tone = "open" if not gains else "bad" if worse else "good" if not unclear else "warn"
-    return Answer(question, verdict, tone, sentences)
+    if few:
+        sentences.append(f"Too few test patients for an interval at {listed(few)}: the difference may be chance.")
+    if missing:
+        sentences.append(
+            f"Not compared at {listed(missing)}: no test patients with a score, or no update that counted."
+        )
+    if not found:
+        sentences.append("No model was trained on one site's data alone.")
+    of_all = quantity(len(gains), "compared site") if missing else quantity(len(gains), "site")
+    tone: Tone = "open" if not gains else "bad" if worse else "warn" if unclear or few or missing else "good"
+    return Answer(question, f"At {len(better)} of {of_all}" if gains else "Not measured", tone, sentences)
+
+
+def _against_pooled(comparison: Event, name: str, less: bool) -> list[str]:
+    """How the federated model does in percent of the pooled one, where both have a score."""
+    pooled = comparison.get("over_pooled") or {}
+    if not math.isfinite(number(pooled.get("value"))):
+        return []
+    n = max((model["patients"] for model in (comparison.get("overall") or {}).values()), default=None)
+    low, high = pooled.get("low"), pooled.get("high")
+    ends = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f})"
+    reach = f"Their {name} is" if less else "Together they reach"
+    whose = "that of a model" if less else "a model"
+    share = f"{100 * number(pooled['value']):.1f} %{ends}"
+    return [f"{reach} {share} of {whose} that was trained on all data at one place (n={n})."]
 
 
 def is_shown(record: Record) -> Answer:
@@ -51,6 +75,7 @@ def is_shown(record: Record) -> Answer:
     found = [*_of_data(record), *_of_figures(record), *_of_privacy(record)]
     doubts = [sentence for sentence, doubtful in found if doubtful]
     verdict = "Not as a result of medicine" if record.synthetic else "With what is said here" if doubts else "Yes"
+    verdict = "Only to those who may see these patients" if record.slices and not record.synthetic else verdict
     return Answer("May this be shown?", verdict, "warn" if doubts else "good", [sentence for sentence, _ in found])
 
 
@@ -62,13 +87,17 @@ def _of_data(record: Record) -> Iterator[tuple[str, bool]]:
     else:
         whose = "a folder of this machine, dealt to simulated sites" if record.source else "the hospitals' own"
         yield f"The data are {whose}.", False
+        if record.slices:
+            yield "This page shows slices of these patients' scans.", True
 
 
 def _of_figures(record: Record) -> Iterator[tuple[str, bool]]:
     if record.final is None:
         yield "There is no figure of the model to show.", True
         return
-    part, _, _, patients = record.final
+    part, _, overall, patients = record.final
+    if not math.isfinite(number(overall.get(record.metric))):
+        yield f"{record.metric_name} of the model is not known.", True
     what = f"{part} patients, whose number is not known" if patients is None else quantity(patients, f"{part} patient")
     if part == "test":
         yield f"The figures are of {what}, who were in no training and no choice.", False
@@ -77,9 +106,12 @@ def _of_figures(record: Record) -> Iterator[tuple[str, bool]]:
             f"The figures are of {what}. Whoever chose a round or a setting by them needs others: data.test=0.2.",
             True,
         )
+        at, last = record.measured[-1], max((event["round"] for event in record.rounds), default=0)
+        if at["round"] < last:
+            yield f"They were measured {after_round(at)}; the last model is that of round {last}.", True
     if patients is not None and patients < MANY:
         yield f"With {quantity(patients, 'patient')}, small differences may be chance.", True
-    best = (record.test or {}).get("best_round")
+    best = (record.test or record.best or {}).get("best_round" if record.test else "round")
     if best is not None:
         yield f"The best model is that of round {best}, which was selected by its validation patients.", False
 

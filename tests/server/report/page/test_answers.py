@@ -1,6 +1,7 @@
 """The answers on a report's first screen, sentence by sentence: each figure with its n, and no verdict without data."""
 
 import math
+from dataclasses import replace
 
 from reported_run import absent, compared, counted, measured_at_the_end, record_of, round_of
 
@@ -45,6 +46,17 @@ def test_a_metric_of_which_less_is_better_learns_by_falling() -> None:
     object.__setattr__(record, "lower_is_better", True)  # no task has such a headline yet
     assert is_learning(record).verdict == "Yes"
     assert is_weak(record).sentences[0].startswith("The worst site is site-b: Dice 0.700")
+
+
+def test_other_patients_are_no_progress() -> None:
+    """0.4 at one site and 0.8 at another were called a rise."""
+    gone = absent("missing", "not connected")
+    first = round_of(1, 0.4, {"site-a": counted(0.4), "site-b": gone})
+    answer = is_learning(record_of(first, round_of(2, 0.8, {"site-a": gone, "site-b": counted(0.8)})))
+    assert (answer.verdict, answer.tone) == ("Not clear", "warn")
+    assert answer.sentences[-1] == "Not the same sites were measured: of 0 sites in both rounds 0 improved."
+    more = is_learning(record_of(first, round_of(2, 0.7, {"site-a": counted(0.6), "site-b": counted(0.8)})))
+    assert more.verdict == "Yes" and more.sentences[-1].endswith("of 1 site in both rounds 1 improved.")
 
 
 def test_a_run_that_levels_off_says_so() -> None:
@@ -94,6 +106,20 @@ def test_the_weakest_site_and_region_are_named() -> None:
     ]
 
 
+def test_one_site_is_neither_worst_nor_best() -> None:
+    answer = is_weak(record_of(round_of(1, 0.6, {"site-a": counted(0.5)}), data={"regions": ["wt"]}))
+    assert answer.verdict == "One site alone cannot tell"
+    assert answer.sentences[0] == "The only site with a figure is site-a: Dice 0.500 (n=40 validation patients)."
+
+
+def test_regions_of_a_test_alone_are_told() -> None:
+    """With round.evaluate_every=0 nothing is measured before."""
+    test = measured_at_the_end(0.6, {"site-a": 0.5, "site-b": 0.7})
+    test["models"]["last"]["global"] |= {"dice_et": 0.2, "dice_wt": 0.9}
+    answer = is_weak(record_of(round_of(1, None, {"site-a": counted(None, None)}), test))
+    assert answer.verdict == "At site-a and on ET"
+
+
 def test_a_site_without_a_figure_is_not_passed_over() -> None:
     lines = TWO | {"site-c": absent("missing", "not connected"), "site-d": counted(None, 0)}
     said = is_weak(record_of(round_of(1, 0.6, lines))).sentences
@@ -121,7 +147,7 @@ def test_a_site_that_never_counted_is_named_with_its_reason() -> None:
         "site-c (n not known) counted in no round: too few.",
         "site-a did not count in round 2.",
         "The sites left out 2 cases of their own: 2 at site-d.",
-        "The sites told 27 training patients.",
+        "3 of 4 sites told 27 training patients.",
     ]
 
 
@@ -134,6 +160,56 @@ def test_many_sites_that_missed_rounds_are_counted() -> None:
     assert answer.sentences[:2] == [
         "1 of 9 sites counted in every round.",
         "8 sites did not count in some rounds; site-0 missed the most, 2 of 3.",
+    ]
+
+
+def test_a_site_that_nobody_drew_or_asked_did_not_count() -> None:
+    """It was called one of the sites that counted in every round."""
+    lines = TWO | {"site-c": absent("not_invited", "not drawn this round")}
+    answer = is_all_used(record_of(round_of(1, 0.6, lines)))
+    assert (answer.verdict, answer.tone) == ("No", "bad")
+    assert answer.sentences[:2] == [
+        "2 of 3 sites counted in every round that drew them.",
+        "site-c (n not known) counted in no round: not drawn this round.",
+    ]
+    gone = TWO | {"site-b": absent("not_asked", "has not answered since round 1")}
+    answer = is_all_used(record_of(round_of(1, 0.6, TWO), round_of(2, 0.6, gone)))
+    assert answer.verdict == "Yes, but not in every round" and "site-b did not count in round 2." in answer.sentences
+
+
+def test_a_site_that_came_late_missed_what_was_before() -> None:
+    answer = is_all_used(record_of(round_of(1, 0.6, {"site-a": counted(0.5)}), round_of(2, 0.6, TWO)))
+    assert answer.sentences[:2] == ["1 of 2 sites counted in every round.", "site-b did not count in round 1."]
+
+
+def test_nothing_counts_in_a_round_without_a_result() -> None:
+    """Its lines say that updates counted, but they are in no model."""
+    failed, end = round_of(2, None, TWO) | {"event": "round_failed"}, {"event": "end", "status": "failed"}
+    answer = is_all_used(record_of(round_of(1, 0.6, TWO), failed, end))
+    assert answer.verdict == "Yes, but not in every round"
+    assert "Nothing counted in round 2, without a result." in answer.sentences
+    assert is_all_used(record_of(failed, end)).verdict == "No"
+    assert is_all_used(record_of(failed)).verdict == "Not known yet"
+
+
+def test_fewer_samples_than_patients_are_not_all_data() -> None:
+    lines = {"site-a": counted(0.5, patients=160), "site-b": counted(0.5, patients=32)}
+    rounds = [round_of(1, 0.6, lines), round_of(2, 0.6, lines)]
+    answer = is_all_used(record_of(*rounds, train={"steps": 8, "batch": 2, "epochs": None}))
+    assert (answer.verdict, answer.tone) == ("No", "warn")
+    assert answer.sentences[1] == "site-a took 32 samples in all, fewer than its 160 training patients."
+    assert is_all_used(record_of(*rounds, train={"steps": None, "batch": 2, "epochs": 1})).verdict == "Yes"
+
+
+def test_what_sites_keep_to_themselves_is_not_counted_as_nothing() -> None:
+    kept = {"site-a": counted(0.5, patients=None), "site-b": counted(0.5)}
+    assert is_all_used(record_of(round_of(1, 0.6, kept))).sentences[-1] == "1 of 2 sites told 9 training patients."
+    private = {"mechanism": "central", "epsilon": 8.0, "test_seed": None}
+    answer = is_all_used(record_of(round_of(1, 0.6, {"site-a": kept["site-a"]}), privacy=private))
+    assert answer.verdict == "Yes, as far as the sites tell"
+    assert answer.sentences[1:] == [
+        "The run is private, so sites need not tell which cases they left out.",
+        "No site told how many training patients it has.",
     ]
 
 
@@ -156,9 +232,36 @@ def test_a_gain_counts_where_its_interval_is_above_zero() -> None:
     assert answer.sentences == [
         "site-b: Dice +0.010 (-0.040 to +0.060) against its own model (n=10).",
         "site-a: Dice +0.200 (+0.150 to +0.250) against its own model (n=10).",
-        "Together they reach 93.8 % of a model that was trained on all data at one place (n=20).",
+        "Together they reach 93.8 % (91.8 to 95.8) of a model that was trained on all data at one place (n=20).",
         "The interval holds 0 at site-b: the difference may be chance.",
     ]
+
+
+def test_a_difference_without_an_interval_or_a_value_proves_nothing() -> None:
+    """One patient has no interval that could hold 0, and a site without a score no gain."""
+    comparison = compared() | {"over_pooled": {"value": None, "low": None, "high": None}}
+    comparison["gains"]["site-a"] = {"patients": 1, "value": 0.2, "low": None, "high": None}
+    comparison["gains"]["site-b"] = {"patients": 1, "value": None, "low": None, "high": None}
+    lines = TWO | {"site-c": absent("declined", "too few")}
+    answer = is_better(record_of(round_of(1, 0.6, lines), comparison=comparison))
+    assert (answer.verdict, answer.tone) == ("At 0 of 1 compared site", "warn")
+    assert answer.sentences == [
+        "site-a: Dice +0.200 against its own model (n=1).",
+        "Too few test patients for an interval at site-a: the difference may be chance.",
+        "Not compared at site-b and site-c: no test patients with a score, or no update that counted.",
+    ]
+
+
+def test_less_that_is_better_is_said() -> None:
+    answer = is_better(record_of(round_of(1, 0.6, TWO), comparison=compared() | {"lower_is_better": True}))
+    assert answer.sentences[0] == "Of Dice, less is better." and answer.verdict == "At 0 of 2 sites"
+    assert answer.sentences[3].startswith("Their Dice is 93.8 % (91.8 to 95.8) of that of a model")
+
+
+def test_a_pooled_model_alone_is_no_model_of_a_hospital() -> None:
+    answer = is_better(record_of(round_of(1, 0.6, TWO), comparison=compared() | {"gains": {}}))
+    assert (answer.verdict, answer.tone) == ("Not measured", "open")
+    assert answer.sentences[1] == "No model was trained on one site's data alone."
 
 
 def test_a_site_that_loses_is_bad_news() -> None:
@@ -177,6 +280,29 @@ def test_made_up_data_are_no_result_of_medicine() -> None:
         "Whoever chose a round or a setting by them needs others: data.test=0.2.",
         "The training was not private: who has the model may find out who was in it.",
     ]
+
+
+def test_a_page_with_own_scans_is_not_for_everybody() -> None:
+    events = [round_of(2, 0.6, TWO), measured_at_the_end(0.6, {"site-a": 0.5, "site-b": 0.7}, 40)]
+    record = replace(record_of(*events), slices={"note": "", "slices": []})
+    record.description["simulation"] = {"data": {"source": "folder"}}
+    answer = is_shown(record)
+    assert (answer.verdict, answer.tone) == ("Only to those who may see these patients", "warn")
+    assert "This page shows slices of these patients' scans." in answer.sentences
+    assert is_shown(replace(record, slices=None)).verdict == "Yes"
+
+
+def test_a_figure_of_an_older_model_is_not_of_the_last() -> None:
+    answer = is_shown(record_of(round_of(1, 0.6, TWO), round_of(2, None, TWO), simulated=False))
+    assert "They were measured after round 1; the last model is that of round 2." in answer.sentences
+    unknown = round_of(1, 0.6, TWO) | {"global": {"loss": 0.5, "dice": None}}
+    assert "Dice of the model is not known." in is_shown(record_of(unknown)).sentences
+
+
+def test_a_best_model_is_said_to_be_selected_without_a_test_too() -> None:
+    record = replace(record_of(round_of(1, 0.6, TWO)), best={"round": 1, "sha256": ""})
+    said = "The best model is that of round 1, which was selected by its validation patients."
+    assert said in is_shown(record).sentences
 
 
 def test_a_private_run_tells_epsilon_of_its_budget() -> None:
