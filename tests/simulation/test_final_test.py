@@ -84,7 +84,7 @@ def test_it_is_in_the_table(tested: tuple[dict[str, Any], Path]) -> None:
     assert f"{test['models']['last']['global']['dice']:.3f}" in console.export_text().split("test, last")[1]
 
 
-@pytest.mark.parametrize("model", ["unet", "clstm_unet3d"])
+@pytest.mark.parametrize("model", ["unet", pytest.param("clstm_unet3d", marks=pytest.mark.slow)])
 def test_no_batch_of_training_or_validation_has_a_test_patient(
     values: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
@@ -117,7 +117,7 @@ def test_no_batch_of_training_or_validation_has_a_test_patient(
     assert read["rounds"] <= others and set().union(*(entries(each.validation) for each in found.values()))
 
 
-@pytest.mark.parametrize("round", [1, 2, 3])
+@pytest.mark.parametrize("round", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_site_that_claims_perfect_metrics_in_one_round_does_not_choose_it(
     tested: tuple[dict[str, Any], Path], values: Values, tmp_path: Path, round: int
 ) -> None:

@@ -94,6 +94,7 @@ def test_a_run_keeps_what_it_began_with(chain: Path) -> None:
     assert saved["run"]["init"] == saved["simulation"]["init"] == hashlib.sha256(kept).hexdigest()
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_without_the_run_before_is_the_same(tmp_path: Path) -> None:
     """Once in round 0, whose evaluation is done again, and once in round 2, after which it is not."""
     first, points = tmp_path / "first", ("given-weights-measured", "half-written-checkpoint")

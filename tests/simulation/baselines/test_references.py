@@ -109,7 +109,7 @@ def test_the_report_has_it(out: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "of a model that was trained on all data at one place" in page and "site-1 alone" in page
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.slow), "after"])
 def test_killed_and_resumed_is_the_same(tmp_path: Path, when: str) -> None:
     """Killed at the fourth saved round of a reference, and gone on with: the same bytes, but for the clock's."""
     words = (*WORDS, "rounds=2", "train.augment.noise=0.1", f"data.root={tmp_path / 'data'}")
@@ -143,6 +143,7 @@ def test_a_site_that_never_counted_has_no_part(tmp_path: Path) -> None:
     assert found["models"]["pooled"]["samples"] == 8
 
 
+@pytest.mark.slow
 def test_where_sites_have_tensors_of_their_own_each_is_measured_with_its(tmp_path: Path) -> None:
     """With FedBN the federated model is another at each site, as in the test."""
     model = ("model.encoder=cnn3", "model.as_published=true", "algorithm=fedbn", "data.patients=[8,9]", "data.test=0.5")
@@ -155,6 +156,7 @@ def test_where_sites_have_tensors_of_their_own_each_is_measured_with_its(tmp_pat
     assert {*found["subgroups"]["grade"]} <= {"HGG", "LGG"} and len(found["subgroups"]["tumour volume"]) == 3
 
 
+@pytest.mark.slow
 def test_references_of_a_private_run_are_not_private(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = (*WORDS, "privacy=central", "privacy.epsilon=100", "rounds=1", f"out={tmp_path / 'run'}")
     simulate(composed(*words))
