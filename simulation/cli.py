@@ -189,8 +189,12 @@ def _as_typed(composed: "DictConfig", overrides: list[str]) -> list[str]:
     """What was set for this run, without the quotes in which Hydra is given paths."""
     from omegaconf import OmegaConf
 
-    keys = [(word.partition("=")[0], word) for word in overrides]
-    return [f"{key}={OmegaConf.select(composed, key)}" if key in PATHS else word for key, word in keys]
+    typed = []
+    for word in overrides:
+        key = word.partition("=")[0]
+        path = OmegaConf.select(composed, key) if key in PATHS else None  # None: no path, or null
+        typed.append(word if path is None else f"{key}={path}")
+    return typed
 
 
 def _name(number: int, overrides: list[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from gliofed.client.doctor.examine import examine
 from gliofed.client.doctor.manifest import freeze, read_manifest
 from gliofed.shared.config import DataConfig, RunConfig
-from gliofed.shared.data.cases import Case, split
+from gliofed.shared.data.cases import Case, split, used
 from gliofed.shared.data.labels import LABELS, region_values
 from gliofed.shared.data.layouts import find_cases, take_inventory
 from gliofed.shared.data.leftovers import counted
@@ -173,7 +173,7 @@ def _deal(
     if kept.exists() and (saved := json.loads(kept.read_text()))["of"] == what:
         return [tuple(cohort) for cohort in saved["cohorts"]]
     inventory = take_inventory(root, labels)
-    there = [case for case in inventory.cases if case.side != "test" or run.data.test is not None]
+    there = used(inventory.cases, run.data.test)
     usable = _usable(there, run, root)
     if strays := inventory.not_understood:
         print(f"{root}: not understood: {counted(strays)}, in no case; gliofed-client check names them", flush=True)

@@ -20,7 +20,7 @@ from gliofed.client.doctor.judgement import CaseReport, judge
 from gliofed.client.doctor.manifest import admit, freeze
 from gliofed.client.doctor.page import by_patient, summary, write_reports
 from gliofed.shared.config import DataConfig
-from gliofed.shared.data.cases import Case
+from gliofed.shared.data.cases import Case, used
 from gliofed.shared.data.dataset import Reading, open_cohort
 from gliofed.shared.data.labels import LABELS
 from gliofed.shared.data.layouts import Inventory, take_inventory
@@ -105,12 +105,25 @@ def check(values: Mapping[str, Any]) -> int:
             cases = _with_consent(cases, Path(work))
         with Bar("reading", EVERY) as progress:
             inspected = examine(cases, settings.check, workers, progress.report)
-        split = data.validation, data.split_seed, data.test
-        reports = judge(cases, inspected, settings.check, data.modalities, task, *split)
+        names = {case.patient for case in (used(cases, data.test) if task else cases)}
+        judged = [number for number, case in enumerate(cases) if case.patient in names]
+        reports = judge(
+            [cases[number] for number in judged],
+            [inspected[number] for number in judged],
+            settings.check,
+            data.modalities,
+            task,
+            data.validation,
+            data.split_seed,
+            data.test,
+        )
         of = {"root": str(root), "labels": settings.labels, "task": settings.task if task else "prediction"}
         write_reports(reports, strays, inventory.not_used, of, out)
     findings = [*strays, *(finding for report in reports for finding in report.findings)]
     _print(reports, strays, findings, inventory)
+    if tested := len({case.patient for case in cases} - names):
+        who = quantity(tested, "patient is", "patients are")
+        print(f"{who} declared to be tested, and not judged without data.test")
     print(f"{out}: check.html has pictures, check.json all of it")
     if work:
         site = SiteConfig(name="check", root=str(root), labels=settings.labels, work=work, check=settings.check)

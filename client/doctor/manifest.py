@@ -24,7 +24,7 @@ from gliofed.client.doctor.findings import Facts, FileState
 from gliofed.client.doctor.inspection import Inspection
 from gliofed.client.doctor.judgement import judge
 from gliofed.shared.config import DataConfig
-from gliofed.shared.data.cases import Case
+from gliofed.shared.data.cases import Case, used
 from gliofed.shared.data.dataset import site_inventory
 from gliofed.shared.data.layouts import TABLES, Inventory
 from gliofed.shared.data.prepare import prepared_shape
@@ -99,9 +99,8 @@ def admit(site: SiteConfig, data: DataConfig, task: str) -> Admitted:
     """
     consent = read_consent(Path(site.work))
     entries = [entry for entry in _frozen(site, consent).entries if belongs(site, consent, entry.case.patient)]
-    if data.test is None:  # who is declared to be tested is not used; of another side as well, and it is a finding
-        others = {entry.case.patient for entry in entries if entry.case.side != "test"}
-        entries = [entry for entry in entries if entry.case.patient in others]
+    names = {case.patient for case in used([entry.case for entry in entries], data.test)}
+    entries = [entry for entry in entries if entry.case.patient in names]
     reports = judge(
         [entry.case for entry in entries],
         [Inspection(entry.facts) for entry in entries],

@@ -64,6 +64,15 @@ def value_of(visits: Sequence[Case], label: Label) -> str | None:
     return next(iter(values), None)
 
 
+def used(cases: Sequence[Case], test: float | None) -> list[Case]:
+    """The cases that a run uses, which tests a fraction of `test`: where it is None nobody who is only to be tested.
+
+    A patient who is declared for another side as well stays, and is a finding.
+    """
+    others = {case.patient for case in cases if case.side != "test"}
+    return [case for case in cases if test is not None or case.patient in others]
+
+
 class Parts(NamedTuple):
     """Patients by what they are for, each list sorted; nobody is in two."""
 

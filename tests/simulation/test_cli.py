@@ -161,8 +161,9 @@ def test_a_path_is_no_grammar_and_the_next_command_can_be_pasted(
 
 def test_the_words_that_a_report_repeats_are_as_they_were_typed() -> None:
     """Hydra is given paths in quotes; whoever pastes the command would quote them twice."""
-    composed = OmegaConf.create({"init": "/a b/model", "seed": 1})
-    assert _as_typed(composed, ["init='/a b/model'", "seed=1"]) == ["init=/a b/model", "seed=1"]
+    composed = OmegaConf.create({"init": "/a b/model", "seed": 1, "out": None})
+    words = _as_typed(composed, ["init='/a b/model'", "seed=1", "out=null"])
+    assert words == ["init=/a b/model", "seed=1", "out=null"]  # out=None would be a folder of that name
 
 
 def test_help_names_every_choice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,8 @@ import pytest
 from checked_folder import check
 from planted import PLANTS, of
 
+from gliofed.shared.work_folder import WorkFolder
+
 
 def test_a_clean_folder(
     cases: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -81,6 +83,41 @@ def test_files_that_a_table_does_not_name_are_a_warning(
     (root / "cases.csv").write_text(f"patient,{','.join(columns)}\nP,{','.join(files)}\n")
     assert check(monkeypatch, f"data.root={root}", "data.labels=brats2020", f"out={out}") == 0
     assert "warning: not_understood: " in (screen := capsys.readouterr().out) and "with 5 image files" in screen
+
+
+@pytest.mark.parametrize(("test", "code"), [("null", 0), ("0", 1)])
+def test_who_is_only_to_be_tested_is_judged_where_the_run_tests(
+    cases: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    test: str,
+    code: int,
+) -> None:
+    """Rows of split test in a public data set often have no masks, and a run without data.test leaves them out. They
+    are frozen all the same: another run of the study may test.
+    """
+    root, name, work = tmp_path / "cases", "BraTS20_Training_00", tmp_path / "work"
+    shutil.copytree(cases, root)
+    columns = ("t1", "t1ce", "t2", "flair", "mask")
+    rows = [[f"{name}{n}/{name}{n}_{column.replace('mask', 'seg')}.nii.gz" for column in columns] for n in (1, 2)]
+    lines = [f"patient,split,{','.join(columns)}", f"A,,{','.join(rows[0])}", f"T,test,{','.join(rows[1][:-1])},"]
+    (root / "cases.csv").write_text("\n".join(lines) + "\n")
+    words = (
+        f"data.root={root}",
+        "data.labels=brats2020",
+        f"data.test={test}",
+        f"work={work}",
+        f"out={tmp_path / 'out'}",
+    )
+    assert check(monkeypatch, *words) == code
+    screen = capsys.readouterr().out
+    assert ("error: missing_mask: T " in screen) == bool(code)
+    assert ("1 patient is declared to be tested, and not judged without data.test" in screen) == (not code)
+    assert {entry["case"]["patient"] for entry in json.loads(WorkFolder(work).manifest.read_text())["entries"]} == {
+        "A",
+        "T",
+    }
 
 
 def test_the_folder_of_one_case(
