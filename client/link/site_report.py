@@ -51,8 +51,9 @@ class Own:
     ledger: Ledger | None
 
     def of_run(self, run: str, kind: str) -> list[Event]:
-        """Replies of one kind to one run that did what was asked, each round once: the last."""
+        """Replies of one kind to one run that did what was asked, each round once: the last; none of test patients."""
         done = [e for e in self.receipts if e["run_id"] == run and e["kind"] == kind and e["status"] == "ok"]
+        done = [event for event in done if event.get("part") != "test"]
         return [*{event["round"]: event for event in done}.values()]
 
     @property
@@ -119,6 +120,7 @@ def make_page(own: Own, shown: Event | None = None) -> str:
         moved=_moved(own),
         told=sorted({metric for event in own.receipts for metric in event["metrics"]}),
         scores=_scores(own),
+        tests=_tests(own),
         cohort=_cohort(own),
         privacy=_privacy(own),
         epsilon=_epsilon(own.ledger) if own.ledger and own.ledger.private else None,
@@ -209,6 +211,16 @@ def _scores(own: Own) -> list[Chart | None]:
             values = {e["round"]: e["told"][name] for e in measured if e["told"].get(name) is not None}
             found.append(chart(f"{name}, run {run[:12]}", [Line(label=name, values=values, colour=0)], note=note))
     return found
+
+
+def _tests(own: Own) -> list[list[Any]]:
+    """What the site told of its test patients, who are in no curve: the model's round, a metric, its value, n."""
+    tested = [event for event in own.receipts if event.get("part") == "test" and event["status"] == "ok"]
+    return [
+        [event["run_id"][:12], event["round"], name, "-" if value is None else f"{value:.3f}", event["patients"]]
+        for event in tested
+        for name, value in sorted((event.get("told") or {}).items())
+    ]
 
 
 def _cohort(own: Own) -> list[list[Any]]:

@@ -71,6 +71,21 @@ def test_its_metrics_are_those_that_it_told(site: SiteConfig, run: RunConfig) ->
     assert f"{round(value, 4)}" in make_page(read_own(site))
 
 
+def test_a_test_is_no_point_of_a_curve(tmp_path: Path) -> None:
+    """The last round's model is measured twice; the figure of the test patients stood for the validation's."""
+    words = ("sites=1", "data.patients=12", "data.validation=0.3", "data.test=0.4", f"out={tmp_path / 'run'}")
+    simulate(composed(*words))
+    events = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    first, last = (event["sites"]["site-1"]["evaluate"]["dice"] for event in events if event["event"] == "round")
+    [test] = [event["models"]["last"]["sites"]["site-1"] for event in events if event["event"] == "test"]
+    assert round(test["evaluate"]["dice"], 4) != round(last, 4)
+    work = tmp_path / "run" / "sites" / "site-1"
+    page = make_page(read_own(SiteConfig(name="", root="", labels="", work=str(work))))
+    assert f"[{round(first, 4)}, {round(last, 4)}]" in page
+    assert "Test patients, measured once" in page
+    assert f"<td>dice</td><td>{test['evaluate']['dice']:.3f}</td><td>{test['evaluated']}</td>" in page
+
+
 def test_nobody_is_named(site: SiteConfig, scans: Path) -> None:
     page = make_page(read_own(site))
     patients = {path.name for path in scans.iterdir() if path.is_dir()}
