@@ -20,6 +20,7 @@ from gliofed.shared.left_out import in_full
 from gliofed.shared.page.charts import Chart, Line, chart
 from gliofed.shared.page.render import render
 from gliofed.shared.parse import ConfigError
+from gliofed.shared.run_folder import RunFolder
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.terminal import plain
 from gliofed.shared.wording import quantity
@@ -75,6 +76,9 @@ def report_command(folder: Path, model: Path | None, file: Path | None) -> int:
     folder, a damaged log or ledger, or no model there.
     """
     folder = absolute(folder)
+    if RunFolder(folder).history.exists():
+        page, works = RunFolder(folder).page.name, folder / "sites" / "SITE"
+        raise ConfigError(f"{folder}: is a run's folder, which has {page}; give a site's work folder, such as {works}")
     joined = HospitalFolder(folder).settings.exists()
     site = read_site(folder) if joined else SiteConfig(name="", root="", labels="", work=str(folder))
     if not (joined or audit_file(folder).exists()):
@@ -255,7 +259,8 @@ def _epsilon(ledger: Ledger) -> Chart | None:
     charges = ledger.charges
     places = range(1, len(charges) + 1, max(1, -(-len(charges) // CHARGES)))
     spent = {at: rdp_epsilon(_spent(charges[:at]), ledger.delta) for at in {*places, len(charges)} if at}
-    return chart("Epsilon of each patient, charge by charge", [Line(label="epsilon", values=spent, colour=3)], low=0.0)
+    line = Line(label="epsilon", values=spent, colour=3)
+    return chart("Epsilon of each patient, charge by charge", [line], across="charge", low=0.0)
 
 
 def _spent(charges: Sequence[Any]) -> list[tuple[float, float, int]]:

@@ -100,6 +100,7 @@ def test_epsilon_is_the_ledgers(site: SiteConfig) -> None:
     own = read_own(site)
     assert summary(own)[-1] == f"Each patient has spent epsilon {spent:.2f}; the site's ceiling: none."
     assert f"{spent:.3f}" in make_page(own) and "charge by charge" in make_page(own)
+    assert ">charge</text>" in make_page(own), "a charge is no round"
 
 
 def test_test_mode_is_said_loudly(site: SiteConfig) -> None:
@@ -141,6 +142,7 @@ def test_slices_of_a_model_are_of_this_site(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["run"], "is a run's folder, which has report.html; give a site's work folder"),
         (["nowhere"], "no hospital's folder and no work folder"),
         (["work", "--model", "m"], "--model m: goes with the hospital's folder"),
         (["work", "--out", "."], "is a folder; give a file"),
@@ -155,6 +157,9 @@ def test_wrong_use_is_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "audit").mkdir(parents=True)
+    (tmp_path / "run" / "audit" / "audit.jsonl").write_bytes((site.folder.root / "audit" / "audit.jsonl").read_bytes())
+    (tmp_path / "run" / "history.jsonl").write_text("")
     assert report(monkeypatch, *words) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1
