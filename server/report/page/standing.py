@@ -72,7 +72,12 @@ def _against_pooled(comparison: Event, name: str, less: bool) -> list[str]:
     reach = f"Their {name} is" if less else "Together they reach"
     whose = "that of a model" if less else "a model"
     share = f"{100 * number(pooled['value']):.1f} %{ends}"
-    return [f"{reach} {share} of {whose} that was trained on all data at one place (n={n})."]
+    said = [f"{reach} {share} of {whose} that was trained on all data at one place (n={n})."]
+    models = comparison.get("models") or {}
+    federated, reference = ((models.get(model) or {}).get("samples") for model in ("federated", "pooled"))
+    if federated is not None and reference is not None and federated != reference:
+        said.append(f"The federation took {quantity(federated, 'sample')}, that model {reference}.")
+    return said
 
 
 def is_shown(record: Record) -> Answer:

@@ -262,6 +262,13 @@ def test_an_interval_of_two_patients_decides_nothing() -> None:
     assert "Fewer than 6 test patients at site-a and site-b" in answer.sentences[-1]
 
 
+def test_unequal_samples_are_said() -> None:
+    """Steps of dp_sgd take others than those of a reference."""
+    comparison = compared()
+    comparison["models"]["federated"]["samples"] = 128
+    assert "The federation took 128 samples, that model 32." in is_better(record_of(comparison=comparison)).sentences
+
+
 def test_less_that_is_better_is_said() -> None:
     answer = is_better(record_of(round_of(1, 0.6, TWO), comparison=compared() | {"lower_is_better": True}))
     assert answer.sentences[0] == "Of Dice, less is better." and answer.verdict == "At 0 of 2 sites"
