@@ -165,13 +165,21 @@ def _run(
     metric = TASKS[run.task].headline
     print_results(events, metric)
     status = str(events[-1]["status"])
+    note = "" if data["source"] == "folder" else "synthetic data"
+    outcome = Outcome(status, hung, out, metric, note, settings, sites)
     if settings.baselines and status != "failed":
         from gliofed.simulation.baselines.references import compare_run
 
-        compare_run(run, settings, sites, data, out, run_id)
+        if settings.report.page:
+            write_page(out)  # the run has ended, however long its references take
+        try:
+            compare_run(run, settings, sites, data, out, run_id)
+        except FailedError:
+            draw(outcome)
+            report(outcome)
+            raise
     print(f"{status}: {_result_sentence(status, events[-1], out, settings.report)}")
-    note = "" if data["source"] == "folder" else "synthetic data"
-    return Outcome(status, hung, out, metric, note, settings, sites)
+    return outcome
 
 
 def report(outcome: Outcome) -> None:

@@ -20,6 +20,7 @@ from gliofed.shared.left_out import in_full
 from gliofed.shared.page.charts import Chart, Line, chart
 from gliofed.shared.page.render import render
 from gliofed.shared.parse import ConfigError
+from gliofed.shared.run_folder import RunFolder
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.terminal import plain
 from gliofed.shared.wording import quantity
@@ -51,8 +52,9 @@ class Own:
     ledger: Ledger | None
 
     def of_run(self, run: str, kind: str) -> list[Event]:
-        """Replies of one kind to one run that did what was asked, each round once: the last."""
+        """Replies of one kind to one run that did what was asked, each round once: the last; none of test patients."""
         done = [e for e in self.receipts if e["run_id"] == run and e["kind"] == kind and e["status"] == "ok"]
+        done = [event for event in done if event.get("part") != "test"]
         return [*{event["round"]: event for event in done}.values()]
 
     @property
@@ -74,6 +76,9 @@ def report_command(folder: Path, model: Path | None, file: Path | None) -> int:
     folder, a damaged log or ledger, or no model there.
     """
     folder = absolute(folder)
+    if RunFolder(folder).history.exists():
+        page, works = RunFolder(folder).page.name, folder / "sites" / "SITE"
+        raise ConfigError(f"{folder}: is a run's folder, which has {page}; give a site's work folder, such as {works}")
     joined = HospitalFolder(folder).settings.exists()
     site = read_site(folder) if joined else SiteConfig(name="", root="", labels="", work=str(folder))
     if not (joined or audit_file(folder).exists()):
@@ -119,6 +124,7 @@ def make_page(own: Own, shown: Event | None = None) -> str:
         moved=_moved(own),
         told=sorted({metric for event in own.receipts for metric in event["metrics"]}),
         scores=_scores(own),
+        tests=_tests(own),
         cohort=_cohort(own),
         privacy=_privacy(own),
         epsilon=_epsilon(own.ledger) if own.ledger and own.ledger.private else None,
@@ -211,6 +217,16 @@ def _scores(own: Own) -> list[Chart | None]:
     return found
 
 
+def _tests(own: Own) -> list[list[Any]]:
+    """What the site told of its test patients, who are in no curve: the model's round, a metric, its value, n."""
+    tested = [event for event in own.receipts if event.get("part") == "test" and event["status"] == "ok"]
+    return [
+        [event["run_id"][:12], event["round"], name, "-" if value is None else f"{value:.3f}", event["patients"]]
+        for event in tested
+        for name, value in sorted((event.get("told") or {}).items())
+    ]
+
+
 def _cohort(own: Own) -> list[list[Any]]:
     """Numbers of the frozen cohort, and what the last run left out."""
     entries = own.manifest.entries if own.manifest else []
@@ -243,7 +259,8 @@ def _epsilon(ledger: Ledger) -> Chart | None:
     charges = ledger.charges
     places = range(1, len(charges) + 1, max(1, -(-len(charges) // CHARGES)))
     spent = {at: rdp_epsilon(_spent(charges[:at]), ledger.delta) for at in {*places, len(charges)} if at}
-    return chart("Epsilon of each patient, charge by charge", [Line(label="epsilon", values=spent, colour=3)], low=0.0)
+    line = Line(label="epsilon", values=spent, colour=3)
+    return chart("Epsilon of each patient, charge by charge", [line], across="charge", low=0.0)
 
 
 def _spent(charges: Sequence[Any]) -> list[tuple[float, float, int]]:

@@ -89,6 +89,7 @@ class Audit:
     def receipt(self, reply: Reply, leaving: list[dict[str, Any]]) -> str:
         """Note what leaves, before it does; return the hash of that line, which goes with the reply as its head."""
         line = {"event": "receipt", **self._about, "metrics": sorted(reply.metrics), "records": leaving}
+        line |= {"part": part} if (part := self._asked.get("part")) else {}
         line |= {key: getattr(reply, key) for key in ("site", "status", "code", "patients", "left_out", "epsilon")}
         line["told"] = {name: value if isfinite(value) else None for name, value in reply.metrics.items()}
         events = [] if self._noted else [self._asked]  # it could not be read, or not be noted when it came

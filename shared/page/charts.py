@@ -62,6 +62,8 @@ class Chart:
     picks: list[str] = field(default_factory=list)
     """Sites that the reader can pick."""
     note: str = ""
+    across: str = "round"
+    """What is counted from left to right."""
 
 
 def chart(
@@ -69,6 +71,7 @@ def chart(
     lines: Sequence[Line],
     *,
     note: str = "",
+    across: str = "round",
     low: float | None = None,
     rule: tuple[float, str] | None = None,
     band: tuple[Series, Series] | None = None,
@@ -90,6 +93,7 @@ def chart(
         band=_outline(*band, x, y) if band else None,
         rule=(y(rule[0]), rule[1]) if rule else None,
         hover={
+            "across": across,
             "rounds": rounds,
             "x": [x(round) for round in rounds],
             "y": [y.low, y.start, y.factor],
@@ -100,6 +104,7 @@ def chart(
         },
         picks=[line.label for line in lines if line.style == "picked"],
         note=note,
+        across=across,
     )
 
 

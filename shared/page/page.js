@@ -52,7 +52,7 @@
       cursor.setAttribute("x1", data.x[at]);
       cursor.setAttribute("x2", data.x[at]);
       cursor.style.visibility = "visible";
-      say("round " + data.rounds[at], rows, x ?? box.left + data.x[at] * box.width / 400, y ?? box.top + box.height / 3);
+      say(data.across + " " + data.rounds[at], rows, x ?? box.left + data.x[at] * box.width / 400, y ?? box.top + box.height / 3);
     };
     const leave = () => { cursor.style.visibility = "hidden"; hide(); };
     svg.addEventListener("pointermove", (event) => {

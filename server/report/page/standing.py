@@ -9,6 +9,9 @@ from gliofed.shared.events import Event
 from gliofed.shared.mechanisms import MECHANISMS
 from gliofed.shared.wording import quantity
 
+FEWEST = 6
+"""Patients of one site from which a difference may count; of five, all differ the same way by chance 1 time in 16."""
+
 
 def is_better(record: Record) -> Answer:
     """Whether each site gains over what it could train by itself."""
@@ -25,10 +28,11 @@ def is_better(record: Record) -> Answer:
     found = {**(record.comparison.get("gains") or {})}
     gains = {site: gain for site, gain in found.items() if math.isfinite(number(gain["value"]))}
     sign = -1 if less else 1
-    better = [site for site, gain in gains.items() if sign * end(gain, "low" if sign > 0 else "high") > 0]
-    worse = [site for site, gain in gains.items() if sign * end(gain, "high" if sign > 0 else "low") < 0]
-    few = [site for site, gain in gains.items() if not interval(gain)]
-    unclear = [site for site in gains if site not in better + worse + few]
+    few = [site for site, gain in gains.items() if not interval(gain) or gain["patients"] < FEWEST]
+    enough = {site: gain for site, gain in gains.items() if site not in few}
+    better = [site for site, gain in enough.items() if sign * end(gain, "low" if sign > 0 else "high") > 0]
+    worse = [site for site, gain in enough.items() if sign * end(gain, "high" if sign > 0 else "low") < 0]
+    unclear = [site for site in enough if site not in better + worse]
     missing = sorted({*record.sites, *found} - gains.keys()) if found else []
     sentences = [f"Of {name}, less is better."] if less else []
     for site, gain in sorted(gains.items(), key=lambda each: sign * number(each[1]["value"]))[:NAMED]:
@@ -44,7 +48,8 @@ def is_better(record: Record) -> Answer:
     if unclear:
         sentences.append(f"The interval holds 0 at {listed(unclear)}: the difference may be chance.")
     if few:
-        sentences.append(f"Too few test patients for an interval at {listed(few)}: the difference may be chance.")
+        those = f"Fewer than {FEWEST} test patients at {listed(few)}"
+        sentences.append(f"{those}: whatever the interval, the difference may be chance.")
     if missing:
         sentences.append(
             f"Not compared at {listed(missing)}: no test patients with a score, or no update that counted."
@@ -67,7 +72,12 @@ def _against_pooled(comparison: Event, name: str, less: bool) -> list[str]:
     reach = f"Their {name} is" if less else "Together they reach"
     whose = "that of a model" if less else "a model"
     share = f"{100 * number(pooled['value']):.1f} %{ends}"
-    return [f"{reach} {share} of {whose} that was trained on all data at one place (n={n})."]
+    said = [f"{reach} {share} of {whose} that was trained on all data at one place (n={n})."]
+    models = comparison.get("models") or {}
+    federated, reference = ((models.get(model) or {}).get("samples") for model in ("federated", "pooled"))
+    if federated is not None and reference is not None and federated != reference:
+        said.append(f"The federation took {quantity(federated, 'sample')}, that model {reference}.")
+    return said
 
 
 def is_shown(record: Record) -> Answer:

@@ -71,6 +71,21 @@ def test_its_metrics_are_those_that_it_told(site: SiteConfig, run: RunConfig) ->
     assert f"{round(value, 4)}" in make_page(read_own(site))
 
 
+def test_a_test_is_no_point_of_a_curve(tmp_path: Path) -> None:
+    """The last round's model is measured twice; the figure of the test patients stood for the validation's."""
+    words = ("sites=1", "data.patients=12", "data.validation=0.3", "data.test=0.4", f"out={tmp_path / 'run'}")
+    simulate(composed(*words))
+    events = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    first, last = (event["sites"]["site-1"]["evaluate"]["dice"] for event in events if event["event"] == "round")
+    [test] = [event["models"]["last"]["sites"]["site-1"] for event in events if event["event"] == "test"]
+    assert round(test["evaluate"]["dice"], 4) != round(last, 4)
+    work = tmp_path / "run" / "sites" / "site-1"
+    page = make_page(read_own(SiteConfig(name="", root="", labels="", work=str(work))))
+    assert f"[{round(first, 4)}, {round(last, 4)}]" in page
+    assert "Test patients, measured once" in page
+    assert f"<td>dice</td><td>{test['evaluate']['dice']:.3f}</td><td>{test['evaluated']}</td>" in page
+
+
 def test_nobody_is_named(site: SiteConfig, scans: Path) -> None:
     page = make_page(read_own(site))
     patients = {path.name for path in scans.iterdir() if path.is_dir()}
@@ -85,6 +100,7 @@ def test_epsilon_is_the_ledgers(site: SiteConfig) -> None:
     own = read_own(site)
     assert summary(own)[-1] == f"Each patient has spent epsilon {spent:.2f}; the site's ceiling: none."
     assert f"{spent:.3f}" in make_page(own) and "charge by charge" in make_page(own)
+    assert ">charge</text>" in make_page(own), "a charge is no round"
 
 
 def test_test_mode_is_said_loudly(site: SiteConfig) -> None:
@@ -126,6 +142,7 @@ def test_slices_of_a_model_are_of_this_site(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["run"], "is a run's folder, which has report.html; give a site's work folder"),
         (["nowhere"], "no hospital's folder and no work folder"),
         (["work", "--model", "m"], "--model m: goes with the hospital's folder"),
         (["work", "--out", "."], "is a folder; give a file"),
@@ -140,6 +157,9 @@ def test_wrong_use_is_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "run" / "audit").mkdir(parents=True)
+    (tmp_path / "run" / "audit" / "audit.jsonl").write_bytes((site.folder.root / "audit" / "audit.jsonl").read_bytes())
+    (tmp_path / "run" / "history.jsonl").write_text("")
     assert report(monkeypatch, *words) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1

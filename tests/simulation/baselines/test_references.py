@@ -16,7 +16,7 @@ import gliofed.simulation.baselines.training as training
 from gliofed.server.report.page.page import make_page
 from gliofed.server.report_command import report
 from gliofed.shared.parse import ConfigError
-from gliofed.simulation.simulate import simulate
+from gliofed.simulation.simulate import FailedError, simulate
 
 BOTH = ("baselines=[pooled,local]", "data.test=0.4", "at_once=2")
 WORDS = ("data.patients=[8,4,9]", *BOTH)
@@ -163,6 +163,16 @@ def test_references_of_a_private_run_are_not_private(tmp_path: Path, capsys: pyt
     found, _ = read(tmp_path / "run")
     assert {name for name, model in found["models"].items() if model["private"]} == {"federated"}
     assert "the references are trained without privacy" in capsys.readouterr().out
+
+
+def test_a_run_that_cannot_be_compared_is_shown_all_the_same(tmp_path: Path) -> None:
+    """Its page said that it had not ended, and it had no figures; the only site that counts has no test patient."""
+    words = (*WORDS, "faults={site-1:nan,site-3:nan}", "rounds=1", "round.quorum=1", f"out={tmp_path / 'run'}")
+    with pytest.raises(FailedError, match="no site that counted has a test patient"):
+        simulate(composed(*words))
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "not ended" not in page and '<span class="badge warn">incomplete</span>' in page
+    assert [*(tmp_path / "run" / "plots").glob("*.png")]
 
 
 def test_without_any_test_patient_nothing_is_trained(tmp_path: Path) -> None:

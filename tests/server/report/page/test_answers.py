@@ -247,9 +247,26 @@ def test_a_difference_without_an_interval_or_a_value_proves_nothing() -> None:
     assert (answer.verdict, answer.tone) == ("At 0 of 1 compared site", "warn")
     assert answer.sentences == [
         "site-a: Dice +0.200 against its own model (n=1).",
-        "Too few test patients for an interval at site-a: the difference may be chance.",
+        "Fewer than 6 test patients at site-a: whatever the interval, the difference may be chance.",
         "Not compared at site-b and site-c: no test patients with a score, or no update that counted.",
     ]
+
+
+def test_an_interval_of_two_patients_decides_nothing() -> None:
+    """Every resample of two lies between the two: where both gain, by chance one time in four, it never holds 0."""
+    comparison = compared()
+    comparison["gains"]["site-a"]["patients"] = 2
+    comparison["gains"]["site-b"] |= {"patients": 5, "value": -0.2, "low": -0.3, "high": -0.1}
+    answer = is_better(record_of(comparison=comparison))
+    assert (answer.verdict, answer.tone) == ("At 0 of 2 sites", "warn")
+    assert "Fewer than 6 test patients at site-a and site-b" in answer.sentences[-1]
+
+
+def test_unequal_samples_are_said() -> None:
+    """Steps of dp_sgd take others than those of a reference."""
+    comparison = compared()
+    comparison["models"]["federated"]["samples"] = 128
+    assert "The federation took 128 samples, that model 32." in is_better(record_of(comparison=comparison)).sentences
 
 
 def test_less_that_is_better_is_said() -> None:

@@ -108,6 +108,12 @@ def test_models_that_were_compared_are_a_matrix(tmp_path: Path) -> None:
     assert "Gain of each site over its own model" in page
 
 
+def test_gains_can_be_read_without_pointing(tmp_path: Path) -> None:
+    """On paper and with the keyboard, each with its interval and n; '+0.2000.150 to 0.250' stood at the pointer."""
+    page = make_page(written(tmp_path / "run", round_of(1, 0.5, {}), comparison=compared()))
+    assert "site-b: +0.010 (-0.040 to +0.060) (n=10) site-a: +0.200 (+0.150 to +0.250) (n=10)" in words(page)
+
+
 def test_the_test_is_shown_where_nothing_was_compared(tmp_path: Path) -> None:
     events = [round_of(2, 0.7, {"site-a": counted(0.8), "site-b": absent("late", "no answer")})]
     page = words(make_page(written(tmp_path / "run", *events, measured_at_the_end(0.75, {"site-a": 0.75}))))

@@ -115,6 +115,35 @@ def test_letters_stand_out_from_what_is_behind_them(shown: Page) -> None:
     assert shown.js(contrast) == []
 
 
+def test_lines_are_told_apart_without_colour(shown: Page) -> None:
+    """By who does not see it, and on a printer that has none; the legend shows the same line."""
+    lines = """[...document.querySelectorAll("figure.chart")].map(figure =>
+        [":scope > svg > g:not(.picked)", ".legend svg > g"].map(those => [...figure.querySelectorAll(those)]
+            .map(each => getComputedStyle(each.querySelector("polyline")))
+            .map(style => style.strokeDasharray + " of " + style.strokeWidth)))"""
+    for drawn, named in shown.js(lines):
+        assert drawn == named and len(set(drawn)) == len(drawn)
+
+
+def test_a_table_does_not_cut_the_names_of_its_rows(shown: Page) -> None:
+    """A name has its n or whose model it is at its end."""
+    shown.js("document.querySelectorAll('details').forEach(each => each.open = true)")
+    cut = "[...document.querySelectorAll('tbody th')].filter(each => each.scrollWidth > each.clientWidth + 1)"
+    shown.js("document.querySelector('.heat tbody th').textContent = 'hospital-with-a-long-name '.repeat(2) + 'alone'")
+    assert shown.js(f"{cut}.map(each => each.textContent)") == []
+
+
+def test_paper_is_light(shown: Page) -> None:
+    """Whoever prints from a dark system; white curves were on white paper there."""
+    ink = "['--c6', '--ink', '--good'].map(each => getComputedStyle(document.documentElement).getPropertyValue(each))"
+    shown.call(
+        "Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}]
+    )
+    printed = shown.js(ink)
+    shown.call("Emulation.setEmulatedMedia", media="")
+    assert printed == ["#2b2f34", "#000", "#17733f"]
+
+
 def test_the_pointer_reads_a_value(shown: Page) -> None:
     """Of the headline's curve: over its last round, which the page names too."""
     place = shown.js("""(async () => {
