@@ -12,6 +12,7 @@ from reported_run import CONFIG, PHANTOMS, Event, absent, compared, counted, mea
 from small_run import composed
 
 from gliofed.server.report.page.page import SECTIONS, make_page, write_page
+from gliofed.server.report.page.tables import gains
 from gliofed.shared.page import render
 from gliofed.simulation.simulate import report, simulate
 
@@ -112,6 +113,16 @@ def test_gains_can_be_read_without_pointing(tmp_path: Path) -> None:
     """On paper and with the keyboard, each with its interval and n; '+0.2000.150 to 0.250' stood at the pointer."""
     page = make_page(written(tmp_path / "run", round_of(1, 0.5, {}), comparison=compared()))
     assert "site-b: +0.010 (-0.040 to +0.060) (n=10) site-a: +0.200 (+0.150 to +0.250) (n=10)" in words(page)
+
+
+def test_a_gain_of_two_patients_is_not_drawn_as_one() -> None:
+    """The picture agrees with the first screen."""
+    comparison = compared()
+    drawn = gains(comparison)
+    assert drawn and [row["colour"] for row in drawn["rows"]] == [7, 2]
+    comparison["gains"]["site-a"]["patients"] = 2
+    drawn = gains(comparison)
+    assert drawn and [row["colour"] for row in drawn["rows"]] == [7, 7]
 
 
 def test_the_test_is_shown_where_nothing_was_compared(tmp_path: Path) -> None:
