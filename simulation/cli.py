@@ -114,7 +114,8 @@ def _run() -> int:
             statuses.append(WRONG_USE if isinstance(error, UserError) else FAILED)
             tell(COMMAND, str(error))  # a sweep goes on with its next run
 
-    sys.argv[1:] = _nested_last([word if _lists_runs(word) else quoted(word, PATHS) for word in sys.argv[1:]])
+    words = [word if _lists_runs(word) else quoted(word, PATHS) for word in sys.argv[1:]]
+    sys.argv[1:] = _nested_last(words) if {"-m", "--multirun"} & {*words} else [*map(_as_list, words)]
     try:
         job()
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
@@ -140,14 +141,21 @@ def _lists_runs(word: str) -> bool:
     return word.startswith("run=[") and word.endswith("]") and not Path(word.removeprefix("run=")).exists()
 
 
+def _as_list(word: str) -> str:
+    """Let baselines=pooled,local be the list that it looks like; in a sweep Hydra makes two runs of it.
+
+    >>> _as_list("baselines=pooled,local"), _as_list("baselines=[local]")
+    ('baselines=[pooled,local]', 'baselines=[local]')
+    """
+    return re.sub(r"^baselines=(\w+(?:,\w+)*)$", r"baselines=[\1]", word) if word != "baselines=null" else word
+
+
 def _nested_last(overrides: list[str]) -> list[str]:
     """In a sweep, let single settings of a group, as model.iterations=2, wait until the swept group is chosen.
 
     Hydra first composes a sweep without what is swept, and refuses a setting that the default choice does not have. A
     choice of one is swept as well, and so looked at run by run.
     """
-    if not {"-m", "--multirun"} & set(overrides):
-        return overrides
     setting = re.compile(r"((?:model|data|strategy|train|privacy)\.[\w.]+)=([^,(]+|\[[^()]*\])")
 
     def of_one(key: str, value: str) -> str:
