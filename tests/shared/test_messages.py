@@ -43,6 +43,18 @@ def test_a_request_has_one_form(run_config: Callable[..., RunConfig], spoil: Cal
         Request.from_records(records)
 
 
+def test_a_test_is_asked_for_in_a_run_that_has_one(run_config: Callable[..., RunConfig]) -> None:
+    """A site of an earlier version sends and knows no part; of another part nobody knows the patients."""
+    request = Request(run_id="r", round=1, config=run_config("data.test=0.2"), weights=b"w", part="test")
+    assert Request.from_records(request.to_records()) == request
+    records = request.to_records()
+    del records.config_records["request"]["part"]
+    assert Request.from_records(records).part == ""
+    for odd in (replace(request, config=run_config()), replace(request, part="training")):
+        with pytest.raises(MessageError, match=r"a test, in a run without data\.test|a part that is none"):
+            Request.from_records(odd.to_records())
+
+
 def test_key_tells_run_round_and_weights_apart(run_config: Callable[..., RunConfig]) -> None:
     one = Request(run_id="r", round=1, config=run_config(), weights=b"w")
     others = [replace(one, run_id="q"), replace(one, round=2), replace(one, weights=b"v")]

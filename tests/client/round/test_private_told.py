@@ -17,6 +17,7 @@ from gliofed.client.round.policy import DeclinedError
 from gliofed.client.round.privacy import plan_round
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.wording import quantity
 from gliofed.simulation.grid import LocalGrid
 
 
@@ -41,6 +42,15 @@ def test_a_number_is_drawn_once_however_patients_are_parted(hospital: Hospital, 
         with suppress(DeclinedError):
             prepare(site, request_of(run_config("privacy=dp_sgd", f"data.split_seed={seed}", "data.validation=0.4")))
     assert len(charges(site, "count")) == 1
+
+
+def test_whoever_is_to_be_tested_is_counted_and_does_not_train(hospital: Hospital, run_config: Config) -> None:
+    """The noisy number is of all patients, and what is told of it is the share that trains."""
+    site = hospital.site(count_noise=0.1, test_mode=True)
+    words = ("privacy=dp_sgd", "privacy.test_seed=1", "privacy.epsilon=1000", "data.validation=0", "data.test=0.5")
+    told = prepare(site, request_of(run_config(*words, "data.split_seed=1"))).patients
+    (count,) = charges(site, "count")
+    assert (count.noisy, told) == (PATIENTS, PATIENTS // 2) and count.patients < PATIENTS
 
 
 def test_a_run_keeps_its_number_when_a_patient_withdraws(hospital: Hospital, run_config: Config) -> None:
@@ -119,6 +129,20 @@ def test_nothing_is_evaluated_in_private(hospital: Hospital, run_config: Config)
     request = request_of(run_config(*PRIVATE))
     assert refusal(evaluate, hospital.site(), request)[0] == "withheld"
     assert evaluate(hospital.site(metrics="always"), request).status == "ok"
+
+
+@pytest.mark.parametrize("mechanism", ["none", "dp_sgd"])
+def test_few_test_patients_are_as_much_protected_as_few_of_validation(
+    hospital: Hospital, run_config: Config, mechanism: str
+) -> None:
+    config = run_config(f"privacy={mechanism}", "data.validation=0", "data.test=0.8")
+    request = replace(request_of(config), part="test")
+    measured = evaluate(hospital.site(metrics="always"), request).patients
+    assert 0 < measured < PATIENTS
+    site = hospital.site("other", metrics="always", min_validation=measured + 1)
+    code, sentence = refusal(evaluate, site, request)
+    assert code == "few_validation" and sentence.startswith(f"{quantity(measured, 'test patient')}: policy.min")
+    assert refusal(evaluate, hospital.site("third", metrics="never"), request)[0] == "withheld"
 
 
 @pytest.mark.parametrize("counts", ["unless_private", "always"])

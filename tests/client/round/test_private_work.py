@@ -29,6 +29,16 @@ def test_another_split_is_declined(hospital: Hospital, run_config: Config) -> No
         assert code == "ledger" and "data.validation=0.2" in sentence and "data.validation=0.4" in sentence
 
 
+@pytest.mark.parametrize(("first", "then"), [("null", "0.2"), ("0.2", "null"), ("0.2", "0.3"), ("0", "null")])
+def test_another_test_is_declined(hospital: Hospital, run_config: Config, first: str, then: str) -> None:
+    """Who trained in the study would be tested, or who was to be tested would train."""
+    site = hospital.site(metrics="always")
+    prepare(site, request_of(run_config("privacy=dp_sgd", f"data.test={first}")))
+    for work in (train, evaluate):
+        code, sentence = refusal(work, site, request_of(run_config("privacy=dp_sgd", f"data.test={then}")))
+        assert code == "ledger" and ("data.test=" in sentence)
+
+
 def test_a_run_stays_within_its_own_epsilon(hospital: Hospital, run_config: Config) -> None:
     """Whatever it asks for: here the same last round three times, each with other weights. No ceiling is set."""
     site, config = hospital.site(), run_config(*PRIVATE, "rounds=1", "privacy.epsilon=2")

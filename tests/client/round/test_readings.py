@@ -27,6 +27,7 @@ def site(tmp_path: Path) -> SiteConfig:
 READINGS = {
     "the same": (),
     "split": ("data.split_seed=7",),
+    "test": ("data.test=0",),
     "task": ("task=grading", "model=cnn_lstm"),
     "modalities": ("data.modalities=[t2]",),
     "regions": ("data.regions=[et]",),
