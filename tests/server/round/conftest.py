@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from clock import Clock
+from left_model import leave
 from lossy_wire import PullsInTurn, Wire, sites_over
 
 import gliofed.server.round.mail
@@ -45,3 +46,8 @@ def separately(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     """Each message by a thread of its own, as it is between machines; nothing is late while the clock stands."""
     monkeypatch.setattr(gliofed.server.round.mail, "SeparatePulls", SeparatePulls)
     monkeypatch.setattr(clock, "sleep", lambda seconds: None)
+
+
+@pytest.fixture
+def left(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Path:
+    return leave(tmp_path / "left", run_config("seed=7"))

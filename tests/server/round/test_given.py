@@ -5,49 +5,19 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from left_model import edit, given, leave, start
 from safetensors.torch import load_file, save_file
 
-from gliofed.server.round.given import Given, read_given
-from gliofed.server.round.model import export_model, first_model, first_state, initial_model
+from gliofed.server.round.model import first_model, first_state, initial_model
 from gliofed.shared.config import RunConfig
 from gliofed.shared.parse import ConfigError, parse
-from gliofed.shared.provenance import LARGEST, read_provenance
 from gliofed.shared.run_folder import RunFolder
 
 Make = Callable[..., RunConfig]
 Change = Callable[[Path], object]
-
-
-def leave(folder: Path, run: RunConfig) -> Path:
-    """A run's folder with a model/ and a best/, as if it had trained for three rounds."""
-    files, chosen = RunFolder(folder), {"validation": {"dice": 0.5, "patients": 12}}
-    state, _ = first_state(run, files)
-    export_model(files, files.model, run, "a" * 32, replace(state, round=3))
-    export_model(files, files.best, run, "a" * 32, replace(state, round=2), chosen)
-    return folder
-
-
-@pytest.fixture
-def left(tmp_path: Path, run_config: Make) -> Path:
-    return leave(tmp_path / "left", run_config("seed=7"))
-
-
-def given(init: Path) -> Given:
-    found = read_given(init)
-    assert found is not None
-    return found
-
-
-def start(folder: Path, init: Path, run: RunConfig) -> RunConfig:
-    """Take the weights into a new run's folder, and the run that starts from them."""
-    weights = given(init)
-    weights.check(run)
-    weights.keep(RunFolder(folder))
-    return replace(run, init=weights.sha256)
 
 
 @pytest.mark.parametrize("place", ["", "model", "model/model.safetensors", "best"])
@@ -153,14 +123,6 @@ def swap(left: Path) -> Path:
     return left
 
 
-def edit(left: Path, change: Callable[[list[dict[str, Any]]], object]) -> Path:
-    file = left / "model/provenance.json"
-    chain = json.loads(file.read_text())
-    change(chain)
-    file.write_text(json.dumps(chain))
-    return left
-
-
 FOREIGN: dict[str, tuple[Callable[[Path], Path], str]] = {
     "nothing there": (lambda left: left / "none", "not there; give a run's folder"),
     "a run without a model": (lambda left: left.parent, "no model.json and model.safetensors there"),
@@ -193,48 +155,6 @@ FOREIGN: dict[str, tuple[Callable[[Path], Path], str]] = {
         "an entry does not begin with the weights that the one before it left",
     ),
 }
-
-
-ODD: dict[str, object] = {
-    "NaN, which is no JSON": {"sites": float("nan")},
-    "infinity": {"privacy": {"epsilon": float("inf")}},
-    "a command for the terminal": {"run_id": "\x1b[2J"},
-    "half a letter": {"run_id": "\ud800"},
-    "a text without end": {"run_id": "a" * 10_000},
-    "lists in lists, of which each has a line when they are written": {"sites": [[[[1]]]]},
-    "a group in a group": {"privacy": {"epsilon": {}}},
-    "a number for a group": {"patients": 3},
-    "a text for a number": {"privacy": {"mechanism": "dp_sgd", "epsilon": "lots"}},
-    "a number of thousands of digits": {"sites": 10**4000},
-}
-
-
-@pytest.mark.parametrize("name", ODD)
-def test_a_provenance_that_could_not_be_written_or_shown_is_refused(left: Path, name: str) -> None:
-    """It enters the new run's folder and its report, and is written again beside each of its models."""
-    edit(left, lambda chain: chain[0].update(ODD[name]))
-    with pytest.raises(ConfigError, match=r"provenance.json: damaged \(.*\); copy the whole folder again"):
-        read_given(left)
-
-
-def test_a_provenance_leaves_room_for_the_new_run(left: Path, tmp_path: Path, run_config: Make) -> None:
-    """Without it, a run of days ended with its model unwritten. What is there takes more room when it is indented."""
-
-    def lengthen(chain: list[dict[str, Any]]) -> None:
-        entry = chain[0] | {f"key {number}": number for number in range(60)} | {"init_sha256": None}
-        chain[:] = [entry, *[entry | {"init_sha256": entry["weights_sha256"]}] * 600]
-
-    edit(left, lengthen)
-    file = left / "model/provenance.json"
-    file.write_text(json.dumps(json.loads(file.read_text()), separators=(",", ":")))
-    assert file.stat().st_size < LARGEST
-    with pytest.raises(ConfigError, match=f"provenance.json: larger than {LARGEST} bytes with the new run"):
-        read_given(left)
-    edit(left, lambda chain: chain.__delitem__(slice(400, None)))
-    files, run = RunFolder(tmp_path / "new"), start(tmp_path / "new", left, run_config())
-    state, _ = first_state(run, files)
-    export_model(files, files.model, run, "b" * 32, replace(state, round=1))
-    assert len(read_provenance(files.model, given(files.model).sha256)) == 401
 
 
 @pytest.mark.parametrize("name", FOREIGN)
