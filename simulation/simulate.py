@@ -19,7 +19,7 @@ from gliofed.server.report.plots.plots import draw_plots
 from gliofed.server.report.plots.record import record_of
 from gliofed.server.report.plots.sweep import draw_runs
 from gliofed.server.report.table import print_results
-from gliofed.server.round.given import read_given
+from gliofed.server.round.given import Given, read_given
 from gliofed.server.round.history import History
 from gliofed.server.round.sites import Federation
 from gliofed.shared.config import RunConfig
@@ -80,7 +80,7 @@ def simulate(
     if resumes:
         out = absolute(str(values["resume"]))
         saved, run, settings = read_run(out, "resume")
-        values = saved["simulation"]
+        values, run_id = saved["simulation"], str(saved["run_id"])
     else:
         now = now or datetime.now().astimezone()
         out = absolute(str(values["out"] or f"outputs/{now:%Y-%m-%d}/{now:%H-%M-%S}")) / (name or "")
@@ -95,11 +95,7 @@ def simulate(
     with only_one(out), _engine(settings):
         if not resumes:  # before cases are written: a run that is killed meanwhile can be resumed
             _refuse_a_run(out)  # again: another process may have been quicker
-            saved = {"run_id": uuid4().hex, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
-            saved |= {} if words is None else {"overrides": list(words)}
-            if given:
-                given.keep(SimulationFolder(out))
-            write_json(SimulationFolder(out).description, saved | {"simulation": {**values, "faults": settings.faults}})
+            run_id = _describe(out, run, values, settings, given, words)
         try:
             with Bar("cases") as progress:
                 sites = make_sites(values["data"], run, settings, out, progress.report)
@@ -109,7 +105,7 @@ def simulate(
                 notes.append("privacy.test_seed is set: this run is not private")
             for note in notes:
                 print(plain(note), file=sys.stderr, flush=True)
-            return _run(run, settings, sites, faults, values["data"], out, str(saved["run_id"]))
+            return _run(run, settings, sites, faults, values["data"], out, run_id)
         except (ConfigError, DataError):
             if not (resumes or SimulationFolder(out).history.exists()):  # nothing began: the folder may be used again
                 SimulationFolder(out).description.unlink()
@@ -120,6 +116,23 @@ def simulate(
         except OSError as error:
             where = f"{error.filename or out}: {error.strerror}"
             raise FailedError(f"{where}; make room, or fix it, then go on with {resume_command(out)}") from None
+
+
+def _describe(
+    out: Path,
+    run: RunConfig,
+    values: Mapping[str, Any],
+    settings: Settings,
+    given: Given | None,
+    words: Sequence[str] | None,
+) -> str:
+    """Write what a new run is, and the weights that it was given; return its id."""
+    saved = {"run_id": uuid4().hex, "config_hash": run.hash, "versions": versions(), "run": asdict(run)}
+    saved |= {} if words is None else {"overrides": list(words)}
+    if given:
+        given.keep(SimulationFolder(out))
+    write_json(SimulationFolder(out).description, saved | {"simulation": {**values, "faults": settings.faults}})
+    return str(saved["run_id"])
 
 
 def resume_command(out: Path) -> str:

@@ -16,6 +16,7 @@ from rich.text import Text
 from gliofed.client.doctor.consent import hold_patients, read_consent
 from gliofed.client.doctor.examine import do_each, examine
 from gliofed.client.doctor.findings import MASK, Finding, Severity
+from gliofed.client.doctor.inspection import Inspection
 from gliofed.client.doctor.judgement import CaseReport, judge
 from gliofed.client.doctor.manifest import admit, freeze
 from gliofed.client.doctor.page import by_patient, summary, write_reports
@@ -80,7 +81,7 @@ def check(values: Mapping[str, Any]) -> int:
     if settings.labels not in LABELS:
         raise ConfigError(f"data.labels={settings.labels}: unknown scheme; known are {', '.join(LABELS)}")
     root = absolute(settings.root)
-    inventory, data = take_inventory(root, settings.labels), settings.data
+    inventory = take_inventory(root, settings.labels)
     cases = inventory.cases
     task: Task | None = TASKS[settings.task]
     if settings.masks == "none":
@@ -105,23 +106,12 @@ def check(values: Mapping[str, Any]) -> int:
             cases = _with_consent(cases, Path(work))
         with Bar("reading", EVERY) as progress:
             inspected = examine(cases, settings.check, workers, progress.report)
-        names = {case.patient for case in (used(cases, data.test) if task else cases)}
-        judged = [number for number, case in enumerate(cases) if case.patient in names]
-        reports = judge(
-            [cases[number] for number in judged],
-            [inspected[number] for number in judged],
-            settings.check,
-            data.modalities,
-            task,
-            data.validation,
-            data.split_seed,
-            data.test,
-        )
+        reports = _judged(cases, inspected, settings, task)
         of = {"root": str(root), "labels": settings.labels, "task": settings.task if task else "prediction"}
         write_reports(reports, strays, inventory.not_used, of, out)
     findings = [*strays, *(finding for report in reports for finding in report.findings)]
     _print(reports, strays, findings, inventory)
-    if tested := len({case.patient for case in cases} - names):
+    if tested := len({case.patient for case in cases} - {report.patient for report in reports}):
         who = quantity(tested, "patient is", "patients are")
         print(f"{who} declared to be tested, and not judged without data.test")
     print(f"{out}: check.html has pictures, check.json all of it")
@@ -134,6 +124,25 @@ def check(values: Mapping[str, Any]) -> int:
         else:
             print(f"{work}: the cohort is frozen, and no case of it can be used for this task and these modalities")
     return 1 if any(each.severity == "error" for each in findings) else 0
+
+
+def _judged(
+    cases: Sequence[Case], inspected: Sequence[Inspection], settings: Settings, task: Task | None
+) -> list[CaseReport]:
+    """Judge the cases that a run of this task could use; without one, all of them."""
+    data = settings.data
+    names = {case.patient for case in (used(cases, data.test) if task else cases)}
+    there = [number for number, case in enumerate(cases) if case.patient in names]
+    return judge(
+        [cases[number] for number in there],
+        [inspected[number] for number in there],
+        settings.check,
+        data.modalities,
+        task,
+        data.validation,
+        data.split_seed,
+        data.test,
+    )
 
 
 def _with_consent(cases: Sequence[Case], work: Path) -> list[Case]:
