@@ -124,13 +124,27 @@ def write(tables: Sequence[str]) -> str:
     for name in tables:
         table = TABLES[name]
         runs = trained(table)
-        parts.append(section(name, table, runs))
+        before = "" if runs else kept(PAGE.read_text() if PAGE.exists() else "", table.title)
+        parts.append(before or section(name, table, runs))
         if table.study and runs:
             studies.append((table.study, by_seed(runs, table.metrics[0])))
     if studies:
         draw(studies).savefig(PICTURE, dpi=110)
+    if PICTURE.exists():  # of this time or of an earlier one
         parts.append(f"![Dice and AUC by epsilon, sites and patients]({PICTURE.relative_to(PAGE.parent)})\n")
     return "\n".join(parts)
+
+
+def kept(page: str, title: str) -> str:
+    """A section of the page as it stands, of runs that are not there any more; empty where the page has none.
+
+    Those of before data.test are of validation patients, which is said above them.
+    """
+    found = re.search(rf"^## {re.escape(title)}\n.*?(?=^## |^!\[Dice and AUC|\Z)", page, re.S | re.M)
+    if found is None or "Not trained yet" in found[0]:
+        return ""
+    head, rest = found[0].strip().split("\n", 1)
+    return f"{head}\n{rest}\n" if OF_BEFORE in rest else f"{head}\n\n{OF_BEFORE}\n{rest}\n"
 
 
 def trained(table: Table) -> dict[str, list[Run]]:
@@ -199,6 +213,7 @@ def spread(values: Sequence[float]) -> str:
     return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
+OF_BEFORE = "*Measured before there were test patients: these figures are of validation patients.*"
 INTRODUCTION = """# Results
 
 `make results` trains everything on this page and writes it: three seeds a row, mean and standard deviation over the

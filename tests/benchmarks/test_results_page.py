@@ -1,0 +1,30 @@
+"""Who trains one table anew does not lose the others."""
+
+from tests.benchmarks.results import OF_BEFORE, kept
+
+PAGE = """# Results
+
+Words.
+
+## First
+
+Rows.
+
+- said
+
+## Second
+
+More rows.
+
+![Dice and AUC by epsilon](a.png)
+"""
+
+
+def test_a_section_whose_runs_are_gone_stays_and_is_said_to_be_of_validation_patients() -> None:
+    assert kept(PAGE, "First") == f"## First\n\n{OF_BEFORE}\n\nRows.\n\n- said\n"
+    assert kept(PAGE, "Second").endswith("More rows.\n")
+    assert kept(kept(PAGE, "First"), "First") == kept(PAGE, "First")
+
+
+def test_what_the_page_does_not_have_is_not_kept() -> None:
+    assert kept(PAGE, "Third") == kept("## First\n\nNot trained yet where this page was written.\n", "First") == ""
