@@ -86,8 +86,8 @@ def _predict(arguments: list[str]) -> int:
 
 
 def _ledger(arguments: list[str]) -> int:
-    """Show the privacy budget that private runs have spent of each patient, also while one trains; status 2 if there is
-    no ledger or it is damaged.
+    """Show the privacy budget that private runs have spent for each patient, also while one trains; status 2 if there
+    is no ledger or it is damaged.
     """
     parser = _parser("ledger")
     parser.add_argument("work", type=path_word, metavar="WORK", help="the site's work folder, or the ledger's folder")
@@ -171,12 +171,12 @@ def _status(arguments: list[str]) -> int:
 
 def _report(arguments: list[str]) -> int:
     """Write one page for this hospital: the rounds it took part in, what left it, its cohort and its privacy; also
-    while start runs.
+    while start is running.
     """
     parser = _in_folder(_parser("report"), " or a work folder")
-    slices = "the model that a run left; slices of this hospital's patients are then on the page"
+    slices = "also show slices of this hospital's patients, with this model that a run left"
     parser.add_argument("--model", type=path_word, metavar="DIR", help=slices)
-    parser.add_argument("--out", type=path_word, metavar="FILE", help="else site-report.html in the work folder")
+    parser.add_argument("--out", type=path_word, metavar="FILE", help="by default site-report.html in the work folder")
     given = parser.parse_args(arguments)
     from gliofed.client.link.site_report import report_command
 

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     admit.add_argument("--fingerprint", metavar="SHA256:...", help=fingerprint)
     replace = "accept a new key in place of one that is lost or was expelled"
     admit.add_argument("--replace", action="store_true", help=replace)
-    most = "the agreed most patients of the hospital; by default the number that it states"
+    most = "the largest number of patients agreed with the hospital; by default the one that it states"
     admit.add_argument("--patients", type=int, metavar="N", help=most)
     expel = add("expel", "shut a hospital out")
     expel.add_argument("site", metavar="SITE", help="the hospital's name")

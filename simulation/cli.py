@@ -27,8 +27,8 @@ Flags
   -m                            run every combination and draw them together: -m model=unet,clstm_unet3d seed=0,1,2
   --help                        this text
 
-Exit status: 0 done; 1 failed; 2 wrong use; 3 done, but a site did not count in some round, or the privacy budget was
-spent before the last one.
+Exit status: 0 done; 1 failed; 2 wrong use; 3 incomplete: a site did not count in some round, the privacy budget was
+spent before the last one, or no site could evaluate or test the last model.
 """
 
 import os

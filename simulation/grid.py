@@ -1,4 +1,4 @@
-"""All sites in this process: `at_once` watched workers answer for any number of them, through Flower's Grid."""
+"""All sites in this process: `at_once` workers, which are watched, answer for any number of them."""
 
 import threading
 import time

@@ -8,7 +8,7 @@ Which run
   name=NAME                     name of the new run (default: date and time); its folder is DIR/runs/NAME
   resume=NAME                   continue a run that was stopped or failed; it keeps its settings
 
-Choices, one of each group; what an experiment says of sites and made-up data is ignored here
+Choices, one of each group; what an experiment sets for sites and made-up data is ignored here
 $choices
 
 Settings, with their defaults; each hospital sets where its scans are, and their labels

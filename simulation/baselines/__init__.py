@@ -11,7 +11,7 @@ def pooled(sites: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def local(sites: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """One model a site, on its own patients alone."""
+    """One model for each site, on its own patients alone."""
     return {f"{OWN}{site}": (site,) for site in sites}
 
 
