@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gliofed.client.link.site_file import read_site
+from gliofed.client.reference.question import question
 from gliofed.shared.comparison import FEDERATED, FEWEST, OWN, with_interval
 from gliofed.shared.exported import find_export, read_export
 from gliofed.shared.files import absolute
@@ -31,12 +32,12 @@ def compare_command(model: Path, folder: Path, rounds: int | None, out: Path | N
     """
     site, export = read_site(folder), find_export(absolute(model), "MODEL")
     device, exported = parse(_Given, {"device": device}).device, read_export(export)
-    # Imported here, so that a mistyped word is answered at once.
-    from gliofed.client.reference.at_hospital import compare_here, question
-
     asked = question(site, export, exported, rounds, device)
     name = f"{exported.run_id[:12]}-{quantity(asked.rounds, 'round').replace(' ', '-')}"
     files = CompareFolder(absolute(out) if out else site.folder.compare / name)
+    # Imported here, so that a mistyped word is answered at once.
+    from gliofed.client.reference.at_hospital import compare_here
+
     try:
         found = compare_here(asked, files)
     except KeyboardInterrupt:

@@ -3,44 +3,25 @@
 import hashlib
 import logging
 from contextlib import closing
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from gliofed.client.doctor.consent import hold_patients
+from gliofed.client.reference.question import Question
 from gliofed.client.reference.scoring import Opened, measure, open_site, write_scores
 from gliofed.client.reference.training import Baseline, Trainer, read_training, train_all
-from gliofed.client.round.memory import known_patch, ran_out
+from gliofed.client.round.memory import ran_out
 from gliofed.client.round.training import pick_device
 from gliofed.shared.codec import travelling
 from gliofed.shared.comparison import FEDERATED, OWN, Subject, compare
-from gliofed.shared.config import RunConfig
-from gliofed.shared.exported import Exported
 from gliofed.shared.files import json_bytes, make_writable, write_json
 from gliofed.shared.locks import lock_file
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.progress import Bar
-from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.weights import initial_model
 from gliofed.shared.work_folder import CompareFolder
 
 EVERY = 30.0
 """Seconds between two lines of progress where no terminal shows a bar."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is compared."""
-
-    site: SiteConfig
-    """Whose `device` both models are trained or measured on."""
-    model: Path
-    """Folder of the federated model."""
-    exported: Exported
-    run: RunConfig
-    """Of the federation that made it; `data.patch` is the smaller one where the site came down to that."""
-    rounds: int
-    """That the reference takes."""
 
 
 def compare_here(asked: Question, files: CompareFolder) -> dict[str, Any]:
@@ -120,23 +101,3 @@ def _subjects(opened: Opened) -> list[Subject]:
         Subject(opened.site.name, patient.name, scanners.get(patient.name), grades.get(patient.name), None)
         for patient in opened.cohort.test
     ]
-
-
-def question(site: SiteConfig, model: Path, exported: Exported, rounds: int | None, device: str | None) -> Question:
-    """Check what is asked before any scan is read. Raises ConfigError."""
-    run = exported.run
-    if run is None:
-        cure = "ask the aggregator for the model folder of a run of this version"
-        raise ConfigError(f"{model}: its model.json lacks the run's settings, which a reference needs; {cure}")
-    if run.data.test is None:
-        cure = "ask the aggregator for a run with data.test=0.2, say"
-        raise ConfigError(f"{model}: its run set no test patients aside, so no model can be compared; {cure}")
-    if rounds is not None and not 1 <= rounds <= run.rounds:
-        raise ConfigError(f"--rounds {rounds}: must be from 1 to {run.rounds}, the rounds of the run")
-    if not site.folder.manifest.exists():
-        cure = "compare after it took part in a run, or freeze its cohort with gliofed-client check"
-        raise ConfigError(f"{site.work}: this hospital has no frozen cohort yet; {cure}")
-    site = replace(site, device=device or site.device)
-    if smaller := known_patch(site, exported.run_id):
-        run = replace(run, data=replace(run.data, patch=smaller))
-    return Question(site, model, exported, run, rounds or exported.round)

@@ -1,6 +1,7 @@
 """The model of a run: its first weights, and what is left of it at the end."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def export_model(
     which updates a site finds its own.
     """
     facts: Event = {"task": config.task, "model": as_values(config.model), "data": as_values(config.data)}
-    facts |= {"run_id": run_id, "round": state.round, "run": as_values(config), **(more or {})}
+    nameless = replace(config, round=replace(config.round, expected=()))  # a model is passed on: it names no site
+    facts |= {"run_id": run_id, "round": state.round, "run": as_values(nameless), **(more or {})}
     if HOME in kept_of(config):
         facts |= {"at_home": sorted(at_home_of(config)), "parents": sorted(state.parents.values())}
     provenance = provenance_of(files, config, run_id, state)

@@ -19,7 +19,7 @@ def is_better(record: Record) -> Answer:
         cure = (
             "to measure it, add data.test=0.2 'baselines=[pooled,local]' to the command"
             if record.source
-            else "so far only a simulation does that"
+            else "each hospital can do it for itself, with gliofed-client compare"
         )
         return Answer(question, "Not measured", "open", [f"{how}; {cure}."])
     name, less = word(record.comparison["metric"]), bool(record.comparison.get("lower_is_better"))
