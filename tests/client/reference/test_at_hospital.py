@@ -21,6 +21,8 @@ from gliofed.client.doctor.manifest import read_manifest
 from gliofed.client.link.compare_command import sentences
 from gliofed.client.link.site_file import read_site
 from gliofed.client.round.withdraw import withdraw
+from gliofed.shared.config import as_values
+from gliofed.simulation.settings import parse_settings
 from gliofed.simulation.simulate import simulate
 
 WORDS = ("data.patients=[14,4]", "sites=2", "data.test=0.4", "baselines=[local]", "train.augment.noise=0.1")
@@ -152,6 +154,25 @@ def test_a_model_that_cannot_be_compared(
     assert status(monkeypatch, main, "compare", model, folder) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1
+
+
+def test_what_differs_from_the_run_is_said(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a private run that was given its weights, at a site whose memory had not sufficed."""
+    folder, model = hospital(out, tmp_path / "hospital"), tmp_path / "model"
+    shutil.copytree(out / "model", model)
+    description = json.loads((model / "model.json").read_text())
+    private = as_values(parse_settings(composed(*WORDS[:-2], "baselines=[]", "privacy=dp_sgd"))[0])
+    description["run"] = private | {"init": "0" * 64}
+    (model / "model.json").write_text(json.dumps(description))
+    smaller = {"run_id": description["run_id"], "patch": [8, 8, 4]}
+    (folder / "work" / "smaller_patch.json").write_text(json.dumps(smaller))
+    assert status(monkeypatch, main, "compare", model, folder) == 0
+    said = capsys.readouterr().out
+    assert "WITHOUT privacy" in said and "began with given weights" in said and "the smaller patch" in said
+    weights = results(folder) / "local-site-1/model.safetensors"
+    assert weights.read_bytes() != (out / "baselines/local-site-1/model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(
