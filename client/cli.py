@@ -183,6 +183,25 @@ def _report(arguments: list[str]) -> int:
     return report_command(given.folder, given.model, given.out)
 
 
+def _compare(arguments: list[str]) -> int:
+    """Train a model on this hospital's patients alone and compare the federated model with it on the test patients;
+    nothing is sent.
+    """
+    parser = _parser("compare")
+    parser.add_argument("model", type=path_word, metavar="MODEL", help="a run's model/ or best/, from the aggregator")
+    _in_folder(parser)
+    rounds = "rounds that the own model is trained for; by default those of the federated model"
+    parser.add_argument("--rounds", type=int, metavar="N", help=rounds)
+    out = "folder of the results; by default compare/RUN-N-rounds in the work folder"
+    parser.add_argument("--out", type=path_word, metavar="FOLDER", help=out)
+    device = "auto, cpu or cuda:N; by default that of site.yaml"
+    parser.add_argument("--device", metavar="DEVICE", help=device)
+    given = parser.parse_args(arguments)
+    from gliofed.client.link.compare_command import compare_command
+
+    return compare_command(given.model, given.folder, given.rounds, given.out, given.device)
+
+
 def _withdraw(arguments: list[str]) -> int:
     """Take a patient who withdrew consent out of the cohort for good, delete what the work folder has of them, and list
     the runs that trained with them; also while start is running; status 1 if a file there still names them.
@@ -208,6 +227,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "start": _start,
     "status": _status,
     "report": _report,
+    "compare": _compare,
     "withdraw": _withdraw,
 }
 """Every command; its docstring is in --help."""

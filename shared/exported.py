@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from gliofed.shared.config import DataConfig, ModelConfig
+from gliofed.shared.config import DataConfig, ModelConfig, RunConfig
 from gliofed.shared.parse import ConfigError, SiteName, Strict, matching, parse
 from gliofed.shared.run_folder import ModelFolder, RunFolder
 from gliofed.shared.tasks import TaskName
@@ -28,6 +28,8 @@ class Exported(Strict):
     """SHA-256 of each site's last update that counted: by it the site finds its own."""
     validation: dict[str, float] = field(default_factory=dict)
     """Of a best round: the score by which it was chosen, and the number of patients behind it."""
+    run: RunConfig | None = None
+    """All that the federation agreed on, without names of sites. None in a reference, and in earlier versions."""
 
 
 def find_export(given: Path, key: str = "model") -> Path:

@@ -18,5 +18,15 @@ class WorkFolder(KeptFolder):
     ledger = Below("ledger", "Folder of the privacy ledger")
     smaller_patch = Below("smaller_patch.json", "What fitted into memory")
     page = Below("site-report.html", "What became of the site's part in runs; a withdrawal removes it")
+    compare = Below("compare", "Folder of comparisons, a `CompareFolder` each; a withdrawal removes them")
     log = Below("site.log", "What went wrong, in full")
     old_log = Below("site.old.log", "What the log was before it was too long")
+
+
+class CompareFolder(KeptFolder):
+    """A comparison of a federated model with the hospital's own; nothing of it leaves."""
+
+    of = Below("of.json", "Hash of what the own model follows from")
+    lock = Below(".lock", "Held by the command that is at work")
+    comparison = Below("compare.json", "Both models on the test patients; names nobody")
+    scores = Below("scores.csv", "Both models on each test patient, by name")

@@ -9,6 +9,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from gliofed.shared.files import write_json
+from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import TASKS
 
 if TYPE_CHECKING:  # PyTorch comes with it, whose own import may be what memory does not suffice for
@@ -28,7 +29,7 @@ def with_less_memory(job: "Job", work: Callable[["Job"], "Reply"]) -> "Reply":
     A label is read off the whole block, so there is no smaller patch for that. Whatever `work` charges, it charges
     again.
     """
-    smaller = _known(job)
+    smaller = known_patch(job.site, job.request.run_id)
     try:
         return work(_with(job, smaller) if smaller else job)
     except Exception as error:
@@ -66,17 +67,17 @@ def halved(patch: Patch) -> Patch | None:
     return (depth, height, width) if (depth, height, width) != patch else None
 
 
+def known_patch(site: SiteConfig, run_id: str) -> Patch | None:
+    """The smaller patch that an earlier round of the run came down to, if any."""
+    try:
+        known = json.loads(site.folder.smaller_patch.read_text())
+        depth, height, width = known["patch"]
+        return (int(depth), int(height), int(width)) if known["run_id"] == run_id else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _with(job: "Job", patch: Patch) -> "Job":
     config = job.request.config
     config = replace(config, data=replace(config.data, patch=patch))
     return replace(job, request=replace(job.request, config=config))
-
-
-def _known(job: "Job") -> Patch | None:
-    """The patch that an earlier round of the run came down to."""
-    try:
-        known = json.loads(job.site.folder.smaller_patch.read_text())
-        depth, height, width = known["patch"]
-        return (int(depth), int(height), int(width)) if known["run_id"] == job.request.run_id else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

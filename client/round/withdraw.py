@@ -45,7 +45,7 @@ class Withdrawal:
     entries: int
     """Entries of the cache that were removed."""
     reports: list[Path]
-    """Reports of a check, and of the site, that were removed."""
+    """Reports of a check and of the site, and the folder of comparisons, that were removed."""
     same: list[str]
     """Other patients of the cohort who have a scan of the same voxels: the same person, by another name."""
     left: list[Path]
@@ -146,7 +146,10 @@ def _remove(folder: WorkFolder, entries: list[Path], files: list[Path], hide: Ca
     for entry in entries:
         rmtree(entry)
     for path in files:
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     # What killed processes left half: nobody else is here.
     for entry in folder.cache.glob(".half-*"):
         rmtree(entry)
@@ -189,8 +192,9 @@ def _reports(work: Path, names: Collection[str]) -> Iterator[Path]:
             if any(case["patient"] in names for case in json.loads(found.read_text())["cases"]):
                 yield found.with_name("check.html")
                 yield found  # last, for the other is found by it
-    if (page := WorkFolder(work).page).exists():  # which may show slices of anybody
-        yield page
+    files = WorkFolder(work)
+    # A page may show slices of anybody; a comparison's model may have been trained with anybody.
+    yield from (path for path in (files.page, files.compare) if path.exists())
 
 
 def _left(work: Path, hide: Callable[[str], str], manifest: Manifest | None) -> Iterator[Path]:

@@ -7,11 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from gliofed.server.report.table import WIDEST, figure
+from gliofed.shared.comparison import OWN, with_interval
 from gliofed.shared.terminal import plain
 from gliofed.shared.wording import quantity
 
-OWN = "local "
-"""Before the site's name, in the name of a model that the site trained alone."""
 AT_HOME = "each site's own"
 """The row of every site's own model on that site's patients."""
 
@@ -74,16 +73,6 @@ def comparison_sentences(comparison: Mapping[str, Any]) -> list[str]:
     if any(model.get("private") for model in comparison["models"].values()):
         sentences.append("the federation is private; the references are trained without privacy")
     return sentences
-
-
-def with_interval(value: Mapping[str, float | None], sign: str = "") -> str:
-    """A figure with its 95 % interval, where it has one.
-
-    >>> with_interval({"value": 0.8125, "low": 0.75, "high": 0.9})
-    '0.812 [0.750, 0.900]'
-    """
-    ends = "" if value["low"] is None else f" [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
-    return "-" if value["value"] is None else f"{value['value']:{sign}.3f}{ends}"
 
 
 def _gains(gains: Mapping[str, Any], metric: str, less: bool) -> Sequence[str]:

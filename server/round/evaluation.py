@@ -4,12 +4,13 @@ from collections import Counter
 
 from gliofed.server.report.sentences import rests
 from gliofed.server.round.answers import NOT_CONNECTED, Absent, refusal
-from gliofed.server.round.history import Event, add_reason, as_json
+from gliofed.server.round.history import Event, add_reason
 from gliofed.server.round.progress import RoundProgress
 from gliofed.server.round.sites import Sites
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply, Request
 from gliofed.shared.tasks import TASKS
+from gliofed.shared.tasks.means import as_json
 from gliofed.shared.wording import quantity
 
 KEPT_BACK = ("withheld", "few_validation")

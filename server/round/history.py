@@ -1,8 +1,6 @@
 """history.jsonl: what happened, a line an event."""
 
 import json
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +52,3 @@ def site_line(**known: Any) -> Event:
 def add_reason(line: Event, reason: str) -> None:
     """Say one thing more of a site in its line; what was said stays."""
     line["reason"] = "; ".join(filter(None, (line["reason"], reason)))
-
-
-def as_json(metrics: Mapping[str, float]) -> dict[str, float | None] | None:
-    """Metrics as JSON can hold them: null for NaN, and for all of them where they were withheld."""
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()} or None

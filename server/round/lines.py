@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Mapping
 
 from gliofed.server.round.gate import REASON
-from gliofed.server.round.history import Event, add_reason, as_json, site_line
+from gliofed.server.round.history import Event, add_reason, site_line
 from gliofed.server.round.spool import Spooled
 from gliofed.shared.config import RunConfig
 from gliofed.shared.left_out import in_words, many
 from gliofed.shared.tasks import TASKS
+from gliofed.shared.tasks.means import as_json
 from gliofed.shared.wording import quantity
 
 

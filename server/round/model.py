@@ -1,10 +1,10 @@
 """The model of a run: its first weights, and what is left of it at the end."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from gliofed.server.round.given import kept_weights
@@ -18,16 +18,8 @@ from gliofed.shared.codec import load_weights, travelling, weights_from_bytes
 from gliofed.shared.config import RunConfig, as_values
 from gliofed.shared.files import new_folder, write_bytes, write_json
 from gliofed.shared.run_folder import ModelFolder, RunFolder
-from gliofed.shared.seeding import seed_of
 from gliofed.shared.sizes import at_home_of
-from gliofed.shared.tasks import model_of
-
-
-def initial_model(config: RunConfig) -> nn.Module:
-    """Build the model with the first weights, which follow from the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(config.seed, "weights"))
-        return model_of(config)
+from gliofed.shared.weights import initial_model as initial_model
 
 
 def first_model(config: RunConfig, files: RunFolder) -> nn.Module:
@@ -58,7 +50,8 @@ def export_model(
     which updates a site finds its own.
     """
     facts: Event = {"task": config.task, "model": as_values(config.model), "data": as_values(config.data)}
-    facts |= {"run_id": run_id, "round": state.round, **(more or {})}
+    nameless = replace(config, round=replace(config.round, expected=()))  # a model is passed on: it names no site
+    facts |= {"run_id": run_id, "round": state.round, "run": as_values(nameless), **(more or {})}
     if HOME in kept_of(config):
         facts |= {"at_home": sorted(at_home_of(config)), "parents": sorted(state.parents.values())}
     provenance = provenance_of(files, config, run_id, state)

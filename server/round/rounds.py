@@ -31,7 +31,7 @@ from gliofed.server.round.provenance import count_all_rounds
 from gliofed.server.round.sites import Federation, Sites
 from gliofed.server.round.spool import Spool, Spooled
 from gliofed.server.round.state import State, load_state, save_state
-from gliofed.server.round.strategies import average_of_rounds, server_step
+from gliofed.server.round.strategies import server_step
 from gliofed.shared.algorithms import ALGORITHMS, kept_of, next_groups, returned_of
 from gliofed.shared.algorithms.fedavg import FedAvg
 from gliofed.shared.algorithms.fedbn import HOME
@@ -42,6 +42,7 @@ from gliofed.shared.noise import new_secret, noisy_mean
 from gliofed.shared.run_folder import RunFolder
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.versions import versions
+from gliofed.shared.weights import average_of_rounds
 from gliofed.shared.wording import quantity
 
 

@@ -31,25 +31,6 @@ STRATEGIES: dict[str, Callable[[list[Tensor], StrategyConfig], Optimizer]] = {
 }
 
 
-def average_of_rounds(
-    average: Mapping[str, Tensor], weights: Mapping[str, Tensor], decay: float | None, round: int
-) -> dict[str, Tensor]:
-    """Take a round's weights into the moving average of those of the rounds before; empty where `decay` is None.
-
-    The average a_r is that of Kingma and Ba 2015 (arXiv:1412.6980, section 7.2), without the bias of its start at zero:
-
-        a_r = sum of d^(r - i) w_i / sum of d^(r - i),  i = 1 ... r
-            = a_(r-1) + (1 - d) / (1 - d^r) (w_r - a_(r-1))
-
-    >>> average_of_rounds({"w": torch.tensor(3.0)}, {"w": torch.tensor(6.0)}, 0.5, 2)  # (0.5 * 3 + 6) / 1.5
-    {'w': tensor(5.)}
-    """
-    if decay is None:
-        return {}
-    part = (1 - decay) / (1 - decay**round)
-    return {name: average.get(name, new).double().lerp(new.double(), part).float() for name, new in weights.items()}
-
-
 def server_step(
     parameters: Mapping[str, Tensor], update: Mapping[str, Tensor], config: StrategyConfig, state: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -80,3 +80,8 @@ def out_of_range(metrics: Mapping[str, float], ranges: Mapping[str, Range]) -> s
         if math.isfinite(value) and not low <= value <= high:
             return f"{name}={value:g}, not {low:g} to {high:g}"
     return None
+
+
+def as_json(metrics: Mapping[str, float]) -> dict[str, float | None] | None:
+    """Metrics as JSON can hold them: null for NaN, and for all of them where they were withheld."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()} or None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from gliofed.server.report.comparison import OWN
+from gliofed.shared.comparison import OWN
 
 
 def pooled(sites: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gliofed.client.reference.scoring import Opened, measure, measure_all, open_site, write_scores
+from gliofed.client.reference.training import Baseline, Trainer, read_training, train_all
 from gliofed.client.round.memory import ran_out
 from gliofed.client.round.training import pick_device
 from gliofed.server.report.comparison import print_comparison
@@ -13,6 +15,7 @@ from gliofed.server.round.closing import final_test
 from gliofed.server.round.history import History
 from gliofed.server.round.model import first_model
 from gliofed.shared.codec import travelling
+from gliofed.shared.comparison import FEDERATED, compare
 from gliofed.shared.config import RunConfig
 from gliofed.shared.files import write_json
 from gliofed.shared.progress import Bar
@@ -20,9 +23,7 @@ from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.wording import quantity
 from gliofed.simulation.baselines import BASELINES
-from gliofed.simulation.baselines.comparison import FEDERATED, compare
-from gliofed.simulation.baselines.scoring import Opened, describe, measure, measure_all, open_site, write_scores
-from gliofed.simulation.baselines.training import Baseline, Trainer, read_training, train_all
+from gliofed.simulation.baselines.subjects import describe
 from gliofed.simulation.settings import Settings
 from gliofed.simulation.simulate import FailedError, resume_command, sites_at_once
 from gliofed.simulation.sites import scanners_written

@@ -6,10 +6,9 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gliofed.server.report.comparison import AT_HOME, OWN, with_interval
+from gliofed.server.report.comparison import AT_HOME
+from gliofed.shared.comparison import FEDERATED, OWN, POOLED, Measures, Subject, compare, with_interval
 from gliofed.shared.run_folder import SimulationFolder
-from gliofed.simulation.baselines.comparison import FEDERATED, POOLED, compare
-from gliofed.simulation.baselines.scoring import Measures, Subject
 from gliofed.simulation.settings import read_run
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from small_run import composed
 
+from gliofed.client.reference.scoring import write_scores
+from gliofed.shared.comparison import Subject, compare
 from gliofed.shared.data.cases import split
-from gliofed.simulation.baselines.comparison import compare
-from gliofed.simulation.baselines.scoring import Subject, write_scores
 from gliofed.simulation.phantom import PhantomConfig, case_name
 from gliofed.simulation.scanner import SCANNERS
 from gliofed.simulation.settings import parse_settings

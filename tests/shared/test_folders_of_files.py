@@ -11,12 +11,13 @@ from gliofed.client.hospital_folder import HospitalFolder
 from gliofed.server.provisioning.federation_folder import FederationFolder
 from gliofed.shared.files import Below
 from gliofed.shared.run_folder import BaselineFolder, ModelFolder, SimulationFolder
-from gliofed.shared.work_folder import WorkFolder
+from gliofed.shared.work_folder import CompareFolder, WorkFolder
 
 PACKAGE = Path(gliofed.__file__).parent
 KNOWN = {
     WorkFolder: "cohort cohort/manifest.json consent.json patients.lock checks cache trained outbox state ledger "
-    "smaller_patch.json site-report.html site.log site.old.log",
+    "smaller_patch.json site-report.html compare site.log site.old.log",
+    CompareFolder: "of.json .lock compare.json scores.csv",
     ModelFolder: "model.json model.safetensors provenance.json",
     BaselineFolder: "model.json model.safetensors provenance.json checkpoints training.json",
     SimulationFolder: "run.json code.fab wanted.json submission.json nodes.json agreed.json server.log history.jsonl "

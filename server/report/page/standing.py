@@ -5,12 +5,10 @@ from collections.abc import Iterator
 
 from gliofed.server.report.page.answer import MANY, NAMED, Answer, Tone, after_round, listed
 from gliofed.server.report.page.record import Record, number, word
+from gliofed.shared.comparison import FEWEST
 from gliofed.shared.events import Event
 from gliofed.shared.mechanisms import MECHANISMS
 from gliofed.shared.wording import quantity
-
-FEWEST = 6
-"""Patients of one site from which a difference may count; of five, all differ the same way by chance 1 time in 16."""
 
 
 def is_better(record: Record) -> Answer:
@@ -21,7 +19,7 @@ def is_better(record: Record) -> Answer:
         cure = (
             "to measure it, add data.test=0.2 'baselines=[pooled,local]' to the command"
             if record.source
-            else "so far only a simulation does that"
+            else "each hospital can do it for itself, with gliofed-client compare"
         )
         return Answer(question, "Not measured", "open", [f"{how}; {cure}."])
     name, less = word(record.comparison["metric"]), bool(record.comparison.get("lower_is_better"))

@@ -7,8 +7,9 @@ from typing import Any
 
 from gliofed.server.report.page.curves import Table
 from gliofed.server.report.page.record import Record, number, word
-from gliofed.server.report.page.standing import FEWEST, interval
+from gliofed.server.report.page.standing import interval
 from gliofed.server.report.sentences import rests
+from gliofed.shared.comparison import FEWEST
 from gliofed.shared.events import Event
 from gliofed.shared.left_out import in_full
 from gliofed.shared.page.charts import nice_ticks

@@ -13,8 +13,8 @@ from torch.testing import assert_close
 
 from gliofed.server.round.history import History
 from gliofed.server.round.state import State, load_state, save_state
-from gliofed.server.round.strategies import average_of_rounds
 from gliofed.shared.config import RunConfig
+from gliofed.shared.weights import average_of_rounds
 from gliofed.simulation.simulate import simulate
 
 Values = Callable[..., dict[str, Any]]

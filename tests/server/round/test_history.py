@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from gliofed.server.round.history import History, as_json
+from gliofed.server.round.history import History
+from gliofed.shared.tasks.means import as_json
 
 
 def test_a_half_written_line_is_dropped(tmp_path: Path) -> None:

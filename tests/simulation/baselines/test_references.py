@@ -12,7 +12,7 @@ import torch._dynamo  # noqa: F401  # two seconds that an optimiser would take a
 from forks import end_of, in_fork, on_call
 from small_run import SMALL_GRADING, as_given, composed
 
-import gliofed.simulation.baselines.training as training
+import gliofed.client.reference.training as training
 from gliofed.server.report.page.page import make_page
 from gliofed.server.report_command import report
 from gliofed.shared.parse import ConfigError

@@ -12,7 +12,7 @@ TWO = {"site-a": counted(0.5), "site-b": counted(0.7)}
 def test_what_was_not_compared_is_not_called_better() -> None:
     answer = is_better(record_of(round_of(1, 0.6, TWO)))
     assert answer.verdict == "Not measured" and "baselines=[pooled,local]" in answer.sentences[0]
-    assert "only a simulation does that" in is_better(record_of(simulated=False)).sentences[0]
+    assert "with gliofed-client compare" in is_better(record_of(simulated=False)).sentences[0]
 
 
 def test_references_of_a_private_federation_are_named_as_not_private() -> None:

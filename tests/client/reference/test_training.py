@@ -11,6 +11,8 @@ from small_run import composed
 from torch import Tensor
 from torch.testing import assert_close
 
+from gliofed.client.reference.scoring import open_site
+from gliofed.client.reference.training import Baseline, Trainer, train_all
 from gliofed.server.round.model import initial_model
 from gliofed.shared.algorithms.optimizers import rate_of
 from gliofed.shared.codec import travelling, weights_from_bytes
@@ -20,8 +22,6 @@ from gliofed.shared.parse import ConfigError
 from gliofed.shared.run_folder import BaselineFolder, SimulationFolder
 from gliofed.shared.tasks import TASKS
 from gliofed.simulation.baselines.references import baselines_of
-from gliofed.simulation.baselines.scoring import open_site
-from gliofed.simulation.baselines.training import Baseline, Trainer, train_all
 from gliofed.simulation.settings import parse_settings
 from gliofed.simulation.simulate import simulate
 from gliofed.simulation.sites import make_sites

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from gliofed.client.round.training import train_one_round
-from gliofed.server.round.strategies import average_of_rounds
 from gliofed.shared.algorithms import FEDAVG
 from gliofed.shared.algorithms.groups import Groups, Local
 from gliofed.shared.algorithms.optimizers import rate_of
@@ -34,6 +33,7 @@ from gliofed.shared.models.dropout import seed_dropout
 from gliofed.shared.run_folder import BaselineFolder
 from gliofed.shared.seeding import generator, seed_of
 from gliofed.shared.tasks import TASKS, model_of, reading_of
+from gliofed.shared.weights import average_of_rounds
 
 Report = Callable[[int, int], None]
 """Called with the steps that were taken so far and all there will be."""

@@ -5,22 +5,38 @@ draws are the same for every model, so differences are paired. Source: Efron and
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
 
 import numpy as np
 
-from gliofed.server.report.comparison import OWN
-from gliofed.server.round.history import as_json
 from gliofed.shared.config import DataConfig
 from gliofed.shared.seeding import generator
 from gliofed.shared.tasks import TASKS, Task
-from gliofed.shared.tasks.means import Floats, ratio
+from gliofed.shared.tasks.means import Floats, as_json, ratio
 from gliofed.shared.tasks.scores import RESAMPLES, interval
-from gliofed.simulation.baselines.scoring import Measures, Subject
 
 FEDERATED, POOLED = "federated", "pooled"
+OWN = "local "
+"""Before the site's name, in the name of a model that the site trained alone."""
+FEWEST = 6
+"""Patients of one site from which a difference may count; of five, all differ the same way by chance 1 time in 16."""
 NOT_KNOWN = "not known"
+Measures = list[dict[str, float]]
+"""Of one model: what its task measures of each test patient, in their order."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One test patient; None: not known."""
+
+    site: str
+    patient: str
+    scanner: str | None
+    grade: str | None
+    volume: float | None
+    """cm3 of the tumour, all labels, at the first visit."""
 
 
 def compare(
@@ -85,6 +101,16 @@ def resamples(patients: int) -> Floats:
     """How often each patient is in each resample, (RESAMPLES, patients); for so many patients always the same."""
     rng = generator("bootstrap", "comparison")
     return rng.multinomial(patients, np.full(patients, 1 / patients), RESAMPLES).astype(np.float64)
+
+
+def with_interval(value: Mapping[str, float | None], sign: str = "") -> str:
+    """A figure with its 95 % interval, where it has one.
+
+    >>> with_interval({"value": 0.8125, "low": 0.75, "high": 0.9})
+    '0.812 [0.750, 0.900]'
+    """
+    ends = "" if value["low"] is None else f" [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
+    return "-" if value["value"] is None else f"{value['value']:{sign}.3f}{ends}"
 
 
 def _of_site(task: Task, measures: Measures) -> dict[str, Any]:

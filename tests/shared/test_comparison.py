@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from small_run import composed
 
+from gliofed.shared.comparison import Subject, compare, resamples
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.tasks.segmentation import Segmentation
-from gliofed.simulation.baselines.comparison import compare, resamples
-from gliofed.simulation.baselines.scoring import Subject
 from gliofed.simulation.settings import parse_settings
 
 DATA = parse_settings(composed())[0].data

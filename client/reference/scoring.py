@@ -1,4 +1,4 @@
-"""Every model on every site's test patients, patient by patient, and what is known of these."""
+"""Models on the test patients of sites, patient by patient."""
 
 import csv
 import io
@@ -10,6 +10,8 @@ import torch
 
 from gliofed.client.doctor.manifest import admit
 from gliofed.client.prediction.predict import load
+from gliofed.client.reference.training import workers
+from gliofed.shared.comparison import Measures, Subject
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.cases import Case
 from gliofed.shared.data.dataset import Cohort, Patient, open_cohort
@@ -18,25 +20,6 @@ from gliofed.shared.exported import read_export
 from gliofed.shared.files import write_bytes
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import TASKS, reading_of
-from gliofed.simulation.baselines.training import workers
-from gliofed.simulation.profiles import profile
-
-Measures = list[dict[str, float]]
-"""Of one model: what its task measures of each test patient, in their order."""
-CM3 = 1000.0
-"""mm3."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One test patient; None: not known."""
-
-    site: str
-    patient: str
-    scanner: str | None
-    grade: str | None
-    volume: float | None
-    """cm3 of the tumour, all labels, at the first visit."""
 
 
 @dataclass(frozen=True)
@@ -52,31 +35,6 @@ def open_site(site: SiteConfig, run: RunConfig) -> Opened:
     """Open the frozen cohort of a site. Raises DataError where a file was changed."""
     cases = admit(site, run.data, run.task).cases
     return Opened(site, cases, open_cohort(site, run.data, reading_of(run), cases))
-
-
-def describe(opened: Sequence[Opened], scanners: Mapping[str, str], root: Path, store: Path) -> list[Subject]:
-    """The test patients, site by site; `scanners` are those of sites whose files do not tell.
-
-    Masks below `root` are read for the volumes, which are kept in `store`, as those for a partition are.
-    """
-    tested = []
-    for each in opened:
-        names = [patient.name for patient in each.cohort.test]
-        cases = [case for case in each.cases if case.patient in set(names)]
-        facts = {one.name: one for one in profile(cases, "by_size", root, store, lambda done, total: None)}
-        told = {case.patient: case.scanner for case in cases[::-1] if case.scanner is not None}
-        for name in names:
-            volume = facts[name].volume
-            tested.append(
-                Subject(
-                    site=each.site.name,
-                    patient=name,
-                    scanner=told.get(name, scanners.get(each.site.name)),
-                    grade=facts[name].grade,
-                    volume=None if volume is None else volume / CM3,
-                )
-            )
-    return tested
 
 
 @torch.no_grad()
