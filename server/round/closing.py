@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 
 from gliofed.server.report.sentences import rests
+from gliofed.server.report.table import figure, measured_patients
 from gliofed.server.round.best import best_round
 from gliofed.server.round.evaluation import evaluate
 from gliofed.server.round.history import Event, History, site_line
@@ -12,6 +13,8 @@ from gliofed.server.round.sites import Sites
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Request
 from gliofed.shared.run_folder import ModelFolder, RunFolder
+from gliofed.shared.tasks import TASKS
+from gliofed.shared.wording import quantity
 
 PART = "test"
 
@@ -51,6 +54,16 @@ def measure_test(
     event: Event = {"event": "test", "round": last.round, "best_round": best, "models": models}
     event["seconds"] = round(time.monotonic() - started, 3)
     return event | ({"failed": failed} if failed else {})
+
+
+def outcome_of(event: Event, config: RunConfig) -> list[str]:
+    """A sentence for each model that was tested, by the test's `event`."""
+    sentences, headline = [], TASKS[config.task].headline
+    for name, model in event["models"].items():
+        patients = quantity(measured_patients(model["sites"]), "patient")
+        score = figure((model["global"] or {}).get(headline))
+        sentences.append(f"test of the {name} round, {model['round']}: {headline} {score}, {patients}")
+    return sentences
 
 
 def _have_a_say(history: History) -> list[str]:

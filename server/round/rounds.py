@@ -10,14 +10,14 @@ from torch import Tensor
 
 from gliofed.server.report.page.page import write_page
 from gliofed.server.report.sentences import rests
-from gliofed.server.report.table import figure, measured_patients, patients_behind
+from gliofed.server.report.table import figure, patients_behind
 from gliofed.server.round.anew import start_anew
 from gliofed.server.round.answers import RESTS, Absent, refusal
 from gliofed.server.round.audit import RunAudit, hold_audit
 from gliofed.server.round.best import keep_best
 from gliofed.server.round.budget import BudgetError, charge_sum
 from gliofed.server.round.clip import bounded, scaled
-from gliofed.server.round.closing import PART, failed_test, final_test, measure_test
+from gliofed.server.round.closing import PART, failed_test, final_test, measure_test, outcome_of
 from gliofed.server.round.evaluation import evaluate
 from gliofed.server.round.failing import RoundError, SpentError, spent, too_few
 from gliofed.server.round.fold import fold
@@ -295,7 +295,5 @@ class _Run:
         request = replace(self.measuring(state), part=PART)
         event = measure_test(self.sites, self.config, request, self.history, files, self.progress)
         self.history.append(event)
-        for name, model in event["models"].items():
-            score = (model["global"] or {}).get(headline := TASKS[self.config.task].headline)
-            shown = f"{headline} {figure(score)}, {quantity(measured_patients(model['sites']), 'patient')}"
-            self.progress.finish(f"test of the {name} round, {model['round']}: {shown}")
+        for sentence in outcome_of(event, self.config):
+            self.progress.finish(sentence)
