@@ -71,7 +71,7 @@ def test_a_wheel_holds_gliofed_alone(wheel: Path, apart: Path) -> None:
         "gliofed/py.typed",
         "gliofed/configs/run.yaml",
         "gliofed/shared/page/page.css",
-        "gliofed/server/report/report.html",
+        "gliofed/server/report/page/report.html",
     } <= names(wheel)
     (ours,) = distributions(name="gliofed", path=[str(next(apart.parent.glob("lib/*/site-packages")))])
     scripts = {f"../../../bin/gliofed-{end}" for end in ("simulate", "client", "server")}

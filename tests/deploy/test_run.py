@@ -76,7 +76,7 @@ def events(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def tests(run: Path) -> list[Any]:
+def measured_at_the_end(run: Path) -> list[Any]:
     return [event["models"] for event in events(run) if event["event"] == "test"]
 
 
@@ -105,7 +105,8 @@ def test_a_run_that_is_broken_and_stopped_ends_as_the_simulation_does(
     until(lambda: state(federation, method) == "done", "the end was noticed")
     ours, theirs = (load_file(each / "model" / "model.safetensors") for each in (run, simulated / method))
     assert_close(ours, theirs, rtol=0, atol=0)
-    assert tests(run) == tests(simulated / method) and len(tests(run)) == ("data.test=0.4" in METHODS[method])
+    assert measured_at_the_end(run) == measured_at_the_end(simulated / method)
+    assert len(measured_at_the_end(run)) == ("data.test=0.4" in METHODS[method])
     assert "round 3/3: 2 of 2 sites counted" in (run / "server.log").read_text()
     sites = {site["name"]: site for site in federation.status()["sites"]}
     assert {site["round"] for site in sites.values()} == {"counted"}
