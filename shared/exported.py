@@ -29,7 +29,7 @@ class Exported(Strict):
     validation: dict[str, float] = field(default_factory=dict)
     """Of a best round: the score by which it was chosen, and the number of patients behind it."""
     run: RunConfig | None = None
-    """All that the federation agreed on, without names of sites. None in a reference, and in earlier versions."""
+    """All that the federation agreed on; sites have numbers for names. None in a reference, and in earlier versions."""
 
 
 def find_export(given: Path, key: str = "model") -> Path:
