@@ -50,7 +50,7 @@ def export_model(
     which updates a site finds its own.
     """
     facts: Event = {"task": config.task, "model": as_values(config.model), "data": as_values(config.data)}
-    numbered = tuple(f"site-{number}" for number in range(1, len(config.round.expected) + 1))
+    numbered = tuple(f"unnamed-{number}" for number in range(1, len(config.round.expected) + 1))
     nameless = replace(config, round=replace(config.round, expected=numbered))  # a model is passed on: it names no site
     facts |= {"run_id": run_id, "round": state.round, "run": as_values(nameless), **(more or {})}
     if HOME in kept_of(config):

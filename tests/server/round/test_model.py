@@ -18,6 +18,6 @@ def test_it_has_the_run_but_names_no_site(tmp_path: Path, folder: str) -> None:
     run = parse_settings(composed("data.test=0.2"))[0]
     named = replace(run, round=replace(run.round, expected=("charite", "lmu")))
     model = find_export(leave(tmp_path, named) / folder)
-    assert read_export(model).run == replace(run, round=replace(run.round, expected=("site-1", "site-2")))
+    assert read_export(model).run == replace(run, round=replace(run.round, expected=("unnamed-1", "unnamed-2")))
     texts = [path.read_text() for path in (ModelFolder(model).description, ModelFolder(model).provenance)]
     assert not [text for text in texts if "charite" in text or "lmu" in text]
