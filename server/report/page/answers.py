@@ -152,8 +152,8 @@ def is_all_used(record: Record) -> Answer:
     """Whether every site and every case entered the model."""
     question = "Was all data used?"
     if not record.rounds:
-        verdict, tone = ("No", "bad") if record.end else ("Not known yet", "open")
-        return Answer(question, verdict, tone, ["No round has a result."])  # type: ignore[arg-type]
+        none = ["No round has a result."]
+        return Answer(question, "No", "bad", none) if record.end else Answer(question, "Not known yet", "open", none)
     never, missed, rested = _absences(record)
     sites, whole = quantity(len(record.sites), "site"), len(record.sites) - len(never) - len(missed)
     sentences = [
