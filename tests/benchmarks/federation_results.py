@@ -4,6 +4,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from gliofed.server.report.comparison import AT_HOME
@@ -41,7 +42,9 @@ def joined(folders: Mapping[int, Path]) -> dict[str, Any]:
     models = [model for model in of_seeds[0] if all(model in measured for measured in of_seeds)]
     union = {model: [values for measured in of_seeds for values in measured[model]] for model in models}
     _, run, _ = read_run(next(iter(folders.values())), "run")
-    return compare(run.task, run.data, subjects, union)
+    found = compare(run.task, run.data, subjects, union)
+    means = [{m: fmean(values[found["metric"]] for values in each[m]) for m in models} for each in of_seeds]
+    return found | {"by_seed": dict(zip(folders, means, strict=True))}
 
 
 def read_scores(path: Path, seed: int) -> tuple[list[Subject], dict[str, Measures]]:
@@ -72,7 +75,11 @@ def section(found: Mapping[str, Any], metrics: Sequence[str], picture: str) -> l
         for model, values in {**rows, AT_HOME: own}.items()
     ]
     metric = found["metric"]
-    lines += [f"\nFederated over pooled, {metric}: {with_interval(found['over_pooled'])} (n={number}).\n"]
+    lines += [f"\nFederated over pooled, {metric}: {with_interval(found['over_pooled'])} (n={number})."]
+    each = [
+        f"{means[FEDERATED]:.3f} over {means[POOLED]:.3f} with seed {seed}" for seed, means in found["by_seed"].items()
+    ]
+    lines += [f"By seed: {', '.join(each)}.\n"]
     lines += [f"| site | patients | test patients | federated | own | gain, {metric} |", "|" + "---|" * 6]
     for site, patients in zip(found["sites"], PATIENTS, strict=True):
         federated, alone = (found["matrix"][model][site]["metrics"][metric] for model in (FEDERATED, OWN + site))

@@ -190,6 +190,34 @@ def test_the_template_engine_is_loaded_only_to_draw() -> None:
     assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout == "False False\n"
 
 
+WHO_IMPORTS = """
+import sys, traceback
+class Recorder:
+    asked = {}
+    def find_spec(self, name, path=None, target=None):
+        files = [frame.filename for frame in traceback.extract_stack()[:-1] if "importlib" not in frame.filename]
+        if name in ("jinja2", "matplotlib", "pandas", "gliofed.server.report.page.page"):
+            self.asked.setdefault(name, files[-1])
+sys.meta_path.insert(0, Recorder())
+sys.argv = ["gliofed-simulate", *sys.argv[1:]]
+from gliofed.simulation.cli import main
+try:
+    main()
+finally:
+    for name, file in Recorder.asked.items():
+        print("asked", name, file)
+"""
+
+
+def test_a_run_that_draws_nothing_loads_no_library_to_draw_with(tmp_path: Path) -> None:
+    """In a process of its own. MONAI, which makes the mock data, loads matplotlib and pandas for itself."""
+    words = ["sites=1", "rounds=1", "train.steps=1", "report.page=false", "report.plots=false", f"out={tmp_path}/run"]
+    ran = subprocess.run([sys.executable, "-c", WHO_IMPORTS, *words], capture_output=True, text=True)
+    asked = [line.split(" ", 2)[1:] for line in ran.stdout.splitlines() if line.startswith("asked ")]
+    assert ran.returncode == 0 and (tmp_path / "run/model").is_dir(), ran.stderr
+    assert not [(name, file) for name, file in asked if "/monai/" not in file]
+
+
 def test_a_run_that_draws_nothing_needs_no_template_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
