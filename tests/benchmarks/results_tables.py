@@ -47,8 +47,8 @@ TABLES = {
         "Is it better together? Eight uneven sites",
         f"Phantoms at 4 mm, {', '.join(map(str, PATIENTS))} patients, each site with a scanner of its own. The "
         "federation, one model on all patients (pooled) and one at each site (own) took the same samples; see "
-        "[simulate.md](simulate.md#is-it-better-together). Figures are over the test patients of all seeds together, so "
-        "their intervals are about patients; how much another training would differ, the seeds show.",
+        "[simulate.md](simulate.md#is-it-better-together). Figures are over the test patients of all seeds "
+        "together, so their intervals are about patients; how much another training would differ, the seeds show.",
         "federation",
         {"federation": WORDS},
         ("dice", "dice_et", "dice_tc", "dice_wt"),
