@@ -7,7 +7,7 @@ draws are the same for every model, so differences are paired. Source: Efron and
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -111,6 +111,20 @@ def with_interval(value: Mapping[str, float | None], sign: str = "") -> str:
     """
     ends = "" if value["low"] is None else f" [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
     return "-" if value["value"] is None else f"{value['value']:{sign}.3f}{ends}"
+
+
+def verdict(gain: Mapping[str, Any], lower_is_better: bool) -> Literal["better", "worse", "open", "few"]:
+    """What a gain says of the federated model; open: the interval holds 0; few: too few patients to say anything.
+
+    >>> verdict({"patients": 6, "value": 0.2, "low": 0.1, "high": 0.3}, lower_is_better=False)
+    'better'
+    """
+    low, high = gain["low"], gain["high"]
+    if low is None or high is None or gain["patients"] < FEWEST:
+        return "few"
+    if low <= 0 <= high:
+        return "open"
+    return "better" if (low > 0) != lower_is_better else "worse"
 
 
 def _of_site(task: Task, measures: Measures) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from gliofed.client.link.site_file import read_site
 from gliofed.client.reference.question import question
-from gliofed.shared.comparison import FEDERATED, FEWEST, OWN, with_interval
+from gliofed.shared.comparison import FEDERATED, FEWEST, OWN, verdict, with_interval
 from gliofed.shared.exported import find_export, read_export
 from gliofed.shared.files import absolute
 from gliofed.shared.parse import Strict, parse
@@ -48,6 +48,12 @@ def compare_command(model: Path, folder: Path, rounds: int | None, out: Path | N
     return 0
 
 
+VERDICTS = {
+    "few": f"fewer than {FEWEST} test patients: whatever the interval, the difference may be chance",
+    "better": "the federated model is better here than the hospital's own",
+    "worse": "the hospital's own model is better here than the federated one",
+    "open": "the interval holds 0: the difference may be chance",
+}
 SCORES = f"{CompareFolder(Path()).scores.name} there names patients. Nothing was sent"
 
 
@@ -70,18 +76,10 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     gain, metric, models = found["gains"][found["site"]], found["metric"], found["models"]
     less, number = found["lower_is_better"], gain["patients"]
     said = [f"{metric}, federated minus own: {with_interval(gain, '+')} (n={number})" + ", where less is better" * less]
-    low, high = (gain["low"], gain["high"]) if not less else (gain["high"], gain["low"])
-    sign = -1 if less else 1
     if gain["value"] is None:
         said[0] = f"{metric}: one of the models has no value here (n={number}), so they cannot be compared"
-    elif number < FEWEST:
-        said.append(f"fewer than {FEWEST} test patients: whatever the interval, the difference may be chance")
-    elif low is not None and sign * low > 0:
-        said.append("the federated model is better here than the hospital's own")
-    elif high is not None and sign * high < 0:
-        said.append("the hospital's own model is better here than the federated one")
     else:
-        said.append("the interval holds 0: the difference may be chance")
+        said.append(VERDICTS[verdict(gain, less)])
     if models[FEDERATED]["private"]:
         said.append("the federation is private; the own model was trained WITHOUT privacy, so it must not leave")
     if found["given_weights"]:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gliofed.server.report.table import WIDEST, figure
-from gliofed.shared.comparison import OWN, with_interval
+from gliofed.shared.comparison import FEWEST, OWN, verdict, with_interval
 from gliofed.shared.terminal import plain
 from gliofed.shared.wording import quantity
 
@@ -77,8 +77,12 @@ def comparison_sentences(comparison: Mapping[str, Any]) -> list[str]:
 
 def _gains(gains: Mapping[str, Any], metric: str, less: bool) -> Sequence[str]:
     known = {site: gain for site, gain in gains.items() if gain["value"] is not None}
-    better = [site for site, gain in known.items() if (gain["value"] < 0 if less else gain["value"] > 0)]
-    head = f"the federated model is better than the site's own at {len(better)} of {quantity(len(known), 'site')}"
+    verdicts = [verdict(gain, less) for gain in known.values()]
+    better, worse = verdicts.count("better"), verdicts.count("worse")
+    head = f"the federated model is better than the site's own at {better} of {quantity(len(known), 'site')}"
+    if chance := len(known) - better - worse:
+        why = f"its interval holds 0 or is of fewer than {FEWEST} patients"
+        head += f" and worse at {worse}; at {chance} the difference may be chance, since {why}"
     each = [f"{site} {with_interval(gain, '+')} (n={gain['patients']})" for site, gain in known.items()]
     return [f"{head}; {metric}, federated minus own: {', '.join(each)}" if each else head]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from gliofed.server.report.page.answer import MANY, NAMED, Answer, Tone, after_round, listed
 from gliofed.server.report.page.record import Record, number, word
-from gliofed.shared.comparison import FEWEST
+from gliofed.shared.comparison import FEWEST, verdict
 from gliofed.shared.events import Event
 from gliofed.shared.mechanisms import MECHANISMS
 from gliofed.shared.wording import quantity
@@ -26,11 +26,10 @@ def is_better(record: Record) -> Answer:
     found = {**(record.comparison.get("gains") or {})}
     gains = {site: gain for site, gain in found.items() if math.isfinite(number(gain["value"]))}
     sign = -1 if less else 1
-    few = [site for site, gain in gains.items() if not interval(gain) or gain["patients"] < FEWEST]
-    enough = {site: gain for site, gain in gains.items() if site not in few}
-    better = [site for site, gain in enough.items() if sign * end(gain, "low" if sign > 0 else "high") > 0]
-    worse = [site for site, gain in enough.items() if sign * end(gain, "high" if sign > 0 else "low") < 0]
-    unclear = [site for site in enough if site not in better + worse]
+    verdicts = {site: verdict(gain, less) for site, gain in gains.items()}
+    better, worse, unclear, few = (
+        [site for site, said in verdicts.items() if said == each] for each in ("better", "worse", "open", "few")
+    )
     missing = sorted({*record.sites, *found} - gains.keys()) if found else []
     sentences = [f"Of {name}, less is better."] if less else []
     for site, gain in sorted(gains.items(), key=lambda each: sign * number(each[1]["value"]))[:NAMED]:
@@ -141,8 +140,3 @@ def interval(found: Event) -> str:
     """The ends of an interval, where it has some."""
     low, high = found.get("low"), found.get("high")
     return "" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})"
-
-
-def end(found: Event, side: str) -> float:
-    """One end of an interval; NaN, which is on no side of 0, where it has none."""
-    return number(found.get(side))

@@ -9,7 +9,7 @@ from gliofed.server.report.page.curves import Table
 from gliofed.server.report.page.record import Record, number, word
 from gliofed.server.report.page.standing import interval
 from gliofed.server.report.sentences import rests
-from gliofed.shared.comparison import FEWEST
+from gliofed.shared.comparison import verdict
 from gliofed.shared.events import Event
 from gliofed.shared.left_out import in_full
 from gliofed.shared.page.charts import nice_ticks
@@ -100,9 +100,7 @@ def gains(comparison: Event) -> dict[str, Any] | None:
                 "x": place(gain["value"]),
                 "low": place(gain["low"]) if whole else None,
                 "high": place(gain["high"]) if whole else None,
-                "colour": 2
-                if whole and gain["patients"] >= FEWEST and sign * gain["low"] > 0 and sign * gain["high"] > 0
-                else 7,
+                "colour": 2 if verdict(gain, sign < 0) == "better" else 7,
                 "tip": f"{site}: {gain['value']:+.3f}{interval(gain)} (n={gain['patients']})",
             }
         )

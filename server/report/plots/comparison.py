@@ -8,13 +8,14 @@ import numpy as np
 
 from gliofed.server.report.plots.record import Record
 from gliofed.server.report.plots.style import BLACK, COLOURS, GREY, frame, in_words, new_figure
+from gliofed.shared.comparison import OWN, verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LOCAL = "local "
-"""What the name of a site's own model begins with."""
 ALL = "all"
+VERDICTS = {"better": COLOURS[0], "worse": COLOURS[1]}
+"""Colour of a gain that is no chance."""
 
 
 def matrix(run: Record) -> "Figure | None":
@@ -43,7 +44,7 @@ def matrix(run: Record) -> "Figure | None":
             r, g, b, _ = colours[row][column]
             ink = BLACK if math.isnan(value) or 0.3 * r + 0.59 * g + 0.11 * b > 0.5 else "white"
             text = "-" if math.isnan(value) else f"{value:.2f}"
-            weight = "bold" if model == LOCAL + site else "normal"
+            weight = "bold" if model == OWN + site else "normal"
             axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=ink, fontweight=weight)
     axes.axvline(len(sites) - 1.5, color="white", linewidth=3)
     axes.set_xticks(range(len(sites)), [f"{site}\nn={_patients(found, site)}" for site in sites], fontsize=8)
@@ -72,10 +73,10 @@ def gains(run: Record) -> "Figure | None":
     axes.axvline(0, color=GREY, linewidth=1)
     for row, name in enumerate(names):
         gain = of_sites[name]
-        value, low, high = (gain.get(key) for key in ("value", "low", "high"))
+        value, low, high = (gain[key] for key in ("value", "low", "high"))
         if value is None:
             continue
-        colour = _verdict(low, high, found["lower_is_better"])
+        colour = VERDICTS.get(verdict(gain, found["lower_is_better"]), GREY)
         if low is not None and high is not None:
             axes.plot([low, high], [row, row], color=colour, linewidth=1.6)
         axes.plot(value, row, "o", color=colour, markersize=5)
@@ -99,13 +100,6 @@ def _patients(found: Mapping[str, Any], site: str) -> int:
     """Test patients of a site, or of all: every model is scored on the same ones."""
     first = next(iter(found["matrix"]))
     return int((found["overall"][first] if site == ALL else found["matrix"][first][site])["patients"])
-
-
-def _verdict(low: float | None, high: float | None, lower_is_better: bool) -> str:
-    """The colour of a gain: blue where its interval is on the better side of 0, red on the worse, grey across."""
-    if low is None or high is None or low <= 0 <= high:
-        return GREY
-    return COLOURS[0] if (low > 0) != lower_is_better else COLOURS[1]
 
 
 def _over_pooled(found: Mapping[str, Any]) -> str:

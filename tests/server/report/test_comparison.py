@@ -63,7 +63,8 @@ def test_of_many_sites_or_in_a_narrow_terminal_the_spread_is_shown(
 def test_sentences_have_names_and_numbers() -> None:
     assert comparison_sentences(made(3, untested=["site-04"])) == [
         "federated over pooled, dice: 0.950 [0.900, 0.990] (n=9)",
-        "the federated model is better than the site's own at 1 of 3 sites; dice, federated minus own: "
+        "the federated model is better than the site's own at 0 of 3 sites and worse at 0; at 3 the difference may be "
+        "chance, since its interval holds 0 or is of fewer than 6 patients; dice, federated minus own: "
         "site-01 +0.100 [-0.100, +0.300] (n=3), site-02 +0.000 [-0.100, +0.300] (n=3), "
         "site-03 -0.100 [-0.100, +0.300] (n=3)",
         "the federated model is worst at site-01: dice 0.500 (n=3)",
@@ -73,8 +74,9 @@ def test_sentences_have_names_and_numbers() -> None:
 
 def test_less_may_be_better_and_nothing_may_be_known() -> None:
     """A gain of a distance is below zero; where a model has no score there is no sentence of it."""
-    turned = made(3, lower_is_better=True, over_pooled=interval(None), worst_site=None)
+    gains = {name: {"patients": n, **interval(-0.2, -0.3, -0.1)} for name, n in (("a", 6), ("b", 5))}
+    turned = made(2, lower_is_better=True, over_pooled=interval(None), worst_site=None, gains=gains)
     [sentence] = comparison_sentences(turned)
-    assert "better than the site's own at 1 of 3 sites" in sentence and "site-03 -0.100" in sentence
+    assert "at 1 of 2 sites and worse at 0; at 1 the" in sentence and "a -0.200 [-0.300, -0.100] (n=6)" in sentence
     alone = made(1, gains={}, over_pooled=None, models={"federated": {"private": True}})
     assert comparison_sentences(alone)[-1] == "the federation is private; the references are trained without privacy"

@@ -174,8 +174,11 @@ def test_the_matrix_has_its_numbers_and_how_many_patients() -> None:
 
 def test_a_gain_has_its_interval_where_there_is_one() -> None:
     figure = FIGURES["gains"](record(full_run(), comparison=COMPARISON))
-    _zero, interval, first, second = figure.axes[0].lines
+    zero, interval, first, second = figure.axes[0].lines
     assert ([*interval.get_xdata()], [*first.get_xdata()], [*second.get_xdata()]) == ([0.25, 0.75], [0.5], [0.25])
-    assert interval.get_color() != second.get_color()  # one patient: neither better nor worse
+    assert {line.get_color() for line in (interval, first, second)} == {zero.get_color()}  # of too few to say
+    gains = {"a": COMPARISON["gains"]["a"] | {"patients": 6}}
+    clear = FIGURES["gains"](record(full_run(), comparison=COMPARISON | {"gains": gains}))
+    assert clear.axes[0].lines[1].get_color() != zero.get_color()
     assert "b, n=1" in texts(figure) and "right is better" in figure.axes[0].get_xlabel()
     assert "weakest at b: 0.50, n=1" in figure.texts[1].get_text()
