@@ -196,7 +196,7 @@ class Recorder:
     asked = {}
     def find_spec(self, name, path=None, target=None):
         files = [frame.filename for frame in traceback.extract_stack()[:-1] if "importlib" not in frame.filename]
-        if name in ("jinja2", "matplotlib", "pandas", "gliofed.server.report.page.page"):
+        if name in ("jinja2", "matplotlib", "pandas"):
             self.asked.setdefault(name, files[-1])
 sys.meta_path.insert(0, Recorder())
 sys.argv = ["gliofed-simulate", *sys.argv[1:]]
