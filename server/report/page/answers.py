@@ -46,11 +46,11 @@ def is_learning(record: Record) -> Answer:
     top = float(best["global"][record.metric])
     if abs(top - after) > little:
         sentences.append(f"Its best was {top:.3f}, {after_round(best)} ({of(patients_behind(best), 'patient')}).")
-    recent = [event for event in known if event["round"] >= last["round"] - max(1, len(known) // 3)]
-    step = after - float(recent[0]["global"][record.metric])
+    recent = known[-1 - max(1, len(known) // 3)]
+    step = after - float(recent["global"][record.metric])
     if len(known) >= 4 and gain > little:
         still = "still changes" if abs(step) > little else "has levelled off"
-        sentences.append(f"It {still}: by {step:+.3f} since round {recent[0]['round']}.")
+        sentences.append(f"It {still}: by {step:+.3f} since round {recent['round']}.")
     if (patients := patients_behind(last)) is not None and patients < MANY:
         sentences.append(f"With {quantity(patients, 'patient')}, small differences may be chance.")
     others, agree = _other_sites(first, last, record)

@@ -62,6 +62,12 @@ def test_a_run_that_levels_off_says_so() -> None:
     assert is_learning(record_of(*rounds)).sentences[-1] == "It has levelled off: by +0.001 since round 3."
 
 
+def test_a_run_that_evaluates_every_tenth_round_has_not_levelled_off_for_that() -> None:
+    """The last third of the evaluations lay between two of them, and held but the last."""
+    rounds = [round_of(10 * number, dice, TWO) for number, dice in enumerate((0.3, 0.5, 0.6, 0.7), start=1)]
+    assert is_learning(record_of(*rounds)).sentences[-1] == "It still changes: by +0.100 since round 30."
+
+
 def test_few_patients_are_said_to_be_few() -> None:
     few = {"site-a": counted(0.5, 3)}
     answer = is_learning(record_of(round_of(1, 0.5, few), round_of(2, 0.6, few)))
