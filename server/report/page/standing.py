@@ -15,13 +15,7 @@ def is_better(record: Record) -> Answer:
     """Whether each site gains over what it could train by itself."""
     question = "Is it better than what each hospital has alone?"
     if record.comparison is None:
-        how = "No model was trained on one site's data alone"
-        cure = (
-            "to measure it, add data.test=0.2 'baselines=[pooled,local]' to the command"
-            if record.source
-            else "each hospital can do it for itself, with gliofed-client compare"
-        )
-        return Answer(question, "Not measured", "open", [f"{how}; {cure}."])
+        return Answer(question, "Not measured", "open", [_why_not_compared(record)])
     name, less = word(record.comparison["metric"]), bool(record.comparison.get("lower_is_better"))
     found = {**(record.comparison.get("gains") or {})}
     gains = {site: gain for site, gain in found.items() if math.isfinite(number(gain["value"]))}
@@ -56,6 +50,17 @@ def is_better(record: Record) -> Answer:
     of_all = quantity(len(gains), "compared site") if missing else quantity(len(gains), "site")
     tone: Tone = "open" if not gains else "bad" if worse else "warn" if unclear or few or missing else "good"
     return Answer(question, f"At {len(better)} of {of_all}" if gains else "Not measured", tone, sentences)
+
+
+def _why_not_compared(record: Record) -> str:
+    if (record.description.get("simulation") or {}).get("baselines"):
+        return "The models of baselines= are trained and compared when the run has ended."
+    cure = (
+        "to measure it, add data.test=0.2 'baselines=[pooled,local]' to the command"
+        if record.source
+        else "each hospital can do it for itself, with gliofed-client compare"
+    )
+    return f"No model was trained on one site's data alone; {cure}."
 
 
 def _against_pooled(comparison: Event, name: str, less: bool) -> list[str]:
@@ -107,15 +112,16 @@ def _of_figures(record: Record) -> Iterator[tuple[str, bool]]:
         yield f"{record.metric_name} of the model is not known.", True
     what = f"{part} patients, whose number is not known" if patients is None else quantity(patients, f"{part} patient")
     if part == "test":
-        yield f"The figures are of {what}, who were in no training and no choice.", False
+        yield f"The figures are of {what}, who were in no training and no choice of this run.", False
     else:
-        yield (
-            f"The figures are of {what}. Whoever chose a round or a setting by them needs others: data.test=0.2.",
-            True,
-        )
+        tested = record.setting("data", "test") is not None
+        others = "those of test patients, whom no site has measured" if tested else "others: data.test=0.2"
+        yield f"The figures are of {what}. Whoever chose a round or a setting by them needs {others}.", True
         at, last = record.measured[-1], max((event["round"] for event in record.rounds), default=0)
         if at["round"] < last:
             yield f"They were measured {after_round(at)}; the last model is that of round {last}.", True
+    if record.setting("init"):
+        yield "The weights that the run began with may have been trained on these patients, in an earlier run.", True
     if patients is not None and patients < MANY:
         yield f"With {quantity(patients, 'patient')}, small differences may be chance.", True
     best = (record.test or record.best or {}).get("best_round" if record.test else "round")

@@ -15,6 +15,22 @@ def test_what_was_not_compared_is_not_called_better() -> None:
     assert "with gliofed-client compare" in is_better(record_of(simulated=False)).sentences[0]
 
 
+def test_what_was_asked_for_is_no_advice_while_the_run_goes_on() -> None:
+    """The page is drawn after every round, long before the test and the references."""
+    record = record_of(round_of(1, 0.6, TWO), data={"test": 0.2})
+    assert any("those of test patients, whom no site has measured" in said for said in is_shown(record).sentences)
+    record.description["simulation"] = {"data": {"source": "phantom"}, "baselines": ["local"]}
+    [said] = is_better(record).sentences
+    assert said == "The models of baselines= are trained and compared when the run has ended."
+
+
+def test_given_weights_may_know_the_test_patients() -> None:
+    """A run before may have had another data.test, or none: its training patients are the test patients of this one."""
+    test = measured_at_the_end(0.6, {"site-a": 0.5, "site-b": 0.7}, 40)
+    answer = is_shown(record_of(round_of(2, 0.6, TWO), test, simulated=False, init="ab" * 32))
+    assert answer.tone == "warn" and any("may have been trained on these patients" in said for said in answer.sentences)
+
+
 def test_references_of_a_private_federation_are_named_as_not_private() -> None:
     private = {"federated": {"private": True}, "pooled": {"private": False}}
     for models, said in ((private, 1), ({"federated": {"private": False}}, 0)):
@@ -126,7 +142,7 @@ def test_a_private_run_tells_epsilon_of_its_budget() -> None:
     assert (answer.verdict, answer.tone) == ("With what is said here", "warn")
     assert answer.sentences == [
         "The data are the hospitals' own.",
-        "The figures are of 20 test patients, who were in no training and no choice.",
+        "The figures are of 20 test patients, who were in no training and no choice of this run.",
         "With 20 patients, small differences may be chance.",
         "Differential privacy of a patient (dp_sgd): epsilon 2.25 of 8.",
     ]
