@@ -72,6 +72,8 @@ def comparison_sentences(comparison: Mapping[str, Any]) -> list[str]:
         sentences.append(f"no test patients, so nothing is known of {', '.join(untested)}")
     if any(model.get("private") for model in comparison["models"].values()):
         sentences.append("the federation is private; the references are trained without privacy")
+    if comparison.get("given_weights"):
+        sentences.append("every model began with the given weights, so none is of one site's data alone")
     return sentences
 
 

@@ -74,6 +74,7 @@ def compare_run(
     took = _took(run, history, opened, folders)
     took |= {each.name: {**read_training(each.folder(files.baselines)), "private": False} for each in baselines}
     found |= {"models": took, "untested": [each.site.name for each in opened if not each.cohort.test]}
+    found["given_weights"] = run.init is not None
     write_json(files.comparison, found)
     print_comparison(found)
 

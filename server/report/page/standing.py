@@ -36,6 +36,8 @@ def is_better(record: Record) -> Answer:
     models = (record.comparison.get("models") or {}).values()
     if any(model.get("private") for model in models):
         sentences.append("The federation was private; the models it is compared with were trained without privacy.")
+    if record.comparison.get("given_weights"):
+        sentences.append("Every model began with the given weights, so none is of one site's data alone.")
     if unclear:
         sentences.append(f"The interval holds 0 at {listed(unclear)}: the difference may be chance.")
     if few:

@@ -78,5 +78,7 @@ def test_less_may_be_better_and_nothing_may_be_known() -> None:
     turned = made(2, lower_is_better=True, over_pooled=interval(None), worst_site=None, gains=gains)
     [sentence] = comparison_sentences(turned)
     assert "at 1 of 2 sites and worse at 0; at 1 the" in sentence and "a -0.200 [-0.300, -0.100] (n=6)" in sentence
+    given = comparison_sentences(made(1, gains={}, given_weights=True))[-1]
+    assert given == "every model began with the given weights, so none is of one site's data alone"
     alone = made(1, gains={}, over_pooled=None, models={"federated": {"private": True}})
     assert comparison_sentences(alone)[-1] == "the federation is private; the references are trained without privacy"

@@ -74,6 +74,11 @@ def test_an_interval_of_two_patients_decides_nothing() -> None:
     assert "Fewer than 6 test patients at site-a and site-b" in answer.sentences[-1]
 
 
+def test_models_that_began_with_given_weights_are_nobodys_alone() -> None:
+    answer = is_better(record_of(comparison=compared() | {"given_weights": True}))
+    assert "Every model began with the given weights, so none is of one site's data alone." in answer.sentences
+
+
 def test_unequal_samples_are_said() -> None:
     """Steps of dp_sgd take others than those of a reference."""
     comparison = compared()
