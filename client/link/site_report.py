@@ -51,11 +51,10 @@ class Own:
     manifest: Manifest | None
     ledger: Ledger | None
 
-    def of_run(self, run: str, kind: str) -> list[Event]:
-        """Replies of one kind to one run that did what was asked, each round once: the last; none of test patients."""
+    def of_run(self, run: str, kind: str, part: str | None = None) -> list[Event]:
+        """Replies of one kind to one run that did what was asked, each round once: the last. `part`: test, or None."""
         done = [e for e in self.receipts if e["run_id"] == run and e["kind"] == kind and e["status"] == "ok"]
-        done = [event for event in done if event.get("part") != "test"]
-        return [*{event["round"]: event for event in done}.values()]
+        return [*{event["round"]: event for event in done if event.get("part") == part}.values()]
 
     @property
     def ceiling(self) -> str:
@@ -219,10 +218,10 @@ def _scores(own: Own) -> list[Chart | None]:
 
 def _tests(own: Own) -> list[list[Any]]:
     """What the site told of its test patients, who are in no curve: the model's round, a metric, its value, n."""
-    tested = [event for event in own.receipts if event.get("part") == "test" and event["status"] == "ok"]
     return [
-        [event["run_id"][:12], event["round"], name, "-" if value is None else f"{value:.3f}", event["patients"]]
-        for event in tested
+        [run[:12], event["round"], name, "-" if value is None else f"{value:.3f}", event["patients"]]
+        for run in own.runs
+        for event in own.of_run(run, "evaluate", "test")
         for name, value in sorted((event.get("told") or {}).items())
     ]
 
@@ -239,7 +238,10 @@ def _cohort(own: Own) -> list[list[Any]]:
 
 
 def _left_out(own: Own) -> dict[str, int]:
-    return next((dict(event["left_out"]) for event in reversed(own.receipts) if event["left_out"]), {})
+    """What the last run could not use, by the last of its replies that tells."""
+    opened = [e for e in own.receipts if e["run_id"] == own.runs[-1] and e["kind"] != "evaluate"]
+    told = [event["left_out"] for event in opened if event["left_out"] or event["status"] == "ok"]
+    return dict(told[-1]) if told else {}
 
 
 def _privacy(own: Own) -> list[list[Any]]:

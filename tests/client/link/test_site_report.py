@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,25 @@ def test_a_test_is_no_point_of_a_curve(tmp_path: Path) -> None:
     assert f"[{round(first, 4)}, {round(last, 4)}]" in page
     assert "Test patients, measured once" in page
     assert f"<td>dice</td><td>{test['evaluate']['dice']:.3f}</td><td>{test['evaluated']}</td>" in page
+
+
+def test_what_an_earlier_run_left_out_is_not_of_the_last(site: SiteConfig, run: RunConfig) -> None:
+    """Files that were mended since stood on the page for good."""
+    own = read_own(site)
+    own.receipts[0]["left_out"] = {"truncated": 2}
+    assert "could not use" not in " ".join(summary(own)), "a later reply of the same run left none out"
+    own.receipts[2]["left_out"] = {"truncated": 2}
+    assert "The last run could not use 2 cases of the cohort" in " ".join(summary(own))
+    ask(site, run, "query", run_id="s")
+    assert "could not use" not in " ".join(summary(replace(own, receipts=[*own.receipts, read_own(site).receipts[-1]])))
+
+
+def test_a_test_that_was_asked_for_twice_is_one(site: SiteConfig) -> None:
+    """The aggregator asks again where it was stopped meanwhile."""
+    own = read_own(site)
+    own.receipts[1]["part"] = own.receipts[3]["part"] = "test"
+    own.receipts[3]["round"] = own.receipts[1]["round"]
+    assert make_page(own).count("<td>dice</td>") == 1
 
 
 def test_nobody_is_named(site: SiteConfig, scans: Path) -> None:
