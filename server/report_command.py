@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gliofed.server.report.comparison import print_comparison
-from gliofed.server.report.plots.series import headline, known_metrics
+from gliofed.server.report.record import read_json, read_record
+from gliofed.server.report.series import headline, known_metrics
 from gliofed.server.report.table import print_results
 from gliofed.shared.events import Event, events_of
 from gliofed.shared.files import make_writable, write_bytes
@@ -34,10 +35,10 @@ def report(runs: Sequence[Path], metric: str | None, as_json: bool, plots: Path 
         print(json.dumps(events))
     else:
         show(events, of_run(events, metric))
-        if (comparison := SimulationFolder(run).comparison).exists():
-            print_comparison(json.loads(comparison.read_text()))
+        if comparison := read_json(SimulationFolder(run).comparison, dict):
+            print_comparison(comparison)
     if plots:
-        draw(run, events, of_run(events, metric), RunFolder(run).plots if plots is True else Path(plots), as_json)
+        draw(run, of_run(events, metric), RunFolder(run).plots if plots is True else Path(plots), as_json)
     if page:
         write_report(run, RunFolder(run).page if page is True else Path(page), as_json)
 
@@ -60,18 +61,15 @@ def show(events: Events, metric: str) -> None:
     print(plain(f"status: {end['status']}{': ' + end['reason'] if 'reason' in end else ''}"))
 
 
-def draw(run: Path, events: Events, metric: str, folder: Path, silent: bool) -> None:
+def draw(run: Path, metric: str, folder: Path, silent: bool) -> None:
     """Draw every figure that the run has."""
     from gliofed.server.report.plots.plots import draw_plots
-    from gliofed.server.report.plots.record import record_of
 
-    record = record_of(run, events, metric)
-    _say(draw_plots(record, make_writable(folder, f"--plots {folder}")), folder, silent)
+    _say(draw_plots(read_record(run, metric), make_writable(folder, f"--plots {folder}")), folder, silent)
 
 
 def draw_together(runs: Sequence[Path], metric: str | None, folder: Path) -> None:
     """Draw losses and metric of several runs, which are called after their folders; runs of one task only."""
-    from gliofed.server.report.plots.record import record_of
     from gliofed.server.report.plots.sweep import draw_runs
 
     named = {run.resolve().name: (run, events_of(run)) for run in runs}
@@ -80,7 +78,7 @@ def draw_together(runs: Sequence[Path], metric: str | None, folder: Path) -> Non
     metrics = {of_run(events, metric) for _, events in named.values()}
     if len(metrics) > 1:
         raise ConfigError(f"{runs[0]}: not of the same task as the others ({', '.join(sorted(metrics))})")
-    notes = {record_of(run, events).note for run, events in named.values()} - {""}
+    notes = {read_record(run).note for run, _ in named.values()} - {""}
     drawn = {name: events for name, (_, events) in named.items()}
     _say(draw_runs(drawn, make_writable(folder, f"--plots {folder}"), metrics.pop(), "; ".join(notes)), folder, False)
 

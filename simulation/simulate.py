@@ -16,8 +16,8 @@ from gliofed.client.round.policy import counts_leave
 from gliofed.client.round.training import pick_device
 from gliofed.server.report.page.page import write_page
 from gliofed.server.report.plots.plots import draw_plots
-from gliofed.server.report.plots.record import record_of
 from gliofed.server.report.plots.sweep import draw_runs
+from gliofed.server.report.record import read_record
 from gliofed.server.report.table import print_results
 from gliofed.server.round.given import Given, read_given
 from gliofed.server.round.history import History
@@ -210,8 +210,7 @@ def report(outcome: Outcome) -> None:
 def draw(outcome: Outcome) -> None:
     """Draw a run's figures, unless report.plots=false."""
     if outcome.settings.report.plots:
-        files = SimulationFolder(outcome.out)
-        draw_plots(record_of(outcome.out, History(files.history).events()), files.plots)
+        draw_plots(read_record(outcome.out), SimulationFolder(outcome.out).plots)
 
 
 def draw_together(outcomes: Sequence[Outcome]) -> Path | None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gliofed.server.report.page.record import Record
+from gliofed.server.report.record import Record
 from gliofed.server.round.history import site_line
 
 Event = dict[str, Any]

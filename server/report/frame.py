@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from gliofed.server.report.plots.series import Events, training_loss
+from gliofed.server.report.series import Events, training_loss
 from gliofed.server.report.table import measured_patients, patients_behind
 from gliofed.shared.parse import ConfigError
 

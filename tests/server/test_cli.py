@@ -10,7 +10,7 @@ import pytest
 from run_events import counted, event, run
 
 from gliofed.server.cli import main
-from gliofed.server.report.plots.record import Record, record_of
+from gliofed.server.report.record import read_record
 from gliofed.server.round.history import History, site_line
 from gliofed.shared.messages import CODES
 
@@ -67,6 +67,7 @@ def test_a_copied_history_can_be_drawn(
         (("one", "two", "--plots", "x"), "one: not of the same task as the others (accuracy, dice)"),
         (("one", "--plots", "one/history.jsonl"), "one/history.jsonl: File exists; give a folder"),
         (("damaged", "--plots"), "run.json: is damaged; put it back from a copy, or remove it"),
+        (("two",), "comparison.json: is damaged; put it back from a copy, or remove it"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_sentence(
@@ -82,18 +83,20 @@ def test_what_cannot_be_drawn_is_one_sentence(
         (tmp_path / name).mkdir()
         History(tmp_path / name / "history.jsonl").append(line)
     (tmp_path / "damaged" / "run.json").write_text("{")
+    (tmp_path / "two" / "comparison.json").write_text("{")
     assert report(monkeypatch, *words) == 2
     assert says in capsys.readouterr().err
 
 
 def test_what_a_folder_says_of_its_run_is_in_the_figures(tmp_path: Path) -> None:
     """Made-up data are called so, and the budget is that of the run; a copy of the history alone knows neither."""
-    assert record_of(tmp_path, run(1)) == Record(run(1), "dice", tmp_path.name)
+    copy = read_record(tmp_path)
+    assert (copy.name, copy.metric, copy.note, copy.budget, copy.comparison) == (tmp_path.name, "dice", "", None, None)
     facts = {"run": {"privacy": {"mechanism": "dp_sgd", "epsilon": 3.0}}, "simulation": {"data": {"source": "phantom"}}}
     (tmp_path / "run.json").write_text(json.dumps(facts))
     (tmp_path / "comparison.json").write_text('{"metric": "dice"}')
-    expected = Record(run(1), "dice", tmp_path.name, "synthetic data", 3.0, {"metric": "dice"})
-    assert record_of(tmp_path, run(1)) == expected
+    whole = read_record(tmp_path)
+    assert (whole.note, whole.budget, whole.comparison) == ("synthetic data", 3.0, {"metric": "dice"})
 
 
 def test_an_end_has_its_reason(

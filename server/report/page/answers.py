@@ -6,8 +6,8 @@ from collections.abc import Callable
 from statistics import fmean
 
 from gliofed.server.report.page.answer import MANY, NAMED, Answer, after_round, listed, of, shortened
-from gliofed.server.report.page.record import Record, number
 from gliofed.server.report.page.standing import is_better, is_shown
+from gliofed.server.report.record import Record, number
 from gliofed.server.report.sentences import in_rounds, rests
 from gliofed.server.report.table import patients_behind
 from gliofed.shared.events import Event

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gliofed.server.report.page.record import Record, number, word
+from gliofed.server.report.record import Record, number, word
+from gliofed.server.report.series import training_loss
 from gliofed.server.report.table import patients_behind
 from gliofed.shared.page.charts import Chart, Line, Series, chart, site_chart
 
@@ -32,7 +33,7 @@ def curves(record: Record) -> list[Chart | None]:
     name, people = record.metric_name, _people(record)
     trained = _by_site(record, lambda line: (line["train"] or {}).get("loss"), counted=True)
     losses = [
-        Line(label="training", values=_training(record, trained), colour=0),
+        Line(label="training", values=training_loss(record.events), colour=0),
         Line(label="validation", values=record.series("loss"), colour=1, style="dashed"),
     ]
     metric = [Line(label="all sites", values=record.series(record.metric), colour=6)]
@@ -150,20 +151,6 @@ def _by_site(record: Record, read: Callable[[Any], Any], counted: bool = False) 
         }
         for site in record.sites
     }
-
-
-def _training(record: Record, losses: dict[str, Series]) -> Series:
-    """Mean of the counted sites' training losses, weighted by their shares, or else by their patients."""
-    means = {}
-    for event in record.rounds:
-        weighed = [
-            (loss, line.get("share") or line.get("patients") or 1)
-            for site, line in event["sites"].items()
-            if math.isfinite(loss := losses.get(site, {}).get(event["round"], math.nan))
-        ]
-        total = sum(weight for _, weight in weighed)
-        means[event["round"]] = sum(loss * weight for loss, weight in weighed) / total if total else math.nan
-    return means
 
 
 def _people(record: Record) -> str:

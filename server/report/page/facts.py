@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gliofed.server.report.page.record import Record, word
+from gliofed.server.report.record import Record, word
 from gliofed.shared.mechanisms import MECHANISMS
 from gliofed.shared.terminal import command_line
 from gliofed.shared.wording import quantity

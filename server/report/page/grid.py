@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from gliofed.server.report.page.record import Record
+from gliofed.server.report.record import Record
 from gliofed.server.report.sentences import in_rounds
 
 STATUSES = {

@@ -16,7 +16,6 @@ from gliofed.server.report.page.facts import (
     versions_of,
 )
 from gliofed.server.report.page.grid import STATUSES, participation
-from gliofed.server.report.page.record import Record, read_record
 from gliofed.server.report.page.tables import (
     bytes_of_sites,
     cases,
@@ -26,6 +25,7 @@ from gliofed.server.report.page.tables import (
     test_table,
     weak_spots,
 )
+from gliofed.server.report.record import Record, read_record
 from gliofed.server.report.sentences import bounds_of_run, reasons_of_run
 from gliofed.shared.files import write_bytes
 from gliofed.shared.page.render import render

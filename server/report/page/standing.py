@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from gliofed.server.report.page.answer import MANY, NAMED, Answer, Tone, after_round, listed
-from gliofed.server.report.page.record import Record, number, word
+from gliofed.server.report.record import Record, number, word
 from gliofed.shared.comparison import FEWEST, verdict
 from gliofed.shared.events import Event
 from gliofed.shared.mechanisms import MECHANISMS

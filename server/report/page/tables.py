@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gliofed.server.report.page.curves import Table
-from gliofed.server.report.page.record import Record, number, word
 from gliofed.server.report.page.standing import interval
+from gliofed.server.report.record import Record, number, word
 from gliofed.server.report.sentences import rests
 from gliofed.shared.comparison import verdict
 from gliofed.shared.events import Event

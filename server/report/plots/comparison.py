@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gliofed.server.report.plots.record import Record
 from gliofed.server.report.plots.style import BLACK, COLOURS, GREY, frame, in_words, new_figure
+from gliofed.server.report.record import Record
 from gliofed.shared.comparison import OWN, verdict
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def matrix(run: Record) -> "Figure | None":
     sites = [*found["sites"], ALL]
     rows = [[_cell(found, model, site) for site in sites] for model in models]
     known = [value for row in rows for value in row if not math.isnan(value)]
-    title = f"{run.title}: {in_words(metric)} of each model on each site's test patients"
+    title = f"{run.name}: {in_words(metric)} of each model on each site's test patients"
     width, height = max(7.0, 2.6 + 0.46 * len(sites)), 2.1 + 0.26 * len(models)
     figure = new_figure(title, _sentence(run.note, _over_pooled(found)), width, height)
     axes = figure.subplots()
@@ -66,7 +66,7 @@ def gains(run: Record) -> "Figure | None":
     names = sorted(of_sites)
     metric = in_words(found["metric"])
     figure = new_figure(
-        f"{run.title}: the federated model against each site's own", _sentence(run.note, _worst(found)),
+        f"{run.name}: the federated model against each site's own", _sentence(run.note, _worst(found)),
         width=8.0, height=1.7 + 0.24 * len(names),
     )  # fmt: skip
     axes = figure.subplots()

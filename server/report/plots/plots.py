@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gliofed.server.report.plots.comparison import gains, matrix
-from gliofed.server.report.plots.record import Record
 from gliofed.server.report.plots.rounds import epsilon, participation, traffic, weights
 from gliofed.server.report.plots.run import by_region, by_site, curves
-from gliofed.server.report.plots.series import finished
 from gliofed.server.report.plots.style import save_plot
+from gliofed.server.report.record import Record
+from gliofed.server.report.series import finished
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from gliofed.server.report.plots import series
-from gliofed.server.report.plots.record import Record
+from gliofed.server.report import series
 from gliofed.server.report.plots.style import BLACK, COLOURS, GREY, PALE, draw_line, look, new_figure, over_rounds
+from gliofed.server.report.record import Record
 from gliofed.server.report.sentences import bounds_met
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def participation(run: Record) -> "Figure | None":
     if not sites:
         return None
     width = min(14.0, max(8.0, 3.0 + 0.16 * len(tried)))
-    figure = new_figure(f"{run.title}: who took part", run.note, width, height=1.9 + ROW * len(sites))
+    figure = new_figure(f"{run.name}: who took part", run.note, width, height=1.9 + ROW * len(sites))
     axes = figure.subplots()
     side = max(2.0, min(7.0, 72 * 0.8 * (width - 3.0) / len(tried)))  # points
     marks: dict[str, list[tuple[int, int]]] = {}
@@ -71,7 +71,7 @@ def weights(run: Record) -> "Figure | None":
     shares = series.shares(run.events)
     if not shares:
         return None
-    figure = new_figure(f"{run.title}: shares of the weight", run.note, width=8.0, height=4.4)
+    figure = new_figure(f"{run.name}: shares of the weight", run.note, width=8.0, height=4.4)
     axes = figure.subplots()
     rounds = [event["round"] for event in series.finished(run.events)]
     bottom, crosses = [0.0] * len(rounds), []
@@ -96,7 +96,7 @@ def traffic(run: Record) -> "Figure | None":
     rounds = [*series.attempted(run.events)]
     if not rounds:
         return None
-    figure = new_figure(f"{run.title}: what a round takes", run.note, width=10.0, height=3.6)
+    figure = new_figure(f"{run.name}: what a round takes", run.note, width=10.0, height=3.6)
     left, right = figure.subplots(1, 2)
     down, up = (list(series.traffic(run.events, key).values()) for key in ("bytes_down", "bytes_up"))
     largest = max(a + b for a, b in zip(down, up, strict=True))
@@ -117,7 +117,7 @@ def epsilon(run: Record) -> "Figure | None":
     spent, tried = series.epsilons(run.events), [*series.attempted(run.events)]
     if not spent:
         return None
-    figure = new_figure(f"{run.title}: privacy spent", run.note, width=8.0)
+    figure = new_figure(f"{run.name}: privacy spent", run.note, width=8.0)
     axes = figure.subplots()
     if len(spent) > MOST_LINES:
         # A site that was away in a round has spent what it had spent before.

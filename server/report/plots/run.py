@@ -3,8 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from gliofed.server.report.plots import series
-from gliofed.server.report.plots.record import Record
+from gliofed.server.report import series
 from gliofed.server.report.plots.style import (
     BLACK,
     COLOURS,
@@ -17,6 +16,7 @@ from gliofed.server.report.plots.style import (
     new_figure,
     over_rounds,
 )
+from gliofed.server.report.record import Record
 from gliofed.shared.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _OF_SITES = COLOURS[:-1]  # black is the line of all sites
 
 def curves(run: Record) -> "Figure | None":
     """Losses on the left, the headline metric with its interval on the right; test scores where they are measured."""
-    figure = new_figure(run.title, run.note, width=10.0)
+    figure = new_figure(run.name, run.note, width=10.0)
     left, right = figure.subplots(1, 2)
     sites = [line for line in series.site_losses(run.events).values() if not all(map(math.isnan, line.values()))]
     if 1 < len(sites) <= MOST_SITES:
@@ -42,13 +42,13 @@ def curves(run: Record) -> "Figure | None":
             draw_line(left, losses, *look(0), label=None if number else "training, each site", thin=True)
     draw_line(left, series.training_loss(run.events), *look(0), label="training")
     draw_line(left, series.validation(run.events, "loss"), *look(1), dash="--", label="validation")
-    over_rounds(left, run.rounds, "loss")
+    over_rounds(left, run.axis, "loss")
     band(right, *(series.validation(run.events, f"{run.metric}_{end}") for end in ("low", "high")))
     draw_line(right, series.validation(run.events, run.metric), *look(2), label="validation")
     for model, (round, value) in series.test_scores(run.events, run.metric).items():
         face = BLACK if model == "last" else "white"
         right.plot(round, value, "*", color=BLACK, markerfacecolor=face, markersize=9, label=f"test, {model} model")
-    over_rounds(right, run.rounds, in_words(run.metric))
+    over_rounds(right, run.axis, in_words(run.metric))
     for axes in (left, right):
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9, handlelength=2.8)
@@ -65,7 +65,7 @@ def by_site(run: Record) -> "Figure | None":
     panels |= {in_words(name): values for name, values in scores.items()}
     together = [series.training_loss(run.events), series.validation(run.events, "loss")]
     together += [series.validation(run.events, name) for name in scores]
-    figure, axes, legend = _panels(f"{run.title}: each site", run.note, len(panels))
+    figure, axes, legend = _panels(f"{run.name}: each site", run.note, len(panels))
     looks = _looks(sorted(losses), scores.get(run.metric, {}), run.metric)
     for panel, (quantity, sites), everybody in zip(axes, panels.items(), together, strict=True):
         for site in sorted(sites, key=lambda site: site in looks):  # pale ones first, below
@@ -74,7 +74,7 @@ def by_site(run: Record) -> "Figure | None":
                 line.set(linewidth=1.1 if site in looks else 0.6, markersize=3, zorder=2.2 if site in looks else 1.8)
         if line := draw_line(panel, everybody, BLACK, "o"):
             line.set(linewidth=2.0, zorder=2.5, markersize=3)
-        over_rounds(panel, run.rounds, quantity)
+        over_rounds(panel, run.axis, quantity)
     lines = {site: handle(*pair) for site, pair in looks.items()}
     if others := len(losses.keys() - looks.keys()):
         lines[f"{others} other sites"] = handle(PALE, ".")
@@ -89,7 +89,7 @@ def by_region(run: Record) -> "Figure | None":
     known = {metric: parts for metric in series.metrics(events) if (parts := series.regions(events, metric))}
     if not known:
         return None
-    figure, axes, legend = _panels(f"{run.title}: each region, on validation patients", run.note, len(known))
+    figure, axes, legend = _panels(f"{run.name}: each region, on validation patients", run.note, len(known))
     names = list(dict.fromkeys(part for parts in known.values() for part in parts))
     looks = {part: look(number, _OF_SITES) for number, part in enumerate(names)}
     for panel, (metric, parts) in zip(axes, known.items(), strict=True):
@@ -97,7 +97,7 @@ def by_region(run: Record) -> "Figure | None":
             draw_line(panel, series.validation(events, f"{metric}_{part}"), *looks[part])
         if line := draw_line(panel, series.validation(events, metric), BLACK, "o", dash="--"):
             line.set(zorder=2.5, markersize=3)
-        over_rounds(panel, run.rounds, in_words(metric))
+        over_rounds(panel, run.axis, in_words(metric))
     _explain(
         legend, {in_words(part): handle(*pair) for part, pair in looks.items()} | {"mean": handle(BLACK, "o", "--")}
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
-from gliofed.server.report.plots.series import Series
+from gliofed.server.report.series import Series
 from gliofed.shared.files import write_bytes
 
 if TYPE_CHECKING:

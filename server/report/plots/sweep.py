@@ -10,7 +10,6 @@ from statistics import fmean
 from textwrap import fill
 from typing import TYPE_CHECKING
 
-from gliofed.server.report.plots.series import Events, Series, finished, training_loss, validation
 from gliofed.server.report.plots.style import (
     DASHES,
     GREY,
@@ -23,6 +22,7 @@ from gliofed.server.report.plots.style import (
     over_rounds,
     save_plot,
 )
+from gliofed.server.report.series import Events, Series, finished, training_loss, validation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

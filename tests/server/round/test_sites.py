@@ -12,7 +12,7 @@ from plain_federation import model_of
 from rich.console import Console
 from torch.testing import assert_close
 
-from gliofed.server.report.plots.series import site_losses
+from gliofed.server.report.series import site_losses
 from gliofed.server.report.table import results_table
 from gliofed.server.round.answers import Absent
 from gliofed.server.round.audit import hold_audit

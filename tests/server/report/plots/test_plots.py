@@ -8,8 +8,8 @@ from drawn import drawn
 from run_events import DROPPED, ODD, Event, counted, event, full_run, run
 
 from gliofed.server.report.plots.plots import FIGURES, draw_plots
-from gliofed.server.report.plots.record import Record
 from gliofed.server.report.plots.run import MOST_SITES
+from gliofed.server.report.record import Record
 
 COMPARISON: Event = {
     "metric": "dice",
@@ -32,8 +32,10 @@ COMPARISON: Event = {
 }
 
 
-def record(events: list[Event], title: str = "a run", **known: Any) -> Record:
-    return Record(events, "dice", title, **known)
+def record(events: list[Event], name: str = "a run", budget: float | None = None, **known: Any) -> Record:
+    privacy = {"mechanism": "dp_sgd" if budget else "none", "epsilon": budget}
+    made_up = {"simulation": {"data": {"source": "mock"}}}
+    return Record(name, {"run": {"privacy": privacy}} | made_up, events, chosen="dice", **known)
 
 
 def texts(figure: Any) -> str:
@@ -42,7 +44,7 @@ def texts(figure: Any) -> str:
 
 def test_a_run_with_everything_has_every_figure_and_the_same_one_again(tmp_path: Path) -> None:
     """A run that is drawn anew, after a resume say, must not change where its events did not."""
-    whole = record(full_run(), note="synthetic data", budget=3.0, comparison=COMPARISON)
+    whole = record(full_run(), budget=3.0, comparison=COMPARISON)
     for folder in ("one", "two"):
         assert draw_plots(whole, tmp_path / folder) == list(FIGURES)
     files = {f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")}
@@ -69,7 +71,7 @@ def test_a_run_with_everything_has_every_figure_and_the_same_one_again(tmp_path:
 )
 def test_odd_runs_are_drawn(events: list[Event], title: str, missing: set[str]) -> None:
     """Without a warning, which would fail the test; what there is nothing of is left out."""
-    figures = {name: draw(record(events, title, note="synthetic")) for name, draw in FIGURES.items()}
+    figures = {name: draw(record(events, title)) for name, draw in FIGURES.items()}
     nothing = {name for name, figure in figures.items() if figure is None}
     assert nothing == missing | {"by_region", "epsilon", "matrix", "gains"}
     for name in figures.keys() - nothing:
@@ -84,9 +86,9 @@ def test_nothing_is_drawn_before_a_round_is_finished(tmp_path: Path, events: lis
 
 def test_curves_show_what_the_events_say() -> None:
     """Training, validation and the metric must not be mixed up."""
-    figure = FIGURES["curves"](record(ODD, note="synthetic"))
+    figure = FIGURES["curves"](record(ODD))
     left, right = figure.axes
-    assert [text.get_text() for text in figure.texts] == ["a run", "synthetic"]
+    assert [text.get_text() for text in figure.texts] == ["a run", "synthetic data"]
     assert (left.get_xlabel(), left.get_ylabel(), right.get_ylabel()) == ("round", "loss", "Dice")
     assert [drawn(line) for line in left.lines] == [
         ("-", {1: 1.0, 2: 2.0, 4: 4.0}),

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gliofed.server.report.sentences import rests
+from gliofed.server.report.series import attempted, finished, headline, validation
 from gliofed.server.report.table import patients_behind
 from gliofed.shared.events import Event, read_events
+from gliofed.shared.parse import ConfigError
 from gliofed.shared.run_folder import ModelFolder, RunFolder, SimulationFolder
 from gliofed.shared.tasks import TASKS
 
@@ -34,6 +36,8 @@ class Record:
     """The same of the best round, where one was kept."""
     provenance: list[Event] | None = None
     """The runs that the weights come from, oldest first."""
+    chosen: str | None = None
+    """The metric to show first; None: that of the run's task."""
 
     @cached_property
     def run(self) -> Event:
@@ -50,22 +54,23 @@ class Record:
     @cached_property
     def rounds(self) -> list[Event]:
         """Rounds that have a result."""
-        return [event for event in self.events if event["event"] == "round"]
+        return finished(self.events)
+
+    @property
+    def axis(self) -> list[int]:
+        """Numbers of the finished rounds; 0 before them where given weights were measured."""
+        return sorted({event["round"] for event in self.events if event["event"] in ("initial", "round")})
 
     @cached_property
     def attempts(self) -> list[Event]:
         """Every round by its number, also one that failed; of several tries the last."""
-        tries = {e["round"]: e for e in self.events if e["event"] in ("round", "round_failed")}
-        return [tries[number] for number in sorted(tries)]
+        return [*attempted(self.events).values()]
 
     @cached_property
     def metric(self) -> str:
-        """The metric that the run's task shows first."""
-        if (task := self.run.get("task")) in TASKS:
-            return TASKS[task].headline
-        known = {name for event in self.rounds for name in event.get("global") or {}}
-        headlines = [task.headline for task in TASKS.values()]
-        return next((name for name in headlines if name in known), headlines[0])
+        """The metric to show first."""
+        task = TASKS.get(str(self.run.get("task")))
+        return self.chosen or (task.headline if task else headline(self.events))
 
     @property
     def metric_name(self) -> str:
@@ -99,7 +104,7 @@ class Record:
 
     def series(self, metric: str) -> dict[int, float]:
         """A metric over all validation patients by round; NaN where it is undefined."""
-        return {event["round"]: number(event["global"].get(metric)) for event in self.measured}
+        return validation(self.events, metric)
 
     def site_series(self, metric: str) -> dict[str, dict[int, float]]:
         """The same of each site."""
@@ -174,36 +179,53 @@ class Record:
         """Whether nobody's scans were used."""
         return self.source in ("mock", "phantom")
 
+    @property
+    def note(self) -> str:
+        """What must be said of its figures."""
+        return "synthetic data" if self.synthetic else ""
 
-def read_record(out: Path) -> Record:
-    """Read a run's folder. Raises ConfigError: a damaged history; a damaged file beside it is as if it were absent."""
+    @property
+    def budget(self) -> float | None:
+        """Epsilon of the whole run; None: not private, or not known."""
+        private = (self.setting("privacy", "mechanism") or "none") != "none"
+        return self.setting("privacy", "epsilon") if private else None
+
+
+def read_record(out: Path, metric: str | None = None) -> Record:
+    """Read a run's folder, or a copy of some of its files. Raises ConfigError: one of them is damaged."""
     files = SimulationFolder(out)
     return Record(
         name=out.resolve().name,
-        description=_json(files.description, dict) or {},
+        description=read_json(files.description, dict) or {},
         events=read_events(RunFolder(out).history),
-        comparison=_json(files.comparison, dict),
-        slices=_json(files.slices, dict),
+        comparison=read_json(files.comparison, dict),
+        slices=read_json(files.slices, dict),
         model=_model(ModelFolder(files.model)),
         best=_model(ModelFolder(files.best)),
-        provenance=_json(ModelFolder(files.model).provenance, list),
+        provenance=read_json(ModelFolder(files.model).provenance, list),
+        chosen=metric,
     )
 
 
 def _model(folder: ModelFolder) -> Event | None:
     """The hash of the weights that a run left, and their round."""
-    about = _json(folder.description, dict)
-    if about is None or not folder.weights.is_file():
-        return None
-    with folder.weights.open("rb") as file:
-        return {"round": about.get("round"), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _json(path: Path, kind: type) -> Any:
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found if isinstance(found, kind) else None
+    about = read_json(folder.description, dict)
+    with suppress(FileNotFoundError), folder.weights.open("rb") as file:
+        return about and {"round": about.get("round"), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     return None
+
+
+def read_json(path: Path, kind: type) -> Any:
+    """Read a file that holds a `kind`; None where there is none. Raises ConfigError where it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, kind):
+        raise ConfigError(f"{path}: is damaged; put it back from a copy, or remove it")
+    return found
 
 
 def number(value: Any) -> float:

@@ -5,7 +5,7 @@ from math import nan  # one object, so that dictionaries that hold it can be equ
 import pytest
 from run_events import ODD, counted, event, full_run, run
 
-from gliofed.server.report.plots import series
+from gliofed.server.report import series
 from gliofed.server.round.history import site_line
 
 
