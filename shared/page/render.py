@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 
 def render(folder: Path, template: str, **values: Any) -> str:
-    """Fill a template of `folder`; what is shown is escaped, and a name that is not given is an error."""
+    """Fill a template of `folder`; what is shown is escaped, None is a dash, and a name that is not given is an error."""
     return _environment(folder).get_template(template).render(**values)
 
 
@@ -21,4 +21,11 @@ def _environment(folder: Path) -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader([folder, HERE])
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: "-" if value is None else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -120,11 +120,11 @@ def provenance_rows(record: Record) -> list[list[Any]]:
         rows.append(
             [
                 str(link.get("run_id") or link.get("origin") or "not known")[:12],
-                link.get("ended") or "-",
-                f"{link['round']} of {link['rounds']}" if "round" in link else "-",
-                link.get("sites", "-"),
-                "-" if patients.get("training") is None else patients["training"],
-                "-" if patients.get("validation") is None else patients["validation"],
+                link.get("ended"),
+                f"{link['round']} of {link['rounds']}" if "round" in link else None,
+                link.get("sites"),
+                patients.get("training"),
+                patients.get("validation"),
                 f"{privacy.get('mechanism') or 'not known'}{spent}{test_mode}",
                 str(link.get("init_sha256") or "random weights" if "run_id" in link else "not known")[:16],
                 str(link.get("weights_sha256"))[:16],

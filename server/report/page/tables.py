@@ -154,7 +154,9 @@ def weak_spots(record: Record) -> Heat | None:
     sign = -1 if record.lower_is_better else 1
     known = [site for site in sites if math.isfinite(sites[site][0][0])]
     order = sorted(known, key=lambda site: sign * sites[site][0][0]) + [site for site in sites if site not in known]
-    everyone = {f"all (n={patients})": [(number(overall.get(name)), "") for name in names]}
+    everyone = {
+        f"all (n={'not known' if patients is None else patients})": [(number(overall.get(name)), "") for name in names]
+    }
     return heat(["site", *map(word, names)], everyone | {site: sites[site] for site in order})
 
 
@@ -170,7 +172,7 @@ def cases(record: Record) -> Table:
                 site,
                 "not told" if patients is None else patients,
                 validated[-1] if validated else "not told",
-                "-" if tested.get("evaluated") is None else tested["evaluated"],
+                tested.get("evaluated"),
                 sum(left_out.values()),
                 "; ".join(in_full(left_out)) or "-",
             ]

@@ -94,6 +94,12 @@ def test_what_a_site_says_cannot_become_part_of_the_page(tmp_path: Path) -> None
     )
 
 
+def test_what_is_not_known_is_a_dash(tmp_path: Path) -> None:
+    """An older history has no number of validation patients, and the page had None in its place."""
+    page = words(make_page(written(tmp_path / "run", round_of(1, 0.5, {"a": counted(0.5, None)}))))
+    assert "None" not in page and "all (n=not known)" in page and "round n Dice" in page
+
+
 def test_nothing_is_fetched(tmp_path: Path) -> None:
     page = make_page(written(tmp_path / "run", round_of(1, 0.5, {"a": counted(0.5)})))
     found = set(re.findall(r"(?:https?:)?//[\w.]+", page))
