@@ -8,7 +8,7 @@ from browser import CHROMIUM, Page, browser
 from reported_run import compared
 from small_run import composed
 
-from gliofed.server.report.page.page import SECTIONS
+from gliofed.server.report.page.page import SECTIONS, make_page
 from gliofed.shared.files import write_json
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.simulation.simulate import report, simulate
@@ -142,6 +142,25 @@ def test_paper_is_light(shown: Page) -> None:
     printed = shown.js(ink)
     shown.call("Emulation.setEmulatedMedia", media="")
     assert printed == ["#2b2f34", "#000", "#17733f"]
+
+
+def test_a_wide_table_fits_on_paper(page: Page, tmp_path: Path) -> None:
+    """A4 without its margins has 717 pixels, and nobody scrolls there: of ten models half was cut off."""
+    comparison, wide = compared(), {"value": 0.5, "low": 0.45, "high": 0.55}
+    locals = [f"local hospital-{number}" for number in range(6)]
+    comparison["models"] |= {name: {} for name in locals}
+    for group in comparison["subgroups"]["grade"].values():
+        group["models"] |= dict.fromkeys(locals, wide)
+    write_json(SimulationFolder(tmp_path).comparison, comparison)
+    SimulationFolder(tmp_path).page.write_text(make_page(tmp_path))
+    page.look(717, "light")
+    page.open(SimulationFolder(tmp_path).page)
+    page.call("Emulation.setEmulatedMedia", media="print")
+    wider = "[...document.querySelectorAll('table')].filter(each => each.getBoundingClientRect().right > 717).length"
+    try:
+        assert page.js(wider) == 0 and page.js("document.documentElement.scrollWidth") == 717
+    finally:
+        page.call("Emulation.setEmulatedMedia", media="")
 
 
 def test_the_pointer_reads_a_value(shown: Page) -> None:
