@@ -121,18 +121,15 @@ def test_after_a_while(folder: Path, shown: Any) -> None:
     text = shown()
     assert "a of study: not running\n" in text and THEN.isoformat() in text
     assert "today the server\\x1b[2K is away" in text and f"approved code: {'a' * 16} (yesterday)" in text
-    assert (
-        f"refused code: {'c' * 64}" in text
-        and f"epsilon of each patient: {spent:.3f} at delta=0.0001; ceiling: 3" in text
-    )
+    assert f"refused code: {'c' * 64}" in text
+    assert f"epsilon of each patient: {spent:.3f} at delta=0.0001; ceiling: 3" in text
     assert "consent withdrawn: 1 patient;" in text
     found = shown(as_json=True)
     assert found["withdrawn"] == 1
     assert [each["round"] for each in found["receipts"]] == list(range(3, 13))
     first, last = found["receipts"][0], found["receipts"][-1]
-    assert (
-        first["bytes"] > 1000 and len(first["sha256"]) == 64 and first["metrics"] == ["loss"] and first["patients"] == 7
-    )
+    assert first["bytes"] > 1000 and len(first["sha256"]) == 64
+    assert (first["metrics"], first["patients"]) == (["loss"], 7)
     assert (last["code"], last["sha256"]) == ("policy", None)
     why = "the site's policy does not allow it"
     assert first["reason"] is None and last["reason"] == why
@@ -245,10 +242,8 @@ def test_an_error_is_no_answer(folder: Path, shown: Any, receipt: bool) -> None:
     found, text = shown(as_json=True)["asked"], shown()
     assert (found["run_id"], found["answered"], found["code"]) == ("run-1", None, None)
     assert found["error"]["sentence"] == "the site's program was ended"
-    assert (
-        " of run run-1; no answer, but an error was sent " in text
-        and ": the site's program was ended\nnext: to be" in text
-    )
+    assert " of run run-1; no answer, but an error was sent " in text
+    assert ": the site's program was ended\nnext: to be" in text
     note(site, {"event": "request", "kind": "train", "run_id": "run-1", "round": 3})
     assert shown(as_json=True)["asked"]["error"] is None and "not answered yet" in shown()
 
