@@ -51,7 +51,7 @@ def full_run() -> list[Event]:
     first = {"a": scored(0.5, share=0.75, epsilon=1.0), "b": scored(0.25, share=0.25, epsilon=0.5), "c": rest}
     second = {"a": scored(0.75, share=1.0, epsilon=2.0, size=3.0, clipped=0.5), "b": REFUSED, "c": rest}
     given = {"a": {"status": "counted", "reason": None, "evaluate": {"dice": 0.125}, "evaluated": 4}}
-    tested = {"a": {"status": "measured", "reason": None, "evaluate": {"dice": 0.375}, "evaluated": 2}}
+    tested = {"a": {"status": "measured", "reason": None, "evaluate": {"dice": 0.375}, "evaluated": 2, "bytes_down": 5}}
     models = {"last": {"round": 2, "sites": tested, "global": {"dice": 0.375}}}
     models["best"] = {"round": 1, "sites": tested, "global": {"dice": 0.4375}}
     return [

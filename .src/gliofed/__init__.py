@@ -20,7 +20,7 @@ def read_run(folder: "str | Path") -> "pandas.DataFrame":
     round_failed, initial (given weights, round 0) or test, where `model` is last or best. The other columns: status,
     reason, patients (who were trained on), train_loss, evaluated (patients behind the metrics), one for each metric
     (loss is that of validation, or of the test), share and size of the update, clipped (by which factor), epsilon,
-    bytes_down, bytes_up, and seconds of the whole round. What is not known is missing.
+    bytes_down, bytes_up, and seconds of the whole round, or of the test of all models. What is not known is missing.
 
     Needs pandas: `pip install 'gliofed[frame]'`. Raises ConfigError without it, and where there is no history.
     """

@@ -59,10 +59,10 @@ def _scores(scores: Mapping[str, Any], head: Row, event: Mapping[str, Any]) -> I
 def _sums(scores: Mapping[str, Any], head: Row) -> Row:
     """What is of all sites in a row: who counted, what they learned from, and what travelled."""
     lines = scores["sites"].values()
+    sums = {key: sum(line.get(key) or 0 for line in lines) for key in ("bytes_down", "bytes_up")}
     if not head["event"].startswith("round"):  # nobody trained
-        return {"evaluated": measured_patients(scores["sites"])}
-    evaluated = patients_behind({**scores})
+        return {"evaluated": measured_patients(scores["sites"]), **sums}
     loss = training_loss([{**scores, "event": "round"}])[head["round"]]
     counted = [line["patients"] for line in lines if line["status"] == "counted"]
-    sums = {key: sum(line.get(key) or 0 for line in lines) for key in ("bytes_down", "bytes_up")}
-    return {"evaluated": evaluated, "train_loss": loss, "patients": None if None in counted else sum(counted), **sums}
+    patients = None if None in counted else sum(counted)
+    return {"evaluated": patients_behind({**scores}), "train_loss": loss, "patients": patients, **sums}

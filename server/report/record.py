@@ -11,7 +11,7 @@ from typing import Any
 
 from gliofed.server.report.sentences import rests
 from gliofed.server.report.series import attempted, finished, headline, validation
-from gliofed.server.report.table import patients_behind
+from gliofed.server.report.table import measured_patients, patients_behind
 from gliofed.shared.events import Event, read_events
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.run_folder import ModelFolder, RunFolder, SimulationFolder
@@ -156,8 +156,7 @@ class Record:
         What they are of, the lines of the sites, the metrics over all, and the number of patients behind those.
         """
         if self.test and (last := self.test["models"].get("last")) and last.get("global"):
-            known = [line.get("evaluated") or 0 for line in last["sites"].values() if line.get("evaluate")]
-            return "test", last["sites"], last["global"], sum(known)
+            return "test", last["sites"], last["global"], measured_patients(last["sites"])
         if not self.measured:
             return None
         event = self.measured[-1]

@@ -56,8 +56,8 @@ def results_table(events: Sequence[dict[str, Any]], metric: str) -> Table:
 
 
 def measured_patients(sites: Mapping[str, Any]) -> int:
-    """Patients of all sites that were measured, from a model's lines of a test."""
-    return sum(line["evaluated"] or 0 for line in sites.values())
+    """Patients behind the means over all sites, from a model's lines of a test: of sites that told any metric."""
+    return sum(line["evaluated"] or 0 for line in sites.values() if line["evaluate"])
 
 
 def figure(value: float | None, patients: int | None = None) -> str:

@@ -9,6 +9,7 @@ from gliofed.server.report.page.curves import Table
 from gliofed.server.report.page.standing import interval
 from gliofed.server.report.record import Record, number, word
 from gliofed.server.report.sentences import rests
+from gliofed.server.report.table import measured_patients
 from gliofed.shared.comparison import verdict
 from gliofed.shared.events import Event
 from gliofed.shared.left_out import in_full
@@ -132,8 +133,7 @@ def test_table(record: Record) -> Heat | None:
                 else str(line.get("status") or "").replace("_", " ")
             )
             cells.append((number((line.get("evaluate") or {}).get(record.metric)), below))
-        n = sum(line.get("evaluated") or 0 for line in lines.values() if line.get("evaluate"))
-        cells.append((number((found["global"] or {}).get(record.metric)), f"n={n}"))
+        cells.append((number((found["global"] or {}).get(record.metric)), f"n={measured_patients(lines)}"))
         rows[f"{name} (round {found['round']})"] = cells
     return heat(["model", *record.sites, "all"], rows)
 

@@ -46,6 +46,8 @@ def test_a_row_is_a_site_in_an_event(run: Path) -> None:
     assert together.status.isna().all()
     assert [*together.patients] == [20, 10] and [*together.evaluated] == [12, 8] and [*together.dice] == [0.5, 0.625]
     assert frame[frame.event == "round_failed"].bytes_down.tolist() == [5, 5]
+    for _, model in frame[frame.event == "test"].groupby("model"):
+        assert model.bytes_down.iloc[-1] == model.bytes_down.iloc[:-1].sum() > 0
 
 
 def test_columns_have_the_same_kind_in_every_run(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from gliofed.server.report.table import WIDEST, results_table
+from gliofed.server.report.table import WIDEST, measured_patients, results_table
 from gliofed.server.round.history import site_line
 
 
@@ -43,3 +43,9 @@ def test_given_weights_are_row_0() -> None:
     first, second = [line.split("│") for line in console.export_text().splitlines() if line.startswith("│")]
     assert [cell.strip() for cell in first[1:-2]] == ["0", "0.250", "missing", "0.250"]
     assert [cell.strip() for cell in second[1:-2]] == ["1", "0.500", "0.500", "0.500"]
+
+
+def test_who_told_no_metric_is_not_behind_one() -> None:
+    """A site that claimed patients without a metric made the test one of many."""
+    told = site_line(status="measured", evaluate={"dice": 0.5}, evaluated=2)
+    assert measured_patients({"a": told, "b": site_line(status="measured", evaluated=90)}) == 2
