@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 
 def render(folder: Path, template: str, **values: Any) -> str:
-    """Fill a template of `folder`; what is shown is escaped, None is a dash, and a name that is not given is an error."""
+    """Fill a template of `folder`; what is shown is escaped, None is a dash, and an unknown name is an error."""
     return _environment(folder).get_template(template).render(**values)
 
 
