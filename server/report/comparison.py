@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gliofed.server.report.table import WIDEST, figure
-from gliofed.shared.comparison import FEWEST, OWN, verdict, with_interval
+from gliofed.shared.comparison import FEDERATED, FEWEST, OWN, verdict, with_interval
 from gliofed.shared.terminal import plain
 from gliofed.shared.wording import quantity
 
@@ -34,7 +34,7 @@ def comparison_table(comparison: Mapping[str, Any], spread: bool = False) -> Tab
     metric, sites, matrix = comparison["metric"], comparison["sites"], comparison["matrix"]
     table = Table(title=f"{metric.capitalize()} on test patients, models down")
     table.add_column("model")
-    numbers = {site: matrix["federated"][site]["patients"] for site in sites}
+    numbers = {site: matrix[FEDERATED][site]["patients"] for site in sites}
     for column in ("lowest", "highest") if spread else [f"{site}\nn={numbers[site]}" for site in sites]:
         table.add_column(column, justify="right")
     table.add_column(f"all\nn={sum(numbers.values())}", justify="right", style="bold")
@@ -58,7 +58,7 @@ def comparison_sentences(comparison: Mapping[str, Any]) -> list[str]:
     Each with the number of test patients.
     """
     metric, less = comparison["metric"], comparison["lower_is_better"]
-    number = comparison["overall"]["federated"]["patients"]
+    number = comparison["overall"][FEDERATED]["patients"]
     sentences = []
     if (over := comparison["over_pooled"]) and over["value"] is not None:
         better = ", where less is better" * less

@@ -65,4 +65,4 @@ def _sums(scores: Mapping[str, Any], head: Row) -> Row:
     loss = training_loss([{**scores, "event": "round"}])[head["round"]]
     counted = [line["patients"] for line in lines if line["status"] == "counted"]
     patients = None if None in counted else sum(counted)
-    return {"evaluated": patients_behind({**scores}), "train_loss": loss, "patients": patients, **sums}
+    return {"evaluated": patients_behind(dict(scores)), "train_loss": loss, "patients": patients, **sums}

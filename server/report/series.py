@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gliofed.server.report.sentences import rests
+from gliofed.shared.events import Event
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.tasks.scores import COUNTS
 
-Events = Sequence[Mapping[str, Any]]
+Events = Sequence[Event]
 Series = dict[int, float]
 """A value a round, NaN where there was none."""
 NOT_DRAWN = "not drawn"
@@ -16,7 +17,7 @@ NOT_DRAWN = "not drawn"
 _NO_QUALITY = {"loss", *COUNTS}
 
 
-def finished(events: Events) -> list[Mapping[str, Any]]:
+def finished(events: Events) -> list[Event]:
     """The rounds that have a model, in order."""
     return [event for event in events if event["event"] == "round"]
 
@@ -92,7 +93,7 @@ def statuses(events: Events) -> dict[str, dict[int, str]]:
     return dict(sorted(found.items()))
 
 
-def attempted(events: Events) -> dict[int, Mapping[str, Any]]:
+def attempted(events: Events) -> dict[int, Event]:
     """The last event of each round that was tried, finished or failed, by its number."""
     tried = {event["round"]: event for event in events if event["event"] in ("round", "round_failed")}
     return dict(sorted(tried.items()))
@@ -140,7 +141,7 @@ def test_scores(events: Events, metric: str) -> dict[str, tuple[int, float]]:
     return {name: score for name, score in scores.items() if not math.isnan(score[1])}
 
 
-def _evaluated(events: Events) -> Iterator[Mapping[str, Any]]:
+def _evaluated(events: Events) -> Iterator[Event]:
     return (event for event in events if event["event"] in ("initial", "round"))
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from gliofed.shared.comparison import OWN
+from gliofed.shared.comparison import OWN, POOLED
 
 
 def pooled(sites: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """One model on the patients of all sites, as if they were in one place."""
-    return {"pooled": tuple(sites)}
+    return {POOLED: tuple(sites)}
 
 
 def local(sites: Sequence[str]) -> dict[str, tuple[str, ...]]:

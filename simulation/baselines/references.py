@@ -12,7 +12,7 @@ from gliofed.client.round.memory import ran_out
 from gliofed.client.round.training import pick_device
 from gliofed.server.report.comparison import print_comparison
 from gliofed.server.round.closing import final_test
-from gliofed.server.round.history import History
+from gliofed.server.round.history import Event, History
 from gliofed.server.round.model import first_model
 from gliofed.shared.codec import travelling
 from gliofed.shared.comparison import FEDERATED, compare
@@ -103,17 +103,22 @@ def _step_samples(run: RunConfig, patients: int) -> int:
 
 def _models(history: History, files: SimulationFolder) -> dict[str, Path]:
     """The run's own models: of the last round, and of the best where that is another."""
-    test = final_test(history) or {}
-    return {FEDERATED: files.model} | ({"best": files.best} if "best" in test["models"] else {})
+    return {FEDERATED: files.model} | ({"best": files.best} if "best" in _test(history)["models"] else {})
+
+
+def _test(history: History) -> Event:
+    event = final_test(history)
+    assert event, "references need data.test, and a run that has ended has tested"
+    return event
 
 
 def _took(
     run: RunConfig, history: History, opened: Sequence[Opened], folders: Mapping[str, Path]
 ) -> dict[str, dict[str, Any]]:
     """Samples, steps and seconds behind each of the run's own models, over all sites whose updates counted."""
-    test = final_test(history) or {}
+    test = _test(history)
     patients = {each.site.name: len(each.cohort.train) for each in opened}
-    last = {"federated": test["round"], "best": test["best_round"]}
+    last = {FEDERATED: test["round"], "best": test["best_round"]}
     took = {}
     for model in [name for name in folders if name in last]:
         rounds = [event for event in history.rounds() if event["round"] <= last[model]]

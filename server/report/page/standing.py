@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from gliofed.server.report.page.answer import MANY, NAMED, Answer, Tone, after_round, listed
 from gliofed.server.report.record import Record, number, word
-from gliofed.shared.comparison import FEWEST, verdict
+from gliofed.shared.comparison import FEDERATED, FEWEST, POOLED, verdict
 from gliofed.shared.events import Event
 from gliofed.shared.mechanisms import MECHANISMS
 from gliofed.shared.wording import quantity
@@ -78,7 +78,7 @@ def _against_pooled(comparison: Event, name: str, less: bool) -> list[str]:
     share = f"{100 * number(pooled['value']):.1f} %{ends}"
     said = [f"{reach} {share} of {whose} that was trained on all data at one place (n={n})."]
     models = comparison.get("models") or {}
-    federated, reference = ((models.get(model) or {}).get("samples") for model in ("federated", "pooled"))
+    federated, reference = ((models.get(model) or {}).get("samples") for model in (FEDERATED, POOLED))
     if federated is not None and reference is not None and federated != reference:
         said.append(f"The federation took {quantity(federated, 'sample')}, that model {reference}.")
     return said

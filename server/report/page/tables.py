@@ -10,7 +10,7 @@ from gliofed.server.report.page.standing import interval
 from gliofed.server.report.record import Record, number, word
 from gliofed.server.report.sentences import rests
 from gliofed.server.report.table import measured_patients
-from gliofed.shared.comparison import verdict
+from gliofed.shared.comparison import FEDERATED, OWN, POOLED, verdict
 from gliofed.shared.events import Event
 from gliofed.shared.left_out import in_full
 from gliofed.shared.page.charts import nice_ticks
@@ -198,8 +198,8 @@ def model_name(model: str) -> str:
     >>> model_name("federated"), model_name("local site-1")
     ('federated, last round', 'site-1 alone')
     """
-    names = {"federated": "federated, last round", "best": "federated, best round", "pooled": "all data at one place"}
-    return f"{model.removeprefix('local ')} alone" if model.startswith("local ") else names.get(model, model)
+    names = {FEDERATED: "federated, last round", "best": "federated, best round", POOLED: "all data at one place"}
+    return f"{model.removeprefix(OWN)} alone" if model.startswith(OWN) else names.get(model, model)
 
 
 def _figure(value: float) -> str:
