@@ -83,7 +83,8 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     if models[FEDERATED]["private"]:
         said.append("the federation is private; the own model was trained WITHOUT privacy, so it must not leave")
     if found["given_weights"]:
-        said.append("the federation began with given weights, which are not here; the own model began with random ones")
+        given = "the federation began with given weights, which may have been trained on these test patients"
+        said.append(f"{given}; the own model began with random ones")
     if found["smaller_patch"]:
         said.append("memory did not suffice here in the run, so both models take the smaller patch of then")
     return said
