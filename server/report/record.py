@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gliofed.server.report.sentences import rests
-from gliofed.server.report.series import attempted, finished, headline, validation
+from gliofed.server.report.series import attempted, axis, finished, headline, validation
 from gliofed.server.report.table import measured_patients, patients_behind
 from gliofed.shared.events import Event, read_events
 from gliofed.shared.parse import ConfigError
@@ -58,8 +58,8 @@ class Record:
 
     @property
     def axis(self) -> list[int]:
-        """Numbers of the finished rounds; 0 before them where given weights were measured."""
-        return sorted({event["round"] for event in self.events if event["event"] in ("initial", "round")})
+        """Numbers of the rounds on an axis."""
+        return axis(self.events)
 
     @cached_property
     def attempts(self) -> list[Event]:

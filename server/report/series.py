@@ -22,6 +22,11 @@ def finished(events: Events) -> list[Event]:
     return [event for event in events if event["event"] == "round"]
 
 
+def axis(events: Events) -> list[int]:
+    """Numbers of the finished rounds; 0 before them where given weights were measured."""
+    return sorted({event["round"] for event in _evaluated(events)})
+
+
 def training_loss(events: Events) -> Series:
     """Mean of the counted sites' training losses, weighted as their updates are."""
     means = {}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 MOST_SITES = 8
-"""Sites that have a line with a name; of more, those that score lowest have one, and the others are pale."""
+"""Sites that have a line with a name; of more, those that score worst have one, and the others are pale."""
 WEAKEST = 3
 PANELS = 4
 """Panels in a row."""
@@ -79,7 +79,7 @@ def by_site(run: Record) -> "Figure | None":
     if others := len(losses.keys() - looks.keys()):
         lines[f"{others} other sites"] = handle(PALE, ".")
     lines["all sites"] = handle(BLACK, "o")
-    _explain(legend, lines, f"lowest {in_words(run.metric)}:" if others and looks else "")
+    _explain(legend, lines, f"worst {in_words(run.metric)}:" if others and looks else "")
     return figure
 
 
@@ -115,7 +115,7 @@ def band(axes: "Axes", low: series.Series, high: series.Series) -> None:
 
 
 def _looks(sites: list[str], scores: dict[str, series.Series], metric: str) -> dict[str, tuple[str, str]]:
-    """The sites that have a line with a name, and its colour and marker: all, or those that score lowest at last."""
+    """The sites that have a line with a name, and its colour and marker: all, or those that score worst at last."""
     if len(sites) > MOST_SITES:
         last = {site: known[-1] for site in sites if (known := _known(scores.get(site, {})))}
         lower_is_better = next((task.lower_is_better for task in TASKS.values() if task.headline == metric), False)

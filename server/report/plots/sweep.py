@@ -22,7 +22,7 @@ from gliofed.server.report.plots.style import (
     over_rounds,
     save_plot,
 )
-from gliofed.server.report.series import Events, Series, finished, training_loss, validation
+from gliofed.server.report.series import Events, Series, axis, finished, training_loss, validation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -126,7 +126,7 @@ def _compare(
             mean = draw_line(axes, mean_over(of_runs), *look(number), dash)
             if mean and len(of_runs) > 1:
                 mean.set(linewidth=2.2)
-    rounds = [event["round"] for group in groups for events in group.runs for event in finished(events)]
+    rounds = [round for group in groups for events in group.runs for round in axis(events)]
     over_rounds(axes, rounds, quantity)
     lines = [handle(*look(number)) for number in range(len(groups))]
     lines += [handle(GREY, MARKERS[0], dash) for dash, _ in zip(DASHES, styles, strict=False)]

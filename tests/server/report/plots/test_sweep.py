@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from drawn import drawn
-from run_events import ODD, counted, event, run
+from run_events import ODD, counted, event, full_run, run
 
 from gliofed.server.report.plots.sweep import by_seed, draw_runs, short_labels
 
@@ -86,3 +86,9 @@ def test_seeds_are_thin_lines_and_their_mean_a_thick_one(tmp_path: Path, figures
     assert [drawn(line)[1] for line in lines] == [{1: 0.5}, {1: 0.25, 2: 0.5}, {1: 0.375}]
     assert lines[2].get_linewidth() > lines[0].get_linewidth()
     assert lines[0].get_color() == lines[2].get_color()
+
+
+def test_given_weights_are_inside_the_figure(tmp_path: Path, figures: list[Any]) -> None:
+    """Their round 0 was cut off, and the line began at nothing."""
+    draw_runs({"0-a=1": full_run()}, tmp_path, "dice")
+    assert all(figure.axes[0].get_xlim()[0] < 0 for figure in figures)
