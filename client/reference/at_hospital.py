@@ -73,7 +73,7 @@ def compare_here(asked: Question, files: CompareFolder) -> dict[str, Any]:
 def _alone(files: CompareFolder, digest: str) -> closing[Any]:
     """Hold the folder, which holds this very comparison or nothing. Raises ConfigError."""
     make_writable(files.root, "--out")
-    if any(files.root.iterdir()) and not files.of.exists() and not files.lock.exists():
+    if not files.of.exists() and {*files.root.iterdir()} - {files.lock}:
         raise ConfigError(f"--out {files.root}: is there and not empty; give a new folder")
     held = lock_file(files.lock, f"{files.root}: another gliofed-client compare is at work there; wait until it ends")
     if not files.of.exists():

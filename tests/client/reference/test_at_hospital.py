@@ -184,6 +184,7 @@ def test_what_differs_from_the_run_is_said(
         (["run", "site", "--rounds", "0"], "--rounds 0: must be from 1 to 2"),
         (["run", "site", "--device", "gpu"], "device=gpu: must be auto, cpu"),
         (["run", "site", "--out", "site"], "is there and not empty"),
+        (["run", "site", "--out", "run"], "is there and not empty"),  # which has a lock of the same name
         (["run", "untested"], "none of the patients who can be used is for testing"),
         (["run", "new"], "has no frozen cohort yet"),
     ],
