@@ -273,7 +273,10 @@ def _spent(charges: Sequence[Any]) -> list[tuple[float, float, int]]:
 
 
 def _slices(site: SiteConfig, model: Path) -> Event:
-    """Slices of the site's own patients, of a model that a run left."""
+    """Slices of the site's own patients, of a model that a run left. Raises ConfigError without a frozen cohort."""
+    if not site.folder.manifest.exists():  # to open it would freeze it, and a page changes nothing
+        cure = "freeze its cohort with gliofed-client check, or let it take part in a run"
+        raise ConfigError(f"--model {model}: this hospital has no patients to show yet; {cure}")
     # Imported here: PyTorch takes seconds to load, and the page without a model needs none.
     from gliofed.client.prediction.predict import load
     from gliofed.client.prediction.slices import legend, slices

@@ -159,6 +159,16 @@ def test_slices_of_a_model_are_of_this_site(
     assert "validation patients, at a: dice" in page
 
 
+def test_slices_freeze_no_cohort(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever only looks must not decide who is in every later run."""
+    (tmp_path / "site.yaml").write_text(f"name: a\nroot: {scans}\nlabels: mock\nwork: work\ndevice: cpu\n")
+    assert report(monkeypatch, tmp_path, "--model", tmp_path / "run") == 2
+    assert "has no patients to show yet; freeze its cohort" in capsys.readouterr().err
+    assert not (tmp_path / "work" / "manifest.json").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
