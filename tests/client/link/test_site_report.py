@@ -166,7 +166,7 @@ def test_slices_freeze_no_cohort(
     (tmp_path / "site.yaml").write_text(f"name: a\nroot: {scans}\nlabels: mock\nwork: work\ndevice: cpu\n")
     assert report(monkeypatch, tmp_path, "--model", tmp_path / "run") == 2
     assert "has no patients to show yet; freeze its cohort" in capsys.readouterr().err
-    assert not (tmp_path / "work" / "manifest.json").exists()
+    assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.parametrize(
