@@ -24,7 +24,7 @@ def write_slices(out: Path, sites: Sequence[SiteConfig], synthetic: bool) -> Non
     except ConfigError:
         return
     try:
-        exported = read_export(folder, {})
+        exported = read_export(folder)
         if exported.at_home:
             return
         predictor = load(folder, exported, pick_device(sites[0].device))

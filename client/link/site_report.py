@@ -284,7 +284,7 @@ def _slices(site: SiteConfig, model: Path) -> Event:
     from gliofed.shared.exported import find_export, read_export
 
     export = find_export(model)
-    predictor = load(export, read_export(export, {}), pick_device(site.device), Path(site.work))
+    predictor = load(export, read_export(export), pick_device(site.device), Path(site.work))
     with hold_patients(Path(site.work)):
         found = slices(predictor, [site])
     return {"note": f"These are PATIENTS of this hospital. {legend(predictor)}", "slices": found}

@@ -133,9 +133,9 @@ def traffic(record: Record) -> list[Chart | None]:
 def privacy_chart(record: Record) -> Chart | None:
     """Epsilon against the budget."""
     spent, budget = record.epsilons, record.setting("privacy", "epsilon")
-    title = "Epsilon spent, of the site that has spent most"
+    whose = "" if record.setting("privacy", "mechanism") == "central" else ", of the site that has spent most"
     return chart(
-        title,
+        f"Epsilon spent{whose}",
         [Line(label="epsilon", values=spent, colour=3)],
         low=0.0,
         rule=(float(budget), f"budget {budget:g}") if budget else None,
