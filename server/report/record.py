@@ -13,7 +13,7 @@ from gliofed.server.report.sentences import rests
 from gliofed.server.report.series import attempted, axis, finished, headline, validation
 from gliofed.server.report.table import measured_patients, patients_behind
 from gliofed.shared.events import Event, read_events
-from gliofed.shared.parse import ConfigError
+from gliofed.shared.parse import MALFORMED, ConfigError
 from gliofed.shared.run_folder import ModelFolder, RunFolder, SimulationFolder
 from gliofed.shared.tasks import TASKS
 
@@ -220,7 +220,7 @@ def read_json(path: Path, kind: type) -> Any:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except MALFORMED:
         found = None
     if not isinstance(found, kind):
         raise ConfigError(f"{path}: is damaged; put it back from a copy, or remove it")
