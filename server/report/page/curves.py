@@ -30,7 +30,7 @@ class Table:
 
 def curves(record: Record) -> list[Chart | None]:
     """Loss and the headline metric: over all, by site, by region."""
-    name, people = record.metric_name, _people(record)
+    name, people, told = record.metric_name, _people(record), _of_sites(record)
     trained = _by_site(record, lambda line: (line["train"] or {}).get("loss"), counted=True)
     losses = [
         Line(label="training", values=training_loss(record.events), colour=0),
@@ -52,9 +52,9 @@ def curves(record: Record) -> list[Chart | None]:
         chart("Loss, all sites", losses, note=people),
         chart(f"{name}, all sites", metric, note=people),
         chart(f"{name} by region, all sites", parts, note=people) if len(parts) > 1 else None,
-        site_chart(f"{name} by site", record.site_series(record.metric), overall, note=_of_sites(record)),
+        site_chart(f"{name} by site", record.site_series(record.metric), overall, note=told),
         *(
-            site_chart(f"{word(record.metric)} {part} by site", record.site_series(f"{record.metric}_{part.lower()}"))
+            site_chart(f"{name} {part} by site", record.site_series(f"{record.metric}_{part.lower()}"), note=told)
             for part in record.parts
             if len(record.parts) > 1
         ),
@@ -73,7 +73,7 @@ def other_metrics(record: Record) -> list[Chart | None]:
             Line(label=part, values=record.series(f"{name}_{part.lower()}"), colour=place)
             for place, part in enumerate(record.parts)
         ]
-        found.append(chart(TITLES.get(name, word(name)), lines))
+        found.append(chart(TITLES.get(name, word(name)), lines, note=_people(record)))
     return found
 
 

@@ -8,9 +8,10 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from reported_run import CONFIG, PHANTOMS, Event, absent, compared, counted, measured_at_the_end, round_of
+from reported_run import CONFIG, PHANTOMS, Event, absent, compared, counted, measured_at_the_end, record_of, round_of
 from small_run import composed
 
+from gliofed.server.report.page.curves import curves, other_metrics
 from gliofed.server.report.page.page import SECTIONS, make_page, write_page
 from gliofed.server.report.page.tables import gains
 from gliofed.shared.page import render
@@ -92,6 +93,14 @@ def test_what_a_site_says_cannot_become_part_of_the_page(tmp_path: Path) -> None
             )
         ).count("<script")
     )
+
+
+def test_every_curve_over_patients_says_of_how_many() -> None:
+    event = round_of(1, 0.5, {"a": counted(0.5)})
+    event["global"]["hd95"] = 3.0
+    record = record_of(event)
+    charts = [each for each in (*curves(record), *other_metrics(record)) if each and "Training" not in each.title]
+    assert len(charts) == 7 and all("n=40" in each.note for each in charts)
 
 
 def test_what_is_not_known_is_a_dash(tmp_path: Path) -> None:
