@@ -71,12 +71,13 @@ def measure_all(
 def write_scores(path: Path, tested: Sequence[Subject], measured: Mapping[str, Measures]) -> None:
     """Write each model on each patient as a table. It names patients: it is for whoever has their scans."""
     metrics = [name for measures in measured.values() for name in measures[0]]
-    columns = ["model", "site", "patient", "scanner", "grade", "tumour_cm3", *dict.fromkeys(metrics)]
+    columns = dict.fromkeys(["model", "site", "patient", "scanner", "grade", "tumour_cm3", *metrics])
     text = io.StringIO()
-    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table = csv.DictWriter(text, [*columns], lineterminator="\n")
     table.writeheader()
     for model, measures in measured.items():
         for one, values in zip(tested, measures, strict=True):
             about = {"site": one.site, "patient": one.patient, "scanner": one.scanner, "grade": one.grade}
-            table.writerow({"model": model, **about, "tumour_cm3": one.volume, **values})
+            # What is known of the patient last: grading measures a grade too, as a number.
+            table.writerow({**values, "model": model, **about, "tumour_cm3": one.volume})
     write_bytes(path, text.getvalue().encode(errors="backslashreplace"))

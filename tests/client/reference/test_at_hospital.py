@@ -20,7 +20,9 @@ from gliofed.client.cli import main
 from gliofed.client.doctor.manifest import read_manifest
 from gliofed.client.link.compare_command import sentences
 from gliofed.client.link.site_file import read_site
+from gliofed.client.reference.scoring import write_scores
 from gliofed.client.round.withdraw import withdraw
+from gliofed.shared.comparison import Subject
 from gliofed.shared.config import as_values
 from gliofed.simulation.settings import parse_settings
 from gliofed.simulation.simulate import simulate
@@ -112,12 +114,18 @@ def test_killed_and_started_again_is_the_same(out: Path, tmp_path: Path, monkeyp
     assert {name: (results(folder) / name).read_bytes() for name in first} == first
 
 
+def test_a_grade_is_the_patients_and_not_what_the_task_measures(tmp_path: Path) -> None:
+    """Grading measures a grade as well, 0 or 1, which stood in a second column of that name and in the first one."""
+    write_scores(tmp_path / "scores.csv", [Subject("a", "P1", None, "HGG", 1.5)], {"federated": [{"grade": 1.0}]})
+    columns = "model,site,patient,scanner,grade,tumour_cm3"
+    assert (tmp_path / "scores.csv").read_text().split() == [columns, "federated,a,P1,,HGG,1.5"]
+
+
 def test_a_patient_who_withdraws_is_in_none(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was trained or scored with them is removed, and a comparison after that has one patient less."""
     folder = hospital(out, tmp_path)
     assert status(monkeypatch, main, "compare", out, folder) == 0
-    with (results(folder) / "scores.csv").open(newline="") as file:
-        who = next(csv.DictReader(file))["patient"]
+    who = scores(results(folder))[0]["patient"]
     tested = read(results(folder))["gains"]["site-1"]["patients"]
     done = withdraw(read_site(folder), who)
     assert folder / "work" / "compare" in done.reports and done.left == []
