@@ -30,6 +30,7 @@ from gliofed.simulation.simulate import simulate
 WORDS = ("data.patients=[14,4]", "sites=2", "data.test=0.4", "baselines=[local]", "train.augment.noise=0.1")
 """The second site's hash gives it no test patient."""
 NAMES = ("local site-1", "federated")
+OF_SITE_1 = [(name, "site-1") for name in NAMES]
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,11 @@ def read(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "compare.json").read_text()))
 
 
+def scores(folder: Path) -> list[dict[str, str]]:
+    with (folder / "scores.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_it_is_the_reference_of_a_simulation(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,8 +80,9 @@ def test_it_is_the_reference_of_a_simulation(
     assert found["models"]["local site-1"]["samples"] == simulated["models"]["local site-1"]["samples"]
     assert f"federated minus own: {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]" in said
     assert "whatever the interval, the difference may be chance" in said and "Nothing was sent" in said
-    with (results(folder) / "scores.csv").open(newline="") as file:
-        patients = {row["patient"] for row in csv.DictReader(file)}
+    rows = scores(results(folder))
+    assert rows == [row for row in scores(out / "baselines") if (row["model"], row["site"]) in OF_SITE_1]
+    patients = {row["patient"] for row in rows}
     assert len(patients) == gain["patients"] > 1
     text = (results(folder) / "compare.json").read_text() + (results(folder) / "of.json").read_text()
     assert not [name for name in patients if name in text]
