@@ -72,7 +72,7 @@ def compare_here(asked: Question, files: CompareFolder) -> dict[str, Any]:
 
 def _alone(files: CompareFolder, digest: str) -> closing[Any]:
     """Hold the folder, which holds this very comparison or nothing. Raises ConfigError."""
-    make_writable(files.root, "--out")
+    make_writable(files.root, str(files.root))
     if any(files.root.iterdir()) and not files.of.exists() and not files.lock.exists():
         raise ConfigError(f"--out {files.root}: is there and not empty; give a new folder")
     held = lock_file(files.lock, f"{files.root}: another gliofed-client compare is at work there; wait until it ends")

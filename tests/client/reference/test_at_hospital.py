@@ -147,7 +147,23 @@ def without_run(description: dict[str, Any]) -> None:
 
 
 def without_test(description: dict[str, Any]) -> None:
-    del description["run"]["data"]["test"]
+    del description["data"]["test"], description["run"]["data"]["test"]
+
+
+def of_other_data(description: dict[str, Any]) -> None:
+    description["run"]["data"]["patch"] = [16, 16, 16]
+
+
+def of_other_task(description: dict[str, Any]) -> None:
+    description["run"]["task"] = "grading"
+
+
+def of_round_0(description: dict[str, Any]) -> None:
+    description["round"] = 0
+
+
+def of_later_version(description: dict[str, Any]) -> None:
+    description["run"]["later"] = 1
 
 
 @pytest.mark.parametrize(
@@ -155,12 +171,16 @@ def without_test(description: dict[str, Any]) -> None:
     [
         (without_run, "lacks the run's settings, which a reference needs; ask the aggregator"),
         (without_test, "its run set no test patients aside"),
+        (of_other_data, "model.json: its run has another task, model or data than the model; copy it again"),
+        (of_other_task, "model.json: its run has another task, model or data than the model; copy it again"),
+        (of_round_0, "is of round 0; give --rounds from 1 to 2"),
+        (of_later_version, "run.later: no such key; copy it again from the run, or take the version of gliofed that"),
     ],
 )
 def test_a_model_that_cannot_be_compared(
     out: Path, tmp_path: Path, change: Any, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """One of an earlier version, and one of a run without a test."""
+    """One of an earlier version, one of a run without a test, and some whose description cannot be."""
     folder, model = hospital(out, tmp_path / "hospital"), tmp_path / "model"
     shutil.copytree(out / "model", model)
     description = json.loads((model / "model.json").read_text())
@@ -195,10 +215,11 @@ def test_what_differs_from_the_run_is_said(
     [
         (["nowhere", "site"], "MODEL=nowhere: no model.json"),
         (["run", "nowhere"], "no site.yaml there"),
-        (["run", "site", "--rounds", "3"], "--rounds 3: must be from 1 to 2"),
-        (["run", "site", "--rounds", "0"], "--rounds 0: must be from 1 to 2"),
+        (["run", "site", "--rounds", "3"], "--rounds 3; give --rounds from 1 to 2"),
+        (["run", "site", "--rounds", "0"], "--rounds 0; give --rounds from 1 to 2"),
         (["run", "site", "--device", "gpu"], "device=gpu: must be auto, cpu"),
         (["run", "site", "--out", "site"], "is there and not empty"),
+        (["run", "site", "--out", "site/site.yaml"], "site/site.yaml: File exists; give a folder that can be written"),
         (["run", "untested"], "none of the patients who can be used is for testing"),
         (["run", "new"], "has no frozen cohort yet"),
     ],
