@@ -248,6 +248,16 @@ def test_a_folder_holds_one_comparison(
     assert "holds a comparison of other data, rounds or settings" in capsys.readouterr().err
 
 
+def test_a_damaged_reference_is_named(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = hospital(out, tmp_path)
+    assert status(monkeypatch, main, "compare", out, folder) == 0
+    (results(folder) / "local-site-1/training.json").write_text("{")
+    assert status(monkeypatch, main, "compare", out, folder) == 2
+    assert "local-site-1: damaged; remove this folder, and it is trained anew" in capsys.readouterr().err
+
+
 def found(value: float | None, low: float | None, high: float | None, number: int, **more: Any) -> dict[str, Any]:
     gains = {"a": {"patients": number, "value": value, "low": low, "high": high}}
     about = {"site": "a", "metric": "dice", "lower_is_better": False, "given_weights": False, "smaller_patch": False}
