@@ -12,13 +12,14 @@ import pytest
 import torch._dynamo  # noqa: F401  # two seconds that an optimiser would take at its first step
 import yaml
 from forks import end_of, in_fork, on_call
+from rich.console import Console
 from small_federation import status
 from small_run import composed
 
 import gliofed.client.reference.training as training
 from gliofed.client.cli import main
 from gliofed.client.doctor.manifest import read_manifest
-from gliofed.client.link.compare_command import sentences
+from gliofed.client.link.compare_command import sentences, table
 from gliofed.client.link.site_file import read_site
 from gliofed.client.reference.scoring import write_scores
 from gliofed.client.round.withdraw import withdraw
@@ -283,6 +284,17 @@ def found(value: float | None, low: float | None, high: float | None, number: in
 def test_what_is_said_of_a_gain(what: dict[str, Any], last: str) -> None:
     said = sentences(what)
     assert last in said[-1] and "n=" in said[0]
+
+
+def test_each_metric_has_its_name_in_a_narrow_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """The three regions of a metric were all called precision..., in 40 columns."""
+    names = ["dice", "precision_et", "precision_tc"]
+    one = {"patients": 6, "metrics": {name: {"value": 0.123, "low": 0.012, "high": 0.234} for name in names}}
+    models = {"federated": {"round": 2}, "local a": {"round": 2}}
+    overall = {"site": "a", "metric": "dice", "models": models, "overall": dict.fromkeys(models, one)}
+    Console(width=40).print(table(overall))
+    said = capsys.readouterr().out
+    assert all(name in said for name in names) and "[0.012," in said
 
 
 def test_the_cohort_is_that_of_the_run(out: Path, tmp_path: Path) -> None:
