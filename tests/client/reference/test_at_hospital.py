@@ -143,39 +143,18 @@ def test_a_patient_who_withdraws_is_in_none(out: Path, tmp_path: Path, monkeypat
     assert who not in (results(folder) / "scores.csv").read_text()
 
 
-def without_run(description: dict[str, Any]) -> None:
-    del description["run"]
-
-
-def without_test(description: dict[str, Any]) -> None:
-    del description["data"]["test"], description["run"]["data"]["test"]
-
-
-def of_other_data(description: dict[str, Any]) -> None:
-    description["run"]["data"]["patch"] = [16, 16, 16]
-
-
-def of_other_task(description: dict[str, Any]) -> None:
-    description["run"]["task"] = "grading"
-
-
-def of_round_0(description: dict[str, Any]) -> None:
-    description["round"] = 0
-
-
-def of_later_version(description: dict[str, Any]) -> None:
-    description["run"]["later"] = 1
-
-
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (without_run, "lacks the run's settings, which a reference needs; ask the aggregator"),
-        (without_test, "its run set no test patients aside"),
-        (of_other_data, "model.json: its run has another task, model or data than the model; copy it again"),
-        (of_other_task, "model.json: its run has another task, model or data than the model; copy it again"),
-        (of_round_0, "is of round 0; give --rounds from 1 to 2"),
-        (of_later_version, "run.later: no such key; copy it again from the run, or take the version of gliofed that"),
+        (lambda model: model.pop("run"), "lacks the run's settings, which a reference needs; ask the aggregator"),
+        (
+            lambda model: [part["data"].pop("test") for part in (model, model["run"])],
+            "its run set no test patients aside",
+        ),
+        (lambda model: model["run"]["data"].update(patch=[16, 16, 16]), "run has another task, model or data than"),
+        (lambda model: model["run"].update(task="grading"), "run has another task, model or data than"),
+        (lambda model: model.update(round=0), "is of round 0; give --rounds from 1 to 2"),
+        (lambda model: model["run"].update(later=1), "run.later: no such key; copy it again from the run, or take"),
     ],
 )
 def test_a_model_that_cannot_be_compared(
