@@ -49,11 +49,14 @@ def read_export(folder: Path, options: Mapping[str, Any] = MappingProxyType({}))
 
     Raises ConfigError: the file is damaged, or a value cannot be.
     """
-    path = ModelFolder(folder).description
+    path, cure = ModelFolder(folder).description, "copy it again from the run"
     try:
-        text = path.read_text(encoding="utf-8")
+        exported = parse(Exported, path.read_text(encoding="utf-8"), str(path))
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {cure}, or take the version of gliofed that wrote it") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); copy it again from the run") from None
-    exported = parse(Exported, text, str(path))
+        raise ConfigError(f"{path}: cannot be read ({error}); {cure}") from None
+    if (run := exported.run) and (run.task, run.model, run.data) != (exported.task, exported.model, exported.data):
+        raise ConfigError(f"{path}: its run has another task, model or data than the model; {cure}")
     given = {name: value for name, value in options.items() if value is not None}
     return replace(exported, model=parse(ModelConfig, asdict(exported.model) | given, "model"))

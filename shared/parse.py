@@ -6,7 +6,8 @@ from functools import lru_cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, SchemaValidator
+from pydantic_core.core_schema import no_info_before_validator_function
 
 from gliofed.shared.terminal import UserError
 from gliofed.shared.wording import quantity
@@ -84,7 +85,25 @@ def parse(kind: type[T], values: Mapping[str, Any] | str, where: str = "") -> T:
 @lru_cache
 def _adapter(kind: type[T]) -> TypeAdapter[T]:
     """Kept: making one takes 20 ms, and a round parses dozens of messages of the same few kinds."""
-    return TypeAdapter(kind)
+    adapter = TypeAdapter(kind)
+    adapter.validator = SchemaValidator(_without_truth(adapter.core_schema))
+    return adapter
+
+
+def _without_truth(schema: Any) -> Any:
+    """Pydantic's schema, in which no number may be true or false, which it takes for 1 and 0."""
+    if isinstance(schema, list | tuple):
+        return type(schema)(map(_without_truth, schema))
+    if not isinstance(schema, dict):
+        return schema
+    inner = {key: value if key in ("default", "metadata") else _without_truth(value) for key, value in schema.items()}
+    return no_info_before_validator_function(_no_truth, inner) if schema.get("type") in ("int", "float") else inner
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("truth", "must be a number")
+    return value
 
 
 def is_site_name(name: str) -> bool:

@@ -27,8 +27,8 @@ class Bar(Progress):
         now = monotonic()
         if now - self._last > self._every:
             self._last = now
-            left = (now - self._start) / done * (total - done)
-            self.line(f"{self._what}: {done} of {total}, about {left:.0f} s left")
+            left = f", about {(now - self._start) / done * (total - done):.0f} s left" if done else ""
+            self.line(f"{self._what}: {done} of {total}{left}")
 
     def line(self, text: str) -> None:
         """Print a line in a pipe, where nobody sees the bar."""

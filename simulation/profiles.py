@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from gliofed.shared.data.cases import Case, Grade, Side
-from gliofed.shared.data.volume import DataError, Scan, read_volume
+from gliofed.shared.data.volume import Scan, tumour_volume
 from gliofed.shared.files import write_json
 from gliofed.shared.processes import cores
 
@@ -61,7 +60,7 @@ def profile(cases: Sequence[Case], partition: str, root: Path, store: Path, repo
         scanners = {case.patient: case.scanner for case in last_first if case.scanner is not None}
         unknown = [case for case in last_first if case.images and case.patient not in scanners]
         images = {case.patient: case.images[min(case.images)] for case in unknown}
-    volumes = _measured(masks, "volume", _volume, root, store, report)
+    volumes = _measured(masks, "volume", tumour_volume, root, store, report)
     scanners |= _measured(images, "header", _header, root, store, report)
     return [
         Profile(
@@ -113,15 +112,6 @@ def _key(what: str, scan: Scan, root: Path) -> str:
     except OSError:
         stamp = []
     return json.dumps([what, os.path.relpath(scan.path, root), scan.channel, *stamp])
-
-
-def _volume(mask: Scan) -> float | None:
-    """mm3 of all that is not background."""
-    try:
-        volume = read_volume(mask)
-    except DataError:
-        return None
-    return float(np.count_nonzero(volume.array > 0) * np.prod(volume.spacing))
 
 
 def _header(image: Scan) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from gliofed.client.link.site_file import read_site
 from gliofed.client.reference.question import question
@@ -62,7 +62,7 @@ def table(found: Mapping[str, Any]) -> Table:
     own, overall = OWN + found["site"], found["overall"]
     rounds = {model: about["round"] for model, about in found["models"].items()}
     title = f"{found['site']}: {quantity(overall[FEDERATED]['patients'], 'test patient')}, 95 % intervals"
-    result = Table("metric", title=title)
+    result = Table(Column("metric", no_wrap=True), title=title)
     result.add_column(f"federated model,\nround {rounds[FEDERATED]}", justify="right")
     result.add_column(f"own model,\n{quantity(rounds[own], 'round')}", justify="right")
     values = [overall[model]["metrics"] for model in (FEDERATED, own)]

@@ -7,12 +7,12 @@ from typing import Any
 
 from gliofed.client.doctor.consent import hold_patients
 from gliofed.client.reference.question import Question
-from gliofed.client.reference.scoring import Opened, measure, open_site, write_scores
+from gliofed.client.reference.scoring import Opened, measure, open_site, subjects, write_scores
 from gliofed.client.reference.training import Baseline, Trainer, read_training, train_all
 from gliofed.client.round.memory import ran_out
 from gliofed.client.round.training import pick_device
 from gliofed.shared.codec import travelling
-from gliofed.shared.comparison import FEDERATED, OWN, Subject, compare
+from gliofed.shared.comparison import FEDERATED, OWN, compare
 from gliofed.shared.files import json_bytes, make_writable, write_json
 from gliofed.shared.locks import lock_file
 from gliofed.shared.parse import ConfigError
@@ -56,7 +56,7 @@ def compare_here(asked: Question, files: CompareFolder) -> dict[str, Any]:
                     raise
                 cure = "free some, or take another --device, and give the same command again"
                 raise ConfigError(f"out of memory on {device}; {cure}") from None
-            tested = _subjects(opened)
+            tested = subjects(opened)
             write_scores(files.scores, tested, measured)
             private = run.privacy.mechanism != "none"
             models = {
@@ -72,7 +72,7 @@ def compare_here(asked: Question, files: CompareFolder) -> dict[str, Any]:
 
 def _alone(files: CompareFolder, digest: str) -> closing[Any]:
     """Hold the folder, which holds this very comparison or nothing. Raises ConfigError."""
-    make_writable(files.root, "--out")
+    make_writable(files.root, str(files.root))
     if not files.of.exists() and {*files.root.iterdir()} - {files.lock}:
         raise ConfigError(f"--out {files.root}: is there and not empty; give a new folder")
     held = lock_file(files.lock, f"{files.root}: another gliofed-client compare is at work there; wait until it ends")
@@ -90,14 +90,3 @@ def _digest(asked: Question, opened: Opened) -> str:
     training = [[patient.name, *(entry.name for entry in patient.entries)] for patient in opened.cohort.train]
     of = [asked.run.hash, asked.exported.run_id, asked.site.name, asked.rounds, training]
     return hashlib.sha256(json_bytes(of)).hexdigest()
-
-
-def _subjects(opened: Opened) -> list[Subject]:
-    """The test patients; tumours are not measured for it."""
-    last_first = opened.cases[::-1]  # so that the first visit of a patient stays
-    scanners = {case.patient: case.scanner for case in last_first if case.scanner is not None}
-    grades = {case.patient: case.grade for case in last_first if case.grade is not None}
-    return [
-        Subject(opened.site.name, patient.name, scanners.get(patient.name), grades.get(patient.name), None)
-        for patient in opened.cohort.test
-    ]

@@ -37,9 +37,10 @@ def question(site: SiteConfig, model: Path, exported: Exported, rounds: int | No
     if run.data.test is None:
         cure = "ask the aggregator for a run with data.test=0.2, say"
         raise ConfigError(f"{model}: its run set no test patients aside, so no model can be compared; {cure}")
+    given = f"{model}: is of round {exported.round}" if rounds is None else f"--rounds {rounds}"
     rounds = exported.round if rounds is None else rounds
-    if not 1 <= rounds <= run.rounds:
-        raise ConfigError(f"--rounds {rounds}: must be from 1 to {run.rounds}, the rounds of the run")
+    if not 1 <= rounds <= run.rounds:  # the best round is 0 where the run only spoiled the weights that it was given
+        raise ConfigError(f"{given}; give --rounds from 1 to {run.rounds}, the rounds of the run")
     if not site.folder.manifest.exists():
         cure = "compare after it took part in a run, or freeze its cohort with gliofed-client check"
         raise ConfigError(f"{site.work}: this hospital has no frozen cohort yet; {cure}")

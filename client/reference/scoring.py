@@ -16,6 +16,7 @@ from gliofed.shared.config import RunConfig
 from gliofed.shared.data.cases import Case
 from gliofed.shared.data.dataset import Cohort, Patient, open_cohort
 from gliofed.shared.data.samples import whole
+from gliofed.shared.data.volume import tumour_volume
 from gliofed.shared.exported import read_export
 from gliofed.shared.files import write_bytes
 from gliofed.shared.site_config import SiteConfig
@@ -35,6 +36,20 @@ def open_site(site: SiteConfig, run: RunConfig) -> Opened:
     """Open the frozen cohort of a site. Raises DataError where a file was changed."""
     cases = admit(site, run.data, run.task).cases
     return Opened(site, cases, open_cohort(site, run.data, reading_of(run), cases))
+
+
+def subjects(opened: Opened, scanner: str | None = None) -> list[Subject]:
+    """The test patients of a site; `scanner` is of those whose files do not tell."""
+    last_first = opened.cases[::-1]  # so that the first visit of a patient stays
+    scanners = {case.patient: case.scanner for case in last_first if case.scanner is not None}
+    grades = {case.patient: case.grade for case in last_first if case.grade is not None}
+    masks = {case.patient: case.mask for case in last_first if case.mask is not None}
+    found = []
+    for name in (patient.name for patient in opened.cohort.test):
+        volume = tumour_volume(masks[name]) if name in masks else None
+        cubic_cm = None if volume is None else volume / 1000
+        found.append(Subject(opened.site.name, name, scanners.get(name, scanner), grades.get(name), cubic_cm))
+    return found
 
 
 @torch.no_grad()
@@ -71,12 +86,13 @@ def measure_all(
 def write_scores(path: Path, tested: Sequence[Subject], measured: Mapping[str, Measures]) -> None:
     """Write each model on each patient as a table. It names patients: it is for whoever has their scans."""
     metrics = [name for measures in measured.values() for name in measures[0]]
-    columns = ["model", "site", "patient", "scanner", "grade", "tumour_cm3", *dict.fromkeys(metrics)]
+    columns = dict.fromkeys(["model", "site", "patient", "scanner", "grade", "tumour_cm3", *metrics])
     text = io.StringIO()
-    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table = csv.DictWriter(text, [*columns], lineterminator="\n")
     table.writeheader()
     for model, measures in measured.items():
         for one, values in zip(tested, measures, strict=True):
             about = {"site": one.site, "patient": one.patient, "scanner": one.scanner, "grade": one.grade}
-            table.writerow({"model": model, **about, "tumour_cm3": one.volume, **values})
+            # What is known of the patient last: grading measures a grade too, as a number.
+            table.writerow({**values, "model": model, **about, "tumour_cm3": one.volume})
     write_bytes(path, text.getvalue().encode(errors="backslashreplace"))

@@ -30,6 +30,7 @@ from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.samples import Batch, batches, in_random_order
 from gliofed.shared.files import write_bytes, write_json
 from gliofed.shared.models.dropout import seed_dropout
+from gliofed.shared.parse import MALFORMED, ConfigError
 from gliofed.shared.run_folder import BaselineFolder
 from gliofed.shared.seeding import generator, seed_of
 from gliofed.shared.tasks import TASKS, model_of, reading_of
@@ -185,9 +186,12 @@ def workers(number: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def read_training(folder: BaselineFolder) -> dict[str, Any]:
-    """Samples, steps and seconds of a model that is done, and its last round."""
-    took = dict(json.loads(folder.training.read_text()))
-    return took | {"round": json.loads(folder.description.read_text())["round"]}
+    """Samples, steps and seconds of a model that is done, and its last round. Raises ConfigError if damaged."""
+    try:
+        took = dict(json.loads(folder.training.read_text()))
+        return took | {"round": json.loads(folder.description.read_text())["round"]}
+    except (FileNotFoundError, *MALFORMED):
+        raise ConfigError(f"{folder.root}: damaged; remove this folder, and it is trained anew") from None
 
 
 class _StoppedError(Exception):

@@ -61,9 +61,9 @@ def _show(ledger: Ledger) -> None:
 
 def _table(ledger: Ledger) -> Table:
     """A row for each run, in order of its first charge, and one for the noisy numbers of patients."""
-    table = Table("run", "rounds", title="Charged to each patient")
-    for heading in ("charges", "steps", "noise", "rate", "epsilon (RDP)"):
-        table.add_column(heading, justify="right")
+    table = Table(title="Charged to each patient")
+    for heading in ("run", "rounds", "charges", "steps", "noise", "rate", "epsilon (RDP)"):
+        table.add_column(heading, justify="left" if heading in ("run", "rounds") else "right", overflow="fold")
     steps = [charge for charge in ledger.charges if charge.what == "train"]
     for run_id in dict.fromkeys(charge.run_id for charge in steps):
         of_run = [charge for charge in steps if charge.run_id == run_id]

@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import sync
+from gliofed.shared.parse import MALFORMED
 
 VERSION = 2
 """Of what an entry holds; another number prepares everything again."""
@@ -72,8 +74,11 @@ def keep(identity: dict[str, object], make: Callable[[], Entry], cache: Path) ->
 
 
 def open_entry(entry: Path) -> Entry:
-    """Memory-map what `keep` wrote; only voxels that are used are read."""
-    image, mask, foreground = (np.load(entry / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in ARRAYS)
-    facts = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
-    edges = facts["spacing"]
-    return Entry(image, mask, foreground, tuple(facts["present"]), (edges[0], edges[1], edges[2]))
+    """Memory-map what `keep` wrote; only voxels that are used are read. Raises DataError, unreadable, if damaged."""
+    try:
+        image, mask, foreground = (np.load(entry / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in ARRAYS)
+        facts = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
+        depth, height, width = facts["spacing"]
+        return Entry(image, mask, foreground, tuple(facts["present"]), (depth, height, width))
+    except (FileNotFoundError, EOFError, *MALFORMED):
+        raise DataError("unreadable", f"{entry}: damaged; remove this folder, and it is made anew") from None

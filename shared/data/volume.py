@@ -96,6 +96,15 @@ def read_volume(scan: Scan) -> Volume:
     return volume
 
 
+def tumour_volume(mask: Scan) -> float | None:
+    """mm3 of all that is not background; None where the mask cannot be read."""
+    try:
+        volume = read_volume(mask)
+    except DataError:
+        return None
+    return float(np.count_nonzero(volume.array > 0) * np.prod(volume.spacing))
+
+
 def volume_of(scan: Scan, image: Any) -> Volume:
     """Turn a scan to RAS; `image` is nibabel's, of the scan's file. Its voxels may not be finite: see `check_finite`.
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -121,7 +122,8 @@ class Segmentation(Task):
     ) -> dict[str, float]:
         """Loss and metrics of one patient: the mean over visits, each counting the same.
 
-        `volumes` are whole visits (1, C, D, H, W) or windows of visits (1, T, C, D, H, W), each with its spacing.
+        `volumes` are whole visits (1, C, D, H, W) or windows of visits (1, T, C, D, H, W), each with its spacing. Each
+        value is NaN where a logit is NaN or infinite.
         """
         visits = []
         for batch in volumes:
@@ -131,6 +133,8 @@ class Segmentation(Task):
             loss = self.loss(logits, there.target).item()
             masks = (logits > 0).cpu()  # where the sigmoid is above one half
             means = {"loss": loss} | self.metrics(masks, batch.target, data.regions, batch.spacing)
+            if not logits.isfinite().all():  # of a broken model: it would pass for an empty mask, and score where
+                means = dict.fromkeys(means, math.nan)  # there is no tumour
             visits += [means] * masks.shape[:-4].numel()  # a window's means count once for each of its visits
         return over_patients(visits)
 

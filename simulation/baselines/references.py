@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gliofed.client.reference.scoring import Opened, measure, measure_all, open_site, write_scores
+from gliofed.client.reference.scoring import Opened, measure, measure_all, open_site, subjects, write_scores
 from gliofed.client.reference.training import Baseline, Trainer, read_training, train_all
 from gliofed.client.round.memory import ran_out
 from gliofed.client.round.training import pick_device
@@ -23,7 +23,6 @@ from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.wording import quantity
 from gliofed.simulation.baselines import BASELINES
-from gliofed.simulation.baselines.subjects import describe
 from gliofed.simulation.settings import Settings
 from gliofed.simulation.simulate import FailedError, resume_command, sites_at_once
 from gliofed.simulation.sites import scanners_written
@@ -68,7 +67,7 @@ def compare_run(
         models, cure = quantity(at_once, "model"), f"free some, then go on with {resume_command(out)}"
         raise FailedError(f"baselines: out of memory on {device} with {models} at once; {cure}") from None
     scanners = scanners_written(str(data["source"]), [site.name for site in sites])
-    tested = describe(opened, scanners, Path(str(data["root"] or files.data)), files.profiles)
+    tested = [one for each in opened for one in subjects(each, scanners.get(each.site.name))]
     write_scores(files.scores, tested, measured)
     found = compare(run.task, run.data, tested, measured)
     took = _took(run, history, opened, folders)

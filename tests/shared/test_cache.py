@@ -193,6 +193,19 @@ def test_a_half_written_entry_is_never_read(cases, tmp_path, monkeypatch):
     assert entry != half and open_entry(entry).image.shape[0] == 2
 
 
+@pytest.mark.parametrize("name", ["image.npy", "mask.npy", "foreground.npy", "entry.json"])
+@pytest.mark.parametrize("content", [b"", b"{", None])
+def test_a_damaged_entry_is_named(cases, tmp_path, name, content):
+    """A command that reads it ended in a traceback, and a site said no more than that there was an error."""
+    entry = prepare(cases, DATA, tmp_path / "cache")
+    (entry / name).unlink()
+    if content is not None:
+        (entry / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{entry.name}: damaged; remove this folder") as error:
+        open_entry(entry)
+    assert error.value.code == "unreadable"
+
+
 def test_a_full_disk_leaves_nothing_half(cases, tmp_path, monkeypatch):
     """A half entry would hold space that the next try needs, and an empty mask would train as "no tumour"."""
     cache = tmp_path / "cache"

@@ -39,6 +39,10 @@ def test_hash_does_not_depend_on_the_order_of_keys(run_config: Callable[..., Run
         ({"colour": 1}, "site.colour: no such key"),
         ({"threads": 0}, "site.threads=0: must be greater than 0"),
         ({"policy": {"min_patients": "many"}}, "site.policy.min_patients=many"),
+        ({"threads": True}, "site.threads=True: must be a number"),  # Pydantic takes it for 1
+        ({"policy": {"max_steps": False}}, "site.policy.max_steps=False: must be a number"),
+        ({"policy": {"count_noise": True}}, "site.policy.count_noise=True: must be a number"),
+        ({"check": {"size": [True, 4]}}, r"site.check.size.0=True: must be a number"),
         ({"patients": "P7"}, r"site.patients=P7: must be a list, as \[a, b\]$"),
         ({"check": {"size": [1, 2, 3]}}, "must have at most 2 items$"),
     ],

@@ -24,3 +24,13 @@ def test_a_pipe_gets_a_line_now_and_then(
         for done in range(1, 6):
             bar.report(done, 6)
     assert capsys.readouterr().err == printed
+
+
+def test_nothing_done_yet_is_no_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model's first step may take longer than the time between two lines: the command divided by zero."""
+    clock = iter([0.0, 15.0, 30.0])
+    monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
+    with Bar("reference", 10.0) as bar:
+        bar.report(0, 4)
+        bar.report(1, 4)
+    assert capsys.readouterr().err == "reference: 0 of 4\nreference: 1 of 4, about 90 s left\n"

@@ -151,6 +151,15 @@ def test_a_patients_measure_is_the_mean_over_visits():
     assert measured == {name: pytest.approx(np.mean([row[name] for row in rows]), rel=1e-5) for name in rows[0]}
 
 
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_what_a_broken_model_says_is_no_mask(broken):
+    """It would pass for an empty one, which scores 1 where there is no tumour: a model that diverged looked usable."""
+    one = visit(0, MM)
+    empty = replace(one, target=torch.zeros_like(one.target))
+    measured = TASK.measure(lambda image: Voxelwise()(image) * broken, [empty], DATA, torch.device("cpu"))
+    assert "dice_wt" in measured and all(map(math.isnan, measured.values()))
+
+
 def test_a_visit_of_a_short_window_counts_as_much():
     """Three visits in windows of two: the last is alone in its window."""
     visits = [visit(seed, MM) for seed in range(3)]

@@ -55,7 +55,10 @@ def test_numbers_must_be_of_the_sites(words: tuple[str, ...], sentence: str) -> 
         parse_settings(composed(*words))
 
 
-@pytest.mark.parametrize(("number", "sentence"), [("0", "must be greater than 0"), ("many", "data.patients=many")])
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [("0", "must be greater than 0"), ("many", "data.patients=many"), ("true", "data.patients=True")],
+)
 def test_each_number_is_checked(number: str, sentence: str, tmp_path: Path) -> None:
     values = composed(f"data.patients=[2,{number}]", f"data.root={tmp_path / 'data'}")
     run, settings = parse_settings(values)

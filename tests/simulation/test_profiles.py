@@ -13,7 +13,7 @@ from small_run import as_given
 
 import gliofed.simulation.profiles
 from gliofed.shared.data.cases import Case
-from gliofed.shared.data.volume import Scan
+from gliofed.shared.data.volume import Scan, tumour_volume
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.seeding import generator
 from gliofed.simulation.profiles import Profile, profile
@@ -52,9 +52,11 @@ def test_volume_is_in_mm3_of_the_first_visit_with_a_mask(tmp_path: Path) -> None
 def test_a_file_is_measured_once_and_again_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = [case(name, write(tmp_path / f"{name}.nii.gz", 5)) for name in "ab"]
     measured(cases, "by_size", tmp_path)
-    read, opened = gliofed.simulation.profiles.read_volume, []
+    opened = []
     monkeypatch.setattr(
-        gliofed.simulation.profiles, "read_volume", lambda scan: (opened.append(scan.path.name), read(scan))[1]
+        gliofed.simulation.profiles,
+        "tumour_volume",
+        lambda mask: (opened.append(mask.path.name), tumour_volume(mask))[1],
     )
     assert measured(cases, "by_size", tmp_path)["a"].volume == 30.0
     assert opened == []

@@ -12,15 +12,18 @@ import pytest
 import torch._dynamo  # noqa: F401  # two seconds that an optimiser would take at its first step
 import yaml
 from forks import end_of, in_fork, on_call
+from rich.console import Console
 from small_federation import status
 from small_run import composed
 
 import gliofed.client.reference.training as training
 from gliofed.client.cli import main
 from gliofed.client.doctor.manifest import read_manifest
-from gliofed.client.link.compare_command import sentences
+from gliofed.client.link.compare_command import sentences, table
 from gliofed.client.link.site_file import read_site
+from gliofed.client.reference.scoring import write_scores
 from gliofed.client.round.withdraw import withdraw
+from gliofed.shared.comparison import Subject
 from gliofed.shared.config import as_values
 from gliofed.simulation.settings import parse_settings
 from gliofed.simulation.simulate import simulate
@@ -28,6 +31,7 @@ from gliofed.simulation.simulate import simulate
 WORDS = ("data.patients=[14,4]", "sites=2", "data.test=0.4", "baselines=[local]", "train.augment.noise=0.1")
 """The second site's hash gives it no test patient."""
 NAMES = ("local site-1", "federated")
+OF_SITE_1 = [(name, "site-1") for name in NAMES]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,11 @@ def read(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "compare.json").read_text()))
 
 
+def scores(folder: Path) -> list[dict[str, str]]:
+    with (folder / "scores.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_it_is_the_reference_of_a_simulation(
     out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,8 +81,9 @@ def test_it_is_the_reference_of_a_simulation(
     assert found["models"]["local site-1"]["samples"] == simulated["models"]["local site-1"]["samples"]
     assert f"federated minus own: {gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]" in said
     assert "whatever the interval, the difference may be chance" in said and "Nothing was sent" in said
-    with (results(folder) / "scores.csv").open(newline="") as file:
-        patients = {row["patient"] for row in csv.DictReader(file)}
+    rows = scores(results(folder))
+    assert rows == [row for row in scores(out / "baselines") if (row["model"], row["site"]) in OF_SITE_1]
+    patients = {row["patient"] for row in rows}
     assert len(patients) == gain["patients"] > 1
     text = (results(folder) / "compare.json").read_text() + (results(folder) / "of.json").read_text()
     assert not [name for name in patients if name in text]
@@ -112,12 +122,18 @@ def test_killed_and_started_again_is_the_same(out: Path, tmp_path: Path, monkeyp
     assert {name: (results(folder) / name).read_bytes() for name in first} == first
 
 
+def test_a_grade_is_the_patients_and_not_what_the_task_measures(tmp_path: Path) -> None:
+    """Grading measures a grade as well, 0 or 1, which stood in a second column of that name and in the first one."""
+    write_scores(tmp_path / "scores.csv", [Subject("a", "P1", None, "HGG", 1.5)], {"federated": [{"grade": 1.0}]})
+    columns = "model,site,patient,scanner,grade,tumour_cm3"
+    assert (tmp_path / "scores.csv").read_text().split() == [columns, "federated,a,P1,,HGG,1.5"]
+
+
 def test_a_patient_who_withdraws_is_in_none(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was trained or scored with them is removed, and a comparison after that has one patient less."""
     folder = hospital(out, tmp_path)
     assert status(monkeypatch, main, "compare", out, folder) == 0
-    with (results(folder) / "scores.csv").open(newline="") as file:
-        who = next(csv.DictReader(file))["patient"]
+    who = scores(results(folder))[0]["patient"]
     tested = read(results(folder))["gains"]["site-1"]["patients"]
     done = withdraw(read_site(folder), who)
     assert folder / "work" / "compare" in done.reports and done.left == []
@@ -127,25 +143,24 @@ def test_a_patient_who_withdraws_is_in_none(out: Path, tmp_path: Path, monkeypat
     assert who not in (results(folder) / "scores.csv").read_text()
 
 
-def without_run(description: dict[str, Any]) -> None:
-    del description["run"]
-
-
-def without_test(description: dict[str, Any]) -> None:
-    del description["run"]["data"]["test"]
-
-
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (without_run, "lacks the run's settings, which a reference needs; ask the aggregator"),
-        (without_test, "its run set no test patients aside"),
+        (lambda model: model.pop("run"), "lacks the run's settings, which a reference needs; ask the aggregator"),
+        (
+            lambda model: [part["data"].pop("test") for part in (model, model["run"])],
+            "its run set no test patients aside",
+        ),
+        (lambda model: model["run"]["data"].update(patch=[16, 16, 16]), "run has another task, model or data than"),
+        (lambda model: model["run"].update(task="grading"), "run has another task, model or data than"),
+        (lambda model: model.update(round=0), "is of round 0; give --rounds from 1 to 2"),
+        (lambda model: model["run"].update(later=1), "run.later: no such key; copy it again from the run, or take"),
     ],
 )
 def test_a_model_that_cannot_be_compared(
     out: Path, tmp_path: Path, change: Any, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """One of an earlier version, and one of a run without a test."""
+    """One of an earlier version, one of a run without a test, and some whose description cannot be."""
     folder, model = hospital(out, tmp_path / "hospital"), tmp_path / "model"
     shutil.copytree(out / "model", model)
     description = json.loads((model / "model.json").read_text())
@@ -180,11 +195,12 @@ def test_what_differs_from_the_run_is_said(
     [
         (["nowhere", "site"], "MODEL=nowhere: no model.json"),
         (["run", "nowhere"], "no site.yaml there"),
-        (["run", "site", "--rounds", "3"], "--rounds 3: must be from 1 to 2"),
-        (["run", "site", "--rounds", "0"], "--rounds 0: must be from 1 to 2"),
+        (["run", "site", "--rounds", "3"], "--rounds 3; give --rounds from 1 to 2"),
+        (["run", "site", "--rounds", "0"], "--rounds 0; give --rounds from 1 to 2"),
         (["run", "site", "--device", "gpu"], "device=gpu: must be auto, cpu"),
         (["run", "site", "--out", "site"], "is there and not empty"),
         (["run", "site", "--out", "run"], "is there and not empty"),  # which has a lock of the same name
+        (["run", "site", "--out", "site/site.yaml"], "site/site.yaml: File exists; give a folder that can be written"),
         (["run", "untested"], "none of the patients who can be used is for testing"),
         (["run", "new"], "has no frozen cohort yet"),
     ],
@@ -213,6 +229,16 @@ def test_a_folder_holds_one_comparison(
     assert "holds a comparison of other data, rounds or settings" in capsys.readouterr().err
 
 
+def test_a_damaged_reference_is_named(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = hospital(out, tmp_path)
+    assert status(monkeypatch, main, "compare", out, folder) == 0
+    (results(folder) / "local-site-1/training.json").write_text("{")
+    assert status(monkeypatch, main, "compare", out, folder) == 2
+    assert "local-site-1: damaged; remove this folder, and it is trained anew" in capsys.readouterr().err
+
+
 def found(value: float | None, low: float | None, high: float | None, number: int, **more: Any) -> dict[str, Any]:
     gains = {"a": {"patients": number, "value": value, "low": low, "high": high}}
     about = {"site": "a", "metric": "dice", "lower_is_better": False, "given_weights": False, "smaller_patch": False}
@@ -238,6 +264,17 @@ def found(value: float | None, low: float | None, high: float | None, number: in
 def test_what_is_said_of_a_gain(what: dict[str, Any], last: str) -> None:
     said = sentences(what)
     assert last in said[-1] and "n=" in said[0]
+
+
+def test_each_metric_has_its_name_in_a_narrow_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """The three regions of a metric were all called precision..., in 40 columns."""
+    names = ["dice", "precision_et", "precision_tc"]
+    one = {"patients": 6, "metrics": {name: {"value": 0.123, "low": 0.012, "high": 0.234} for name in names}}
+    models = {"federated": {"round": 2}, "local a": {"round": 2}}
+    overall = {"site": "a", "metric": "dice", "models": models, "overall": dict.fromkeys(models, one)}
+    Console(width=40).print(table(overall))
+    said = capsys.readouterr().out
+    assert all(name in said for name in names) and "[0.012," in said
 
 
 def test_the_cohort_is_that_of_the_run(out: Path, tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from gliofed.client.cli import main
 from gliofed.client.round.ledger import Charge, hold, read_ledger
+from gliofed.client.round.ledger_command import _table
 from gliofed.shared.accounting import prv_epsilon, rdp_epsilon
 
 DELTA = 0.01
@@ -37,6 +39,14 @@ def ask(monkeypatch: pytest.MonkeyPatch, *words: object) -> object:
     with pytest.raises(SystemExit) as end:
         main()
     return end.value.code
+
+
+def test_a_narrow_terminal_loses_no_digit(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In 40 columns an epsilon was shown as "7..."."""
+    ledger = read_ledger(work / "ledger")
+    assert ledger is not None
+    Console(width=40).print(_table(ledger))
+    assert "\N{HORIZONTAL ELLIPSIS}" not in capsys.readouterr().out
 
 
 def test_the_table(work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
