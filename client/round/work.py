@@ -20,7 +20,8 @@ from gliofed.shared.algorithms import ALGORITHMS, kept_of
 from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.algorithms.groups import joined
 from gliofed.shared.codec import encode, travelling
-from gliofed.shared.data.samples import Batch, batches, whole
+from gliofed.shared.data.measuring import measure_each
+from gliofed.shared.data.samples import Batch, batches
 from gliofed.shared.messages import Reply
 from gliofed.shared.models.dropout import seed_dropout
 from gliofed.shared.seeding import generator, seed_of
@@ -76,10 +77,7 @@ def evaluate(admitted: Admitted) -> Reply:
 def _measure(job: Job) -> Reply:
     config = job.request.config
     task, model = TASKS[config.task], job.model().eval()
-    measured = [
-        task.measure(model, whole(patient, config.data, job.reading), config.data, job.device)
-        for patient in job.measured
-    ]
+    measured = measure_each(task, model, job.measured, config.data, job.reading, job.device)
     return Reply(site=job.site.name, patients=len(measured), metrics=task.summarise(measured))
 
 
