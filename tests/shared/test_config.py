@@ -38,6 +38,7 @@ def test_hash_does_not_depend_on_the_order_of_keys(run_config: Callable[..., Run
         ({"name": "../etc"}, "site.name=../etc: must be 1 to 64 letters, digits"),
         ({"colour": 1}, "site.colour: no such key"),
         ({"threads": 0}, "site.threads=0: must be greater than 0"),
+        ({"workers": -1}, "site.workers=-1: must be greater than or equal to 0"),
         ({"policy": {"min_patients": "many"}}, "site.policy.min_patients=many"),
         ({"patients": "P7"}, r"site.patients=P7: must be a list, as \[a, b\]$"),
         ({"check": {"size": [1, 2, 3]}}, "must have at most 2 items$"),
