@@ -139,7 +139,7 @@ def draw(picks: Sequence[Pick], data: DataConfig, train: TrainConfig, reading: R
         block = depth, height, width
     image = _cut([place.image for place in places], places, block, torch.float16, pinned)
     for row, each in enumerate(changes):
-        image[row, :, list(each.dropped)] = 0
+        image[row].numpy()[:, list(each.dropped)] = 0
     if label is None:
         blocks = Batch(image, _cut([place.mask for place in places], places, block, torch.uint8, pinned))
     else:

@@ -164,3 +164,14 @@ def test_a_file_that_is_gone_is_an_error_in_the_loop(patients, tmp_path):
         with pytest.raises(FileNotFoundError, match="gone"), closing(batches(source, 3, CPU, workers)) as drawn:
             list(drawn)
         assert not [each for each in threading.enumerate() if each.name.startswith("ahead")]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: did not run")
+@pytest.mark.parametrize("reading", READINGS, ids=["visits", "series", "grade"])
+def test_a_gpu_makes_the_same_batches(patients, reading):
+    """But for noise, whose generator is each device's own; copied from pinned memory while others are drawn."""
+    source = Source(patients, DATA, replace(TRAIN, augment=replace(ALL, noise=0)), reading, (0, "a", 1))
+    for here, there in zip(batches(source, 4, CPU), batches(source, 4, torch.device("cuda"), 3), strict=True):
+        assert there.image.is_cuda
+        assert_close(parts(here), [part.cpu() for part in parts(there)], rtol=0, atol=1e-3)
