@@ -8,6 +8,7 @@ and missing modalities (one scanner, one place: what changes over time is the pa
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -47,12 +48,12 @@ class Changes:
     """Deviation, and the seed of PyTorch's generator that it comes from."""
 
     def block(self, size: Size) -> Size:
-        """Size of the block that a patch of `size` is made from; both have one centre, an odd size stays odd."""
+        """Size of the block that a patch of `size` is made from, not below that; both have one centre."""
         if self.matrix is None:
             return size
         reach = np.abs(self.matrix) @ (np.array(size) - 1) + 1
         depth, height, width = (
-            int(edge + 2 * np.ceil((far - edge) / 2)) for edge, far in zip(size, reach, strict=True)
+            edge + 2 * max(0, ceil((far - edge) / 2)) for edge, far in zip(size, reach.tolist(), strict=True)
         )
         return depth, height, width
 
