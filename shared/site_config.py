@@ -104,6 +104,8 @@ class CheckConfig(Strict):
 
 Device = Annotated[str, matching(r"auto|cpu|cuda(:(0|[1-9]\d?))?", "must be auto, cpu, cuda or cuda:N, as cuda:0")]
 
+Workers = Annotated[int, Field(ge=0, le=256)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class SiteConfig(Strict):
@@ -121,6 +123,8 @@ class SiteConfig(Strict):
     device: Device = "auto"
     threads: Annotated[int, Field(gt=0, le=1024)] = 1
     """Threads of PyTorch on a CPU."""
+    workers: Workers | None = None
+    """Threads that draw training samples ahead; None: 0 on a CPU, a few on a GPU. Weights do not depend on it."""
     policy: PolicyConfig = PolicyConfig()
     check: CheckConfig = CheckConfig()
 

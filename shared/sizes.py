@@ -82,7 +82,7 @@ def count(tensors: dict[str, Tensor]) -> int:
 
 
 def step_voxels(run: RunConfig) -> int:
-    """Count the voxels that a training step computes on, or that a turned patch is cut from, where those are more.
+    """Count the voxels that a training step computes on, or that turned patches are cut from, where those are more.
 
     Samples of the batch, or of one patient with dp_sgd, times visits of a series, refinements of lstm_unet and voxels
     of a patch as the model pads it. Times modalities, regions or channels that is what memory must hold.
@@ -92,7 +92,7 @@ def step_voxels(run: RunConfig) -> int:
     step, refinements = getattr(model, "step", 1), getattr(model, "iterations", 1)  # each model's own, where it has one
     samples = run.privacy.patches if run.privacy.mechanism == "dp_sgd" else run.train.batch
     visits = run.data.window if reading_of(run) == "series" else 1
-    return visits * max(samples * refinements * padded_voxels(run.data.patch, step), _block(run))
+    return visits * samples * max(refinements * padded_voxels(run.data.patch, step), _block(run))
 
 
 def padded_voxels(patch: tuple[int, ...], step: int) -> int:
@@ -116,7 +116,7 @@ def _block(run: RunConfig) -> int:
 
 def step_sentence(voxels: int) -> str:
     """Say how large a step is, and what makes it so."""
-    made_of = "samples x visits x refinements x padded data.patch, or the block of a turned patch"
+    made_of = "samples x visits x refinements x padded data.patch, or the blocks of turned patches"
     return f"a step of {voxels} voxels ({made_of})"
 
 

@@ -12,7 +12,7 @@ from gliofed.server.settings import check_groups, parse_run
 from gliofed.shared.config import MOST_SITES, RunConfig
 from gliofed.shared.parse import ConfigError, Positive, Strict, key_of, matching, parse
 from gliofed.shared.run_folder import SimulationFolder
-from gliofed.shared.site_config import Device, PolicyConfig
+from gliofed.shared.site_config import Device, PolicyConfig, Workers
 from gliofed.shared.wording import quantity
 from gliofed.simulation.baselines import BASELINES
 from gliofed.simulation.engines import ENGINES
@@ -50,6 +50,7 @@ class Settings(Strict):
     engine: Annotated[str, key_of(ENGINES)]
     device: Device
     threads: Positive
+    workers: Workers | None = None
     at_once: Positive | None
     faults: dict[str, str]
     policy: PolicyConfig

@@ -67,6 +67,7 @@ def make_sites(
             work=str((SimulationFolder(out).sites / name).resolve()),
             device=settings.device,
             threads=settings.threads,
+            workers=settings.workers,
             policy=settings.policies.get(name, settings.policy),
         )
         for name, root, cohort in zip(names, roots, cohorts, strict=True)

@@ -13,9 +13,8 @@ from gliofed.client.round.judge import Admitted
 from gliofed.server.round.model import initial_model
 from gliofed.shared.codec import weights_to_bytes
 from gliofed.shared.config import RunConfig
-from gliofed.shared.data.samples import batches
+from gliofed.shared.data.draw import Source, batches
 from gliofed.shared.messages import Request
-from gliofed.shared.seeding import generator
 from gliofed.shared.tasks import TASKS
 from gliofed.simulation.settings import parse_settings
 
@@ -56,8 +55,8 @@ class Oracle:
 
     def drawn(self, job: Job) -> list[Any]:
         config, steps = self.run, self.run.train.local_steps(len(job.cohort.train))
-        stream = batches(job.cohort.train, config.data, config.train, generator(*job.seed_key, "patches"), job.reading)
-        return [batch for _, batch in zip(range(steps), stream, strict=False)]
+        source = Source(job.cohort.train, config.data, config.train, job.reading, job.seed_key)
+        return list(batches(source, steps, job.device))
 
     def mean(self, values: Mapping[str, Weights], patients: Mapping[str, int]) -> Weights:
         """Over the sites of `values`, weighted by their patients."""

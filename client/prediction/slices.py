@@ -15,6 +15,7 @@ from torch import Tensor
 from gliofed.client.doctor.manifest import admit
 from gliofed.client.prediction.predict import Predictor
 from gliofed.shared.data.dataset import Patient, Reading, open_cohort
+from gliofed.shared.data.measuring import measure_each
 from gliofed.shared.data.samples import Batch, whole
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.models import reads_series
@@ -47,8 +48,9 @@ def slices(predictor: Predictor, sites: Sequence[SiteConfig]) -> list[dict[str, 
     task, data, reading = predictor.task, predictor.exported.data, _reading(predictor)
     part, patients = held_out(predictor, sites)
     scored = []
-    for site, patient in patients:
-        measured = task.measure(predictor.network, whole(patient, data, reading), data, predictor.device)
+    people = [patient for _, patient in patients]
+    measures = measure_each(task, predictor.network, people, data, reading, predictor.device)
+    for (site, patient), measured in zip(patients, measures, strict=True):
         score = task.summarise([measured]).get(task.headline, math.nan)
         if task.label is not None:  # right or wrong says little: how sure it was tells patients apart
             score = -measured["loss"]

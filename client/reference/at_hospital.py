@@ -10,7 +10,7 @@ from gliofed.client.reference.question import Question
 from gliofed.client.reference.scoring import Opened, measure, open_site, subjects, write_scores
 from gliofed.client.reference.training import Baseline, Trainer, read_training, train_all
 from gliofed.client.round.memory import ran_out
-from gliofed.client.round.training import pick_device
+from gliofed.client.round.training import pick_device, pick_workers
 from gliofed.shared.codec import travelling
 from gliofed.shared.comparison import FEDERATED, OWN, compare
 from gliofed.shared.files import json_bytes, make_writable, write_json
@@ -40,6 +40,7 @@ def compare_here(asked: Question, files: CompareFolder) -> dict[str, Any]:
             why = "none of the patients who can be used is for testing, so no model can be compared"
             raise ConfigError(f"{site.root}: {why}; declare some in the data, or have more patients")
         device = pick_device(site.device)
+        workers = pick_workers(site.workers, device)
         baseline = Baseline(own, dict.fromkeys(range(1, asked.rounds + 1), (site.name,)))
         with _alone(files, _digest(asked, opened)):
             folders = {FEDERATED: asked.model, own: baseline.folder(files.root).root}
@@ -47,7 +48,7 @@ def compare_here(asked: Question, files: CompareFolder) -> dict[str, Any]:
                 measured = {FEDERATED: measure(asked.model, run, [opened], device, site.threads)}
                 first = {name: tensor.clone() for name, tensor in travelling(initial_model(run)).items()}
                 cohorts = {site.name: opened.cohort.train}
-                trainer = Trainer(run, asked.exported.run_id, cohorts, first, device, site.threads)
+                trainer = Trainer(run, asked.exported.run_id, cohorts, first, device, site.threads, workers)
                 with Bar("reference", EVERY) as bar:
                     train_all(trainer, [baseline], files.root, 1, bar.report)
                 measured[own] = measure(folders[own], run, [opened], device, site.threads)

@@ -14,8 +14,8 @@ from gliofed.client.reference.training import workers
 from gliofed.shared.comparison import Measures, Subject
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.cases import Case
-from gliofed.shared.data.dataset import Cohort, Patient, open_cohort
-from gliofed.shared.data.samples import whole
+from gliofed.shared.data.dataset import Cohort, open_cohort
+from gliofed.shared.data.measuring import measure_each
 from gliofed.shared.data.volume import tumour_volume
 from gliofed.shared.exported import read_export
 from gliofed.shared.files import write_bytes
@@ -64,10 +64,7 @@ def measure(folder: Path, run: RunConfig, opened: Sequence[Opened], device: torc
     for each in opened:
         if network is None or exported.at_home:
             network = load(folder, exported, device, Path(each.site.work)).network
-        patients: Sequence[Patient] = each.cohort.test
-        measures += [
-            task.measure(network, whole(patient, run.data, reading_of(run)), run.data, device) for patient in patients
-        ]
+        measures += measure_each(task, network, each.cohort.test, run.data, reading_of(run), device)
     return measures
 
 

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
@@ -27,7 +27,8 @@ from gliofed.shared.checkpoint import load_checkpoint, save_checkpoint
 from gliofed.shared.codec import load_weights, travelling, weights_to_bytes
 from gliofed.shared.config import RunConfig, as_values
 from gliofed.shared.data.dataset import Patient
-from gliofed.shared.data.samples import Batch, batches, in_random_order
+from gliofed.shared.data.draw import Batches, Source, batches, in_random_order
+from gliofed.shared.data.samples import Batch
 from gliofed.shared.files import write_bytes, write_json
 from gliofed.shared.models.dropout import seed_dropout
 from gliofed.shared.parse import MALFORMED, ConfigError
@@ -73,6 +74,7 @@ class Trainer:
     """The weights that the federation began with."""
     device: torch.device
     threads: int
+    workers: int = 0
 
     def samples(self, baseline: Baseline, round: int) -> list[tuple[str, int]]:
         """How many samples it takes of each site in a round: as many as the site took in the federation."""
@@ -85,15 +87,17 @@ class Trainer:
         taken = sum(number for round in baseline.rounds for _, number in self.samples(baseline, round))
         return taken // self.run.train.batch
 
-    def drawn(self, baseline: Baseline, round: int) -> Iterator[Batch]:
+    def drawn(self, baseline: Baseline, round: int) -> Batches:
         """The batches of a round: of one site as the federation has them, of several their samples in random order."""
-        run, reading, streams = self.run, reading_of(self.run), []
+        run, reading, sources = self.run, reading_of(self.run), []
         for site, number in self.samples(baseline, round):
-            rng = generator(run.seed, site, round, "patches")
-            streams.append((batches(self.cohorts[site], run.data, run.train, rng, reading), number))
-        if len(streams) == 1:
-            return streams[0][0]
-        return in_random_order(streams, run.train.batch, generator(run.seed, baseline.key, round, "order"))
+            key = (run.seed, site, round)
+            sources.append((Source(self.cohorts[site], run.data, run.train, reading, key), number))
+        if len(sources) == 1:
+            [(source, number)] = sources
+            return batches(source, number // run.train.batch, self.device, self.workers)
+        rng = generator(run.seed, baseline.key, round, "order")
+        return in_random_order(sources, rng, self.device, self.workers)
 
     def train(self, baseline: Baseline, folder: BaselineFolder, stepped: Callable[[int], None]) -> None:
         """Train a model to its end, or go on after its last finished round, and leave it in `folder`.
@@ -113,8 +117,9 @@ class Trainer:
             seed_dropout(model, seed_of(self.run.seed, baseline.key, round, "layers"), self.device)
             steps = sum(number for _, number in self.samples(baseline, round)) // self.run.train.batch
             local = self._local(round, steps, moments)
-            drawn = _counted(self.drawn(baseline, round), taken, stepped)
-            moments = train_one_round(model, drawn, task, self.run.train, steps, self.device, local).kept
+            with closing(self.drawn(baseline, round)) as drawn:
+                counted = _counted(drawn, taken, stepped)
+                moments = train_one_round(model, counted, task, self.run.train, steps, self.device, local).kept
             weights = {name: tensor.detach().cpu().clone() for name, tensor in travelling(model).items()}
             state["rounds"] += 1
             average = average_of_rounds(average, weights, self.run.strategy.average, state["rounds"])

@@ -11,7 +11,7 @@ from gliofed.client.round.judge import Admitted
 from gliofed.client.round.ledger import check_no_budget
 from gliofed.client.round.policy import DeclinedError, check_cohort, counts_leave
 from gliofed.client.round.states import States
-from gliofed.client.round.training import pick_device
+from gliofed.client.round.training import pick_device, pick_workers
 from gliofed.shared.algorithms import ALGORITHMS, sent_of
 from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.algorithms.groups import Groups, Local, parted, zeros
@@ -39,6 +39,11 @@ class Job:
     def seed_key(self) -> tuple[int, str, int]:
         """Where the round's randomness comes from, but for noise and sampling of a private run."""
         return self.request.config.seed, self.site.name, self.request.round
+
+    @property
+    def workers(self) -> int:
+        """Threads that draw samples ahead."""
+        return pick_workers(self.site.workers, self.device)
 
     @property
     def measured(self) -> list[Patient]:

@@ -2,7 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import tee
 from statistics import fmean
 
 import numpy as np
@@ -14,7 +17,9 @@ from torch import Tensor, nn
 from gliofed.client.round.training import TrainResult, pick_precision
 from gliofed.shared.accounting import Spent, noise_for
 from gliofed.shared.config import RunConfig
+from gliofed.shared.data.ahead import ahead
 from gliofed.shared.data.dataset import Patient
+from gliofed.shared.data.draw import Drawn
 from gliofed.shared.data.samples import Batch
 from gliofed.shared.models.dropout import seed_dropout
 from gliofed.shared.noise import NOISE, SAMPLING, secret_generator
@@ -56,16 +61,17 @@ def plan_round(run: RunConfig, round: int, reported: int, delta: float, also: Sp
 def train_privately(
     model: nn.Module,
     patients: Sequence[Patient],
-    sample: Callable[[Patient, np.random.Generator], Batch],
+    sample: Callable[[Patient, np.random.Generator], Drawn | Batch],
     task: Task,
     run: RunConfig,
     plan: Plan,
     device: torch.device,
     secret: int,
+    workers: int = 0,
 ) -> TrainResult:
     """Take `plan.steps` private steps of SGD. The loss of the result is not covered by any epsilon.
 
-    `sample` draws one patient's patches, as one batch.
+    `sample` draws one patient's patches, as one batch, in one of so many `workers`, which draw ahead.
     One patient is one physical batch: any layer without running statistics is then right, whatever it folds into the
     batch (hooks of Opacus would clip a series by frame). A patient's patches, and dropout, have generators of their
     own, so that another patient's absence changes nothing in them. Attacks on the rounding of the noise are not met.
@@ -86,18 +92,24 @@ def train_privately(
     batches = UniformWithReplacementSampler(
         num_samples=len(patients), sample_rate=plan.rate, generator=drawing, steps=plan.steps
     )
+    steps, again = tee(enumerate(batches))
+    tasks = (
+        partial(sample, patients[index], generator(secret, step, patients[index].name))
+        for step, chosen in again
+        for index in chosen
+    )
     losses: list[Tensor] = []
-    for step, chosen in enumerate(batches):
-        for place, index in enumerate(chosen):
-            key = (secret, step, patients[index].name)
-            batch = sample(patients[index], generator(*key)).to(device)
-            seed_dropout(model, seed_of(*key, "layers"), device)
-            loss, rows = patient_gradient(model, batch, task, dtype)
-            losses.append(loss)
-            optimizer.signal_skip_step(place < len(chosen) - 1)
-            _step(optimizer, parameters, rows)
-        if not chosen:  # noise alone: that nobody was drawn must not show
-            _step(optimizer, parameters, [parameter.new_zeros((0, *parameter.shape)) for parameter in parameters])
+    with closing(ahead(tasks, workers)) as drawn:
+        for step, chosen in steps:
+            for place, index in enumerate(chosen):
+                batch = next(drawn).to(device)
+                seed_dropout(model, seed_of(secret, step, patients[index].name, "layers"), device)
+                loss, rows = patient_gradient(model, batch, task, dtype)
+                losses.append(loss)
+                optimizer.signal_skip_step(place < len(chosen) - 1)
+                _step(optimizer, parameters, rows)
+            if not chosen:  # noise alone: that nobody was drawn must not show
+                _step(optimizer, parameters, [parameter.new_zeros((0, *parameter.shape)) for parameter in parameters])
     finite = [loss for loss in torch.stack(losses).tolist() if math.isfinite(loss)] if losses else []
     return TrainResult(loss=fmean(finite) if finite else math.nan, steps=plan.steps)
 

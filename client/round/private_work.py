@@ -19,7 +19,7 @@ from gliofed.client.round.training import TrainResult
 from gliofed.shared.accounting import default_delta
 from gliofed.shared.config import DataConfig
 from gliofed.shared.data.dataset import Patient
-from gliofed.shared.data.samples import Batch, of_one
+from gliofed.shared.data.draw import Drawn, of_one
 from gliofed.shared.noise import new_secret, noisy_mean
 from gliofed.shared.seeding import seed_of
 from gliofed.shared.tasks import TASKS
@@ -72,10 +72,12 @@ def private_steps(job: Job, model: nn.Module, plan: Plan) -> TrainResult:
     """Take the private steps that were charged."""
     config = job.request.config
 
-    def sample(patient: Patient, rng: np.random.Generator) -> Batch:
-        return of_one(patient, config.data, config.train, rng, job.reading, config.privacy.patches)
+    def sample(patient: Patient, rng: np.random.Generator) -> Drawn:
+        pinned = job.device.type == "cuda"
+        return of_one(patient, config.data, config.train, rng, job.reading, config.privacy.patches, pinned)
 
-    return train_privately(model, job.cohort.train, sample, TASKS[config.task], config, plan, job.device, _secret(job))
+    people, task = job.cohort.train, TASKS[config.task]
+    return train_privately(model, people, sample, task, config, plan, job.device, _secret(job), job.workers)
 
 
 def hide(job: Job, update: dict[str, Tensor], plan: Plan) -> dict[str, Tensor]:

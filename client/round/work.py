@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 
 import torch
@@ -20,10 +21,12 @@ from gliofed.shared.algorithms import ALGORITHMS, kept_of
 from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.algorithms.groups import joined
 from gliofed.shared.codec import encode, travelling
-from gliofed.shared.data.samples import Batch, batches, whole
+from gliofed.shared.data.draw import Source, batches
+from gliofed.shared.data.measuring import measure_each
+from gliofed.shared.data.samples import Batch
 from gliofed.shared.messages import Reply
 from gliofed.shared.models.dropout import seed_dropout
-from gliofed.shared.seeding import generator, seed_of
+from gliofed.shared.seeding import seed_of
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.wording import quantity
 
@@ -76,20 +79,18 @@ def evaluate(admitted: Admitted) -> Reply:
 def _measure(job: Job) -> Reply:
     config = job.request.config
     task, model = TASKS[config.task], job.model().eval()
-    measured = [
-        task.measure(model, whole(patient, config.data, job.reading), config.data, job.device)
-        for patient in job.measured
-    ]
+    measured = measure_each(task, model, job.measured, config.data, job.reading, job.device)
     return Reply(site=job.site.name, patients=len(measured), metrics=task.summarise(measured))
 
 
 def open_steps(job: Job, model: nn.Module, change: Callable[[Batch], Batch] = lambda batch: batch) -> TrainResult:
     """The round's steps, without privacy; `change` spoils the samples of a simulated site that has a fault."""
     config, patients = job.request.config, job.cohort.train
-    drawn = batches(patients, config.data, config.train, generator(*job.seed_key, "patches"), job.reading)
+    source = Source(patients, config.data, config.train, job.reading, job.seed_key)
     steps = config.train.local_steps(len(patients))
     task, local = TASKS[config.task], job.local(model, steps)
-    return train_one_round(model, map(change, drawn), task, config.train, steps, job.device, local)
+    with closing(batches(source, steps, job.device, job.workers)) as drawn:
+        return train_one_round(model, map(change, drawn), task, config.train, steps, job.device, local)
 
 
 Steps = Callable[[Job, nn.Module], TrainResult]

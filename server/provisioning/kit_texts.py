@@ -16,6 +16,7 @@ patients: null               # the cohort, as [id, id, ...]; null: every patient
 work: work                   # folder for the cache, the ledger and stored replies; keep it for the whole study
 device: auto                 # auto, cpu, cuda or cuda:N
 threads: 1                   # PyTorch threads on a CPU
+workers: null                # threads that draw training samples ahead; null: 0 on a CPU, 4 on a GPU
 
 # What this hospital accepts. A request beyond it is declined.
 policy:

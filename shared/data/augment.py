@@ -1,12 +1,15 @@
 """Changes of training patches: where voxels come from, and how bright they are.
 
-All is drawn from the NumPy generator that is given, and nothing where a change is off, so that a run without changes is
-as if this module were not there. Visits of a series share geometry, bias field, gamma and missing modalities (one
-scanner, one place: what changes over time is the patient); noise is new in each.
+What a sample gets is drawn from its own NumPy generator, and nothing where a change is off. It is then done to a whole
+batch at once, where the model is: a change of one sample follows from what was drawn for it alone, whoever else is in
+the batch, and a sample that gets none stays as it is, bit for bit. Visits of a series share geometry, bias field, gamma
+and missing modalities (one scanner, one place: what changes over time is the patient); noise is new in each.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,119 +24,162 @@ WAVES = 3
 """Cosines along each axis that a bias field is made of, from a constant to one whole wave."""
 VOXELS = (-3, -2, -1)
 """The axes (D, H, W) of any tensor here."""
+Size = tuple[int, int, int]
+Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """Which voxel goes where: the same for an image, its mask and all visits."""
+class Changes:
+    """What was drawn for one sample of C modalities; None: it has none of it."""
 
-    matrix: npt.NDArray[np.float64] | None
-    """(3, 3): offset from a patch's centre -> offset from its block's centre, voxels (D, H, W); None: the same."""
-    mirrored: tuple[int, ...]
-    """Axes that are turned round."""
+    mirrored: tuple[int, ...] = ()
+    """Axes that are turned round as the sample is cut, before any other change."""
+    dropped: tuple[int, ...] = ()
+    """Modalities that are left out as it is cut."""
+    matrix: Floats | None = None
+    """(3, 3): offset from a patch's centre -> offset from its block's centre, voxels (D, H, W)."""
+    bias: Floats | None = None
+    """(C, WAVES, WAVES, WAVES): how much of each cosine; the largest logarithm of the field is in `strength`."""
+    strength: Floats | None = None
+    """(C,), with `bias`."""
+    gamma: Floats | None = None
+    """(C,): exponents."""
+    noise: tuple[float, int] | None = None
+    """Deviation, and the seed of PyTorch's generator that it comes from."""
 
-    def block(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Size of the block that a patch of `size` is made from; both have one centre, an odd size stays odd."""
+    def block(self, size: Size) -> Size:
+        """Size of the block that a patch of `size` is made from, not below that; both have one centre."""
         if self.matrix is None:
             return size
         reach = np.abs(self.matrix) @ (np.array(size) - 1) + 1
         depth, height, width = (
-            int(edge + 2 * np.ceil((far - edge) / 2)) for edge, far in zip(size, reach, strict=True)
+            edge + 2 * max(0, ceil((far - edge) / 2)) for edge, far in zip(size, reach.tolist(), strict=True)
         )
         return depth, height, width
 
-    def patch(self, block: Tensor, size: Sequence[int], nearest: bool = False) -> Tensor:
-        """Make the patch (..., *size) out of a block (..., D, H, W) with its centre; linear, or nearest for a mask.
 
-        What lies outside the block is 0.
-        """
-        if self.matrix is not None:
-            voxels = block.shape[-3:]
-            # PyTorch counts half blocks from the centre, and W first.
-            theta = self.matrix * np.array(size) / np.array(voxels)[:, None]
-            theta = np.append(theta[::-1, ::-1], np.zeros((3, 1)), axis=1)[None].astype(np.float32)
-            grid = functional.affine_grid(torch.from_numpy(theta), [1, 1, *size], align_corners=False)
-            mode = "nearest" if nearest else "bilinear"
-            made = functional.grid_sample(block.reshape(1, -1, *voxels), grid, mode, align_corners=False)
-            block = made.reshape(*block.shape[:-3], *size)
-        return block.flip(self.mirrored) if self.mirrored else block
+def draw_changes(
+    config: AugmentConfig, spacing: Sequence[float], present: Sequence[bool], rng: np.random.Generator
+) -> Changes:
+    """Draw a sample's changes; `spacing`, mm along (D, H, W), lets thick slices turn without shear.
 
-
-def draw_geometry(config: AugmentConfig, spacing: Sequence[float], rng: np.random.Generator) -> Geometry:
-    """Draw mirrors, a turn and a scale; `spacing`, mm along (D, H, W), lets thick slices turn without shear."""
+    Of the modalities that are `present`, one or more stays.
+    """
     mirrored = tuple(axis for axis in VOXELS if config.flip and rng.random() < config.flip)
-    turn = np.eye(3)
+    turn, channels = np.eye(3), len(present)
     if turned := _happens(config.rotation, config, rng):
         angles = rng.uniform(-config.rotation, config.rotation, 3)
         turn = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     if scaled := _happens(config.scaling, config, rng):
         turn = turn / _factors(config.scaling, rng)
     edges = np.array(spacing)
-    return Geometry(turn * edges / edges[:, None] if turned or scaled else None, mirrored)
-
-
-def change_intensity(image: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """Give the image (..., C, D, H, W) a bias field, another gamma and noise; zero, outside the brain, stays zero.
-
-    Bias and gamma are of signals, which z-scores are not: a modality's darkest voxel that is not 0 counts as no signal.
-    """
     bias, gamma, noise = (_happens(strength, config, rng) for strength in (config.bias, config.gamma, config.noise))
-    if not (bias or gamma or noise):
-        return image
-    visits = image.reshape(-1, *image.shape[-4:])  # (T, C, D, H, W)
-    brain = visits != 0
-    if bias:
-        low, _ = _range(visits, brain)
-        visits = low + (visits - low) * _field(visits.shape[1:], config.bias, rng)
-    if gamma:
-        low, high = _range(visits, brain)
-        width = (high - low).clamp(min=1e-6)  # of a modality with one value as well
-        exponent = torch.from_numpy(_factors(config.gamma, rng, (len(low), 1, 1, 1))).float()
-        visits = low + width * ((visits - low) / width).clamp(0, 1) ** exponent
-    if noise:
-        deviation = rng.uniform(0, config.noise)
-        visits = visits + deviation * torch.from_numpy(rng.standard_normal(visits.shape, np.float32))
-    return torch.where(brain, visits, 0).reshape(image.shape)
+    return Changes(
+        mirrored=mirrored,
+        matrix=turn * edges / edges[:, None] if turned or scaled else None,
+        bias=rng.standard_normal((channels, WAVES, WAVES, WAVES), np.float32) if bias else None,
+        strength=np.log1p(config.bias) * rng.uniform(0, 1, channels) if bias else None,
+        gamma=_factors(config.gamma, rng, channels) if gamma else None,
+        noise=(rng.uniform(0, config.noise), int(rng.integers(2**63))) if noise else None,
+        dropped=_dropped(config.dropout, present, rng) if config.dropout else (),
+    )
 
 
-def drop_modalities(
-    image: Tensor, present: Sequence[bool], config: AugmentConfig, rng: np.random.Generator
-) -> tuple[Tensor, list[bool]]:
-    """Set modalities of an image (..., C, D, H, W) to 0, and say which are left; one of those present always is."""
-    if not config.dropout:
-        return image, list(present)
+def _dropped(chance: float, present: Sequence[bool], rng: np.random.Generator) -> tuple[int, ...]:
     there = np.flatnonzero(present)
-    dropped = there[rng.random(len(there)) < config.dropout]
+    dropped = there[rng.random(len(there)) < chance]
     if len(dropped) == len(there):
         dropped = np.delete(dropped, rng.integers(len(there)))
-    left = [here and channel not in dropped for channel, here in enumerate(present)]
-    return image.index_fill(-4, torch.from_numpy(dropped), 0), left
+    return tuple(dropped.tolist())
 
 
 def _happens(strength: float, config: AugmentConfig, rng: np.random.Generator) -> bool:
     return strength > 0 and rng.random() < config.chance
 
 
-def _factors(strength: float, rng: np.random.Generator, shape: tuple[int, ...] = ()) -> npt.NDArray[np.float64]:
+def _factors(strength: float, rng: np.random.Generator, shape: int | None = None) -> Floats:
     """Factors between 1/(1 + strength) and 1 + strength, as often below 1 as above."""
-    factors: npt.NDArray[np.float64] = np.exp(np.log1p(strength) * rng.uniform(-1, 1, shape))
+    factors: Floats = np.exp(np.log1p(strength) * rng.uniform(-1, 1, shape))
     return factors
 
 
-def _range(visits: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
-    """Least and greatest value in the brain, of all visits, (C, 1, 1, 1) each."""
-    axes = (0, -3, -2, -1)
-    low, high = (torch.where(brain, visits, empty) for empty in (torch.inf, -torch.inf))
-    return low.amin(axes)[:, None, None, None], high.amax(axes)[:, None, None, None]
+def turn(blocks: Sequence[Tensor], size: Size, changes: Sequence[Changes]) -> list[Tensor]:
+    """Make patches (B, ..., *size), float32, of blocks (B, ..., D, H, W), of any dtype, with the same centres.
+
+    The first are images, sampled linearly, and the second, if any, their masks, at the nearest voxel. What lies outside
+    a block is 0. All are new tensors.
+    """
+    voxels, device = blocks[0].shape[-3:], blocks[0].device
+    patches = [_middle(block, size).to(torch.float32, copy=True) for block in blocks]
+    matrices = {row: each.matrix for row, each in enumerate(changes) if each.matrix is not None}
+    if rows := list(matrices):
+        # PyTorch counts half blocks from the centre, and W first.
+        theta = np.stack([*matrices.values()]) * np.array(size) / np.array(voxels)[:, None]
+        theta = np.pad(theta[:, ::-1, ::-1], ((0, 0), (0, 0), (0, 1)))
+        grid = functional.affine_grid(_on(device, theta), [len(rows), 1, *size], align_corners=False)
+        for block, patch, mode in zip(blocks, patches, ("bilinear", "nearest"), strict=False):
+            made = functional.grid_sample(block[rows].float().flatten(1, -4), grid, mode, align_corners=False)
+            patch[rows] = made.reshape(len(rows), *patch.shape[1:])
+    return patches
 
 
-def _field(shape: Sequence[int], strength: float, rng: np.random.Generator) -> Tensor:
-    """Draw smooth factors (C, D, H, W), one field a modality, made of a few cosines along each axis."""
-    field = torch.from_numpy(rng.standard_normal((shape[0], WAVES, WAVES, WAVES), np.float32))
-    for size in shape[1:]:
-        places = (torch.arange(size) + 0.5) / size * torch.pi
+def _middle(block: Tensor, size: Size) -> Tensor:
+    for axis, edge in zip(VOXELS, size, strict=True):
+        block = block.narrow(axis, (block.shape[axis] - edge) // 2, edge)
+    return block
+
+
+def change_intensity(image: Tensor, changes: Sequence[Changes]) -> Tensor:
+    """Give images (B, T, C, D, H, W), in their place, a bias field, another gamma and noise, and return them.
+
+    Zero, outside the brain, stays zero. Bias and gamma are of signals, which z-scores are not: a modality's darkest
+    voxel that is not 0 counts as no signal.
+    """
+    for name, change in (("bias", _brightened), ("gamma", _bent), ("noise", _noisy)):
+        if rows := [row for row, each in enumerate(changes) if getattr(each, name) is not None]:
+            before = image[rows]
+            brain = before != 0
+            image[rows] = torch.where(brain, change(before, brain, [changes[row] for row in rows]), 0)
+    return image
+
+
+def _brightened(image: Tensor, brain: Tensor, changes: Sequence[Changes]) -> Tensor:
+    """Times a smooth field, one a modality, made of a few cosines along each axis."""
+    field = _on(image.device, np.stack([each.bias for each in changes if each.bias is not None]))
+    for size in image.shape[-3:]:
+        places = (torch.arange(size, device=image.device) + 0.5) / size * torch.pi
         waves = torch.stack([torch.cos(places * wave) for wave in range(WAVES)])
-        field = torch.tensordot(field, waves, ([1], [0]))  # the axis that is done goes last
+        field = torch.tensordot(field, waves, ([2], [0]))  # the axis that is done goes last
     largest = field.abs().amax(VOXELS, keepdim=True)
-    amount = np.log1p(strength) * torch.from_numpy(rng.uniform(0, 1, (shape[0], 1, 1, 1))).float()
-    return torch.exp(field * (amount / largest))
+    strength = _on(image.device, np.stack([each.strength for each in changes if each.strength is not None]))
+    field = torch.exp(field * (strength[..., None, None, None] / largest))[:, None]  # of all visits
+    low, _ = _range(image, brain)
+    return low + (image - low) * field
+
+
+def _bent(image: Tensor, brain: Tensor, changes: Sequence[Changes]) -> Tensor:
+    """Between the same ends, along another curve."""
+    gamma = _on(image.device, np.stack([each.gamma for each in changes if each.gamma is not None]))
+    low, high = _range(image, brain)
+    width = (high - low).clamp(min=1e-6)  # of a modality with one value as well
+    return low + width * ((image - low) / width).clamp(0, 1) ** gamma[:, None, :, None, None, None]
+
+
+def _noisy(image: Tensor, _: Tensor, changes: Sequence[Changes]) -> Tensor:
+    """With noise; each sample's own generator makes it the same in any batch."""
+    noise = []
+    for deviation, seed in (each.noise for each in changes if each.noise is not None):
+        own = torch.Generator(image.device).manual_seed(seed)
+        noise.append(deviation * torch.randn(image.shape[1:], generator=own, device=image.device))
+    return image + torch.stack(noise)
+
+
+def _range(image: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and greatest value in the brain, of all visits, (B, 1, C, 1, 1, 1) each."""
+    low, high = (torch.where(brain, image, empty) for empty in (torch.inf, -torch.inf))
+    return low.amin((1, *VOXELS), keepdim=True), high.amax((1, *VOXELS), keepdim=True)
+
+
+def _on(device: torch.device, numbers: Floats) -> Tensor:
+    """Drawn numbers as fp32, where the images are."""
+    return torch.from_numpy(np.ascontiguousarray(numbers, np.float32)).to(device)

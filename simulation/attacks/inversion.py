@@ -26,7 +26,8 @@ from gliofed.shared.algorithms.groups import Local, zeros
 from gliofed.shared.algorithms.optimizers import rate_of
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.dataset import Patient
-from gliofed.shared.data.samples import Batch, batches, of_one
+from gliofed.shared.data.draw import Source, batches, of_one
+from gliofed.shared.data.samples import Batch
 from gliofed.shared.mechanisms import MECHANISMS
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.progress import Bar
@@ -187,9 +188,9 @@ def _open(target: Target, seed: int) -> _Scene:
     mean = torch.stack([_patch(patient, run, seed).image for patient in others]).mean(0) if others else truth.image * 0
     gradients = [row[0].detach() for row in patient_gradient(model, truth, task, torch.float32)[1]]
     sigma = plan_of(target)[0].sigma
-    rng = generator(seed, "inversion", "round")
-    drawn = map(_middle, batches(patients, run.data, run.train, rng, reading_of(run)))
     steps = run.train.local_steps(len(patients))
+    source = Source(patients, run.data, run.train, reading_of(run), (seed, "inversion", "round"))
+    drawn = map(_middle, batches(source, steps, truth.image.device))
     seen = {
         "gradient": gradients,
         **({} if run.private else {"update": update(model, steps, chain([truth], drawn), task, run)}),
@@ -222,7 +223,8 @@ def _control(scene: _Scene, target: Target, seed: int) -> _Scene:
 def _patch(patient: Patient, run: RunConfig, seed: int) -> Batch:
     """One sample as training draws it; grades weigh the same, since balanced weights need the cohort."""
     rng = generator(seed, "inversion", patient.name)
-    return _middle(of_one(patient, run.data, replace(run.train, class_weights=None), rng, reading_of(run), 1))
+    drawn = of_one(patient, run.data, replace(run.train, class_weights=None), rng, reading_of(run), 1)
+    return _middle(drawn.to(torch.device("cpu")))
 
 
 def _middle(batch: Batch) -> Batch:

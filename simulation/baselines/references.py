@@ -9,7 +9,7 @@ from typing import Any
 from gliofed.client.reference.scoring import Opened, measure, measure_all, open_site, subjects, write_scores
 from gliofed.client.reference.training import Baseline, Trainer, read_training, train_all
 from gliofed.client.round.memory import ran_out
-from gliofed.client.round.training import pick_device
+from gliofed.client.round.training import pick_device, pick_workers
 from gliofed.server.report.comparison import print_comparison
 from gliofed.server.round.closing import final_test
 from gliofed.server.round.history import Event, History
@@ -53,7 +53,7 @@ def compare_run(
     cohorts = {each.site.name: each.cohort.train for each in opened}
     device, threads = pick_device(settings.device), settings.threads
     first = {name: tensor.clone() for name, tensor in travelling(first_model(run, files)).items()}
-    trainer = Trainer(run, run_id, cohorts, first, device, threads)
+    trainer = Trainer(run, run_id, cohorts, first, device, threads, pick_workers(settings.workers, device))
     try:
         with Bar("references", EVERY) as bar:
             train_all(trainer, baselines, files.baselines, at_once, bar.report)

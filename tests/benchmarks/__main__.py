@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from gliofed.shared.versions import versions
-from tests.benchmarks import cache, cohort, hostile, models, overhead, phantoms, privacy, sites, startup
+from tests.benchmarks import cache, cohort, drawing, hostile, models, overhead, phantoms, privacy, sites, startup
 
 
 def machine() -> dict[str, object]:
@@ -23,7 +23,7 @@ def machine() -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    known = ("phantoms", "cache", "cohort", "models", "privacy", "overhead", "startup", "hostile", "sites")
+    known = ("phantoms", "cache", "cohort", "drawing", "models", "privacy", "overhead", "startup", "hostile", "sites")
     parser.add_argument("what", nargs="*", help=f"{', '.join(known)} (default: all)")
     parser.add_argument("--runs", type=int, default=5, help="of each whole process, for the overhead (default: 5)")
     parser.add_argument("--json", type=Path, help="file for the figures")
@@ -45,6 +45,8 @@ def main() -> None:
             print(f"  {name:30} {seconds:8.2f}")
     if "cache" in what:
         figures["cache"] = cache.measure()
+    if "drawing" in what:
+        figures["drawing"] = drawing.measure(arguments)
     if "models" in what:
         figures["models"] = models.measure(arguments)
     if "privacy" in what:

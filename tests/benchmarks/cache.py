@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from omegaconf import OmegaConf
 from gliofed.shared.config import AugmentConfig, DataConfig, RunConfig
 from gliofed.shared.data.cache import open_entry
 from gliofed.shared.data.dataset import Patient
-from gliofed.shared.data.samples import batches, patch
+from gliofed.shared.data.draw import Source, batches, of_one
 from gliofed.shared.site_config import SiteConfig
 from gliofed.simulation.phantom import PhantomConfig, write_phantoms
 from gliofed.simulation.settings import parse_settings
 from tests.benchmarks.measure import resident
 from tests.found_cohort import found_cohort
 
+CPU = torch.device("cpu")
 PHANTOMS = 3
 EPOCHS = 3
 PATCHES = 10
@@ -131,7 +132,9 @@ def second_epoch(patients: list[Patient], run: RunConfig) -> Callable[[], None]:
 
     def epoch() -> None:
         for patient in patients * PATCHES:
-            patch(patient, run.data, run.train, rng, False)  # dropped, as training does: memory is used again
+            of_one(patient, run.data, run.train, rng, "visits", 1).to(
+                CPU
+            )  # dropped, as training does: memory is used again
 
     return epoch
 
@@ -160,8 +163,8 @@ def anonymous_memory(entries: Sequence[Path], run: RunConfig) -> tuple[float, fl
                 os.link(file, entry / file.name)
             patients.append(Patient(str(number), ("000",), (entry,)))
         opened = [open_entry(patient.entries[0]) for patient in patients]
-        draws = batches(patients, run.data, run.train, np.random.default_rng(0), "visits")
-        most = max(resident("RssAnon") for _ in islice(draws, ENTRIES))
+        draws = batches(Source(patients, run.data, run.train, "visits", (0,)), ENTRIES, CPU)
+        most = max(resident("RssAnon") for _ in draws)
         size = sum(entry.image.nbytes + entry.mask.nbytes for entry in opened) / len(opened) / 2**20
     return bare, most, size
 

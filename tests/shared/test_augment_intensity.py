@@ -4,20 +4,24 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from small_patches import brain, only, rng
+from small_patches import brain, drawn, only, rng
 from torch.testing import assert_close
 
-from gliofed.shared.data.augment import change_intensity, drop_modalities
+from gliofed.shared.data.augment import change_intensity, draw_changes
+
+
+def changed(image, config, rng):
+    """One image (T, C, D, H, W), of which the first stays as it was."""
+    return change_intensity(image[None].clone(), [drawn(config, rng, image.shape[1])])[0]
+
 
 INTENSITIES = ["noise", "bias", "gamma"]
 
 
 @pytest.mark.parametrize("kind", INTENSITIES)
 def test_outside_the_brain_stays_zero_and_inside_changes(kind):
-    image = brain()
-    for shape in (image.shape, image.shape[1:]):  # a series, one visit
-        before = image.reshape(-1, *shape)[0]
-        after = change_intensity(before, only(**{kind: 0.3}), rng())
+    for before in (brain(), brain()[:1]):  # a series, one visit
+        after = changed(before, only(**{kind: 0.3}), rng())
         assert after.shape == before.shape and not after[before == 0].any()
         assert torch.isfinite(after).all() and not torch.allclose(after, before)
 
@@ -25,10 +29,10 @@ def test_outside_the_brain_stays_zero_and_inside_changes(kind):
 @pytest.mark.parametrize("kind", INTENSITIES)
 def test_an_empty_or_constant_modality_stays_finite(kind):
     """A missing one is all zero; a z-scored scan of one value is too, and a cut may hold one voxel of brain."""
-    image = torch.zeros(2, 4, 4, 4)
-    image[1, 2, 2, 2] = 5
-    after = change_intensity(image, only(**{kind: 0.3}), rng())
-    assert torch.isfinite(after).all() and not after[0].any()
+    image = torch.zeros(1, 2, 4, 4, 4)
+    image[0, 1, 2, 2, 2] = 5
+    after = changed(image, only(**{kind: 0.3}), rng())
+    assert torch.isfinite(after).all() and not after[0, 0].any()
     if kind != "noise":
         assert_close(after, image)  # no range: nothing to brighten or to bend
 
@@ -37,7 +41,7 @@ def test_a_bias_field_is_smooth_bounded_and_one_for_all_visits():
     """On signals from a dark 1 to 101, the field is what is divided out; visits share it, modalities do not."""
     image = torch.full((2, 2, 16, 16, 16), 101.0)
     image[:, :, 0, 0, 0] = 1
-    field = (change_intensity(image, only(bias=0.3), rng(2)) - 1) / 100
+    field = (changed(image, only(bias=0.3), rng(2)) - 1) / 100
     field[:, :, 0, 0, 0] = field[:, :, 0, 0, 1]
     assert_close(field[0], field[1])
     assert not torch.allclose(field[0, 0], field[0, 1], atol=0.01)
@@ -47,7 +51,7 @@ def test_a_bias_field_is_smooth_bounded_and_one_for_all_visits():
 
 def test_gamma_bends_between_the_same_ends_and_keeps_the_order():
     image = brain()
-    after = change_intensity(image, only(gamma=0.5), rng(3))
+    after = changed(image, only(gamma=0.5), rng(3))
     for channel in (0, 1):
         old, new = (part[:, channel][image[:, channel] != 0] for part in (image, after))
         assert_close(torch.stack([old.min(), old.max()]), torch.stack([new.min(), new.max()]))
@@ -60,7 +64,7 @@ def test_gamma_bends_between_the_same_ends_and_keeps_the_order():
 
 def test_noise_is_new_in_each_visit_and_as_strong_as_drawn():
     image = torch.ones(2, 1, 20, 20, 20)
-    noise = change_intensity(image, only(noise=0.4), rng()) - image
+    noise = changed(image, only(noise=0.4), rng()) - image
     generator = rng()
     generator.random()  # whether there is any
     deviation = generator.uniform(0, 0.4)
@@ -68,18 +72,10 @@ def test_noise_is_new_in_each_visit_and_as_strong_as_drawn():
     assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.05
 
 
-def test_dropout_never_takes_all_and_says_what_is_left():
+def test_dropout_never_takes_all():
     """Of those that are there: a modality that a visit lacks must not be the one that stays."""
-    image = brain((1, 4, 6, 7, 8))[0]
-    image[2] = 0
     present = [True, True, False, True]
-    seen = set()
     generator = rng()
-    for _ in range(200):
-        after, left = drop_modalities(image, present, only(dropout=0.7), generator)
-        assert any(left) and not left[2]
-        assert [bool(channel.any()) for channel in after] == left
-        assert torch.equal(after[left], image[left])
-        seen.add(tuple(left))
-    assert len(seen) == 7  # every choice of three but none
-    assert drop_modalities(image[:1], [True], only(dropout=1), rng())[1] == [True]
+    seen = {draw_changes(only(dropout=0.7), (1.0,) * 3, present, generator).dropped for _ in range(200)}
+    assert seen == {(), (0,), (1,), (3,), (0, 1), (0, 3), (1, 3)}  # every choice of three but all
+    assert drawn(only(dropout=1), rng(), channels=1).dropped == ()

@@ -38,6 +38,7 @@ def test_hash_does_not_depend_on_the_order_of_keys(run_config: Callable[..., Run
         ({"name": "../etc"}, "site.name=../etc: must be 1 to 64 letters, digits"),
         ({"colour": 1}, "site.colour: no such key"),
         ({"threads": 0}, "site.threads=0: must be greater than 0"),
+        ({"workers": -1}, "site.workers=-1: must be greater than or equal to 0"),
         ({"policy": {"min_patients": "many"}}, "site.policy.min_patients=many"),
         ({"threads": True}, "site.threads=True: must be a number"),  # Pydantic takes it for 1
         ({"policy": {"max_steps": False}}, "site.policy.max_steps=False: must be a number"),

@@ -3,19 +3,20 @@
 import json
 import logging
 from dataclasses import replace
-from itertools import islice
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from found_cohort import found_cohort
+from small_patches import CPU, patch
 from torch.testing import assert_close
 
 from gliofed.shared.config import DataConfig, TrainConfig
 from gliofed.shared.data.cache import open_entry
 from gliofed.shared.data.dataset import site_inventory
-from gliofed.shared.data.samples import batches, patch, whole
+from gliofed.shared.data.draw import Source, batches
+from gliofed.shared.data.samples import whole
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.site_config import SiteConfig
 
@@ -126,16 +127,17 @@ def test_every_visit_of_a_patient_is_drawn(site):
 
 
 @pytest.mark.parametrize("series", [False, True])
-def test_batches_have_the_promised_shapes_and_hang_on_rng_alone(site, series):
+def test_batches_have_the_promised_shapes_and_hang_on_their_key_alone(site, series):
     reading = "series" if series else "visits"
     patients = found_cohort(site, DATA, reading).train
     torch.manual_seed(0)
-    one, two = (list(islice(batches(patients, DATA, TRAIN, np.random.default_rng(7), reading), 4)) for _ in range(2))
+    one, two = (list(batches(Source(patients, DATA, TRAIN, reading, (7, "a", 1)), 4, CPU)) for _ in range(2))
     assert one[0].image.shape == one[0].target.shape == ((3, 2, 1, 4, 6, 12) if series else (3, 1, 4, 6, 12))
     for left, right in zip(one, two, strict=True):
         assert torch.equal(left.image, right.image) and torch.equal(left.target, right.target)
-    (other,) = islice(batches(patients, DATA, TRAIN, np.random.default_rng(8), series), 1)
-    assert not torch.equal(other.image, one[0].image)
+    for key in ((8, "a", 1), (7, "b", 1), (7, "a", 2)):
+        (other,) = batches(Source(patients, DATA, TRAIN, reading, key), 1, CPU)
+        assert not torch.equal(other.image, one[0].image)
 
 
 def test_all_patients_are_used_in_every_pass(site, tmp_path):
@@ -148,7 +150,7 @@ def test_all_patients_are_used_in_every_pass(site, tmp_path):
     assert len(names) == 10
     seen = [
         names[image.sum().item()]
-        for batch in islice(batches(patients, data, TRAIN, np.random.default_rng(0), "visits"), 10)
+        for batch in batches(Source(patients, data, TRAIN, "visits", (0,)), 10, CPU)
         for image in batch.image
     ]
     passes = [seen[start : start + 10] for start in (0, 10, 20)]

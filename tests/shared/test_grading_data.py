@@ -14,9 +14,10 @@ from torch.testing import assert_close
 from gliofed.shared.config import DataConfig, TrainConfig
 from gliofed.shared.data.cache import open_entry
 from gliofed.shared.data.dataset import Patient
+from gliofed.shared.data.draw import Source, batches
 from gliofed.shared.data.layouts import find_cases
 from gliofed.shared.data.prepare import prepare_block
-from gliofed.shared.data.samples import batches, class_weights, whole
+from gliofed.shared.data.samples import class_weights, whole
 from gliofed.shared.data.transforms import central_block, min_max
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.site_config import SiteConfig
@@ -157,7 +158,7 @@ def test_a_site_without_grades_says_so(site, tmp_path):
 
 def test_a_batch_is_patients_with_grades_and_what_is_missing(site):
     patients = found_cohort(site, DATA, GRADE).train
-    batch = next(batches(patients, DATA, TRAIN, np.random.default_rng(0), GRADE))
+    [batch] = batches(Source(patients, DATA, TRAIN, GRADE, (0,)), 1, torch.device("cpu"))
     assert batch.image.shape == (4, 2, 6, 6, 32) and batch.image.dtype == torch.float32
     by_name = {patient.name: next(whole(patient, DATA, GRADE)) for patient in patients}
     mirrored = [axes for n in range(4) for axes in combinations((1, 2, 3), n)]  # of training alone, along any axes

@@ -13,7 +13,7 @@ from gliofed.server.round.model import initial_model
 from gliofed.shared.algorithms.fedbn import FedBN
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
-from gliofed.shared.data.augment import draw_geometry
+from gliofed.shared.data.augment import draw_changes
 from gliofed.shared.models import MODELS, reads_series, task_of
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.sizes import MOST_VOXELS, count, outline, step_voxels
@@ -92,13 +92,15 @@ def test_a_small_patch_counts_as_the_model_pads_it(
 
 @pytest.mark.parametrize("spacing", ["1.0", "[0.5,0.5,6.0]", "[3.0,0.4,1.0]"])
 def test_no_turned_patch_is_cut_from_more(run_config: Callable[..., RunConfig], spacing: str) -> None:
-    """With thick slices a block is much larger than its patch; the bound holds for every draw, within four times."""
+    """With thick slices a block is much larger than its patch; the bound holds for every draw, within four times. All
+    samples of a batch are turned together, so each counts."""
     augment = ("train.augment.rotation=180", "train.augment.scaling=0.5", "train.augment.chance=1")
     run = run_config(*augment, "train.batch=1", "data.patch=[32,24,16]", f"data.spacing={spacing}")
     edges = run.data.spacing if isinstance(run.data.spacing, tuple) else (run.data.spacing or 1.0,) * 3
     rng = np.random.default_rng(0)
-    blocks = (draw_geometry(run.train.augment, edges, rng).block(run.data.patch) for _ in range(3000))
+    blocks = (draw_changes(run.train.augment, edges, [True], rng).block(run.data.patch) for _ in range(3000))
     assert 1 <= step_voxels(run) / max(map(prod, blocks)) < 4
+    assert step_voxels(replace(run, train=replace(run.train, batch=3))) == 3 * step_voxels(run)
 
 
 def test_too_large_for_anybody(run_config: Callable[..., RunConfig]) -> None:

@@ -17,11 +17,10 @@ from torch.testing import assert_close
 from gliofed.client.round.training import train_one_round
 from gliofed.server.round.model import initial_model
 from gliofed.shared.codec import load_weights, travelling
-from gliofed.shared.data.samples import batches
+from gliofed.shared.data.draw import Source, batches
 from gliofed.shared.locks import BusyError
 from gliofed.shared.models import MODELS, task_of
 from gliofed.shared.parse import ConfigError
-from gliofed.shared.seeding import generator
 from gliofed.shared.tasks import TASKS
 from gliofed.simulation.settings import parse_settings
 from gliofed.simulation.simulate import simulate
@@ -45,8 +44,8 @@ def test_one_site_is_local_training(values: Values, out: Path, tmp_path: Path, r
     model = initial_model(run)
     for number in range(1, rounds + 1):
         before = {name: tensor.clone() for name, tensor in travelling(model).items()}
-        rng = generator(run.seed, site.name, number, "patches")
-        patches = batches(patients, run.data, run.train, rng, "visits")
+        source = Source(patients, run.data, run.train, "visits", (run.seed, site.name, number))
+        patches = batches(source, 2, torch.device("cpu"))
         train_one_round(model, patches, TASKS[run.task], run.train, 2, torch.device("cpu"))
         after = travelling(model)
         if rounds == 1:  # then nothing was made of the bit yet

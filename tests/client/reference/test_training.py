@@ -1,5 +1,6 @@
 """What a reference model is trained on, and how."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -132,6 +133,24 @@ def test_an_error_stops_the_others_and_is_raised(make: Callable[..., Trainer], t
     with pytest.raises(AssertionError, match="a cohort has one training patient or more"):
         train_all(broken, baselines_of(("pooled", "local"), ROUNDS), tmp_path, 2, lambda done, total: None)
     assert not BaselineFolder(tmp_path / "pooled").training.exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loop_that_ends_early_leaves_no_thread_that_draws(
+    make: Callable[..., Trainer], tmp_path: Path, workers: int
+) -> None:
+    """Whoever still holds the error holds the loop's frames, and so its batches: they must be closed by name."""
+    trainer = replace(make(), workers=workers)
+
+    def stepped(done: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    for name in ("local", "pooled"):
+        [baseline, *_] = baselines_of((name,), ROUNDS)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(baseline, baseline.folder(tmp_path), stepped)
+        assert not [each for each in threading.enumerate() if each.name.startswith("ahead")]
 
 
 def test_of_one_site_with_kept_moments_all_three_are_the_same(tmp_path: Path) -> None:
