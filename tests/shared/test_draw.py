@@ -16,6 +16,7 @@ from torch.testing import assert_close
 from gliofed.shared.config import AugmentConfig, DataConfig, TrainConfig
 from gliofed.shared.data.augment import Changes
 from gliofed.shared.data.draw import Pick, Source, batches, draw, in_random_order
+from gliofed.shared.data.volume import DataError
 from gliofed.shared.tasks.grading import GRADE
 
 ALL = AugmentConfig(chance=0.6, flip=0.5, rotation=25, scaling=0.2, noise=0.2, bias=0.3, gamma=0.3, dropout=0.3)
@@ -161,7 +162,7 @@ def test_a_file_that_is_gone_is_an_error_in_the_loop(patients, tmp_path):
     [gone] = [replace(patients[0], entries=(tmp_path / "gone",))]
     source = Source([*patients[:4], gone], DATA, replace(TRAIN, batch=5), "visits", (0, "a", 1))
     for workers in (0, 2):
-        with pytest.raises(FileNotFoundError, match="gone"), closing(batches(source, 3, CPU, workers)) as drawn:
+        with pytest.raises(DataError, match="gone"), closing(batches(source, 3, CPU, workers)) as drawn:
             list(drawn)
         assert not [each for each in threading.enumerate() if each.name.startswith("ahead")]
 

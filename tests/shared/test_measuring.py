@@ -9,6 +9,7 @@ from small_patches import CPU, lumps
 
 from gliofed.shared.config import DataConfig
 from gliofed.shared.data.measuring import measure_each
+from gliofed.shared.data.volume import DataError
 from gliofed.shared.models.unet import UNet3D
 from gliofed.shared.tasks.segmentation import Segmentation
 
@@ -44,5 +45,5 @@ def test_figures_and_order_are_the_same_and_one_forward_pass_runs_at_a_time(tmp_
 def test_an_error_of_one_patient_is_raised(tmp_path):
     patients = lumps(tmp_path, 3)
     (patients[1].entries[0] / "mask.npy").unlink()
-    with pytest.raises(FileNotFoundError, match="mask"):
+    with pytest.raises(DataError, match="damaged"):
         measure_each(Segmentation(), UNet3D(2, 2, (4, 8)).eval(), patients, DATA, "visits", CPU, workers=2)
