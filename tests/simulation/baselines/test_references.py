@@ -36,9 +36,10 @@ def event(events: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose best round is not its last: steps are so large that the last ones spoil it."""
+    """A run whose best round is not its last, which two of three sites spoil."""
     out = tmp_path_factory.mktemp("references") / "run"
-    words = ("train.lr=0.3", "data.validation=0.5", "rounds=3", "data.patients=[14,4,15]")
+    spoilt = ("train.lr=0.03", "faults={site-1:flip:5@3,site-3:flip:5@3}")
+    words = (*spoilt, "data.validation=0.5", "rounds=3", "data.patients=[14,4,15]")
     assert simulate(composed(*WORDS, *words, f"out={out}")).status == "done"
     return out
 
