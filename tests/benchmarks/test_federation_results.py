@@ -52,7 +52,9 @@ def test_the_page_has_each_site_with_its_gain(tmp_path: Path) -> None:
     models = ["federated", "best", "pooled", *(f"local {site}" for site in sites)]
     measured = {m: [{"loss": 1.0, **dict.fromkeys(METRICS, rng.uniform())} for _ in subjects] for m in models}
     found = compare("segmentation", parse_settings(composed())[0].data, subjects, measured)
+    found["by_seed"] = {0: {"federated": 0.25, "pooled": 0.5}, 1: {"federated": 0.75, "pooled": 1.0}}
     page = "\n".join(section(found, METRICS, "pictures/federation.png"))
+    assert "By seed: 0.250 over 0.500 with seed 0, 0.750 over 1.000 with seed 1." in page
     gain = found["gains"]["site-8"]
     assert f"| site-8 | 4 | 3 | {found['matrix']['federated']['site-8']['metrics']['dice']:.3f} |" in page
     assert f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]" in page
