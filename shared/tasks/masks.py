@@ -47,14 +47,15 @@ def compare(predicted: Tensor, true: Tensor, spacing: Spacing) -> dict[str, Tens
 def hd95(predicted: Tensor, true: Tensor, spacing: Spacing) -> float:
     """Robust Hausdorff distance in mm of two masks (D, H, W), bool: the larger 95th percentile of both directions.
 
-    Equal to monai.metrics.hausdorff_distance.compute_hausdorff_distance, by its parts: that one warns of itself in
-    MONAI 1.6, fails over 16 million surface voxels, and takes five times as long for noise.
+    Equal to monai.metrics.hausdorff_distance.compute_hausdorff_distance: that one warns of itself in MONAI 1.6, fails
+    over 16 million surface voxels, takes five times as long for noise, and for a mask spends most of it on finding the
+    surface: the voxels of the mask with a face on the background.
     """
-    from monai.metrics.utils import get_mask_edges
+    from scipy.ndimage import binary_erosion
 
     if not predicted.any() or not true.any():
         return ABSENT_MM if predicted.any() or true.any() else 0.0
-    surfaces = [edges.numpy() for edges in get_mask_edges(predicted, true)]
+    surfaces = [mask ^ binary_erosion(mask) for mask in (predicted.numpy(), true.numpy())]
     directions = (surfaces, surfaces[::-1])
     return max(float(np.percentile(_distances(start, end, spacing), 95)) for start, end in directions)
 
