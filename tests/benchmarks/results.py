@@ -138,13 +138,14 @@ def write(tables: Sequence[str]) -> str:
 def kept(page: str, title: str) -> str:
     """A section of the page as it stands, of runs that are not there any more; empty where the page has none.
 
-    Those of before data.test are of validation patients, which is said above them.
+    Above it is said what has changed since: the loss, and that figures were of validation patients.
     """
     found = re.search(rf"^## {re.escape(title)}\n.*?(?=^## |^!\[Dice and AUC|\Z)", page, re.S | re.M)
     if found is None or "Not trained yet" in found[0]:
         return ""
     head, rest = found[0].strip().split("\n", 1)
-    return f"{head}\n{rest}\n" if OF_BEFORE in rest else f"{head}\n\n{OF_BEFORE}\n{rest}\n"
+    notes = [OF_BEFORE] * ("test patients" not in rest) + [OTHER_LOSS] * ("dice" in rest)
+    return "\n".join([head, *(f"\n{note}" for note in notes if note not in rest), rest, ""])
 
 
 def trained(table: Table) -> dict[str, list[Run]]:
@@ -214,6 +215,10 @@ def spread(values: Sequence[float]) -> str:
 
 
 OF_BEFORE = "*Measured before there were test patients: these figures are of validation patients.*"
+OTHER_LOSS = (
+    "*Trained with the loss that segmentation had before; [methods.md](methods.md#as-fast-as-in-one-place) says what "
+    "changed.*"
+)
 INTRODUCTION = """# Results
 
 `make results` trains everything on this page and writes it: three seeds a row, mean and standard deviation over the
