@@ -55,10 +55,6 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
         "optimizer.moments with sgd and momentum 0: there are none to keep; give optimizer.momentum, 0.9 is usual",
     ),
     (
-        lambda run: run.codec != "fp32" and any(group.lowest is not None for group in returned_of(run)),
-        "a codec other than fp32 with optimizer.moments=averaged: second moments vanish in it; use codec=fp32",
-    ),
-    (
         lambda run: run.privacy.mechanism in ("local_update", "central") and bool(returned_of(run)),
         "groups beside the update with privacy=local_update or central: their noise is for the update alone; use "
         "algorithm=fedavg, fedprox or fedbn, and optimizer.moments=fresh or kept",

@@ -9,6 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from gliofed.shared.algorithms import GROUPS
+from gliofed.shared.algorithms.groups import group_of
 from gliofed.shared.codecs import CODECS
 from gliofed.shared.parse import MALFORMED
 from gliofed.shared.wording import quantity
@@ -80,7 +82,11 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], at_home: Colle
 
 def encode(update: Mapping[str, Tensor], codec: str) -> bytes:
     """Code an update. fp16 turns what is beyond 65504 into infinity, which the server's gate refuses."""
-    coded = {name: CODECS[codec].encode(tensor.detach().cpu().float()) for name, tensor in update.items()}
+    kind = CODECS[codec]
+    coded = {}
+    for name, tensor in update.items():
+        full = tensor.detach().cpu().float()
+        coded[name] = kind.encode_root(full.sqrt()) if kind.encode_root and _never_negative(name) else kind.encode(full)
     about = {"codec": codec, "scales": {name: scale for name, (_, scale) in coded.items()}}
     # One entry: of several, safetensors' order is another in each process, and the same update would be other bytes.
     header = {"coded": json.dumps(about, sort_keys=True)}
@@ -134,4 +140,10 @@ class CodedUpdate:
     def _decoded(self, name: str, tensor: Tensor) -> Tensor:
         if str(tensor.dtype) != (wanted := f"torch.{self._codec.dtype}"):
             raise CodecError(f"{name}: {tensor.dtype}, not {wanted}")
-        return self._codec.decode(tensor, self._scales[name])
+        decoded = self._codec.decode(tensor, self._scales[name])
+        return decoded.square() if self._codec.encode_root and _never_negative(name) else decoded
+
+
+def _never_negative(name: str) -> bool:
+    group = GROUPS.get(group_of(name))
+    return group is not None and group.lowest == 0

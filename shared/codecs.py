@@ -18,6 +18,14 @@ class Codec:
     """fp32 of any shape -> the same shape in `dtype`, and the tensor's scale."""
     decode: "Callable[[Tensor, float], Tensor]" = lambda tensor, _: tensor.float()
     """Inverse, to fp32."""
+    encode_root: "Callable[[Tensor], tuple[Tensor, float]] | None" = None
+    """What `encode` is for roots, as which values that cannot be negative travel: they span twice the decades that this
+    type does. None: they travel as they are."""
+
+
+def half(tensor: "Tensor") -> "tuple[Tensor, float]":
+    """Rounded; what is beyond 65504 becomes infinite."""
+    return tensor.half(), 1.0
 
 
 def int8(tensor: "Tensor") -> "tuple[Tensor, float]":
@@ -33,6 +41,17 @@ def int8(tensor: "Tensor") -> "tuple[Tensor, float]":
     return (tensor / scale).round().clamp(-127, 127).char(), scale
 
 
+def int8_up(tensor: "Tensor") -> "tuple[Tensor, float]":
+    """The same of values from 0 on, none of which becomes smaller: what is small does not become nothing.
+
+    >>> from torch import tensor
+    >>> int8_up(tensor([127.0, 0.0, 0.4, 63.6]))
+    (tensor([127,   0,   1,  64], dtype=torch.int8), 1.0)
+    """
+    coded, scale = int8(tensor)
+    return (tensor / scale).ceil().clamp(0, 127).char() if 0 < scale < float("inf") else coded, scale
+
+
 def from_int8(tensor: "Tensor", scale: float) -> "Tensor":
     """Inverse of `int8`; all NaN where what was coded was not finite.
 
@@ -45,7 +64,7 @@ def from_int8(tensor: "Tensor", scale: float) -> "Tensor":
 
 CODECS = {
     "fp32": Codec("float32", lambda tensor: (tensor, 1.0)),
-    "fp16": Codec("float16", lambda tensor: (tensor.half(), 1.0)),
-    "int8": Codec("int8", int8, from_int8),
+    "fp16": Codec("float16", half, encode_root=half),
+    "int8": Codec("int8", int8, from_int8, encode_root=int8_up),
 }
 """Every codec by the name that a configuration uses. A new one is an entry here."""

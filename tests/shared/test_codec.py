@@ -51,6 +51,17 @@ def test_int8_errs_by_at_most_half_a_step(update: dict[str, Tensor], tmp_path: P
 
 
 @pytest.mark.parametrize("codec", CODECS)
+def test_no_second_moment_becomes_nothing(codec: str, tmp_path: Path) -> None:
+    """An optimiser divides by its root, so none may become smaller by much; they span many decades."""
+    moments = {"exp_avg_sq/w": torch.logspace(-12, 1, 40), "exp_avg_sq/none": torch.zeros(3)}
+    coded = through(moments, codec, tmp_path)
+    roots, true = coded["exp_avg_sq/w"].sqrt(), moments["exp_avg_sq/w"].sqrt()
+    step = {"fp32": 0.0, "fp16": 0.02 * true, "int8": true.max() / 127}[codec]
+    assert ((0.98 * true <= roots) & (roots <= true * (1 + 1e-6) + step)).all()
+    assert (coded["exp_avg_sq/none"] == 0).all()
+
+
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_stays_so(codec: str, value: float, tmp_path: Path) -> None:
     """An int8 has no NaN: it must not turn into a harmless number that the gate lets pass."""

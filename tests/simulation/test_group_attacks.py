@@ -154,7 +154,7 @@ def test_one_of_four_moves_the_mean_by_its_share_of_what_is_usual(
     assert moved <= 1.001 * share * (CLIP * max(changes.values()) + changes[HOSTILE])
     if fault in ("scale", "flip"):
         assert outcome.lines[HOSTILE]["clipped_buffers"].keys() == {group}
-        assert moved > 0.1 * max(changes.values())  # it does something
+        assert moved > 0.05 * max(changes.values())  # it does something
     assert not any("clipped_buffers" in line for site, line in outcome.lines.items() if site != HOSTILE)
 
 
