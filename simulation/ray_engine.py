@@ -32,8 +32,8 @@ JOIN = 30.0
 """Seconds to join a cluster; Ray itself tries for minutes where another program listens."""
 POLL = 0.2
 """Seconds between two looks whether a task is late, or the run over."""
-GRACE = 60.0
-"""Seconds for cancelled tasks to end: a machine may be busy, and Ray may hang when it is shut down before that."""
+GRACE = 10.0
+"""Seconds for cancelled tasks to end."""
 RETRIES = 3
 """Times that a task is started again after its node or its process was lost; then the site has failed."""
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from inverted_site import BatchUNet, dice
@@ -20,16 +21,26 @@ from gliofed.shared.parse import ConfigError
 from gliofed.simulation.settings import parse_settings
 from gliofed.simulation.simulate import simulate
 
+BATCH = "model.name=batch_unet"
+
 
 @pytest.mark.slow
 def test_it_wins_with_batchnorm_where_contrasts_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The running statistics of two sites with opposite contrasts have a mean that is of neither: one finds little."""
+    """The running statistics of two sites with opposite contrasts have a mean that is of neither: one finds little.
+
+    The worst site of each seed, and the mean over seeds, as docs/methods.md has them.
+    """
     monkeypatch.setitem(MODELS, "batch_unet", BatchUNet)
     plain, own = (
-        dice(tmp_path / "data", tmp_path / name, "model.name=batch_unet", f"algorithm={name}")
+        fmean(
+            min(
+                dice(tmp_path / f"data-{seed}", tmp_path / f"{name}-{seed}", BATCH, f"algorithm={name}", f"seed={seed}")
+            )
+            for seed in (0, 1, 2)
+        )
         for name in ("fedavg", "fedbn")
     )
-    assert min(own) > min(plain) + 0.3
+    assert own > 0.6 > 0.3 > plain
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,9 @@ SOME = ["control", *(pytest.param(group, marks=pytest.mark.slow) for group in ("
 """For the default tests, one group; the others are slow."""
 CLIP, MOST_SHARE = 1.5, 0.5
 """The defaults of configs/fold/mean.yaml."""
-HOSTILE = "site-2"
+HOSTILE, SECOND = "site-4", "site-2"
+"""Who lies in one round, and in whole runs. The first is the one whose honest change is the smallest: a lie that is
+clipped to what is usual then moves the most."""
 
 
 @dataclass
@@ -154,7 +156,7 @@ def test_one_of_four_moves_the_mean_by_its_share_of_what_is_usual(
     assert moved <= 1.001 * share * (CLIP * max(changes.values()) + changes[HOSTILE])
     if fault in ("scale", "flip"):
         assert outcome.lines[HOSTILE]["clipped_buffers"].keys() == {group}
-        assert moved > 0.05 * max(changes.values())  # it does something
+        assert moved > 0.1 * max(changes.values())  # it does something
     assert not any("clipped_buffers" in line for site, line in outcome.lines.items() if site != HOSTILE)
 
 
@@ -223,10 +225,10 @@ def test_a_run_is_as_without_the_site_whose_group_is_refused(values: Values, tmp
     """In each round: a lie that was refused is not what the site goes on from."""
     group = "control" if words is SCAFFOLD else "exp_avg_sq"
     for name, fault in {"lies": f"{group}/nan", "fails": "raise"}.items():
-        faults = f"faults={{{HOSTILE}:{fault}}}"
+        faults = f"faults={{{SECOND}:{fault}}}"
         simulate(values("sites=3", "round.evaluate_every=0", *words, faults, f"out={tmp_path / name}"))
     for event in rounds_of(tmp_path / "lies"):
-        line = event["sites"][HOSTILE]
+        line = event["sites"][SECOND]
         assert line["status"] == "refused" and line["reason"].startswith(f"not finite: {group}/")
     assert_close(model_of(tmp_path / "lies"), model_of(tmp_path / "fails"), rtol=0, atol=0)
 
@@ -234,9 +236,9 @@ def test_a_run_is_as_without_the_site_whose_group_is_refused(values: Values, tmp
 def test_a_site_that_lies_goes_on_to_lie(values: Values, out: Path) -> None:
     """What it kept is found by what it sent. It declined from the second round on, and no attack was measured."""
     words = (*SCAFFOLD, "rounds=3", "round.evaluate_every=0")
-    simulate(values("sites=3", *words, f"faults={{{HOSTILE}:control/scale}}", f"out={out}"))
+    simulate(values("sites=3", *words, f"faults={{{SECOND}:control/scale}}", f"out={out}"))
     for event in rounds_of(out):
-        assert event["sites"][HOSTILE]["clipped_buffers"].keys() == {"control"}
+        assert event["sites"][SECOND]["clipped_buffers"].keys() == {"control"}
 
 
 @pytest.mark.parametrize(
@@ -273,7 +275,7 @@ def dice_of(out: Path, words: tuple[str, ...]) -> float:
     """Of the honest sites after the last round."""
     simulate(as_given(*LEARNING, *words, f"out={out}"))
     sites = rounds_of(out)[-1]["sites"]
-    return fmean(line["evaluate"]["dice"] for site, line in sites.items() if site != HOSTILE)
+    return fmean(line["evaluate"]["dice"] for site, line in sites.items() if site != SECOND)
 
 
 @pytest.mark.slow
@@ -281,6 +283,6 @@ def dice_of(out: Path, words: tuple[str, ...]) -> float:
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_others_learn_nevertheless(honest_dice: dict[str, float], tmp_path: Path, group: str, attack: str) -> None:
     """The figures are in docs/threats.md."""
-    dice = dice_of(tmp_path / "out", (*RUNS[group], f"faults={{{HOSTILE}:{group}/{attack}}}"))
+    dice = dice_of(tmp_path / "out", (*RUNS[group], f"faults={{{SECOND}:{group}/{attack}}}"))
     print(f"{group} {attack}: {dice:.3f} of {honest_dice[group]:.3f}")
     assert dice >= 0.9 * honest_dice[group]
