@@ -28,6 +28,20 @@ def check_groups(values: Mapping[str, Any], command: str) -> None:
         )
 
 
+def without_averages(values: Mapping[str, Any]) -> str | None:
+    """Say, as its words, which of the composed settings leaves moments that nobody chose fresh and not averaged."""
+    usual = {"optimizer": ("name", "adamw"), "fold": ("name", "mean"), "privacy": ("mechanism", "none")}
+    found = {part: values[part][key] for part, (key, _) in usual.items()}
+    return next((f"{part}={found[part]}" for part, (_, value) in usual.items() if found[part] != value), None)
+
+
+def notes_of(values: Mapping[str, Any]) -> list[str]:
+    """What a user should know of choices that were left to the run."""
+    if values["optimizer"]["moments"] is None and (why := without_averages(values)):
+        return [f"optimizer.moments=fresh: they are not averaged with {why}"]
+    return []
+
+
 def parse_run(values: Mapping[str, Any], sites: Sequence[str]) -> RunConfig:
     """Take the run out of composed settings and try out what only building can tell; `sites` are there to be expected.
 
@@ -36,6 +50,8 @@ def parse_run(values: Mapping[str, Any], sites: Sequence[str]) -> RunConfig:
     given = {field.name: values[field.name] for field in fields(RunConfig) if field.name in values}
     shared = {field.name for field in fields(DataConfig)}
     given["data"] = {key: value for key, value in values["data"].items() if key in shared}
+    if "moments" in (optimizer := given.get("optimizer") or {}) and optimizer["moments"] is None:
+        given["optimizer"] = {**optimizer, "moments": "fresh" if without_averages(values) else "averaged"}
     if not given["round"]["expected"]:
         given["round"] = given["round"] | {"expected": list(sites)}
     run = parse(RunConfig, given)

@@ -1,4 +1,4 @@
-"""An update as bytes: named tensors in one safetensors file, coded as `gliofed.shared.codecs` says."""
+"""Weights and updates as bytes: named tensors in one safetensors file, coded as `gliofed.shared.codecs` says."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -9,14 +9,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from gliofed.shared.algorithms import GROUPS
+from gliofed.shared.algorithms import GROUPS, MOMENTS
 from gliofed.shared.algorithms.groups import group_of
-from gliofed.shared.codecs import CODECS
+from gliofed.shared.codecs import CODECS, Codec
 from gliofed.shared.parse import MALFORMED
 from gliofed.shared.wording import quantity
 
 LONGEST_HEADER = 2**18
-"""Bytes; the largest of our models has 10 thousand."""
+"""Bytes; the largest of our models has 10 thousand, and with moments and scales five times as many."""
+EXACT = "fp32"
+"""The codec that loses nothing."""
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int8": "I8"}
+"""What safetensors calls PyTorch's types."""
 
 
 class CodecError(ValueError):
@@ -38,19 +42,33 @@ def weights_to_bytes(weights: Mapping[str, Tensor]) -> bytes:
     return data
 
 
+def weights_to_train_from(weights: Mapping[str, Tensor], codec: str) -> bytes:
+    """Weights, and what goes beside them, as a run with this codec sends them to be trained."""
+    return weights_to_bytes(weights) if codec == EXACT else _coded(weights, codec, sent=True)
+
+
 def weights_from_bytes(data: bytes) -> dict[str, Tensor]:
-    """Inverse of `weights_to_bytes`."""
+    """Inverse of both; what was coded becomes fp32."""
     try:
         weights: dict[str, Tensor] = load(data)
-    except SafetensorError as error:
+        if (about := _metadata(data).get("coded")) is None:
+            return weights
+        codec, scales = _read_about(about)
+    except (*MALFORMED, SafetensorError) as error:
         raise CodecError(f"weights of {quantity(len(data), 'byte')} are not safetensors: {error}") from None
-    return weights
+    if codec not in CODECS or scales.keys() != weights.keys():
+        raise CodecError(f"weights coded as {codec!r:.20}, which is not known, or with the scales of others")
+    return {
+        name: _decoded(name, tensor, _codec_of(name, codec, sent=True), scales[name])
+        for name, tensor in weights.items()
+    }
 
 
-def check_weights(data: bytes, like: Mapping[str, Tensor]) -> None:
-    """Raise CodecError unless `data` holds fp32 tensors of these names and shapes and nothing else, by its header.
+def check_weights(data: bytes, like: Mapping[str, Tensor], codec: str = EXACT) -> None:
+    """Raise CodecError unless `data` holds tensors of these names and shapes and nothing else, by its header.
 
-    Only the header is read: nothing is built, and no memory taken, for what it says.
+    They are coded as `weights_to_train_from` codes them. Only the header is read: nothing is built, and no memory
+    taken, for what it says.
     """
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > min(len(data) - 8, LONGEST_HEADER):
@@ -59,16 +77,23 @@ def check_weights(data: bytes, like: Mapping[str, Tensor]) -> None:
         )
     try:
         header = json.loads(data[8 : 8 + size])
+        about = EXACT, dict.fromkeys(like, 1.0)
+        if codec != EXACT:
+            [about] = [_read_about(each) for each in header.pop("__metadata__").values()]
         found = {name: (tensor["dtype"], tensor["shape"]) for name, tensor in header.items()}
         spans = sorted((int(begin), int(end)) for begin, end in (each["data_offsets"] for each in header.values()))
     except MALFORMED as error:
         raise CodecError(f"weights whose header cannot be read: {type(error).__name__}") from None
-    wanted = {name: ("F32", list(tensor.shape)) for name, tensor in like.items()}
+    wanted = {
+        name: (DTYPES[_codec_of(name, codec, sent=True).dtype], list(tensor.shape)) for name, tensor in like.items()
+    }
     if odd := sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)):
         raise CodecError(f"weights do not fit the model: {', '.join(name[:80] for name in odd[:3])}")
     ends = [0, *(end for _, end in spans)]
     if [begin for begin, _ in spans] != ends[:-1] or ends[-1] != len(data) - 8 - size:
         raise CodecError("weights whose tensors overlap, or leave bytes to nobody")
+    if about[0] != codec or about[1].keys() != wanted.keys():
+        raise CodecError(f"weights coded as {about[0]!r:.20}, not {codec!r}, or with the scales of others")
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], at_home: Collection[str] = ()) -> None:
@@ -81,17 +106,45 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], at_home: Colle
 
 
 def encode(update: Mapping[str, Tensor], codec: str) -> bytes:
-    """Code an update. fp16 turns what is beyond 65504 into infinity, which the server's gate refuses."""
-    kind = CODECS[codec]
+    """Code an update."""
+    return _coded(update, codec, sent=False)
+
+
+def _coded(tensors: Mapping[str, Tensor], codec: str, *, sent: bool) -> bytes:
     coded = {}
-    for name, tensor in update.items():
-        full = tensor.detach().cpu().float()
+    for name, tensor in tensors.items():
+        kind, full = _codec_of(name, codec, sent=sent), tensor.detach().cpu().float()
         coded[name] = kind.encode_root(full.sqrt()) if kind.encode_root and _never_negative(name) else kind.encode(full)
     about = {"codec": codec, "scales": {name: scale for name, (_, scale) in coded.items()}}
     # One entry: of several, safetensors' order is another in each process, and the same update would be other bytes.
     header = {"coded": json.dumps(about, sort_keys=True)}
     data: bytes = save({name: tensor.contiguous() for name, (tensor, _) in coded.items()}, header)
     return data
+
+
+def _decoded(name: str, tensor: Tensor, kind: Codec, scale: float) -> Tensor:
+    if str(tensor.dtype) != (wanted := f"torch.{kind.dtype}"):
+        raise CodecError(f"{name}: {tensor.dtype}, not {wanted}")
+    decoded = kind.decode(tensor, scale)
+    return decoded.square() if kind.encode_root and _never_negative(name) else decoded
+
+
+def _codec_of(name: str, codec: str, *, sent: bool) -> Codec:
+    """How the tensor of this name travels in a run with this codec."""
+    kind = CODECS[codec]
+    if group_of(name) in MOMENTS:
+        return kind.moments or kind
+    return (kind.sent or kind) if sent else kind
+
+
+def _read_about(text: str) -> tuple[str, dict[str, float]]:
+    about = json.loads(text)
+    return about["codec"], {str(name): float(scale) for name, scale in about["scales"].items()}
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    found: dict[str, str] = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    return found
 
 
 class CodedUpdate:
@@ -107,15 +160,15 @@ class CodedUpdate:
         try:
             header = file.metadata() or {}
             if "coded" in header:
-                about = json.loads(header["coded"])
+                found, self._scales = _read_about(header["coded"])
             else:  # of an earlier version, whose spool and stored replies go on
-                about = {"codec": header.get("codec"), "scales": json.loads(header.get("scales", "null"))}
-            self._scales = {str(name): float(scale) for name, scale in about["scales"].items()}
+                about = {"codec": header["codec"], "scales": json.loads(header["scales"])}
+                found, self._scales = _read_about(json.dumps(about))
         except (*MALFORMED, SafetensorError, OSError) as error:
             raise CodecError(f"no coded update: {type(error).__name__}") from None
-        if about["codec"] != codec:
-            raise CodecError(f"coded as {about['codec']!r:.20}, not {codec!r}")
-        self._codec = CODECS[codec]
+        if found != codec:
+            raise CodecError(f"coded as {found!r:.20}, not {codec!r}")
+        self._codec = codec
         self.names: list[str] = sorted(file.keys())
         if self.names != sorted(self._scales):
             raise CodecError("the scales are not of the tensors")
@@ -138,10 +191,7 @@ class CodedUpdate:
             raise CodecError(f"no coded update: {type(error).__name__}") from None
 
     def _decoded(self, name: str, tensor: Tensor) -> Tensor:
-        if str(tensor.dtype) != (wanted := f"torch.{self._codec.dtype}"):
-            raise CodecError(f"{name}: {tensor.dtype}, not {wanted}")
-        decoded = self._codec.decode(tensor, self._scales[name])
-        return decoded.square() if self._codec.encode_root and _never_negative(name) else decoded
+        return _decoded(name, tensor, _codec_of(name, self._codec, sent=False), self._scales[name])
 
 
 def _never_negative(name: str) -> bool:

@@ -1,7 +1,8 @@
-"""How each tensor of an update travels. PyTorch is not imported here: configurations are read without it."""
+"""How each tensor travels, to the sites and back. PyTorch is not imported here: configurations are read without it."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,16 +17,33 @@ class Codec:
     """Name in torch of the type that travels."""
     encode: "Callable[[Tensor], tuple[Tensor, float]]"
     """fp32 of any shape -> the same shape in `dtype`, and the tensor's scale."""
-    decode: "Callable[[Tensor, float], Tensor]" = lambda tensor, _: tensor.float()
+    decode: "Callable[[Tensor, float], Tensor]" = lambda tensor, scale: tensor.float() * scale
     """Inverse, to fp32."""
     encode_root: "Callable[[Tensor], tuple[Tensor, float]] | None" = None
     """What `encode` is for roots, as which values that cannot be negative travel: they span twice the decades that this
     type does. None: they travel as they are."""
+    sent: "Codec | None" = None
+    """How what is sent to the sites travels to train from. None: as this."""
+    moments: "Codec | None" = None
+    """How moments of an optimiser travel, both ways. None: as this."""
 
 
 def half(tensor: "Tensor") -> "tuple[Tensor, float]":
-    """Rounded; what is beyond 65504 becomes infinite."""
-    return tensor.half(), 1.0
+    """Rounded to 11 bits, with one scale a tensor, a power of two that leaves no value too large or too small.
+
+    >>> from torch import tensor
+    >>> half(tensor([3.0, 1e-8]))
+    (tensor([2.4576e+04, 8.1897e-05], dtype=torch.float16), 0.0001220703125)
+    """
+    largest = tensor.abs().max().item() if tensor.numel() else 0.0
+    if not 0 < largest < math.inf:
+        return tensor.half(), 1.0
+    scale = 2.0 ** max(LEAST_POWER, math.frexp(largest)[1] - 15)
+    return (tensor / scale).half(), scale
+
+
+LEAST_POWER = -100
+"""Of two, for a scale that fp32 holds."""
 
 
 def int8(tensor: "Tensor") -> "tuple[Tensor, float]":
@@ -62,9 +80,12 @@ def from_int8(tensor: "Tensor", scale: float) -> "Tensor":
     return tensor.float() * scale if 0 <= scale < float("inf") else tensor.float().fill_(float("nan"))
 
 
+FP16 = Codec("float16", half, encode_root=half)
+INT8 = Codec("int8", int8, from_int8, encode_root=int8_up)
 CODECS = {
     "fp32": Codec("float32", lambda tensor: (tensor, 1.0)),
-    "fp16": Codec("float16", half, encode_root=half),
-    "int8": Codec("int8", int8, from_int8, encode_root=int8_up),
+    "fp16": FP16,
+    "int8": replace(INT8, sent=FP16, moments=INT8),  # what is lost of weights that are sent, no site finds again
+    "mixed": replace(FP16, moments=INT8),
 }
 """Every codec by the name that a configuration uses. A new one is an entry here."""

@@ -212,11 +212,11 @@ class StrategyConfig(Strict):
     lr: PositiveFloat
     """1 with fedavg is plain averaging."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Of fedavgm; the first moment's decay of fedadam."""
+    """Of fedavgm and nesterov; the first moment's decay of fedadam and fedyogi."""
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.99
-    """Second moment's decay of fedadam."""
+    """Second moment's decay of fedadam and fedyogi."""
     tau: PositiveFloat = 1e-3
-    """Adaptivity of fedadam: added to the root of the second moment."""
+    """Adaptivity of fedadam and fedyogi: added to the root of the second moment."""
     average: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Decay of a moving average of the model over the rounds, which sites evaluate and the run leaves; training goes on
     from the model itself. None: no average."""

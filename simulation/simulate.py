@@ -22,6 +22,7 @@ from gliofed.server.report.table import print_results
 from gliofed.server.round.given import Given, read_given
 from gliofed.server.round.history import History
 from gliofed.server.round.sites import Federation
+from gliofed.server.settings import notes_of
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import absolute, make_writable, write_json
@@ -88,7 +89,7 @@ def simulate(
         given = read_given(values["init"])
         values = {**values, "data": _with_root(values), "init": given and given.sha256}
         run, settings = parse_settings(values)
-    notes = given.check(run) if given else []
+    notes = notes_of(values) + (given.check(run) if given else [])
     faults = parse_faults(settings.faults, site_names(settings.sites), run)
     make_writable(out, f"out={out}")
     pick_device(settings.device)  # or refuse it, before anything is made

@@ -22,7 +22,11 @@ SMALL_DATA = (
     "data.radius_max=2",
     "data.patients=3",
 )
-_FEW = ("train.steps=2", "rounds=2", "round.deadline=600", "round.join=1")
+PLAIN = ("codec=fp32", "optimizer.moments=fresh")
+"""FedAvg of the paper, nothing coded: with it most tests compare, value by value."""
+USUAL = ("codec=mixed", "optimizer.moments=null")
+"""As a run has them where nothing is said."""
+_FEW = ("train.steps=2", "rounds=2", "round.deadline=600", "round.join=1", *PLAIN)
 SMALL = ("model=unet", *SMALL_DATA, *_FEW)
 SMALL_GRADING_DATA = ("data=phantom", "data.patients=2", "data.resolution=8.0", "data.patch=[8,8,8]")
 SMALL_GRADING = ("model=cnn_lstm", *SMALL_GRADING_DATA, *_FEW)

@@ -37,7 +37,7 @@ from gliofed.client.round.policy import (
     metrics_leave,
     reply_key,
 )
-from gliofed.shared.codec import check_weights
+from gliofed.shared.codec import EXACT, check_weights
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import MessageError, Request
 from gliofed.shared.site_config import PolicyConfig, SiteConfig
@@ -93,7 +93,8 @@ def judge(kind: str, site: SiteConfig, request: Request, audit: Audit) -> Admitt
         raise DeclinedError("withheld", f"policy.metrics={policy.metrics}: nothing is evaluated for others")
     if kind != "prepare" and not stored:
         try:
-            check_weights(request.weights, outline_of_request(run, kind == "train"))
+            training = kind == "train"
+            check_weights(request.weights, outline_of_request(run, training), run.codec if training else EXACT)
         except ValueError as error:
             raise MessageError(str(error)) from None
     return Admitted(site, request, stored, withdrawn)

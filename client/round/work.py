@@ -27,6 +27,7 @@ from gliofed.shared.data.samples import Batch
 from gliofed.shared.messages import Reply
 from gliofed.shared.models.dropout import seed_dropout
 from gliofed.shared.seeding import seed_of
+from gliofed.shared.sizes import count, outline_of_request
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.wording import quantity
 
@@ -34,6 +35,8 @@ from gliofed.shared.wording import quantity
 
 ROOM_FOR_LOGS = 2**20
 """Bytes."""
+FULL = 4
+"""Bytes of a number in fp32."""
 
 
 def prepare(admitted: Admitted) -> Reply:
@@ -133,8 +136,9 @@ def _train_privately(job: Job) -> Reply:
 
     with ledger_of(job) as ledger:
         # Before the charge: nobody is charged for an update that there is no room for. It is not larger than the
-        # weights, and neither is any group that is kept; the rest is for the lines of the logs.
-        room = len(job.request.weights) * (1 + len(kept_of(job.request.config))) + ROOM_FOR_LOGS
+        # weights in full, and neither is any group that is kept; the rest is for the lines of the logs.
+        config = job.request.config
+        room = FULL * count(outline_of_request(config, training=True)) * (1 + len(kept_of(config))) + ROOM_FOR_LOGS
         Outbox(job.site.folder.outbox).make_room(room)
         patients = patients_to_report(job, ledger)
         plan = charge_round(job, ledger, patients)

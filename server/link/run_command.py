@@ -79,7 +79,7 @@ def _submit(folder: Path, name: str | None, values: dict[str, Any], overrides: S
     from gliofed.server.provisioning.federation import open_federation
     from gliofed.server.provisioning.federation_folder import FederationFolder
     from gliofed.server.round.given import read_given
-    from gliofed.server.settings import check_groups, parse_run
+    from gliofed.server.settings import check_groups, notes_of, parse_run
     from gliofed.shared.code import build_code
 
     federation, (records, damaged) = open_federation(folder), read_records(folder)
@@ -94,7 +94,7 @@ def _submit(folder: Path, name: str | None, values: dict[str, Any], overrides: S
             raise ConfigError(f"data.{key}: each hospital's own, and in its site.yaml; leave it out")
     given = read_given(values["init"])
     run = parse_run(values | {"init": given and given.sha256}, sites)
-    notes = given.check(run) if given else []
+    notes = notes_of(values) + (given.check(run) if given else [])
     if unknown := sorted(set(run.round.expected) - set(sites)):
         why = faults.get(unknown[0], f"{', '.join(sites)} are")
         raise ConfigError(f"round.expected: {unknown[0]} is not admitted; {why}")

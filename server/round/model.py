@@ -38,7 +38,8 @@ def first_state(config: RunConfig, files: RunFolder) -> tuple[State, list[str]]:
     model, at_home = first_model(config, files), at_home_of(config)
     trained = {name: each for name, each in model.named_parameters() if name not in at_home}
     weights = travelling(model, at_home)
-    return State(round=0, weights=weights, groups=zeros(sent_of(config), trained)), sorted(trained)
+    groups = zeros(sent_of(config), trained)
+    return State(round=0, weights=weights, groups=groups, codec=config.codec), sorted(trained)
 
 
 def export_model(

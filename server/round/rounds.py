@@ -104,7 +104,7 @@ class _Run:
     def train(self) -> None:
         """Run the rounds that are left."""
         first, parameters = first_state(self.config, RunFolder(self.out))
-        state = load_state(self.out, self.history) or first
+        state = load_state(self.out, self.history, self.config.codec) or first
         if state.event is not None:  # killed after the model was saved, before its line was written
             self.finish(state)
         if self.config.init and state is first:
@@ -179,6 +179,7 @@ class _Run:
             groups=next_groups(self.config, state.groups, groups, part),
             parents=parents | moved,
             average=average_of_rounds(state.average, weights, self.config.strategy.average, event["round"]),
+            codec=self.config.codec,
             event=event,
         )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from gliofed.server.round.history import Event, History
 from gliofed.shared.algorithms.groups import Groups, joined
 from gliofed.shared.checkpoint import load_checkpoint, save_checkpoint
-from gliofed.shared.codec import weights_to_bytes
+from gliofed.shared.codec import EXACT, weights_to_bytes, weights_to_train_from
 from gliofed.shared.run_folder import RunFolder
 
 
@@ -28,18 +28,22 @@ class State:
     """SHA-256 of the last update of each site that counted, where sites keep something."""
     average: dict[str, Tensor] = field(default_factory=dict)
     """Of the weights of all rounds so far; empty without strategy.average."""
+    codec: str = EXACT
+    """How sites are asked to train: a key of `gliofed.shared.codecs.CODECS`."""
     event: Event | None = None
     """The round's line for the history; None where it is written."""
 
     @cached_property
     def coded(self) -> bytes:
-        """The weights as they are sent: made once, for the evaluation and the next round's training."""
+        """The weights in full: made once, for the evaluation, and for training where no more is sent."""
         return weights_to_bytes(self.weights)
 
     @cached_property
     def asked(self) -> bytes:
-        """The same with the groups beside them, as sites are asked to train from."""
-        return weights_to_bytes(joined(self.weights, self.groups)) if self.groups else self.coded
+        """The same with the groups beside them, coded, as sites are asked to train from."""
+        if self.codec == EXACT and not self.groups:
+            return self.coded
+        return weights_to_train_from(joined(self.weights, self.groups), self.codec)
 
     @cached_property
     def coded_result(self) -> bytes:
@@ -55,7 +59,7 @@ def save_state(out: Path, state: State) -> None:
     save_checkpoint(RunFolder(out).checkpoints, state.round, tensors, rest)
 
 
-def load_state(out: Path, history: History) -> State | None:
+def load_state(out: Path, history: History, codec: str = EXACT) -> State | None:
     """Return the newest saved state; history and spool forget what came after it, and what it has used up."""
     found = load_checkpoint(RunFolder(out).checkpoints)
     newest = found[1]["round"] if found else 0
@@ -76,5 +80,6 @@ def load_state(out: Path, history: History) -> State | None:
         average=tensors.pop("average", {}),
         groups=tensors,
         parents=rest.get("parents", {}),
+        codec=codec,
         event=event,
     )

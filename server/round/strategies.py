@@ -24,10 +24,45 @@ def fedadam(weights: list[Tensor], config: StrategyConfig) -> Optimizer:
     return Adam(weights, lr=config.lr, betas=(config.momentum, config.beta2), eps=config.tau)
 
 
+def nesterov(weights: list[Tensor], config: StrategyConfig) -> Optimizer:
+    """SGD with Nesterov's momentum, the outer step of DiLoCo (Douillard et al. 2023, arXiv:2311.08105)."""
+    return SGD(weights, lr=config.lr, momentum=config.momentum, nesterov=True)
+
+
+class Yogi(Adam):
+    """Adam whose second moment moves by no more than the new square (Zaheer et al. 2018, algorithm 2).
+
+        v <- v - (1 - beta2) sign(v - g^2) g^2
+
+    So it forgets large updates slowly where small ones follow.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step; bias is corrected as Adam's."""
+        for group in self.param_groups:
+            (beta1, beta2), rate, eps = group["betas"], group["lr"], group["eps"]
+            for weight in group["params"]:
+                gradient, state = weight.grad, self.state[weight]
+                zero = torch.zeros_like(weight)
+                count = state["step"] = state.get("step", torch.tensor(0.0)) + 1
+                first = state["exp_avg"] = beta1 * state.get("exp_avg", zero) + (1 - beta1) * gradient
+                old, square = state.get("exp_avg_sq", zero), gradient.square()
+                second = state["exp_avg_sq"] = old - (1 - beta2) * (old - square).sign() * square
+                weight -= rate * (first / (1 - beta1**count)) / ((second / (1 - beta2**count)).sqrt() + eps)
+
+
+def fedyogi(weights: list[Tensor], config: StrategyConfig) -> Optimizer:
+    """Yogi, with the settings of fedadam."""
+    return Yogi(weights, lr=config.lr, betas=(config.momentum, config.beta2), eps=config.tau)
+
+
 STRATEGIES: dict[str, Callable[[list[Tensor], StrategyConfig], Optimizer]] = {
     "fedavg": fedavg,
     "fedavgm": fedavgm,
     "fedadam": fedadam,
+    "fedyogi": fedyogi,
+    "nesterov": nesterov,
 }
 
 

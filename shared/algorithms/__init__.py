@@ -38,6 +38,8 @@ GROUPS = {
     )
 }
 """Every group that a site may be asked for beside its update, by name."""
+MOMENTS = frozenset(moment.name for optimizer in OPTIMIZERS.values() for moment in optimizer.moments)
+"""Those of them that are an optimiser's."""
 
 
 @dataclass(frozen=True, kw_only=True)

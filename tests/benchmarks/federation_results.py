@@ -1,6 +1,7 @@
-"""docs/results.md on eight uneven sites: the federation against pooled data and each site alone, over all seeds."""
+"""docs/results.md on eight uneven and four equal sites: the federation against pooled data and each site alone."""
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
@@ -22,6 +23,20 @@ WORDS = (
     "baselines=[pooled,local]",
 )  # fmt: skip
 """The split leaves each site two test patients or more, and 108 at each seed: it goes by names, which seeds share."""
+EQUAL = (
+    "model=unet", "data=phantom", "sites=4", "data.patients=45", "data.validation=0.07", "data.test=0.66",
+    "round.evaluate_every=0", "train.steps=16", "train.lr=0.01",
+)  # fmt: skip
+"""54 training and 114 test phantoms at each seed."""
+BOTH = (*EQUAL, "baselines=[pooled,local]")
+EQUAL_ROWS = {
+    "12 rounds": (*BOTH, "rounds=12"),
+    "48 rounds": (*BOTH, "rounds=48"),
+    "12 rounds, int8": (*EQUAL, "rounds=12", "codec=int8"),
+    "12 rounds, fp32": (*EQUAL, "rounds=12", "codec=fp32"),
+    "12 rounds, fp32, fresh moments": (*EQUAL, "rounds=12", "codec=fp32", "optimizer.moments=fresh"),
+}
+"""The last are plain FedAvg, whose bytes are the measure of the others'."""
 FACTS = ("model", "site", "patient", "scanner", "grade", "tumour_cm3")
 BEST = "best"
 
@@ -94,6 +109,41 @@ def section(found: Mapping[str, Any], metrics: Sequence[str], picture: str) -> l
             figures = (with_interval(group["models"][model]) for model in (POOLED, FEDERATED))
             lines.append(f"| {by} | {name} | {group['patients']} | " + " | ".join(figures) + " |")
     return [*lines, "", f"![{metric.capitalize()} of every model on every site's test patients]({picture})"]
+
+
+def equal_section(rows: Mapping[str, Mapping[int, Path]], metric: str) -> list[str]:
+    """What each row, with the folder of its run at each seed, came to: the same patients in all rows."""
+    head = ("run", "kB a site and round", "federated", "pooled", "each site's own", "federated over pooled", "by seed")
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row, folders in rows.items():
+        cells = [row, f"{fmean(map(traffic, folders.values())) / 1000:.0f}"]
+        if all(SimulationFolder(folder).comparison.exists() for folder in folders.values()):
+            found = joined(folders)
+            models = {FEDERATED: found["overall"][FEDERATED]["metrics"], POOLED: found["overall"][POOLED]["metrics"]}
+            models[OWN] = found["own"]["metrics"]
+            cells += [with_interval(each[metric]) for each in models.values()]
+            each = [means[FEDERATED] / means[POOLED] for means in found["by_seed"].values()]
+            cells += [with_interval(found["over_pooled"]), ", ".join(f"{ratio:.3f}" for ratio in each)]
+        else:
+            values = [tested(folder)[metric] for folder in folders.values()]
+            cells += [f"{fmean(values):.3f}", "", "", "", ", ".join(f"{value:.3f}" for value in values)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, "\nThe last column has ratios, and the Dice itself where nothing is beside it."]
+
+
+def tested(folder: Path) -> dict[str, float]:
+    """Metrics of the last model on the test patients of all sites."""
+    events = map(json.loads, SimulationFolder(folder).history.read_text().splitlines())
+    [test] = [event for event in events if event["event"] == "test"]
+    values: dict[str, float] = test["models"]["last"]["global"]
+    return values
+
+
+def traffic(folder: Path) -> float:
+    """Bytes down and up, a site and round, of a run that evaluates in none."""
+    events = map(json.loads, SimulationFolder(folder).history.read_text().splitlines())
+    lines = [line for event in events if event["event"] == "round" for line in event["sites"].values()]
+    return fmean(line["bytes_down"] + line["bytes_up"] for line in lines)
 
 
 def draw(found: Mapping[str, Any]) -> "Figure":

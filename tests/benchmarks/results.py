@@ -168,7 +168,10 @@ def section(name: str, table: Table, runs: dict[str, list[Run]]) -> str:
     if not runs:
         return "\n".join([*lines, "Not trained yet where this page was written.\n"])
     if table.references:
-        found = federation_results.joined({run.seed: folder(table, row, run.seed) for row in runs for run in runs[row]})
+        folders = {row: {run.seed: folder(table, row, run.seed) for run in done} for row, done in runs.items()}
+        if len(table.rows) > 1:
+            return "\n".join([*lines, *federation_results.equal_section(folders, table.metrics[0]), ""])
+        found = federation_results.joined(next(iter(folders.values())))
         federation_results.draw(found).savefig(MATRIX, dpi=110)
         relative = str(MATRIX.relative_to(PAGE.parent))
         return "\n".join([*lines, *federation_results.section(found, table.metrics, relative), ""])

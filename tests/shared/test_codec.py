@@ -18,6 +18,7 @@ from gliofed.shared.codec import (
     travelling,
     weights_from_bytes,
     weights_to_bytes,
+    weights_to_train_from,
 )
 from gliofed.shared.codecs import CODECS, Codec
 
@@ -56,7 +57,7 @@ def test_no_second_moment_becomes_nothing(codec: str, tmp_path: Path) -> None:
     moments = {"exp_avg_sq/w": torch.logspace(-12, 1, 40), "exp_avg_sq/none": torch.zeros(3)}
     coded = through(moments, codec, tmp_path)
     roots, true = coded["exp_avg_sq/w"].sqrt(), moments["exp_avg_sq/w"].sqrt()
-    step = {"fp32": 0.0, "fp16": 0.02 * true, "int8": true.max() / 127}[codec]
+    step = {"fp32": 0.0, "fp16": 0.02 * true, "int8": true.max() / 127, "mixed": true.max() / 127}[codec]
     assert ((0.98 * true <= roots) & (roots <= true * (1 + 1e-6) + step)).all()
     assert (coded["exp_avg_sq/none"] == 0).all()
 
@@ -162,3 +163,52 @@ def test_a_header_of_the_model_passes() -> None:
 def test_a_header_that_is_not_the_models_is_refused(data: bytes) -> None:
     with pytest.raises(CodecError):
         check_weights(data, LIKE)
+
+
+def test_fp16_has_room_for_any_size(tmp_path: Path) -> None:
+    """An update at a small learning rate must not vanish, nor one of a running variance become infinite."""
+    sizes = {"small": 1e-9, "large": 1e9, "smallest": 1e-30, "largest": 3e38}
+    update = {name: size * torch.linspace(-1, 1, 101) for name, size in sizes.items()}
+    for name, tensor in through(update, "fp16", tmp_path).items():
+        assert_close(tensor, update[name], rtol=2**-11, atol=sizes[name] * 2**-24)
+
+
+SENT = {
+    "w": torch.linspace(-2, 3, 50),
+    "exp_avg/w": torch.linspace(-1, 1, 50),
+    "exp_avg_sq/w": torch.logspace(-9, 0, 50),
+}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_weights_to_train_from_come_back_as_the_codec_has_them(codec: str, tmp_path: Path) -> None:
+    """Weights never in int8, since no site finds again what they lose; moments as they come back from a site."""
+    data = weights_to_train_from(SENT, codec)
+    check_weights(data, SENT, codec)
+    found = weights_from_bytes(data)
+    assert {name: tensor.dtype for name, tensor in found.items()} == dict.fromkeys(SENT, torch.float32)
+    weights = {"fp32": SENT["w"], "fp16": SENT["w"].half().float()}
+    assert_close(found.pop("w"), weights.get(codec, weights["fp16"]), rtol=0, atol=0)
+    moments = {name: SENT[name] for name in found}
+    assert_close(found, through(moments, codec, tmp_path), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("codec", [codec for codec in CODECS if codec != "fp32"])
+def test_weights_that_are_coded_otherwise_are_refused_by_their_header(codec: str) -> None:
+    other = "fp16" if codec == "int8" else "int8"
+    data = weights_to_train_from(SENT, codec)
+    odd = {
+        "another codec": weights_to_train_from(SENT, other),
+        "no codec": weights_to_bytes(SENT),
+        "an update": encode(SENT, "fp32"),
+        "a scale too few": data.replace(b'\\"w\\"', b'\\"x\\"'),
+        "a scale that is none": data.replace(b'\\"w\\": ', b'\\"w\\":"'),
+    }
+    for name, each in odd.items():
+        assert each != data, name
+        with pytest.raises(CodecError):
+            check_weights(each, SENT, codec)
+    with pytest.raises(CodecError):
+        check_weights(data, SENT)
+    with pytest.raises(CodecError):
+        weights_from_bytes(odd["a scale too few"])

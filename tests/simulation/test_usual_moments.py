@@ -1,0 +1,28 @@
+"""What sites do with moments where nothing is said: averaged and coded, or fresh where that cannot be."""
+
+import pytest
+from small_run import USUAL, composed
+
+from gliofed.server.settings import notes_of
+from gliofed.simulation.settings import parse_settings
+
+FRESH = ("privacy=dp_sgd", "privacy=local_update", "privacy=central", "fold=median", "fold=krum")
+
+
+def test_moments_are_averaged_where_nothing_is_said() -> None:
+    values = composed(*USUAL)
+    assert parse_settings(values)[0].optimizer.moments == "averaged" and not notes_of(values)
+
+
+@pytest.mark.parametrize("word", FRESH)
+def test_fresh_moments_are_named_where_they_cannot_be_averaged(word: str) -> None:
+    """Noise is made for the update alone, and an order of values says nothing of first moments beside second ones."""
+    values = composed("sites=4", word, *USUAL)
+    assert parse_settings(values)[0].optimizer.moments == "fresh"
+    assert notes_of(values) == [f"optimizer.moments=fresh: they are not averaged with {word}"]
+
+
+def test_sgd_has_no_moments_unless_asked_for_them() -> None:
+    """That averaging pays was measured with AdamW; and SGD's file says fresh, so there is nothing to note."""
+    values = composed("optimizer=sgd")
+    assert parse_settings(values)[0].optimizer.moments == "fresh" and not notes_of(values)
