@@ -30,7 +30,7 @@ def check_groups(values: Mapping[str, Any], command: str) -> None:
 
 def without_averages(values: Mapping[str, Any]) -> str | None:
     """Say, as its words, which of the composed settings leaves moments that nobody chose fresh and not averaged."""
-    usual = {"optimizer": ("name", "adamw"), "fold": ("name", "mean"), "privacy": ("mechanism", "none")}
+    usual = {"fold": ("name", "mean"), "privacy": ("mechanism", "none")}
     found = {part: values[part][key] for part, (key, _) in usual.items()}
     return next((f"{part}={found[part]}" for part, (_, value) in usual.items() if found[part] != value), None)
 

@@ -83,8 +83,8 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
         "optimizer=sgd with train.clip=null: nothing bounds an honest update, as fold.clip must; give train.clip",
     ),
     (
-        lambda run: bool(run.optimizer.momentum) and run.optimizer.name != "sgd",
-        "optimizer.momentum without sgd: adamw has none of that name; use optimizer=sgd, or leave it out",
+        lambda run: bool(run.optimizer.momentum) and run.optimizer.name == "adamw",
+        "optimizer.momentum with adamw: it has none of that name; use optimizer=sgd or muon, or leave it out",
     ),
     (
         lambda run: run.algorithm.name == "scaffold" and rate_of(run, run.rounds) < LEAST_RATE,

@@ -51,9 +51,19 @@ def sgd(
     return SGD(parameters, lr=rate, momentum=config.momentum, weight_decay=weight_decay)
 
 
+def muon(
+    parameters: "Iterable[nn.Parameter]", rate: float, weight_decay: float, config: "OptimizerConfig"
+) -> "Optimizer":
+    """Muon (Jordan et al. 2024): all directions of a tensor's momentum get the same length."""
+    from gliofed.shared.algorithms.muon import Muon
+
+    return Muon(parameters, rate, weight_decay, config.momentum)
+
+
 OPTIMIZERS = {
     "adamw": LocalOptimizer(adamw, (Group("exp_avg"), Group("exp_avg_sq", lowest=0.0)), scale_free=True),
     "sgd": LocalOptimizer(sgd, (Group("momentum_buffer"),), scale_free=False),
+    "muon": LocalOptimizer(muon, (Group("momentum_buffer"),), scale_free=True),
 }
 """Every optimiser by the name that a configuration uses. A new one is an entry here, and a YAML."""
 
@@ -73,7 +83,7 @@ class OptimizerConfig(Strict):
     name: Annotated[str, key_of(OPTIMIZERS)] = "adamw"
     """A key of OPTIMIZERS."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Of sgd."""
+    """Of sgd and muon."""
     moments: Literal["fresh", "kept", "averaged"] = "fresh"
     """At the start of a round: none; those with which the site's last round that counted ended; or the mean of all
     sites' (Mills et al. 2020, doi:10.1109/JIOT.2019.2956615, algorithm 1), which takes twice the bytes more for adamw.

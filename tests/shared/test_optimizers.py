@@ -17,6 +17,7 @@ from gliofed.server.round.model import initial_model
 from gliofed.shared.algorithms import FEDAVG
 from gliofed.shared.algorithms.groups import Groups, Local
 from gliofed.shared.algorithms.moments import load_moments, possible
+from gliofed.shared.algorithms.muon import RMS, Muon, orthogonal
 from gliofed.shared.algorithms.optimizers import ADAMW, SCHEDULES, rate_of
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
@@ -113,7 +114,7 @@ def test_a_run_that_names_no_optimizer_is_what_it_was(run_config: Config) -> Non
         (("optimizer.schedule=cosine", "privacy=dp_sgd"), "optimizer with privacy=dp_sgd"),
         (("optimizer=sgd", "train.clip=null"), "optimizer=sgd with train.clip=null"),
         (("optimizer.warmup=2",), "optimizer.warmup of as many rounds"),
-        (("optimizer.name=adam",), r"optimizer\.name=adam: must be 'adamw' or 'sgd'"),
+        (("optimizer.name=adam",), r"optimizer\.name=adam: must be 'adamw', 'sgd' or 'muon'"),
     ],
 )
 def test_what_cannot_be_is_refused(run_config: Config, words: tuple[str, ...], sentence: str) -> None:
@@ -174,3 +175,43 @@ def test_a_first_moment_without_its_second_moves_nothing_far() -> None:
 
     assert moved(sent) > 1e5
     assert moved(possible(sent)) < 7.3 * 0.01
+
+
+def test_muon_is_pytorch_s_for_a_matrix_and_takes_a_kernel_as_one() -> None:
+    """Whose products are in bf16, so its direction is the same and its values to a few percent."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(6, 4, 3, generator=generator)
+    gradients = [torch.randn(6, 4, 3, generator=generator) for _ in range(4)]
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone().flatten(1))
+    stepper = Muon([ours], 0.1, 0.01, 0.95)
+    by_hand = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    for gradient in gradients:
+        ours.grad, theirs.grad = gradient, gradient.flatten(1)
+        stepper.step()
+        by_hand.step()
+    moved, expected = (ours - start).flatten(1), theirs - start.flatten(1)
+    assert (moved - expected).norm() < 0.05 * expected.norm()
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (3, 8), (1, 9)])
+def test_orthogonal_is_nearly_the_polar_factor(shape: tuple[int, int]) -> None:
+    """By the slow way, a singular value decomposition: the same singular vectors, and values between .6 and 1.3."""
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    values = u.T @ orthogonal(matrix) @ vh.T
+    assert_close(values, torch.diag(values.diag()), rtol=0, atol=1e-4)
+    assert ((0.6 < values.diag()) & (values.diag() < 1.3)).all()
+    assert (orthogonal(torch.zeros(shape)) == 0).all()
+
+
+def test_muon_moves_any_tensor_as_far_as_adamw_would() -> None:
+    """A root mean square of .2 of the rate, whatever the gradient's size: norms, biases and kernels."""
+    for shape in [(5,), (), (4, 2, 3, 3, 3), (1, 7), (9, 2)]:
+        for size in (1e-6, 1.0, 1e6):
+            weight = nn.Parameter(torch.zeros(shape))
+            weight.grad = size * torch.randn(shape, generator=torch.Generator().manual_seed(2))
+            Muon([weight], 0.1, 0.0, 0.95).step()
+            ranks = min(weight.shape[0], weight.numel() // weight.shape[0]) if weight.dim() > 1 else 1
+            rows = weight.shape[0] if weight.dim() > 1 else 1
+            usual = 0.1 * RMS * (ranks * max(rows, weight.numel() // rows) / weight.numel()) ** 0.5
+            assert 0.6 * usual < weight.square().mean().sqrt() < 1.3 * usual, (shape, size)

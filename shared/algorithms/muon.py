@@ -1,0 +1,53 @@
+"""Muon, for tensors of any shape; PyTorch's own is for matrices alone, and rounds to bf16."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
+"""Of Newton and Schulz's iteration, as Muon has them: singular values come out between .7 and 1.2."""
+RMS = 0.2
+"""Root mean square of a step at rate 1. AdamW's is about this, so Muon takes AdamW's rates (Liu et al. 2025,
+arXiv:2502.16982, equation 4)."""
+
+
+class Muon(Optimizer):
+    """Momentum whose singular values are all made about 1: a rare direction moves as far as a frequent one.
+
+    With gradient G, momentum m and W of rows by columns:
+
+        B <- m B + (1 - m) G,  U = m B + (1 - m) G,  W <- W (1 - rate decay) - rate RMS sqrt(max(rows, columns)) NS(U)
+
+    A convolution's rows are its output channels; a vector is a matrix of one row.
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/, with Nesterov's momentum.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], rate: float, weight_decay: float, momentum: float) -> None:
+        super().__init__(parameters, {"lr": rate, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Take one step."""
+        for group in self.param_groups:
+            rate, kept = group["lr"], group["momentum"]
+            for weight in (each for each in group["params"] if each.grad is not None):
+                state = self.state[weight]
+                before = state.get("momentum_buffer", torch.zeros_like(weight))
+                buffer = state["momentum_buffer"] = before.lerp(weight.grad, 1 - kept)
+                matrix = buffer.lerp(weight.grad, 1 - kept).reshape(len(weight) if weight.dim() > 1 else 1, -1)
+                length = RMS * max(matrix.shape) ** 0.5
+                weight.mul_(1 - rate * group["weight_decay"])
+                weight.sub_(orthogonal(matrix).view_as(weight), alpha=rate * length)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """About U V^T of the matrix U S V^T, with S near 1, by matrix products alone; zeros stay zeros."""
+    a, b, c = COEFFICIENTS
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x: Tensor = wide / (wide.norm() + 1e-12)
+    for _ in range(ITERATIONS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if wide is matrix else x.T
