@@ -35,8 +35,9 @@ from gliofed.simulation.simulate import simulate
 Values = Callable[..., dict[str, Any]]
 SCAFFOLD = ("algorithm=scaffold", "optimizer=sgd", "train.lr=0.05")
 AVERAGED = ("optimizer.moments=averaged",)
-GROUPS = {"control": SCAFFOLD, "exp_avg": AVERAGED, "exp_avg_sq": AVERAGED}
-SOME = ["control", *(pytest.param(group, marks=pytest.mark.slow) for group in ("exp_avg", "exp_avg_sq"))]
+MUON = ("optimizer=muon", *AVERAGED)
+GROUPS = {"control": SCAFFOLD, "exp_avg": AVERAGED, "exp_avg_sq": AVERAGED, "momentum_buffer": MUON}
+SOME = ["control", *(pytest.param(group, marks=pytest.mark.slow) for group in [*GROUPS][1:])]
 """For the default tests, one group; the others are slow."""
 CLIP, MOST_SHARE = 1.5, 0.5
 """The defaults of configs/fold/mean.yaml."""
@@ -103,8 +104,8 @@ def row(named: Mapping[str, Tensor]) -> Tensor:
 @pytest.fixture(scope="module")
 def rounds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Round]:
     """By the group that is attacked."""
-    scaffold, averaged = (second_round(words, tmp_path_factory.mktemp("round")) for words in (SCAFFOLD, AVERAGED))
-    return {"control": scaffold, "exp_avg": averaged, "exp_avg_sq": averaged}
+    made = {words: second_round(words, tmp_path_factory.mktemp("round")) for words in {*GROUPS.values()}}
+    return {group: made[words] for group, words in GROUPS.items()}
 
 
 def second_round(words: tuple[str, ...], folder: Path) -> Round:
@@ -199,7 +200,8 @@ def test_lies_do_not_add_up_over_rounds(tmp_path: Path, group: str, run_config: 
     moments were clipped by their size, which is mostly what was sent, they grew by an eighth in each round.
     """
     run, noise, steps = run_config(*GROUPS[group]), torch.Generator().manual_seed(0), 4
-    keeps = {"control": 0.0, "exp_avg": 0.9**steps, "exp_avg_sq": 0.999**steps}[group]
+    of_a_step = {"control": 0.0, "exp_avg": 0.9, "exp_avg_sq": 0.999, "momentum_buffer": 0.95}
+    keeps = of_a_step[group] ** steps
     weights = {"w": torch.zeros(64)}
     sent, far = {group.name: {"w": torch.ones(64)} for group in sent_of(run)}, []
     for _ in range(25):
@@ -261,14 +263,15 @@ def test_a_fault_on_a_group_that_there_is_not_is_refused(
 LEARNING = ("model=unet", "data=mock", "data.size=[16,16,16]", "data.patch=[16,16,16]", "data.radius_max=6", "sites=4")
 LEARNING += ("data.patients=12", "data.validation=0.5", "train.steps=4", "round.join=5", "round.evaluate_every=9")
 RUNS = {"control": (*SCAFFOLD, "train.lr=0.3", "rounds=9"), "exp_avg": (*AVERAGED, "train.lr=0.01", "rounds=9")}
-RUNS["exp_avg_sq"] = RUNS["exp_avg"]
+RUNS |= {"exp_avg_sq": RUNS["exp_avg"], "momentum_buffer": (*MUON, "train.lr=0.03", "rounds=9")}
 
 
 @pytest.fixture(scope="module")
 def honest_dice(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     folder = tmp_path_factory.mktemp("honest")
-    scaffold, averaged = (dice_of(folder / group, RUNS[group]) for group in ("control", "exp_avg"))
-    return {"control": scaffold, "exp_avg": averaged, "exp_avg_sq": averaged}
+    last = {words: group for group, words in RUNS.items()}
+    of_runs = {words: dice_of(folder / group, words) for words, group in last.items()}
+    return {group: of_runs[words] for group, words in RUNS.items()}
 
 
 def dice_of(out: Path, words: tuple[str, ...]) -> float:
