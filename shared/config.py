@@ -66,6 +66,9 @@ class DataConfig(Strict):
 
     modalities: Names
     """Input channels, in this order."""
+    missing: Literal["refuse", "mask"] = "refuse"
+    """What becomes of a case that lacks some of them, in segmentation: refuse leaves it out; mask fills its channels
+    with zeros and tells the model which those are. A label is learned from what there is, in either."""
     regions: Names
     """Output channels of segmentation; a site's label scheme must define each."""
     window: Annotated[int, Field(gt=0, le=64)]
@@ -276,6 +279,7 @@ LATER = frozenset(
         "RoundConfig.sample",
         "ModelConfig.dropout",
         "DataConfig.test",
+        "DataConfig.missing",
     }
 )
 """Fields that came later: at their defaults they are not in the JSON, so that a run of before them keeps its hash."""

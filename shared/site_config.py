@@ -23,6 +23,8 @@ class PolicyConfig(Strict):
 
     min_patients: Positive = 1
     """Fewer training patients than this: the site does not train."""
+    complete: bool = False
+    """Whether a case must have every modality that a run reads, also where the run would take it with some missing."""
     models: tuple[str, ...] | None = None
     """Names of allowed models."""
     tasks: tuple[TaskName, ...] | None = None

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from gliofed.server.settings import check_groups, parse_run
 from gliofed.shared.config import MOST_SITES, RunConfig
-from gliofed.shared.parse import ConfigError, Positive, Strict, key_of, matching, parse
+from gliofed.shared.parse import ConfigError, Name, Positive, Strict, key_of, matching, parse
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import Device, PolicyConfig, Workers
 from gliofed.shared.wording import quantity
@@ -57,6 +57,8 @@ class Settings(Strict):
     """What every site accepts."""
     policies: dict[str, PolicyConfig]
     """What a site accepts that has a word of its own."""
+    lacking: dict[str, tuple[Name, ...]] = field(default_factory=dict)
+    """Site -> modalities that its cases are left without."""
     partition: str = "iid"
     """How data=folder is dealt to the sites: a key of `gliofed.simulation.partition.PARTITIONS`."""
     partition_alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
@@ -85,11 +87,18 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
     rest["baselines"] = values.get("baselines") or ()
     rest["policy"] = values.get("policy") or {}
     rest["policies"] = _policies(rest["policy"], values.get("policies"))
+    rest["lacking"] = values.get("lacking") or {}
     settings = parse(Settings, rest)
     names = site_names(settings.sites)
-    if unknown := sorted(settings.policies.keys() - set(names)):
-        raise ConfigError(f"policies: {unknown[0]} is no site; they are {names[0]} to {names[-1]}")
+    for key, of in (("policies", settings.policies), ("lacking", settings.lacking)):
+        if unknown := sorted(of.keys() - set(names)):
+            raise ConfigError(f"{key}: {unknown[0]} is no site; they are {names[0]} to {names[-1]}")
     run = parse_run(values, names)
+    for site, gone in settings.lacking.items():
+        if odd := sorted(set(gone) - set(run.data.modalities)):
+            raise ConfigError(f"lacking.{site}: {odd[0]} is none of data.modalities={','.join(run.data.modalities)}")
+        if not set(run.data.modalities) - set(gone):
+            raise ConfigError(f"lacking.{site}=[{','.join(gone)}]: leaves its cases no image; leave one in")
     if settings.baselines and run.data.test is None:
         raise ConfigError(
             f"baselines=[{','.join(settings.baselines)}]: models are compared on test patients, and there "

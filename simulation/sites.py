@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from gliofed.client.doctor.examine import examine
 from gliofed.client.doctor.manifest import freeze, read_manifest
 from gliofed.shared.config import DataConfig, RunConfig
 from gliofed.shared.data.cases import Case, split, used
+from gliofed.shared.data.dataset import site_inventory
 from gliofed.shared.data.labels import LABELS, region_values
 from gliofed.shared.data.layouts import find_cases, take_inventory
 from gliofed.shared.data.leftovers import counted
@@ -20,7 +21,7 @@ from gliofed.shared.files import absolute, write_json
 from gliofed.shared.parse import ConfigError, parse
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import SiteConfig
-from gliofed.shared.tasks import TASKS, reading_of
+from gliofed.shared.tasks import TASKS, reading_of, some_suffice
 from gliofed.shared.wording import quantity
 from gliofed.simulation.mock import MockConfig, write_mock
 from gliofed.simulation.partition import UNKNOWN, classes, deal, site_names
@@ -72,18 +73,25 @@ def make_sites(
         )
         for name, root, cohort in zip(names, roots, cohorts, strict=True)
     ]
-    if data["source"] != "folder":
-        for site in made:
-            _freeze_where_moved(site)
+    for site in made:
+        _freeze(site, settings.lacking.get(site.name, ()), written=data["source"] != "folder")
     return made
 
 
-def _freeze_where_moved(site: SiteConfig) -> None:
-    """Freeze the cases anew of a run whose folder was moved with them, as a hospital would: no request does it."""
+def _freeze(site: SiteConfig, lacking: Sequence[str], written: bool) -> None:
+    """Freeze the cases of a site that is to lack modalities, and those that were `written` in a run's folder that was
+    moved since, as a hospital would: no request does it.
+    """
     manifest = read_manifest(Path(site.work))
-    if manifest is not None and manifest.settings["root"] != site.root:
-        cases = find_cases(Path(site.root), site.labels)
+    moved = written and manifest is not None and manifest.settings["root"] != site.root
+    if moved or (lacking and manifest is None):
+        cases = [_without(case, lacking) for case in site_inventory(site).cases]
         freeze(site, cases, examine(cases, site.check, workers=1, draw=False))
+
+
+def _without(case: Case, modalities: Sequence[str]) -> Case:
+    images = {name: scan for name, scan in case.images.items() if name not in modalities}
+    return replace(case, images=images, twice={name: case.twice[name] for name in case.twice if name not in modalities})
 
 
 def _write(
@@ -222,26 +230,25 @@ def _show(
 
 def _usable(cases: list[Case], run: RunConfig, root: Path) -> list[Case]:
     """The cases with what the task learns, and with the modalities that it needs."""
-    wanted, label = set(run.data.modalities), TASKS[run.task].label
+    wanted, label, some = set(run.data.modalities), TASKS[run.task].label, some_suffice(run.data, run.task)
     if label:
         labelled = [case for case in cases if case.value(label)]
-        found = [case for case in labelled if wanted & case.images.keys()]
         source = label.source or f"the column {label.column} of cases.csv"
         missing = label.missing, f"no patient has a {label.column}; it comes from {source}"
     else:
         labelled = [case for case in cases if case.mask is not None]
-        found = [case for case in labelled if wanted <= case.images.keys()]
         missing = ("missing_mask", "no case has a mask (…_seg.nii.gz), so nothing can be learned")
     if not labelled:
         raise DataError(missing[0], f"data.root={root}: {missing[1]}")
+    found = [case for case in labelled if (wanted & case.images.keys() if some else wanted <= case.images.keys())]
     there = sorted({name for case in labelled for name in case.images})
-    if odd := wanted - set(there) if label and found else set():
+    if odd := wanted - set(there) if some and found else set():
         raise DataError(
             "missing_modality",
             f"data.modalities: no case of {root} has {', '.join(sorted(odd))}; there are {', '.join(there)}",
         )
     if not found:
-        how = "any" if label else "all"
+        how = "any" if some else "all"
         raise DataError(
             "missing_modality",
             f"data.root={root}: no case has {how} of {', '.join(run.data.modalities)}; there are {', '.join(there)}: "

@@ -38,7 +38,7 @@ def lumps(folder, number):
         mask[:, 1, 4:9, 4:8, 3:7] = 1
         mask[:, 0, 5:7, 5:7, 4:6] = 1
         foreground = np.argwhere(mask.any(axis=1)).astype(np.int32)
-        entry = Entry(image, mask, foreground, (True, True), (1.0, 1.0, 2.0))
+        entry = Entry(image, mask, foreground, np.ones((3, 2), bool), (1.0, 1.0, 2.0))
         path = keep({"of": place}, lambda entry=entry: entry, folder)
         made.append(Patient(f"P{place}", ("0", "1", "2"), (path,), ("LGG", "HGG")[place % 2]))
     return made

@@ -19,7 +19,7 @@ from gliofed.client.doctor.findings import MASK, Finding, Severity
 from gliofed.client.doctor.inspection import Inspection
 from gliofed.client.doctor.judgement import CaseReport, judge
 from gliofed.client.doctor.manifest import admit, freeze
-from gliofed.client.doctor.page import by_patient, summary, write_reports
+from gliofed.client.doctor.page import by_patient, lacking, summary, write_reports
 from gliofed.shared.config import DataConfig
 from gliofed.shared.data.cases import Case, used
 from gliofed.shared.data.dataset import Reading, open_cohort
@@ -33,7 +33,7 @@ from gliofed.shared.parse import ConfigError, Positive, Strict, parse
 from gliofed.shared.processes import cores
 from gliofed.shared.progress import Bar
 from gliofed.shared.site_config import CheckConfig, SiteConfig
-from gliofed.shared.tasks import TASKS, Task, TaskName
+from gliofed.shared.tasks import TASKS, Task, TaskName, some_suffice
 from gliofed.shared.terminal import cell, plain
 from gliofed.shared.wording import quantity
 from gliofed.shared.work_folder import WorkFolder
@@ -142,6 +142,7 @@ def _judged(
         data.validation,
         data.split_seed,
         data.test,
+        some_suffice(data, settings.task),
     )
 
 
@@ -224,6 +225,8 @@ def _print(
         more = quantity(len(patterns) - PATTERNS, "more kind of files that is", "more kinds of files that are")
         print(f"and {more} not used")
     counts = summary(reports, strays)
+    for line in lacking(counts):
+        print(plain(line))
     for line in counts["not_checked"]:
         print(f"not checked: {line}")
     rest = f"; not understood: {counted(inventory.not_understood)}" if strays else ""

@@ -12,7 +12,7 @@ from gliofed.shared.data.cases import Case
 from gliofed.shared.data.prepare import same_grid, two_files
 from gliofed.shared.data.volume import DataError, Scan
 from gliofed.shared.site_config import CheckConfig
-from gliofed.shared.tasks import Label, Task
+from gliofed.shared.tasks import Task
 
 Status = Literal["ok", "warning", "error"]
 
@@ -28,6 +28,8 @@ class CaseReport:
     findings: list[Finding]
     unchecked: dict[str, str] = field(default_factory=dict)
     """Code of a warning -> why it, or some of it, could not be looked for; nothing where an error comes first."""
+    lacks: list[str] = field(default_factory=list)
+    """Modalities of the run that the visit has no file for."""
 
 
 def judge(
@@ -39,22 +41,25 @@ def judge(
     validation: float = 0.0,
     split_seed: int = 0,
     test: float | None = None,
+    some: bool | None = None,
 ) -> list[CaseReport]:
     """Judge inspected cases, in their order, for a run's modalities, task and split; no task: to be predicted.
 
     What is wrong with another modality, or with a mask that the task does not learn, is not reported. The split tells
-    which duplicates would leak from training into validation or test.
+    which duplicates would leak from training into validation or test. `some`: whether a case that lacks some of the
+    modalities is used; None: only for a label.
     """
     label, masks = task.label if task else None, task is not None and task.label is None
-    seen = [_seen(case, each, rules, modalities, label, masks) for case, each in zip(cases, inspected, strict=True)]
+    some = label is not None if some is None else some
+    seen = [_seen(case, each, rules, modalities, some, masks) for case, each in zip(cases, inspected, strict=True)]
     compared = cohort_findings(cases, seen, rules, label, sides_of(cases, validation, split_seed, test))
     return [
-        _report(case, [*one.findings, *more], each, masks)
+        _report(case, _lacks(case, modalities), [*one.findings, *more], each, masks)
         for case, each, one, more in zip(cases, inspected, seen, compared, strict=True)
     ]
 
 
-def _report(case: Case, findings: list[Finding], inspected: Inspection, masks: bool) -> CaseReport:
+def _report(case: Case, lacks: list[str], findings: list[Finding], inspected: Inspection, masks: bool) -> CaseReport:
     severities = {finding.severity for finding in findings}
     status: Status = "error" if "error" in severities else "warning" if severities else "ok"
     unchecked = {
@@ -62,18 +67,18 @@ def _report(case: Case, findings: list[Finding], inspected: Inspection, masks: b
         for code, why in inspected.unchecked.items()
         if status != "error" and (masks or code == "modalities_swapped")
     }
-    return CaseReport(case.patient, case.visit, status, findings, unchecked)
+    return CaseReport(case.patient, case.visit, status, findings, unchecked, lacks)
 
 
 def _seen(
-    case: Case, inspected: Inspection, rules: CheckConfig, modalities: Sequence[str], label: Label | None, masks: bool
+    case: Case, inspected: Inspection, rules: CheckConfig, modalities: Sequence[str], some: bool, masks: bool
 ) -> Seen:
     facts, there = inspected.facts, scans_of(case)
     names = [name for name in [MASK] * masks + [*modalities] if name in there]
     scans = {name: there[name] for name in names}
     images = {name: facts.images[name] for name in names if name in facts.images}
     grids = {name: facts.grids[name] for name in names if name in facts.grids}
-    seen = Seen(_missing(case, modalities, label, masks), images, inspected.pictures)
+    seen = Seen(_missing(case, modalities, some, masks), images, inspected.pictures)
     seen.findings.extend(_faults(facts, names, seen))
     seen.findings.extend(_apart(scans, grids, seen))
     seen.findings.extend(_twice(scans, seen))
@@ -88,15 +93,19 @@ def _seen(
     return seen
 
 
-def _missing(case: Case, modalities: Sequence[str], label: Label | None, masks: bool) -> list[Finding]:
-    """Name scans that are not there. A label can do without some images, and the model knows that they are missing."""
+def _lacks(case: Case, modalities: Sequence[str]) -> list[str]:
+    return [each for each in modalities if each not in case.images and each not in case.twice]
+
+
+def _missing(case: Case, modalities: Sequence[str], some: bool, masks: bool) -> list[Finding]:
+    """Name scans that are not there. Where `some` suffice, the model knows which are missing."""
     twice = [each for each in [*modalities, *[MASK] * masks] if each in case.twice]
     found = [Finding(code="two_files", message=two_files(case, each), file=str(case.twice[each][0])) for each in twice]
     name = f"{case.patient} visit {case.visit}"
-    if missing := [each for each in modalities if each not in case.images and each not in case.twice]:
-        has = ", ".join(case.images) or "no image"
-        message = f"{name}: no {', '.join(missing)}; has {has}; add the file, or leave the case out"
-        lenient = label is not None and len(missing) < len(modalities)
+    if missing := _lacks(case, modalities):
+        has, lenient = ", ".join(case.images) or "no image", some and len(missing) < len(modalities)
+        cure = "it is used without" if lenient else "add the file, or leave the case out"
+        message = f"{name}: no {', '.join(missing)}; has {has}; {cure}"
         found.append(Finding(code="missing_modality", message=message, severity="warning" if lenient else "error"))
     if masks and case.mask is None and MASK not in case.twice:
         message = f"{name}: no mask; add the segmentation's file, or leave the case out"

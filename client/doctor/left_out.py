@@ -30,13 +30,16 @@ def left_out_warnings(site: SiteConfig) -> list[str]:
     for name in site.policy.tasks or TASKS:
         task = TASKS[name]
         if any(_is_for(case, task) for case in cases):
-            reports = judge(cases, inspected, site.check, modalities, task)
+            some = False if site.policy.complete else None
+            reports = judge(cases, inspected, site.check, modalities, task, some=some)
             errors = [[each.code for each in report.findings if each.severity == "error"] for report in reports]
             left_out = Counter(codes[0] for codes in errors if codes)
             if many(left_out, len(cases) - (count := left_out.total())):
                 of = quantity(len(cases), "case")
                 what = f"{count} of {of} {'is' if count == 1 else 'are'} left out of {name} ({in_words(left_out)})"
-                warnings.append(f"{work}: {what}; gliofed-client check names them")
+                masked = task.label is None and "missing_modality" in left_out and not site.policy.complete
+                but = ", but runs with data.missing=mask use cases that lack some images" if masked else ""
+                warnings.append(f"{work}: {what}{but}; gliofed-client check names them")
     return warnings
 
 

@@ -31,7 +31,7 @@ from gliofed.shared.data.prepare import prepared_shape
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import write_json
 from gliofed.shared.site_config import CheckConfig, SiteConfig
-from gliofed.shared.tasks import TASKS
+from gliofed.shared.tasks import TASKS, some_suffice
 from gliofed.shared.terminal import command_line
 from gliofed.shared.wording import quantity
 from gliofed.shared.work_folder import WorkFolder
@@ -110,6 +110,7 @@ def admit(site: SiteConfig, data: DataConfig, task: str) -> Admitted:
         data.validation,
         data.split_seed,
         data.test,
+        some_suffice(data, task) and not site.policy.complete,
     )
     errors = [[each for each in report.findings if each.severity == "error"] for report in reports]
     for error in chain.from_iterable(errors):

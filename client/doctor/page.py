@@ -24,7 +24,7 @@ margin: .6rem 0; align-items: flex-start } img { background: #000 } figcaption {
 
 
 def summary(reports: Sequence[CaseReport], strays: Sequence[Finding]) -> dict[str, Any]:
-    """Counts of the whole cohort: cases, patients, cases by status, by code, and what is in no case."""
+    """Counts of the whole cohort: cases, patients, cases by status, code and missing modality, and of strays."""
     codes = Counter(code for report in reports for code in {finding.code for finding in report.findings})
     codes += Counter(finding.code for finding in strays)
     return {
@@ -33,11 +33,21 @@ def summary(reports: Sequence[CaseReport], strays: Sequence[Finding]) -> dict[st
         **{status: sum(report.status == status for report in reports) for status in ("ok", "warning", "error")},
         "not_understood": len(strays),
         "codes": dict(sorted(codes.items())),
+        "lacking": dict(sorted(Counter(modality for report in reports for modality in report.lacks).items())),
         "not_checked": [
             f"{code} in {quantity(count, 'case')}: {why}"
             for (code, why), count in sorted(Counter(each for one in reports for each in one.unchecked.items()).items())
         ],
     }
+
+
+def lacking(counts: Mapping[str, Any]) -> list[str]:
+    """Say of each modality how many cases have no file for it, from the `summary`."""
+    cases = quantity(counts["cases"], "case")
+    return [
+        f"{count} of {cases} {'lacks' if count == 1 else 'lack'} {modality}"
+        for modality, count in counts["lacking"].items()
+    ]
 
 
 def write_reports(
@@ -85,6 +95,7 @@ def page(
         "with warnings only": counts["warning"],
         "with errors": counts["error"],
         "not understood": counts["not_understood"],
+        **({"missing images": "; ".join(lacking(counts))} if counts["lacking"] else {}),
         **({"not checked": "; ".join(counts["not_checked"])} if counts["not_checked"] else {}),
     }
     codes = [[code, number, (ERRORS | WARNINGS)[code]] for code, number in counts["codes"].items()]

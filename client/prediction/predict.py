@@ -99,7 +99,7 @@ def load(folder: Path, exported: Exported, device: torch.device, work: Path | No
     config, data, path = exported.model, exported.data, ModelFolder(folder).weights
     if (task := task_of(config.name)) != exported.task:
         raise ConfigError(f"{folder}: {config.name} is for task={task}, and task={exported.task} is given")
-    network = build_model(config, len(data.modalities), TASKS[exported.task].outputs(data))
+    network = build_model(config, len(data.modalities), TASKS[exported.task].outputs(data), data.missing)
     try:
         weights = weights_from_bytes(path.read_bytes())
         for name, tensor in travelling(network).items():
@@ -175,8 +175,9 @@ def look(case: Case, exported: Exported) -> list[Finding]:
     """What a check says of the images that the model reads; the mask, if there is one, is not looked at."""
     case = replace(case, mask=None)
     inspected = inspect(case, CheckConfig(), draw=False)
-    (report,) = judge([case], [inspected], CheckConfig(), exported.data.modalities, None)
-    return [found for found in report.findings if found.code != "missing_modality"]
+    (report,) = judge([case], [inspected], CheckConfig(), exported.data.modalities, None, some=True)
+    in_table = TASKS[exported.task].label is not None  # its row has what was there
+    return [found for found in report.findings if not (in_table and found.code == "missing_modality")]
 
 
 def case_name(case: Case) -> str:
@@ -218,7 +219,7 @@ def _predict_masks(predictor: Predictor, cases: list[Case], labels: str, out: Pa
         return
     for case, inside, regions in zip(cases, images.inside, _regions(predictor, images), strict=True):
         path, found = out / f"{case_name(case)}-seg.nii.gz", look(case, predictor.exported)
-        write_mask(labels_of(regions & inside, labels, data.regions), images_of(case, data)[0], path)
+        write_mask(labels_of(regions & inside, labels, data.regions), next(iter(images_of(case, data).values())), path)
         outcome.succeed(case, path.name, found)
 
 
@@ -236,8 +237,10 @@ def _regions(predictor: Predictor, images: Images) -> Iterator[npt.NDArray[np.bo
     data, series = predictor.exported.data, reads_series(predictor.exported.model.name)
     length = data.window if series else 1
     for start in range(0, len(images.array), length):
-        visits = torch.from_numpy(images.array[start : start + length]).float().to(predictor.device)
-        logits = predictor.task.logits(predictor.network, (visits[None] if series else visits,), data)
+        arrays = [images.array, images.present] if data.missing == "mask" else [images.array]
+        parts = [torch.from_numpy(array[start : start + length]).to(predictor.device) for array in arrays]
+        image, *present = [part[None] for part in parts] if series else parts
+        logits = predictor.task.logits(predictor.network, (image.float(), *present), data)
         _check(logits, images.first[0])
         for probability in logits.float().sigmoid().cpu().numpy().reshape(-1, *logits.shape[-4:]):
             # Probabilities, not logits: there is no number for the certain background outside the box.
@@ -249,12 +252,12 @@ def _predict_value(predictor: Predictor, label: Label, case: Case, outcome: Outc
     """One visit's line of the label's table."""
     data = predictor.exported.data
     entry = block_entry(case, data)
-    image, present = torch.from_numpy(entry.image).float(), torch.tensor([entry.present])
+    image, present = torch.from_numpy(entry.image).float(), torch.from_numpy(entry.present)
     inputs = image.to(predictor.device), present.to(predictor.device)
     logit = predictor.task.logits(predictor.network, inputs, data)
     _check(logit, next(iter(case.images.values())))
     values, found = label.answer(logit), look(case, predictor.exported)
-    used = [modality for modality, there in zip(data.modalities, entry.present, strict=True) if there]
+    used = [modality for modality, there in zip(data.modalities, entry.present[0], strict=True) if there]
     outcome.succeed(case, values[0], found)
     return case.patient, case.visit, *values, " ".join(used)
 

@@ -102,7 +102,7 @@ def _outlined(predictor: Predictor, batch: Batch, logits: Tensor, one: Scored) -
     image, truth, mask = _visit(batch.image.cpu()), _visit(batch.target.cpu()), _visit(logits) > 0
     extent = truth if truth.any() else mask
     depth = int(extent.any(0).sum(dim=(0, 1)).argmax())  # the last axis is from feet to head
-    picture = _grey(image[0, :, :, depth].numpy())
+    picture = _grey(_shown(image)[:, :, depth].numpy())
     for place in range(truth.shape[0]):
         colour = [*COLOURS.values()][place % len(COLOURS)]
         for outline, dashed in ((truth[place], False), (mask[place], True)):
@@ -117,7 +117,14 @@ def _graded(predictor: Predictor, batch: Batch, logits: Tensor, one: Scored) -> 
     image = _visit(batch.image.cpu())
     said = label.answer(logits.flatten()[0])
     words = ", ".join(f"{name} {value}" for name, value in zip(label.columns, said, strict=True))
-    return f"true {one.patient.value}; predicted {words}", _upright(_grey(image[0, :, :, image.shape[-1] // 2].numpy()))
+    return f"true {one.patient.value}; predicted {words}", _upright(
+        _grey(_shown(image)[:, :, image.shape[-1] // 2].numpy())
+    )
+
+
+def _shown(image: Tensor) -> Tensor:
+    """The first modality that is there, (D, H, W)."""
+    return next((each for each in image if each.any()), image[0])
 
 
 def _visit(volume: Tensor) -> Tensor:

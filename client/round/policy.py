@@ -80,6 +80,7 @@ def data_reading(run: RunConfig) -> dict[str, object]:
         "split": [data.validation, data.split_seed, *([] if data.test is None else [data.test])],
         "spacing": list(data.spacing) if isinstance(data.spacing, tuple) else data.spacing,
         "block": list(data.patch) if label else None,
+        **({} if label or data.missing == "refuse" else {"missing": data.missing}),
     }
 
 

@@ -21,6 +21,7 @@ workers: null                # threads that draw training samples ahead; null: 0
 # What this hospital accepts. A request beyond it is declined.
 policy:
   min_patients: 5            # with fewer training patients there is no training; this is also the default
+  complete: false            # whether a case must have every image that a run reads; false: the run decides
   models: null               # names of allowed models, as [unet, lstm_unet]; null: any
   max_steps: null            # most local steps in a round; null: any
   max_parameters: null       # largest model, as 30000000; null: any

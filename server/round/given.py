@@ -80,6 +80,7 @@ class Given:
         settings.append(("data.modalities", exported.data.modalities, run.data.modalities))
         if not TASKS[run.task].label:
             settings.append(("data.regions", exported.data.regions, run.data.regions))
+            settings.append(("data.missing", exported.data.missing, run.data.missing))
         for key, theirs, ours in settings:
             if theirs != ours:
                 trained = f"was trained with {key}={_word(theirs)}, and this run has {key}={_word(ours)}"

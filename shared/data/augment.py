@@ -59,14 +59,15 @@ class Changes:
 
 
 def draw_changes(
-    config: AugmentConfig, spacing: Sequence[float], present: Sequence[bool], rng: np.random.Generator
+    config: AugmentConfig, spacing: Sequence[float], present: npt.ArrayLike, rng: np.random.Generator
 ) -> Changes:
     """Draw a sample's changes; `spacing`, mm along (D, H, W), lets thick slices turn without shear.
 
-    Of the modalities that are `present`, one or more stays.
+    `present` is (C,), or (T, C) of visits, bool: which modalities there are. Of those one or more stays at each visit.
     """
+    present = np.atleast_2d(present)
     mirrored = tuple(axis for axis in VOXELS if config.flip and rng.random() < config.flip)
-    turn, channels = np.eye(3), len(present)
+    turn, channels = np.eye(3), present.shape[1]
     if turned := _happens(config.rotation, config, rng):
         angles = rng.uniform(-config.rotation, config.rotation, 3)
         turn = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
@@ -85,12 +86,13 @@ def draw_changes(
     )
 
 
-def _dropped(chance: float, present: Sequence[bool], rng: np.random.Generator) -> tuple[int, ...]:
-    there = np.flatnonzero(present)
-    dropped = there[rng.random(len(there)) < chance]
-    if len(dropped) == len(there):
-        dropped = np.delete(dropped, rng.integers(len(there)))
-    return tuple(dropped.tolist())
+def _dropped(chance: float, present: npt.NDArray[np.bool_], rng: np.random.Generator) -> tuple[int, ...]:
+    there = np.flatnonzero(present.any(axis=0))
+    dropped = set(there[rng.random(len(there)) < chance].tolist())
+    for own in map(np.flatnonzero, present):
+        if dropped.issuperset(own.tolist()):
+            dropped.remove(int(own[rng.integers(len(own))]))
+    return tuple(sorted(dropped))
 
 
 def _happens(strength: float, config: AugmentConfig, rng: np.random.Generator) -> bool:

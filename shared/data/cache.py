@@ -36,8 +36,8 @@ class Entry:
     """(V, R, D, H, W), 0 or 1; no region (R = 0) for grading."""
     foreground: npt.NDArray[np.int32]
     """(K, 4): (v, d, h, w) of voxels in any region."""
-    present: tuple[bool, ...]
-    """Which of the C modalities there are; all for segmentation."""
+    present: npt.NDArray[np.bool_]
+    """(V, C): which modalities each visit has."""
     spacing: tuple[float, float, float]
     """Edges of a voxel along D, H and W, mm."""
 
@@ -58,7 +58,7 @@ def keep(identity: dict[str, object], make: Callable[[], Entry], cache: Path) ->
     try:
         for key in ARRAYS:
             np.save(half / f"{key}.npy", getattr(made, key), allow_pickle=False)
-        facts = {"of": of, "present": made.present, "spacing": made.spacing}
+        facts = {"of": of, "present": made.present.tolist(), "spacing": made.spacing}
         (half / "entry.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
         for file in half.iterdir():
             sync(file)
@@ -79,6 +79,8 @@ def open_entry(entry: Path) -> Entry:
         image, mask, foreground = (np.load(entry / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in ARRAYS)
         facts = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
         depth, height, width = facts["spacing"]
-        return Entry(image, mask, foreground, tuple(facts["present"]), (depth, height, width))
+        # Earlier entries say it once for all visits.
+        present = np.broadcast_to(np.array(facts["present"], np.bool_), image.shape[:2])
+        return Entry(image, mask, foreground, present, (depth, height, width))
     except (FileNotFoundError, EOFError, *MALFORMED):
         raise DataError("unreadable", f"{entry}: damaged; remove this folder, and it is made anew") from None

@@ -140,12 +140,14 @@ def draw(picks: Sequence[Pick], data: DataConfig, train: TrainConfig, reading: R
     image = _cut([place.image for place in places], places, block, torch.float16, pinned)
     for row, each in enumerate(changes):
         image[row].numpy()[:, list(each.dropped)] = 0
+    left = torch.from_numpy(np.stack([place.left for place in places]))
+    left = left if reading == "series" else left[:, 0]
     if label is None:
-        blocks = Batch(image, _cut([place.mask for place in places], places, block, torch.uint8, pinned))
+        present = left if data.missing == "mask" else None
+        blocks = Batch(image, _cut([place.mask for place in places], places, block, torch.uint8, pinned), present)
     else:
         values = [[label.number(str(pick.patient.value))] for pick in picks]
-        left, weights = torch.tensor([place.left for place in places]), torch.tensor([pick.weight for pick in picks])
-        blocks = Batch(image, torch.tensor(values), left, weights)
+        blocks = Batch(image, torch.tensor(values), left, torch.tensor([pick.weight for pick in picks]))
     return Drawn(blocks, size, changes, reading)
 
 
@@ -159,8 +161,8 @@ class _Place(NamedTuple):
     """Lowest voxel of the patch."""
     size: Size
     changes: Changes
-    left: list[bool]
-    """Which modalities there are, but for those that are left out."""
+    left: npt.NDArray[np.bool_]
+    """(T, C): which modalities there are, but for those that are left out."""
 
 
 def _place(pick: Pick, data: DataConfig, train: TrainConfig, reading: Reading) -> _Place:
@@ -171,8 +173,9 @@ def _place(pick: Pick, data: DataConfig, train: TrainConfig, reading: Reading) -
     depth, height, width = entry.image.shape[2:] if label else data.patch
     corner = _corner(entry, visits, (depth, height, width), rng.random() < train.foreground, rng)
     augment = replace(train.augment, flip=0.5) if label else train.augment
-    changes = draw_changes(augment, entry.spacing, entry.present, rng)
-    left = [there and channel not in changes.dropped for channel, there in enumerate(entry.present)]
+    changes = draw_changes(augment, entry.spacing, entry.present[visits], rng)
+    left = entry.present[visits].copy()
+    left[:, list(changes.dropped)] = False
     return _Place(entry.image[visits], entry.mask[visits], corner, (depth, height, width), changes, left)
 
 

@@ -40,7 +40,9 @@ class Images:
     """One patient's visits as a model sees them, and the way back to the grid of the scans."""
 
     array: npt.NDArray[np.float16]
-    """(V, C, D, H, W), RAS, cropped, z-scored."""
+    """(V, C, D, H, W), RAS, cropped, z-scored; zero where a modality is missing."""
+    present: npt.NDArray[np.bool_]
+    """(V, C): which modalities each visit has."""
     spacing: tuple[float, float, float]
     """Edges of a voxel along D, H and W, mm."""
     box: tuple[slice, ...]
@@ -64,12 +66,16 @@ class Images:
 def prepare(cases: Sequence[Case], data: DataConfig, cache: Path) -> Path:
     """Give the folder of the entry for segmentation of `cases`, one patient's visits in order.
 
-    All images and masks on one grid, cropped to the voxels that are non-zero in any image, z-scored.
+    All images and masks on one grid, cropped to the voxels that are non-zero in any image, z-scored. With
+    `data.missing` = mask the channel of a modality that a visit lacks is zero, and it is noted as not present.
     Raises DataError: shape_mismatch, affine_mismatch, those of `scans_of`, `read_volume` and `regions_of`.
     """
     regions = [sorted(values) for values in region_values(cases[0].labels, data.regions)]
     visits = [_visit(case, scans_of(case, data)) for case in cases]
     what: dict[str, object] = {"visits": visits, "spacing": data.spacing, "labels": cases[0].labels}
+    there = [list(images_of(case, data)) for case in cases]
+    if any(len(names) < len(data.modalities) for names in there):  # else the entry is that of data.missing=refuse
+        what |= {"there": there, "of": data.modalities}
     return keep(what | {"regions": regions}, lambda: _segmentation(cases, data), cache)
 
 
@@ -80,9 +86,9 @@ def prepare_block(case: Case, data: DataConfig, cache: Path) -> Path:
     so that W holds the central axial slices. A modality that the visit lacks is noted as not present.
     Raises DataError: missing_modality if there is none at all, two_files, shape_mismatch, and those of `read_volume`.
     """
-    there = _there(case, data)
-    visit = _visit(case, [case.images[modality] for modality in there])
-    what: dict[str, object] = {"grading": there, "of": data.modalities, "block": data.patch, "spacing": data.spacing}
+    there = images_of(case, data, some=True)
+    visit = _visit(case, [*there.values()])
+    what: dict[str, object] = {"grading": [*there], "of": data.modalities, "block": data.patch, "spacing": data.spacing}
     return keep(what | {"visits": [visit]}, lambda: block_entry(case, data), cache)
 
 
@@ -92,19 +98,26 @@ def scans_of(case: Case, data: DataConfig) -> list[Scan]:
     _refuse_twice(case, [MASK])
     if case.mask is None:
         raise DataError("missing_mask", f"{case.patient} visit {case.visit}: no mask; add the segmentation's file")
-    return [*images, case.mask]
+    return [*images.values(), case.mask]
 
 
-def images_of(case: Case, data: DataConfig) -> list[Scan]:
-    """The case's images in the order of `data.modalities`. Raises DataError: two_files, missing_modality."""
+def images_of(case: Case, data: DataConfig, some: bool = False) -> dict[str, Scan]:
+    """The case's images in the order of `data.modalities`: all, or one or more with `some` or data.missing=mask.
+
+    Raises DataError: two_files, missing_modality.
+    """
     _refuse_twice(case, data.modalities)
-    if missing := [modality for modality in data.modalities if modality not in case.images]:
+    there = {modality: case.images[modality] for modality in data.modalities if modality in case.images}
+    some = some or data.missing == "mask"
+    if not there or (len(there) < len(data.modalities) and not some):
+        missing = [modality for modality in data.modalities if modality not in there]
+        lacks = f"none of {', '.join(missing)}" if some else f"no {', '.join(missing)}"
         raise DataError(
             "missing_modality",
-            f"{case.patient} visit {case.visit}: no {', '.join(missing)}; has {', '.join(case.images) or 'no image'}; "
+            f"{case.patient} visit {case.visit}: {lacks}; has {', '.join(case.images) or 'no image'}; "
             "add the file, or leave the patient out",
         )
-    return [case.images[modality] for modality in data.modalities]
+    return there
 
 
 def two_files(case: Case, what: str) -> str:
@@ -175,22 +188,25 @@ def prepare_images(cases: Sequence[Case], data: DataConfig) -> Images:
     first: tuple[Scan, Volume] | None = None
     brain = np.zeros((), np.bool_)
     inside: list[npt.NDArray[np.bool_]] = []
-    for case in cases:
-        frame, seen = [], np.zeros((), np.bool_)
-        for scan in images_of(case, data):
+    there = [images_of(case, data) for case in cases]
+    for scans in there:
+        frame, seen = dict[str, npt.NDArray[np.float16]](), np.zeros((), np.bool_)
+        for modality, scan in scans.items():
             volume = read_volume(scan)
             first = first or (scan, volume)
             same_grid(first, scan, volume)
             seen = seen | (volume.array != 0)
             array = _spaced(volume.array, first[1], data, order=1)
             brain = brain | (array != 0)
-            frame.append(z_score(array))
+            frame[modality] = z_score(array)
         inside.append(seen)
-        images.append(np.stack(frame))
+        empty = np.zeros_like(next(iter(frame.values())))
+        images.append(np.stack([frame.get(modality, empty) for modality in data.modalities]))
     assert first is not None, "one case or more, and a config has one modality or more"
     box = bounding_box(brain)
     cropped = np.stack([image[:, *box] for image in images])
-    return Images(cropped, _edges(first[1], data), box, brain.shape, first, inside)
+    present = np.array([[modality in scans for modality in data.modalities] for scans in there])
+    return Images(cropped, present, _edges(first[1], data), box, brain.shape, first, inside)
 
 
 def _segmentation(cases: Sequence[Case], data: DataConfig) -> Entry:
@@ -204,8 +220,8 @@ def _segmentation(cases: Sequence[Case], data: DataConfig) -> Entry:
         except DataError as error:
             raise DataError(error.code, f"{mask}: {error}") from error
         masks.append(np.stack([_spaced(region, images.first[1], data, order=0)[images.box] for region in regions]))
-    mask_box, present = np.stack(masks), (True,) * len(data.modalities)
-    return Entry(images.array, mask_box, foreground_voxels(mask_box), present, images.spacing)
+    mask_box = np.stack(masks)
+    return Entry(images.array, mask_box, foreground_voxels(mask_box), images.present, images.spacing)
 
 
 def block_entry(case: Case, data: DataConfig) -> Entry:
@@ -215,30 +231,16 @@ def block_entry(case: Case, data: DataConfig) -> Entry:
     """
     image = np.zeros((1, len(data.modalities), *data.patch), np.float16)
     first: tuple[Scan, Volume] | None = None
-    for modality in _there(case, data):
-        scan = case.images[modality]
+    for modality, scan in images_of(case, data, some=True).items():
         volume = read_volume(scan)
         first = first or (scan, volume)
         same_grid(first, scan, volume)
         scaled = min_max(_spaced(volume.array, volume, data, order=1))
         image[0, data.modalities.index(modality)] = central_block(scaled, data.patch)
     assert first is not None, "the case has one modality or more"
-    present = tuple(modality in case.images for modality in data.modalities)
+    present = np.array([[modality in case.images for modality in data.modalities]])
     no_mask, no_voxels = np.zeros((1, 0, *data.patch), np.uint8), np.zeros((0, 4), np.int32)
     return Entry(image, no_mask, no_voxels, present, _edges(first[1], data))
-
-
-def _there(case: Case, data: DataConfig) -> list[str]:
-    """Modalities that a visit has, of those that count."""
-    _refuse_twice(case, data.modalities)
-    there = [modality for modality in data.modalities if modality in case.images]
-    if not there:
-        wanted, has = ", ".join(data.modalities), ", ".join(case.images) or "no image"
-        raise DataError(
-            "missing_modality",
-            f"{case.patient} visit {case.visit}: none of {wanted}; has {has}; add one, or leave the patient out",
-        )
-    return there
 
 
 def _edges(volume: Volume, data: DataConfig) -> tuple[float, float, float]:

@@ -24,7 +24,7 @@ class Batch:
     target: Tensor
     """The same with R regions for C, 0 or 1; of a label (B, 1), its number."""
     present: Tensor | None = None
-    """(B, C), bool: which modalities there are; with a label."""
+    """(B, C), or (B, T, C) for series, bool: which modalities there are; with a label, or data.missing=mask."""
     weight: Tensor | None = None
     """(B,): what each sample's loss counts; None: 1."""
     spacing: tuple[float, float, float] | None = None
@@ -51,18 +51,17 @@ def whole(patient: Patient, data: DataConfig, reading: Reading) -> Iterator[Batc
     if isinstance(reading, Label):
         assert patient.value is not None, "the cohort was opened for this label"
         entry = open_entry(patient.entries[0])
-        target, present = torch.tensor([[reading.number(patient.value)]]), torch.tensor([entry.present])
+        target, present = torch.tensor([[reading.number(patient.value)]]), torch.from_numpy(np.array(entry.present))
         yield Batch(torch.from_numpy(np.array(entry.image)).float(), target, present)
         return
     length = data.window if reading == "series" else 1
     for path in patient.entries:
         entry = open_entry(path)
         for start in range(0, len(entry.image), length):
-            parts = (np.array(array[start : start + length]) for array in (entry.image, entry.mask))
-            image, target = (torch.from_numpy(part).float() for part in parts)
-            if reading == "series":
-                image, target = image[None], target[None]
-            yield Batch(image, target, spacing=entry.spacing)
+            arrays = (entry.image, entry.mask, entry.present)
+            parts = [torch.from_numpy(np.array(array[start : start + length])) for array in arrays]
+            image, target, there = [part[None] for part in parts] if reading == "series" else parts
+            yield Batch(image.float(), target.float(), there if data.missing == "mask" else None, spacing=entry.spacing)
 
 
 def class_weights(

@@ -1,5 +1,5 @@
 from dataclasses import asdict
-from inspect import signature
+from inspect import getattr_static, signature
 from typing import Any, Protocol
 
 from torch import nn
@@ -34,21 +34,34 @@ MODELS: dict[str, Model] = {
 }
 """Every model by the name that a configuration uses. A new one is a file beside this one and an entry here."""
 
+PRESENCE = "presence"
+"""Option of a model that is told which images there are by a layer; data.missing sets it."""
 
-def build_model(config: ModelConfig, in_channels: int, out_channels: int) -> nn.Module:
+
+def build_model(config: ModelConfig, in_channels: int, out_channels: int, missing: str = "refuse") -> nn.Module:
     """Make the model that `config` names, for images of `in_channels` modalities and `out_channels` outputs.
 
+    With `missing` = mask, as `DataConfig.missing`, it is one that can be told which modalities there are.
     Its weights come from torch's global generator: seed that first.
-    Raises ValueError for an unknown name, and for an option that this model does not have.
+    Raises ValueError for an unknown name, for an option that this model does not have, and for mask where it cannot be
+    told.
     """
     model = _model(config.name)
     given = {name: value for name, value in asdict(config).items() if value is not None}
     given = {name: value for name, value in given.items() if name not in ("name", "preset")}
     has = [name for name, parameter in signature(model).parameters.items() if parameter.kind == parameter.KEYWORD_ONLY]
+    if missing == "mask" and not _can_mask(model):
+        can = [name for name, each in MODELS.items() if each.task == model.task and _can_mask(each)]
+        raise ValueError(
+            f"data.missing={missing}: {config.name} cannot be told which images there are; use model.name="
+            f"{' or '.join(can)}, or data.missing=refuse"
+        )
+    masks = {PRESENCE: True} if missing == "mask" and PRESENCE in has else {}
+    has = [name for name in has if name != PRESENCE]
     for name, value in given.items():
         if name not in has:
             raise ValueError(f"model.{name}={value}: {config.name} has {', '.join(has) or 'no options'}; leave it out")
-    return model(in_channels, out_channels, PRESETS[config.preset], **given)
+    return model(in_channels, out_channels, PRESETS[config.preset], **given, **masks)
 
 
 def reads_series(name: str) -> bool:
@@ -59,6 +72,11 @@ def reads_series(name: str) -> bool:
 def task_of(name: str) -> str:
     """What model `name` is for: a key of `gliofed.shared.tasks.TASKS`."""
     return _model(name).task
+
+
+def _can_mask(model: Model) -> bool:
+    """Whether it takes `present`: by itself, or with the option PRESENCE."""
+    return "present" in signature(getattr_static(model, "forward")).parameters
 
 
 def _model(name: str) -> Model:

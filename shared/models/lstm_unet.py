@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliofed.shared.models.conv_lstm import ConvLSTMLayer, State, check_axes
+from gliofed.shared.models.presence import Presence, only_present
 from gliofed.shared.models.unet import PRIOR, DoubleConv, GroupNorm, Pointwise, crop, fast_layout, pad
 
 
@@ -22,7 +23,8 @@ class LSTMUNet3D(nn.Module):
     memory: what it makes of the image is made once. `light` is that of ConvLSTMLayer. `widths` are two or more.
 
     `iterations`, K, may be changed after training. With `stop_when_stable` a patient in eval mode keeps the logits of
-    the first iteration that changed no voxel of its masks (logits > 0); leave it off for torch.export.
+    the first iteration that changed no voxel of its masks (logits > 0); leave it off for torch.export. `presence` is
+    that of UNet3D.
     Source: the original LSTM-U-Net, with the loop that its description promises; ConvLSTM of arXiv:1506.04214.
     """
 
@@ -38,12 +40,14 @@ class LSTMUNet3D(nn.Module):
         iterations: int = 3,
         light: bool = True,
         stop_when_stable: bool = False,
+        presence: bool = False,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.step = 2 ** (len(widths) - 1)
         self.iterations, self.stop_when_stable = iterations, stop_when_stable
         self.stem = DoubleConv(in_channels, widths[0])
+        self.presence = Presence(in_channels, widths[0]) if presence else None
         # Two convolutions that are added are one convolution of both inputs; the image's share is needed once only.
         self.image = _convolution(widths[0], widths[1])
         # Four voxels wide: centred on the two that become one.
@@ -68,10 +72,12 @@ class LSTMUNet3D(nn.Module):
             raise ValueError(f"model.iterations={value}: must be 1 or more; 3 is usual")
         self._iterations = value
 
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """See the class; without `present` all images are there."""
         check_axes("LSTMUNet3D", x, "BCDHW", self.in_channels)
-        fine = self.stem(fast_layout(pad(x, self.step)))
+        if present is not None:
+            x = only_present("LSTMUNet3D", x, present)
+        fine = self.stem(fast_layout(pad(x, self.step)), self.presence, present)
         once = (self.image(F.max_pool3d(fine, 2)), self.skip(fine))
         if self.stop_when_stable and not self.training:
             return self._until_stable(once, x)

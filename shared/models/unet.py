@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gliofed.shared.models.conv_lstm import check_axes
 from gliofed.shared.models.dropout import ChannelDropout
+from gliofed.shared.models.presence import Presence, only_present
 
 PRIOR = 0.25
 """Probability of every region before training, between a tumour's share of a brain and torch's one half.
@@ -83,23 +84,36 @@ class DoubleConv(nn.Sequential):
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
+    def forward(self, x: Tensor, presence: Presence | None = None, present: Tensor | None = None) -> Tensor:
+        """See the class. With `presence` it hears, after its first norm, which images are `present` (B, C)."""
+        convolution, norm, *rest = self
+        x = norm(convolution(x))
+        if presence is not None and present is not None:
+            x = presence(x, present)
+        for layer in rest:
+            x = layer(x)
+        return x
+
 
 class Encoder(nn.Module):
     """The way down: a DoubleConv a level, with `dropout`, max-pooling by 2 in between.
 
     Input (B, C, D, H, W) with sides divisible by 2^(levels-1). Output: features of each level, finest first, level n
-    of shape (B, widths[n], D/2^n, H/2^n, W/2^n).
+    of shape (B, widths[n], D/2^n, H/2^n, W/2^n). With `presence` the first level hears which images there are.
     """
 
-    def __init__(self, in_channels: int, widths: Sequence[int], dropout: float = 0.0) -> None:
+    def __init__(
+        self, in_channels: int, widths: Sequence[int], dropout: float = 0.0, *, presence: bool = False
+    ) -> None:
         super().__init__()
+        self.presence = Presence(in_channels, widths[0]) if presence else None
         self.levels = nn.ModuleList(
             DoubleConv(below, width, dropout) for below, width in zip((in_channels, *widths[:-1]), widths, strict=True)
         )
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """See the class."""
-        features = [self.levels[0](fast_layout(x))]
+    def forward(self, x: Tensor, present: Tensor | None = None) -> list[Tensor]:
+        """See the class; `present` (B, C), bool. Without it all images are there."""
+        features = [self.levels[0](fast_layout(x), self.presence, present)]
         for level in list(self.levels)[1:]:
             features.append(level(F.max_pool3d(features[-1], 2)))
         return features
@@ -153,23 +167,34 @@ class UNet3D(nn.Module):
 
     Input (B, C, D, H, W), z-scored MRI, RAS, 1 mm, any size (padded inside). Output (B, regions, D, H, W), logits.
     Source: Cicek et al. 2016, arXiv:1606.06650. `dropout` is where Isensee et al. 2017 (arXiv:1802.10508) have theirs,
-    on the way down between the convolutions of each level, with a rate of 0.3.
+    on the way down between the convolutions of each level, with a rate of 0.3. With `presence` the model can do without
+    some images: it takes `present` (B, C), bool, as well, and is told which they are, see `Presence`.
     """
 
     series: ClassVar[bool] = False
     task: ClassVar[str] = "segmentation"
 
-    def __init__(self, in_channels: int, out_channels: int, widths: Sequence[int], *, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        widths: Sequence[int],
+        *,
+        dropout: float = 0.0,
+        presence: bool = False,
+    ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.step = 2 ** (len(widths) - 1)
-        self.encoder = Encoder(in_channels, widths, dropout)
+        self.encoder = Encoder(in_channels, widths, dropout, presence=presence)
         self.decoder = Decoder(out_channels, widths)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """See the class; without `present` all images are there."""
         check_axes("UNet3D", x, "BCDHW", self.in_channels)
-        return crop(self.decoder(self.encoder(pad(x, self.step))), x)
+        if present is not None:
+            x = only_present("UNet3D", x, present)
+        return crop(self.decoder(self.encoder(pad(x, self.step), present)), x)
 
 
 def pad(x: Tensor, step: int) -> Tensor:

@@ -11,7 +11,7 @@ from gliofed.shared.tasks.task import Task as Task
 if TYPE_CHECKING:  # the functions below load PyTorch, the tasks do not
     from torch import nn
 
-    from gliofed.shared.config import RunConfig
+    from gliofed.shared.config import DataConfig, RunConfig
     from gliofed.shared.data.dataset import Reading
 
 TASKS: dict[str, Task] = {"segmentation": Segmentation(), "grading": Grading()}
@@ -29,7 +29,12 @@ def model_of(run: RunConfig) -> nn.Module:
 
     if (task := task_of(run.model.name)) != run.task:
         raise ValueError(f"model.name={run.model.name}: is for task={task}, and task={run.task} is given")
-    return build_model(run.model, len(run.data.modalities), TASKS[run.task].outputs(run.data))
+    return build_model(run.model, len(run.data.modalities), TASKS[run.task].outputs(run.data), run.data.missing)
+
+
+def some_suffice(data: DataConfig, task: str) -> bool:
+    """Return whether a case that lacks some of the modalities, not all, can be used: the model knows which."""
+    return data.missing == "mask" or TASKS[task].label is not None
 
 
 def reading_of(run: RunConfig) -> Reading:

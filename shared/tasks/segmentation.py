@@ -77,23 +77,28 @@ class Segmentation(Task):
     def logits(self, model: Model, inputs: tuple[Tensor, ...], data: DataConfig) -> Tensor:
         """Logits of whole volumes, of which `inputs` is the image ([B, C or B, T, C], D, H, W), without gradients.
 
+        Where images may be missing, `inputs` has `Batch.present` as well, and B is 1.
         One forward pass where the volume fits in `data.patch` (voxels); else overlapping windows of that size, halves
         shared, blended by a Gaussian. A series is cut into windows in space only.
         """
         import torch
 
-        [image] = inputs
+        image, *present = inputs
         frames = image.shape[1]
+        assert not present or len(image) == 1, "windows of several volumes would need each one's own"
+
+        def told(windows: Tensor) -> Tensor:  # a window may be empty where the volume is not: it cannot tell
+            return model(windows, *(there.expand(len(windows), *there.shape[1:]) for there in present))
 
         def folded(windows: Tensor) -> Tensor:  # MONAI knows one channel axis: frames go into it
-            return model(torch.unflatten(windows, 1, (frames, -1))).flatten(1, 2)
+            return told(torch.unflatten(windows, 1, (frames, -1))).flatten(1, 2)
 
         window = [min(side, limit) for side, limit in zip(image.shape[-3:], data.patch, strict=True)]
         with torch.no_grad():
             if window == list(image.shape[-3:]):
-                return model(image)
+                return told(image)
             if image.dim() == 5:
-                return _slide(model, image, window)
+                return _slide(told, image, window)
             return torch.unflatten(_slide(folded, image.flatten(1, 2), window), 1, (frames, -1))
 
     def metrics(

@@ -104,7 +104,7 @@ def test_an_entry_holds_scaled_blocks_and_never_the_mask(site, tmp_path):
     case = find_cases(tmp_path / "scans", "brats2020")[0]
     entry = open_entry(prepare_block(case, DATA, tmp_path / "cache"))
     assert entry.image.shape == (1, 2, 6, 6, 32) and entry.mask.shape == (1, 0, 6, 6, 32)
-    assert entry.present == (True, True) and entry.spacing == (1, 1, 1)
+    assert entry.present.tolist() == [[True, True]] and entry.spacing == (1, 1, 1)
     for channel, modality in enumerate(DATA.modalities):
         scan = nib.load(case.images[modality].path).get_fdata()
         expected = (scan - scan.min()) / (scan.max() - scan.min() + 1e-8)

@@ -139,6 +139,32 @@ def test_a_warning_alone_is_status_0(
     assert "warning: empty_mask: " in capsys.readouterr().out
 
 
+def test_who_lacks_which_image_is_counted(
+    cases: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run may take such cases or leave them out; the hospital sees how many it is about, and the site follows."""
+    root, work = tmp_path / "cases", tmp_path / "work"
+    shutil.copytree(cases, root)
+    of(root / "BraTS20_Training_001", "flair").unlink()
+    for missing, status in (("refuse", 1), ("mask", 0)):
+        words = (
+            "data.labels=brats2020",
+            f"data.missing={missing}",
+            "data.validation=0",
+            f"work={work}",
+            f"out={out / missing}",
+        )
+        assert check(monkeypatch, f"data.root={root}", *words) == status
+        screen = capsys.readouterr().out
+        assert "1 of 2 cases lacks flair\n" in screen and "lacks t" not in screen
+        assert ("BraTS20_Training_001 visit 000: no flair; has t1, t1ce, t2; it is used without" in screen) == (
+            not status
+        )
+        assert f"{2 - status} patient" in screen.splitlines()[-1]
+        assert json.loads((out / missing / "check.json").read_text())["summary"]["lacking"] == {"flair": 1}
+        assert "1 of 2 cases lacks flair" in (out / missing / "check.html").read_text()
+
+
 def test_what_could_not_be_checked_is_counted(
     cases: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

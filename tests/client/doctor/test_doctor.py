@@ -234,6 +234,18 @@ def test_grading_asks_for_grades_and_not_for_masks(few: list[Case], tmp_path: Pa
     assert broken in [file.path for each in inspected for file in each.facts.files]
 
 
+def test_a_case_may_lack_some_images_where_some_suffice(few: list[Case]) -> None:
+    """Never all of them; what is looked at in the others is no more than a check of these alone would find."""
+    lacking = [replace(few[0], images={"t1": few[0].images["t1"]}), replace(few[1], images={}), few[2]]
+    inspected = examine(lacking, RULES, 1, draw=False)
+    for task in TASKS:
+        for some, statuses in ((True, ["warning", "error", "ok"]), (False, ["error", "error", "ok"])):
+            reports = judge(lacking, inspected, RULES, MODALITIES, TASKS[task], some=some)
+            assert [report.status for report in reports] == statuses
+            assert [report.lacks for report in reports] == [[*MODALITIES[:1], *MODALITIES[2:]], [*MODALITIES], []]
+            assert codes_of(reports[0]) == {"missing_modality"}
+
+
 def test_no_visit_is_graded_as_another_is(few: list[Case]) -> None:
     """The first that was written counted for all; a tumour may progress, and a line may be wrong."""
     visits = [replace(case, patient="P", visit=str(visit)) for visit, case in enumerate(few)]

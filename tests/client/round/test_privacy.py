@@ -37,8 +37,10 @@ from gliofed.shared.tasks.segmentation import Segmentation
 
 SUBJECTS = [
     ("unet", {}),
+    ("unet", {"presence": True}),
     ("lstm_unet", {}),
     ("clstm_unet3d", {}),
+    ("clstm_unet3d", {"presence": True}),
     ("clstm_unet3d", {"bidirectional": True}),
     ("cnn_lstm", {"encoder": "cnn1"}),
     ("cnn_lstm", {"encoder": "cnn2"}),
@@ -80,15 +82,21 @@ def clipped(gradient: Tensor) -> Tensor:
     return gradient * min(1.0, CLIP / gradient.norm().item())
 
 
-def random_batch(name: str) -> tuple[Task, Batch]:
-    """Two patches of two modalities, with the parts that samples of model `name` have."""
+def random_batch(name: str, presence: bool = False) -> tuple[Task, Batch]:
+    """Two patches of two modalities, with the parts that samples of model `name` have; with `presence` one is missing
+    in the second."""
     rng = torch.Generator().manual_seed(1)
     frames = (3,) if MODELS[name].series else ()
     image = torch.randn(PATCHES, *frames, 2, SIDE, SIDE, SIDE, generator=rng)
     if MODELS[name].task == "grading":
         present = torch.tensor([[True, True], [False, True]])
         return TASKS["grading"], Batch(image, torch.tensor([[1.0], [0.0]]), present, torch.tensor([0.5, 2.0]))
-    return TASKS["segmentation"], Batch(image, (image[..., :1, :, :, :] > 0.5).float())
+    target = (image[..., :1, :, :, :] > 0.5).float()
+    if not presence:
+        return TASKS["segmentation"], Batch(image, target)
+    there = torch.ones(image.shape[:-3], dtype=torch.bool)
+    there[1, ..., 1] = False
+    return TASKS["segmentation"], Batch(image, target, there)
 
 
 def test_the_oracle_sees_every_model() -> None:
@@ -100,7 +108,7 @@ def test_a_patients_gradient_is_that_of_a_loop_over_patches(name: str, options: 
     """Folded frames, shared weights and layers in place are where hooks go wrong."""
     torch.manual_seed(0)
     model = MODELS[name](2, 1, (8, 16, 16), **options).train()
-    task, batch = random_batch(name)
+    task, batch = random_batch(name, bool(options.get("presence")))
     _, rows = patient_gradient(model, batch, task, torch.float32)
     assert all(row.shape == (1, *p.shape) for row, p in zip(rows, model.parameters(), strict=True))
     expected = slow_gradient(model, batch, grading=task is TASKS["grading"])

@@ -30,6 +30,7 @@ READINGS = {
     "test": ("data.test=0",),
     "task": ("task=grading", "model=cnn_lstm"),
     "modalities": ("data.modalities=[t2]",),
+    "missing": ("data.missing=mask",),
     "regions": ("data.regions=[et]",),
     "spacing": ("data.spacing=[2,1,1]",),
     "block": ("task=grading", "model=cnn_lstm", "data.patch=[16,16,16]"),
