@@ -96,7 +96,7 @@ TABLES = {
         "recipe",
         {
             "unet": ("experiment=brats_small",),
-            "monai_dynunet": ("experiment=brats_small", "model=monai_dynunet", "rounds=ROUNDS"),
+            "monai_dynunet": ("experiment=brats_small", "model=monai_dynunet", "rounds=8"),
         },
         ("dice", "dice_et", "dice_tc", "dice_wt", "hd95"),
         (("unet", "monai_dynunet"),),
