@@ -50,6 +50,8 @@ class ModelConfig(Strict):
     """clstm_unet3d: a visit sees later visits too."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Chance of a channel to be dropped in training, in the encoder of unet and clstm_unet3d."""
+    deep_supervision: bool | None = None
+    """unet and monai_dynunet: in training the coarser levels make masks too, each with its loss."""
     iterations: Annotated[int, Field(gt=0, le=64)] | None = None
     """Refinements of lstm_unet; may be changed after training."""
     stop_when_stable: bool | None = None
@@ -144,6 +146,9 @@ class TrainConfig(Strict):
     """Largest L2 norm of a step's gradient."""
     foreground: Fraction
     """Fraction of patches centred on a voxel of the mask; segmentation only."""
+    foreground_by: Literal["voxel", "region"] = "voxel"
+    """How that voxel is drawn: among all of the mask; or among those of a region that is drawn first, each region that
+    the patient has with the same chance, as in nnU-Net."""
     class_weights: Literal["balanced"] | tuple[PositiveFloat, PositiveFloat] | None
     """Weights of LGG and HGG in the loss of grading; balanced: each site's own, so that both count the same there."""
     precision: Literal["auto", "fp32", "bf16", "fp16"]
@@ -278,8 +283,10 @@ LATER = frozenset(
         "StrategyConfig.average",
         "RoundConfig.sample",
         "ModelConfig.dropout",
+        "ModelConfig.deep_supervision",
         "DataConfig.test",
         "DataConfig.missing",
+        "TrainConfig.foreground_by",
     }
 )
 """Fields that came later: at their defaults they are not in the JSON, so that a run of before them keeps its hash."""

@@ -8,6 +8,7 @@ from gliofed.shared.data.augment import draw_changes
 from gliofed.shared.data.cache import Entry, keep
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.draw import of_one
+from gliofed.shared.data.transforms import foreground_voxels, region_voxels
 
 OFF = AugmentConfig()
 CPU = torch.device("cpu")
@@ -28,6 +29,11 @@ def drawn(config, rng, channels=2, spacing=(1.0, 1.0, 1.0)):
     return draw_changes(config, spacing, [True] * channels, rng)
 
 
+def entry_of(image, mask, spacing):
+    """An entry of all modalities, (V, C, D, H, W), with its mask's voxels looked up as `prepare` does."""
+    return Entry(image, mask, foreground_voxels(mask), region_voxels(mask), np.ones(image.shape[:2], bool), spacing)
+
+
 def lumps(folder, number):
     """Patients of three visits in a cache, each a lump of brain with a tumour; every second one has a high grade."""
     made = []
@@ -37,8 +43,7 @@ def lumps(folder, number):
         mask = np.zeros((3, 2, 14, 12, 10), np.uint8)
         mask[:, 1, 4:9, 4:8, 3:7] = 1
         mask[:, 0, 5:7, 5:7, 4:6] = 1
-        foreground = np.argwhere(mask.any(axis=1)).astype(np.int32)
-        entry = Entry(image, mask, foreground, np.ones((3, 2), bool), (1.0, 1.0, 2.0))
+        entry = entry_of(image, mask, (1.0, 1.0, 2.0))
         path = keep({"of": place}, lambda entry=entry: entry, folder)
         made.append(Patient(f"P{place}", ("0", "1", "2"), (path,), ("LGG", "HGG")[place % 2]))
     return made

@@ -1,8 +1,8 @@
 """Prepared scans on disk, as arrays that training memory-maps.
 
 An entry holds the scans that must share a grid: one visit, or for series all visits of a patient. Its folder holds
-`image.npy`, `mask.npy`, `foreground.npy` and `entry.json`, which says whose it is. Entries are never changed; the
-folder may be deleted at any time.
+`image.npy`, `mask.npy`, `foreground.npy`, `by_region.npy` and `entry.json`, which says whose it is. Entries are never
+changed; the folder may be deleted at any time.
 """
 
 import json
@@ -20,9 +20,9 @@ from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import sync
 from gliofed.shared.parse import MALFORMED
 
-VERSION = 2
+VERSION = 3
 """Of what an entry holds; another number prepares everything again."""
-ARRAYS = ("image", "mask", "foreground")
+ARRAYS = ("image", "mask", "foreground", "by_region")
 """Of an entry, a file each."""
 
 
@@ -36,6 +36,8 @@ class Entry:
     """(V, R, D, H, W), 0 or 1; no region (R = 0) for grading."""
     foreground: npt.NDArray[np.int32]
     """(K, 4): (v, d, h, w) of voxels in any region."""
+    by_region: npt.NDArray[np.int32]
+    """(K, 5): (v, r, d, h, w) of voxels in each region."""
     present: npt.NDArray[np.bool_]
     """(V, C): which modalities each visit has."""
     spacing: tuple[float, float, float]
@@ -76,11 +78,9 @@ def keep(identity: dict[str, object], make: Callable[[], Entry], cache: Path) ->
 def open_entry(entry: Path) -> Entry:
     """Memory-map what `keep` wrote; only voxels that are used are read. Raises DataError, unreadable, if damaged."""
     try:
-        image, mask, foreground = (np.load(entry / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in ARRAYS)
+        arrays = {key: np.load(entry / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in ARRAYS}
         facts = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
         depth, height, width = facts["spacing"]
-        # Earlier entries say it once for all visits.
-        present = np.broadcast_to(np.array(facts["present"], np.bool_), image.shape[:2])
-        return Entry(image, mask, foreground, present, (depth, height, width))
+        return Entry(**arrays, present=np.array(facts["present"], np.bool_), spacing=(depth, height, width))
     except (FileNotFoundError, EOFError, *MALFORMED):
         raise DataError("unreadable", f"{entry}: damaged; remove this folder, and it is made anew") from None

@@ -126,7 +126,8 @@ def draw(picks: Sequence[Pick], data: DataConfig, train: TrainConfig, reading: R
     """Draw samples of random visits, or for series of random windows; in `pinned` memory, a GPU copies by itself.
 
     A patch is, with probability `train.foreground`, centred on a random foreground voxel of those visits, as far as the
-    volume reaches; else, or where they have none, anywhere. A smaller volume is padded with zeros at its end. With a
+    volume reaches; else, or where they have none, anywhere. With `train.foreground_by` region, the voxel is of a region
+    that is drawn first, among those that the visits have. A smaller volume is padded with zeros at its end. With a
     label a sample is the whole block, mirrored along each axis half of the time: a label has no side, and patients are
     few. All blocks of a batch have the size of the largest, which a turned patch needs to be filled to its corners.
     """
@@ -171,7 +172,8 @@ def _place(pick: Pick, data: DataConfig, train: TrainConfig, reading: Reading) -
     entry = open_entry(patient.entries[rng.integers(len(patient.entries))])
     visits = slice(start := int(rng.integers(len(entry.image) - length + 1)), start + length)
     depth, height, width = entry.image.shape[2:] if label else data.patch
-    corner = _corner(entry, visits, (depth, height, width), rng.random() < train.foreground, rng)
+    centred = rng.random() < train.foreground
+    corner = _corner(entry, visits, (depth, height, width), train.foreground_by if centred else None, rng)
     augment = replace(train.augment, flip=0.5) if label else train.augment
     changes = draw_changes(augment, entry.spacing, entry.present[visits], rng)
     left = entry.present[visits].copy()
@@ -179,13 +181,23 @@ def _place(pick: Pick, data: DataConfig, train: TrainConfig, reading: Reading) -
     return _Place(entry.image[visits], entry.mask[visits], corner, (depth, height, width), changes, left)
 
 
-def _corner(entry: Entry, visits: slice, size: Size, centred: bool, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Lowest voxel (d, h, w) of a patch that lies in the volume, or 0 where the volume is smaller."""
+def _corner(
+    entry: Entry, visits: slice, size: Size, centred: str | None, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Lowest voxel (d, h, w) of a patch that lies in the volume, or 0 where the volume is smaller.
+
+    `centred` is `train.foreground_by`, or None for a patch from anywhere.
+    """
     room = np.maximum(np.array(entry.image.shape[2:]) - size, 0)
-    first, last = np.searchsorted(entry.foreground[:, 0], [visits.start, visits.stop])
+    voxels = entry.by_region if centred == "region" else entry.foreground
+    first, last = np.searchsorted(voxels[:, 0], [visits.start, visits.stop])
     corner: npt.NDArray[np.int64]
     if centred and last > first:
-        centre = entry.foreground[rng.integers(first, last), 1:].astype(np.int64)
+        voxels = voxels[first:last]
+        if centred == "region":  # each counts the same, however few voxels it has
+            there = np.unique(voxels[:, 1])
+            voxels = voxels[voxels[:, 1] == there[rng.integers(len(there))]]
+        centre = voxels[rng.integers(len(voxels)), -3:].astype(np.int64)
         corner = np.clip(centre - np.array(size) // 2, 0, room)
     else:
         corner = rng.integers(0, room + 1)

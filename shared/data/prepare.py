@@ -20,6 +20,7 @@ from gliofed.shared.data.transforms import (
     central_block,
     foreground_voxels,
     min_max,
+    region_voxels,
     resample,
     resampled_shape,
     z_score,
@@ -221,7 +222,8 @@ def _segmentation(cases: Sequence[Case], data: DataConfig) -> Entry:
             raise DataError(error.code, f"{mask}: {error}") from error
         masks.append(np.stack([_spaced(region, images.first[1], data, order=0)[images.box] for region in regions]))
     mask_box = np.stack(masks)
-    return Entry(images.array, mask_box, foreground_voxels(mask_box), images.present, images.spacing)
+    voxels, by_region = foreground_voxels(mask_box), region_voxels(mask_box)
+    return Entry(images.array, mask_box, voxels, by_region, images.present, images.spacing)
 
 
 def block_entry(case: Case, data: DataConfig) -> Entry:
@@ -239,8 +241,9 @@ def block_entry(case: Case, data: DataConfig) -> Entry:
         image[0, data.modalities.index(modality)] = central_block(scaled, data.patch)
     assert first is not None, "the case has one modality or more"
     present = np.array([[modality in case.images for modality in data.modalities]])
-    no_mask, no_voxels = np.zeros((1, 0, *data.patch), np.uint8), np.zeros((0, 4), np.int32)
-    return Entry(image, no_mask, no_voxels, present, _edges(first[1], data))
+    no_mask = np.zeros((1, 0, *data.patch), np.uint8)
+    no_voxels, none_by_region = np.zeros((0, 4), np.int32), np.zeros((0, 5), np.int32)
+    return Entry(image, no_mask, no_voxels, none_by_region, present, _edges(first[1], data))
 
 
 def _edges(volume: Volume, data: DataConfig) -> tuple[float, float, float]:

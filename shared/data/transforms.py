@@ -90,13 +90,24 @@ def foreground_voxels(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
 
     Where there are more, those whose index hashes lowest, the same on every machine.
     """
-    share = FOREGROUND // len(mask)
-    kept = []
-    for visit, regions in enumerate(mask):
-        index = np.flatnonzero(regions.any(axis=0))
-        if index.size > share:
-            hashed = index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing, modulo 2**64
-            index = np.sort(index[np.argsort(hashed, kind="stable")[:share]])
-        place = np.stack(np.unravel_index(index, regions.shape[1:]), axis=1)
-        kept.append(np.insert(place, 0, visit, axis=1))
+    kept = [np.insert(_some(regions.any(axis=0), len(mask)), 0, visit, axis=1) for visit, regions in enumerate(mask)]
     return np.concatenate(kept).astype(np.int32)
+
+
+def region_voxels(mask: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    """(K, 5) voxels (v, r, d, h, w) of each region r, which `foreground_voxels` may have none of where it is small."""
+    kept = [
+        np.insert(_some(region != 0, len(mask)), 0, [[visit], [number]], axis=1)
+        for visit, regions in enumerate(mask)
+        for number, region in enumerate(regions)
+    ]
+    return np.concatenate(kept).astype(np.int32)
+
+
+def _some(inside: npt.NDArray[np.bool_], visits: int) -> npt.NDArray[np.int64]:
+    """(K, 3) voxels of one visit's mask (D, H, W), its share of FOREGROUND at most."""
+    share, index = FOREGROUND // visits, np.flatnonzero(inside)
+    if index.size > share:
+        hashed = index.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing, modulo 2**64
+        index = np.sort(index[np.argsort(hashed, kind="stable")[:share]])
+    return np.stack(np.unravel_index(index, inside.shape), axis=1)

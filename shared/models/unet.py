@@ -145,21 +145,37 @@ class Up(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The way up: the encoder's features, finest first, to logits (B, regions, D, H, W)."""
+    """The way up: the encoder's features, finest first, to logits (B, regions, D, H, W).
 
-    def __init__(self, out_channels: int, widths: Sequence[int]) -> None:
+    With `deep_supervision` they are in training mode (B, K, regions, D, H, W): beside the finest those of every coarser
+    level of the way up, each through a head of its own and trilinear to full size; each gets a loss.
+    """
+
+    def __init__(self, out_channels: int, widths: Sequence[int], deep_supervision: bool = False) -> None:
         super().__init__()
         self.levels = nn.ModuleList(Up(below, width) for width, below in pairwise(widths))
-        self.head = Pointwise(widths[0], out_channels)
-        nn.init.constant_(self.head.bias, log(PRIOR / (1 - PRIOR)))  # type: ignore[arg-type]
+        self.head = _head(widths[0], out_channels)
+        coarse = widths[1:-1] if deep_supervision else []
+        self.coarse = nn.ModuleList(_head(width, out_channels) for width in coarse)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """See the class."""
-        x = features[-1]
+        ups = [features[-1]]
         for level, skip in zip(reversed(list(self.levels)), reversed(features[:-1]), strict=True):
-            x = level(x, skip)
-        logits: Tensor = self.head(x)
-        return logits.contiguous()
+            ups.append(level(ups[-1], skip))
+        logits: Tensor = self.head(ups[-1]).contiguous()
+        if not self.training or not self.coarse:
+            return logits
+        every = [logits]
+        for head, x in zip(self.coarse, ups[-2:0:-1], strict=True):
+            every.append(F.interpolate(head(x), logits.shape[-3:], mode="trilinear", align_corners=False))
+        return torch.stack(every, dim=1)
+
+
+def _head(in_channels: int, out_channels: int) -> Pointwise:
+    head = Pointwise(in_channels, out_channels)
+    nn.init.constant_(head.bias, log(PRIOR / (1 - PRIOR)))  # type: ignore[arg-type]
+    return head
 
 
 class UNet3D(nn.Module):
@@ -169,6 +185,9 @@ class UNet3D(nn.Module):
     Source: Cicek et al. 2016, arXiv:1606.06650. `dropout` is where Isensee et al. 2017 (arXiv:1802.10508) have theirs,
     on the way down between the convolutions of each level, with a rate of 0.3. With `presence` the model can do without
     some images: it takes `present` (B, C), bool, as well, and is told which they are, see `Presence`.
+    `deep_supervision`, as in nnU-Net (Isensee et al. 2021, doi:10.1038/s41592-020-01008-z), gives logits
+    (B, K, regions, D, H, W) in training mode: K guesses, from the finest level and each coarser one but the last, at
+    full size.
     """
 
     series: ClassVar[bool] = False
@@ -182,12 +201,13 @@ class UNet3D(nn.Module):
         *,
         dropout: float = 0.0,
         presence: bool = False,
+        deep_supervision: bool = False,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.step = 2 ** (len(widths) - 1)
         self.encoder = Encoder(in_channels, widths, dropout, presence=presence)
-        self.decoder = Decoder(out_channels, widths)
+        self.decoder = Decoder(out_channels, widths, deep_supervision)
 
     def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """See the class; without `present` all images are there."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
-from small_patches import CPU, OFF, brain, drawn, only, patch, rng
+from small_patches import CPU, OFF, brain, drawn, entry_of, only, patch, rng
 from torch.testing import assert_close
 
 from gliofed.shared.config import AugmentConfig, DataConfig, TrainConfig
@@ -51,9 +51,7 @@ def patient(tmp_path):
     mask = np.zeros((3, 2, 14, 12, 10), np.uint8)
     mask[:, 1, 4:9, 4:8, 3:7] = 1
     mask[:, 0, 5:7, 5:7, 4:6] = 1
-    foreground = np.argwhere(mask.any(axis=1)).astype(np.int32)
-    present = np.ones(image.shape[:2], np.bool_)
-    path = keep({"of": "a test"}, lambda: Entry(image, mask, foreground, present, SPACING), tmp_path)
+    path = keep({"of": "a test"}, lambda: entry_of(image, mask, SPACING), tmp_path)
     return Patient("A", ("0", "1", "2"), (path,), "HGG")
 
 
@@ -169,10 +167,8 @@ def test_a_patch_and_its_target_come_from_the_same_place(patient, tmp_path):
     """Through `patch`, with an entry whose image is its mask: a block that is cut at another corner would show."""
     mask = np.zeros((1, 1, 14, 12, 10), np.uint8)
     mask[..., 3:8, 4:9, 2:7] = 1
-    foreground = np.argwhere(mask.any(axis=1)).astype(np.int32)
     image = mask.astype(np.float16)
-    present = np.ones(image.shape[:2], np.bool_)
-    path = keep({"of": "another"}, lambda: Entry(image, mask, foreground, present, SPACING), tmp_path)
+    path = keep({"of": "another"}, lambda: entry_of(image, mask, SPACING), tmp_path)
     both = Patient("B", ("0",), (path,))
     generator, kept = rng(), 0
     for _ in range(30):
@@ -198,7 +194,7 @@ def test_grading_hears_of_dropped_modalities(tmp_path):
     """What the model is told to be there is what is there."""
     image = np.abs(rng().standard_normal((1, 3, 6, 6, 6))).astype(np.float16)
     image[:, 1] = 0
-    nothing = np.zeros((1, 0, 6, 6, 6), np.uint8), np.zeros((0, 4), np.int32)
+    nothing = np.zeros((1, 0, 6, 6, 6), np.uint8), np.zeros((0, 4), np.int32), np.zeros((0, 5), np.int32)
     path = keep({"of": "grading"}, lambda: Entry(image, *nothing, np.array([[True, False, True]]), SPACING), tmp_path)
     train = replace(TRAIN, augment=replace(ALL, dropout=0.5), batch=20)
     [batch] = batches(Source([Patient("A", ("0",), (path,), "LGG")], DATA, train, GRADE, (0,)), 1, CPU)

@@ -77,6 +77,7 @@ def test_an_entry_is_what_its_docstring_says(cases, tmp_path):
         labels = np.asarray(nib.load(case.mask.path).dataobj)[BOX]
         assert_array_equal(entry.mask[visit], [labels > 0, labels == 3])
     assert_array_equal(entry.foreground, np.argwhere(entry.mask.any(axis=1)))
+    assert_array_equal(entry.by_region, np.argwhere(entry.mask))
 
 
 def test_zero_stays_zero_and_a_brain_seen_in_any_scan_is_kept(tmp_path):
@@ -141,6 +142,18 @@ def test_foreground_is_an_even_share_of_each_visit_and_the_same_everywhere(cases
     assert first.mask.any(axis=1)[visit, *place].all()
 
 
+def test_a_small_region_keeps_voxels_of_its_own_beside_a_large_one(cases, tmp_path, monkeypatch):
+    """Of a share of the whole tumour it might have none left, and would not be found by foreground_by=region."""
+    monkeypatch.setattr(transforms, "FOREGROUND", 20)
+    entry = open_entry(prepare(cases, DATA, tmp_path / "cache"))
+    visit, region, *place = entry.by_region.T
+    assert entry.mask[visit, region, *place].all()
+    in_each = entry.mask.sum(axis=(2, 3, 4)).clip(max=10)
+    kept = [[((visit == v) & (region == r)).sum() for r in range(2)] for v in range(2)]
+    assert_array_equal(kept, in_each)
+    assert in_each.min() > 0
+
+
 @pytest.mark.parametrize("change", ["file", "spacing", "regions", "modalities", "labels", "visits", "version"])
 def test_another_input_is_another_entry(cases, tmp_path, monkeypatch, change):
     """A stale entry would train on what is no longer asked for."""
@@ -178,7 +191,7 @@ def test_a_half_written_entry_is_never_read(cases, tmp_path, monkeypatch):
     save = np.save
 
     def dies(file, array, **options):
-        if array.ndim == 2:  # foreground, the last
+        if array.ndim == 2:  # foreground, after image and mask
             raise KeyboardInterrupt
         save(file, array, **options)
 
@@ -193,7 +206,7 @@ def test_a_half_written_entry_is_never_read(cases, tmp_path, monkeypatch):
     assert entry != half and open_entry(entry).image.shape[0] == 2
 
 
-@pytest.mark.parametrize("name", ["image.npy", "mask.npy", "foreground.npy", "entry.json"])
+@pytest.mark.parametrize("name", ["image.npy", "mask.npy", "foreground.npy", "by_region.npy", "entry.json"])
 @pytest.mark.parametrize("content", [b"", b"{", None])
 def test_a_damaged_entry_is_named(cases, tmp_path, name, content):
     """A command that reads it ended in a traceback, and a site said no more than that there was an error."""

@@ -1,6 +1,7 @@
 """Batches that workers draw and a device changes, against slow oracles of single samples."""
 
 import threading
+from collections import Counter
 from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
@@ -10,11 +11,13 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
-from small_patches import CPU, lumps, rng
+from small_patches import CPU, entry_of, lumps, rng
 from torch.testing import assert_close
 
 from gliofed.shared.config import AugmentConfig, DataConfig, TrainConfig
 from gliofed.shared.data.augment import Changes
+from gliofed.shared.data.cache import keep
+from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.draw import Pick, Source, batches, draw, in_random_order
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.tasks.grading import GRADE
@@ -32,10 +35,12 @@ TRAIN = TrainConfig(
     weight_decay=0,
     clip=None,
     foreground=0.5,
+    foreground_by="region",
     class_weights="balanced",
     precision="fp32",
     augment=ALL,
 )
+BY = ("voxel", "region")
 READINGS = ["visits", "series", GRADE]
 
 
@@ -165,6 +170,41 @@ def test_a_file_that_is_gone_is_an_error_in_the_loop(patients, tmp_path):
         with pytest.raises(DataError, match="gone"), closing(batches(source, 3, CPU, workers)) as drawn:
             list(drawn)
         assert not [each for each in threading.enumerate() if each.name.startswith("ahead")]
+
+
+@pytest.mark.parametrize("reading", ["visits", "series"])
+def test_each_region_that_the_visits_have_is_centred_as_often(tmp_path, reading):
+    """However few voxels it has: against counts of each region's places, of a patient who has the first in one visit.
+
+    The image tells where a voxel is, so the middle of a patch says what it was centred on.
+    """
+    mask = np.zeros((2, 3, 20, 20, 20), np.uint8)
+    mask[:, 2, 4:16, 4:16, 4:16] = 1  # 1728 voxels, and within them
+    mask[:, 1, 6:8, 6:8, 6:8] = 1  # 8, and
+    mask[1, 0, 12, 12, 12] = 1  # one voxel in the second visit only
+    image = np.stack([np.indices((20, 20, 20)).astype(np.float16)] * 2)  # (V, 3, D, H, W): d, h and w
+    patient = Patient("A", ("0", "1"), (keep({"of": "a"}, lambda: entry_of(image, mask, (1, 1, 1)), tmp_path),))
+    data = replace(DATA, modalities=("a", "b", "c"), regions=("et", "tc", "wt"), patch=(3, 3, 3), window=1)
+    train = replace(TRAIN, foreground=1, augment=AugmentConfig())
+    made = draw([Pick(patient, rng(seed), 1.0) for seed in range(900)], data, train, reading).to(CPU)
+    middle = made.image[..., 1, 1, 1].reshape(900, 3).long().tolist()
+    places = Counter(map(tuple, middle))
+    small = sum(places[place] for place in np.ndindex(20, 20, 20) if mask[0, 1][place])
+    # Half of the samples are of a visit with three regions, half of one with two.
+    assert places[12, 12, 12] == pytest.approx(900 * (1 / 6 + 1 / 3 / 1728 / 2), abs=45)
+    assert small == pytest.approx(900 * (1 / 6 + 1 / 4), abs=60)
+    assert all(mask[0, 2][place] for place in places)
+
+
+def test_nothing_of_a_mask_is_drawn_from_anywhere(tmp_path):
+    """A patient without a tumour has no region to draw."""
+    image = np.ones((1, 1, 6, 6, 6), np.float16)
+    entry = entry_of(image, np.zeros((1, 2, 6, 6, 6), np.uint8), (1, 1, 1))
+    patient = Patient("A", ("0",), (keep({"of": "none"}, lambda: entry, tmp_path),))
+    data = replace(DATA, modalities=("t1",), patch=(3, 3, 3))
+    train = replace(TRAIN, foreground=1)
+    drawn = [draw([Pick(patient, rng(), 1.0)], data, replace(train, foreground_by=by), "visits") for by in BY]
+    assert torch.equal(drawn[0].to(CPU).target, drawn[1].to(CPU).target)
 
 
 @pytest.mark.gpu

@@ -194,12 +194,54 @@ def test_options_reach_the_model_that_has_them():
     series = build_model(ModelConfig(name="clstm_unet3d", preset="demo", layers=2, bidirectional=True), 1, 1)
     assert len(series.lstm.layers) == 4
     assert build_model(ModelConfig(name="lstm_unet", preset="demo", iterations=5), 1, 1).iterations == 5
-    with pytest.raises(ValueError, match=r"model.iterations=5: unet has dropout; leave it out"):
+    with pytest.raises(ValueError, match=r"model.iterations=5: unet has dropout, deep_supervision; leave it out"):
         build_model(ModelConfig(name="unet", preset="demo", iterations=5), 1, 1)
-    with pytest.raises(ValueError, match=r"model.dropout=0.3: monai_dynunet has no options; leave it out"):
+    with pytest.raises(ValueError, match=r"model.dropout=0.3: monai_dynunet has deep_supervision; leave it out"):
         build_model(ModelConfig(name="monai_dynunet", preset="demo", dropout=0.3), 1, 1)
+    with pytest.raises(ValueError, match=r"model.dropout=0.3: monai_segresnet has no options; leave it out"):
+        build_model(ModelConfig(name="monai_segresnet", preset="demo", dropout=0.3), 1, 1)
     with pytest.raises(ValueError, match=r"model.light=True: cnn_lstm has encoder, as_published; leave it out"):
         build_model(ModelConfig(name="cnn_lstm", preset="demo", light=True), 1, 1)
+
+
+def supervised(name):
+    """Of four levels: the finest, two coarser ones with guesses of their own, and the coarsest."""
+    torch.manual_seed(0)
+    return build_model(ModelConfig(name=name, preset="tiny", deep_supervision=True), 2, 3)
+
+
+@pytest.mark.parametrize("name", ["unet", "monai_dynunet"])
+def test_deep_supervision_adds_guesses_in_training_only(name):
+    """Each reaches weights of its own; evaluation, and so prediction, is as without. A copy of a model that was trained
+    can be made: a tensor with a history, as MONAI keeps, cannot be copied."""
+    model, x = supervised(name).train(), image(name, 15, 16, 17, batch=2)
+    guesses = model(x)
+    assert guesses.shape == (2, 3, 3, 15, 16, 17)
+    guesses.square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+    assert_close(copy.deepcopy(model).eval()(x), guesses[:, 0])
+
+
+def test_coarse_guesses_are_of_their_levels():
+    """In order, at full size and nowhere shifted: by hand, from the output of each level."""
+    model, seen = supervised("unet"), []
+    for level in model.decoder.levels:
+        level.register_forward_hook(lambda _, __, output: seen.append(output))
+    guesses = model.train()(image("unet", 16, 16, 16))
+    assert [tuple(each.shape[1:]) for each in seen] == [(32, 4, 4, 4), (16, 8, 8, 8), (8, 16, 16, 16)]
+    for place, (head, features) in enumerate(zip(model.decoder.coarse, (seen[1], seen[0]), strict=True), start=1):
+        logits = torch.einsum("rc,bcdhw->brdhw", head.weight.flatten(1), features) + head.bias[:, None, None, None]
+        pooled = torch.nn.functional.interpolate(logits, size=(16,) * 3, mode="trilinear")
+        assert_close(guesses[:, place], pooled, rtol=1e-4, atol=1e-4)
+
+
+def test_without_deep_supervision_nothing_changed():
+    """Weights of the same names, from the same random numbers: earlier runs go on."""
+    torch.manual_seed(0)
+    plain = build_model(ModelConfig(name="unet", preset="tiny"), 2, 3)
+    more = supervised("unet").state_dict()
+    assert {name for name in more if "coarse" not in name} == plain.state_dict().keys()
+    assert_close({name: more[name] for name in plain.state_dict()}, dict(plain.state_dict()), rtol=0, atol=0)
 
 
 def test_which_models_read_series_and_which_task_each_is_for():
