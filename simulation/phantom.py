@@ -54,7 +54,7 @@ class PhantomConfig(Strict):
     course: Literal["same", "own"] = "same"
     """Of a series. own: each patient has growth, responses, new lesions and artefacts of their own, at the rates of
     `gliofed.simulation.course` and ARTEFACTS; same: one course of growth for all."""
-    missing: float = 0.0
+    lost: float = 0.0
     """Share of visits that lack one of their four modalities."""
 
     def __post_init__(self) -> None:
@@ -66,8 +66,8 @@ class PhantomConfig(Strict):
             raise ValueError(f"data.resolution={self.resolution}: must be 0.5 to 8 mm; 1, 2 and 4 are usual")
         if not 0 <= self.high_grade <= 1:
             raise ValueError(f"data.high_grade={self.high_grade}: must be a share, 0 to 1")
-        if not 0 <= self.missing <= 1:
-            raise ValueError(f"data.missing={self.missing}: must be a share of visits, 0 to 1")
+        if not 0 <= self.lost <= 1:
+            raise ValueError(f"data.lost={self.lost}: must be a share of visits, 0 to 1")
 
 
 def write_phantoms(config: PhantomConfig, root: Path, site: int, report: Callable[[], None] = lambda: None) -> None:
@@ -170,7 +170,7 @@ def _labelled(
 def left_out(config: PhantomConfig, site: int, patient: int, visit: int) -> str | None:
     """The modality that a visit lacks, if it lacks one."""
     rng = np.random.default_rng([config.seed, site, patient, visit, 2])
-    return str(rng.choice([*CONTRASTS])) if rng.random() < config.missing else None
+    return str(rng.choice([*CONTRASTS])) if rng.random() < config.lost else None
 
 
 def affine(resolution: float) -> NDArray[np.float64]:

@@ -153,10 +153,10 @@ def scanners_written(source: str, names: Sequence[str]) -> dict[str, str]:
 def _of_old(settings: Mapping[str, Any], visits: int) -> dict[str, Any]:
     """The settings without later ones that change nothing, so that a folder of before them is still known.
 
-    >>> _of_old({"patients": 4, "course": "own", "missing": 0.0}, visits=1)
+    >>> _of_old({"patients": 4, "course": "own", "lost": 0.0}, visits=1)
     {'patients': 4}
     """
-    idle = {"course": settings.get("course") if visits == 1 else "same", "missing": 0.0}
+    idle = {"course": settings.get("course") if visits == 1 else "same", "lost": 0.0}
     return {key: value for key, value in settings.items() if key not in idle or value != idle[key]}
 
 

@@ -241,4 +241,6 @@ def word(metric: str) -> str:
     names = {"dice": "Dice", "hd95": "HD95", "auc": "AUC", "f1": "F1", "jaccard": "Jaccard", "tp": "TP", "fp": "FP"}
     names |= {"tn": "TN", "fn": "FN"}
     first, *rest = metric.split("_")
-    return " ".join([names.get(first, first), *(each if each in ("low", "high") else each.upper() for each in rest)])
+    return " ".join(
+        [names.get(first, first), *(each if each in ("low", "high", "change") else each.upper() for each in rest)]
+    )

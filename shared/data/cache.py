@@ -20,7 +20,7 @@ from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import sync
 from gliofed.shared.parse import MALFORMED
 
-VERSION = 2
+VERSION = 3
 """Of what an entry holds; another number prepares everything again."""
 ARRAYS = ("image", "mask", "foreground")
 """Of an entry, a file each."""
@@ -40,6 +40,8 @@ class Entry:
     """Which of the C modalities there are; all for segmentation."""
     spacing: tuple[float, float, float]
     """Edges of a voxel along D, H and W, mm."""
+    affine: npt.NDArray[np.float64] | None = None
+    """(4, 4): indices (d, h, w) of `image` to mm, by which visits are compared; none for a label."""
 
 
 def keep(identity: dict[str, object], make: Callable[[], Entry], cache: Path) -> Path:
@@ -58,7 +60,8 @@ def keep(identity: dict[str, object], make: Callable[[], Entry], cache: Path) ->
     try:
         for key in ARRAYS:
             np.save(half / f"{key}.npy", getattr(made, key), allow_pickle=False)
-        facts = {"of": of, "present": made.present, "spacing": made.spacing}
+        facts: dict[str, object] = {"of": of, "present": made.present, "spacing": made.spacing}
+        facts["affine"] = None if made.affine is None else made.affine.tolist()
         (half / "entry.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
         for file in half.iterdir():
             sync(file)
@@ -79,6 +82,7 @@ def open_entry(entry: Path) -> Entry:
         image, mask, foreground = (np.load(entry / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in ARRAYS)
         facts = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
         depth, height, width = facts["spacing"]
-        return Entry(image, mask, foreground, tuple(facts["present"]), (depth, height, width))
+        affine = None if facts["affine"] is None else np.array(facts["affine"], np.float64)
+        return Entry(image, mask, foreground, tuple(facts["present"]), (depth, height, width), affine)
     except (FileNotFoundError, EOFError, *MALFORMED):
         raise DataError("unreadable", f"{entry}: damaged; remove this folder, and it is made anew") from None

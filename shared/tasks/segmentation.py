@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from gliofed.shared.tasks.means import LOSS, Range, out_of_range, over_patients
 from gliofed.shared.tasks.task import Model, Task
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
     from gliofed.shared.config import DataConfig
     from gliofed.shared.data.samples import Batch
-    from gliofed.shared.tasks.masks import Spacing
+    from gliofed.shared.tasks.masks import Affine, Spacing
 
 SMOOTH = 1.0
 """Voxels added to both parts of the soft Dice: a region that is absent then still pulls its probabilities to 0."""
@@ -35,8 +38,17 @@ RANGES: dict[str, Range] = {
     "recall": (0.0, 1.0),
     "precision": (0.0, 1.0),
     "hd95": (0.0, 20_000.0),
+    "dice_change": (0.0, 1.0),
 }
 """What the metrics of a patient can be; hd95 in mm, up to the diagonal of the largest volume that is read."""
+
+
+class Visit(NamedTuple):
+    """Masks (R, D, H, W), bool, of one visit, and where they lie."""
+
+    predicted: Tensor
+    true: Tensor
+    affine: Affine
 
 
 class Segmentation(Task):
@@ -129,12 +141,13 @@ class Segmentation(Task):
     def measure(
         self, model: Model, volumes: Iterable[Batch], data: DataConfig, device: torch.device
     ) -> dict[str, float]:
-        """Loss and metrics of one patient: the mean over visits, each counting the same.
+        """Loss and metrics of one patient: the mean over visits, each counting the same; and `change` of the last.
 
-        `volumes` are whole visits (1, C, D, H, W) or windows of visits (1, T, C, D, H, W), each with its spacing. Each
-        value is NaN where a logit is NaN or infinite.
+        `volumes` are whole visits (1, C, D, H, W) or windows of visits (1, T, C, D, H, W), in order of time, each with
+        its spacing. Each value is NaN where a logit is NaN or infinite.
         """
-        visits = []
+        visits: list[dict[str, float]] = []
+        last: list[Visit] = []
         for batch in volumes:
             assert batch.spacing is not None, "a whole volume has a spacing"
             there = batch.to(device)
@@ -145,7 +158,34 @@ class Segmentation(Task):
             if not logits.isfinite().all():  # of a broken model: it would pass for an empty mask, and score where
                 means = dict.fromkeys(means, math.nan)  # there is no tumour
             visits += [means] * masks.shape[:-4].numel()  # a window's means count once for each of its visits
-        return over_patients(visits)
+            grid = np.diag([*batch.spacing, 1.0]) if batch.affine is None else batch.affine
+            predicted, true = (mask.bool().reshape(-1, *mask.shape[-4:]) for mask in (masks, batch.target))
+            last = [*last, *(Visit(*pair, grid) for pair in zip(predicted, true, strict=True))][-2:]
+        measured = over_patients(visits)
+        found = self.change(last, data.regions)
+        return measured | (dict.fromkeys(found, math.nan) if math.isnan(measured[self.headline]) else found)
+
+    def change(self, visits: Sequence[Visit], regions: tuple[str, ...]) -> dict[str, float]:
+        """dice_change, and by region, of a patient's last visit: Dice where its true mask differs from the one before.
+
+        `visits` are the patient's last two. Mean over the regions that changed. Nothing, so that the patient is in no
+        mean of it, for one visit, for visits that are not on one grid, and where no region changed.
+        """
+        from gliofed.shared.tasks.masks import dice_on_change, on_grid
+
+        if len(visits) < 2:
+            return {}
+        first, last = visits
+        # A model that reads one visit at a time has each in a box of its own.
+        before = on_grid(first.true, first.affine, last.affine, last.true.shape[1:])
+        if before is None:
+            return {}
+        values = dice_on_change(last.predicted, last.true, before).tolist()
+        known = {region: value for region, value in zip(regions, values, strict=True) if not math.isnan(value)}
+        if not known:
+            return {}
+        parts = {f"dice_change_{region.lower()}": value for region, value in known.items()} if len(regions) > 1 else {}
+        return {"dice_change": fmean(known.values())} | parts
 
     def impossible(self, metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
         """Say what of one site's metrics over so many validation patients cannot be, if anything."""

@@ -220,13 +220,13 @@ def test_lesions_have_the_numbers_of_compartments_and_lie_in_the_brain():
 
 def test_some_visits_lack_a_modality_and_by_default_none(tmp_path):
     """At the stated rate; the other files are those of the visit with all."""
-    config = replace(SCAN, resolution=8.0, missing=0.3)
+    config = replace(SCAN, resolution=8.0, lost=0.3)
     lacking = [left_out(config, 0, patient, 0) for patient in range(1, 401)]
     assert 0.22 < np.mean([name is not None for name in lacking]) < 0.38
     assert set(lacking) == {None, "flair", "t1", "t1ce", "t2"}
     assert not any(left_out(SCAN, 0, patient, 0) for patient in range(1, 401))
-    write_phantoms(replace(config, patients=1, missing=1.0), tmp_path / "less", site=0)
-    write_phantoms(replace(config, patients=1, missing=0.0), tmp_path / "all", site=0)
+    write_phantoms(replace(config, patients=1, lost=1.0), tmp_path / "less", site=0)
+    write_phantoms(replace(config, patients=1, lost=0.0), tmp_path / "all", site=0)
     less, everything = files(tmp_path / "less"), files(tmp_path / "all")
     assert len(everything) - len(less) == 1 and less.items() <= everything.items()
 
@@ -240,7 +240,7 @@ def test_a_moved_scan_keeps_its_place_and_is_worse():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"missing": 2.0}, {"patients": 0}, {"visits": 0}, {"resolution": 0.1}, {"resolution": float("nan")}]
+    "wrong", [{"lost": 2.0}, {"patients": 0}, {"visits": 0}, {"resolution": 0.1}, {"resolution": float("nan")}]
 )
 def test_a_wrong_config_names_key_and_value(wrong):
     ((key, value),) = wrong.items()
