@@ -48,6 +48,8 @@ class ModelConfig(Strict):
     """Depthwise hidden convolutions in the ConvLSTM of clstm_unet3d and lstm_unet."""
     bidirectional: bool | None = None
     """clstm_unet3d: a visit sees later visits too."""
+    difference: bool | None = None
+    """clstm_unet3d: beside each visit the encoder reads its difference to the visit before."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Chance of a channel to be dropped in training, in the encoder of unet and clstm_unet3d."""
     iterations: Annotated[int, Field(gt=0, le=64)] | None = None
@@ -275,6 +277,7 @@ LATER = frozenset(
         "StrategyConfig.average",
         "RoundConfig.sample",
         "ModelConfig.dropout",
+        "ModelConfig.difference",
         "DataConfig.test",
     }
 )

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from gliofed.shared.config import PRESETS, ModelConfig
 from gliofed.shared.models import MODELS, build_model, reads_series, task_of
-from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D
+from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D, since_before
 from gliofed.shared.models.unet import Encoder, Up, crop, pad
 
 
@@ -101,6 +101,19 @@ def test_is_causal_and_takes_any_number_of_frames():
     assert_close(model(x)[:, :1], model(x[:, :1]))
     assert_close(model(x)[:, :2], model(x[:, :2]))
     assert not torch.allclose(model(x)[:, 1], model(x[:, 1:])[:, 0])  # a frame does remember those before
+
+
+def test_difference_is_of_the_frame_before_and_keeps_the_model_causal():
+    """The encoder sees a change at full resolution; the first frame, and frames that are alike, have none."""
+    frames = torch.tensor([1.0, 4.0, 2.0]).view(1, 3, 1, 1, 1, 1)
+    assert since_before(frames).flatten().tolist() == [0.0, 3.0, -2.0]
+    torch.manual_seed(0)
+    model, x = CLSTMUNet3D(2, 3, (8, 16), difference=True).eval(), image("clstm_unet3d", 8, 8, 8, frames=3)
+    assert_close(model(x)[:, :2], model(x[:, :2]))
+    assert_close(model(x.repeat(2, 1, 1, 1, 1, 1))[1:], model(x))
+    still = x[:, :1].expand(-1, 3, -1, -1, -1, -1)
+    features = model.encoder(torch.cat([still, torch.zeros_like(still)], dim=2).flatten(0, 1))
+    assert all(torch.equal(each[0], each[2]) for each in features)
 
 
 def test_frames_and_patients_do_not_mix():

@@ -40,6 +40,7 @@ SUBJECTS = [
     ("lstm_unet", {}),
     ("clstm_unet3d", {}),
     ("clstm_unet3d", {"bidirectional": True}),
+    ("clstm_unet3d", {"difference": True}),
     ("cnn_lstm", {"encoder": "cnn1"}),
     ("cnn_lstm", {"encoder": "cnn2"}),
     ("cnn_lstm", {"encoder": "cnn3"}),
