@@ -87,7 +87,7 @@ TABLES = {
     ),
     "series": Table(
         "Series of visits: CLSTM-UNet3D and the U-Net frame by frame",
-        "Phantoms at 4 mm, each with four visits and a course of its own (growth, response, new lesions, artefacts), two "
+        "Phantoms at 4 mm with four visits and a course of their own (growth, response, new lesions, artefacts); two "
         "sites of 64 patients, half of them to test, about the same CPU time. dice is the mean over all visits, "
         "dice_change that of the last in the voxels that changed since the one before; see "
         "[models.md](models.md#metrics).",
