@@ -28,6 +28,14 @@ Measured on phantoms at 4 mm, four sites, 12 rounds, moments averaged: Dice .79 
 and no squares in the soft Dice .74 (two seeds, 114 test phantoms each).
 """
 
+CHANGE = 0.5
+"""Weight of the soft Dice where a series changed. Without it a model of series learns change no faster than one of
+single visits: few voxels of a scan change.
+
+Measured on phantoms at 4 mm, three visits, 55 s of CPU time, one seed, 68 test phantoms: Dice on change .71 with, .51
+without, .65 of the U-Net frame by frame.
+"""
+
 WINDOWS = {"cpu": 2, "cuda": 4}
 """Windows a forward pass. One alone falls to a convolution several times slower a window on a CPU, and leaves most of a
 GPU idle; without gradients four take less memory than a training step."""
@@ -66,6 +74,9 @@ class Segmentation(Task):
     def loss(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """One minus the soft Dice of each sample, frame and region, plus a part of the binary cross-entropy.
 
+        Of a series, plus a part of one minus the soft Dice of each frame in the voxels whose target differs from that
+        of the frame before.
+
         `target` is 0 and 1, of any dtype. Each sample gets its own loss and the batch their mean, never a Dice
         over the batch: the loss of one patient must not depend on another's (differential privacy).
         `weight` (B,) multiplies each sample's loss before that mean; None is ones.
@@ -77,13 +88,16 @@ class Segmentation(Task):
         import torch.nn.functional as F
 
         logits, target = logits.float(), target.float()
+        changed = target[:, 1:] != target[:, :-1] if target.dim() == 6 else None
         if logits.dim() > target.dim():
             target = target.unsqueeze(1).expand_as(logits)
         cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).mean(1)
         probability = logits.sigmoid()
-        overlap = (probability * target).sum(dim=(-3, -2, -1))
-        total = probability.square().sum(dim=(-3, -2, -1)) + target.sum(dim=(-3, -2, -1))
-        losses = CROSS_ENTROPY * cross_entropy + (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).flatten(1).mean(1)
+        losses = CROSS_ENTROPY * cross_entropy + _soft_dice_loss(probability, target)
+        if changed is not None and changed.shape[1]:
+            changed = changed if target.dim() == 6 else changed.unsqueeze(1)
+            later = (part.narrow(-5, 1, changed.shape[-5]) * changed for part in (probability, target))
+            losses = losses + CHANGE * _soft_dice_loss(*later)
         return (losses if weight is None else losses * weight).mean()
 
     def logits(self, model: Model, inputs: tuple[Tensor, ...], data: DataConfig) -> Tensor:
@@ -152,7 +166,8 @@ class Segmentation(Task):
             assert batch.spacing is not None, "a whole volume has a spacing"
             there = batch.to(device)
             logits = self.logits(model, there.inputs, data)
-            loss = self.loss(logits, there.target).item()
+            each = (part.reshape(-1, *part.shape[-4:]) for part in (logits, there.target))
+            loss = self.loss(*each).item()  # of visits alone, so that models of visits and of series compare
             masks = (logits > 0).cpu()  # where the sigmoid is above one half
             means = {"loss": loss} | self.metrics(masks, batch.target, data.regions, batch.spacing)
             if not logits.isfinite().all():  # of a broken model: it would pass for an empty mask, and score where
@@ -191,6 +206,13 @@ class Segmentation(Task):
         """Say what of one site's metrics over so many validation patients cannot be, if anything."""
         parts = [""] + [f"_{region.lower()}" for region in data.regions]
         return out_of_range(metrics, {"loss": LOSS} | {n + p: r for n, r in RANGES.items() for p in parts})
+
+
+def _soft_dice_loss(probability: Tensor, target: Tensor) -> Tensor:
+    """(B,): one minus the soft Dice, the mean over all axes between the first and space."""
+    overlap = (probability * target).sum(dim=(-3, -2, -1))
+    total = probability.square().sum(dim=(-3, -2, -1)) + target.sum(dim=(-3, -2, -1))
+    return (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).flatten(1).mean(1)
 
 
 def _slide(model: Model, image: Tensor, window: list[int]) -> Tensor:

@@ -36,10 +36,31 @@ def slow_loss(logits, target):
                 entropies.append(-math.log(p) if true else -math.log(1 - p))
             dices.append(1 - (2 * overlap + 1) / (total + 1))
         losses.append(sum(dices) / len(dices) + 0.3 * sum(entropies) / len(entropies))
+        if true_sample.dim() == 5 and len(true_sample) > 1:
+            losses[-1] += 0.5 * slow_change_loss(sample, true_sample)
     return sum(losses) / len(losses)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 3, 4, 5), (2, 2, 3, 3, 4, 5)])  # volumes, series
+def slow_change_loss(sample, true_sample):
+    """Of a series (T, R, D, H, W): the soft Dice of each later frame and region in the voxels that changed."""
+    dices = []
+    for frame in range(1, len(true_sample)):
+        for region in range(true_sample.shape[1]):
+            overlap, total = 0.0, 0.0
+            voxels = (
+                each[region].flatten().tolist() for each in (sample[frame], true_sample[frame], true_sample[frame - 1])
+            )
+            for logit, true, before in zip(*voxels, strict=True):
+                if true != before:
+                    p = 1 / (1 + math.exp(-logit))
+                    overlap, total = overlap + p * true, total + p * p + true
+            dices.append(1 - (2 * overlap + 1) / (total + 1))
+    return sum(dices) / len(dices)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 3, 4, 5), (2, 2, 3, 3, 4, 5), (1, 3, 2, 3, 4, 5), (2, 1, 3, 3, 4, 5)]
+)  # series too
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.bool])
 def test_loss_equals_loops(shape, dtype):
     torch.manual_seed(0)
