@@ -48,6 +48,8 @@ class ModelConfig(Strict):
     """Depthwise hidden convolutions in the ConvLSTM of clstm_unet3d and lstm_unet."""
     bidirectional: bool | None = None
     """clstm_unet3d: a visit sees later visits too."""
+    difference: bool | None = None
+    """clstm_unet3d: beside each visit the encoder reads its difference to the visit before."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Chance of a channel to be dropped in training, in the encoder of unet and clstm_unet3d."""
     deep_supervision: bool | None = None
@@ -284,6 +286,7 @@ LATER = frozenset(
         "RoundConfig.sample",
         "ModelConfig.dropout",
         "ModelConfig.deep_supervision",
+        "ModelConfig.difference",
         "DataConfig.test",
         "DataConfig.missing",
         "TrainConfig.foreground_by",

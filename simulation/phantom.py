@@ -1,28 +1,33 @@
 """BraTS phantoms on real anatomy: patients with a glioma that no hospital ever saw, in BraTS' own layouts.
 
-Heads are the MNI template, posed and warped (brain.py); gliomas are drawn (tumour.py) and imaged (scanner.py). Whatever
-is measured on them is synthetic.
+Heads are the MNI template, posed and warped (brain.py); gliomas are drawn (tumour.py), in a series take their course
+(course.py) and are imaged (scanner.py). Whatever is measured on them is synthetic.
 """
 
 import csv
 import gzip
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from gliofed.shared.files import new_folder, write_bytes
 from gliofed.shared.parse import Strict
-from gliofed.simulation.brain import Grid, draw_pose, load_template, sample_head
-from gliofed.simulation.scanner import CONTRASTS, SCANNERS, Tissue, acquire, hyperintensities, render, vessels
-from gliofed.simulation.tumour import ENHANCING, draw_tumour
+from gliofed.simulation.brain import Array, Grid, draw_pose, load_template, sample_head
+from gliofed.simulation.course import SCAR, own_course
+from gliofed.simulation.scanner import CONTRASTS, SCANNERS, Tissue, acquire, hyperintensities, render, spoil, vessels
+from gliofed.simulation.tumour import ENHANCING, Tumour, draw_tumour
 
 GROWTH = (0.60, 0.78, 0.66, 0.82, 1.00)
-"""Radius of the tumour over a series, with a response to treatment in the middle."""
+"""Radius of the tumour over a series, with a response to treatment in the middle; of course=same."""
+ARTEFACTS = 0.08
+"""Share of the scans (a modality at a visit) in which the patient moved; of course=own."""
 HEAD = np.array([86, 106, 90])
 """Half of a block that holds every head, mm."""
 FILES_2020 = {"flair": "flair", "t1": "t1", "t1ce": "t1ce", "t2": "t2"}
@@ -46,6 +51,11 @@ class PhantomConfig(Strict):
     """Of everything that is drawn, with the site and the patient's number."""
     high_grade: float = 0.6
     """Share of HGG among the patients of a site."""
+    course: Literal["same", "own"] = "same"
+    """Of a series. own: each patient has growth, responses, new lesions and artefacts of their own, at the rates of
+    `gliofed.simulation.course` and ARTEFACTS; same: one course of growth for all."""
+    lost: float = 0.0
+    """Share of visits that lack one of their four modalities."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.patients <= 999:
@@ -56,6 +66,8 @@ class PhantomConfig(Strict):
             raise ValueError(f"data.resolution={self.resolution}: must be 0.5 to 8 mm; 1, 2 and 4 are usual")
         if not 0 <= self.high_grade <= 1:
             raise ValueError(f"data.high_grade={self.high_grade}: must be a share, 0 to 1")
+        if not 0 <= self.lost <= 1:
+            raise ValueError(f"data.lost={self.lost}: must be a share of visits, 0 to 1")
 
 
 def write_phantoms(config: PhantomConfig, root: Path, site: int, report: Callable[[], None] = lambda: None) -> None:
@@ -109,24 +121,56 @@ def make_case(
     box = whole.around(np.array([120, 120, 77.5]), HEAD)
     grid, pose = whole.crop(box), draw_pose(of_head)
     start = pose.to_field(of_tumour.choice(template.glioma))
-    tumour = draw_tumour(of_tumour, is_high_grade(config, site, patient), start).grown(growth(config.visits)[visit])
-    wm, gm, csf, texture = sample_head(of_head, pose, grid, template, tumour.displacement(grid))
-    brain, labels = wm + gm + csf > 0.5, np.zeros(grid.shape, dtype=np.uint8)
-    near = grid.around(tumour.centre, tumour.reach)
-    labels[near] = tumour.compartments(grid.crop(near), wm[near], csf[near], brain[near])
-    bright = hyperintensities(of_head, grid, pose, template, tumour, wm)
+    first, own = draw_tumour(of_tumour, is_high_grade(config, site, patient), start), config.course == "own"
+    of_course, *of_artefacts = np.random.default_rng([config.seed, site, patient, 1]).spawn(1 + config.visits)
+    if own and config.visits > 1:
+        courses = own_course(of_course, first, pose, template, config.visits)
+    else:
+        courses = [(first.grown(size),) for size in growth(config.visits)]
+    lesions = courses[visit]
+    wm, gm, csf, texture = sample_head(of_head, pose, grid, template, lesions[0].displacement(grid))
+    brain = wm + gm + csf > 0.5
+    labels, lesion = _labelled(lesions, grid, wm, csf, brain)
+    bright = hyperintensities(of_head, grid, pose, template, lesions[0], wm)
+    if own:
+        for earlier in courses[:visit]:
+            was = _labelled(earlier, grid, wm, csf, brain)[0] > 0
+            scar = ndimage.gaussian_filter((was & (labels == 0)).astype(np.float32), 1.2 / config.resolution)
+            bright = np.maximum(bright, np.float32(SCAR) * scar)
     blood = vessels(of_head, grid, gm, csf)
-    tissue = Tissue(grid, wm, gm, csf, texture, bright, blood, brain, labels)
+    tissue = Tissue(grid, wm, gm, csf, texture, bright, blood, brain, labels, lesion)
 
     scanner, images = SCANNERS[site % len(SCANNERS)], {}
     for modality in CONTRASTS:
-        signal = render(of_scan[visit], tissue, tumour, modality, config.resolution)
+        signal = render(of_scan[visit], tissue, lesions, modality, config.resolution)
         seen = acquire(of_scan[visit], signal, scanner, grid, isotropic=modality == "t1ce")
+        if own and config.visits > 1 and of_artefacts[visit].random() < ARTEFACTS:
+            seen = spoil(of_artefacts[visit], seen)
         images[modality] = np.zeros(whole.shape, dtype=np.int16)
         images[modality][box] = np.where(brain, np.clip(np.rint(seen), 1, 32767), 0)
     mask = np.zeros(whole.shape, dtype=np.uint8)
     mask[box] = labels
     return images, mask
+
+
+def _labelled(
+    lesions: Sequence[Tumour], grid: Grid, wm: Array, csf: Array, brain: NDArray[np.bool_]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The compartment of each voxel and the number of the lesion that it is of, from 1, (X, Y, Z); 0: none."""
+    labels, lesion = np.zeros(grid.shape, dtype=np.uint8), np.zeros(grid.shape, dtype=np.uint8)
+    for number, tumour in enumerate(lesions, start=1):
+        near = grid.around(tumour.centre, tumour.reach)
+        found = tumour.compartments(grid.crop(near), wm[near], csf[near], brain[near])
+        free = labels[near] == 0
+        labels[near] = np.where(free, found, labels[near])
+        lesion[near] = np.where(free & (found > 0), number, lesion[near])
+    return labels, lesion
+
+
+def left_out(config: PhantomConfig, site: int, patient: int, visit: int) -> str | None:
+    """The modality that a visit lacks, if it lacks one."""
+    rng = np.random.default_rng([config.seed, site, patient, visit, 2])
+    return str(rng.choice([*CONTRASTS])) if rng.random() < config.lost else None
 
 
 def affine(resolution: float) -> NDArray[np.float64]:
@@ -144,6 +188,7 @@ def _write_case(config: PhantomConfig, folder: Path, site: int, patient: int, vi
         mask[mask == ENHANCING] = 4
     to_mm = affine(config.resolution)
     with new_folder(folder) as begun:
+        images.pop(left_out(config, site, patient, visit) or "", None)
         for modality, image in images.items():
             _write_nifti(begun / f"{folder.name}{joint}{files[modality]}.nii.gz", image, to_mm)
         _write_nifti(begun / f"{folder.name}{joint}seg.nii.gz", mask, to_mm)

@@ -1,5 +1,6 @@
 """From tissue to images: the contrast of each modality, and what a site's scanner makes of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +65,9 @@ class Tissue:
     brain: NDArray[np.bool_]
     """What skull stripping leaves."""
     labels: NDArray[np.uint8]
-    """Compartments of the tumour."""
+    """Compartments of the lesions."""
+    lesion: NDArray[np.uint8]
+    """Whose they are: 1 of the first tumour, 2 and above of those that came later, 0 of none."""
 
 
 def hyperintensities(
@@ -94,7 +97,9 @@ def vessels(rng: np.random.Generator, grid: Grid, gm: Array, csf: Array) -> Arra
     return np.asarray(np.exp(-tubes / np.float32(0.03)) * np.clip(1.5 * csf + 0.35 * gm, 0, 1), dtype=np.float32)
 
 
-def render(rng: np.random.Generator, tissue: Tissue, tumour: Tumour, modality: str, resolution: float) -> Array:
+def render(
+    rng: np.random.Generator, tissue: Tissue, lesions: Sequence[Tumour], modality: str, resolution: float
+) -> Array:
     """The signal of one modality before a scanner touched it, (X, Y, Z), 0 outside the brain."""
     *tissues, texture = CONTRASTS[modality]
     wm, gm, csf, edema, necrosis, solid, enhancing = np.array(tissues) * (1 + rng.normal(0, 0.04, 7)).clip(0.9, 1.1)
@@ -102,16 +107,18 @@ def render(rng: np.random.Generator, tissue: Tissue, tumour: Tumour, modality: s
     signal += (0.95 * edema - wm) * tissue.bright
     if modality == "t1ce":
         signal += 0.9 * tissue.vessels
-    box = tissue.grid.around(tumour.centre, tumour.reach + 3 * tumour.edge)
-    labels, grid, inside = tissue.labels[box], tissue.grid.crop(box), signal[box]
-    grain = [smooth_noise(rng, grid, mm) for mm in (10.0, 4.0)]
-    core = solid if tumour.necrosis == 0 else necrosis
-    edges = {EDEMA: 1.2, NECROSIS: tumour.edge, ENHANCING: 0.5}
-    for label, value in ((EDEMA, edema), (NECROSIS, core), (ENHANCING, enhancing)):
-        share = ndimage.gaussian_filter((labels == label).astype(np.float32), edges[label] / resolution)
-        if label == EDEMA:  # water among fibres, more of it in some places; it never quite hides the tissue
-            share *= np.clip(tumour.water + 0.12 * grain[0], 0.35, 1)
-        inside += share * (value * (1 + 0.05 * grain[0] + 0.04 * grain[1]) - inside)
+    for number, tumour in enumerate(lesions, start=1):
+        box = tissue.grid.around(tumour.centre, tumour.reach + 3 * tumour.edge)
+        grid, inside = tissue.grid.crop(box), signal[box]
+        labels = np.where(tissue.lesion[box] == number, tissue.labels[box], 0)
+        grain = [smooth_noise(rng, grid, mm) for mm in (10.0, 4.0)]
+        core = solid if tumour.necrosis == 0 else necrosis
+        edges = {EDEMA: 1.2, NECROSIS: tumour.edge, ENHANCING: 0.5}
+        for label, value in ((EDEMA, edema), (NECROSIS, core), (ENHANCING, enhancing)):
+            share = ndimage.gaussian_filter((labels == label).astype(np.float32), edges[label] / resolution)
+            if label == EDEMA:  # water among fibres, more of it in some places; it never quite hides the tissue
+                share *= np.clip(tumour.water + 0.12 * grain[0], 0.35, 1)
+            inside += share * (value * (1 + 0.05 * grain[0] + 0.04 * grain[1]) - inside)
     return np.asarray(np.where(tissue.brain, np.clip(signal, 0.02, None), 0), dtype=np.float32)
 
 
@@ -133,3 +140,12 @@ def acquire(rng: np.random.Generator, signal: Array, scanner: Scanner, grid: Gri
         weight = (place - low).astype(np.float32)
         slices = slices[:, :, low] * (1 - weight) + slices[:, :, low + 1] * weight
     return np.asarray(slices * np.float32(scanner.scale), dtype=np.float32)
+
+
+def spoil(rng: np.random.Generator, seen: Array) -> Array:
+    """A scan (X, Y, Z) of a patient who moved: ghosts of the head along P, or a blur, each half of the time."""
+    if rng.random() < 0.5:
+        shift = int(rng.uniform(0.12, 0.3) * seen.shape[1])
+        ghosts = np.roll(seen, shift, axis=1) + np.roll(seen, -shift, axis=1)
+        return np.asarray(0.75 * seen + rng.uniform(0.15, 0.3) * ghosts, dtype=np.float32)
+    return np.asarray(ndimage.gaussian_filter(seen, rng.uniform(0.01, 0.025) * np.array(seen.shape)), dtype=np.float32)

@@ -123,7 +123,7 @@ def _write(
     common = dict(settings) | {"visits": visits, "seed": run.seed}
     numbers = patients_written(settings, len(names))
     configs = [parse(kind, common | {"patients": number}, "data") for number in numbers]
-    _claim(root, {"source": source, "seed": run.seed, **settings, "visits": visits})
+    _claim(root, {"source": source, "seed": run.seed, **_of_old(settings, visits), "visits": visits})
     done, total = count(1), sum(config.patients for config in configs) * visits
     for number, (name, config) in enumerate(zip(names, configs, strict=True)):
         write(config, root / name, number, lambda: report(next(done), total))
@@ -156,6 +156,16 @@ def check_test_patients(sites: Sequence[SiteConfig], run: RunConfig) -> None:
 def scanners_written(source: str, names: Sequence[str]) -> dict[str, str]:
     """The scanners of sites whose cases are written by `source`, where it has any."""
     return {name: scanner_of(number) for number, name in enumerate(names)} if source == "phantom" else {}
+
+
+def _of_old(settings: Mapping[str, Any], visits: int) -> dict[str, Any]:
+    """The settings without later ones that change nothing, so that a folder of before them is still known.
+
+    >>> _of_old({"patients": 4, "course": "own", "lost": 0.0}, visits=1)
+    {'patients': 4}
+    """
+    idle = {"course": settings.get("course") if visits == 1 else "same", "lost": 0.0}
+    return {key: value for key, value in settings.items() if key not in idle or value != idle[key]}
 
 
 def _claim(root: Path, settings: Mapping[str, Any]) -> None:

@@ -82,7 +82,7 @@ def measure_all(
 
 def write_scores(path: Path, tested: Sequence[Subject], measured: Mapping[str, Measures]) -> None:
     """Write each model on each patient as a table. It names patients: it is for whoever has their scans."""
-    metrics = [name for measures in measured.values() for name in measures[0]]
+    metrics = [name for measures in measured.values() for values in measures for name in values]
     columns = dict.fromkeys(["model", "site", "patient", "scanner", "grade", "tumour_cm3", *metrics])
     text = io.StringIO()
     table = csv.DictWriter(text, [*columns], lineterminator="\n")

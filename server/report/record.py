@@ -235,10 +235,12 @@ def number(value: Any) -> float:
 def word(metric: str) -> str:
     """A metric as a reader writes it.
 
-    >>> word("dice"), word("dice_et"), word("hd95"), word("auc"), word("accuracy")
-    ('Dice', 'Dice ET', 'HD95', 'AUC', 'accuracy')
+    >>> word("dice"), word("dice_et"), word("dice_change"), word("hd95"), word("auc"), word("accuracy")
+    ('Dice', 'Dice ET', 'Dice change', 'HD95', 'AUC', 'accuracy')
     """
     names = {"dice": "Dice", "hd95": "HD95", "auc": "AUC", "f1": "F1", "jaccard": "Jaccard", "tp": "TP", "fp": "FP"}
     names |= {"tn": "TN", "fn": "FN"}
     first, *rest = metric.split("_")
-    return " ".join([names.get(first, first), *(each if each in ("low", "high") else each.upper() for each in rest)])
+    return " ".join(
+        [names.get(first, first), *(each if each in ("low", "high", "change") else each.upper() for each in rest)]
+    )

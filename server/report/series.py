@@ -8,6 +8,7 @@ from gliofed.server.report.sentences import rests
 from gliofed.shared.events import Event
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.tasks.scores import COUNTS
+from gliofed.shared.tasks.segmentation import RANGES
 
 Events = Sequence[Event]
 Series = dict[int, float]
@@ -67,13 +68,13 @@ def site_metrics(events: Events, metric: str) -> dict[str, Series]:
 def metrics(events: Events) -> list[str]:
     """What is measured beside the loss, without what has a name in parts, as dice_et; the task's headline first."""
     known = _names(events)
-    means = [name for name in known if name not in _NO_QUALITY and name.rpartition("_")[0] not in known]
+    means = [name for name in known if name not in _NO_QUALITY and _part_of(name) not in known]
     return sorted(means, key=lambda name: name not in _headlines())
 
 
 def regions(events: Events, metric: str) -> list[str]:
     """Parts by which `metric` is known too, as et of dice_et; intervals are none."""
-    parts = [name.removeprefix(f"{metric}_") for name in _names(events) if name.startswith(f"{metric}_")]
+    parts = [name.removeprefix(f"{metric}_") for name in _names(events) if _part_of(name) == metric]
     return [part for part in parts if part not in ("low", "high")]
 
 
@@ -148,6 +149,11 @@ def test_scores(events: Events, metric: str) -> dict[str, tuple[int, float]]:
 
 def _evaluated(events: Events) -> Iterator[Event]:
     return (event for event in events if event["event"] in ("initial", "round"))
+
+
+def _part_of(name: str) -> str:
+    """The metric that `name` is a part of, as dice of dice_et; empty for a metric, as dice_change."""
+    return "" if name in RANGES else name.rpartition("_")[0]
 
 
 def _headlines() -> list[str]:

@@ -42,6 +42,8 @@ class Entry:
     """(V, C): which modalities each visit has."""
     spacing: tuple[float, float, float]
     """Edges of a voxel along D, H and W, mm."""
+    affine: npt.NDArray[np.float64] | None = None
+    """(4, 4): indices (d, h, w) of `image` to mm, by which visits are compared; none for a label."""
 
 
 def keep(identity: dict[str, object], make: Callable[[], Entry], cache: Path) -> Path:
@@ -60,7 +62,8 @@ def keep(identity: dict[str, object], make: Callable[[], Entry], cache: Path) ->
     try:
         for key in ARRAYS:
             np.save(half / f"{key}.npy", getattr(made, key), allow_pickle=False)
-        facts = {"of": of, "present": made.present.tolist(), "spacing": made.spacing}
+        facts: dict[str, object] = {"of": of, "present": made.present.tolist(), "spacing": made.spacing}
+        facts["affine"] = None if made.affine is None else made.affine.tolist()
         (half / "entry.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
         for file in half.iterdir():
             sync(file)
@@ -81,6 +84,8 @@ def open_entry(entry: Path) -> Entry:
         arrays = {key: np.load(entry / f"{key}.npy", mmap_mode="r", allow_pickle=False) for key in ARRAYS}
         facts = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
         depth, height, width = facts["spacing"]
-        return Entry(**arrays, present=np.array(facts["present"], np.bool_), spacing=(depth, height, width))
+        affine = None if facts["affine"] is None else np.array(facts["affine"], np.float64)
+        present = np.array(facts["present"], np.bool_)
+        return Entry(**arrays, present=present, spacing=(depth, height, width), affine=affine)
     except (FileNotFoundError, EOFError, *MALFORMED):
         raise DataError("unreadable", f"{entry}: damaged; remove this folder, and it is made anew") from None

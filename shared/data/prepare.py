@@ -55,6 +55,17 @@ class Images:
     inside: list[npt.NDArray[np.bool_]]
     """Voxels (X, Y, Z), RAS, of each visit that are not zero in all of its images."""
 
+    @property
+    def affine(self) -> npt.NDArray[np.float64]:
+        """(4, 4): indices (d, h, w) of `array` to mm."""
+        grid = self.first[1]
+        scale = np.divide(self.spacing, grid.spacing)
+        corner = np.array([side.start or 0 for side in self.box])
+        to_scan = np.diag([*scale, 1.0])
+        to_scan[:3, 3] = scale * corner + (scale - 1) / 2  # as `resample` keeps the outer faces
+        affine: npt.NDArray[np.float64] = grid.affine @ to_scan
+        return affine
+
     def restored(self, part: Floats) -> Floats:
         """Put (D, H, W) of the cropped grid back on the grid of the scans (X, Y, Z), RAS; linear, 0 outside the box."""
         whole, grid = np.zeros(self.uncropped, np.float32), self.first[1]
@@ -223,7 +234,7 @@ def _segmentation(cases: Sequence[Case], data: DataConfig) -> Entry:
         masks.append(np.stack([_spaced(region, images.first[1], data, order=0)[images.box] for region in regions]))
     mask_box = np.stack(masks)
     voxels, by_region = foreground_voxels(mask_box), region_voxels(mask_box)
-    return Entry(images.array, mask_box, voxels, by_region, images.present, images.spacing)
+    return Entry(images.array, mask_box, voxels, by_region, images.present, images.spacing, images.affine)
 
 
 def block_entry(case: Case, data: DataConfig) -> Entry:

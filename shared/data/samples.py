@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -29,6 +30,8 @@ class Batch:
     """(B,): what each sample's loss counts; None: 1."""
     spacing: tuple[float, float, float] | None = None
     """Edges of a voxel along D, H and W, mm; of whole volumes only."""
+    affine: npt.NDArray[np.float64] | None = None
+    """(4, 4): indices (d, h, w) to mm; of whole volumes with masks only."""
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -39,7 +42,7 @@ class Batch:
         """The same on `device`; out of pinned memory a GPU copies it while others work."""
         move = partial(Tensor.to, device=device, non_blocking=device.type == "cuda")
         present, weight = (None if part is None else move(part) for part in (self.present, self.weight))
-        return Batch(move(self.image), move(self.target), present, weight, self.spacing)
+        return Batch(move(self.image), move(self.target), present, weight, self.spacing, self.affine)
 
 
 def whole(patient: Patient, data: DataConfig, reading: Reading) -> Iterator[Batch]:
@@ -61,7 +64,8 @@ def whole(patient: Patient, data: DataConfig, reading: Reading) -> Iterator[Batc
             arrays = (entry.image, entry.mask, entry.present)
             parts = [torch.from_numpy(np.array(array[start : start + length])) for array in arrays]
             image, target, there = [part[None] for part in parts] if reading == "series" else parts
-            yield Batch(image.float(), target.float(), there if data.missing == "mask" else None, spacing=entry.spacing)
+            known = there if data.missing == "mask" else None
+            yield Batch(image.float(), target.float(), known, spacing=entry.spacing, affine=entry.affine)
 
 
 def class_weights(

@@ -1,5 +1,8 @@
 """How well masks agree: overlap, and the distance between surfaces."""
 
+from collections.abc import Sequence
+from itertools import product
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -8,9 +11,14 @@ from torch import Tensor
 from gliofed.shared.data.transforms import bounding_box
 
 Spacing = tuple[float, float, float]
+Affine = npt.NDArray[np.float64]
+"""(4, 4): indices (d, h, w) to mm."""
 
 ABSENT_MM = 373.13
 """HD95 of a region that is in one mask only: the diagonal of BraTS' 240 x 240 x 155 mm, a usual penalty there."""
+
+SAME_VOXEL = 0.25
+"""Voxels by which grids of two visits may differ beyond whole ones: rounding in headers, not another place."""
 
 DENSE = 0.05
 """Share of surface voxels from which a distance transform is faster than a search tree: noise, as before training."""
@@ -42,6 +50,40 @@ def compare(predicted: Tensor, true: Tensor, spacing: Spacing) -> dict[str, Tens
         "precision": share(tp + fp),
         "hd95": torch.tensor(distances, dtype=torch.float64),
     }
+
+
+def dice_on_change(predicted: Tensor, true: Tensor, before: Tensor) -> Tensor:
+    """Dice of two masks (R, D, H, W), bool, in the voxels in which `true` differs from `before`, of the visit before.
+
+    (R,), float64. NaN of a region that did not change. One that only shrank is absent from `true` there: 1 if nothing
+    of it is predicted in those voxels, else 0, as in `compare`. A mask that stays as it was scores 0.
+    """
+    changed = true ^ before
+    predicted, true = predicted & changed, true & changed
+    total = (predicted.sum(dim=(1, 2, 3)) + true.sum(dim=(1, 2, 3))).double()
+    dice = torch.where(total > 0, 2 * (predicted & true).sum(dim=(1, 2, 3)) / total.clamp(min=1), 1.0)
+    return torch.where(changed.flatten(1).any(dim=1), dice, torch.nan)
+
+
+def on_grid(mask: Tensor, grid: Affine, other: Affine, shape: Sequence[int]) -> Tensor | None:
+    """`mask` (R, D, H, W) of `grid` on another of `shape` (D, H, W), 0 beyond its edge; affines give indices in mm.
+
+    None where the one is not the other moved by whole voxels: then the scans are not registered.
+    """
+    moved = np.linalg.solve(other, grid)
+    shift = np.rint(moved[:3, 3]).astype(int)
+    whole = np.eye(4)
+    whole[:3, 3] = shift
+    corners = np.array([[*corner, 1] for corner in product(*((0, side) for side in mask.shape[1:]))])
+    apart = (corners @ (moved - whole).T)[:, :3]  # voxels
+    if not np.linalg.norm(apart, axis=1).max() < SAME_VOXEL:
+        return None
+    placed = torch.zeros(mask.shape[0], *shape, dtype=mask.dtype)
+    sides = [(max(0, s), min(new, s + old)) for s, old, new in zip(shift, mask.shape[1:], shape, strict=True)]
+    there = tuple(slice(low, max(low, high)) for low, high in sides)
+    here = tuple(slice(low - s, max(low, high) - s) for (low, high), s in zip(sides, shift, strict=True))
+    placed[:, *there] = mask[:, *here]
+    return placed
 
 
 def hd95(predicted: Tensor, true: Tensor, spacing: Spacing) -> float:

@@ -11,12 +11,15 @@ Floats = npt.NDArray[np.float64]
 
 
 def over_patients(patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each metric; all patients have the same metrics. Nothing for no patients.
+    """Mean of each metric over the patients that have it. Nothing for no patients.
 
-    >>> over_patients([{"dice": 0.5}, {"dice": 1.0}])
-    {'dice': 0.75}
+    A patient lacks a metric that is not defined there, as of change after one visit; NaN is of a broken model.
+
+    >>> over_patients([{"dice": 0.5, "dice_change": 0.25}, {"dice": 1.0}])
+    {'dice': 0.75, 'dice_change': 0.25}
     """
-    return {name: fmean(patient[name] for patient in patients) for name in patients[0]} if patients else {}
+    names = dict.fromkeys(name for patient in patients for name in patient)
+    return {name: fmean(patient[name] for patient in patients if name in patient) for name in names}
 
 
 def over_sites(sites: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, float]:
@@ -36,17 +39,28 @@ def over_sites(sites: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, fl
 def weighted_means(patients: Sequence[Mapping[str, float]], sites: Sequence[str], weights: Floats) -> dict[str, Floats]:
     """Mean of each metric over patients who count `weights` (R, N) times, a value a row (R,); NaN where nobody counts.
 
-    With ones this is `over_sites` of each site's `over_patients`. A site with a value that is not finite is left out.
+    With ones this is `over_sites` of each site's `over_patients`. A site with a value that is not finite is left out. A
+    site's mean of a metric that some of its patients lack counts for all of them, as in `over_sites`.
 
     >>> patients = [{"dice": 0.5}, {"dice": 0.9}, {"dice": float("nan")}]
     >>> weighted_means(patients, ["a", "a", "b"], np.array([[1.0, 1.0, 1.0], [3.0, 1.0, 0.0]]))
     {'dice': array([0.7, 0.6])}
     """
     means = {}
-    for name in patients[0] if patients else ():
-        values = np.array([patient[name] for patient in patients])
+    for name in dict.fromkeys(name for patient in patients for name in patient):
+        has = np.array([name in patient for patient in patients])
+        values = np.array([patient.get(name, 0.0) for patient in patients])
         enters = of_finite_sites(values, sites)
-        means[name] = ratio(weights[:, enters] @ values[enters], weights[:, enters].sum(axis=1))
+        if (has | ~enters).all():
+            means[name] = ratio(weights[:, enters] @ values[enters], weights[:, enters].sum(axis=1))
+            continue
+        total, whole = np.zeros(len(weights)), np.zeros(len(weights))
+        for site in sorted({site for site, there in zip(sites, enters, strict=True) if there}):
+            here = np.array([each == site for each in sites])
+            mean = ratio(weights[:, here & has] @ values[here & has], weights[:, here & has].sum(axis=1))
+            counts = np.where(np.isnan(mean), 0.0, weights[:, here].sum(axis=1))
+            total, whole = total + counts * np.nan_to_num(mean), whole + counts
+        means[name] = ratio(total, whole)
     return means
 
 

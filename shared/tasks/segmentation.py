@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from gliofed.shared.tasks.means import LOSS, Range, out_of_range, over_patients
 from gliofed.shared.tasks.task import Model, Task
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
 
     from gliofed.shared.config import DataConfig
     from gliofed.shared.data.samples import Batch
-    from gliofed.shared.tasks.masks import Spacing
+    from gliofed.shared.tasks.masks import Affine, Spacing
 
 SMOOTH = 1.0
 """Voxels added to both parts of the soft Dice: a region that is absent then still pulls its probabilities to 0."""
@@ -23,6 +26,14 @@ CROSS_ENTROPY = 0.3
 
 Measured on phantoms at 4 mm, four sites, 12 rounds, moments averaged: Dice .79 without, .81 with .3, .80 with 1; with 1
 and no squares in the soft Dice .74 (two seeds, 114 test phantoms each).
+"""
+
+CHANGE = 0.5
+"""Weight of the soft Dice where a series changed. Without it a model of series learns change no faster than one of
+single visits: few voxels of a scan change.
+
+Measured on phantoms at 4 mm, three visits, 55 s of CPU time, one seed, 68 test phantoms: Dice on change .71 with, .51
+without, .65 of the U-Net frame by frame.
 """
 
 WINDOWS = {"cpu": 2, "cuda": 4}
@@ -35,8 +46,17 @@ RANGES: dict[str, Range] = {
     "recall": (0.0, 1.0),
     "precision": (0.0, 1.0),
     "hd95": (0.0, 20_000.0),
+    "dice_change": (0.0, 1.0),
 }
 """What the metrics of a patient can be; hd95 in mm, up to the diagonal of the largest volume that is read."""
+
+
+class Visit(NamedTuple):
+    """Masks (R, D, H, W), bool, of one visit, and where they lie."""
+
+    predicted: Tensor
+    true: Tensor
+    affine: Affine
 
 
 class Segmentation(Task):
@@ -54,6 +74,9 @@ class Segmentation(Task):
     def loss(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """One minus the soft Dice of each sample, frame and region, plus a part of the binary cross-entropy.
 
+        Of a series, plus a part of one minus the soft Dice of each frame in the voxels whose target differs from that
+        of the frame before.
+
         `target` is 0 and 1, of any dtype. Each sample gets its own loss and the batch their mean, never a Dice
         over the batch: the loss of one patient must not depend on another's (differential privacy).
         `weight` (B,) multiplies each sample's loss before that mean; None is ones.
@@ -65,13 +88,16 @@ class Segmentation(Task):
         import torch.nn.functional as F
 
         logits, target = logits.float(), target.float()
+        changed = target[:, 1:] != target[:, :-1] if target.dim() == 6 else None
         if logits.dim() > target.dim():
             target = target.unsqueeze(1).expand_as(logits)
         cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).mean(1)
         probability = logits.sigmoid()
-        overlap = (probability * target).sum(dim=(-3, -2, -1))
-        total = probability.square().sum(dim=(-3, -2, -1)) + target.sum(dim=(-3, -2, -1))
-        losses = CROSS_ENTROPY * cross_entropy + (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).flatten(1).mean(1)
+        losses = CROSS_ENTROPY * cross_entropy + _soft_dice_loss(probability, target)
+        if changed is not None and changed.shape[1]:
+            changed = changed if target.dim() == 6 else changed.unsqueeze(1)
+            later = (part.narrow(-5, 1, changed.shape[-5]) * changed for part in (probability, target))
+            losses = losses + CHANGE * _soft_dice_loss(*later)
         return (losses if weight is None else losses * weight).mean()
 
     def logits(self, model: Model, inputs: tuple[Tensor, ...], data: DataConfig) -> Tensor:
@@ -134,28 +160,64 @@ class Segmentation(Task):
     def measure(
         self, model: Model, volumes: Iterable[Batch], data: DataConfig, device: torch.device
     ) -> dict[str, float]:
-        """Loss and metrics of one patient: the mean over visits, each counting the same.
+        """Loss and metrics of one patient: the mean over visits, each counting the same; and `change` of the last.
 
-        `volumes` are whole visits (1, C, D, H, W) or windows of visits (1, T, C, D, H, W), each with its spacing. Each
-        value is NaN where a logit is NaN or infinite.
+        `volumes` are whole visits (1, C, D, H, W) or windows of visits (1, T, C, D, H, W), in order of time, each with
+        its spacing. Each value is NaN where a logit is NaN or infinite.
         """
-        visits = []
+        visits: list[dict[str, float]] = []
+        last: list[Visit] = []
         for batch in volumes:
             assert batch.spacing is not None, "a whole volume has a spacing"
             there = batch.to(device)
             logits = self.logits(model, there.inputs, data)
-            loss = self.loss(logits, there.target).item()
+            each = (part.reshape(-1, *part.shape[-4:]) for part in (logits, there.target))
+            loss = self.loss(*each).item()  # of visits alone, so that models of visits and of series compare
             masks = (logits > 0).cpu()  # where the sigmoid is above one half
             means = {"loss": loss} | self.metrics(masks, batch.target, data.regions, batch.spacing)
             if not logits.isfinite().all():  # of a broken model: it would pass for an empty mask, and score where
                 means = dict.fromkeys(means, math.nan)  # there is no tumour
             visits += [means] * masks.shape[:-4].numel()  # a window's means count once for each of its visits
-        return over_patients(visits)
+            grid = np.diag([*batch.spacing, 1.0]) if batch.affine is None else batch.affine
+            predicted, true = (mask.bool().reshape(-1, *mask.shape[-4:]) for mask in (masks, batch.target))
+            last = [*last, *(Visit(*pair, grid) for pair in zip(predicted, true, strict=True))][-2:]
+        measured = over_patients(visits)
+        found = self.change(last, data.regions)
+        return measured | (dict.fromkeys(found, math.nan) if math.isnan(measured[self.headline]) else found)
+
+    def change(self, visits: Sequence[Visit], regions: tuple[str, ...]) -> dict[str, float]:
+        """dice_change, and by region, of a patient's last visit: Dice where its true mask differs from the one before.
+
+        `visits` are the patient's last two. Mean over the regions that changed. Nothing, so that the patient is in no
+        mean of it, for one visit, for visits that are not on one grid, and where no region changed.
+        """
+        from gliofed.shared.tasks.masks import dice_on_change, on_grid
+
+        if len(visits) < 2:
+            return {}
+        first, last = visits
+        # A model that reads one visit at a time has each in a box of its own.
+        before = on_grid(first.true, first.affine, last.affine, last.true.shape[1:])
+        if before is None:
+            return {}
+        values = dice_on_change(last.predicted, last.true, before).tolist()
+        known = {region: value for region, value in zip(regions, values, strict=True) if not math.isnan(value)}
+        if not known:
+            return {}
+        parts = {f"dice_change_{region.lower()}": value for region, value in known.items()} if len(regions) > 1 else {}
+        return {"dice_change": fmean(known.values())} | parts
 
     def impossible(self, metrics: Mapping[str, float], patients: int, data: DataConfig) -> str | None:
         """Say what of one site's metrics over so many validation patients cannot be, if anything."""
         parts = [""] + [f"_{region.lower()}" for region in data.regions]
         return out_of_range(metrics, {"loss": LOSS} | {n + p: r for n, r in RANGES.items() for p in parts})
+
+
+def _soft_dice_loss(probability: Tensor, target: Tensor) -> Tensor:
+    """(B,): one minus the soft Dice, the mean over all axes between the first and space."""
+    overlap = (probability * target).sum(dim=(-3, -2, -1))
+    total = probability.square().sum(dim=(-3, -2, -1)) + target.sum(dim=(-3, -2, -1))
+    return (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).flatten(1).mean(1)
 
 
 def _slide(model: Model, image: Tensor, window: list[int]) -> Tensor:

@@ -87,7 +87,7 @@ def losses(target: Target, device: torch.device) -> Floats:
 
 @torch.no_grad()
 def patient_loss(model: nn.Module, patient: Patient, run: RunConfig, device: torch.device) -> float:
-    """The loss that `measure` of the task gives, without its distances, which take far longer."""
+    """The task's loss of training on whole scans, without the distances of `measure`, which take far longer."""
     task, parts, visits = TASKS[run.task], [], []
     for batch in whole(patient, run.data, reading_of(run)):
         there = batch.to(device)

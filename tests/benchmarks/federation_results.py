@@ -71,7 +71,7 @@ def read_scores(path: Path, seed: int) -> tuple[list[Subject], dict[str, Measure
             volume = float(row["tumour_cm3"]) if row["tumour_cm3"] else None
             name = f"{seed}-{row['patient']}"
             subjects[name] = Subject(row["site"], name, row["scanner"] or None, row["grade"] or None, volume)
-            values = {key: float(value) for key, value in row.items() if key not in FACTS}
+            values = {key: float(value) for key, value in row.items() if key not in FACTS and value}
             measured.setdefault(row["model"], []).append(values)
     return [*subjects.values()], measured
 

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from gliofed.shared.config import PRESETS, ModelConfig
 from gliofed.shared.models import MODELS, build_model, reads_series, task_of
-from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D
+from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D, with_difference
 from gliofed.shared.models.unet import Encoder, Up, crop, pad
 
 
@@ -101,6 +101,32 @@ def test_is_causal_and_takes_any_number_of_frames():
     assert_close(model(x)[:, :1], model(x[:, :1]))
     assert_close(model(x)[:, :2], model(x[:, :2]))
     assert not torch.allclose(model(x)[:, 1], model(x[:, 1:])[:, 0])  # a frame does remember those before
+
+
+def test_difference_is_of_the_frame_before_and_keeps_the_model_causal():
+    """The encoder sees a change at full resolution; the first frame, and frames that are alike, have none."""
+    frames = torch.tensor([1.0, 4.0, 2.0]).view(1, 3, 1, 1, 1, 1)
+    both, _ = with_difference(frames, None)
+    assert both.squeeze().tolist() == [[1.0, 0.0], [4.0, 3.0], [2.0, -2.0]]
+    torch.manual_seed(0)
+    model, x = CLSTMUNet3D(2, 3, (8, 16), difference=True).eval(), image("clstm_unet3d", 8, 8, 8, frames=3)
+    assert_close(model(x)[:, :2], model(x[:, :2]))
+    assert_close(model(x.repeat(2, 1, 1, 1, 1, 1))[1:], model(x))
+    still = x[:, :1].expand(-1, 3, -1, -1, -1, -1)
+    features = model.encoder(torch.cat([still, torch.zeros_like(still)], dim=2).flatten(0, 1))
+    assert all(torch.equal(each[0], each[2]) for each in features)
+
+
+def test_an_image_that_one_of_two_visits_lacks_has_no_difference():
+    """Its zeros would pass for the largest change there can be."""
+    frames, present = torch.tensor([1.0, 0.0, 2.0, 5.0]).view(1, 4, 1, 1, 1, 1), torch.tensor([1, 0, 1, 1]).bool()
+    both, there = with_difference(frames, present.view(1, 4, 1))
+    assert both.squeeze().tolist() == [[1.0, 0.0], [0.0, 0.0], [2.0, 0.0], [5.0, 3.0]]
+    assert there.squeeze().tolist() == [[True, True], [False, False], [True, False], [True, True]]
+    torch.manual_seed(0)
+    model = CLSTMUNet3D(1, 3, (8, 16), difference=True, presence=True).eval()
+    x = image("clstm_unet3d", 8, 8, 8, frames=4)[:, :, :1]
+    assert model(x, present.view(1, 4, 1)).shape == (1, 4, 3, 8, 8, 8)
 
 
 def test_frames_and_patients_do_not_mix():

@@ -12,11 +12,14 @@ from gliofed.shared.config import DataConfig
 from gliofed.shared.data.samples import Batch
 from gliofed.shared.models.clstm_unet3d import CLSTMUNet3D
 from gliofed.shared.models.unet import UNet3D
+from gliofed.shared.tasks.masks import dice_on_change, on_grid
 from gliofed.shared.tasks.segmentation import Segmentation
 
 TASK = Segmentation()
 
 MM = (1.0, 1.0, 1.0)
+
+CPU = torch.device("cpu")
 
 
 def slow_loss(logits, target):
@@ -33,10 +36,31 @@ def slow_loss(logits, target):
                 entropies.append(-math.log(p) if true else -math.log(1 - p))
             dices.append(1 - (2 * overlap + 1) / (total + 1))
         losses.append(sum(dices) / len(dices) + 0.3 * sum(entropies) / len(entropies))
+        if true_sample.dim() == 5 and len(true_sample) > 1:
+            losses[-1] += 0.5 * slow_change_loss(sample, true_sample)
     return sum(losses) / len(losses)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 3, 4, 5), (2, 2, 3, 3, 4, 5)])  # volumes, series
+def slow_change_loss(sample, true_sample):
+    """Of a series (T, R, D, H, W): the soft Dice of each later frame and region in the voxels that changed."""
+    dices = []
+    for frame in range(1, len(true_sample)):
+        for region in range(true_sample.shape[1]):
+            overlap, total = 0.0, 0.0
+            voxels = (
+                each[region].flatten().tolist() for each in (sample[frame], true_sample[frame], true_sample[frame - 1])
+            )
+            for logit, true, before in zip(*voxels, strict=True):
+                if true != before:
+                    p = 1 / (1 + math.exp(-logit))
+                    overlap, total = overlap + p * true, total + p * p + true
+            dices.append(1 - (2 * overlap + 1) / (total + 1))
+    return sum(dices) / len(dices)
+
+
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 3, 4, 5), (2, 2, 3, 3, 4, 5), (1, 3, 2, 3, 4, 5), (2, 1, 3, 3, 4, 5)]
+)  # series too
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.bool])
 def test_loss_equals_loops(shape, dtype):
     torch.manual_seed(0)
@@ -217,3 +241,83 @@ def test_measure_slides_windows_over_what_the_patch_does_not_hold():
     volume = Batch(torch.randn(1, 1, 12, 8, 8), torch.zeros(1, 1, 12, 8, 8), spacing=(1, 1, 1))
     TASK.measure(model, [volume], data, torch.device("cpu"))
     assert set(seen) == {(8, 8, 8)}
+
+
+def slow_change(predicted, true, before):
+    """One region, one voxel at a time; None where nothing changed."""
+    found = []
+    for guess, now, then in zip(predicted.tolist(), true.tolist(), before.tolist(), strict=True):
+        voxels = [
+            (g, n)
+            for plane in zip(guess, now, then, strict=True)
+            for row in zip(*plane, strict=True)
+            for g, n, t in zip(*row, strict=True)
+            if n != t
+        ]
+        both, either = sum(g and n for g, n in voxels), sum(g + n for g, n in voxels)
+        found.append((2 * both / either if either else 1.0) if voxels else None)
+    return found
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_dice_on_change_equals_loops_and_is_of_the_last_two_visits(windows):
+    """A frame by frame model and one that reads series must be measured on the very same voxels."""
+    visits = [visit(seed, MM) for seed in range(3)]
+    visits[2].target[0, 1] = visits[1].target[0, 1]  # WT stays as it was
+    volumes = visits
+    if windows:  # the last visit is alone in its window
+        pairs = [(one.image, one.target) for one in visits]
+        volumes = [Batch(*(torch.stack(parts, 1) for parts in zip(*pairs[:2], strict=True)), spacing=MM)]
+        volumes.append(Batch(*(part[:, None] for part in pairs[2]), spacing=MM))
+    measured = TASK.measure(Voxelwise(), volumes, DATA, CPU)
+    masks = (Voxelwise()(visits[2].image) > 0)[0]
+    tc, wt = slow_change(masks, visits[2].target[0].bool(), visits[1].target[0].bool())
+    assert wt is None and "dice_change_wt" not in measured
+    assert measured["dice_change"] == measured["dice_change_tc"] == pytest.approx(tc)
+
+
+def test_whoever_sees_no_change_is_in_no_mean_of_it():
+    """One visit, or two that are alike: there is nothing to be right about."""
+    same = visit(0, MM)
+    for volumes in ([same], [same, same]):
+        assert not any("change" in name for name in TASK.measure(Voxelwise(), volumes, DATA, CPU))
+    patients = [{"dice": 0.5, "dice_change": 0.2}, {"dice": 1.0}]
+    assert TASK.summarise(patients) == {"dice": 0.75, "dice_change": 0.2}
+    assert TASK.impossible({"dice_change_tc": 0.5, "dice_change": 1.0}, 2, DATA) is None
+    assert "dice_change" in TASK.impossible({"dice_change": 1.5}, 2, DATA)
+
+
+def test_a_copied_mask_scores_nothing_on_change_and_a_region_that_went_is_all_or_nothing():
+    before, true = torch.zeros(2, 4, 4, 4, dtype=torch.bool), torch.zeros(2, 4, 4, 4, dtype=torch.bool)
+    before[:, :2], true[0, 1:3] = True, True
+    gone = torch.zeros_like(true)
+    assert dice_on_change(before, true, before).tolist() == [0.0, 0.0]
+    assert dice_on_change(true, true, before).tolist() == [1.0, 1.0]
+    assert dice_on_change(gone, true, before).tolist() == [0.0, 1.0]
+
+
+def test_a_broken_model_has_no_dice_on_change():
+    measured = TASK.measure(lambda image: Voxelwise()(image) * math.nan, [visit(0, MM), visit(1, MM)], DATA, CPU)
+    assert math.isnan(measured["dice_change"])
+
+
+def placed(corner, turn=0.0, edges=MM):
+    """The affine of a crop that begins at voxel `corner` of a scan with these edges, turned about an axis."""
+    affine = np.diag([*edges, 1.0])
+    affine[:2, :2] = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ affine[:2, :2]
+    affine[:3, 3] = affine[:3, :3] @ np.array(corner)
+    return affine
+
+
+def test_visits_that_were_cropped_one_by_one_are_compared_where_they_lie():
+    """A model that reads one visit at a time has each in a box of its own: shifted masks would all be change."""
+    whole = torch.rand(2, 12, 12, 12, generator=torch.Generator().manual_seed(0)) > 0.5
+    whole[:, :2] = whole[:, 10:] = False
+    first, last = whole[:, 2:10, 1:10, 3:10], whole[:, 1:10, 2:11, 0:9]
+    inside = torch.zeros_like(whole)
+    inside[:, 2:10, 1:10, 3:10] = first
+    for turn in (0.0, 0.3):
+        at = placed((2, 1, 3), turn=turn, edges=(1.0, 2.0, 3.0)), placed((1, 2, 0), turn=turn, edges=(1.0, 2.0, 3.0))
+        assert torch.equal(on_grid(first, *at, last.shape[1:]), inside[:, 1:10, 2:11, 0:9])
+    for other in (placed((1.5, 2, 0)), placed((1, 2, 0), turn=0.1), placed((1, 2, 0), edges=(1.1, 1.0, 1.0))):
+        assert on_grid(first, placed((2, 1, 3)), other, last.shape[1:]) is None  # not registered

@@ -12,6 +12,9 @@ from gliofed.simulation.settings import parse_settings
 
 SITES = ["a", "b", "a", "b", "b", "a", "c"]
 DICE = [{"loss": 1 - dice, "dice": dice, "hd95": 10 * dice} for dice in (0.1, 0.5, 0.25, 0.9, 0.4, 0.8, 0.7)]
+CHANGED = [
+    {**each, **({} if place in (2, 3, 6) else {"dice_change": each["dice"] / 2})} for place, each in enumerate(DICE)
+]
 GRADED = [
     {"loss": abs(score), "score": score, "grade": grade}
     for score, grade in ((-1.0, 0.0), (2.0, 1.0), (0.5, 1.0), (0.5, 0.0), (2.0, 0.0), (0.5, 0.0), (-0.1, 1.0))
@@ -32,10 +35,10 @@ def pooled(task: Task, patients: Sequence[Mapping[str, float]], weights: Sequenc
     return task.pool(of_sites, parse_settings(composed())[0].data)
 
 
-@pytest.mark.parametrize(("name", "patients"), [("segmentation", DICE), ("grading", GRADED)])
+@pytest.mark.parametrize(("name", "patients"), [("segmentation", DICE), ("segmentation", CHANGED), ("grading", GRADED)])
 @pytest.mark.parametrize("broken", [False, True])
 def test_a_weight_is_the_patient_so_often(name: str, patients: list[dict[str, float]], broken: bool) -> None:
-    """With a model that is broken at one site, too: its site does not enter."""
+    """With a model that is broken at one site, too: its site does not enter. Some, and all of c, lack change."""
     if broken:
         patients = [*patients[:-1], {**patients[-1], "loss": math.nan, [*patients[-1]][1]: math.inf}]
     found = TASKS[name].weighted(patients, SITES, WEIGHTS)

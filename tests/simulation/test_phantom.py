@@ -1,10 +1,12 @@
 import csv
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from gliofed.simulation.phantom import (
     PhantomConfig,
@@ -12,10 +14,11 @@ from gliofed.simulation.phantom import (
     case_name,
     growth,
     is_high_grade,
+    left_out,
     make_case,
     write_phantoms,
 )
-from gliofed.simulation.scanner import SCANNERS
+from gliofed.simulation.scanner import SCANNERS, spoil
 
 SCAN = PhantomConfig(patients=2, visits=1, resolution=4.0, seed=3)
 SERIES = PhantomConfig(patients=1, visits=5, resolution=4.0, seed=3)
@@ -176,7 +179,69 @@ def test_no_threshold_on_flair_finds_the_tumour():
     assert 0.4 < np.mean(dices, axis=0).max() < 0.85  # and above 0.4: FLAIR does show it
 
 
-@pytest.mark.parametrize("wrong", [{"patients": 0}, {"visits": 0}, {"resolution": 0.1}, {"resolution": float("nan")}])
+OWN = replace(SERIES, visits=3, resolution=8.0, course="own")
+
+
+def masks_of(config, patient):
+    return [make_case(config, 0, patient, visit)[1] > 0 for visit in range(config.visits)]
+
+
+def test_a_course_needs_a_series():
+    """Single visits are what they were before there were courses."""
+    for one, other in zip(make_case(SCAN, 1, 1), make_case(replace(SCAN, course="own"), 1, 1), strict=True):
+        np.testing.assert_equal(one, other)
+
+
+def test_courses_differ_grow_respond_and_bring_new_lesions():
+    """The rates are of many patients: one sees growth in some intervals, a response in others, and lesions apart."""
+    ratios, parts = [], []
+    for patient in range(1, 13):
+        masks = masks_of(OWN, patient)
+        ratios += [after.sum() / before.sum() for before, after in itertools.pairwise(masks)]
+        parts.append([ndimage.label(mask)[1] for mask in masks])
+    assert 0.2 < np.mean(np.array(ratios) < 1) < 0.8
+    assert all(first == 1 for first, *_ in parts)  # _around_the_largest: nobody begins with two
+    assert 0.2 < np.mean([last > 1 for *_, last in parts]) < 1
+
+
+def test_a_visit_is_the_same_whichever_was_made_before():
+    """Scans are written one by one, and an interrupted run goes on with any."""
+    last_first = [make_case(OWN, 0, 2, visit) for visit in (2, 1, 0)]
+    for visit, made in enumerate(reversed(last_first)):
+        np.testing.assert_equal(made, make_case(OWN, 0, 2, visit))
+
+
+def test_lesions_have_the_numbers_of_compartments_and_lie_in_the_brain():
+    for patient in (1, 2, 3):
+        images, mask = make_case(OWN, 0, patient, 2)
+        assert set(np.unique(mask)) <= {0, 1, 2, 3}
+        assert not mask[images["t1"] == 0].any()
+
+
+def test_some_visits_lack_a_modality_and_by_default_none(tmp_path):
+    """At the stated rate; the other files are those of the visit with all."""
+    config = replace(SCAN, resolution=8.0, lost=0.3)
+    lacking = [left_out(config, 0, patient, 0) for patient in range(1, 401)]
+    assert 0.22 < np.mean([name is not None for name in lacking]) < 0.38
+    assert set(lacking) == {None, "flair", "t1", "t1ce", "t2"}
+    assert not any(left_out(SCAN, 0, patient, 0) for patient in range(1, 401))
+    write_phantoms(replace(config, patients=1, lost=1.0), tmp_path / "less", site=0)
+    write_phantoms(replace(config, patients=1, lost=0.0), tmp_path / "all", site=0)
+    less, everything = files(tmp_path / "less"), files(tmp_path / "all")
+    assert len(everything) - len(less) == 1 and less.items() <= everything.items()
+
+
+def test_a_moved_scan_keeps_its_place_and_is_worse():
+    """Ghosts and blur, by turns of chance: the shape stays, the values change."""
+    seen = np.random.default_rng(0).random((12, 14, 10)).astype(np.float32)
+    kinds = [spoil(np.random.default_rng(seed), seen) for seed in range(8)]
+    assert all(each.shape == seen.shape and each.dtype == np.float32 for each in kinds)
+    assert {bool(each.std() < 0.9 * seen.std()) for each in kinds} == {True, False}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lost": 2.0}, {"patients": 0}, {"visits": 0}, {"resolution": 0.1}, {"resolution": float("nan")}]
+)
 def test_a_wrong_config_names_key_and_value(wrong):
     ((key, value),) = wrong.items()
     with pytest.raises(ValueError, match=f"data.{key}={value}"):

@@ -42,6 +42,7 @@ SUBJECTS = [
     ("clstm_unet3d", {}),
     ("clstm_unet3d", {"presence": True}),
     ("clstm_unet3d", {"bidirectional": True}),
+    ("clstm_unet3d", {"difference": True}),
     ("cnn_lstm", {"encoder": "cnn1"}),
     ("cnn_lstm", {"encoder": "cnn2"}),
     ("cnn_lstm", {"encoder": "cnn3"}),
@@ -58,13 +59,20 @@ def received(monkeypatch: pytest.MonkeyPatch) -> Gradients:
 def slow_loss(logits: Tensor, target: Tensor, grading: bool) -> Tensor:
     """One sample's loss by its formula, without a batch's axis: cross-entropy, and 1 - soft Dice but for grading."""
     p = 1 / (1 + torch.exp(-logits))
+    series = target.dim() == 5  # (T, R, D, H, W)
     target = target.expand_as(p)  # refinement iterations all have the same target
     cross_entropy = -(target * p.log() + (1 - target) * (1 - p).log()).mean()
     if grading:
         return cross_entropy
     space = (-3, -2, -1)
     dice = (2 * (p * target).sum(space) + 1) / ((p * p).sum(space) + target.sum(space) + 1)
-    return 0.3 * cross_entropy + (1 - dice).mean()
+    loss = 0.3 * cross_entropy + (1 - dice).mean()
+    if not series or len(target) < 2:
+        return loss
+    there = (target[1:] != target[:-1]).double()  # where the series changed
+    p, target = p[1:], target[1:]
+    dice = (2 * (p * target * there).sum(space) + 1) / ((p * p * there).sum(space) + (target * there).sum(space) + 1)
+    return loss + 0.5 * (1 - dice).mean()
 
 
 def slow_gradient(model: nn.Module, batch: Batch, grading: bool = False) -> Tensor:

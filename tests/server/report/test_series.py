@@ -39,6 +39,10 @@ def test_metrics_are_told_from_their_regions_and_intervals() -> None:
     lines = {"a": counted(1.0, evaluate={"loss": 1.0, "auc": 0.5, "accuracy": 0.5, "accuracy_low": 0.25, "tp": 3.0})}
     assert series.metrics([event(1, lines)]) == ["accuracy", "auc"]
     assert series.regions([event(1, lines)], "accuracy") == []
+    change = {"dice": 0.5, "dice_et": 0.5, "dice_change": 0.25, "dice_change_et": 0.25}  # change is no region
+    changed = [event(1, {"a": counted(1.0, evaluate=change)})]
+    assert series.metrics(changed) == ["dice", "dice_change"]
+    assert (series.regions(changed, "dice"), series.regions(changed, "dice_change")) == (["et"], ["et"])
     assert (series.metrics(full_run()), series.regions(full_run(), "dice")) == (["dice"], ["et"])
     assert [series.headline(events) for events in ([event(1, lines)], full_run(), [])] == ["accuracy", "dice", "dice"]
 
