@@ -151,7 +151,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         )
         raise SystemExit(2)
     outcome = run(SECTIONS, scale, device, BUDGET)
-    if device.type == "cuda" or arguments.page != PAGE:
+    if not arguments.tiny or arguments.page != PAGE:
         write_between(arguments.page, "gpu", page_text(outcome, machine_of(device)))
     for words, names in (("left out", outcome.left_out), ("failed", outcome.failed)):
         if names:

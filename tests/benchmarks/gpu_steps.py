@@ -195,6 +195,7 @@ def ingredients(
             figures = in_turn(name, together, scale, device)
             if device.type == "cuda":  # in one process cuDNN's choice for a shape stays, however it was made
                 apart = {recipe: each for recipe, each in recipes.items() if not each.tuning}
+                torch.cuda.empty_cache()
                 with multiprocessing.get_context("spawn").Pool(1) as fresh:
                     figures |= fresh.apply(in_turn, (name, apart, scale, device)) if apart else {}
             subject = _subject(name, scale.preset, scale.sizes)
