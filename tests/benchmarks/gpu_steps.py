@@ -2,12 +2,12 @@
 
 import copy
 import multiprocessing
+import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gliofed.client.round.training import pick_precision, train_one_round
@@ -16,7 +16,7 @@ from gliofed.shared.models import MODELS
 from gliofed.shared.models.unet import GroupNorm
 from gliofed.shared.tasks import TASKS, Task
 from tests.benchmarks.cache import usual_run
-from tests.benchmarks.measure import Figures, take_turns
+from tests.benchmarks.measure import Figures, ran_out, take_turns
 from tests.benchmarks.memory import step_bytes
 from tests.benchmarks.models import count_flops
 from tests.benchmarks.subjects import Sizes, Subject, of_preset
@@ -131,13 +131,8 @@ def task_of(subject: Subject) -> Task:
     return TASKS["grading" if subject.name.startswith("cnn_lstm") else "segmentation"]
 
 
-def cells(
-    figures: Figures, subject: Subject, steps: int, device: torch.device, precision: str, kept: str | None = None
-) -> Cells:
-    """Milliseconds a step, GB, GB worked out on shapes, TFLOP/s, and their share of the peak.
-
-    `kept` is a key of memory.PRECISIONS, if not that of `precision`.
-    """
+def cells(figures: Figures, subject: Subject, steps: int, device: torch.device, precision: str) -> Cells:
+    """Milliseconds a step, GB, GB worked out on shapes, TFLOP/s, and their share of the peak."""
     if figures.time is None:
         return (figures.failed or "-", *["-"] * 4)
     seconds = figures.time / steps
@@ -145,7 +140,7 @@ def cells(
     share = "not known" if peak is None else f"{rate / peak:.0%}"
     # What PyTorch's allocator calls the step's: above what was held before, which is weights.
     memory = "-" if figures.memory is None else f"{figures.memory / 2**10:.2f}"
-    kept = kept or ("fp32" if precision == "fp32" else "bf16")  # fp16 takes as much
+    kept = "fp32" if precision == "fp32" else "bf16"  # fp16 takes as much
     worked_out = f"{step_bytes(subject, kept) / 2**30:.2f}"
     return f"{seconds * 1e3:.1f}", memory, worked_out, f"{rate:.2f}", share
 
@@ -157,6 +152,19 @@ def peak_of(device: torch.device, precision: str) -> float | None:
     return found.get(precision)
 
 
+def wide_norm(norm: GroupNorm, x: Tensor) -> Tensor:
+    """With an output in fp32, as autocast on a GPU has it."""
+    return GroupNorm.forward(norm, x.float())
+
+
+def low_norm(norm: GroupNorm, x: Tensor) -> Tensor:
+    """In the precision of its input, sums aside; autocast doesn't know this function, and so leaves it alone."""
+    x, (images, channels) = x.contiguous(), x.shape[:2]
+    weight, bias = (each.to(x.dtype) for each in (norm.weight, norm.bias))
+    voxels = x.shape[2:].numel()
+    return torch.native_group_norm(x, weight, bias, images, channels, voxels, norm.num_groups, norm.eps)[0]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a step is taken: as the product does, but for one thing."""
@@ -166,8 +174,8 @@ class Recipe:
     tuning: bool = True
     fused: bool = True
     channels_last: bool = False
-    low_norms: bool = False
-    """Group norms in bf16 too; autocast has them in fp32, and so all maps after them."""
+    norms: Callable[[GroupNorm, Tensor], Tensor] | None = None
+    """Instead of GroupNorm.forward."""
     compiled: bool = False
 
 
@@ -178,8 +186,9 @@ RECIPES = {
     "convolutions not tuned": Recipe(tuning=False),
     "AdamW with a kernel for each operation": Recipe(fused=False),
     "channels last": Recipe(channels_last=True),
-    "group norms in bf16": Recipe(low_norms=True),
-    "group norms in bf16, channels last": Recipe(low_norms=True, channels_last=True),
+    "maps after norms in fp32, as autocast has them": Recipe(norms=wide_norm),
+    "norms in bf16": Recipe(norms=low_norm),
+    "norms in bf16, channels last": Recipe(norms=low_norm, channels_last=True),
     "torch.compile": Recipe(compiled=True),
 }
 
@@ -198,19 +207,39 @@ def ingredients(
                 torch.cuda.empty_cache()
                 with multiprocessing.get_context("spawn").Pool(1) as fresh:
                     figures |= fresh.apply(in_turn, (name, apart, scale, device)) if apart else {}
-            subject = _subject(name, scale.preset, scale.sizes)
             for recipe, found in figures.items():
+                subject = by_recipe(_subject(name, scale.preset, scale.sizes), recipes[recipe])
                 precision = "bf16" if recipes[recipe].dtype == torch.bfloat16 else "fp32"
-                kept = "bf16, norms too" if recipes[recipe].low_norms else None
-                yield name, recipe, *cells(found, subject, scale.steps, device, precision, kept)
+                yield name, recipe, *cells(found, subject, scale.steps, device, precision)
 
 
 def in_turn(name: str, recipes: Mapping[str, Recipe], scale: Scale, device: torch.device) -> dict[str, Figures]:
     """Measure the recipes side by side."""
     subject = _subject(name, scale.preset, scale.sizes)
     batch = batch_of(subject, device)
-    works = {recipe: steps_of(subject, each, batch, scale.steps) for recipe, each in recipes.items()}
-    return take_turns(works, scale.repeats, device)
+    works, failed = {}, {}
+    for recipe, each in recipes.items():
+        try:
+            works[recipe] = steps_of(by_recipe(subject, each), each, batch, scale.steps)
+            works[recipe]()
+        except RuntimeError as error:  # what PyTorch refuses costs no other recipe
+            traceback.print_exc()
+            works.pop(recipe, None)
+            failed[recipe] = Figures(failed="out of memory" if ran_out(error) else type(error).__name__)
+    return take_turns(works, scale.repeats, device) | failed
+
+
+def by_recipe(subject: Subject, recipe: Recipe) -> Subject:
+    """The same with the recipe's norms."""
+
+    def build() -> nn.Module:
+        model = subject.build()
+        for module in model.modules():
+            if recipe.norms and isinstance(module, GroupNorm):
+                module.forward = partial(recipe.norms, module)  # type: ignore[method-assign]
+        return model
+
+    return replace(subject, build=build)
 
 
 def steps_of(subject: Subject, recipe: Recipe, batch: Batch, steps: int) -> Callable[[], None]:
@@ -221,9 +250,6 @@ def steps_of(subject: Subject, recipe: Recipe, batch: Batch, steps: int) -> Call
     image = batch.image.to(memory_format=layout)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last_3d)
-    for module in model.modules():
-        if recipe.low_norms and isinstance(module, GroupNorm):
-            module.forward = partial(_low_norm, module)  # type: ignore[method-assign]
     backend = "inductor" if device.type == "cuda" else "eager"
     forward = torch.compile(model, backend=backend) if recipe.compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=recipe.fused, foreach=not recipe.fused)
@@ -240,9 +266,3 @@ def steps_of(subject: Subject, recipe: Recipe, batch: Batch, steps: int) -> Call
         flags(tf32=True)
 
     return work
-
-
-def _low_norm(norm: GroupNorm, x: Tensor) -> Tensor:
-    """Past autocast, which would make fp32 of it."""
-    with torch.autocast(x.device.type, enabled=False):
-        return F.group_norm(x, norm.num_groups, *(each.to(x.dtype) for each in (norm.weight, norm.bias)), norm.eps)

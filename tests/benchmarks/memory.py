@@ -3,7 +3,6 @@
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +37,8 @@ class CudaAutocast(TorchFunctionMode):
     LOWER = (torch.conv3d, F.linear)
     FP32 = (F.group_norm, F.layer_norm, F.interpolate)
 
-    def __init__(self, norms: bool = True) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.norms = norms
-        """Whether norms do; else they take what they get."""
         self.cast: dict[int, tuple[Tensor, Tensor]] = {}
         """Weights are cast once a pass."""
 
@@ -50,7 +47,7 @@ class CudaAutocast(TorchFunctionMode):
     ) -> Any:
         if func in self.LOWER:
             args = tuple(self._lower(each) if isinstance(each, Tensor) else each for each in args)
-        elif func in self.FP32 and self.norms:
+        elif func in self.FP32:
             args = tuple(each.float() if isinstance(each, Tensor) else each for each in args)
         return func(*args, **(kwargs or {}))
 
@@ -65,7 +62,6 @@ class CudaAutocast(TorchFunctionMode):
 PRECISIONS: dict[str, Callable[[], TorchFunctionMode | None]] = {
     "fp32": lambda: None,
     "bf16": CudaAutocast,
-    "bf16, norms too": partial(CudaAutocast, norms=False),
 }
 
 
