@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
+from tests.benchmarks.gpu_recipes import ingredients
 from tests.benchmarks.gpu_rounds import data_path, one_round, private_steps
-from tests.benchmarks.gpu_steps import FULL, TINY, Cells, Scale, correctness, every_step, ingredients
+from tests.benchmarks.gpu_steps import FULL, TINY, Cells, Scale, correctness, every_step
 from tests.benchmarks.measure import ran_out
 from tests.benchmarks.pages import write_between
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from gliofed.shared.models.lstm_unet import LSTMUNet3D
 from gliofed.shared.models.unet import GroupNorm, UNet3D
-from tests.benchmarks.gpu_steps import wide_norm
+from tests.benchmarks.gpu_recipes import wide_norm
 from tests.benchmarks.memory import EDGES, NAMES, PAGE, PRECISIONS, CudaAutocast, pass_bytes, step_bytes
 from tests.benchmarks.subjects import Sizes, of_preset
 
