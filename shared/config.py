@@ -154,7 +154,7 @@ class TrainConfig(Strict):
     class_weights: Literal["balanced"] | tuple[PositiveFloat, PositiveFloat] | None
     """Weights of LGG and HGG in the loss of grading; balanced: each site's own, so that both count the same there."""
     precision: Literal["auto", "fp32", "bf16", "fp16"]
-    """auto: bf16 or fp16 on a GPU that has it, fp32 on a CPU."""
+    """auto: bf16 or fp16 on a GPU that has it, fp32 on a CPU. On a GPU fp32 multiplies in TF32."""
     augment: AugmentConfig = AugmentConfig()
 
     def local_steps(self, patients: int) -> int:

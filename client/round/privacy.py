@@ -14,6 +14,7 @@ from opacus.optimizers import DPOptimizer
 from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from torch import Tensor, nn
 
+from gliofed.client.round.gpu import tuned
 from gliofed.client.round.training import TrainResult, pick_precision
 from gliofed.shared.accounting import Spent, noise_for
 from gliofed.shared.config import RunConfig
@@ -99,7 +100,7 @@ def train_privately(
         for index in chosen
     )
     losses: list[Tensor] = []
-    with closing(ahead(tasks, workers)) as drawn:
+    with tuned(device), closing(ahead(tasks, workers)) as drawn:
         for step, chosen in steps:
             for place, index in enumerate(chosen):
                 batch = next(drawn).to(device)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import nn
 
+from gliofed.client.round.gpu import tuned
 from gliofed.shared.algorithms import ALGORITHMS, FEDAVG
 from gliofed.shared.algorithms.groups import Groups, Local
 from gliofed.shared.algorithms.moments import load_moments, read_moments
@@ -70,7 +71,8 @@ def train_one_round(
 ) -> TrainResult:
     """Take `steps` steps, one a batch, as the method of `local` has them, or as FedAvg at train.lr.
 
-    fp16 scales the loss, since small gradients would vanish in it; a step whose gradients overflow is skipped.
+    fp16 scales the loss, since small gradients would vanish in it; a step whose gradients overflow is skipped. To
+    know that, the loop waits for the GPU after each step; without fp16 it waits for the loss at the end alone.
     """
     model.to(device).train()
     dtype = pick_precision(config.precision, device)
@@ -83,24 +85,25 @@ def train_one_round(
     if method.corrects:
         local = replace(local, start={name: each.detach().clone() for name, each in parameters.items()})
     total, samples, skipped = torch.zeros((), device=device), 0, 0
-    for _, batch in zip(range(steps), batches, strict=False):
-        batch = batch.to(device)
-        stepper.zero_grad()
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = model(*batch.inputs)
-        loss = task.loss(logits, batch.target, batch.weight)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch has no type for it
-        if config.clip is not None or method.corrects:
-            scaler.unscale_(stepper)
-        method.correct(parameters, local)
-        if config.clip is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        scaler.step(stepper)
-        before = scaler.get_scale() if dtype == torch.float16 else 0.0
-        scaler.update()
-        skipped += dtype == torch.float16 and scaler.get_scale() < before
-        size = len(batch.image)
-        total, samples = total + loss.detach() * size, samples + size  # no .item(): a GPU would wait
+    with tuned(device):
+        for _, batch in zip(range(steps), batches, strict=False):
+            batch = batch.to(device)
+            stepper.zero_grad()
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                logits = model(*batch.inputs)
+            loss = task.loss(logits, batch.target, batch.weight)
+            scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # PyTorch has no type for it
+            if config.clip is not None or method.corrects:
+                scaler.unscale_(stepper)
+            method.correct(parameters, local)
+            if config.clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            scaler.step(stepper)
+            before = scaler.get_scale() if dtype == torch.float16 else 0.0
+            scaler.update()
+            skipped += dtype == torch.float16 and scaler.get_scale() < before
+            size = len(batch.image)
+            total, samples = total + loss.detach() * size, samples + size  # no .item(): a GPU would wait
     returned, kept = method.finish(parameters, replace(local, steps=max(1, steps - skipped)))
     mean, own = read_moments(stepper, parameters, local)
     return TrainResult(loss=total.item() / samples, steps=steps, returned=returned | mean, kept=kept | own)

@@ -33,7 +33,9 @@ def load_moments(stepper: "Optimizer", parameters: "Mapping[str, nn.Parameter]",
         found = {group.name: groups.get(group.name, {}).get(name) for group in moments_of(local.optimizer)}
         if state := {key: value.clone() for key, value in found.items() if value is not None}:
             steps = tensor(float((local.round - 1) * local.steps)) if averaged else state.get(STEP.name, tensor(0.0))
-            stepper.state[parameter] = state | {STEP.name: steps.cpu()}  # there AdamW has it; SGD counts none
+            # A fused AdamW has it beside the parameter, any other on the CPU; SGD counts none.
+            there = parameter.device if stepper.defaults.get("fused") else "cpu"
+            stepper.state[parameter] = state | {STEP.name: steps.to(there)}
 
 
 def read_moments(stepper: "Optimizer", parameters: "Mapping[str, nn.Parameter]", local: Local) -> tuple[Groups, Groups]:

@@ -119,9 +119,10 @@ def turn(blocks: Sequence[Tensor], size: Size, changes: Sequence[Changes]) -> li
         theta = np.stack([*matrices.values()]) * np.array(size) / np.array(voxels)[:, None]
         theta = np.pad(theta[:, ::-1, ::-1], ((0, 0), (0, 0), (0, 1)))
         grid = functional.affine_grid(_on(device, theta), [len(rows), 1, *size], align_corners=False)
+        turned = _on(device, np.array(rows))
         for block, patch, mode in zip(blocks, patches, ("bilinear", "nearest"), strict=False):
-            made = functional.grid_sample(block[rows].float().flatten(1, -4), grid, mode, align_corners=False)
-            patch[rows] = made.reshape(len(rows), *patch.shape[1:])
+            made = functional.grid_sample(block[turned].float().flatten(1, -4), grid, mode, align_corners=False)
+            patch[turned] = made.reshape(len(rows), *patch.shape[1:])
     return patches
 
 
@@ -139,9 +140,10 @@ def change_intensity(image: Tensor, changes: Sequence[Changes]) -> Tensor:
     """
     for name, change in (("bias", _brightened), ("gamma", _bent), ("noise", _noisy)):
         if rows := [row for row, each in enumerate(changes) if getattr(each, name) is not None]:
-            before = image[rows]
+            changed = _on(image.device, np.array(rows))
+            before = image[changed]
             brain = before != 0
-            image[rows] = torch.where(brain, change(before, brain, [changes[row] for row in rows]), 0)
+            image[changed] = torch.where(brain, change(before, brain, [changes[row] for row in rows]), 0)
     return image
 
 
@@ -182,6 +184,10 @@ def _range(image: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
     return low.amin((1, *VOXELS), keepdim=True), high.amax((1, *VOXELS), keepdim=True)
 
 
-def _on(device: torch.device, numbers: Floats) -> Tensor:
-    """Drawn numbers as fp32, where the images are."""
-    return torch.from_numpy(np.ascontiguousarray(numbers, np.float32)).to(device)
+def _on(device: torch.device, numbers: Floats | npt.NDArray[np.int64]) -> Tensor:
+    """Drawn numbers as fp32, or places in a batch, where the images are.
+
+    The loop goes on while a GPU gets them; with a list as an index PyTorch would wait for all that the GPU has to do.
+    """
+    dtype = np.float32 if np.issubdtype(numbers.dtype, np.floating) else np.int64
+    return torch.from_numpy(np.ascontiguousarray(numbers, dtype)).to(device, non_blocking=device.type != "cpu")

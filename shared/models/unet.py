@@ -39,13 +39,16 @@ class GroupNorm(nn.GroupNorm):
     With channels last PyTorch (2.13) adds up the values of a group in one float: at 128^3 its output is off by 3e-3, in
     plain layout by 6e-7. Where a group is one channel its backward pass is also 3 times slower. Two copies cost less
     than either, but more time and memory than PyTorch's own elsewhere.
+
+    The output has the input's precision. Autocast on a GPU makes fp32 of it, and all maps up to the next convolution
+    would be kept so, beside the copy that this computes with; what it computes is the same.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         if self.num_groups == self.num_channels or x.shape[1:].numel() > EXACT * self.num_groups:
             x = x.contiguous()
-        return fast_layout(super().forward(x))
+        return fast_layout(super().forward(x).to(x.dtype))
 
 
 class Pointwise(nn.Conv3d):

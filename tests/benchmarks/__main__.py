@@ -10,7 +10,20 @@ from pathlib import Path
 import torch
 
 from gliofed.shared.versions import versions
-from tests.benchmarks import cache, cohort, drawing, hostile, models, overhead, phantoms, privacy, sites, startup
+from tests.benchmarks import (
+    cache,
+    cohort,
+    drawing,
+    gpu,
+    hostile,
+    memory,
+    models,
+    overhead,
+    phantoms,
+    privacy,
+    sites,
+    startup,
+)
 
 
 def machine() -> dict[str, object]:
@@ -24,14 +37,16 @@ def machine() -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     known = ("phantoms", "cache", "cohort", "drawing", "models", "privacy", "overhead", "startup", "hostile", "sites")
-    parser.add_argument("what", nargs="*", help=f"{', '.join(known)} (default: all)")
+    apart = ("memory", "gpu")  # each writes a page
+    parser.add_argument("what", nargs="*", help=f"{', '.join(known + apart)} (default: all but {' and '.join(apart)})")
     parser.add_argument("--runs", type=int, default=5, help="of each whole process, for the overhead (default: 5)")
     parser.add_argument("--json", type=Path, help="file for the figures")
     models.add_arguments(parser)
+    gpu.add_arguments(parser)
     arguments = parser.parse_args()
     what = arguments.what or known
-    if odd := [word for word in what if word not in known]:
-        parser.error(f"{odd[0]}: unknown; known are {', '.join(known)}")
+    if odd := [word for word in what if word not in known + apart]:
+        parser.error(f"{odd[0]}: unknown; known are {', '.join(known + apart)}")
     figures: dict[str, object] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
     if "phantoms" in what:
         figures["phantom_cpu_seconds"] = written = phantoms.measure()
@@ -74,6 +89,10 @@ def main() -> None:
         for preset, figures_of in peaks.items():
             for name, value in figures_of.items():
                 print(f"  {f'{preset}, {name}':30} {value:8.2f}")
+    if "memory" in what:
+        figures["step_gigabytes"] = memory.measure()
+    if "gpu" in what:
+        figures["gpu"] = gpu.measure(arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 

@@ -248,12 +248,5 @@ def cell(found: Mapping[Run, Mapping[str, Any]], sites: int, fold: str, attack: 
     )
 
 
-def write_between(page: Path, name: str, text: str) -> None:
-    """Put text between the page's marks of that name."""
-    begin, end = f"<!-- made by make results: {name} -->", f"<!-- end of {name} -->"
-    before, rest = page.read_text().split(begin)
-    page.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
-
-
 if __name__ == "__main__":
     make(only=[int(word) for word in sys.argv[1:]] or tuple(HOSTILE))

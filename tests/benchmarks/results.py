@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.simulation.settings import parse_settings
 from tests.benchmarks import attacks, federation_results, honest
+from tests.benchmarks.pages import write_between
 from tests.benchmarks.private_picture import draw
 from tests.benchmarks.private_results import sentences
 from tests.benchmarks.results_tables import TABLES, Table
@@ -244,7 +245,7 @@ def main() -> None:
     for name in [name for name in arguments.tables if name in THREATS]:  # of another page, and longer
         if not arguments.only_write:
             THREATS[name].make()
-        attacks.write_between(attacks.PAGE, name, THREATS[name].table())
+        write_between(attacks.PAGE, name, THREATS[name].table(), "make results")
         print(f"written: {attacks.PAGE}")
     if not (named := [name for name in arguments.tables if name in TABLES]):
         return

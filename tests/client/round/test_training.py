@@ -95,14 +95,21 @@ class TestGPU:
 
     pytestmark = gpu
 
-    def test_one_round_equals_the_cpus(self, run_config: Callable[..., RunConfig]) -> None:
-        """To 1e-4 in the mean: AdamW's first steps have lr's size, 3e-3, and the sign of a small gradient may flip."""
+    @pytest.mark.parametrize(("tf32", "most"), [(False, 1e-4), (True, 1e-3)])
+    def test_one_round_equals_the_cpus(
+        self, run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, tf32: bool, most: float
+    ) -> None:
+        """To 1e-4 in the mean: AdamW's first steps have lr's size, 3e-3, and the sign of a small gradient may flip.
+
+        With TF32, which convolutions have by default, more signs flip: 5e-4 where a CPU rounded factors to 10 bits.
+        """
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
         on_cpu, loss = train(run_config(), CPU, balls(3), precision="fp32")
         on_gpu, other = train(run_config(), torch.device("cuda"), balls(3), precision="fp32")
         assert other == pytest.approx(loss, rel=1e-3)
         pairs = zip(on_gpu.parameters(), on_cpu.parameters(), strict=True)
         difference = torch.cat([(a.detach().cpu() - b.detach()).flatten() for a, b in pairs])
-        assert difference.abs().mean() < 1e-4
+        assert difference.abs().mean() < most
 
     @pytest.mark.parametrize("precision", ["bf16", "fp16", "auto"])
     def test_mixed_precision_learns(self, run_config: Callable[..., RunConfig], precision: str) -> None:
