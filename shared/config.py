@@ -45,7 +45,7 @@ class ModelConfig(Strict):
     layers: Annotated[int, Field(gt=0, le=16)] | None = None
     """ConvLSTM layers of clstm_unet3d. None, here and below: the model's own choice."""
     light: bool | None = None
-    """Depthwise hidden convolutions in the ConvLSTM of clstm_unet3d and lstm_unet."""
+    """Depthwise hidden convolutions in the ConvLSTM of clstm_unet3d."""
     bidirectional: bool | None = None
     """clstm_unet3d: a visit sees later visits too."""
     difference: bool | None = None

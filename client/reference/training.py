@@ -30,7 +30,7 @@ from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.draw import Batches, Source, batches, in_random_order
 from gliofed.shared.data.samples import Batch
 from gliofed.shared.files import write_bytes, write_json
-from gliofed.shared.models.dropout import seed_dropout
+from gliofed.shared.models.dropout import seed_layers
 from gliofed.shared.parse import MALFORMED, ConfigError
 from gliofed.shared.run_folder import BaselineFolder
 from gliofed.shared.seeding import generator, seed_of
@@ -114,7 +114,7 @@ class Trainer:
         load_weights(model, weights)
         for round in sorted(each for each in baseline.rounds if each > state["round"]):
             started, taken = time.monotonic(), state["steps"]
-            seed_dropout(model, seed_of(self.run.seed, baseline.key, round, "layers"), self.device)
+            seed_layers(model, seed_of(self.run.seed, baseline.key, round, "layers"), self.device)
             steps = sum(number for _, number in self.samples(baseline, round)) // self.run.train.batch
             local = self._local(round, steps, moments)
             with closing(self.drawn(baseline, round)) as drawn:

@@ -22,7 +22,7 @@ from gliofed.shared.data.ahead import ahead
 from gliofed.shared.data.dataset import Patient
 from gliofed.shared.data.draw import Drawn
 from gliofed.shared.data.samples import Batch
-from gliofed.shared.models.dropout import seed_dropout
+from gliofed.shared.models.dropout import seed_layers
 from gliofed.shared.noise import NOISE, SAMPLING, secret_generator
 from gliofed.shared.seeding import generator, seed_of
 from gliofed.shared.tasks import Task
@@ -104,7 +104,7 @@ def train_privately(
         for step, chosen in steps:
             for place, index in enumerate(chosen):
                 batch = next(drawn).to(device)
-                seed_dropout(model, seed_of(secret, step, patients[index].name, "layers"), device)
+                seed_layers(model, seed_of(secret, step, patients[index].name, "layers"), device)
                 loss, rows = patient_gradient(model, batch, task, dtype)
                 losses.append(loss)
                 optimizer.signal_skip_step(place < len(chosen) - 1)

@@ -25,7 +25,7 @@ from gliofed.shared.data.draw import Source, batches
 from gliofed.shared.data.measuring import measure_each
 from gliofed.shared.data.samples import Batch
 from gliofed.shared.messages import Reply
-from gliofed.shared.models.dropout import seed_dropout
+from gliofed.shared.models.dropout import seed_layers
 from gliofed.shared.seeding import seed_of
 from gliofed.shared.sizes import count, outline_of_request
 from gliofed.shared.tasks import TASKS
@@ -105,7 +105,7 @@ def train_with(job: Job, patients: int, steps: Steps = open_steps, hide: Hide = 
     config = job.request.config
     note_trained(job.site, job.request.run_id, job.request.round, job.cohort.train)
     model = job.model()
-    seed_dropout(model, seed_of(*job.seed_key, "layers"), job.device)
+    seed_layers(model, seed_of(*job.seed_key, "layers"), job.device)
     at_home = ALGORITHMS[config.algorithm.name].at_home(model)
     before = {name: tensor.detach().cpu().clone() for name, tensor in travelling(model, at_home).items()}
     result = steps(job, model)

@@ -17,9 +17,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
-
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.simulation.settings import parse_settings
 from tests.benchmarks import attacks, federation_results, honest
@@ -27,6 +24,7 @@ from tests.benchmarks.pages import write_between
 from tests.benchmarks.private_picture import draw
 from tests.benchmarks.private_results import sentences
 from tests.benchmarks.results_tables import TABLES, Table
+from tests.benchmarks.step_time import composed, run_of, time_ratio
 from tests.benchmarks.where_present import FILE, where_present
 
 PAGE = Path("docs/results.md")
@@ -79,13 +77,24 @@ def overrides(table: Table, row: str, seed: int) -> list[str]:
     ]  # a list has brackets, which Hydra reads in a path
     data = ROOT / "phantoms" / "-".join([table.data, *named, str(seed)])
     test = [] if any(word.startswith("data.test=") for word in table.rows[row]) else [TEST]
-    return [*table.rows[row], *test, f"seed={seed}", f"data.root={data}", "device=cpu"]
+    return [*table.rows[row], *test, *rounds_as_long(table, row), f"seed={seed}", f"data.root={data}", "device=cpu"]
+
+
+def rounds_as_long(table: Table, row: str) -> list[str]:
+    """The rounds of a row that is trained for as many seconds as another; measured once, for a second time differs."""
+    if row not in table.as_long:
+        return []
+    words, kept_in = table.rows[row], ROOT / table.data / f"{row.replace(' ', '-')}.json"
+    if not kept_in.exists():
+        ratio = time_ratio(table.rows[table.as_long[row]], words)
+        kept_in.parent.mkdir(parents=True, exist_ok=True)
+        kept_in.write_text(json.dumps({"steps take": ratio, "rounds": max(1, round(ratio * run_of(words).rounds))}))
+    return [f"rounds={json.loads(kept_in.read_text())['rounds']}"]
 
 
 def is_of(out: Path, words: list[str]) -> bool:
     """Whether the run in `out` is what these overrides mean today."""
-    with initialize_config_module("gliofed.configs", version_base="1.3"):
-        values: Any = OmegaConf.to_container(compose("simulation", words), resolve=True)
+    values = composed(words)
     saved = json.loads((out / "run.json").read_text())
     source = {key: saved["simulation"]["data"][key] for key in values["data"] if key != "root"}
     asked = {key: value for key, value in values["data"].items() if key != "root"}

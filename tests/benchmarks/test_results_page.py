@@ -1,6 +1,12 @@
 """Who trains one table anew does not lose the others."""
 
-from tests.benchmarks.results import OF_BEFORE, OTHER_LOSS, kept
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import results
+from tests.benchmarks.results import OF_BEFORE, OTHER_LOSS, kept, overrides
+from tests.benchmarks.results_tables import TABLES
 
 PAGE = """# Results
 
@@ -36,3 +42,18 @@ def test_a_section_that_names_its_test_patients_or_has_no_dice_is_told_apart() -
 
 def test_what_the_page_does_not_have_is_not_kept() -> None:
     assert kept(PAGE, "Third") == kept("## First\n\nNot trained yet where this page was written.\n", "First") == ""
+
+
+def test_a_row_of_as_many_seconds_keeps_its_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured anew, its runs would pass for those of other settings. No time is measured here: a test has none."""
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    table, row = TABLES["segmentation"], "unet for as many seconds"
+    for ratio in (1.26, 2.0):
+        monkeypatch.setattr(results, "time_ratio", lambda *_, ratio=ratio: ratio)
+        assert "rounds=13" in overrides(table, row, seed=0)
+    assert not any(word.startswith("rounds=") for word in overrides(table, "unet", seed=0))
+
+
+def test_rows_of_as_many_seconds_are_there() -> None:
+    for table in TABLES.values():
+        assert {*table.as_long, *table.as_long.values()} <= table.rows.keys()

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from gliofed.shared.config import ModelConfig, RunConfig
 from gliofed.shared.models import build_model
-from gliofed.shared.models.dropout import ChannelDropout, seed_dropout
+from gliofed.shared.models.dropout import ChannelDropout, seed_layers
 from gliofed.shared.models.unet import DoubleConv
 
 CPU = torch.device("cpu")
@@ -18,7 +18,7 @@ RATE = 0.3
 
 def dropped(seed: int, x: torch.Tensor) -> torch.Tensor:
     layer = ChannelDropout(RATE)
-    seed_dropout(layer, seed, CPU)
+    seed_layers(layer, seed, CPU)
     result: torch.Tensor = layer(x)
     return result
 
@@ -72,10 +72,10 @@ def test_a_model_evaluates_and_is_saved_as_without_it(name: str) -> None:
     frames = (3,) if name == "clstm_unet3d" else ()
     x = torch.randn(1, *frames, 2, 8, 8, 8, generator=torch.Generator().manual_seed(1))
     assert torch.equal(with_dropout.eval()(x), plain.eval()(x))
-    seed_dropout(with_dropout, 0, CPU)
+    seed_layers(with_dropout, 0, CPU)
     first, second = with_dropout.train()(x), with_dropout(x)
     assert not torch.equal(first, second)
-    seed_dropout(with_dropout, 0, CPU)
+    seed_layers(with_dropout, 0, CPU)
     assert torch.equal(with_dropout(x), first)
     levels = [module for module in with_dropout.modules() if isinstance(module, DoubleConv)]
     assert sum(isinstance(module, ChannelDropout) for module in with_dropout.modules()) == len(levels) // 2 + 1

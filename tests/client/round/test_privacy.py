@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,13 +151,22 @@ def test_one_patient_moves_the_sum_by_the_clip_at_most(run_config: Configure, re
     assert binding == pytest.approx([CLIP] * len(binding), rel=1e-4)
 
 
-def test_dropout_of_a_patient_does_not_depend_on_who_else_is_there(run_config: Configure, received: Gradients) -> None:
+@pytest.mark.parametrize(("name", "options"), [("clstm_unet3d", {"dropout": 0.5}), ("lstm_unet", {"iterations": 9})])
+def test_what_a_model_draws_of_a_patient_does_not_depend_on_who_else_is_there(
+    run_config: Configure, received: Gradients, name: str, options: dict[str, Any]
+) -> None:
     """Else one patient's absence would change the gradients of all after it, by more than the clip."""
+
+    def sample(patient: Patient, rng: np.random.Generator) -> Batch:
+        batch = drawn(patient, rng)
+        frame = slice(None) if MODELS[name].series else 0
+        return replace(batch, image=batch.image[:, frame], target=batch.target[:, frame])
+
     people, plan = patients(4), Plan(sigma=0.0, rate=1.0, steps=1, lr=0.8)
     torch.manual_seed(0)
-    model = MODELS["clstm_unet3d"](1, 1, (4, 8), dropout=0.5)
+    model = MODELS[name](1, 1, (4, 8), **options)
     for there in (people, people[1:], people):
-        private(model, run_config(), plan, there)
+        private(model, run_config(), plan, there, sample)
     all_of_them, without, again = (flat(gradients) * BATCH for gradients in received)
     assert 0 < (all_of_them - without).norm().item() <= CLIP * (1 + 1e-6)
     assert torch.equal(all_of_them, again)
