@@ -68,7 +68,8 @@ class CNNLSTM(nn.Module):
                 taken = present[:, modality, None]
                 h, c = torch.where(taken, next_h, h), torch.where(taken, next_c, c)
         logits: Tensor = self.head(h)
-        return logits
+        # A sample without any modality, which is refused on a CPU, has no grade.
+        return logits if present is None else torch.where(present.any(dim=1, keepdim=True), logits, torch.nan)
 
 
 def _check_present(x: Tensor, present: Tensor) -> None:
@@ -77,6 +78,8 @@ def _check_present(x: Tensor, present: Tensor) -> None:
             f"CNNLSTM: present is {present.dtype} of shape {tuple(present.shape)}; "
             f"expected torch.bool of shape {tuple(x.shape[:2])}: (B, M)"
         )
+    if present.device.type != "cpu":
+        return  # a GPU would have to wait until it knows
     empty = (~present.any(dim=1)).nonzero().flatten().tolist()
     if empty:
         raise ValueError(f"CNNLSTM: no modality is present in sample {empty} of the batch; each needs 1 or more")

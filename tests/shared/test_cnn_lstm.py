@@ -220,3 +220,22 @@ def test_refuses_a_wrong_input(shape, message):
 def test_refuses_a_wrong_mask(present, message):
     with pytest.raises(ValueError, match=message):
         demo()(image(8, 8, 8), present)
+
+
+def test_never_waits_for_a_device():
+    """Meta tensors have no values: whatever a GPU would have to be waited for, raises there."""
+    model, present = demo().to("meta"), torch.empty(2, 4, dtype=torch.bool, device="meta")
+    model(image(8, 8, 8).to("meta"), present).sum().backward()
+    with pytest.raises(RuntimeError, match="meta"):
+        present.any(dim=1).nonzero()  # the old way, in front of every step
+
+
+def test_a_patient_without_modalities_is_refused_or_has_no_grade(monkeypatch):
+    """On a GPU, which nobody waits for; here the check is switched off, as it is there. The others keep theirs."""
+    model, x, present = demo(), image(8, 8, 8, batch=3), PRESENT & torch.tensor([[True], [False], [True]])
+    with pytest.raises(ValueError, match=r"sample \[1\]"):
+        model(x, present)
+    monkeypatch.setattr("gliofed.shared.models.cnn_lstm._check_present", lambda x, present: None)
+    logits = model(x, present)
+    assert torch.equal(logits.isnan().any(dim=1), ~present.any(dim=1))
+    assert torch.equal(logits[::2], model(x, PRESENT)[::2])
