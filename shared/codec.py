@@ -44,7 +44,7 @@ def weights_to_bytes(weights: Mapping[str, Tensor]) -> bytes:
 
 def weights_to_train_from(weights: Mapping[str, Tensor], codec: str) -> bytes:
     """Weights, and what goes beside them, as a run with this codec sends them to be trained."""
-    return weights_to_bytes(weights) if codec == EXACT else _coded(weights, codec, sent=True)
+    return _coded(weights, codec, sent=True) if CODECS[codec].sent else weights_to_bytes(weights)
 
 
 def weights_from_bytes(data: bytes) -> dict[str, Tensor]:
@@ -77,8 +77,8 @@ def check_weights(data: bytes, like: Mapping[str, Tensor], codec: str = EXACT) -
         )
     try:
         header = json.loads(data[8 : 8 + size])
-        about = EXACT, dict.fromkeys(like, 1.0)
-        if codec != EXACT:
+        about = codec, dict.fromkeys(like, 1.0)
+        if CODECS[codec].sent:
             [about] = [_read_about(each) for each in header.pop("__metadata__").values()]
         found = {name: (tensor["dtype"], tensor["shape"]) for name, tensor in header.items()}
         spans = sorted((int(begin), int(end)) for begin, end in (each["data_offsets"] for each in header.values()))
@@ -131,10 +131,8 @@ def _decoded(name: str, tensor: Tensor, kind: Codec, scale: float) -> Tensor:
 
 def _codec_of(name: str, codec: str, *, sent: bool) -> Codec:
     """How the tensor of this name travels in a run with this codec."""
-    kind = CODECS[codec]
-    if group_of(name) in MOMENTS:
-        return kind.moments or kind
-    return (kind.sent or kind) if sent else kind
+    kind = (CODECS[codec].sent or CODECS[EXACT]) if sent else CODECS[codec]
+    return (kind.moments or kind) if group_of(name) in MOMENTS else kind
 
 
 def _read_about(text: str) -> tuple[str, dict[str, float]]:

@@ -23,7 +23,7 @@ class Codec:
     """What `encode` is for roots, as which values that cannot be negative travel: they span twice the decades that this
     type does. None: they travel as they are."""
     sent: "Codec | None" = None
-    """How what is sent to the sites travels to train from. None: as this."""
+    """How weights, and what goes beside them, travel to the sites that train from them. None: in fp32."""
     moments: "Codec | None" = None
     """How moments of an optimiser travel, both ways. None: as this."""
 
@@ -82,10 +82,11 @@ def from_int8(tensor: "Tensor", scale: float) -> "Tensor":
 
 FP16 = Codec("float16", half, encode_root=half)
 INT8 = Codec("int8", int8, from_int8, encode_root=int8_up)
+MIXED = replace(FP16, moments=INT8)
 CODECS = {
     "fp32": Codec("float32", lambda tensor: (tensor, 1.0)),
     "fp16": FP16,
-    "int8": replace(INT8, sent=FP16, moments=INT8),  # what is lost of weights that are sent, no site finds again
-    "mixed": replace(FP16, moments=INT8),
+    "int8": INT8,
+    "mixed": replace(MIXED, sent=MIXED),
 }
 """Every codec by the name that a configuration uses. A new one is an entry here."""

@@ -242,7 +242,7 @@ class RunConfig(Strict):
     """A key of `gliofed.shared.tasks.TASKS`."""
     rounds: Annotated[int, Field(gt=0, le=MOST_ROUNDS)]
     codec: Annotated[str, key_of(CODECS)]
-    """How a site's update travels."""
+    """How weights, updates and what goes beside them travel."""
     model: ModelConfig
     data: DataConfig
     train: TrainConfig

@@ -11,6 +11,7 @@ from gliofed.server.round.history import Event, History
 from gliofed.shared.algorithms.groups import Groups, joined
 from gliofed.shared.checkpoint import load_checkpoint, save_checkpoint
 from gliofed.shared.codec import EXACT, weights_to_bytes, weights_to_train_from
+from gliofed.shared.codecs import CODECS
 from gliofed.shared.run_folder import RunFolder
 
 
@@ -41,9 +42,9 @@ class State:
     @cached_property
     def asked(self) -> bytes:
         """The same with the groups beside them, coded, as sites are asked to train from."""
-        if self.codec == EXACT and not self.groups:
-            return self.coded
-        return weights_to_train_from(joined(self.weights, self.groups), self.codec)
+        if self.groups or CODECS[self.codec].sent:
+            return weights_to_train_from(joined(self.weights, self.groups), self.codec)
+        return self.coded
 
     @cached_property
     def coded_result(self) -> bytes:

@@ -17,7 +17,7 @@ SAID = {
     (
         "federation",
         "model.iterations=3",
-    ): "model.iterations: no such setting; model has name, preset, dropout",  # of unet
+    ): "model.iterations: no such setting; model has name, preset, dropout, deep_supervision",  # of unet
     ("federation", "rounds.x=3"): "rounds.x: no such setting",
     ("federation", "data=fold"): "data=fold: unknown; there are folder, mock, mock_full, phantom",
     ("federation", "privacy.epsilon=3"): "privacy.epsilon: privacy=none has no settings; give privacy=dp_sgd as well",

@@ -35,7 +35,10 @@ WRONG_USE = {
     (*FOLDER, "data.root=maskless"): ("maskless", "mask"),
     ("resume=empty", "rounds=3"): ("rounds=3",),
     ("model=5",): ("must be a string",),
-    ("experiment=seed2_unet",): ("experiment=seed2_unet: unknown; there are clstm_unet3d_mock, ", "unet_segmentation"),
+    ("experiment=seed2_unet",): (
+        "experiment=seed2_unet: unknown; there are brats, brats_small, clstm_unet3d_mock, ",
+        "unet_segmentation",
+    ),
     ("privacy.epsilon=3",): ("privacy.epsilon", "privacy=dp_sgd"),  # and not without privacy, in silence
     ("+privacy.epsilon=3",): ("privacy.epsilon=3", "privacy=dp_sgd"),
     ("attack=[membership]", "run=full"): ("attack=", "membership"),
