@@ -9,8 +9,8 @@ from torch.optim import Optimizer
 COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 """Of Newton and Schulz's iteration, as Muon has them: singular values come out between .7 and 1.2."""
 RMS = 0.2
-"""Root mean square of a step at rate 1. AdamW's is about this, so Muon takes AdamW's rates (Liu et al. 2025,
-arXiv:2502.16982, equation 4)."""
+"""Root mean square of a step at rate 1; what AdamW's is about in long runs (Liu et al. 2025, arXiv:2502.16982,
+equation 4). In short ones AdamW's is larger, and Muon wants three to five times AdamW's rate."""
 
 
 class Muon(Optimizer):
