@@ -121,9 +121,10 @@ def make_case(
     box = whole.around(np.array([120, 120, 77.5]), HEAD)
     grid, pose = whole.crop(box), draw_pose(of_head)
     start = pose.to_field(of_tumour.choice(template.glioma))
-    first, own = draw_tumour(of_tumour, is_high_grade(config, site, patient), start), config.course == "own"
+    first = draw_tumour(of_tumour, is_high_grade(config, site, patient), start)
     of_course, *of_artefacts = np.random.default_rng([config.seed, site, patient, 1]).spawn(1 + config.visits)
-    if own and config.visits > 1:
+    own = config.course == "own" and config.visits > 1
+    if own:
         courses = own_course(of_course, first, pose, template, config.visits)
     else:
         courses = [(first.grown(size),) for size in growth(config.visits)]
@@ -132,11 +133,10 @@ def make_case(
     brain = wm + gm + csf > 0.5
     labels, lesion = _labelled(lesions, grid, wm, csf, brain)
     bright = hyperintensities(of_head, grid, pose, template, lesions[0], wm)
-    if own:
-        for earlier in courses[:visit]:
-            was = _labelled(earlier, grid, wm, csf, brain)[0] > 0
-            scar = ndimage.gaussian_filter((was & (labels == 0)).astype(np.float32), 1.2 / config.resolution)
-            bright = np.maximum(bright, np.float32(SCAR) * scar)
+    for earlier in courses[:visit] if own else ():
+        healed = (_labelled(earlier, grid, wm, csf, brain)[0] > 0) & (labels == 0)
+        scar = ndimage.gaussian_filter(healed.astype(np.float32), 1.2 / config.resolution)
+        bright = np.maximum(bright, np.float32(SCAR) * scar)
     blood = vessels(of_head, grid, gm, csf)
     tissue = Tissue(grid, wm, gm, csf, texture, bright, blood, brain, labels, lesion)
 
@@ -144,7 +144,7 @@ def make_case(
     for modality in CONTRASTS:
         signal = render(of_scan[visit], tissue, lesions, modality, config.resolution)
         seen = acquire(of_scan[visit], signal, scanner, grid, isotropic=modality == "t1ce")
-        if own and config.visits > 1 and of_artefacts[visit].random() < ARTEFACTS:
+        if own and of_artefacts[visit].random() < ARTEFACTS:
             seen = spoil(of_artefacts[visit], seen)
         images[modality] = np.zeros(whole.shape, dtype=np.int16)
         images[modality][box] = np.where(brain, np.clip(np.rint(seen), 1, 32767), 0)
