@@ -46,7 +46,7 @@ class Run:
     seconds: float
     parameters: int
     last: dict[str, float]
-    """The last round's metrics on test patients, pooled over the sites."""
+    """The last round's metrics on test patients, pooled over the sites, and each site's own, as dice at site-2."""
 
 
 def train(table: Table, row: str, seed: int) -> Run:
@@ -126,7 +126,10 @@ def figures(out: Path, seed: int) -> Run:
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     ends = [part["data_offsets"][1] for name, part in header.items() if name != "__metadata__"]
     [test] = [event for event in history(out) if event["event"] == "test"]
-    last = {name: value for name, value in test["models"]["last"]["global"].items() if value is not None}
+    model = test["models"]["last"]
+    last = {name: value for name, value in model["global"].items() if value is not None}
+    for site, line in model["sites"].items():
+        last |= {f"{name} at {site}": value for name, value in (line["evaluate"] or {}).items() if value is not None}
     last |= where_present(out) if (out / FILE).exists() else {}
     return Run(seed, sum(event["seconds"] for event in rounds), max(ends) // 4, last)
 
