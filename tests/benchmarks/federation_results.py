@@ -35,8 +35,9 @@ EQUAL_ROWS = {
     "Muon, 48 rounds": (*BOTH, *MUON, "rounds=48"),
     "Muon at .03, 12 rounds": (*BOTH, "optimizer=muon", "train.lr=0.03", "rounds=12"),
     "Muon, 12 rounds, fp32": (*EQUAL, *MUON, "rounds=12", "codec=fp32"),
-    "AdamW, 12 rounds": (*BOTH, *ADAMW, "rounds=12"),
-    "AdamW, 12 rounds, fp32, fresh moments": (*EQUAL, *ADAMW, "rounds=12", "codec=fp32", "optimizer.moments=fresh"),
+    "Muon, 12 rounds, momentum averaged": (*EQUAL, *MUON, "rounds=12", "optimizer.moments=averaged"),
+    "AdamW, 12 rounds, moments averaged": (*BOTH, *ADAMW, "rounds=12"),
+    "AdamW, 12 rounds, fp32": (*EQUAL, *ADAMW, "rounds=12", "codec=fp32", "optimizer.moments=fresh"),
 }
 """The last is plain FedAvg, whose bytes are the measure of the others'. Pooled data may want another rate."""
 FACTS = ("model", "site", "patient", "scanner", "grade", "tumour_cm3")
