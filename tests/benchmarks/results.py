@@ -26,6 +26,7 @@ from tests.benchmarks import attacks, federation_results, honest
 from tests.benchmarks.private_picture import draw
 from tests.benchmarks.private_results import sentences
 from tests.benchmarks.results_tables import TABLES, Table
+from tests.benchmarks.where_present import FILE, where_present
 
 PAGE = Path("docs/results.md")
 PICTURE = Path("docs/pictures/privacy.png")
@@ -64,6 +65,8 @@ def train(table: Table, row: str, seed: int) -> Run:
         command = [sys.executable, "-c", "from gliofed.simulation.cli import main; main()", *words]
         if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
             sys.exit(f"make results: {row}, seed {seed} did not end well; look into {out}")
+    if any(metric.endswith("_present") for metric in table.metrics):
+        where_present(out)
     return figures(out, seed)
 
 
@@ -114,6 +117,7 @@ def figures(out: Path, seed: int) -> Run:
     ends = [part["data_offsets"][1] for name, part in header.items() if name != "__metadata__"]
     [test] = [event for event in history(out) if event["event"] == "test"]
     last = {name: value for name, value in test["models"]["last"]["global"].items() if value is not None}
+    last |= where_present(out) if (out / FILE).exists() else {}
     return Run(seed, sum(event["seconds"] for event in rounds), max(ends) // 4, last)
 
 

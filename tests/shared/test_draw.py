@@ -35,6 +35,7 @@ TRAIN = TrainConfig(
     weight_decay=0,
     clip=None,
     foreground=0.5,
+    foreground_by="region",
     class_weights="balanced",
     precision="fp32",
     augment=ALL,
@@ -184,7 +185,7 @@ def test_each_region_that_the_visits_have_is_centred_as_often(tmp_path, reading)
     image = np.stack([np.indices((20, 20, 20)).astype(np.float16)] * 2)  # (V, 3, D, H, W): d, h and w
     patient = Patient("A", ("0", "1"), (keep({"of": "a"}, lambda: entry_of(image, mask, (1, 1, 1)), tmp_path),))
     data = replace(DATA, modalities=("a", "b", "c"), regions=("et", "tc", "wt"), patch=(3, 3, 3), window=1)
-    train = replace(TRAIN, foreground=1, foreground_by="region", augment=AugmentConfig())
+    train = replace(TRAIN, foreground=1, augment=AugmentConfig())
     made = draw([Pick(patient, rng(seed), 1.0) for seed in range(900)], data, train, reading).to(CPU)
     middle = made.image[..., 1, 1, 1].reshape(900, 3).long().tolist()
     places = Counter(map(tuple, middle))

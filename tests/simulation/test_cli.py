@@ -50,7 +50,7 @@ WRONG_SETTINGS = {
     ("out=full",): ("out=", "resume="),
     ("round=null",): ("round=None",),
     ("out=afile",): ("out=", "afile"),
-    ("model=unet", "+model.iterations=2"): ("model.iterations=2", "unet has dropout; leave it out"),
+    ("model=unet", "+model.iterations=2"): ("model.iterations=2", "unet has dropout, deep_supervision; leave it out"),
     ("model=cnn_lstm", *FOLDER, "data.root=maskless"): ("maskless", "grade", "name_mapping.csv"),
     ("faults={site-9:nan}",): ("site-9", "site-1"),
     ("faults={site-1:typo}",): ("typo", "nan"),
