@@ -27,6 +27,11 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
         "model.as_published=true with privacy=dp_sgd: its BatchNorm mixes patients; leave it out",
     ),
     (
+        lambda run: run.algorithm.name == "fedbn" and run.model.name == "cnn_lstm" and not run.model.as_published,
+        "algorithm=fedbn with model=cnn_lstm: it has no norms that could stay at a site; use algorithm=fedavg, or "
+        "model.as_published=true",
+    ),
+    (
         lambda run: _dp_sgd(run) and ALGORITHMS[run.algorithm.name].corrects,
         "an algorithm that corrects steps with privacy=dp_sgd: its private step has no room for it; use "
         "algorithm=fedavg or fedbn",

@@ -61,7 +61,7 @@ class ModelConfig(Strict):
     encoder: Name | None = None
     """Of cnn_lstm: a key of `gliofed.shared.models.cnn_lstm.ENCODERS`."""
     as_published: bool | None = None
-    """cnn_lstm as its document has it: BatchNorm, the last block normalised, plain average pooling."""
+    """cnn_lstm as its document has it: BatchNorm, no stride, plain average pooling."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,8 @@ def load(folder: Path, exported: Exported, device: torch.device, work: Path | No
                 raise ConfigError(f"{name} is {tuple(weights[name].shape)}, in the model {tuple(tensor.shape)}")
         load_weights(network, weights, exported.at_home)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}; copy both files of the model/ of one run") from None
+        cure = "copy both files of the model/ of one run, or take the version of gliofed that wrote them"
+        raise ConfigError(f"{path}: {error}; {cure}") from None
     if exported.at_home:
         try:
             network.load_state_dict(_own_tensors(folder, exported, work), strict=False)

@@ -110,6 +110,14 @@ def test_fednova_is_for_plain_sgd(run_config: Config) -> None:
     run_config("algorithm=fednova", "privacy=dp_sgd")
 
 
+def test_fedbn_needs_norms(run_config: Config) -> None:
+    """Without any it would be FedAvg under another name."""
+    words = ("algorithm=fedbn", "model=cnn_lstm")
+    with pytest.raises(ConfigError, match="algorithm=fedbn with model=cnn_lstm: it has no norms"):
+        run_config(*words)
+    run_config(*words, "model.as_published=true")
+
+
 def test_a_run_that_names_no_algorithm_is_what_it_was(run_config: Config) -> None:
     """Its hash is in approvals, logs and folders of runs that are to go on."""
     run = run_config()

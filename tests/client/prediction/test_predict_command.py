@@ -134,6 +134,18 @@ def test_the_folder_of_one_case(cases, tmp_path):
     assert {scan.path.parent for scan in case.images.values()} == {folder}
 
 
+def test_a_grader_of_earlier_versions_is_refused(tmp_path):
+    """It had GroupNorm in its blocks; what a new one makes of its other weights would be no grade."""
+    folder = tmp_path / "model"
+    network = export(folder, "cnn_lstm", settings(), "grading", encoder="cnn3")
+    weights = travelling(network)
+    weights["encoder.blocks.0.1.bias"] = weights.pop("encoder.blocks.0.0.bias")
+    weights["encoder.blocks.0.1.weight"] = torch.ones(8)
+    (folder / "model.safetensors").write_bytes(weights_to_bytes(weights))
+    with pytest.raises(ConfigError, match=r"do(es)? not fit the model.*or take the version of gliofed that wrote them"):
+        load(folder, read_export(folder), CPU)
+
+
 def test_grades(cases, tmp_path, out, monkeypatch, capsys):
     """The probability is the sigmoid that evaluation sees; a modality that is missing is left out there as well."""
     root = tmp_path / "cases"
