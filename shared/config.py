@@ -55,9 +55,9 @@ class ModelConfig(Strict):
     deep_supervision: bool | None = None
     """unet and monai_dynunet: in training the coarser levels make masks too, each with its loss."""
     iterations: Annotated[int, Field(gt=0, le=64)] | None = None
-    """Refinements of lstm_unet; may be changed after training."""
+    """Refinements of lstm_unet, of which training draws from 1 to so many; may be changed after training."""
     stop_when_stable: bool | None = None
-    """lstm_unet refines no further, in evaluation, when the mask no longer changes."""
+    """lstm_unet refines no further, in evaluation, when the mask at half resolution no longer changes."""
     encoder: Name | None = None
     """Of cnn_lstm: a key of `gliofed.shared.models.cnn_lstm.ENCODERS`."""
     as_published: bool | None = None
