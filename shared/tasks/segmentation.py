@@ -32,7 +32,7 @@ CHANGE = 0.5
 """Weight of the soft Dice where a series changed. Without it a model of series learns change no faster than one of
 single visits: few voxels of a scan change.
 
-Measured on phantoms at 4 mm, 55 s of CPU time, one seed, 68 test phantoms: Dice on change .71 with, .51 without, .65 of
+Measured on phantoms at 4 mm, 55 s of CPU time, one seed, 68 test phantoms: Dice on change .71 with, .49 without, .65 of
 the U-Net frame by frame; docs/models.md has more.
 """
 
