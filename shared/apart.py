@@ -92,6 +92,10 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
         "optimizer.momentum with adamw: it has none of that name; use optimizer=sgd or muon, or leave it out",
     ),
     (
+        lambda run: run.strategy.name == "nesterov" and not run.strategy.momentum,
+        "strategy=nesterov with strategy.momentum=0: there is none to look ahead by; give 0.9, or use strategy=fedavg",
+    ),
+    (
         lambda run: run.algorithm.name == "scaffold" and rate_of(run, run.rounds) < LEAST_RATE,
         "algorithm=scaffold with a rate that falls below 1e-30: it divides by that; give a larger train.lr, or a "
         "smaller optimizer.power",

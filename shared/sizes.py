@@ -84,8 +84,9 @@ def count(tensors: dict[str, Tensor]) -> int:
 def step_voxels(run: RunConfig) -> int:
     """Count the voxels that a training step computes on, or that turned patches are cut from, where those are more.
 
-    Samples of the batch, or of one patient with dp_sgd, times visits of a series, refinements of lstm_unet and voxels
-    of a patch as the model pads it. Times modalities, regions or channels that is what memory must hold.
+    Samples of the batch, or of one patient with dp_sgd, times visits of a series, refinements of lstm_unet, as if each
+    were at full resolution, and voxels of a patch as the model pads it. Times modalities, regions or channels that is
+    what memory must hold.
     Raises what `model_of` raises.
     """
     model = _empty_model(run)

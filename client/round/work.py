@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -83,7 +83,13 @@ def _measure(job: Job) -> Reply:
     config = job.request.config
     task, model = TASKS[config.task], job.model().eval()
     measured = measure_each(task, model, job.measured, config.data, job.reading, job.device)
-    return Reply(site=job.site.name, patients=len(measured), metrics=task.summarise(measured))
+    metrics = {name: value for name, value in task.summarise(measured).items() if not _of_few(name, measured, job)}
+    return Reply(site=job.site.name, patients=len(measured), metrics=metrics)
+
+
+def _of_few(name: str, measured: Sequence[Mapping[str, float]], job: Job) -> bool:
+    """Whether a metric, such as that of change, is of fewer patients than the site lets metrics be of."""
+    return 0 < sum(name in patient for patient in measured) < job.site.policy.min_validation
 
 
 def open_steps(job: Job, model: nn.Module, change: Callable[[Batch], Batch] = lambda batch: batch) -> TrainResult:

@@ -6,7 +6,7 @@ flat: see docs/threats.md. With sgd it is the norm as a share of the update's ce
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
 
@@ -19,7 +19,7 @@ from gliofed.server.round.history import Event
 from gliofed.server.round.spool import Spooled
 from gliofed.shared.accounting import default_delta, noise_for
 from gliofed.shared.algorithms.groups import group_of
-from gliofed.shared.algorithms.optimizers import rate_of
+from gliofed.shared.algorithms.optimizers import OPTIMIZERS, rate_of
 from gliofed.shared.config import RunConfig
 
 NO_VOTE = 4
@@ -62,13 +62,13 @@ def usual_size(config: RunConfig, parameters: int, round: int, patients: int) ->
     """About the size of an honest update of so many trainable parameters, as the configuration alone tells.
 
     A step of AdamW moves each parameter by about its learning rate, whatever the gradient is (Kingma and Ba 2015,
-    arXiv:1412.6980, section 2.1). Of sgd no such size is known: see `gliofed.server.round.ceiling`. A private step is
-    one of SGD, whose gradient is hardly more than noise, which follows from the budget and from the number of
-    `patients` that the site tells, as its own plan does.
+    arXiv:1412.6980, section 2.1), and one of Muon by a fifth of that. Of sgd no such size is known: see
+    `gliofed.server.round.ceiling`. A private step is one of SGD, whose gradient is hardly more than noise, which
+    follows from the budget and from the number of `patients` that the site tells, as its own plan does.
     """
     privacy = config.privacy
     if not config.private:
-        return rate_of(config, round) * math.sqrt(parameters)
+        return rate_of(config, round) * OPTIMIZERS[config.optimizer.name].length * math.sqrt(parameters)
     patients, steps = max(patients, 1), config.train.local_steps(patients)
     if privacy.mechanism == "local_update":
         sigma = _noise(config, 1.0, config.rounds)
@@ -125,6 +125,7 @@ def bounded(
     updates: dict[str, Update] = {reply.site: reply.update() for reply in counted}
     if parameters is not None:
         total = sum(parameters.values())
+        shapes = {name: tuple(like[name].shape) if like else (number,) for name, number in parameters.items()}
         usual = {reply.site: usual_size(config, total, round, reply.weight) for reply in counted}
         ceilings = {reply.site: ceiling(config, round, reply.steps, norm) for reply in counted}
         sizes = _sizes(counted, measures, usual, ceilings, config)
@@ -136,11 +137,13 @@ def bounded(
             if clip is None:
                 continue
             factor = min(1.0, clip / size, ceilings[site] / own.norm) if size else 1.0
-            most = min(clip * _farthest(config, usual[site], total, reply.steps, round), ceilings[site])
+            bound = _farthest(config, usual[site], total, reply.steps, round)
+            most = {name: min(clip * bound(shape), ceilings[site]) for name, shape in shapes.items()}
             large = {n: clip * others[n] / norm for n, norm in own.others.items() if norm > clip * others[n]}
-            lines[site] |= _bounds_met(factor, own.peak * factor / most, large)
+            peak = max((value * factor / most[name] for name, value in own.peaks.items()), default=0.0)
+            lines[site] |= _bounds_met(factor, peak, large)
             factors = dict.fromkeys(parameters, factor) | large
-            updates[site] = Clipped(updates[site], factors, dict.fromkeys(parameters, most), like or {})
+            updates[site] = Clipped(updates[site], factors, most, like or {})
     if FOLDS[config.fold.name].by_patients or len(counted) < ENOUGH:
         for reply, before, weight in zip(counted, weights, limited, strict=True):
             lines[reply.site] |= _share(before / sum(weights), weight / sum(limited), weight < before)
@@ -186,16 +189,19 @@ def _sizes(
     return {site: size / reference for site, size in sizes.items()}
 
 
-def _farthest(config: RunConfig, usual: float, parameters: int, steps: int, round: int) -> float:
-    """How far one parameter goes at most in an honest round: in each step by the learning rate, or as noise goes.
+def _farthest(
+    config: RunConfig, usual: float, parameters: int, steps: int, round: int
+) -> Callable[[Sequence[int]], float]:
+    """How far one value of a tensor of some shape goes at most in an honest round: in each step as far as the optimiser
+    moves it, or as noise goes.
 
     Of SGD, of which one parameter may have the whole gradient, its ceiling alone tells.
     """
     if has_ceiling(config):
-        return math.inf
+        return lambda shape: math.inf
     if not config.private:
-        return rate_of(config, round) * steps
-    return TAIL * usual * math.sqrt(steps / parameters)
+        return lambda shape: rate_of(config, round) * steps * OPTIMIZERS[config.optimizer.name].farthest(shape)
+    return lambda shape: TAIL * usual * math.sqrt(steps / parameters)
 
 
 def _noise(config: RunConfig, rate: float, steps: int) -> float:

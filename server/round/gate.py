@@ -22,8 +22,8 @@ class Measures:
 
     norm: float
     """L2 norm over the trainable parameters."""
-    peak: float
-    """Largest absolute value among them."""
+    peaks: dict[str, float]
+    """Largest absolute value of each of them, by name."""
     others: dict[str, float]
     """L2 norm of each buffer, and how far each group beside the update is from what was sent, by its name."""
 
@@ -66,7 +66,7 @@ def _measure(
     update = reply.update()
     if odd := sorted(like.keys() ^ set(update.names)):
         raise _RefusedError(f"wrong names: {quantity(len(odd), 'tensor')} on one side only")
-    total, peak, squared = 0.0, 0.0, defaultdict[str, float](float)
+    total, peaks, squared = 0.0, dict[str, float](), defaultdict[str, float](float)
     for name, mine in like.items():
         tensor = update.tensor(name)
         if tensor.shape != mine.shape:
@@ -80,8 +80,8 @@ def _measure(
         if name not in parameters:
             squared[group_of(name) or name] += squares
         elif tensor.numel():
-            total, peak = total + squares, max(peak, tensor.abs().max().item())
-    return Measures(math.sqrt(total), peak, {name: math.sqrt(squares) for name, squares in squared.items()})
+            total, peaks[name] = total + squares, tensor.abs().max().item()
+    return Measures(math.sqrt(total), peaks, {name: math.sqrt(squares) for name, squares in squared.items()})
 
 
 def _check_numbers(reply: Spooled, config: RunConfig) -> None:

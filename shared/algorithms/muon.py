@@ -6,11 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gliofed.shared.algorithms.optimizers import MUON_RMS, matrix_of
+
 COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 """Of Newton and Schulz's iteration, as Muon has them: singular values come out between .7 and 1.2."""
-RMS = 0.2
-"""Root mean square of a step at rate 1; what AdamW's is about in long runs (Liu et al. 2025, arXiv:2502.16982,
-equation 4). In short ones AdamW's is larger, and Muon wants three to five times AdamW's rate."""
 
 
 class Muon(Optimizer):
@@ -18,7 +17,7 @@ class Muon(Optimizer):
 
     With gradient G, momentum m and W of rows by columns:
 
-        B <- m B + (1 - m) G,  U = m B + (1 - m) G,  W <- W (1 - rate decay) - rate RMS sqrt(max(rows, columns)) NS(U)
+        B <- m B + (1 - m) G,  U = m B + (1 - m) G,  W <- W (1 - rate decay) - rate .2 sqrt(max(rows, columns)) NS(U)
 
     A convolution's rows are its output channels; a vector is a matrix of one row.
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/, with Nesterov's momentum.
@@ -36,8 +35,8 @@ class Muon(Optimizer):
                 state = self.state[weight]
                 before = state.get("momentum_buffer", torch.zeros_like(weight))
                 buffer = state["momentum_buffer"] = before.lerp(weight.grad, 1 - kept)
-                matrix = buffer.lerp(weight.grad, 1 - kept).reshape(len(weight) if weight.dim() > 1 else 1, -1)
-                length = RMS * max(matrix.shape) ** 0.5
+                matrix = buffer.lerp(weight.grad, 1 - kept).reshape(matrix_of(weight.shape))
+                length = MUON_RMS * max(matrix.shape) ** 0.5
                 weight.mul_(1 - rate * group["weight_decay"])
                 weight.sub_(orthogonal(matrix).view_as(weight), alpha=rate * length)
 

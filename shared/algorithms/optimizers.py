@@ -1,7 +1,7 @@
 """Optimisers of a site's local steps, and their learning rate. PyTorch is imported when one is made."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -29,8 +29,12 @@ class LocalOptimizer:
     moments: tuple[Group, ...]
     """What it keeps of gradients that have been, as PyTorch calls it in its state."""
     scale_free: bool
-    """Whether a step moves each parameter by about the rate, however large the gradient is. Else only train.clip
+    """Whether a step is as long as `length` and `farthest` say, however large the gradient is. Else only train.clip
     bounds a step."""
+    length: float = 1.0
+    """About the root mean square of a step at rate 1, over all values of a tensor."""
+    farthest: Callable[[Sequence[int]], float] = lambda shape: 1.0
+    """How far a step at rate 1 moves one value of a tensor of this shape at most."""
 
 
 def adamw(
@@ -62,10 +66,32 @@ def muon(
     return Muon(parameters, rate, weight_decay, config.momentum)
 
 
+MUON_RMS = 0.2
+"""Root mean square of a Muon step at rate 1; what AdamW's is about in long runs (Liu et al. 2025, arXiv:2502.16982,
+equation 4). In short ones AdamW's is larger, and Muon wants three to five times AdamW's rate."""
+MUON_MOST = 1.21
+"""Largest singular value that Muon's iterations leave: no entry of such a matrix is larger."""
+
+
+def matrix_of(shape: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns that Muon takes a tensor for: output channels by the rest; a vector has one row.
+
+    >>> matrix_of((8, 4, 3, 3, 3)), matrix_of((8,)), matrix_of(())
+    ((8, 108), (1, 8), (1, 1))
+    """
+    rows = shape[0] if len(shape) > 1 else 1
+    return rows, math.prod(shape) // rows
+
+
+def muon_farthest(shape: Sequence[int]) -> float:
+    """How far Muon moves one value at most, at rate 1."""
+    return MUON_RMS * MUON_MOST * math.sqrt(max(matrix_of(shape)))
+
+
 OPTIMIZERS = {
     "adamw": LocalOptimizer(adamw, (Group("exp_avg"), Group("exp_avg_sq", lowest=0.0)), scale_free=True),
     "sgd": LocalOptimizer(sgd, (Group("momentum_buffer"),), scale_free=False),
-    "muon": LocalOptimizer(muon, (Group("momentum_buffer"),), scale_free=True),
+    "muon": LocalOptimizer(muon, (Group("momentum_buffer"),), True, MUON_RMS, muon_farthest),
 }
 """Every optimiser by the name that a configuration uses. A new one is an entry here, and a YAML."""
 

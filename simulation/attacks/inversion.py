@@ -119,7 +119,7 @@ def invert(
     for _ in range(steps):
         found = image()
         loss = task.loss(model(*replace(like, image=found).inputs), like.target, like.weight)
-        own = torch.autograd.grad(loss, parameters, create_graph=True)
+        own = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True, materialize_grads=True)
         objective = angle(own, gradients) + TV * total_variation(found) / scale
         (sought.grad,) = torch.autograd.grad(objective, [sought])
         optimizer.step()

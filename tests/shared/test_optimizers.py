@@ -17,8 +17,8 @@ from gliofed.server.round.model import initial_model
 from gliofed.shared.algorithms import FEDAVG
 from gliofed.shared.algorithms.groups import Groups, Local
 from gliofed.shared.algorithms.moments import load_moments, possible
-from gliofed.shared.algorithms.muon import RMS, Muon, orthogonal
-from gliofed.shared.algorithms.optimizers import ADAMW, SCHEDULES, rate_of
+from gliofed.shared.algorithms.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonal
+from gliofed.shared.algorithms.optimizers import ADAMW, MUON_MOST, MUON_RMS, OPTIMIZERS, SCHEDULES, matrix_of, rate_of
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.samples import Batch
@@ -204,6 +204,15 @@ def test_orthogonal_is_nearly_the_polar_factor(shape: tuple[int, int]) -> None:
     assert (orthogonal(torch.zeros(shape)) == 0).all()
 
 
+def test_no_singular_value_becomes_larger_than_muon_says() -> None:
+    """The server clamps what moved further, so an honest site must not."""
+    values = torch.linspace(0, 1, 10_001)
+    for _ in range(ITERATIONS):
+        a, b, c = COEFFICIENTS
+        values = a * values + b * values**3 + c * values**5
+    assert values.abs().max() < MUON_MOST
+
+
 def test_muon_moves_any_tensor_as_far_as_adamw_would() -> None:
     """A root mean square of .2 of the rate, whatever the gradient's size: norms, biases and kernels."""
     for shape in [(5,), (), (4, 2, 3, 3, 3), (1, 7), (9, 2)]:
@@ -211,7 +220,7 @@ def test_muon_moves_any_tensor_as_far_as_adamw_would() -> None:
             weight = nn.Parameter(torch.zeros(shape))
             weight.grad = size * torch.randn(shape, generator=torch.Generator().manual_seed(2))
             Muon([weight], 0.1, 0.0, 0.95).step()
-            ranks = min(weight.shape[0], weight.numel() // weight.shape[0]) if weight.dim() > 1 else 1
-            rows = weight.shape[0] if weight.dim() > 1 else 1
-            usual = 0.1 * RMS * (ranks * max(rows, weight.numel() // rows) / weight.numel()) ** 0.5
+            rows, columns = matrix_of(shape)
+            usual = 0.1 * MUON_RMS * (min(rows, columns) * max(rows, columns) / weight.numel()) ** 0.5
+            assert weight.abs().max() <= 0.1 * OPTIMIZERS["muon"].farthest(shape)
             assert 0.6 * usual < weight.square().mean().sqrt() < 1.3 * usual, (shape, size)

@@ -14,6 +14,7 @@ from gliofed.server.round.fold import Share
 from gliofed.server.round.gate import judge
 from gliofed.server.round.spool import Spool
 from gliofed.shared.accounting import noise_for
+from gliofed.shared.algorithms.optimizers import OPTIMIZERS
 from gliofed.shared.codec import encode
 from gliofed.shared.config import RunConfig
 from gliofed.shared.messages import Reply
@@ -125,6 +126,40 @@ def test_usual_size_is_about_that_of_adamw_on_noise(run_config: Callable[..., Ru
         optimizer.step()
     size = weight.detach().norm().item() / math.sqrt(steps)
     assert 0.5 < size / usual_size(config, 10_000, 1, 8) < 1.5
+
+
+@pytest.mark.parametrize("steps", [1, 5, 20])
+def test_muon_s_usual_size_has_a_vote_and_its_own_updates_meet_no_bound(
+    run_config: Callable[..., RunConfig], tmp_path: Path, steps: int
+) -> None:
+    """A kernel, a matrix and a bias of a wide model: single values of a kernel go much further than their mean."""
+    config = run_config("optimizer=muon", "train.lr=0.01", f"train.steps={steps}")
+    generator = torch.Generator().manual_seed(0)
+    start = {"kernel": torch.zeros(32, 16, 3, 3, 3), "matrix": torch.zeros(3, 32), "bias": torch.zeros(3)}
+    numbers = {name: each.numel() for name, each in start.items()}
+    spool = Spool(tmp_path, 1, "fp32")
+    for site in ("a", "b"):
+        moved = {name: torch.nn.Parameter(each.clone()) for name, each in start.items()}
+        muon = OPTIMIZERS["muon"].make(moved.values(), 0.01, 0.0, config.optimizer)
+        for _ in range(steps):
+            for each in moved.values():
+                each.grad = torch.randn(each.shape, generator=generator)
+            muon.step()
+        spool.add(site, Reply(site=site, patients=8, steps=steps, update=encode(moved, "fp32")), 10**6, 1)
+    replies = spool.replies()
+    _, measures = judge(replies, start, [*start], config)
+    assert all(
+        0.5 < each.norm / math.sqrt(steps) / usual_size(config, sum(numbers.values()), 1, 8) < 4
+        for each in measures.values()
+    )
+    _, lines = bounded(replies, measures, config, numbers, 1, like=start)
+    assert all(line.keys() == {"size", "share"} for line in lines.values())
+    update = encode({name: each.detach() + (10.0 if name == "bias" else 0.0) for name, each in moved.items()}, "fp32")
+    spool.add("b", Reply(site="b", patients=8, steps=steps, update=update), 10**6, 1)
+    replies = spool.replies()
+    shares, lines = bounded(replies, judge(replies, start, [*start], config)[1], config, numbers, 1, like=start)
+    assert lines["b"]["peak"] > 1 and "peak" not in lines["a"]
+    assert shares[1].update.tensor("bias").abs().max() <= CLIP * 0.01 * steps * OPTIMIZERS["muon"].farthest((3,))
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9, 0.99])

@@ -83,7 +83,7 @@ def test_one_bad_of_four_is_refused_with_its_reason(judged: Judge, bad: Reply, r
 def test_an_update_is_measured_by_its_parameters_and_each_buffer(judged: Judge) -> None:
     """Here w is trained, and b a buffer. How large they may be is another's to say."""
     measures = judged(reply(), reply(update(100)), reply(patients=0))[1]
-    assert measures["a"] == Measures(norm=pytest.approx(6**0.5), peak=1.0, others={"b": pytest.approx(2**0.5)})
+    assert measures["a"] == Measures(norm=pytest.approx(6**0.5), peaks={"w": 1.0}, others={"b": pytest.approx(2**0.5)})
     assert measures["b"].norm == pytest.approx(100 * 6**0.5)
     assert measures.keys() == {"a", "b"}
 
