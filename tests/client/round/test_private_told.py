@@ -145,6 +145,21 @@ def test_few_test_patients_are_as_much_protected_as_few_of_validation(
     assert refusal(evaluate, hospital.site("third", metrics="never"), request)[0] == "withheld"
 
 
+def test_a_metric_that_few_patients_have_stays_at_the_site(
+    hospital: Hospital, run_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Change is of patients with several visits alone: the mean of one would be that patient's."""
+
+    def measure_each(task: object, model: object, patients: list[object], *_: object) -> list[dict[str, float]]:
+        return [{"dice": 0.5, **({"dice_change": 0.25} if place < 1 else {})} for place in range(len(patients))]
+
+    monkeypatch.setattr("gliofed.client.round.work.measure_each", measure_each)
+    request = request_of(run_config("data.validation=0.8"))
+    assert evaluate(hospital.site(metrics="always"), request).metrics == {"dice": 0.5, "dice_change": 0.25}
+    site = hospital.site("other", metrics="always", min_validation=2)
+    assert evaluate(site, request).metrics == {"dice": 0.5}
+
+
 @pytest.mark.parametrize("counts", ["unless_private", "always"])
 def test_questions_by_refusal_have_one_answer(hospital: Hospital, run_config: Config, counts: str) -> None:
     """Whoever asks for one window, split or modality after the other reads off the codes who is there."""
