@@ -68,16 +68,19 @@ class Oracle:
 
 
 def fedprox(oracle: Oracle, rounds: list[Collection[str]]) -> Weights:
-    """Li et al. 2020, algorithm 2, with AdamW as the local solver."""
+    """Li et al. 2020, algorithm 2, with SGD as the local solver: AdamW would turn the rounding of a gradient near zero
+    into a whole step, in each round's first.
+    """
+    rate, decay = oracle.run.train.lr, oracle.run.train.weight_decay
     for number, counted in enumerate(rounds, start=1):
         ends, patients = dict[str, Weights](), dict[str, int]()
         for site in counted:
             job = oracle.job(site, number)
-            y, m, v = dict(oracle.x), *(dict.fromkeys(oracle.x, torch.zeros(())) for _ in range(2))
-            for t, batch in enumerate(oracle.drawn(job), start=1):
+            y = dict(oracle.x)
+            for batch in oracle.drawn(job):
                 mu, g = oracle.run.algorithm.mu, oracle.gradients(y, batch)
                 g = oracle.clipped({name: g[name] + mu * (y[name] - oracle.x[name]) for name in g})
-                y, m, v = adamw(oracle.run, y, g, m, v, t)
+                y = {name: y[name] - rate * (g[name] + decay * y[name]) for name in y}
             ends[site], patients[site] = y, len(job.cohort.train)
         oracle.x = oracle.mean(ends, patients)
     return oracle.x
@@ -195,7 +198,7 @@ def kept(oracle: Oracle, rounds: list[Collection[str]]) -> Weights:
 
 
 METHODS = {
-    "fedprox": (fedprox, ("algorithm=fedprox", "algorithm.mu=1.0")),
+    "fedprox": (fedprox, ("algorithm=fedprox", "algorithm.mu=1.0", "optimizer=sgd", "train.lr=0.05")),
     "scaffold": (scaffold, ("algorithm=scaffold", "algorithm.control=sum", "optimizer=sgd", "train.lr=0.05")),
     "scaffold, mean": (scaffold, ("algorithm=scaffold", "optimizer=sgd", "train.lr=0.05")),
     "fedbn": (fedbn, ("algorithm=fedbn",)),

@@ -76,7 +76,7 @@ def series_rows() -> dict[str, tuple[str, ...]]:
     """
     unet = (*SERIES, "model=unet", "train.batch=2", "rounds=20")
     clstm = (*SERIES, "model=clstm_unet3d", "train.batch=1", "rounds=18")
-    return {"unet": unet, "clstm_unet3d": clstm, "clstm_unet3d without difference": (*clstm, "model.difference=false")}
+    return {"unet": unet, "clstm_unet3d": clstm, "clstm_unet3d with difference": (*clstm, "model.difference=true")}
 
 
 MISSING = (
@@ -157,7 +157,7 @@ TABLES = {
         "series",
         series_rows(),
         ("dice_change", "dice_change_et", "dice_change_tc", "dice_change_wt", "dice", "hd95"),
-        (("clstm_unet3d", "unet"), ("clstm_unet3d", "clstm_unet3d without difference")),
+        (("clstm_unet3d", "unet"), ("clstm_unet3d with difference", "clstm_unet3d")),
     ),
     "missing": Table(
         "A site without FLAIR",

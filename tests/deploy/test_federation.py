@@ -15,7 +15,7 @@ from judged_site import train
 from plain_federation import sites_of
 from safetensors.torch import load_file
 from small_federation import rewrite
-from small_run import as_given
+from small_run import PLAIN, as_given
 from tls_recorder import Recorder
 from torch.testing import assert_close
 from waiting import until
@@ -36,7 +36,7 @@ SITES = ("site-1", "site-2", "site-3")
 ROUNDS = 900.0
 SETTINGS = (
     *("model=unet", "data=phantom", "data.resolution=8", "data.patients=4", "data.patch=[16,16,16]"),
-    *("rounds=2", "train.steps=2", "round.join=180", "round.deadline=300"),
+    *("rounds=2", "train.steps=2", "round.join=180", "round.deadline=300", *PLAIN),
 )
 BROKEN = "BraTS20_Training_999"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from inverted_site import BatchUNet, dice
+from inverted_site import BatchUNet, worst
 from plain_federation import model_of
 from safetensors.torch import load_file
 from small_run import composed
@@ -28,13 +28,16 @@ BATCH = "model.name=batch_unet"
 def test_it_wins_with_batchnorm_where_contrasts_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The running statistics of two sites with opposite contrasts have a mean that is of neither: one finds little.
 
-    The worst site of each seed, and the mean over seeds, as docs/methods.md has them.
+    With twice the steps of the table in docs/methods.md and over the last three rounds: a single round's Dice jumps, and
+    is another on another kind of processor.
     """
     monkeypatch.setitem(MODELS, "batch_unet", BatchUNet)
     plain, own = (
         fmean(
-            min(
-                dice(tmp_path / f"data-{seed}", tmp_path / f"{name}-{seed}", BATCH, f"algorithm={name}", f"seed={seed}")
+            worst(
+                tmp_path / f"data-{seed}",
+                tmp_path / f"{name}-{seed}",
+                *(BATCH, "train.steps=16", f"algorithm={name}", f"seed={seed}"),
             )
             for seed in (0, 1, 2)
         )
