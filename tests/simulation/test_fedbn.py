@@ -28,8 +28,8 @@ BATCH = "model.name=batch_unet"
 def test_it_wins_with_batchnorm_where_contrasts_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The running statistics of two sites with opposite contrasts have a mean that is of neither: one finds little.
 
-    With twice the steps of the table in docs/methods.md and over the last three rounds: a single round's Dice jumps, and
-    is another on another kind of processor.
+    With twice the steps of the table in docs/methods.md and over the last three rounds: a single round's Dice jumps,
+    and is another on another kind of processor.
     """
     monkeypatch.setitem(MODELS, "batch_unet", BatchUNet)
     plain, own = (
