@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from gliofed.shared.algorithms import ALGORITHMS, kept_of, returned_of, sent_of
 from gliofed.shared.algorithms.fedbn import HOME
-from gliofed.shared.algorithms.optimizers import ADAMW, OPTIMIZERS, rate_of
+from gliofed.shared.algorithms.optimizers import ADAMW, OPTIMIZERS, USUAL, rate_of
 from gliofed.shared.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
         "algorithm=fedavg, fedprox or fedbn",
     ),
     (
-        lambda run: _dp_sgd(run) and run.optimizer != ADAMW,
+        lambda run: _dp_sgd(run) and run.optimizer not in (USUAL, ADAMW),
         "optimizer with privacy=dp_sgd: a private step has its own SGD; use privacy.lr, momentum and schedule",
     ),
     (

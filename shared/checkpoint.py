@@ -48,13 +48,21 @@ def load_checkpoint(root: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str,
     return tensors, state
 
 
-def check_checkpoint(root: Path) -> None:
-    """Raise `load_checkpoint`'s ConfigError where it would, without reading the tensors: their header and length."""
+def check_checkpoint(root: Path, model: Mapping[str, Tensor] | None = None) -> None:
+    """Raise `load_checkpoint`'s ConfigError where it would, without reading the tensors: their header and length.
+
+    And where the newest checkpoint is not of a `model` with tensors of these names and shapes, if one is given.
+    """
     for folder in _found(root)[-1:]:
+        shapes = {}
         with _sound(folder):
             for group in _state(folder)[1]:
-                with safe_open(folder / f"{group}.safetensors", "numpy"):
-                    pass
+                with safe_open(folder / f"{group}.safetensors", "numpy") as file:
+                    if group == "model":
+                        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        if model is not None and shapes != {name: tuple(tensor.shape) for name, tensor in model.items()}:
+            cure = "finish the run with the version that began it, or begin a new one"
+            raise ConfigError(f"{folder}: weights of another model than this version of gliofed has; {cure}")
 
 
 def _state(folder: Path) -> tuple[dict[str, Any], list[str]]:

@@ -23,6 +23,7 @@ from gliofed.server.round.given import Given, read_given
 from gliofed.server.round.history import History
 from gliofed.server.round.sites import Federation
 from gliofed.server.settings import notes_of
+from gliofed.shared.checkpoint import check_checkpoint
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import absolute, make_writable, write_json
@@ -33,6 +34,7 @@ from gliofed.shared.processes import cores
 from gliofed.shared.progress import Bar
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import SiteConfig
+from gliofed.shared.sizes import outline_of_request
 from gliofed.shared.tasks import TASKS
 from gliofed.shared.terminal import command_line, plain
 from gliofed.shared.versions import versions
@@ -81,6 +83,7 @@ def simulate(
     if resumes:
         out = absolute(str(values["resume"]))
         saved, run, settings = read_run(out, "resume")
+        check_checkpoint(SimulationFolder(out).checkpoints, outline_of_request(run, training=False))
         values, run_id = saved["simulation"], str(saved["run_id"])
     else:
         now = now or datetime.now().astimezone()

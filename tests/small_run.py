@@ -22,8 +22,8 @@ SMALL_DATA = (
     "data.radius_max=2",
     "data.patients=3",
 )
-PLAIN = ("codec=fp32", "optimizer.moments=fresh")
-"""FedAvg of the paper, nothing coded: with it most tests compare, value by value."""
+PLAIN = ("codec=fp32", "optimizer=adamw", "optimizer.moments=fresh")
+"""FedAvg of the paper, nothing coded, with PyTorch's AdamW: with it most tests compare, value by value."""
 USUAL = ("codec=mixed", "optimizer.moments=null")
 """As a run has them where nothing is said."""
 _FEW = ("train.steps=2", "rounds=2", "round.deadline=600", "round.join=1", *PLAIN)

@@ -125,6 +125,8 @@ class OptimizerConfig(Strict):
 
 
 ADAMW = OptimizerConfig()
+USUAL = OptimizerConfig(name="muon", momentum=0.95)
+"""What a run has where nothing is said: configs/optimizer/muon.yaml."""
 
 
 def rate_of(run: "RunConfig", round: int) -> float:

@@ -1,8 +1,9 @@
 """make results: train what docs/results.md compares, and write that page from the runs' histories.
 
 Runs are kept in outputs/results: one that is finished is not repeated, one that was killed goes on (of the tables of
-privacy: starts anew). Phantoms are written once a seed. `--tables segmentation` makes one table; `--only-write`
-writes the page from the runs that are there.
+privacy: starts anew). Phantoms are written once a seed. As many runs as there are cores work side by side, each on one.
+`--tables segmentation` makes one table; `--only-write` writes the page from the runs that are there; `--full` trains
+five seeds.
 """
 
 import argparse
@@ -11,15 +12,19 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
+from threading import Lock
 from typing import Any
 
+from gliofed.shared.processes import cores
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.simulation.settings import parse_settings
-from tests.benchmarks import attacks, federation_results, honest
+from tests.benchmarks import attacks, federation_results, honest, together
 from tests.benchmarks.pages import write_between
 from tests.benchmarks.private_picture import draw
 from tests.benchmarks.private_results import sentences
@@ -30,10 +35,12 @@ from tests.benchmarks.where_present import FILE, where_present
 PAGE = Path("docs/results.md")
 PICTURE = Path("docs/pictures/privacy.png")
 MATRIX = Path("docs/pictures/federation.png")
+TOGETHER = Path("docs/pictures/together.png")
 TEST = "data.test=0.2"
 """Of every row that says nothing else."""
 ROOT = Path("outputs/results")
-SEEDS = (0, 1, 2)
+SEEDS, FULL = (0, 1, 2), (0, 1, 2, 3, 4)
+"""Of every table, and with --full."""
 THREATS = {"attacks": attacks, "honest": honest}
 """Tables of docs/threats.md."""
 
@@ -58,6 +65,7 @@ def train(table: Table, row: str, seed: int) -> Run:
     if table.study and not finished(out):
         shutil.rmtree(out, ignore_errors=True)  # a private round that is tried again spends more than its row says
     if not finished(out):
+        words = [*words, "at_once=1"]
         words = [f"resume={out}"] if (out / "run.json").exists() else [*words, f"out={out}"]
         print(f"{row}, seed {seed}: {' '.join(words)}", file=sys.stderr, flush=True)
         # gliofed-simulate of this folder: the command of that name may be another checkout's.
@@ -67,6 +75,29 @@ def train(table: Table, row: str, seed: int) -> Run:
     if any(metric.endswith("_present") for metric in table.metrics):
         where_present(out)
     return figures(out, seed)
+
+
+def train_all(runs: Sequence[tuple[Table, str, int]]) -> None:
+    """Train each table's row at each seed, side by side; of those that share phantoms the first alone begins.
+
+    Rounds of rows that take as many seconds as others are measured first, where nothing else works.
+    """
+    for table, row, _ in runs:
+        rounds_as_long(table, row)
+    made: dict[str, Lock] = defaultdict(Lock)
+
+    def one(run: tuple[Table, str, int]) -> None:
+        data = overrides(*run)[-2]
+        with made[data]:
+            writes = not Path(data.removeprefix("data.root=")).exists()
+            if writes:
+                train(*run)
+        if not writes:
+            train(*run)
+
+    with ThreadPoolExecutor(cores()) as pool:
+        for done in as_completed([pool.submit(one, run) for run in runs]):
+            done.result()
 
 
 def overrides(table: Table, row: str, seed: int) -> list[str]:
@@ -136,12 +167,13 @@ def figures(out: Path, seed: int) -> Run:
 
 def write(tables: Sequence[str]) -> str:
     """The page, from the runs that are there."""
-    parts = [INTRODUCTION]
+    page = PAGE.read_text() if PAGE.exists() else ""
+    parts = ["# Results\n", lead() or kept_lead(page), INTRODUCTION]
     studies = []
     for name in tables:
         table = TABLES[name]
         runs = trained(table)
-        before = "" if runs else kept(PAGE.read_text() if PAGE.exists() else "", table.title)
+        before = "" if runs else kept(page, table.title)
         parts.append(before or section(name, table, runs))
         if table.study and runs:
             studies.append((table.study, by_seed(runs, table.metrics[0])))
@@ -150,6 +182,24 @@ def write(tables: Sequence[str]) -> str:
     if PICTURE.exists():  # of this time or of an earlier one
         parts.append(f"![Dice and AUC by epsilon, sites and patients]({PICTURE.relative_to(PAGE.parent)})\n")
     return "\n".join(parts)
+
+
+def lead() -> str:
+    """Three sentences and a picture, from the runs of uneven sites that are there; empty: there are none."""
+    table = TABLES["federation"]
+    folders = {run.seed: folder(table, row, run.seed) for row, runs in trained(table).items() for run in runs}
+    if not folders:
+        return ""
+    found = federation_results.joined(folders)
+    together.draw(found, federation_results.PATIENTS).savefig(TOGETHER, dpi=110)
+    seen = "Tumour overlap at each hospital, trained alone and together"
+    return f"{together.sentences(found, federation_results.PATIENTS)}\n![{seen}]({TOGETHER.relative_to(PAGE.parent)})\n"
+
+
+def kept_lead(page: str) -> str:
+    """What the page begins with, of runs that are not there any more."""
+    found = re.match(r"# Results\n\n(.*?)(?=^`make results`)", page, re.S | re.M)
+    return found[1].rstrip("\n") + "\n" if found and found[1] else ""
 
 
 def kept(page: str, title: str) -> str:
@@ -169,7 +219,7 @@ def trained(table: Table) -> dict[str, list[Run]]:
     """The finished runs of each row that has one."""
     runs = {}
     for row in table.rows:
-        folders = [(seed, folder(table, row, seed)) for seed in SEEDS]
+        folders = [(seed, folder(table, row, seed)) for seed in FULL]
         if done := [figures(out, seed) for seed, out in folders if finished(out)]:
             runs[row] = done
     return runs
@@ -212,7 +262,7 @@ def section(name: str, table: Table, runs: dict[str, list[Run]]) -> str:
 def verdict(runs: dict[str, list[Run]], metric: str, first: str, second: str) -> str:
     """Say which of two rows is better, from the differences at the seeds that both have."""
     scores = [by_seed(runs, metric)[row] for row in (first, second)]
-    differences = [scores[0][seed] - scores[1][seed] for seed in SEEDS if all(seed in score for score in scores)]
+    differences = [scores[0][seed] - scores[1][seed] for seed in FULL if all(seed in score for score in scores)]
     head = f"- {first} against {second}, {metric}: "
     if not differences:
         return head + "no seed in common yet."
@@ -239,13 +289,12 @@ OTHER_LOSS = (
     "*Trained with the loss that segmentation had before; [methods.md](methods.md#as-fast-as-in-one-place) says what "
     "changed.*"
 )
-INTRODUCTION = """# Results
-
-`make results` trains everything on this page and writes it: three seeds a row, mean and standard deviation over the
-seeds. A seed is other patients, other first weights and other patches. A killed `make results` goes on where it was.
-All data are phantoms: **every figure is synthetic** and says nothing about patients. Figures are those of the last
-round's model on the test patients of all sites, who neither train nor validate; nothing is selected on them. HD95 is
-in mm; seconds are the wall time of the fastest seed on two cores.
+INTRODUCTION = """\
+`make results` trains everything on this page and writes it: three seeds a row, mean and standard deviation over
+the seeds. A seed is other patients, other first weights and other patches. A killed `make results` goes on where
+it was. All data are phantoms: **every figure is synthetic** and says nothing about patients. Figures are those of
+the last round's model on the test patients of all sites, who neither train nor validate; nothing is selected on
+them. HD95 is in mm; seconds are the wall time of the fastest seed on one core.
 """
 
 
@@ -253,6 +302,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make results", description=__doc__)
     parser.add_argument("--tables", nargs="+", choices=[*TABLES, *THREATS], default=list(TABLES))
     parser.add_argument("--only-write", action="store_true", help="train nothing")
+    parser.add_argument("--full", action="store_true", help="also two more seeds")
     arguments = parser.parse_args()
     for name in [name for name in arguments.tables if name in THREATS]:  # of another page, and longer
         if not arguments.only_write:
@@ -262,10 +312,8 @@ def main() -> None:
     if not (named := [name for name in arguments.tables if name in TABLES]):
         return
     if not arguments.only_write:
-        for seed in SEEDS:  # seed by seed: a run that is cut short has whole rows of fewer seeds
-            for name in named:
-                for row in TABLES[name].rows:
-                    train(TABLES[name], row, seed)
+        seeds = FULL if arguments.full else SEEDS
+        train_all([(TABLES[name], row, seed) for name in named for row in TABLES[name].rows for seed in seeds])
     PAGE.write_text(write(list(TABLES)))
     print(f"written: {PAGE}")
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from gliofed.client.round.training import train_one_round
+from gliofed.shared.algorithms import FEDAVG
+from gliofed.shared.algorithms.groups import Local
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.samples import Batch
 from gliofed.shared.models.dropout import seed_layers
@@ -51,5 +54,6 @@ def _seconds(run: RunConfig, model: torch.nn.Module, steps: int) -> float:
     shape = (run.train.batch, len(run.data.modalities), *run.data.patch)
     image, target = torch.randn(shape), torch.rand(run.train.batch, len(run.data.regions), *run.data.patch) < 0.1
     start = time.process_time()
-    train_one_round(model, [Batch(image, target.float())] * steps, TASKS[run.task], run.train, steps, CPU)
+    local = Local(config=FEDAVG, optimizer=replace(run.optimizer, moments="fresh"), steps=steps, rate=run.train.lr)
+    train_one_round(model, [Batch(image, target.float())] * steps, TASKS[run.task], run.train, steps, CPU, local)
     return time.process_time() - start

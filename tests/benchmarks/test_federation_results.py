@@ -1,5 +1,6 @@
 """The page on eight uneven sites says what the scores say."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from gliofed.shared.data.cases import split
 from gliofed.simulation.phantom import PhantomConfig, case_name
 from gliofed.simulation.scanner import SCANNERS
 from gliofed.simulation.settings import parse_settings
+from tests.benchmarks import together
 from tests.benchmarks.federation_results import PATIENTS, WORDS, draw, read_scores, section
 
 METRICS = ("dice", "dice_wt")
@@ -51,7 +53,8 @@ def test_the_page_has_each_site_with_its_gain(tmp_path: Path) -> None:
     subjects = [Subject(site, f"{site} {place}", site, "HGG", float(place)) for site in sites for place in range(3)]
     models = ["federated", "best", "pooled", *(f"local {site}" for site in sites)]
     measured = {m: [{"loss": 1.0, **dict.fromkeys(METRICS, rng.uniform())} for _ in subjects] for m in models}
-    found = compare("segmentation", parse_settings(composed())[0].data, subjects, measured)
+    data = replace(parse_settings(composed())[0].data, regions=("wt",))
+    found = compare("segmentation", data, subjects, measured)
     found["by_seed"] = {0: {"federated": 0.25, "pooled": 0.5}, 1: {"federated": 0.75, "pooled": 1.0}}
     page = "\n".join(section(found, METRICS, "pictures/federation.png"))
     assert "By seed: 0.250 over 0.500 with seed 0, 0.750 over 1.000 with seed 1." in page
@@ -59,5 +62,11 @@ def test_the_page_has_each_site_with_its_gain(tmp_path: Path) -> None:
     assert f"| site-8 | 4 | 3 | {found['matrix']['federated']['site-8']['metrics']['dice']:.3f} |" in page
     assert f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]" in page
     assert f"worst at {found['worst_site']['site']}" in page and "24 test patients" in page
+    lead = together.sentences(found, PATIENTS)
+    best = max(sites, key=lambda site: found["gains"][site]["value"])
+    assert lead.count("\n") == 3 and "24 patients" in lead and "160 to 4 patients" in lead
+    assert f"{PATIENTS[sites.index(best)]} patients ({found['gains'][best]['value']:+.2f})" in lead
+    together.draw(found, PATIENTS).savefig(tmp_path / "together.png")
+    assert (tmp_path / "together.png").stat().st_size > 5000
     draw(found).savefig(tmp_path / "matrix.png")
     assert (tmp_path / "matrix.png").stat().st_size > 5000

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import results
-from tests.benchmarks.results import OF_BEFORE, OTHER_LOSS, kept, overrides
+from tests.benchmarks.results import OF_BEFORE, OTHER_LOSS, kept, kept_lead, overrides
 from tests.benchmarks.results_tables import TABLES
 
 PAGE = """# Results
@@ -38,6 +38,11 @@ def test_a_section_that_names_its_test_patients_or_has_no_dice_is_told_apart() -
     assert kept(page, "Second") == f"## Second\n\n{OF_BEFORE}\n\n{OTHER_LOSS}\n\ndice\n"
     for title in ("First", "Second"):
         assert kept(kept(page, title), title) == kept(page, title)
+
+
+def test_what_the_page_begins_with_stays() -> None:
+    assert kept_lead("# Results\n\nTogether.\n\n![A](a.png)\n\n`make results` trains") == "Together.\n\n![A](a.png)\n"
+    assert kept_lead("# Results\n\n`make results` trains") == kept_lead("") == ""
 
 
 def test_what_the_page_does_not_have_is_not_kept() -> None:

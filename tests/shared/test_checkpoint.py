@@ -7,7 +7,8 @@ import torch
 from torch.testing import assert_close
 
 import gliofed.shared.checkpoint
-from gliofed.shared.checkpoint import load_checkpoint, save_checkpoint
+from gliofed.shared.checkpoint import check_checkpoint, load_checkpoint, save_checkpoint
+from gliofed.shared.parse import ConfigError
 
 
 def save(root: Path, number: int) -> None:
@@ -50,3 +51,13 @@ def test_what_a_killed_process_left_is_not_read(tmp_path: Path) -> None:
     assert found[1] == {"round": 1}
     save(tmp_path, 2)
     assert sorted(folder.name for folder in tmp_path.iterdir()) == ["round-0001", "round-0002"]
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    """Sites would decline them one by one, and say nothing of versions."""
+    check_checkpoint(tmp_path, {"w": torch.empty(2)})
+    save(tmp_path, 1)
+    check_checkpoint(tmp_path, {"w": torch.empty(1)})
+    for model in ({"w": torch.empty(2)}, {"v": torch.empty(1)}, {}):
+        with pytest.raises(ConfigError, match=r"round-0001: weights of another model .*with the version"):
+            check_checkpoint(tmp_path, model)

@@ -166,10 +166,10 @@ def test_training_draws_the_number_of_iterations():
 def test_autocast_keeps_the_gradients():
     """It keeps weights that it cast: those of an iteration without gradients must not stand in for the last one's."""
     results = []
-    for keeps in (True, False):
+    for keeps in (True, False):  # of smaller images, bf16 gradients on some CPUs hold whatever was in memory
         model = demo()
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=keeps):
-            logits = model(image(8, 8, 8))
+            logits = model(image(16, 16, 16))
         results.append(torch.autograd.grad(logits.float().square().mean(), list(model.parameters())))
     assert_close(*results, rtol=0, atol=0)
 

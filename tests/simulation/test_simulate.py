@@ -11,6 +11,7 @@ import pytest
 import torch
 from found_cohort import found_cohort
 from plain_federation import mean_without_flower, model_of, rounds_of, sites_of
+from safetensors.torch import load_file, save_file
 from small_run import SMALL, SMALL_GRADING, as_given
 from torch.testing import assert_close
 
@@ -104,6 +105,16 @@ def test_resume_changes_nothing_of_what_was_agreed(values: Values, out: Path) ->
     (out / "run.json").mkdir()
     with pytest.raises(IsADirectoryError):  # which the command says as it is: a copy would not help
         simulate(settings | {"resume": str(out)})
+
+
+def test_a_run_of_an_older_model_is_not_resumed(values: Values, out: Path) -> None:
+    """Its sites would decline weights that their model does not have."""
+    simulate(values("sites=1", "rounds=1", f"out={out}"))
+    file = out / "checkpoints/round-0001/model.safetensors"
+    weights = load_file(file)
+    save_file({f"older.{name}": tensor for name, tensor in weights.items()}, file)
+    with pytest.raises(ConfigError, match="weights of another model than this version of gliofed has"):
+        simulate(values() | {"resume": str(out)})
 
 
 def test_history_has_what_its_readers_need(values: Values, out: Path) -> None:
