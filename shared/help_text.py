@@ -49,8 +49,8 @@ def settings(config: str, registries: Mapping[str, Collection[str]], **renamed: 
     """
     main, found = CONFIGS / f"{config}.yaml", dict[str, str]()
     sources = [("", main), *[("", CONFIGS / "run.yaml")] * ("\n  - run\n" in _text(main))]
-    sources += [(group, CONFIGS / group / f"{chosen}.yaml") for group, chosen in _groups(config) if chosen != "null"]
-    for group, file in sources:
+    sources += [(group, CONFIGS / group / f"{chosen}.yaml") for group, chosen in _groups(config)]
+    for group, file in ((group, file) for group, file in sources if file.exists()):
         for key, value, comment in _commented(file, group):
             known = f"; one of {', '.join(registries[key])}" if key in registries else ""
             word = {full: short for short, full in renamed.items()}.get(key, key)
@@ -85,8 +85,10 @@ def module_line(module: str) -> str:
 
 
 def _groups(config: str) -> list[tuple[str, str]]:
-    """The groups of the defaults list, each with what it chooses, or null."""
-    return re.findall(r"^  - (\w+): (\w+)$", _text(CONFIGS / f"{config}.yaml"), re.MULTILINE)
+    """The groups of the defaults list, each with what it chooses, or null; one may follow another: ${data}."""
+    found = re.findall(r"^  - (?:optional )?(\w+): (\w+|\$\{\w+\})$", _text(CONFIGS / f"{config}.yaml"), re.MULTILINE)
+    chosen = {f"${{{group}}}": choice for group, choice in found}
+    return [(group, chosen.get(choice, choice)) for group, choice in found]
 
 
 def _commented(file: Path, group: str) -> Iterator[tuple[str, str, str]]:

@@ -1,7 +1,9 @@
-"""What docs/models.md says of experiment=brats and brats_small."""
+"""What docs/models.md says of experiment=brats and brats_small, and of folders without any."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import pytest
+from hydra import compose, initialize_config_module
 from small_run import as_given
 
 from gliofed.shared.config import RunConfig
@@ -29,3 +31,30 @@ def test_the_recipe_is_for_other_models_and_folders_too() -> None:
     assert anchor.model == replace(small.model, name="monai_dynunet")
     folder = recipe("experiment=brats_small", "data=folder", "data.root=x", "data.labels=brats2020")
     assert replace(folder.data, validation=small.data.validation) == small.data
+
+
+FOLDER = ("model=unet", "data=folder", "data.root=x", "data.labels=brats2020")
+
+
+def test_a_folder_is_trained_by_the_recipe_where_nothing_is_said() -> None:
+    """But for how long, and for what a model alone has: so much is the user's to say."""
+    large, plain = recipe("experiment=brats"), recipe(*FOLDER)
+    assert plain.train == replace(large.train, steps=plain.train.steps, lr=plain.train.lr)
+    assert plain.optimizer == large.optimizer
+    assert plain.model == replace(large.model, deep_supervision=None)
+    assert plain.data == replace(large.data, validation=plain.data.validation)
+
+
+@pytest.mark.parametrize("config", ["simulation", "federation"])
+def test_what_is_said_wins_over_the_recipe(config: str) -> None:
+    words = ("augment=none", "optimizer=adamw", "optimizer.schedule=cosine", "model.preset=tiny", "data=folder")
+    with initialize_config_module("gliofed.configs", version_base="1.3"):
+        values = compose(config, list(words))
+    assert (values.optimizer.schedule, values.model.preset, values.train.augment.flip) == ("cosine", "tiny", 0)
+    assert values.train.foreground_by == "region" and values.train.lr == 0.003
+
+
+def test_made_up_data_is_trained_plainly() -> None:
+    run = recipe("model=unet", "data=phantom")
+    assert (run.model.preset, run.optimizer.schedule, run.train.foreground_by) == ("demo", "constant", "voxel")
+    assert not any(value for key, value in asdict(run.train.augment).items() if key != "chance")

@@ -46,7 +46,14 @@ def trained(tmp_path_factory, cases):
     """The folder of a run that trained a U-Net on the cases; its name is such as sweeps give."""
     out = tmp_path_factory.mktemp("runs") / "0-model=unet,seed=1"
     words = ("data=folder", f"data.root={cases}", "data.labels=brats2020", "sites=1", "rounds=1", "data.spacing=null")
-    small = ("model=unet", "train.steps=2", "train.lr=1e-4", "data.patch=[16,16,16]", "round.join=1")
+    small = (
+        "model=unet",
+        "model.preset=demo",
+        "train.steps=2",
+        "train.lr=1e-4",
+        "data.patch=[16,16,16]",
+        "round.join=1",
+    )
     simulate(as_given(*words, *small) | {"out": str(out)})
     return out
 
