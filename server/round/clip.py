@@ -58,17 +58,18 @@ class Clipped:
         return values.clamp(-self.most[name], self.most[name]) if name in self.most else values
 
 
-def usual_size(config: RunConfig, parameters: int, round: int, patients: int) -> float:
-    """About the size of an honest update of so many trainable parameters, as the configuration alone tells.
+def usual_size(config: RunConfig, shapes: Collection[Sequence[int]], round: int, patients: int) -> float:
+    """About the size of an honest update of trainable tensors of these `shapes`, as the configuration alone tells.
 
     A step of AdamW moves each parameter by about its learning rate, whatever the gradient is (Kingma and Ba 2015,
-    arXiv:1412.6980, section 2.1), and one of Muon by a fifth of that. Of sgd no such size is known: see
+    arXiv:1412.6980, section 2.1), and one of Muon each tensor by a known norm. Of sgd no such size is known: see
     `gliofed.server.round.ceiling`. A private step is one of SGD, whose gradient is hardly more than noise, which
     follows from the budget and from the number of `patients` that the site tells, as its own plan does.
     """
     privacy = config.privacy
     if not config.private:
-        return rate_of(config, round) * OPTIMIZERS[config.optimizer.name].length * math.sqrt(parameters)
+        return rate_of(config, round) * math.hypot(*map(OPTIMIZERS[config.optimizer.name].length, shapes))
+    parameters = sum(map(math.prod, shapes))
     patients, steps = max(patients, 1), config.train.local_steps(patients)
     if privacy.mechanism == "local_update":
         sigma = _noise(config, 1.0, config.rounds)
@@ -126,7 +127,7 @@ def bounded(
     if parameters is not None:
         total = sum(parameters.values())
         shapes = {name: tuple(like[name].shape) if like else (number,) for name, number in parameters.items()}
-        usual = {reply.site: usual_size(config, total, round, reply.weight) for reply in counted}
+        usual = {reply.site: usual_size(config, shapes.values(), round, reply.weight) for reply in counted}
         ceilings = {reply.site: ceiling(config, round, reply.steps, norm) for reply in counted}
         sizes = _sizes(counted, measures, usual, ceilings, config)
         norms = [each.others for each in measures.values()]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gliofed.shared.algorithms.optimizers import MUON_RMS, matrix_of
+from gliofed.shared.algorithms.optimizers import matrix_of
 
 COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 """Of Newton and Schulz's iteration, as Muon has them: singular values come out between .7 and 1.2."""
@@ -17,9 +17,10 @@ class Muon(Optimizer):
 
     With gradient G, momentum m and W of rows by columns:
 
-        B <- m B + (1 - m) G,  U = m B + (1 - m) G,  W <- W (1 - rate decay) - rate .2 sqrt(max(rows, columns)) NS(U)
+        B <- m B + (1 - m) G,  U = m B + (1 - m) G,  W <- W (1 - rate decay) - rate sqrt(max(1, rows / columns)) NS(U)
 
-    A convolution's rows are its output channels; a vector is a matrix of one row.
+    A convolution's rows are its output channels; a vector is a matrix of one row. So scaled, a step changes what a
+    layer gives by about as much in a narrow model as in a wide one (Yang et al. 2023, arXiv:2310.17813).
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/, with Nesterov's momentum.
     """
 
@@ -36,7 +37,8 @@ class Muon(Optimizer):
                 before = state.get("momentum_buffer", torch.zeros_like(weight))
                 buffer = state["momentum_buffer"] = before.lerp(weight.grad, 1 - kept)
                 matrix = buffer.lerp(weight.grad, 1 - kept).reshape(matrix_of(weight.shape))
-                length = MUON_RMS * max(matrix.shape) ** 0.5
+                rows, columns = matrix.shape
+                length = max(1.0, rows / columns) ** 0.5
                 weight.mul_(1 - rate * group["weight_decay"])
                 weight.sub_(orthogonal(matrix).view_as(weight), alpha=rate * length)
 

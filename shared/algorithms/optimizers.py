@@ -31,8 +31,8 @@ class LocalOptimizer:
     scale_free: bool
     """Whether a step is as long as `length` and `farthest` say, however large the gradient is. Else only train.clip
     bounds a step."""
-    length: float = 1.0
-    """About the root mean square of a step at rate 1, over all values of a tensor."""
+    length: Callable[[Sequence[int]], float] = lambda shape: math.sqrt(math.prod(shape))
+    """About the L2 norm of a step at rate 1, for a tensor of this shape."""
     farthest: Callable[[Sequence[int]], float] = lambda shape: 1.0
     """How far a step at rate 1 moves one value of a tensor of this shape at most."""
 
@@ -66,9 +66,6 @@ def muon(
     return Muon(parameters, rate, weight_decay, config.momentum)
 
 
-MUON_RMS = 0.2
-"""Root mean square of a Muon step at rate 1; what AdamW's is about in long runs (Liu et al. 2025, arXiv:2502.16982,
-equation 4). In short ones AdamW's is larger, and Muon wants three to five times AdamW's rate."""
 MUON_MOST = 1.21
 """Largest singular value that Muon's iterations leave: no entry of such a matrix is larger."""
 
@@ -83,15 +80,21 @@ def matrix_of(shape: Sequence[int]) -> tuple[int, int]:
     return rows, math.prod(shape) // rows
 
 
+def muon_length(shape: Sequence[int]) -> float:
+    """L2 norm of a step of Muon at rate 1, if singular values were 1: as many of these as the shorter side has."""
+    return math.sqrt(matrix_of(shape)[0])
+
+
 def muon_farthest(shape: Sequence[int]) -> float:
     """How far Muon moves one value at most, at rate 1."""
-    return MUON_RMS * MUON_MOST * math.sqrt(max(matrix_of(shape)))
+    rows, columns = matrix_of(shape)
+    return MUON_MOST * math.sqrt(max(1.0, rows / columns))
 
 
 OPTIMIZERS = {
     "adamw": LocalOptimizer(adamw, (Group("exp_avg"), Group("exp_avg_sq", lowest=0.0)), scale_free=True),
     "sgd": LocalOptimizer(sgd, (Group("momentum_buffer"),), scale_free=False),
-    "muon": LocalOptimizer(muon, (Group("momentum_buffer"),), True, MUON_RMS, muon_farthest),
+    "muon": LocalOptimizer(muon, (Group("momentum_buffer"),), True, muon_length, muon_farthest),
 }
 """Every optimiser by the name that a configuration uses. A new one is an entry here, and a YAML."""
 
@@ -125,7 +128,7 @@ class OptimizerConfig(Strict):
 
 
 ADAMW = OptimizerConfig()
-USUAL = OptimizerConfig(name="muon", momentum=0.95)
+USUAL = OptimizerConfig(name="muon", momentum=0.9)
 """What a run has where nothing is said: configs/optimizer/muon.yaml."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from plain_federation import model_of
+from small_run import as_given
 from torch import nn
 from torch.testing import assert_close
 
@@ -18,12 +19,13 @@ from gliofed.shared.algorithms import FEDAVG
 from gliofed.shared.algorithms.groups import Groups, Local
 from gliofed.shared.algorithms.moments import load_moments, possible
 from gliofed.shared.algorithms.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonal
-from gliofed.shared.algorithms.optimizers import ADAMW, MUON_MOST, MUON_RMS, OPTIMIZERS, SCHEDULES, matrix_of, rate_of
+from gliofed.shared.algorithms.optimizers import ADAMW, MUON_MOST, OPTIMIZERS, SCHEDULES, USUAL, rate_of
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.samples import Batch
 from gliofed.shared.parse import ConfigError, parse
 from gliofed.shared.tasks.segmentation import Segmentation
+from gliofed.simulation.settings import parse_settings
 from gliofed.simulation.simulate import simulate
 
 Config = Callable[..., RunConfig]
@@ -185,7 +187,7 @@ def test_muon_is_pytorch_s_for_a_matrix_and_takes_a_kernel_as_one() -> None:
     gradients = [torch.randn(6, 4, 3, generator=generator) for _ in range(4)]
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone().flatten(1))
     stepper = Muon([ours], 0.1, 0.01, 0.95)
-    by_hand = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.01, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    by_hand = torch.optim.Muon([theirs], lr=0.1, weight_decay=0.01, momentum=0.95, adjust_lr_fn="original")
     for gradient in gradients:
         ours.grad, theirs.grad = gradient, gradient.flatten(1)
         stepper.step()
@@ -214,14 +216,29 @@ def test_no_singular_value_becomes_larger_than_muon_says() -> None:
     assert values.abs().max() < MUON_MOST
 
 
-def test_muon_moves_any_tensor_as_far_as_adamw_would() -> None:
-    """A root mean square of .2 of the rate, whatever the gradient's size: norms, biases and kernels."""
+def test_muon_moves_any_tensor_as_far_as_it_says() -> None:
+    """Whatever the gradient's size: norms, biases and kernels, which the server bounds by what is said here."""
     for shape in [(5,), (), (4, 2, 3, 3, 3), (1, 7), (9, 2)]:
         for size in (1e-6, 1.0, 1e6):
             weight = nn.Parameter(torch.zeros(shape))
             weight.grad = size * torch.randn(shape, generator=torch.Generator().manual_seed(2))
             Muon([weight], 0.1, 0.0, 0.95).step()
-            rows, columns = matrix_of(shape)
-            usual = 0.1 * MUON_RMS * (min(rows, columns) * max(rows, columns) / weight.numel()) ** 0.5
             assert weight.abs().max() <= 0.1 * OPTIMIZERS["muon"].farthest(shape)
-            assert 0.6 * usual < weight.square().mean().sqrt() < 1.3 * usual, (shape, size)
+            usual = 0.1 * OPTIMIZERS["muon"].length(shape)
+            assert 0.6 * usual < weight.norm() < 1.3 * usual, (shape, size)
+
+
+def test_a_step_of_muon_is_as_strong_in_a_wide_layer_as_in_a_narrow_one() -> None:
+    """So a rate that was chosen at one width holds at another: the largest singular value of what is added."""
+    strengths = []
+    for width in (8, 64):
+        weight = nn.Parameter(torch.zeros(width, width, 3, 3, 3))
+        weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(2))
+        Muon([weight], 0.1, 0.0, 0.9).step()
+        strengths.append(torch.linalg.matrix_norm(weight.flatten(1), 2).item())
+    assert 0.8 < strengths[0] / strengths[1] < 1.25
+
+
+def test_a_run_where_nothing_is_said_has_what_usual_says() -> None:
+    """dp_sgd, which has steps of its own, tells by it whether somebody wanted others."""
+    assert parse_settings(as_given("model=unet"))[0].optimizer == USUAL

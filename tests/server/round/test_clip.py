@@ -125,7 +125,7 @@ def test_usual_size_is_about_that_of_adamw_on_noise(run_config: Callable[..., Ru
         weight.grad = torch.randn(10_000, generator=generator)
         optimizer.step()
     size = weight.detach().norm().item() / math.sqrt(steps)
-    assert 0.5 < size / usual_size(config, 10_000, 1, 8) < 1.5
+    assert 0.5 < size / usual_size(config, [(10_000,)], 1, 8) < 1.5
 
 
 @pytest.mark.parametrize("steps", [1, 5, 20])
@@ -149,7 +149,7 @@ def test_muon_s_usual_size_has_a_vote_and_its_own_updates_meet_no_bound(
     replies = spool.replies()
     _, measures = judge(replies, start, [*start], config)
     assert all(
-        0.5 < each.norm / math.sqrt(steps) / usual_size(config, sum(numbers.values()), 1, 8) < 4
+        0.5 < each.norm / math.sqrt(steps) / usual_size(config, [each.shape for each in start.values()], 1, 8) < 4
         for each in measures.values()
     )
     _, lines = bounded(replies, measures, config, numbers, 1, like=start)
@@ -178,16 +178,16 @@ def test_usual_size_of_private_runs_is_that_of_sgd_on_their_noise(
         weight.grad = torch.randn(10_000, generator=generator) * sigma * privacy.clip / privacy.batch
         optimizer.step()
     size = weight.detach().norm().item() / math.sqrt(6)
-    assert usual_size(config, 10_000, 1, 100) == pytest.approx(size, rel=0.05)
+    assert usual_size(config, [(10_000,)], 1, 100) == pytest.approx(size, rel=0.05)
 
 
 def test_a_private_site_of_few_patients_is_measured_by_its_own_noise(run_config: Callable[..., RunConfig]) -> None:
     """Four patients need several times the noise of a thousand for the same epsilon; the rate may fall."""
     words = ("privacy=dp_sgd", "privacy.epsilon=1", "train.steps=2", "privacy.batch=4")
-    many, few = (usual_size(run_config(*words), 10_000, 1, patients) for patients in (1000, 4))
+    many, few = (usual_size(run_config(*words), [(10_000,)], 1, patients) for patients in (1000, 4))
     assert 3 < few / many < 10
     falling = run_config(*words, "privacy.schedule=linear", "rounds=4")
-    assert usual_size(falling, 100, 4, 9) == pytest.approx(usual_size(falling, 100, 1, 9) / 4)
+    assert usual_size(falling, [(100,)], 4, 9) == pytest.approx(usual_size(falling, [(100,)], 1, 9) / 4)
 
 
 def test_private_sites_are_measured_by_the_numbers_that_they_tell(
@@ -196,7 +196,7 @@ def test_private_sites_are_measured_by_the_numbers_that_they_tell(
     """They plan their noise from these; what was agreed is rounded up, and has room for the noise of a number."""
     words = ("privacy=dp_sgd", "privacy.epsilon=1", "train.steps=2", "privacy.batch=4")
     told = (80, 80, 20)
-    sizes = [usual_size(run_config(*words), 16, 1, patients) * math.sqrt(2) / STEP / 4 for patients in told]
+    sizes = [usual_size(run_config(*words), [(16,)], 1, patients) * math.sqrt(2) / STEP / 4 for patients in told]
     _, lines = clipped(*((size, patients, 2) for size, patients in zip(sizes, told, strict=True)), words=words)
     assert not any("clipped" in line for line in lines.values())
 
@@ -205,7 +205,7 @@ def test_private_sites_are_measured_by_the_numbers_that_they_tell(
 def test_a_budget_without_any_noise_ends_no_round(run_config: Callable[..., RunConfig], mechanism: str) -> None:
     """At the delta that is assumed here; the site may have another, for which there is some."""
     config = run_config(f"privacy={mechanism}", "privacy.epsilon=0.003")
-    assert 0 < usual_size(config, 100, 1, 10**7) < math.inf
+    assert 0 < usual_size(config, [(100,)], 1, 10**7) < math.inf
 
 
 def test_no_weight_moves_further_than_its_steps_can(clipped: Bounded) -> None:
@@ -254,4 +254,4 @@ def test_usual_size_of_a_hidden_update_is_that_of_one_with_its_noise(run_config:
     update = {"w": torch.full((10_000,), 1.0)}  # clipped to a norm of 1
     sigma = noise_for(config.privacy.epsilon, 1e-4, 1.0, config.rounds)
     norm = noisy_mean([update.__getitem__], update, config.privacy.clip, sigma, 7)["w"].norm().item()
-    assert usual_size(config, 10_000, 1, 100) == pytest.approx(norm / math.sqrt(2), rel=0.05)
+    assert usual_size(config, [(10_000,)], 1, 100) == pytest.approx(norm / math.sqrt(2), rel=0.05)
