@@ -8,7 +8,9 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
+from gliofed.shared.algorithms.muon import Muon
 from gliofed.shared.data.samples import Batch
 from gliofed.shared.models.unet import GroupNorm
 from tests.benchmarks.gpu_steps import Cells, Scale, batch_of, cells, flags, subject_of
@@ -36,7 +38,7 @@ class Recipe:
     dtype: torch.dtype = torch.bfloat16
     tf32: bool = True
     tuning: bool = True
-    fused: bool = True
+    optimizer: Callable[[list[nn.Parameter]], Optimizer] = lambda weights: Muon(weights, 1e-3, 0.01, momentum=0.9)
     channels_last: bool = False
     norms: Callable[[GroupNorm, Tensor], Tensor] | None = None
     """Instead of GroupNorm.forward."""
@@ -44,11 +46,12 @@ class Recipe:
 
 
 RECIPES = {
-    "as the product: bf16, tuned, fused AdamW": Recipe(),
+    "as the product: bf16, tuned, Muon": Recipe(),
     "fp32, as TF32": Recipe(dtype=torch.float32),
     "fp32, no TF32": Recipe(dtype=torch.float32, tf32=False),
     "convolutions not tuned": Recipe(tuning=False),
-    "AdamW with a kernel for each operation": Recipe(fused=False),
+    "fused AdamW": Recipe(optimizer=partial(AdamW, lr=1e-4, fused=True)),
+    "AdamW with a kernel for each operation": Recipe(optimizer=partial(AdamW, lr=1e-4, foreach=True)),
     "channels last": Recipe(channels_last=True),
     "maps after norms in fp32, as autocast has them": Recipe(norms=wide_norm),
     "norms in bf16": Recipe(norms=low_norm),
@@ -116,7 +119,7 @@ def steps_of(subject: Subject, recipe: Recipe, batch: Batch, steps: int) -> Call
         model = model.to(memory_format=torch.channels_last_3d)
     backend = "inductor" if device.type == "cuda" else "eager"
     forward = torch.compile(model, backend=backend) if recipe.compiled else model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=recipe.fused, foreach=not recipe.fused)
+    optimizer = recipe.optimizer([*model.parameters()])
 
     def work() -> None:
         flags(tf32=recipe.tf32, tuning=recipe.tuning)

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from gliofed.client.round.training import pick_precision, train_one_round
+from gliofed.shared.algorithms import FEDAVG
+from gliofed.shared.algorithms.groups import Local
+from gliofed.shared.algorithms.optimizers import USUAL
 from gliofed.shared.data.samples import Batch
 from gliofed.shared.models import MODELS
 from gliofed.shared.tasks import TASKS, Task
@@ -113,7 +116,8 @@ def every_step(scale: Scale, device: torch.device) -> Iterator[Cells]:
         if subject.name not in SUBJECTS:
             continue
         model, batch, task = subject.build().to(device), batch_of(subject, device), task_of(subject)
-        work = partial(train_one_round, model, [batch] * scale.steps, task, run.train, scale.steps, device)
+        local = Local(config=FEDAVG, optimizer=USUAL, steps=scale.steps, rate=1e-3)
+        work = partial(train_one_round, model, [batch] * scale.steps, task, run.train, scale.steps, device, local)
         figures = take_turns({"": work}, scale.repeats, device)[""]
         yield subject.name, precision, *cells(figures, subject, scale.steps, device, precision)
         del model, batch, work
