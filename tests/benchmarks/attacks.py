@@ -52,7 +52,6 @@ WORDS = (
     "data.radius_max=6",
     f"data.patients={PATIENTS}",
     "data.validation=0.5",
-    "train.lr=0.01",
     f"rounds={ROUNDS}",
     f"round.evaluate_every={ROUNDS}",
     "round.join=5",

@@ -67,26 +67,26 @@ class Setting:
 
 SETTINGS = {
     "steps": Setting(
-        (12, 12, 12, 12), ("train.steps=4", "train.lr=0.003", "rounds=3"), "4 sites of 12, 4 steps a round"
+        (12, 12, 12, 12), ("train.steps=4", "rounds=3"), "4 sites of 12, 4 steps a round"
     ),
     "epochs": Setting(
         (4, 8, 16, 32),
-        ("train.steps=null", "train.epochs=1", "train.lr=0.002", "rounds=2"),
+        ("train.steps=null", "train.epochs=1", "rounds=2"),
         "sites of 4, 8, 16 and 32, one epoch a round",
     ),
     "unequal": Setting(
         (1, 2, 13, 440),
-        ("train.steps=null", "train.epochs=1", "train.lr=0.002", "rounds=1", "data.noise=1.5"),
+        ("train.steps=null", "train.epochs=1", "rounds=1", "data.noise=1.5"),
         "sites of 1, 2, 13 and 440, one epoch a round, noisy scans",
     ),
     "unequal_steps": Setting(
         (1, 2, 13, 440),
-        ("train.steps=4", "train.lr=0.003", "rounds=3"),
+        ("train.steps=4", "rounds=3"),
         "sites of 1, 2, 13 and 440, 4 steps a round",
     ),
     "fets": Setting(
         tuple(FETS["fets2022_1"]),
-        ("train.steps=4", "train.lr=0.003", "rounds=3"),
+        ("train.steps=4", "rounds=3"),
         "23 sites with the counts of FeTS 2022, 4 steps a round",
     ),
     "dp_sgd": Setting(
