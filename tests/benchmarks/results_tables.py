@@ -101,7 +101,7 @@ TABLES = {
         "As fast as in one place? Four equal sites",
         "Phantoms at 4 mm, four sites of 45 patients, 54 in all train and 114 are tested at each seed; demo U-Net, 16 "
         "steps of 2 patches a round, `codec=mixed` unless the row says otherwise; pooled and own took the same "
-        "samples. Bytes are down and up together. The last row is plain FedAvg as it was.",
+        "samples. Bytes are down and up together. The last row but one is plain FedAvg.",
         "equal",
         EQUAL_ROWS,
         ("dice",),
