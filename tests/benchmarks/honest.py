@@ -66,9 +66,7 @@ class Setting:
 
 
 SETTINGS = {
-    "steps": Setting(
-        (12, 12, 12, 12), ("train.steps=4", "rounds=3"), "4 sites of 12, 4 steps a round"
-    ),
+    "steps": Setting((12, 12, 12, 12), ("train.steps=4", "rounds=3"), "4 sites of 12, 4 steps a round"),
     "epochs": Setting(
         (4, 8, 16, 32),
         ("train.steps=null", "train.epochs=1", "rounds=2"),

@@ -24,7 +24,7 @@ from typing import Any
 from gliofed.shared.processes import cores
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.simulation.settings import parse_settings
-from tests.benchmarks import attacks, federation_results, honest, together
+from tests.benchmarks import attacks, federation_results, honest, real_cases, together
 from tests.benchmarks.pages import write_between
 from tests.benchmarks.private_picture import draw
 from tests.benchmarks.private_results import sentences
@@ -181,6 +181,8 @@ def write(tables: Sequence[str]) -> str:
         draw(studies).savefig(PICTURE, dpi=110)
     if PICTURE.exists():  # of this time or of an earlier one
         parts.append(f"![Dice and AUC by epsilon, sites and patients]({PICTURE.relative_to(PAGE.parent)})\n")
+    if real := real_cases.section() or kept(page, real_cases.TITLE):
+        parts.append(real)
     return "\n".join(parts)
 
 
@@ -203,16 +205,9 @@ def kept_lead(page: str) -> str:
 
 
 def kept(page: str, title: str) -> str:
-    """A section of the page as it stands, of runs that are not there any more; empty where the page has none.
-
-    Above it is said what has changed since: the loss, and that figures were of validation patients.
-    """
+    """A section of the page as it stands, of runs that are not there any more; empty where the page has none."""
     found = re.search(rf"^## {re.escape(title)}\n.*?(?=^## |^!\[Dice and AUC|\Z)", page, re.S | re.M)
-    if found is None or "Not trained yet" in found[0]:
-        return ""
-    head, rest = found[0].strip().split("\n", 1)
-    notes = [OF_BEFORE] * ("test patients" not in rest) + [OTHER_LOSS] * ("dice" in rest)
-    return "\n".join([head, *(f"\n{note}" for note in notes if note not in rest), rest, ""])
+    return "" if found is None or "Not trained yet" in found[0] else found[0].strip() + "\n"
 
 
 def trained(table: Table) -> dict[str, list[Run]]:
@@ -284,23 +279,19 @@ def spread(values: Sequence[float]) -> str:
     return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
-OF_BEFORE = "*Measured before there were test patients: these figures are of validation patients.*"
-OTHER_LOSS = (
-    "*Trained with the loss that segmentation had before; [methods.md](methods.md#as-fast-as-in-one-place) says what "
-    "changed.*"
-)
 INTRODUCTION = """\
 `make results` trains everything on this page and writes it: three seeds a row, mean and standard deviation over
 the seeds. A seed is other patients, other first weights and other patches. A killed `make results` goes on where
-it was. All data are phantoms: **every figure is synthetic** and says nothing about patients. Figures are those of
-the last round's model on the test patients of all sites, who neither train nor validate; nothing is selected on
-them. HD95 is in mm; seconds are the wall time of the fastest seed on one core.
+it was. Data are phantoms, but for the last table: **every figure above it is synthetic** and says nothing about
+patients. Figures are those of the last round's model on the test patients of all sites, who neither train nor
+validate; nothing is selected on them. HD95 is in mm; seconds are the wall time of the fastest seed on one core.
 """
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make results", description=__doc__)
-    parser.add_argument("--tables", nargs="+", choices=[*TABLES, *THREATS], default=list(TABLES))
+    parser.add_argument("--tables", nargs="+", choices=[*TABLES, *THREATS, "real"], default=list(TABLES))
+    parser.add_argument("--cases", type=Path, help="for --tables real: a folder of six cases of BraTS 2021")
     parser.add_argument("--only-write", action="store_true", help="train nothing")
     parser.add_argument("--full", action="store_true", help="also two more seeds")
     arguments = parser.parse_args()
@@ -309,7 +300,12 @@ def main() -> None:
             THREATS[name].make()
         write_between(attacks.PAGE, name, THREATS[name].table(), "make results")
         print(f"written: {attacks.PAGE}")
-    if not (named := [name for name in arguments.tables if name in TABLES]):
+    if "real" in arguments.tables and not arguments.only_write:
+        if arguments.cases is None:
+            parser.error("--tables real: give --cases DIR as well, a folder of six cases of BraTS 2021")
+        real_cases.make(arguments.cases)
+    named = [name for name in arguments.tables if name in TABLES]
+    if not {*named, *arguments.tables} - {*THREATS}:
         return
     if not arguments.only_write:
         seeds = FULL if arguments.full else SEEDS
