@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_module
 from small_run import as_given
 
 from gliofed.shared.config import RunConfig
+from gliofed.shared.parse import ConfigError
 from gliofed.simulation.settings import parse_settings
 
 
@@ -58,3 +59,11 @@ def test_made_up_data_is_trained_plainly() -> None:
     run = recipe("model=unet", "data=phantom")
     assert (run.model.preset, run.optimizer.schedule, run.train.foreground_by) == ("demo", "constant", "voxel")
     assert not any(value for key, value in asdict(run.train.augment).items() if key != "chance")
+
+
+@pytest.mark.parametrize("mechanism", ["dp_sgd", "local_update"])
+def test_a_folder_is_trained_with_privacy_too(mechanism: str) -> None:
+    """Private steps have a rate of their own, and refuse an optimiser's: the recipe's is nobody's choice."""
+    assert recipe(*FOLDER, f"privacy={mechanism}").privacy.mechanism == mechanism
+    with pytest.raises(ConfigError, match="optimizer with privacy=dp_sgd: a private step has its own SGD"):
+        recipe(*FOLDER, "privacy=dp_sgd", "optimizer.schedule=cosine")
