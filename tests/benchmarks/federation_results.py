@@ -33,6 +33,7 @@ POOL = "baselines=[pooled]"
 EQUAL_ROWS = {
     "Muon, 12 rounds": (*EQUAL, *MUON, "rounds=12", "baselines=[pooled,local]"),
     "Muon, 12 rounds, fp32": (*EQUAL, *MUON, "rounds=12", "codec=fp32"),
+    "Muon, 24 rounds of half as many steps": (*EQUAL, *MUON, "rounds=24", "train.steps=8"),
     "Muon, 12 rounds, momentum averaged": (*EQUAL, *MUON, "rounds=12", "optimizer.moments=averaged"),
     "AdamW, 12 rounds, moments averaged": (*EQUAL, *ADAMW, "rounds=12", POOL),
     "AdamW, 12 rounds, fp32": (*EQUAL, *ADAMW, "rounds=12", "codec=fp32", "optimizer.moments=fresh"),
