@@ -71,7 +71,8 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
     ),
     (
         lambda run: _dp_sgd(run) and run.optimizer not in (USUAL, ADAMW),
-        "optimizer with privacy=dp_sgd: a private step has its own SGD; use privacy.lr, momentum and schedule",
+        "optimizer with privacy=dp_sgd: a private step has its own SGD; use privacy.lr, momentum and schedule, "
+        "and give optimizer.schedule=constant where an experiment sets another",
     ),
     (
         lambda run: _dp_sgd(run) and bool({*sent_of(run), *returned_of(run), *kept_of(run)} - {HOME}),

@@ -48,13 +48,14 @@ def settings(config: str, registries: Mapping[str, Collection[str]], **renamed: 
     One whose values are the keys of a registry lists them. `renamed` are settings with a shorter word for users.
     """
     main, found = CONFIGS / f"{config}.yaml", dict[str, str]()
+    others = _of_recipe(config)
     sources = [("", main), *[("", CONFIGS / "run.yaml")] * ("\n  - run\n" in _text(main))]
     sources += [(group, CONFIGS / group / f"{chosen}.yaml") for group, chosen in _groups(config)]
     for group, file in ((group, file) for group, file in sources if file.exists()):
         for key, value, comment in _commented(file, group):
             known = f"; one of {', '.join(registries[key])}" if key in registries else ""
             word = {full: short for short, full in renamed.items()}.get(key, key)
-            found.setdefault(f"{word}={'...' if value == '???' else value}", comment + known)
+            found.setdefault(f"{word}={'...' if value == '???' else others.get(key, value)}", comment + known)
     return found
 
 
@@ -86,13 +87,23 @@ def module_line(module: str) -> str:
 
 def _groups(config: str) -> list[tuple[str, str]]:
     """The groups of the defaults list, each with what it chooses, or null; one may follow another: ${data}."""
-    found = re.findall(r"^  - (?:optional )?(\w+): (\w+|\$\{\w+\})$", _text(CONFIGS / f"{config}.yaml"), re.MULTILINE)
+    found = re.findall(r"^  - (\w+): (\w+|\$\{\w+\})$", _text(CONFIGS / f"{config}.yaml"), re.MULTILINE)
     chosen = {f"${{{group}}}": choice for group, choice in found}
     return [(group, chosen.get(choice, choice)) for group, choice in found]
 
 
-def _commented(file: Path, group: str) -> Iterator[tuple[str, str, str]]:
-    """(key with its groups, value, comment) of each setting with a comment; Hydra's own are none."""
+def _of_recipe(config: str) -> dict[str, str]:
+    """Values that the default recipe has in the place of others', with those of a file that it takes up."""
+    file = CONFIGS / "recipe" / f"{dict(_groups(config)).get('recipe')}.yaml"
+    if not file.exists():
+        return {}
+    parts = re.findall(r"^  - /(\w+)@\S+: (\w+)$", _text(file), re.MULTILINE)
+    taken = [CONFIGS / group / f"{name}.yaml" for group, name in parts]
+    return {key: value for each in (*taken, file) for key, value, _ in _commented(each, "", also_without=True)}
+
+
+def _commented(file: Path, group: str, also_without: bool = False) -> Iterator[tuple[str, str, str]]:
+    """(key with its groups, value, comment) of each setting with a comment, or of all; Hydra's own are none."""
     if package := re.match(r"# @package (\S+)", _text(file)):
         group = package[1].removeprefix("_global_")
     above: list[str] = []
@@ -100,7 +111,7 @@ def _commented(file: Path, group: str) -> Iterator[tuple[str, str, str]]:
         if match := _SETTING.fullmatch(line):
             indent, key, value, comment = match.groups()
             above = [*above[: len(indent) // 2], key]
-            if value and comment and above[0] not in ("defaults", "hydra"):
+            if value and (comment or also_without) and above[0] not in ("defaults", "hydra"):
                 yield ".".join([*filter(None, [group]), *above]), value, comment
 
 

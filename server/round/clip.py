@@ -1,8 +1,9 @@
 """How large an update may be, and how much it may weigh: bounds that no single site sets.
 
-The size of an update is its L2 norm over the root of its local steps, in multiples of what the configuration lets
-expect: steps go in all directions, so that their sum grows as the root of their number. Of honest updates it is nearly
-flat: see docs/threats.md. With sgd it is the norm as a share of the update's ceiling.
+The size of an update is its L2 norm over how far its local steps usually go, in multiples of what the configuration
+lets expect: steps of AdamW go in all directions, so that their sum grows as the root of their number; those of Muon
+follow its momentum for a while. Of honest updates the size is nearly flat: see docs/threats.md. With sgd it is the norm
+as a share of the update's ceiling.
 """
 
 import math
@@ -185,9 +186,16 @@ def _sizes(
         sizes = {reply.site: measures[reply.site].norm / ceilings[reply.site] for reply in counted}
         reference = reference_share([*sizes.values()])
     else:
-        sizes = {r.site: measures[r.site].norm / math.sqrt(max(r.steps, 1)) / usual[r.site] for r in counted}
+        sizes = {r.site: measures[r.site].norm / _reach(config, max(r.steps, 1)) / usual[r.site] for r in counted}
         reference = reference_size([*sizes.values()])
     return {site: size / reference for site, size in sizes.items()}
+
+
+def _reach(config: RunConfig, steps: int) -> float:
+    """How far so many steps of length 1 usually go; private ones are mostly noise."""
+    if config.private:
+        return math.sqrt(steps)
+    return OPTIMIZERS[config.optimizer.name].reach(steps, config.optimizer.momentum)
 
 
 def _farthest(

@@ -33,6 +33,8 @@ class LocalOptimizer:
     bounds a step."""
     length: Callable[[Sequence[int]], float] = lambda shape: math.sqrt(math.prod(shape))
     """About the L2 norm of a step at rate 1, for a tensor of this shape."""
+    reach: Callable[[int, float], float] = lambda steps, momentum: math.sqrt(steps)
+    """About the L2 norm of so many steps of length 1 together, with optimizer.momentum: they go in all directions."""
     farthest: Callable[[Sequence[int]], float] = lambda shape: 1.0
     """How far a step at rate 1 moves one value of a tensor of this shape at most."""
 
@@ -85,6 +87,19 @@ def muon_length(shape: Sequence[int]) -> float:
     return math.sqrt(matrix_of(shape)[0])
 
 
+def muon_reach(steps: int, momentum: float) -> float:
+    """How far steps of length 1 go, if two that are k apart have the cosine r^k, with r the root of the momentum.
+
+    Sum of all n^2 cosines: n (1 + r) / (1 - r) - 2 r (1 - r^n) / (1 - r)^2. That r was found on a U-Net that learns:
+    with a momentum of .9, its updates of 1, 4, 16, 50 and 120 steps were .89, .76, .89, 1.14 and 1.05 times as long.
+
+    >>> [round(muon_reach(steps, 0.9) / steps**0.5, 2) for steps in (1, 16, 120)], muon_reach(16, 0.0)
+    ([1.0, 3.51, 5.66], 4.0)
+    """
+    r = math.sqrt(momentum)
+    return math.sqrt(steps * (1 + r) / (1 - r) - 2 * r * (1 - r**steps) / (1 - r) ** 2)
+
+
 def muon_farthest(shape: Sequence[int]) -> float:
     """How far Muon moves one value at most, at rate 1."""
     rows, columns = matrix_of(shape)
@@ -94,7 +109,7 @@ def muon_farthest(shape: Sequence[int]) -> float:
 OPTIMIZERS = {
     "adamw": LocalOptimizer(adamw, (Group("exp_avg"), Group("exp_avg_sq", lowest=0.0)), scale_free=True),
     "sgd": LocalOptimizer(sgd, (Group("momentum_buffer"),), scale_free=False),
-    "muon": LocalOptimizer(muon, (Group("momentum_buffer"),), True, muon_length, muon_farthest),
+    "muon": LocalOptimizer(muon, (Group("momentum_buffer"),), True, muon_length, muon_reach, muon_farthest),
 }
 """Every optimiser by the name that a configuration uses. A new one is an entry here, and a YAML."""
 

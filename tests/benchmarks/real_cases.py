@@ -1,7 +1,7 @@
 """docs/results.md on real cases that you have: three hospitals of one training case each, in two folds.
 
 `make results ARGS='--tables real --cases DIR'`, where DIR has six folders of BraTS 2021, such as BraTS2021_00006. They
-are read where they are, and nothing of them is kept but the scores.
+are read where they are, and the copies that the sites prepared are removed after the run.
 """
 
 import csv
@@ -51,6 +51,7 @@ def make(cases: Path) -> None:
         command = [sys.executable, "-c", "from gliofed.simulation.cli import main; main()", *words]
         if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
             sys.exit(f"make results: {out} did not end well; look into it")
+        shutil.rmtree(out / "sites")
 
 
 def rows(cases: Path, names: Sequence[str], fold: int) -> Iterator[tuple[str | Path, ...]]:

@@ -96,8 +96,11 @@ def train_all(runs: Sequence[tuple[Table, str, int]]) -> None:
             train(*run)
 
     with ThreadPoolExecutor(cores()) as pool:
-        for done in as_completed([pool.submit(one, run) for run in runs]):
-            done.result()
+        try:
+            for done in as_completed([pool.submit(one, run) for run in runs]):
+                done.result()
+        finally:  # after a failure or Ctrl-C no further run begins
+            pool.shutdown(cancel_futures=True)
 
 
 def overrides(table: Table, row: str, seed: int) -> list[str]:

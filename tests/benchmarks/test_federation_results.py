@@ -64,7 +64,7 @@ def test_the_page_has_each_site_with_its_gain(tmp_path: Path) -> None:
     assert f"worst at {found['worst_site']['site']}" in page and "24 test patients" in page
     lead = together.sentences(found, PATIENTS)
     best = max(sites, key=lambda site: found["gains"][site]["value"])
-    assert lead.count("\n") == 3 and "24 patients" in lead and "160 to 4 patients" in lead
+    assert lead.count("\n") == 3 and "24 patients" in lead and "160 to 4 **synthetic** patients" in lead
     assert f"{PATIENTS[sites.index(best)]} patients ({found['gains'][best]['value']:+.2f})" in lead
     together.draw(found, PATIENTS).savefig(tmp_path / "together.png")
     assert (tmp_path / "together.png").stat().st_size > 5000

@@ -21,12 +21,12 @@ def sentences(found: Mapping[str, Any], patients: Sequence[int]) -> str:
     most, least = (pick(found["sites"], key=lambda site: gains[site]["value"]) for pick in (max, min))
     words = {site: f"the one with {count} patients" for site, count in zip(found["sites"], patients, strict=True)}
     return (
-        f"{len(patients)} hospitals with {max(patients)} to {min(patients)} patients trained one model together, and "
-        f"no scan left any of them: on {number} patients whom it had never seen, the tumour that it draws has a "
-        f"{metric} of **{together:.2f}** with the true one (1 is perfect), and the models that the hospitals trained "
-        f"alone have **{alone:.2f}**.\n"
-        f"One place that had all the scans would reach **{pooled:.2f}**, so the hospitals keep "
-        f"{together / pooled:.0%} of that without sharing any.\n"
+        f"{len(patients)} simulated hospitals with {max(patients)} to {min(patients)} **synthetic** patients trained "
+        f"one model together, and no scan left any of them: on {number} patients whom it had never seen, the tumour "
+        f"that it draws has a {metric} of **{together:.2f}** with the true one (1 is perfect), and the models that the "
+        f"hospitals trained alone have **{alone:.2f}**.\n"
+        f"One place that had all the scans would reach **{pooled:.2f}**; without sharing any, the hospitals reach "
+        f"{together / pooled:.0%} of that.\n"
         f"The common model is better than the hospital's own at {len(better)} of {len(patients)} hospitals, most at "
         f"{words[most]} ({gains[most]['value']:+.2f}) and least at {words[least]} ({gains[least]['value']:+.2f}).\n"
     )
@@ -57,5 +57,6 @@ def draw(found: Mapping[str, Any], patients: Sequence[int]) -> "Figure":
     axes.grid(axis="x", linewidth=0.4)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
+    axes.set_title("Synthetic patients, in a simulation", fontsize=9, color="#555555")
     figure.legend(loc="outside upper center", ncols=3, fontsize=9, frameon=False)
     return figure

@@ -9,16 +9,22 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from gliofed.client.round.training import train_one_round
 from gliofed.server.round.clip import Clipped, bounded, reference_size, scaled, usual_size
 from gliofed.server.round.fold import Share
 from gliofed.server.round.gate import judge
+from gliofed.server.round.model import initial_model
 from gliofed.server.round.spool import Spool
 from gliofed.shared.accounting import noise_for
+from gliofed.shared.algorithms import FEDAVG
+from gliofed.shared.algorithms.groups import Local
 from gliofed.shared.algorithms.optimizers import OPTIMIZERS
 from gliofed.shared.codec import encode
 from gliofed.shared.config import RunConfig
+from gliofed.shared.data.samples import Batch
 from gliofed.shared.messages import Reply
 from gliofed.shared.noise import noisy_mean
+from gliofed.shared.tasks.segmentation import Segmentation
 
 MODEL = {"w": torch.zeros(4, 4), "mean": torch.zeros(2)}
 CLIP = 1.5
@@ -255,3 +261,35 @@ def test_usual_size_of_a_hidden_update_is_that_of_one_with_its_noise(run_config:
     sigma = noise_for(config.privacy.epsilon, 1e-4, 1.0, config.rounds)
     norm = noisy_mean([update.__getitem__], update, config.privacy.clip, sigma, 7)["w"].norm().item()
     assert usual_size(config, [(10_000,)], 1, 100) == pytest.approx(norm / math.sqrt(2), rel=0.05)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 0.95])
+def test_an_honest_update_of_muon_has_about_the_usual_size_whatever_its_steps(
+    run_config: Callable[..., RunConfig], momentum: float
+) -> None:
+    """Of a model that learns, whose gradients agree from step to step: sites of one step and of fifty are in one round,
+    and where a single update came, the usual size alone says how large it may be."""
+    config = run_config("optimizer=muon", f"optimizer.momentum={momentum}", "train.lr=0.05")
+    sizes = []
+    for steps in (1, 8, 50):
+        model, batches = initial_model(config), boxes(steps)
+        start = {name: each.detach().clone() for name, each in model.named_parameters()}
+        local = Local(config=FEDAVG, optimizer=config.optimizer, steps=steps, rate=0.05)
+        train_one_round(model, batches, Segmentation(), config.train, steps, torch.device("cpu"), local)
+        moved = math.hypot(*((each.detach() - start[name]).norm() for name, each in model.named_parameters()))
+        usual = usual_size(config, [each.shape for each in start.values()], 1, 8)
+        sizes.append(moved / usual / OPTIMIZERS["muon"].reach(steps, momentum))
+    assert 0.6 < min(sizes) and max(sizes) < CLIP
+
+
+def boxes(steps: int) -> list[Batch]:
+    """Bright boxes in noise, and where they are."""
+    generator = torch.Generator().manual_seed(0)
+    batches = []
+    for _ in range(steps):
+        target = torch.zeros(2, 1, 16, 16, 16)
+        for sample in target:
+            x, y, z = torch.randint(0, 10, (3,), generator=generator).tolist()
+            sample[0, x : x + 6, y : y + 6, z : z + 6] = 1
+        batches.append(Batch(target + 0.3 * torch.randn(target.shape, generator=generator), target))
+    return batches
