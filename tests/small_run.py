@@ -24,10 +24,8 @@ SMALL_DATA = (
 )
 PLAIN = ("codec=fp32", "optimizer=adamw", "optimizer.moments=fresh")
 """FedAvg of the paper, nothing coded, with PyTorch's AdamW: with it most tests compare, value by value."""
-USUAL = ("codec=mixed", "optimizer=muon")
+USUAL = ("codec=mixed", "optimizer=muon", "optimizer.moments=null")
 """As a run has them where nothing is said."""
-AVERAGED = ("codec=mixed", "optimizer.moments=null")
-"""As a run with optimizer=adamw has them where nothing is said."""
 _FEW = ("train.steps=2", "rounds=2", "round.deadline=600", "round.join=1", *PLAIN)
 SMALL = ("model=unet", *SMALL_DATA, *_FEW)
 SMALL_GRADING_DATA = ("data=phantom", "data.patients=2", "data.resolution=8.0", "data.patch=[8,8,8]")

@@ -144,7 +144,7 @@ class OptimizerConfig(Strict):
 
 ADAMW = OptimizerConfig()
 USUAL = OptimizerConfig(name="muon", momentum=0.9)
-"""What a run has where nothing is said: configs/optimizer/muon.yaml."""
+"""What a run has where nothing is said, but for moments that are averaged: configs/optimizer/muon.yaml."""
 
 
 def rate_of(run: "RunConfig", round: int) -> float:

@@ -20,6 +20,7 @@ PATIENTS = (160, 120, 15, 12, 11, 8, 6, 4)
 WORDS = (
     "model=unet", "data=phantom", f"data.patients=[{','.join(map(str, PATIENTS))}]", "data.validation=0.15",
     "data.test=0.35", "rounds=12", "round.evaluate_every=2", "train.steps=16", "optimizer=muon", "train.lr=0.05",
+    "optimizer.moments=fresh",
     "baselines=[pooled,local]",
 )  # fmt: skip
 """The split leaves each site two test patients or more, and 108 at each seed: it goes by names, which seeds share."""
@@ -28,7 +29,7 @@ EQUAL = (
     "round.evaluate_every=0", "train.steps=16",
 )  # fmt: skip
 """54 training and 114 test phantoms at each seed."""
-MUON, ADAMW = ("optimizer=muon", "train.lr=0.05"), ("optimizer=adamw", "train.lr=0.01")
+MUON, ADAMW = ("optimizer=muon", "train.lr=0.05", "optimizer.moments=fresh"), ("optimizer=adamw", "train.lr=0.01")
 POOL = "baselines=[pooled]"
 EQUAL_ROWS = {
     "Muon, 12 rounds": (*EQUAL, *MUON, "rounds=12", "baselines=[pooled,local]"),

@@ -241,4 +241,5 @@ def test_a_step_of_muon_is_as_strong_in_a_wide_layer_as_in_a_narrow_one() -> Non
 
 def test_a_run_where_nothing_is_said_has_what_usual_says() -> None:
     """dp_sgd, which has steps of its own, tells by it whether somebody wanted others."""
-    assert parse_settings(as_given("model=unet"))[0].optimizer == USUAL
+    assert parse_settings(as_given("model=unet"))[0].optimizer == replace(USUAL, moments="averaged")
+    assert parse_settings(as_given("model=unet", "privacy=dp_sgd"))[0].optimizer == USUAL

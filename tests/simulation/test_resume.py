@@ -10,7 +10,7 @@ import pytest
 from kill_and_resume import OF_SITES, kill_and_resume
 from kill_private import kill_and_resume_twice
 from plain_federation import sites_of
-from small_run import AVERAGED, USUAL, composed
+from small_run import USUAL, composed
 
 from gliofed.client.doctor.manifest import admit
 from gliofed.client.round.ledger import read_ledger
@@ -71,8 +71,7 @@ KEPT = {
     "fedbn, kept moments": ("algorithm=fedbn", "optimizer.moments=kept"),
     "fedprox, averaged moments": ("algorithm=fedprox", "optimizer.moments=averaged"),
     "as usual": USUAL,
-    "muon, averaged momentum": (*USUAL, "optimizer.moments=averaged"),
-    "adamw, averaged moments": AVERAGED,
+    "adamw, averaged moments": (*USUAL, "optimizer=adamw"),
 }
 
 

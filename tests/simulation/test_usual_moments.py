@@ -1,31 +1,24 @@
-"""What sites do with moments where nothing is said: fresh with Muon; with AdamW averaged and coded, or fresh where that
-cannot be."""
+"""What sites do with moments where nothing is said: averaged and coded, or fresh where that cannot be."""
 
 import pytest
-from small_run import AVERAGED, USUAL, composed
+from small_run import USUAL, composed
 
 from gliofed.server.settings import notes_of
-from gliofed.shared.algorithms.optimizers import USUAL as MUON
 from gliofed.simulation.settings import parse_settings
 
 FRESH = ("privacy=dp_sgd", "privacy=local_update", "privacy=central", "fold=median", "fold=krum")
 
 
-def test_muon_begins_anew_where_nothing_is_said() -> None:
-    for words in ((), ("fold=median", "sites=4")):
-        values = composed(*USUAL, "optimizer.moments=fresh", *words)
-        assert parse_settings(values)[0].optimizer == MUON and not notes_of(values)
-
-
-def test_adamw_s_moments_are_averaged_where_nothing_is_said() -> None:
-    values = composed(*AVERAGED)
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_moments_are_averaged_where_nothing_is_said(optimizer: str) -> None:
+    values = composed(*USUAL, f"optimizer={optimizer}")
     assert parse_settings(values)[0].optimizer.moments == "averaged" and not notes_of(values)
 
 
 @pytest.mark.parametrize("word", FRESH)
 def test_fresh_moments_are_named_where_they_cannot_be_averaged(word: str) -> None:
     """Noise is made for the update alone, and an order of values says nothing of first moments beside second ones."""
-    values = composed("sites=4", word, *AVERAGED)
+    values = composed("sites=4", word, *USUAL)
     assert parse_settings(values)[0].optimizer.moments == "fresh"
     assert notes_of(values) == [f"optimizer.moments=fresh: they are not averaged with {word}"]
 
