@@ -89,7 +89,8 @@ TABLES = {
     "federation": Table(
         "Is it better together? Eight uneven sites",
         f"Phantoms at 4 mm, {', '.join(map(str, PATIENTS))} patients, each site with a scanner of its own. The "
-        "federation, one model on all patients (pooled) and one at each site (own) took the same samples; see "
+        "federation, one model on all patients (pooled) and one at each site (own) took the same samples, with Muon, "
+        "whose momentum started anew in each round (by default it is averaged over the sites); see "
         "[simulate.md](simulate.md#is-it-better-together). Figures are over the test patients of all seeds "
         "together, so their intervals are about patients; how much another training would differ, the seeds show.",
         "federation",
@@ -101,7 +102,8 @@ TABLES = {
         "As fast as in one place? Four equal sites",
         "Phantoms at 4 mm, four sites of 45 patients, 54 in all train and 114 are tested at each seed; demo U-Net, 16 "
         "steps of 2 patches a round, `codec=mixed` unless the row says otherwise; pooled and own took the same "
-        "samples. Bytes are down and up together. The last row but one is plain FedAvg.",
+        "samples. Bytes are down and up together. Muon's momentum starts anew in each round, unless the row says that "
+        "it is averaged, which is the default. The row of AdamW with fp32 is plain FedAvg.",
         "equal",
         EQUAL_ROWS,
         ("dice",),

@@ -13,7 +13,7 @@ from gliofed.simulation.phantom import PhantomConfig, case_name
 from gliofed.simulation.scanner import SCANNERS
 from gliofed.simulation.settings import parse_settings
 from tests.benchmarks import together
-from tests.benchmarks.federation_results import PATIENTS, WORDS, draw, read_scores, section
+from tests.benchmarks.federation_results import BESIDE, EQUAL_ROWS, PATIENTS, WORDS, draw, read_scores, section
 
 METRICS = ("dice", "dice_wt")
 
@@ -70,3 +70,17 @@ def test_the_page_has_each_site_with_its_gain(tmp_path: Path) -> None:
     assert (tmp_path / "together.png").stat().st_size > 5000
     draw(found).savefig(tmp_path / "matrix.png")
     assert (tmp_path / "matrix.png").stat().st_size > 5000
+
+
+def test_every_row_of_equal_sites_has_pooled_data_of_as_many_samples_beside_it() -> None:
+    for row, words in EQUAL_ROWS.items():
+        likes = [like for like, same in BESIDE.items() if row in same]
+        assert any(word.startswith("baselines=") for word in words) != (len(likes) == 1)
+        for like in likes:
+            assert samples(EQUAL_ROWS[like]) == samples(words)
+
+
+def samples(words: tuple[str, ...]) -> int:
+    run = parse_settings(composed(*[word for word in words if word != "data=phantom"]))[0]
+    assert run.train.steps is not None
+    return run.rounds * run.train.steps * run.train.batch
