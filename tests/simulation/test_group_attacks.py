@@ -34,7 +34,7 @@ from gliofed.simulation.simulate import simulate
 
 Values = Callable[..., dict[str, Any]]
 SCAFFOLD = ("algorithm=scaffold", "optimizer=sgd", "train.lr=0.05")
-AVERAGED = ("optimizer.moments=averaged",)
+AVERAGED = ("optimizer=adamw", "optimizer.moments=averaged")
 MUON = ("optimizer=muon", *AVERAGED)
 GROUPS = {"control": SCAFFOLD, "exp_avg": AVERAGED, "exp_avg_sq": AVERAGED, "momentum_buffer": MUON}
 SOME = ["control", *(pytest.param(group, marks=pytest.mark.slow) for group in [*GROUPS][1:])]
@@ -263,7 +263,7 @@ def test_a_fault_on_a_group_that_there_is_not_is_refused(
 LEARNING = ("model=unet", "data=mock", "data.size=[16,16,16]", "data.patch=[16,16,16]", "data.radius_max=6", "sites=4")
 LEARNING += ("data.patients=12", "data.validation=0.5", "train.steps=4", "round.join=5", "round.evaluate_every=9")
 RUNS = {"control": (*SCAFFOLD, "train.lr=0.3", "rounds=9"), "exp_avg": (*AVERAGED, "train.lr=0.01", "rounds=9")}
-RUNS |= {"exp_avg_sq": RUNS["exp_avg"], "momentum_buffer": (*MUON, "train.lr=0.03", "rounds=9")}
+RUNS |= {"exp_avg_sq": RUNS["exp_avg"], "momentum_buffer": (*MUON, "rounds=9")}
 
 
 @pytest.fixture(scope="module")
