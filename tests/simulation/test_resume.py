@@ -70,7 +70,7 @@ KEPT = {
     "scaffold": ("algorithm=scaffold", "optimizer=sgd", "train.lr=0.05"),
     "fedbn, kept moments": ("algorithm=fedbn", "optimizer.moments=kept"),
     "fedprox, averaged moments": ("algorithm=fedprox", "optimizer.moments=averaged"),
-    "as usual": USUAL,
+    "as usual, averaged moments": USUAL,
     "adamw, averaged moments": (*USUAL, "optimizer=adamw"),
 }
 
