@@ -35,7 +35,7 @@ from gliofed.simulation.simulate import simulate
 Values = Callable[..., dict[str, Any]]
 SCAFFOLD = ("algorithm=scaffold", "optimizer=sgd", "train.lr=0.05")
 AVERAGED = ("optimizer=adamw", "optimizer.moments=averaged")
-MUON = ("optimizer=muon", *AVERAGED)
+MUON = ("optimizer=muon", "optimizer.moments=averaged")
 GROUPS = {"control": SCAFFOLD, "exp_avg": AVERAGED, "exp_avg_sq": AVERAGED, "momentum_buffer": MUON}
 SOME = ["control", *(pytest.param(group, marks=pytest.mark.slow) for group in [*GROUPS][1:])]
 """For the default tests, one group; the others are slow."""
