@@ -23,8 +23,8 @@ def sentences(found: Mapping[str, Any], patients: Sequence[int]) -> str:
     return (
         f"{len(patients)} simulated hospitals with {max(patients)} to {min(patients)} **synthetic** patients trained "
         f"one model together, and no scan left any of them: on {number} patients whom it had never seen, the tumour "
-        f"that it draws has a {metric.capitalize()} of **{together:.2f}** with the true one (1 is perfect), and the models that the "
-        f"hospitals trained alone have **{alone:.2f}**.\n"
+        f"that it draws has a {metric.capitalize()} of **{together:.2f}** with the true one (1 is perfect), and the "
+        f"models that the hospitals trained alone have **{alone:.2f}**.\n"
         f"One place that had all the scans would reach **{pooled:.2f}**; without sharing any, the hospitals reach "
         f"{together / pooled:.0%} of that.\n"
         f"The common model is better than the hospital's own at {len(better)} of {len(patients)} hospitals, most at "
