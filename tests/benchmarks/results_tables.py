@@ -63,7 +63,7 @@ BY_REGION = "train.foreground_by=region"
 
 SERIES = (
     "data=phantom", "data.visits=4", "data.window=2", "data.patients=64", "sites=2", "data.validation=0.1",
-    "data.test=0.5", "train.steps=40", "train.lr=0.01", "optimizer.schedule=cosine", "round.evaluate_every=5",
+    "data.test=0.5", "train.steps=40", *MUON, "optimizer.schedule=cosine", "round.evaluate_every=5",
 )  # fmt: skip
 """An even number of visits: windows of two then end with the last visit, on which change is measured."""
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 import pytest
 from hydra import compose, initialize_config_module
-from small_run import as_given
+from small_run import CONFIGS, as_given
 
 from gliofed.shared.config import RunConfig
 from gliofed.shared.parse import ConfigError
@@ -53,6 +53,12 @@ def test_what_is_said_wins_over_the_recipe(config: str) -> None:
         values = compose(config, list(words))
     assert (values.optimizer.schedule, values.model.preset, values.train.augment.flip) == ("cosine", "tiny", 0)
     assert values.train.foreground_by == "region" and values.train.lr == 0.003
+
+
+def test_every_choice_of_data_has_a_recipe() -> None:
+    """Hydra looks for the one of its name."""
+    data, recipes = ({file.stem for file in (CONFIGS / group).glob("*.yaml")} for group in ("data", "recipe"))
+    assert data | {"none"} == recipes
 
 
 def test_made_up_data_is_trained_plainly() -> None:
