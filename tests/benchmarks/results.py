@@ -234,8 +234,8 @@ def section(name: str, table: Table, runs: dict[str, list[Run]]) -> str:
         return "\n".join([*lines, "Not trained yet where this page was written.\n"])
     if table.references:
         folders = {row: {run.seed: folder(table, row, run.seed) for run in done} for row, done in runs.items()}
-        if len(table.rows) > 1:
-            return "\n".join([*lines, *federation_results.equal_section(folders, table.metrics[0]), ""])
+        if table.references == "rows":
+            return "\n".join([*lines, *federation_results.rows_section(folders, table.metrics[0]), ""])
         found = federation_results.joined(next(iter(folders.values())))
         federation_results.draw(found).savefig(MATRIX, dpi=110)
         relative = str(MATRIX.relative_to(PAGE.parent))

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
-from tests.benchmarks.federation_results import ADAMW, EQUAL_ROWS, MUON, PATIENTS, WORDS
+from tests.benchmarks.federation_results import ADAMW, EQUAL_ROWS, MUON, PATIENTS, UNEVEN, UNEVEN_ROWS
 from tests.benchmarks.private_results import GRADING, GRADING_SAYS, SEGMENTATION, SEGMENTATION_SAYS, Study
 
 
@@ -24,8 +25,8 @@ class Table:
     """Of rows with and without privacy."""
     as_long: Mapping[str, str] = field(default_factory=dict)
     """Rows that are trained for as many seconds as another row: the more rounds, the longer a step of that takes."""
-    references: bool = False
-    """Whether it has the models of one run with baselines, and not several runs."""
+    references: Literal["whole", "rows"] | None = None
+    """Of runs with baselines: whether everything about the only row is told, or a line about each."""
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -90,13 +91,21 @@ TABLES = {
         "Is it better together? Eight uneven sites",
         f"Phantoms at 4 mm, {', '.join(map(str, PATIENTS))} patients, each site with a scanner of its own. The "
         "federation, one model on all patients (pooled) and one at each site (own) took the same samples, with Muon, "
-        "whose momentum started anew in each round (by default it is averaged over the sites); see "
+        "whose momentum is averaged over the sites; see "
         "[simulate.md](simulate.md#is-it-better-together). Figures are over the test patients of all seeds "
         "together, so their intervals are about patients; how much another training would differ, the seeds show.",
         "federation",
-        {"federation": WORDS},
+        {"federation": UNEVEN},
         ("dice", "dice_et", "dice_tc", "dice_wt"),
-        references=True,
+        references="whole",
+    ),
+    "uneven": Table(
+        "And for longer? The same eight sites",
+        "As above, four times as many rounds.",
+        "federation",
+        UNEVEN_ROWS,
+        ("dice",),
+        references="rows",
     ),
     "equal": Table(
         "As fast as in one place? Four equal sites",
@@ -107,7 +116,7 @@ TABLES = {
         "equal",
         EQUAL_ROWS,
         ("dice",),
-        references=True,
+        references="rows",
     ),
     "segmentation": Table(
         "Tumour segmentation: U-Net and LSTM-U-Net",

@@ -13,14 +13,14 @@ from gliofed.simulation.phantom import PhantomConfig, case_name
 from gliofed.simulation.scanner import SCANNERS
 from gliofed.simulation.settings import parse_settings
 from tests.benchmarks import together
-from tests.benchmarks.federation_results import BESIDE, EQUAL_ROWS, PATIENTS, WORDS, draw, read_scores, section
+from tests.benchmarks.federation_results import BESIDE, EQUAL_ROWS, PATIENTS, UNEVEN, draw, read_scores, section
 
 METRICS = ("dice", "dice_wt")
 
 
 def test_the_split_leaves_every_site_test_patients() -> None:
     """At least 100 in all; names, and so the split, are the same at each seed. And each site has its own scanner."""
-    run, settings = parse_settings(composed(*[word for word in WORDS if word != "data=phantom"]))
+    run, settings = parse_settings(composed(*[word for word in UNEVEN if word != "data=phantom"]))
     of_sites = [
         split(
             [case_name(PhantomConfig(patients=number), site, each) for each in range(1, number + 1)],
