@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from statistics import fmean, stdev
 from threading import Lock
@@ -115,14 +116,15 @@ def overrides(table: Table, row: str, seed: int) -> list[str]:
 
 
 def rounds_as_long(table: Table, row: str) -> list[str]:
-    """The rounds of a row that is trained for as many seconds as another; measured once, for a second time differs."""
+    """The rounds of a row that is trained for at least as many seconds as another; measured once, for a second time
+    differs."""
     if row not in table.as_long:
         return []
     words, kept_in = table.rows[row], ROOT / table.data / f"{row.replace(' ', '-')}.json"
     if not kept_in.exists():
         ratio = time_ratio(table.rows[table.as_long[row]], words)
         kept_in.parent.mkdir(parents=True, exist_ok=True)
-        kept_in.write_text(json.dumps({"steps take": ratio, "rounds": max(1, round(ratio * run_of(words).rounds))}))
+        kept_in.write_text(json.dumps({"steps take": ratio, "rounds": ceil(ratio * run_of(words).rounds)}))
     return [f"rounds={json.loads(kept_in.read_text())['rounds']}"]
 
 
