@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import results
-from tests.benchmarks.results import kept, kept_lead, overrides
+from tests.benchmarks import results_runs
+from tests.benchmarks.results_page import kept, kept_lead
+from tests.benchmarks.results_runs import overrides
 from tests.benchmarks.results_tables import TABLES
 
 PAGE = """# Results
@@ -42,10 +43,10 @@ def test_what_the_page_does_not_have_is_not_kept() -> None:
 
 def test_a_row_of_as_many_seconds_keeps_its_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured anew, its runs would pass for those of other settings. No time is measured here: a test has none."""
-    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(results_runs, "ROOT", tmp_path)
     table, row = TABLES["segmentation"], "unet for as many seconds"
     for ratio in (1.26, 2.0):
-        monkeypatch.setattr(results, "time_ratio", lambda *_, ratio=ratio: ratio)
+        monkeypatch.setattr(results_runs, "time_ratio", lambda *_, ratio=ratio: ratio)
         assert "rounds=13" in overrides(table, row, seed=0)
     assert not any(word.startswith("rounds=") for word in overrides(table, "unet", seed=0))
 

@@ -1,0 +1,126 @@
+"""docs/results.md, from the runs that are there; a section of runs that are not stays as it is."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from tests.benchmarks import federation_results, real_cases, together
+from tests.benchmarks.private_picture import draw
+from tests.benchmarks.private_results import sentences
+from tests.benchmarks.results_runs import FULL, Run, by_seed, folder, trained
+from tests.benchmarks.results_tables import TABLES, Table
+
+PAGE = Path("docs/results.md")
+PICTURE = Path("docs/pictures/privacy.png")
+MATRIX = Path("docs/pictures/federation.png")
+TOGETHER = Path("docs/pictures/together.png")
+
+
+def write(tables: Sequence[str]) -> str:
+    """The page, from the runs that are there."""
+    page = PAGE.read_text() if PAGE.exists() else ""
+    parts = ["# Results\n", lead() or kept_lead(page), INTRODUCTION]
+    studies = []
+    for name in tables:
+        table = TABLES[name]
+        runs = trained(table)
+        before = "" if runs else kept(page, table.title)
+        parts.append(before or section(name, table, runs))
+        if table.study and runs:
+            studies.append((table.study, by_seed(runs, table.metrics[0])))
+    if studies:
+        draw(studies).savefig(PICTURE, dpi=110)
+    if PICTURE.exists():  # of this time or of an earlier one
+        parts.append(f"![Dice and AUC by epsilon, sites and patients]({PICTURE.relative_to(PAGE.parent)})\n")
+    if real := real_cases.section() or kept(page, real_cases.TITLE):
+        parts.append(real)
+    return "\n".join(parts)
+
+
+def lead() -> str:
+    """Three sentences and a picture, from the runs of uneven sites that are there; empty: there are none."""
+    table = TABLES["federation"]
+    folders = {run.seed: folder(table, row, run.seed) for row, runs in trained(table).items() for run in runs}
+    if not folders:
+        return ""
+    found = federation_results.joined(folders)
+    together.draw(found, federation_results.PATIENTS).savefig(TOGETHER, dpi=110)
+    seen = "Tumour overlap at each hospital, trained alone and together"
+    return f"{together.sentences(found, federation_results.PATIENTS)}\n![{seen}]({TOGETHER.relative_to(PAGE.parent)})\n"
+
+
+def kept_lead(page: str) -> str:
+    """What the page begins with, of runs that are not there any more."""
+    found = re.match(r"# Results\n\n(.*?)(?=^`make results`)", page, re.S | re.M)
+    return found[1].rstrip("\n") + "\n" if found and found[1] else ""
+
+
+def kept(page: str, title: str) -> str:
+    """A section of the page as it stands, of runs that are not there any more; empty where the page has none."""
+    found = re.search(rf"^## {re.escape(title)}\n.*?(?=^## |^!\[Dice and AUC|\Z)", page, re.S | re.M)
+    return "" if found is None or "Not trained yet" in found[0] else found[0].strip() + "\n"
+
+
+def section(name: str, table: Table, runs: dict[str, list[Run]]) -> str:
+    head = [*table.heads, "seeds", "parameters", "seconds", *table.metrics]
+    lines = [f"## {table.title}\n", f"{table.says} `make results ARGS='--tables {name}'`\n"]
+    if not runs:
+        return "\n".join([*lines, "Not trained yet where this page was written.\n"])
+    if table.references:
+        folders = {row: {run.seed: folder(table, row, run.seed) for run in done} for row, done in runs.items()}
+        if table.references == "rows":
+            return "\n".join([*lines, *federation_results.rows_section(folders, table.metrics[0]), ""])
+        found = federation_results.joined(next(iter(folders.values())))
+        federation_results.draw(found).savefig(MATRIX, dpi=110)
+        relative = str(MATRIX.relative_to(PAGE.parent))
+        return "\n".join([*lines, *federation_results.section(found, table.metrics, relative), ""])
+    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row, done in runs.items():
+        cells = [
+            *table.cells(row),
+            str(len(done)),
+            f"{done[0].parameters:,}",
+            f"{min(run.seconds for run in done):.0f}",
+        ]
+        cells += [spread([run.last[metric] for run in done if metric in run.last]) for metric in table.metrics]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines.append("")
+    lines += [verdict(runs, table.metrics[0], *pair) for pair in table.better if set(pair) <= runs.keys()]
+    if table.study:
+        lines += sentences(table.study, by_seed(runs, table.metrics[0]))
+    return "\n".join(lines) + "\n"
+
+
+def verdict(runs: dict[str, list[Run]], metric: str, first: str, second: str) -> str:
+    """Say which of two rows is better, from the differences at the seeds that both have."""
+    scores = [by_seed(runs, metric)[row] for row in (first, second)]
+    differences = [scores[0][seed] - scores[1][seed] for seed in FULL if all(seed in score for score in scores)]
+    head = f"- {first} against {second}, {metric}: "
+    if not differences:
+        return head + "no seed in common yet."
+    mean, each = fmean(differences), ", ".join(f"{value:+.3f}" for value in differences)
+    if all(value > 0 for value in differences):
+        says = f"better at all of {len(differences)} seeds"
+    elif all(value <= 0 for value in differences):
+        says = f"**not better** at any of {len(differences)} seeds"
+    else:
+        says = (
+            f"**not clearly better**: the sign changes with the seed, the mean is {'above' if mean > 0 else 'below'} 0"
+        )
+    return f"{head}{mean:+.3f} ({each}); {says}."
+
+
+def spread(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+INTRODUCTION = """\
+`make results` trains everything on this page and writes it: three seeds a row, mean and standard deviation over
+the seeds. A seed is other patients, other first weights and other patches. A killed `make results` goes on where
+it was. Data are phantoms, but for the last table: **every figure above it is synthetic** and says nothing about
+patients. Figures are those of the last round's model on the test patients of all sites, who neither train nor
+validate; nothing is selected on them. HD95 is in mm; seconds are the wall time of the fastest seed on one core.
+"""
