@@ -3,7 +3,7 @@
 Runs are kept in outputs/results: one that is finished is not repeated, one that was killed goes on (of the tables of
 privacy: starts anew). Phantoms are written once a seed. As many runs as there are cores work side by side, each on one.
 `--tables segmentation` makes one table; `--only-write` writes the page from the runs that are there; `--full` trains
-five seeds.
+five seeds, and the segmentation pair at 2 mm too.
 """
 
 import argparse
@@ -21,11 +21,13 @@ THREATS = {"attacks": attacks, "honest": honest}
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make results", description=__doc__)
-    parser.add_argument("--tables", nargs="+", choices=[*TABLES, *THREATS, "real"], default=list(TABLES))
+    parser.add_argument("--tables", nargs="+", choices=[*TABLES, *THREATS, "real"])
     parser.add_argument("--cases", type=Path, help="for --tables real: a folder of six cases of BraTS 2021")
     parser.add_argument("--only-write", action="store_true", help="train nothing")
-    parser.add_argument("--full", action="store_true", help="also two more seeds")
+    parser.add_argument("--full", action="store_true", help="also two more seeds, and at 2 mm")
     arguments = parser.parse_args()
+    usual = [name for name, table in TABLES.items() if arguments.full or not table.only_full]
+    arguments.tables = arguments.tables or usual
     for name in [name for name in arguments.tables if name in THREATS]:  # of another page, and longer
         if not arguments.only_write:
             THREATS[name].make()

@@ -1,7 +1,7 @@
 """What docs/results.md compares: its tables, their rows and what each row is trained with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tests.benchmarks.federation_results import ADAMW, EQUAL_ROWS, MUON, PATIENTS, UNEVEN, UNEVEN_ROWS
@@ -25,6 +25,8 @@ class Table:
     """Of rows with and without privacy."""
     as_long: Mapping[str, str] = field(default_factory=dict)
     """Rows that are trained for as many seconds as another row: the more rounds, the longer a step of that takes."""
+    only_full: bool = False
+    """Whether it is trained with --full alone, or by name."""
     references: Literal["whole", "rows"] | None = None
     """Of runs with baselines: whether everything about the only row is told, or a line about each."""
 
@@ -86,6 +88,22 @@ MISSING = (
 )  # fmt: skip
 NO_FLAIR = ("data.missing=mask", "lacking={site-2:[flair]}")
 
+
+def pair(title: str, says: str, data: str, *words: str) -> Table:
+    """U-Net and LSTM-U-Net, with `words` beside their experiments."""
+    unet, lstm_unet = (f"experiment={name}_segmentation" for name in ("unet", "lstm_unet"))
+    return Table(
+        title,
+        f"{says} A step of LSTM-U-Net takes longer; so the U-Net is trained once more, for so many more rounds, by the "
+        "CPU time of a step.",
+        data,
+        {"unet": (unet, *words), "unet for as many seconds": (unet, *words), "lstm_unet": (lstm_unet, *words)},
+        ("dice", "dice_et", "dice_tc", "dice_wt", "jaccard", "recall", "precision", "hd95"),
+        (("lstm_unet", "unet"), ("lstm_unet", "unet for as many seconds")),
+        as_long={"unet for as many seconds": "lstm_unet"},
+    )
+
+
 TABLES = {
     "federation": Table(
         "Is it better together? Eight uneven sites",
@@ -118,19 +136,20 @@ TABLES = {
         ("dice",),
         references="rows",
     ),
-    "segmentation": Table(
+    "segmentation": pair(
         "Tumour segmentation: U-Net and LSTM-U-Net",
-        "Phantoms at 4 mm, two sites of 30 patients, the same steps. A step of LSTM-U-Net takes longer; so the "
-        "U-Net is trained once more, for so many more rounds, by the CPU time of a step.",
+        "Phantoms at 4 mm, two sites of 30 patients, the same steps.",
         "segmentation",
-        {
-            "unet": ("experiment=unet_segmentation",),
-            "unet for as many seconds": ("experiment=unet_segmentation",),
-            "lstm_unet": ("experiment=lstm_unet_segmentation",),
-        },
-        ("dice", "dice_et", "dice_tc", "dice_wt", "jaccard", "recall", "precision", "hd95"),
-        (("lstm_unet", "unet"), ("lstm_unet", "unet for as many seconds")),
-        as_long={"unet for as many seconds": "lstm_unet"},
+    ),
+    "segmentation_2mm": replace(
+        pair(
+            "The same at 2 mm",
+            "As above, but for the phantoms and patches of 48^3.",
+            "segmentation-2mm",
+            "data.resolution=2.0",
+            "data.patch=[48,48,48]",
+        ),
+        only_full=True,
     ),
     "absent": Table(
         "Enhancing tumour where half of the patients have none",
@@ -150,14 +169,15 @@ TABLES = {
     "recipe": Table(
         "The recipe for BraTS: our U-Net and MONAI's DynUNet",
         "`experiment=brats_small`, phantoms at 2 mm, two sites of 24 patients, and the same recipe for the network of "
-        "nnU-Net at the same width, for about as many seconds.",
+        "nnU-Net at the same width, for as many seconds, by the CPU time of a step.",
         "recipe",
         {
             "unet": ("experiment=brats_small",),
-            "monai_dynunet": ("experiment=brats_small", "model=monai_dynunet", "rounds=8"),
+            "monai_dynunet": ("experiment=brats_small", "model=monai_dynunet"),
         },
         ("dice", "dice_et", "dice_tc", "dice_wt", "hd95"),
         (("unet", "monai_dynunet"),),
+        as_long={"monai_dynunet": "unet"},
     ),
     "series": Table(
         "Series of visits: CLSTM-UNet3D and the U-Net frame by frame",
