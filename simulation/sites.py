@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gliofed.client.doctor.examine import examine
 from gliofed.client.doctor.manifest import freeze, read_manifest
@@ -18,6 +18,7 @@ from gliofed.shared.data.layouts import find_cases, take_inventory
 from gliofed.shared.data.leftovers import counted
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import absolute, write_json
+from gliofed.shared.locks import BusyError, lock_file
 from gliofed.shared.parse import ConfigError, parse
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import SiteConfig
@@ -30,6 +31,8 @@ from gliofed.simulation.profiles import Profile, Report, profile
 from gliofed.simulation.settings import Settings
 from gliofed.simulation.sites_picture import draw_sites
 
+MARKER, LOCK = "source.json", ".lock"
+"""In a folder of cases that were written: with which settings, and held by the run that writes."""
 SOURCES: dict[str, tuple[type[Any], Callable[..., None], set[str], set[str]]] = {
     "mock": (MockConfig, write_mock, {"t1"}, set()),
     "phantom": (PhantomConfig, write_phantoms, {"flair", "t1", "t1ce", "t2"}, {"grade"}),
@@ -123,10 +126,11 @@ def _write(
     common = dict(settings) | {"visits": visits, "seed": run.seed}
     numbers = patients_written(settings, len(names))
     configs = [parse(kind, common | {"patients": number}, "data") for number in numbers]
-    _claim(root, {"source": source, "seed": run.seed, **_of_old(settings, visits), "visits": visits})
     done, total = count(1), sum(config.patients for config in configs) * visits
-    for number, (name, config) in enumerate(zip(names, configs, strict=True)):
-        write(config, root / name, number, lambda: report(next(done), total))
+    with _alone(root):
+        _claim(root, {"source": source, "seed": run.seed, **_of_old(settings, visits), "visits": visits})
+        for number, (name, config) in enumerate(zip(names, configs, strict=True)):
+            write(config, root / name, number, lambda: report(next(done), total))
     return written
 
 
@@ -168,16 +172,28 @@ def _of_old(settings: Mapping[str, Any], visits: int) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in idle or value != idle[key]}
 
 
-def _claim(root: Path, settings: Mapping[str, Any]) -> None:
-    """Mark a folder as written with these settings; refuse one with others, or with somebody's files."""
-    marker, settings = root / "source.json", json.loads(json.dumps(dict(settings)))
-    if marker.exists():
-        if json.loads(marker.read_text()) != settings:
-            raise ConfigError(f"data.root={root}: holds cases of other settings; give another folder, or remove it")
-    elif root.exists() and any(root.iterdir()):
+def _alone(root: Path) -> IO[str]:
+    """The right to write under `root`; where another run has it, wait until its cases are there.
+
+    Raises ConfigError for a folder with somebody's files.
+    """
+    there = {file.name for file in root.iterdir()} if root.exists() else set()
+    if there and not there & {MARKER, LOCK}:
         raise ConfigError(f"data.root={root}: not empty; cases are written here, so give a new folder (or data=folder)")
-    else:
+    try:
+        return lock_file(root / LOCK, "")
+    except BusyError:
+        print(f"data.root={root}: another run writes its cases there; waiting for them", flush=True)
+        return lock_file(root / LOCK, "", wait=None)
+
+
+def _claim(root: Path, settings: Mapping[str, Any]) -> None:
+    """Mark a folder as written with these settings; refuse one with others."""
+    marker, settings = root / MARKER, json.loads(json.dumps(dict(settings)))
+    if not marker.exists():
         write_json(marker, settings)
+    elif json.loads(marker.read_text()) != settings:
+        raise ConfigError(f"data.root={root}: holds cases of other settings; give another folder, or remove it")
 
 
 def _deal(

@@ -5,13 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from gliofed.shared.processes import cores
@@ -61,26 +59,15 @@ def train(table: Table, row: str, seed: int) -> Run:
 
 
 def train_all(runs: Sequence[tuple[Table, str, int]]) -> None:
-    """Train each table's row at each seed, side by side; of those that share phantoms the first alone begins.
+    """Train each table's row at each seed, side by side.
 
     Rounds of rows that take as many seconds as others are measured first, where nothing else works.
     """
     for table, row, _ in runs:
         rounds_as_long(table, row)
-    made: dict[str, Lock] = defaultdict(Lock)
-
-    def one(run: tuple[Table, str, int]) -> None:
-        data = overrides(*run)[-2]
-        with made[data]:
-            writes = not Path(data.removeprefix("data.root=")).exists()
-            if writes:
-                train(*run)
-        if not writes:
-            train(*run)
-
     with ThreadPoolExecutor(cores()) as pool:
         try:
-            for done in as_completed([pool.submit(one, run) for run in runs]):
+            for done in as_completed([pool.submit(train, *run) for run in runs]):
                 done.result()
         finally:  # after a failure or Ctrl-C no further run begins
             pool.shutdown(cancel_futures=True)

@@ -1,0 +1,46 @@
+"""A folder that simulations write cases into: whose it is, and that they take turns."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gliofed.shared.locks import lock_file
+from gliofed.shared.parse import ConfigError
+from gliofed.simulation.simulate import simulate
+from gliofed.simulation.sites import LOCK, MARKER
+
+Values = Callable[..., dict[str, Any]]
+
+
+def test_two_runs_write_one_after_the_other(values: Values, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second says that it waits, and then finds the cases there."""
+    root = tmp_path / "data"
+    held, said = lock_file(root / LOCK, ""), ""
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(simulate, values("rounds=1", f"data.root={root}", f"out={tmp_path / 'run'}"))
+        while "another run writes its cases there" not in said and not run.done():
+            said += capsys.readouterr().out
+            time.sleep(0.01)
+        written = {file.name for file in root.iterdir()}
+        held.close()
+        assert run.result().status == "done"
+    assert written == {LOCK}, "nothing before it had the lock"
+    assert (root / MARKER).exists()
+
+
+def test_a_folder_of_somebody_s_files_is_refused_and_left_as_it_is(values: Values, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ConfigError, match=r"data.root=.*not empty; cases are written here"):
+        simulate(values(f"data.root={tmp_path}", f"out={tmp_path.parent / 'run'}"))
+    assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_cases_of_other_settings_are_refused(values: Values, tmp_path: Path) -> None:
+    words = ("rounds=1", f"data.root={tmp_path / 'data'}")
+    simulate(values(*words, f"out={tmp_path / 'one'}"))
+    with pytest.raises(ConfigError, match="holds cases of other settings"):
+        simulate(values(*words, "seed=1", f"out={tmp_path / 'other'}"))
