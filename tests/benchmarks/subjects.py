@@ -122,7 +122,7 @@ def _series(widths: Shape, sizes: Sizes) -> list[Subject]:
     bottom = (sizes.batch, FRAMES, channels, *(side,) * 3)
     cell: dict[str, Any] = {"image": bottom, "target": bottom, "loss": nn.functional.mse_loss, "inner": True}
     return [
-        Subject("clstm_unet3d", partial(CLSTMUNet3D, 1, 1, widths), shape, shape),
+        Subject("clstm_unet3d", partial(CLSTMUNet3D, 1, 1, widths, difference=True), shape, shape),
         Subject("slow ConvLSTM", partial(SlowConvLSTM, channels, channels), **cell),
         Subject("our ConvLSTM", partial(Cell, channels), against="slow ConvLSTM", **cell),
     ]
