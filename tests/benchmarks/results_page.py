@@ -122,5 +122,6 @@ INTRODUCTION = """\
 the seeds. A seed is other patients, other first weights and other patches. A killed `make results` goes on where
 it was. Data are phantoms, but for the last table: **every figure above it is synthetic** and says nothing about
 patients. Figures are those of the last round's model on the test patients of all sites, who neither train nor
-validate; nothing is selected on them. HD95 is in mm; seconds are the wall time of the fastest seed on one core.
+validate; nothing is selected on them. HD95 is in mm; seconds are the wall time of the fastest seed on one core, and
+rough: the machine was also busy.
 """
