@@ -21,9 +21,6 @@ class Muon(Optimizer):
 
     A convolution's rows are its output channels; a vector is a matrix of one row. So scaled, a step changes what a
     layer gives by about as much in a narrow model as in a wide one (Yang et al. 2023, arXiv:2310.17813).
-
-    Where every gradient since the start was exactly zero, as that of an image which no case here has, B stays and U is
-    zero: else momentum that came from other sites, however small it has become, would be a step of full length.
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/, with Nesterov's momentum.
     """
 
@@ -38,10 +35,8 @@ class Muon(Optimizer):
             for weight in (each for each in group["params"] if each.grad is not None):
                 state = self.state[weight]
                 before = state.get("momentum_buffer", torch.zeros_like(weight))
-                told = state["told"] = (weight.grad != 0) | state.get("told", False)
-                buffer = state["momentum_buffer"] = torch.where(told, before.lerp(weight.grad, 1 - kept), before)
-                ahead = torch.where(told, buffer.lerp(weight.grad, 1 - kept), 0.0)
-                matrix = ahead.reshape(matrix_of(weight.shape))
+                buffer = state["momentum_buffer"] = before.lerp(weight.grad, 1 - kept)
+                matrix = buffer.lerp(weight.grad, 1 - kept).reshape(matrix_of(weight.shape))
                 rows, columns = matrix.shape
                 length = max(1.0, rows / columns) ** 0.5
                 weight.mul_(1 - rate * group["weight_decay"])

@@ -239,36 +239,6 @@ def test_a_step_of_muon_is_as_strong_in_a_wide_layer_as_in_a_narrow_one() -> Non
     assert 0.8 < strengths[0] / strengths[1] < 1.25
 
 
-def test_muon_moves_nothing_that_no_gradient_tells_of() -> None:
-    """A channel that no case had, for which other sites' momentum is there: the rest goes as if it were not."""
-    generator = torch.Generator().manual_seed(3)
-    start, momentum, *gradients = torch.randn(5, 4, 3, 3, 3, 3, generator=generator)
-    whole, rest = nn.Parameter(start.clone()), nn.Parameter(start[:, 1:].clone())
-    steppers = Muon([whole], 0.1, 0.0, 0.9), Muon([rest], 0.1, 0.0, 0.9)
-    steppers[0].state[whole]["momentum_buffer"] = momentum.clone()
-    steppers[1].state[rest]["momentum_buffer"] = momentum[:, 1:].clone()
-    for gradient in gradients:
-        gradient[:, 0] = 0
-        whole.grad, rest.grad = gradient.clone(), gradient[:, 1:].clone()
-        for stepper in steppers:
-            stepper.step()
-    assert torch.equal(whole[:, 0], start[:, 0])
-    assert torch.equal(steppers[0].state[whole]["momentum_buffer"][:, 0], momentum[:, 0])
-    assert_close(whole[:, 1:], rest, rtol=0, atol=1e-5)
-
-
-def test_muon_leaves_a_tensor_alone_until_it_has_had_a_gradient() -> None:
-    weight = nn.Parameter(torch.ones(4, 2))
-    stepper = Muon([weight], 0.1, 0.0, 0.9)
-    stepper.state[weight]["momentum_buffer"] = torch.full((4, 2), 1e-3)
-    moved = []
-    for value in (0.0, 1.0, 0.0):
-        before, weight.grad = weight.detach().clone(), torch.full((4, 2), value)
-        stepper.step()
-        moved.append(not torch.equal(weight, before))
-    assert moved == [False, True, True]
-
-
 def test_a_run_where_nothing_is_said_has_what_usual_says() -> None:
     """dp_sgd, which has steps of its own, tells by it whether somebody wanted others."""
     assert parse_settings(as_given("model=unet"))[0].optimizer == replace(USUAL, moments="averaged")
