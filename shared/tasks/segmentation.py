@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 SMOOTH = 1.0
 """Voxels added to both parts of the soft Dice: a region that is absent then still pulls its probabilities to 0."""
 
+ABSENT = 0.2
+"""Weight of the soft Dice of a region that a patch has no voxel of. With 1, a region that many patients lack may sink to
+nothing in the first rounds and never be found; without any, it is drawn in those who lack it.
+
+Measured on phantoms at 4 mm, half of them without enhancing tumour, 12 rounds, seeds 0, 1 and 2: Dice .89 .90 .88 with
+.2, .86 .85 .77 with 1, where seed 2 never finds it; without any .68 at seed 2.
+"""
+
 CROSS_ENTROPY = 0.3
 """Weight of the cross-entropy. With more, regions of few voxels are learnt later; without any, less well.
 
@@ -72,7 +80,8 @@ class Segmentation(Task):
         return len(data.regions)
 
     def loss(self, logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """One minus the soft Dice of each sample, frame and region, plus a part of the binary cross-entropy.
+        """One minus the soft Dice of each sample, frame and region, less where that is absent, plus a part of the binary
+        cross-entropy.
 
         Of a series, plus a part of one minus the soft Dice of each frame in the voxels whose target differs from that
         of the frame before.
@@ -93,11 +102,11 @@ class Segmentation(Task):
             target = target.unsqueeze(1).expand_as(logits)
         cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").flatten(1).mean(1)
         probability = logits.sigmoid()
-        losses = CROSS_ENTROPY * cross_entropy + _soft_dice_loss(probability, target)
+        losses = CROSS_ENTROPY * cross_entropy + _soft_dice_loss(probability, target, ABSENT)
         if changed is not None and changed.shape[1]:
             changed = changed if target.dim() == 6 else changed.unsqueeze(1)
             later = (part.narrow(-5, 1, changed.shape[-5]) * changed for part in (probability, target))
-            losses = losses + CHANGE * _soft_dice_loss(*later)
+            losses = losses + CHANGE * _soft_dice_loss(*later, absent=1)
         return (losses if weight is None else losses * weight).mean()
 
     def logits(self, model: Model, inputs: tuple[Tensor, ...], data: DataConfig) -> Tensor:
@@ -213,11 +222,13 @@ class Segmentation(Task):
         return out_of_range(metrics, {"loss": LOSS} | {n + p: r for n, r in RANGES.items() for p in parts})
 
 
-def _soft_dice_loss(probability: Tensor, target: Tensor) -> Tensor:
-    """(B,): one minus the soft Dice, the mean over all axes between the first and space."""
-    overlap = (probability * target).sum(dim=(-3, -2, -1))
-    total = probability.square().sum(dim=(-3, -2, -1)) + target.sum(dim=(-3, -2, -1))
-    return (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).flatten(1).mean(1)
+def _soft_dice_loss(probability: Tensor, target: Tensor, absent: float) -> Tensor:
+    """(B,): one minus the soft Dice, the mean over all axes between the first and space; times `absent` where the
+    target is empty."""
+    overlap, volume = (probability * target).sum(dim=(-3, -2, -1)), target.sum(dim=(-3, -2, -1))
+    total = probability.square().sum(dim=(-3, -2, -1)) + volume
+    each = 1 - (2 * overlap + SMOOTH) / (total + SMOOTH)
+    return each.where(volume > 0, absent * each).flatten(1).mean(1)
 
 
 def _slide(model: Model, image: Tensor, window: list[int]) -> Tensor:

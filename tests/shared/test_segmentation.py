@@ -34,7 +34,7 @@ def slow_loss(logits, target):
                 p = 1 / (1 + math.exp(-logit))
                 overlap, total = overlap + p * true, total + p * p + true
                 entropies.append(-math.log(p) if true else -math.log(1 - p))
-            dices.append(1 - (2 * overlap + 1) / (total + 1))
+            dices.append((1 if true_region.any() else 0.2) * (1 - (2 * overlap + 1) / (total + 1)))
         losses.append(sum(dices) / len(dices) + 0.3 * sum(entropies) / len(entropies))
         if true_sample.dim() == 5 and len(true_sample) > 1:
             losses[-1] += 0.5 * slow_change_loss(sample, true_sample)
