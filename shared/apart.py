@@ -102,6 +102,14 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
         "smaller optimizer.power",
     ),
     (
+        lambda run: not {*run.train.augment.dropout_of} <= {*run.data.modalities},
+        "train.augment.dropout_of names an image that is not in data.modalities; name only those",
+    ),
+    (
+        lambda run: bool(run.train.augment.dropout_of) and not run.train.augment.dropout,
+        "train.augment.dropout_of with train.augment.dropout=0: nothing would be left out; give a probability, as 0.2",
+    ),
+    (
         lambda run: run.optimizer.warmup >= run.rounds,
         "optimizer.warmup of as many rounds as the run has: the learning rate would never be whole; give fewer",
     ),

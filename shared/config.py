@@ -128,6 +128,8 @@ class AugmentConfig(Strict):
     """0.3 gives contrast an exponent of 1/1.3 to 1.3."""
     dropout: Fraction = 0.0
     """Chance of each modality to be missing; one always stays."""
+    dropout_of: Annotated[tuple[Name, ...], Field(max_length=16), FailFast()] = ()
+    """Modalities that may be missing so, as those that a site lacks. Empty: any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +292,7 @@ LATER = frozenset(
         "DataConfig.test",
         "DataConfig.missing",
         "TrainConfig.foreground_by",
+        "AugmentConfig.dropout_of",
     }
 )
 """Fields that came later: at their defaults they are not in the JSON, so that a run of before them keeps its hash."""

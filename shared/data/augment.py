@@ -59,11 +59,16 @@ class Changes:
 
 
 def draw_changes(
-    config: AugmentConfig, spacing: Sequence[float], present: npt.ArrayLike, rng: np.random.Generator
+    config: AugmentConfig,
+    spacing: Sequence[float],
+    present: npt.ArrayLike,
+    rng: np.random.Generator,
+    may_drop: npt.ArrayLike = True,
 ) -> Changes:
     """Draw a sample's changes; `spacing`, mm along (D, H, W), lets thick slices turn without shear.
 
-    `present` is (C,), or (T, C) of visits, bool: which modalities there are. Of those one or more stays at each visit.
+    `present` is (C,), or (T, C) of visits, bool: which modalities there are. Of those one or more stays at each visit,
+    and all but those that `may_drop`, (C,), bool.
     """
     present = np.atleast_2d(present)
     mirrored = tuple(axis for axis in VOXELS if config.flip and rng.random() < config.flip)
@@ -82,12 +87,14 @@ def draw_changes(
         strength=np.log1p(config.bias) * rng.uniform(0, 1, channels) if bias else None,
         gamma=_factors(config.gamma, rng, channels) if gamma else None,
         noise=(rng.uniform(0, config.noise), int(rng.integers(2**63))) if noise else None,
-        dropped=_dropped(config.dropout, present, rng) if config.dropout else (),
+        dropped=_dropped(config.dropout, present, may_drop, rng) if config.dropout else (),
     )
 
 
-def _dropped(chance: float, present: npt.NDArray[np.bool_], rng: np.random.Generator) -> tuple[int, ...]:
-    there = np.flatnonzero(present.any(axis=0))
+def _dropped(
+    chance: float, present: npt.NDArray[np.bool_], may_drop: npt.ArrayLike, rng: np.random.Generator
+) -> tuple[int, ...]:
+    there = np.flatnonzero(present.any(axis=0) & may_drop)
     dropped = set(there[rng.random(len(there)) < chance].tolist())
     for own in map(np.flatnonzero, present):
         if dropped.issuperset(own.tolist()):

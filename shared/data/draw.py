@@ -175,7 +175,8 @@ def _place(pick: Pick, data: DataConfig, train: TrainConfig, reading: Reading) -
     centred = rng.random() < train.foreground
     corner = _corner(entry, visits, (depth, height, width), train.foreground_by if centred else None, rng)
     augment = replace(train.augment, flip=0.5) if label else train.augment
-    changes = draw_changes(augment, entry.spacing, entry.present[visits], rng)
+    may_drop = [name in (augment.dropout_of or data.modalities) for name in data.modalities]
+    changes = draw_changes(augment, entry.spacing, entry.present[visits], rng, may_drop)
     left = entry.present[visits].copy()
     left[:, list(changes.dropped)] = False
     return _Place(entry.image[visits], entry.mask[visits], corner, (depth, height, width), changes, left)

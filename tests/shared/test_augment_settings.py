@@ -14,7 +14,7 @@ def test_settings_reach_the_run_and_none_is_the_default(run_config):
     assert run_config().train.augment == OFF
     usual = run_config("augment=usual", "train.augment.noise=0.2").train.augment
     assert usual.flip == 0.5 and usual.noise == 0.2
-    strengths = [field.name for field in fields(AugmentConfig) if field.name not in ("chance", "dropout")]
+    strengths = [field.name for field in fields(AugmentConfig) if field.name not in ("chance", "dropout", "dropout_of")]
     assert all(getattr(usual, name) > 0 for name in strengths)
     assert parse(RunConfig, run_config("augment=usual").as_json).train.augment.flip == 0.5
 
@@ -26,6 +26,8 @@ def test_settings_reach_the_run_and_none_is_the_default(run_config):
         ("train.augment.scaling=inf", r"train\.augment\.scaling=inf: must be less"),
         ("+train.augment.colour=1", r"train\.augment\.colour: no such key"),
         ("train.augment=usual", r"train\.augment=usual: must be a group of settings"),
+        ("train.augment.dropout_of=[flair]", r"dropout_of names an image that is not in data\.modalities"),
+        ("train.augment.dropout_of=[t1]", r"dropout_of with train\.augment\.dropout=0: nothing would be left out"),
     ],
 )
 def test_a_fault_names_the_change(run_config, setting, words):

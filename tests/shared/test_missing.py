@@ -140,6 +140,15 @@ def test_of_what_visits_have_one_stays_at_each() -> None:
     assert seen == {(), (1,), (2,), (1, 2)}
 
 
+@pytest.mark.parametrize("series", [False, True])
+def test_only_images_that_may_be_dropped_are(cases: list[Case], tmp_path: Path, series: bool) -> None:
+    """Of three images that may be, in a patient who lacks one of them, in the order of `data.modalities`."""
+    one = patient([without(case, "t1ce") for case in cases], MASK, tmp_path)
+    train = replace(TRAIN, augment=only(dropout=0.5, dropout_of=("t2", "flair", "t1ce")), batch=20)
+    seen = {tuple(row) for batch in drawn(one, MASK, train, series) for row in batch.present.reshape(-1, 4).tolist()}
+    assert seen == {(flair, True, False, t2) for flair in (False, True) for t2 in (False, True)}
+
+
 NAMES = ["unet", "lstm_unet", "clstm_unet3d"]
 
 
