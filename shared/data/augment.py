@@ -94,7 +94,7 @@ def draw_changes(
 def _dropped(
     chance: float, present: npt.NDArray[np.bool_], may_drop: npt.ArrayLike, rng: np.random.Generator
 ) -> tuple[int, ...]:
-    there = np.flatnonzero(present.any(axis=0) & may_drop)
+    there = np.flatnonzero(present.any(axis=0) & np.asarray(may_drop, bool))
     dropped = set(there[rng.random(len(there)) < chance].tolist())
     for own in map(np.flatnonzero, present):
         if dropped.issuperset(own.tolist()):

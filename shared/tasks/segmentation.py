@@ -106,8 +106,8 @@ class Segmentation(Task):
         losses = CROSS_ENTROPY * cross_entropy + _soft_dice_loss(probability, target, ABSENT)
         if changed is not None and changed.shape[1]:
             changed = changed if target.dim() == 6 else changed.unsqueeze(1)
-            later = (part.narrow(-5, 1, changed.shape[-5]) * changed for part in (probability, target))
-            losses = losses + CHANGE * _soft_dice_loss(*later, absent=1)
+            later, true = (part.narrow(-5, 1, changed.shape[-5]) * changed for part in (probability, target))
+            losses = losses + CHANGE * _soft_dice_loss(later, true, 1)
         return (losses if weight is None else losses * weight).mean()
 
     def logits(self, model: Model, inputs: tuple[Tensor, ...], data: DataConfig) -> Tensor:
