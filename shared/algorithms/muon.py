@@ -21,6 +21,9 @@ class Muon(Optimizer):
 
     A convolution's rows are its output channels; a vector is a matrix of one row. So scaled, a step changes what a
     layer gives by about as much in a narrow model as in a wide one (Yang et al. 2023, arXiv:2310.17813).
+
+    Where a tensor's whole gradient is zero, as of what tells which images are missing while none is, U is zero and B
+    stays: else what other steps, or other sites, left in B would be a step of full length, however small it has become.
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/, with Nesterov's momentum.
     """
 
@@ -35,8 +38,10 @@ class Muon(Optimizer):
             for weight in (each for each in group["params"] if each.grad is not None):
                 state = self.state[weight]
                 before = state.get("momentum_buffer", torch.zeros_like(weight))
-                buffer = state["momentum_buffer"] = before.lerp(weight.grad, 1 - kept)
-                matrix = buffer.lerp(weight.grad, 1 - kept).reshape(matrix_of(weight.shape))
+                used = weight.grad.any()  # not as an `if`: that would wait for a GPU
+                buffer = state["momentum_buffer"] = torch.where(used, before.lerp(weight.grad, 1 - kept), before)
+                ahead = torch.where(used, buffer.lerp(weight.grad, 1 - kept), 0.0)
+                matrix = ahead.reshape(matrix_of(weight.shape))
                 rows, columns = matrix.shape
                 length = max(1.0, rows / columns) ** 0.5
                 weight.mul_(1 - rate * group["weight_decay"])

@@ -239,6 +239,19 @@ def test_a_step_of_muon_is_as_strong_in_a_wide_layer_as_in_a_narrow_one() -> Non
     assert 0.8 < strengths[0] / strengths[1] < 1.25
 
 
+def test_muon_leaves_alone_what_a_step_does_not_use() -> None:
+    """With momentum of other sites: as if steps without a gradient had not been, but for the weight's decay."""
+    generator = torch.Generator().manual_seed(3)
+    start, momentum, *gradients = torch.randn(4, 4, 3, generator=generator)
+    weights = [nn.Parameter(start.clone()) for _ in range(2)]
+    for weight, steps in zip(weights, (gradients, [0 * start, gradients[0], 0 * start, gradients[1]]), strict=True):
+        stepper = Muon([weight], 0.1, 0.0, 0.9)
+        stepper.state[weight]["momentum_buffer"] = momentum.clone()
+        for weight.grad in steps:
+            stepper.step()
+    assert torch.equal(*weights) and not torch.equal(weights[0], start)
+
+
 def test_a_run_where_nothing_is_said_has_what_usual_says() -> None:
     """dp_sgd, which has steps of its own, tells by it whether somebody wanted others."""
     assert parse_settings(as_given("model=unet"))[0].optimizer == replace(USUAL, moments="averaged")
