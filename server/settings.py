@@ -37,7 +37,9 @@ def without_averages(values: Mapping[str, Any]) -> str | None:
 
 def notes_of(values: Mapping[str, Any]) -> list[str]:
     """What a user should know of choices that were left to the run."""
-    if values["optimizer"]["moments"] is None and (why := without_averages(values)):
+    if "optimizer" not in values:  # as in a run of before the group
+        return ["optimizer=adamw optimizer.moments=fresh: the settings name none"]
+    if values["optimizer"].get("moments", "fresh") is None and (why := without_averages(values)):
         return [f"optimizer.moments=fresh: they are not averaged with {why}"]
     return []
 

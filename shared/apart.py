@@ -56,8 +56,9 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
         "train.precision=fp16 with an algorithm that scales updates by their steps: it may skip some; use fp32 or bf16",
     ),
     (
-        lambda run: run.optimizer.moments != "fresh" and run.optimizer.name == "sgd" and not run.optimizer.momentum,
-        "optimizer.moments with sgd and momentum 0: there are none to keep; give optimizer.momentum, 0.9 is usual",
+        lambda run: run.optimizer.moments != "fresh" and run.optimizer.name != "adamw" and not run.optimizer.momentum,
+        "optimizer.moments with optimizer.momentum=0: there are none to keep; give optimizer.moments=fresh, or a "
+        "momentum, of which 0.9 is usual",
     ),
     (
         lambda run: run.privacy.mechanism in ("local_update", "central") and bool(returned_of(run)),

@@ -148,7 +148,7 @@ def number_of_sites(partition: str, sites: int | None) -> int:
         return SITES if sites is None else sites
     institutions = len(FETS[partition])
     if sites not in (None, institutions):
-        raise ConfigError(f"sites={sites}: partition={partition} has {institutions} institutions; leave sites out")
+        raise ConfigError(f"sites={sites}: partition={partition} has {institutions} institutions; give sites=null")
     return institutions
 
 

@@ -155,8 +155,8 @@ def _sites(values: Mapping[str, Any]) -> Any:
             raise ConfigError("data.patients=[]: names no site; give each its number, as [160,12,4]")
         if sites not in (None, len(patients)):
             raise ConfigError(
-                f"data.patients={patients}: numbers of {quantity(len(patients), 'site')}, and sites={sites}; leave "
-                "sites out, or give each site a number"
+                f"data.patients={patients}: numbers of {quantity(len(patients), 'site')}, and sites={sites}; give "
+                "sites=null, or each site a number"
             )
         sites = len(patients)
     return number_of_sites(partition, sites) if sites is None or type(sites) is int else sites

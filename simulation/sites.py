@@ -31,7 +31,7 @@ from gliofed.simulation.profiles import Profile, Report, profile
 from gliofed.simulation.settings import Settings
 from gliofed.simulation.sites_picture import draw_sites
 
-MARKER, LOCK = "source.json", ".lock"
+MARKER, LOCK = "source.json", ".writing.lock"
 """In a folder of cases that were written: with which settings, and held by the run that writes."""
 SOURCES: dict[str, tuple[type[Any], Callable[..., None], set[str], set[str]]] = {
     "mock": (MockConfig, write_mock, {"t1"}, set()),
@@ -178,7 +178,8 @@ def _alone(root: Path) -> IO[str]:
     Raises ConfigError for a folder with somebody's files.
     """
     there = {file.name for file in root.iterdir()} if root.exists() else set()
-    if there and not there & {MARKER, LOCK}:
+    begun = {LOCK, *(name for name in there if name.startswith(f".{MARKER}."))}  # of a run that was killed
+    if MARKER not in there and not there <= begun:
         raise ConfigError(f"data.root={root}: not empty; cases are written here, so give a new folder (or data=folder)")
     try:
         return lock_file(root / LOCK, "")

@@ -12,6 +12,7 @@ from gliofed.shared.codec import LONGEST_HEADER, weights_from_bytes
 from gliofed.shared.config import ModelConfig, RunConfig
 from gliofed.shared.exported import Exported, find_export, read_export
 from gliofed.shared.files import absolute, new_folder, write_bytes, write_json
+from gliofed.shared.models import chosen
 from gliofed.shared.parse import MALFORMED, ConfigError
 from gliofed.shared.provenance import OWN_ENTRY, Chain, not_private, of_unknown_origin, read_provenance
 from gliofed.shared.run_folder import ModelFolder, RunFolder
@@ -76,7 +77,9 @@ class Given:
         settings: list[tuple[str, object, object]] = [("model", exported.model.name, run.model.name)]
         settings.append(("task", exported.task, run.task))
         for option in [each.name for each in fields(ModelConfig) if each.name not in (*FREE, "name")]:
-            settings.append((f"model.{option}", getattr(exported.model, option), getattr(run.model, option)))
+            theirs, ours = (getattr(each, option) for each in (exported.model, run.model))
+            if chosen(run.model.name, option, theirs) != chosen(run.model.name, option, ours):
+                settings.append((f"model.{option}", theirs, ours))
         settings.append(("data.modalities", exported.data.modalities, run.data.modalities))
         if not TASKS[run.task].label:
             settings.append(("data.regions", exported.data.regions, run.data.regions))

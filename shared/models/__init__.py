@@ -60,8 +60,15 @@ def build_model(config: ModelConfig, in_channels: int, out_channels: int, missin
     has = [name for name in has if name != PRESENCE]
     for name, value in given.items():
         if name not in has:
-            raise ValueError(f"model.{name}={value}: {config.name} has {', '.join(has) or 'no options'}; leave it out")
+            options = ", ".join(has) or "no options"
+            raise ValueError(f"model.{name}={value}: {config.name} has {options}; leave it out, or give null")
     return model(in_channels, out_channels, PRESETS[config.preset], **given, **masks)
+
+
+def chosen(name: str, option: str, value: object) -> object:
+    """What model `name` makes of the value of an option: of None, its own choice."""
+    parameters = signature(_model(name)).parameters
+    return parameters[option].default if value is None and option in parameters else value
 
 
 def reads_series(name: str) -> bool:

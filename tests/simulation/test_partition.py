@@ -154,7 +154,7 @@ def test_dirichlet_without_grades_or_volumes_is_skewed_in_size() -> None:
     [
         ("by_hand", 4, cohort(9), ("partition=by_hand", "known are iid, dirichlet", "fets2022_2")),
         ("iid", 10, cohort(9), ("sites=10", "9 patients", "fewer sites")),
-        ("fets2022_1", 4, cohort(99), ("sites=4", "fets2022_1 has 23 institutions", "leave sites out")),
+        ("fets2022_1", 4, cohort(99), ("sites=4", "fets2022_1 has 23 institutions", "give sites=null")),
         ("fets2022_1", 23, cohort(9), ("sites=23", "9 patients", "another partition")),
         ("by_grade", 2, [Profile(name=n) for n in "abc"], ("partition=by_grade", "no patient has a grade")),
         ("by_size", 2, [Profile(name=n) for n in "abc"], ("partition=by_size", "no patient has a mask")),

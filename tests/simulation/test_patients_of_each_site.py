@@ -45,7 +45,7 @@ def test_each_site_has_its_number_whatever_the_others_have(tmp_path: Path) -> No
     [
         (
             ("data.patients=[2,3]", "sites=3"),
-            r"data\.patients=\[2, 3\]: numbers of 2 sites, and sites=3; leave sites out",
+            r"data\.patients=\[2, 3\]: numbers of 2 sites, and sites=3; give sites=null",
         ),
         (("data.patients=[]",), "names no site"),
     ],

@@ -4,6 +4,7 @@ import pytest
 from small_run import USUAL, composed
 
 from gliofed.server.settings import notes_of
+from gliofed.shared.algorithms.optimizers import ADAMW
 from gliofed.simulation.settings import parse_settings
 
 FRESH = ("privacy=dp_sgd", "privacy=local_update", "privacy=central", "fold=median", "fold=krum")
@@ -27,3 +28,13 @@ def test_sgd_has_no_moments_unless_asked_for_them() -> None:
     """That averaging pays was measured with AdamW; and SGD's file says fresh, so there is nothing to note."""
     values = composed("optimizer=sgd")
     assert parse_settings(values)[0].optimizer.moments == "fresh" and not notes_of(values)
+
+
+def test_a_run_of_before_there_was_a_choice_goes_on_as_it_was() -> None:
+    """And whoever deletes the group is told what that means."""
+    values = composed(*USUAL)
+    del values["optimizer"]["moments"]
+    assert parse_settings(values)[0].optimizer.moments == "fresh" and not notes_of(values)
+    del values["optimizer"]
+    assert parse_settings(values)[0].optimizer == ADAMW
+    assert notes_of(values) == ["optimizer=adamw optimizer.moments=fresh: the settings name none"]

@@ -39,6 +39,29 @@ def test_a_folder_of_somebody_s_files_is_refused_and_left_as_it_is(values: Value
     assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
 
 
+@pytest.mark.parametrize("file", [".lock", LOCK, "run.json"])
+def test_a_lock_vouches_for_nothing_that_lies_beside_it(values: Values, tmp_path: Path, file: str) -> None:
+    """A run's folder has one too; a run that waited for its own would wait for ever."""
+    for name in (file, "letter.txt"):
+        (tmp_path / "data" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / name).touch()
+    with pytest.raises(ConfigError, match=r"data.root=.*not empty; cases are written here"):
+        simulate(values(f"data.root={tmp_path / 'data'}", f"out={tmp_path / 'run'}"))
+
+
+def test_cases_are_not_written_into_the_run_itself(values: Values, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data.root=.*not empty; cases are written here"):
+        simulate(values(f"data.root={tmp_path / 'run'}", f"out={tmp_path / 'run'}"))
+
+
+def test_what_a_killed_writer_left_is_gone_on_from(values: Values, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    for name in (LOCK, f".{MARKER}.0.tmp"):
+        (root / name).touch()
+    assert simulate(values("rounds=1", f"data.root={root}", f"out={tmp_path / 'run'}")).status == "done"
+
+
 def test_cases_of_other_settings_are_refused(values: Values, tmp_path: Path) -> None:
     words = ("rounds=1", f"data.root={tmp_path / 'data'}")
     simulate(values(*words, f"out={tmp_path / 'one'}"))

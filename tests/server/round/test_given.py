@@ -110,6 +110,12 @@ def test_options_that_the_weights_do_not_depend_on_may_change(left: Path, run_co
     assert given(left).check(run_config(*words)) == []
 
 
+def test_an_option_at_the_model_s_own_choice_is_that_of_none(left: Path, run_config: Make) -> None:
+    assert given(left).check(run_config("model.deep_supervision=false")) == []
+    with pytest.raises(ConfigError, match=r"was trained with model\.deep_supervision=null, and this run has .*=true"):
+        given(left).check(run_config("model.deep_supervision=true"))
+
+
 def write(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
