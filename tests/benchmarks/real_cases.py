@@ -20,14 +20,14 @@ IMAGES = ("flair", "t1", "t1ce", "t2")
 HOSPITALS = 3
 WORDS = (
     "experiment=brats_small", "data=folder", "data.labels=brats2020", "data.test=0", f"sites={HOSPITALS}",
-    "partition=by_scanner", "train.steps=27", "optimizer.moments=fresh", "round.evaluate_every=0", "device=cpu",
+    "partition=by_scanner", "train.steps=27", "round.evaluate_every=0", "device=cpu",
     "report.page=false",
 )  # fmt: skip
 """About as many steps in all as experiment=brats_small has at one of its sites."""
 TITLE = "Public real cases"
 SAYS = (
     "Six public cases of BraTS 2021, in two folds: three hospitals of one case each train `experiment=brats_small` "
-    "together (12 rounds of 27 steps, fresh momentum), and the other three cases test. These figures are **not "
+    "together (12 rounds of 27 steps), and the other three cases test. These figures are **not "
     "synthetic**, and so few cases say little about what a federation would learn; they say that the whole way works "
     "on real scans, and whether each region is found at all. gliofed carries none of these cases. "
     "`make results ARGS='--tables real --cases DIR'`"
