@@ -197,7 +197,8 @@ def test_grading_hears_of_dropped_modalities(tmp_path):
     nothing = np.zeros((1, 0, 6, 6, 6), np.uint8), np.zeros((0, 4), np.int32), np.zeros((0, 5), np.int32)
     path = keep({"of": "grading"}, lambda: Entry(image, *nothing, np.array([[True, False, True]]), SPACING), tmp_path)
     train = replace(TRAIN, augment=replace(ALL, dropout=0.5), batch=20)
-    [batch] = batches(Source([Patient("A", ("0",), (path,), "LGG")], DATA, train, GRADE, (0,)), 1, CPU)
+    data = replace(DATA, modalities=("t1", "t1ce", "t2"))
+    [batch] = batches(Source([Patient("A", ("0",), (path,), "LGG")], data, train, GRADE, (0,)), 1, CPU)
     assert batch.image.shape == (20, 3, 6, 6, 6)
     assert torch.equal(batch.image.abs().amax((-3, -2, -1)) > 0, batch.present)
     assert {tuple(row) for row in batch.present.tolist()} == {
