@@ -108,8 +108,8 @@ class DataConfig(Strict):
 class AugmentConfig(Strict):
     """How training patches are changed, each time anew; 0 turns a change off. Evaluation sees scans as they are.
 
-    flip and dropout are chances. The others are the largest strength: a patch has each with probability `chance`, then
-    as strong as is drawn.
+    flip and dropout are chances, and dropout_of has names. The others are the largest strength: a patch has each with
+    probability `chance`, then as strong as is drawn.
     """
 
     chance: Fraction = 0.3

@@ -196,8 +196,8 @@ TABLES = {
     "missing": Table(
         "A site without FLAIR",
         "Phantoms at 4 mm, four sites of 45 patients, each with a scanner of its own, of whom about 30 are tested. "
-        "Site-2 lacks FLAIR; where no site has it, its own figure is about what can be seen without. In the third row "
-        "the others lack it too, in a seventh of their samples. 24 rounds, with a rate that falls.",
+        "Site-2 lacks FLAIR; where no site has it, its own figure is about what can be seen without. In the third "
+        "row the others lack it too, in about a seventh of their samples. 24 rounds, with a rate that falls.",
         "missing",
         {
             "every image": MISSING,
