@@ -36,20 +36,11 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_power_cut() -> Iterator[None]:
-    """A test may kill a process, but the system still has what was written: waiting for a disk proves nothing."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
-        yield
-
-
-@pytest.fixture(autouse=True, scope="session")
-def coarse_pictures() -> Iterator[None]:
-    """Each run draws its figures, and most of that time goes into pixels."""
-    import gliofed.server.report.plots.style
+def quick() -> Iterator[None]:
+    from quick import make_quick
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gliofed.server.report.plots.style, "DPI", 40)
+        make_quick(patch)
         yield
 
 

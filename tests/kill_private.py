@@ -5,12 +5,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from forks import end_of, in_fork, on_call
+from forks import OnCall, end_of, started
 from small_run import composed
 
-import gliofed.client.round.privacy
 import gliofed.client.round.private_work
-import gliofed.server.round.rounds
 from gliofed.simulation.cli import main as command
 from gliofed.simulation.simulate import simulate
 
@@ -38,7 +36,7 @@ def die_between_two_steps() -> None:
         nonlocal calls
         calls += 1
         if calls == SECOND_OF_ROUND_2:
-            on_call(gliofed.client.round.privacy, "_step", 4, after=False)()  # three patients make one step
+            OnCall("gliofed.client.round.privacy", "_step", 4)()  # three patients make one step
         return original(*args)  # type: ignore[arg-type]
 
     gliofed.client.round.private_work.train_privately = patched  # type: ignore[assignment]
@@ -46,15 +44,10 @@ def die_between_two_steps() -> None:
 
 KILL: dict[str, Callable[[], None]] = {
     "dp_sgd": die_between_two_steps,
-    "local_update": on_call(gliofed.client.round.private_work, "hide", SECOND_OF_ROUND_2, after=False),
-    "central": on_call(gliofed.server.round.rounds, "noisy_mean", 2, after=True),
+    "local_update": OnCall("gliofed.client.round.private_work", "hide", SECOND_OF_ROUND_2),
+    "central": OnCall("gliofed.server.round.rounds", "noisy_mean", 2, after=True),
 }
 """What is done to the process before it runs; in each case the second round is charged by then."""
-
-
-def run(out: Path, mechanism: str) -> None:
-    KILL[mechanism]()
-    simulate(composed(*WORDS, f"privacy={mechanism}", *MORE.get(mechanism, ()), f"out={out}"))
 
 
 def resume(out: Path, output: Path) -> None:
@@ -69,9 +62,9 @@ def resume(out: Path, output: Path) -> None:
 def kill_and_resume_twice(folder: Path, mechanism: str) -> list[int]:
     """How the three processes ended; keeps what the command printed, and the history after each resume."""
     out = folder / "out"
-    ends = [end_of(in_fork(lambda: run(out, mechanism)))]
+    values = composed(*WORDS, f"privacy={mechanism}", *MORE.get(mechanism, ()), f"out={out}")
+    ends = [end_of(started(simulate, values, killed=KILL[mechanism]))]
     for number in (1, 2):
-        output = folder / f"resume-{number}.txt"
-        ends.append(end_of(in_fork(lambda output=output: resume(out, output))))  # type: ignore[misc]
+        ends.append(end_of(started(resume, out, folder / f"resume-{number}.txt")))
         (folder / f"history-{number}.jsonl").write_bytes((out / "history.jsonl").read_bytes())
     return ends

@@ -1,35 +1,32 @@
 """Paths as users write them."""
 
-import os
 import pwd
 import signal
 from pathlib import Path
 
 import pytest
-from forks import end_of, in_fork, on_call
+from forks import OnCall, end_of, started
 
 from gliofed.shared.files import absolute, new_folder
 from gliofed.shared.parse import ConfigError
 
 
-@pytest.mark.parametrize(("owner", "name", "number"), [(os, "unlink", 1), (os, "unlink", 2), (Path, "replace", 2)])
-def test_a_folder_is_never_there_in_part(tmp_path: Path, owner: object, name: str, number: int) -> None:
+def write(folder: Path, version: str) -> None:
+    with new_folder(folder) as new:
+        for file in ("a", "b"):
+            (new / file).write_text(version)
+
+
+@pytest.mark.parametrize(
+    "at", [OnCall("os", "unlink", 1), OnCall("os", "unlink", 2), OnCall("pathlib:Path", "replace", 2)]
+)
+def test_a_folder_is_never_there_in_part(tmp_path: Path, at: OnCall) -> None:
     """A process that was killed while it replaced one left a model whose weights were gone, described as if whole."""
     folder = tmp_path / "model"
-
-    def write(version: str) -> None:
-        with new_folder(folder) as new:
-            for file in ("a", "b"):
-                (new / file).write_text(version)
-
-    def killed() -> None:
-        on_call(owner, name, number, after=False)()
-        write("new")
-
-    write("old")
-    assert end_of(in_fork(killed)) == -signal.SIGKILL
+    write(folder, "old")
+    assert end_of(started(write, folder, "new", killed=at)) == -signal.SIGKILL
     assert not folder.exists() or {file.name: file.read_text() for file in folder.iterdir()} == {"a": "new", "b": "new"}
-    write("next")
+    write(folder, "next")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from forks import end_of, in_fork
+from forks import end_of
 from kill_and_resume import resume, run
 from plain_federation import model_of, rounds_of, sites_of
 from small_run import composed
@@ -98,14 +98,14 @@ def test_a_run_keeps_what_it_began_with(chain: Path) -> None:
 def test_killed_and_resumed_without_the_run_before_is_the_same(tmp_path: Path) -> None:
     """Once in round 0, whose evaluation is done again, and once in round 2, after which it is not."""
     first, points = tmp_path / "first", ("given-weights-measured", "half-written-checkpoint")
-    assert end_of(in_fork(lambda: run(tmp_path, "first", ("rounds=1",)))) == 0
+    assert end_of(run(tmp_path, "first", ("rounds=1",))) == 0
     words = (f"init={first}",)
-    assert end_of(in_fork(lambda: run(tmp_path, "undisturbed", words))) == 0
-    killed = [in_fork(lambda name=point: run(tmp_path, name, words)) for point in points]  # type: ignore[misc]
+    assert end_of(run(tmp_path, "undisturbed", words)) == 0
+    killed = [run(tmp_path, point, words) for point in points]
     assert list(map(end_of, killed)) == [-signal.SIGKILL] * 2
     assert [len(initial_of(tmp_path / point)) for point in points] == [0, 1]
     shutil.rmtree(first)
-    resumed = [in_fork(lambda name=point: resume(tmp_path / name)) for point in points]  # type: ignore[misc]
+    resumed = [resume(tmp_path / point) for point in points]
     assert list(map(end_of, resumed)) == [0, 0]
     wanted = (tmp_path / "undisturbed/model/model.safetensors").read_bytes()
     (initial,) = initial_of(tmp_path / "undisturbed")

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from forks import end_of, in_fork
+from forks import end_of, started
 from kill_and_resume import POINTS
 from method_oracle import Oracle
 from small_run import SMALL, SMALL_GRADING, as_given
@@ -57,12 +57,8 @@ def test_any_number_of_workers_makes_the_same_weights(tmp_path: Path, kind: str)
     if kind == "private":  # a resumed one is charged again, and may not end
         return
     killed = tmp_path / "killed"
-
-    def until_killed() -> None:
-        POINTS["half-written-checkpoint"]()
-        simulate(as_given(*words, "workers=1", f"out={killed}"))
-
-    assert end_of(in_fork(until_killed)) == -signal.SIGKILL
+    values = as_given(*words, "workers=1", f"out={killed}")
+    assert end_of(started(simulate, values, killed=POINTS["half-written-checkpoint"])) == -signal.SIGKILL
     run = json.loads((killed / "run.json").read_text())
     run["simulation"]["workers"] = 3
     (killed / "run.json").write_text(json.dumps(run))

@@ -7,19 +7,16 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import monai.data.synthetic  # noqa: F401  # once here, and not in every fork
 import pytest
-import torch._dynamo  # noqa: F401  # two seconds that an optimiser would take at its first step
 import yaml
-from forks import end_of, in_fork, on_call
+from forks import OnCall, end_of, started
 from rich.console import Console
 from small_federation import status
 from small_run import composed
 
-import gliofed.client.reference.training as training
 from gliofed.client.cli import main
 from gliofed.client.doctor.manifest import read_manifest
-from gliofed.client.link.compare_command import sentences, table
+from gliofed.client.link.compare_command import compare_command, sentences, table
 from gliofed.client.link.site_file import read_site
 from gliofed.client.reference.scoring import write_scores
 from gliofed.client.round.withdraw import withdraw
@@ -105,14 +102,11 @@ def test_killed_and_started_again_is_the_same(out: Path, tmp_path: Path, monkeyp
     """Killed after the first round was saved, the same command goes on and leaves the same bytes, but for seconds."""
     folder = hospital(out, tmp_path)
 
-    def killed() -> None:
-        on_call(training, "save_checkpoint", 1, after=True)()
-        main_in(folder)
-
     def main_in(folder: Path) -> None:
         status(monkeypatch, main, "compare", out, folder)
 
-    assert end_of(in_fork(killed)) == -signal.SIGKILL
+    at = OnCall("gliofed.client.reference.training", "save_checkpoint", 1, after=True)
+    assert end_of(started(compare_command, out, folder, None, None, None, killed=at)) == -signal.SIGKILL
     assert (results(folder) / "local-site-1" / "checkpoints").is_dir() and not (results(folder) / "scores.csv").exists()
     main_in(folder)
     weights = "local-site-1/model.safetensors"

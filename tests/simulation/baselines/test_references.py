@@ -6,13 +6,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import monai.data.synthetic  # noqa: F401  # once here, and not in every fork
 import pytest
-import torch._dynamo  # noqa: F401  # two seconds that an optimiser would take at its first step
-from forks import end_of, in_fork, on_call
+from forks import OnCall, end_of, started
 from small_run import SMALL_GRADING, as_given, composed
 
-import gliofed.client.reference.training as training
 from gliofed.server.report.page.page import make_page
 from gliofed.server.report_command import report
 from gliofed.shared.parse import ConfigError
@@ -115,12 +112,9 @@ def test_killed_and_resumed_is_the_same(tmp_path: Path, when: str) -> None:
     """Killed at the fourth saved round of a reference, and gone on with: the same bytes, but for the clock's."""
     words = (*WORDS, "rounds=2", "train.augment.noise=0.1", f"data.root={tmp_path / 'data'}")
     simulate(composed(*words, f"out={tmp_path / 'undisturbed'}"))
-
-    def killed() -> None:
-        on_call(training, "save_checkpoint", 4, after=when == "after")()
-        simulate(composed(*words, f"out={tmp_path / 'killed'}"))
-
-    assert end_of(in_fork(killed)) == -signal.SIGKILL
+    at = OnCall("gliofed.client.reference.training", "save_checkpoint", 4, after=when == "after")
+    values = composed(*words, f"out={tmp_path / 'killed'}")
+    assert end_of(started(simulate, values, killed=at)) == -signal.SIGKILL
     assert not (tmp_path / "killed" / "comparison.json").exists()
     assert simulate(composed(f"resume={tmp_path / 'killed'}")).status == "done"
     undisturbed, resumed = tmp_path / "undisturbed", tmp_path / "killed"
