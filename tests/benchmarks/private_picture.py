@@ -14,21 +14,20 @@ PRIVATE, WITHOUT = "#0072B2", "#D55E00"
 NAMES = {"dice": "Dice", "auc": "AUC"}
 
 
-def draw(studies: Sequence[tuple[Study, Scores]]) -> Figure:
-    """A row of panels a study: its metric by epsilon, sites and patients; a dot a seed, a line through the means."""
+def draw(study: Study, scores: Scores) -> Figure:
+    """The study's metric by epsilon, sites and patients; a dot a seed, a line through the means."""
     mpl.use("Agg")
-    figure = Figure(figsize=(10.5, 3.3 * len(studies)), layout="constrained")
-    rows = figure.subplots(len(studies), 3, squeeze=False, sharey="row", width_ratios=(1.5, 1, 1))
-    for axes, (study, scores) in zip(rows, studies, strict=True):
-        _by_epsilon(axes[0], study, scores)
-        axes[0].set_ylabel(NAMES[study.metric])
-        axes[0].legend(fontsize=8, loc="lower right")
-        for ax, axis in zip(axes[1:], ("sites", "patients"), strict=True):
-            _by(ax, study, scores, axis)
-        for ax in axes:
-            ax.grid(axis="y", linewidth=0.4)
-            if study.chance and ax.axison:
-                ax.axhline(study.chance, color="#555555", linewidth=1, linestyle=":")
+    figure = Figure(figsize=(10.5, 3.6), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True, width_ratios=(1.5, 1, 1))
+    _by_epsilon(axes[0], study, scores)
+    axes[0].set_ylabel(NAMES[study.metric])
+    axes[0].legend(fontsize=8, loc="lower right")
+    for ax, axis in zip(axes[1:], ("sites", "patients"), strict=True):
+        _by(ax, study, scores, axis)
+    for ax in axes:
+        ax.grid(axis="y", linewidth=0.4)
+        if study.chance and ax.axison:
+            ax.axhline(study.chance, color="#555555", linewidth=1, linestyle=":")
     figure.suptitle("Synthetic phantoms, with and without differential privacy: each seed, and the mean", fontsize=11)
     return figure
 

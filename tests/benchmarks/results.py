@@ -2,21 +2,31 @@
 
 Runs are kept in outputs/results: one that is finished is not repeated, one that was killed goes on (of the tables of
 privacy: starts anew). Phantoms are written once a seed. As many runs as there are cores work side by side, each on one.
-`--tables segmentation` makes one table; `--only-write` writes the page from the runs that are there; `--full` trains
-five seeds, and the segmentation pair at 2 mm too.
+`--tables segmentation` makes one table, with all of its rows; `--only-write` writes the page from the runs that are
+there; `--full` trains all rows of all tables, the segmentation pair at 2 mm too, at five seeds.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.benchmarks import attacks, honest, real_cases
 from tests.benchmarks.pages import write_between
 from tests.benchmarks.results_page import PAGE, write
 from tests.benchmarks.results_runs import FULL, SEEDS, train_all
-from tests.benchmarks.results_tables import TABLES
+from tests.benchmarks.results_tables import ONLY_FULL, TABLES, Table
 
 THREATS = {"attacks": attacks, "honest": honest}
 """Tables of docs/threats.md."""
+
+
+def chosen(named: Sequence[str] | None, *, full: bool) -> list[tuple[Table, str, int]]:
+    """Table, row and seed of what is trained: all rows of the tables that are named, else the usual ones of all."""
+    tables = {name: TABLES[name] for name in named or TABLES if name in TABLES}
+    left_out = {} if named or full else ONLY_FULL
+    seeds = FULL if full else SEEDS
+    rows = [(table, row) for name, table in tables.items() for row in table.rows if row not in left_out.get(name, ())]
+    return [(table, row, seed) for table, row in rows for seed in seeds]
 
 
 def main() -> None:
@@ -24,10 +34,10 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", choices=[*TABLES, *THREATS, "real"])
     parser.add_argument("--cases", type=Path, help="for --tables real: a folder of six cases of BraTS 2021")
     parser.add_argument("--only-write", action="store_true", help="train nothing")
-    parser.add_argument("--full", action="store_true", help="also two more seeds, and at 2 mm")
+    parser.add_argument("--full", action="store_true", help="two more seeds, and the rows that are left out else")
     arguments = parser.parse_args()
-    usual = [name for name, table in TABLES.items() if arguments.full or not table.only_full]
-    arguments.tables = arguments.tables or usual
+    runs = chosen(arguments.tables, full=arguments.full)
+    arguments.tables = arguments.tables or list(TABLES)
     for name in [name for name in arguments.tables if name in THREATS]:  # of another page, and longer
         if not arguments.only_write:
             THREATS[name].make()
@@ -37,12 +47,10 @@ def main() -> None:
         if arguments.cases is None:
             parser.error("--tables real: give --cases DIR as well, a folder of six cases of BraTS 2021")
         real_cases.make(arguments.cases)
-    named = [name for name in arguments.tables if name in TABLES]
-    if not {*named, *arguments.tables} - {*THREATS}:
+    if not {*arguments.tables} - {*THREATS}:
         return
     if not arguments.only_write:
-        seeds = FULL if arguments.full else SEEDS
-        train_all([(TABLES[name], row, seed) for name in named for row in TABLES[name].rows for seed in seeds])
+        train_all(runs)
     PAGE.write_text(write(list(TABLES)))
     print(f"written: {PAGE}")
 

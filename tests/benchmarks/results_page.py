@@ -6,33 +6,25 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from tests.benchmarks import federation_results, real_cases, together
-from tests.benchmarks.private_picture import draw
+from tests.benchmarks.private_picture import NAMES, draw
 from tests.benchmarks.private_results import sentences
 from tests.benchmarks.results_runs import FULL, Run, by_seed, folder, trained
 from tests.benchmarks.results_tables import TABLES, Table
 
 PAGE = Path("docs/results.md")
-PICTURE = Path("docs/pictures/privacy.png")
-MATRIX = Path("docs/pictures/federation.png")
-TOGETHER = Path("docs/pictures/together.png")
+PICTURES = Path("docs/pictures")
+MATRIX, TOGETHER = PICTURES / "federation.png", PICTURES / "together.png"
 
 
 def write(tables: Sequence[str]) -> str:
     """The page, from the runs that are there."""
     page = PAGE.read_text() if PAGE.exists() else ""
     parts = ["# Results\n", lead() or kept_lead(page), INTRODUCTION]
-    studies = []
     for name in tables:
         table = TABLES[name]
         runs = trained(table)
         before = "" if runs else kept(page, table.title)
         parts.append(before or section(name, table, runs))
-        if table.study and runs:
-            studies.append((table.study, by_seed(runs, table.metrics[0])))
-    if studies:
-        draw(studies).savefig(PICTURE, dpi=110)
-    if PICTURE.exists():  # of this time or of an earlier one
-        parts.append(f"![Dice and AUC by epsilon, sites and patients]({PICTURE.relative_to(PAGE.parent)})\n")
     if real := real_cases.section() or kept(page, real_cases.TITLE):
         parts.append(real)
     return "\n".join(parts)
@@ -58,7 +50,7 @@ def kept_lead(page: str) -> str:
 
 def kept(page: str, title: str) -> str:
     """A section of the page as it stands, of runs that are not there any more; empty where the page has none."""
-    found = re.search(rf"^## {re.escape(title)}\n.*?(?=^## |^!\[Dice and AUC|\Z)", page, re.S | re.M)
+    found = re.search(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", page, re.S | re.M)
     return "" if found is None or "Not trained yet" in found[0] else found[0].strip() + "\n"
 
 
@@ -88,7 +80,11 @@ def section(name: str, table: Table, runs: dict[str, list[Run]]) -> str:
     lines.append("")
     lines += [verdict(runs, table.metrics[0], *pair) for pair in table.better if set(pair) <= runs.keys()]
     if table.study:
-        lines += sentences(table.study, by_seed(runs, table.metrics[0]))
+        scores = by_seed(runs, table.metrics[0])
+        picture = PICTURES / f"{name}.png"
+        draw(table.study, scores).savefig(picture, dpi=110)
+        seen = f"{NAMES[table.study.metric]} by epsilon, sites and patients"
+        lines += [*sentences(table.study, scores), f"\n![{seen}]({picture.relative_to(PAGE.parent)})"]
     return "\n".join(lines) + "\n"
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import results_runs
+from tests.benchmarks.results import chosen
 from tests.benchmarks.results_page import kept, kept_lead
 from tests.benchmarks.results_runs import overrides
-from tests.benchmarks.results_tables import TABLES
+from tests.benchmarks.results_tables import ONLY_FULL, TABLES
 
 PAGE = """# Results
 
@@ -23,13 +24,13 @@ Rows.
 
 More rows.
 
-![Dice and AUC by epsilon](a.png)
+![Dice by epsilon](a.png)
 """
 
 
 def test_a_section_whose_runs_are_gone_stays_as_it_is() -> None:
     assert kept(PAGE, "First") == "## First\n\nRows.\n\n- said\n"
-    assert kept(PAGE, "Second") == "## Second\n\nMore rows.\n"
+    assert kept(PAGE, "Second") == "## Second\n\nMore rows.\n\n![Dice by epsilon](a.png)\n"
 
 
 def test_what_the_page_begins_with_stays() -> None:
@@ -54,3 +55,12 @@ def test_a_row_of_as_many_seconds_keeps_its_rounds(tmp_path: Path, monkeypatch: 
 def test_rows_of_as_many_seconds_are_there() -> None:
     for table in TABLES.values():
         assert {*table.as_long, *table.as_long.values()} <= table.rows.keys()
+
+
+def test_rows_that_take_long_are_trained_where_they_are_asked_for() -> None:
+    for name, rows in ONLY_FULL.items():
+        assert {*rows} <= TABLES[name].rows.keys()
+        assert {row for _, row, _ in chosen([name], full=False)} == TABLES[name].rows.keys()
+    usual, full = chosen(None, full=False), chosen(None, full=True)
+    left_out = sum(map(len, ONLY_FULL.values()))
+    assert len(usual) / 3 + left_out == len(full) / 5 == sum(len(table.rows) for table in TABLES.values())
