@@ -98,6 +98,7 @@ def test_tensors_at_home_are_the_sites_own(tmp_path: Path, monkeypatch: pytest.M
         assert read(results(folder))["matrix"][model]["site-1"] == simulated["matrix"][model]["site-1"]
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_is_the_same(out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after the first round was saved, the same command goes on and leaves the same bytes, but for seconds."""
     folder = hospital(out, tmp_path)

@@ -263,7 +263,7 @@ def test_usual_size_of_a_hidden_update_is_that_of_one_with_its_noise(run_config:
     assert usual_size(config, [(10_000,)], 1, 100) == pytest.approx(norm / math.sqrt(2), rel=0.05)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9, 0.95])
+@pytest.mark.parametrize("momentum", [0.9, *(pytest.param(each, marks=pytest.mark.slow) for each in (0.0, 0.95))])
 def test_an_honest_update_of_muon_has_about_the_usual_size_whatever_its_steps(
     run_config: Callable[..., RunConfig], momentum: float
 ) -> None:

@@ -107,7 +107,8 @@ def test_the_report_has_it(out: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "of a model that was trained on all data at one place" in page and "site-1 alone" in page
 
 
-@pytest.mark.parametrize("when", [pytest.param("before", marks=pytest.mark.slow), "after"])
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_and_resumed_is_the_same(tmp_path: Path, when: str) -> None:
     """Killed at the fourth saved round of a reference, and gone on with: the same bytes, but for the clock's."""
     words = (*WORDS, "rounds=2", "train.augment.noise=0.1", f"data.root={tmp_path / 'data'}")

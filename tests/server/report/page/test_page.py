@@ -224,6 +224,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_draws_nothing_loads_no_library_to_draw_with(tmp_path: Path) -> None:
     """In a process of its own. MONAI, which makes the mock data, loads matplotlib and pandas for itself."""
     words = ["sites=1", "rounds=1", "train.steps=1", "report.page=false", "report.plots=false", f"out={tmp_path}/run"]
