@@ -104,7 +104,8 @@ def _missing(case: Case, modalities: Sequence[str], some: bool, masks: bool) -> 
     name = f"{case.patient} visit {case.visit}"
     if missing := _lacks(case, modalities):
         has, lenient = ", ".join(case.images) or "no image", some and len(missing) < len(modalities)
-        cure = "it is used without" if lenient else "add the file, or leave the case out"
+        cure = "add the file, or leave the case out" + "; or train with data.missing=mask" * (not some)
+        cure = "it is used without" if lenient else cure
         message = f"{name}: no {', '.join(missing)}; has {has}; {cure}"
         found.append(Finding(code="missing_modality", message=message, severity="warning" if lenient else "error"))
     if masks and case.mask is None and MASK not in case.twice:
