@@ -32,6 +32,8 @@ def without_averages(values: Mapping[str, Any]) -> str | None:
     """Say, as its words, which of the composed settings leaves moments that nobody chose fresh and not averaged."""
     usual = {"fold": ("name", "mean"), "privacy": ("mechanism", "none")}
     found = {part: values[part][key] for part, (key, _) in usual.items()}
+    if values["optimizer"].get("momentum") == 0:
+        return "optimizer.momentum=0"
     return next((f"{part}={found[part]}" for part, (_, value) in usual.items() if found[part] != value), None)
 
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 LEAST_RATE = 1e-30
 
-APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
+Sentence = str | Callable[["RunConfig"], str]
+
+APART: tuple[tuple[Callable[["RunConfig"], bool], Sentence], ...] = (
     (
         lambda run: run.private and run.train.steps is None,
         "train.epochs with a private update: the number of steps would tell the number of patients; give train.steps",
@@ -57,8 +59,10 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
     ),
     (
         lambda run: run.optimizer.moments != "fresh" and run.optimizer.name != "adamw" and not run.optimizer.momentum,
-        "optimizer.moments with optimizer.momentum=0: there are none to keep; give optimizer.moments=fresh, or a "
-        "momentum, of which 0.9 is usual",
+        lambda run: (
+            f"optimizer.moments={run.optimizer.moments} with optimizer.momentum=0: there are none to keep; give "
+            "optimizer.moments=fresh, or a momentum, of which 0.9 is usual"
+        ),
     ),
     (
         lambda run: run.privacy.mechanism in ("local_update", "central") and bool(returned_of(run)),
@@ -72,8 +76,8 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
     ),
     (
         lambda run: _dp_sgd(run) and run.optimizer not in (USUAL, ADAMW),
-        "optimizer with privacy=dp_sgd: a private step has its own SGD; use privacy.lr, momentum and schedule, "
-        "and give optimizer.schedule=constant where an experiment sets another",
+        "what is set of optimizer with privacy=dp_sgd: a private step has its own SGD; use privacy.lr, momentum and "
+        "schedule and leave it out, and give optimizer.schedule=constant where an experiment sets another",
     ),
     (
         lambda run: _dp_sgd(run) and bool({*sent_of(run), *returned_of(run), *kept_of(run)} - {HOME}),
@@ -104,7 +108,10 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
     ),
     (
         lambda run: not {*run.train.augment.dropout_of} <= {*run.data.modalities},
-        "train.augment.dropout_of names an image that is not in data.modalities; name only those",
+        lambda run: (
+            f"train.augment.dropout_of={','.join(run.train.augment.dropout_of)}: names an image that is none of "
+            f"data.modalities={','.join(run.data.modalities)}; name only those"
+        ),
     ),
     (
         lambda run: bool(run.train.augment.dropout_of) and not run.train.augment.dropout,
@@ -112,7 +119,10 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
     ),
     (
         lambda run: run.optimizer.warmup >= run.rounds,
-        "optimizer.warmup of as many rounds as the run has: the learning rate would never be whole; give fewer",
+        lambda run: (
+            f"optimizer.warmup={run.optimizer.warmup} with rounds={run.rounds}: the learning rate would never be "
+            "whole; give fewer"
+        ),
     ),
     (
         lambda run: _dp_sgd(run) and run.train.precision == "fp16",
@@ -137,7 +147,10 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], str], ...] = (
     ),
     (
         lambda run: _draws(run) and run.round.training(len(run.round.expected)) < run.round.quorum,
-        "round.quorum of more sites than round.sample draws: no round could have a result; give a smaller quorum",
+        lambda run: (
+            f"round.quorum={run.round.quorum} with round.sample={run.round.sample}: more sites than it draws, so "
+            "that no round could have a result; give a smaller quorum"
+        ),
     ),
 )
 """What is refused, and the sentence that says so."""

@@ -190,6 +190,10 @@ class RoundConfig(Strict):
     sample: Annotated[float, Field(gt=0, le=1)] | None = None
     """Fraction of the sites that train in a round, drawn anew for each; all evaluate. None: all train."""
 
+    def __post_init__(self) -> None:
+        if len({*self.expected}) < len(self.expected):
+            raise ValueError(f"round.expected={','.join(self.expected)}: names one twice; name each once")
+
     def training(self, sites: int) -> int:
         """How many of so many sites train in a round.
 
@@ -260,7 +264,7 @@ class RunConfig(Strict):
     def __post_init__(self) -> None:
         for forbidden, sentence in APART:
             if forbidden(self):
-                raise ValueError(sentence)
+                raise ValueError(sentence if isinstance(sentence, str) else sentence(self))
 
     @property
     def private(self) -> bool:

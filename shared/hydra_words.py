@@ -6,11 +6,14 @@ from difflib import get_close_matches
 from typing import Any
 
 from hydra import compose, initialize_config_module
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from gliofed.shared.help_text import CONFIGS
 from gliofed.shared.parse import ConfigError
+
+_NO_CHOICE = re.compile(r"null|true|false|[\d.]*")
 
 
 def composed(name: str, given: Sequence[str], paths: Mapping[str, str]) -> dict[str, Any]:
@@ -18,6 +21,7 @@ def composed(name: str, given: Sequence[str], paths: Mapping[str, str]) -> dict[
 
     Raises ConfigError for a word that is wrong, and for a setting that must be given.
     """
+    check_words(given)
     try:
         with initialize_config_module("gliofed.configs", version_base="1.3"):
             config = compose(name, [quoted(word, paths) for word in given])
@@ -30,6 +34,18 @@ def composed(name: str, given: Sequence[str], paths: Mapping[str, str]) -> dict[
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:  # the last two where data=5, say
         raise ConfigError(message(error)) from None
     return values
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Refuse what Hydra would take and no run has, and what it refuses without naming it. Raises ConfigError."""
+    for word in words:
+        key, equals, value = word.partition("=")
+        if word.startswith("+"):
+            raise ConfigError(
+                f"{word}: adds a setting, and no command has others than its own; give {word.lstrip('+')}"
+            )
+        if equals and key and (CONFIGS / key).is_dir() and _NO_CHOICE.fullmatch(value.lower()):
+            raise ConfigError(f"{word}: must be the name of a choice, which --help lists")
 
 
 def quoted(word: str, paths: Mapping[str, str]) -> str:
@@ -62,6 +78,10 @@ def message(error: Exception) -> str:
         return f"{group}={name}: unknown" + (f"; there are {', '.join(error.options)}" if error.options else "")
     if isinstance(error.__cause__, (ConfigAttributeError, ConfigKeyError)):
         return _no_such_setting(error.__cause__)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read; give KEY=VALUE, and close each bracket and quote"
+    if several := re.match(r"Ambiguous value for argument '(.+)'\n", str(error)):
+        return f"{several[1]}: several values; a list has brackets, and gliofed-simulate -m makes a run with each"
     if choice := re.match(r"Could not override '([^']+)'\. No match in the defaults list", str(error)):
         return f"{choice[1]}: no choice of this command"
     says = str(error).split("\n    full_key:")[0]  # OmegaConf's own notes follow
@@ -74,6 +94,20 @@ def _no_such_setting(error: ConfigAttributeError | ConfigKeyError) -> str:
     there = [str(each) for each in error.parent_node or () if each != "hydra"]
     if group == "privacy" and there == ["mechanism"]:
         return f"{key}: privacy=none has no settings; give privacy=dp_sgd as well"
+    if others := [name for name in _choices(group) if _has(group, name, str(error.key))]:
+        return f"{key}: no such setting; {group} has {', '.join(there)}; it is of {group}={', '.join(others)}"
     if near := get_close_matches(str(error.key), there, 1):
         return f"{key}: no such setting (did you mean {group}{'.' * bool(group)}{near[0]}?)"
     return f"{key}: no such setting" + (f"; {group} has {', '.join(there)}" if group and there else "")
+
+
+def _choices(group: str) -> list[str]:
+    """Of a group of configs/; none where it is no group."""
+    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml")) if group else []
+
+
+def _has(group: str, name: str, key: str) -> bool:
+    return (
+        re.search(rf"^{re.escape(key)}:", (CONFIGS / group / f"{name}.yaml").read_text(encoding="utf-8"), re.M)
+        is not None
+    )

@@ -128,13 +128,15 @@ def _fault(fault: Any, where: str) -> str:
     if fault["type"] == "json_invalid":
         return f"{where or 'config'}: not JSON: {fault['msg']}"
     if fault["type"] == "missing":
+        if isinstance(number := fault["loc"][-1], int):  # of a list that is too short
+            return f"{key.rpartition('.')[0]}: {quantity(number, 'value')}, and it needs more"
         return f"{key}: missing"
     if unknown:
         return f"{key}: no such key"
     if fault["type"] == "dataclass_type":
         return f"{key}={_shown(fault['input'])}: must be a group of settings"
     if fault["type"] == "tuple_type":
-        return f"{key}={_shown(fault['input'])}: must be a list, as [a, b]"
+        return f"{key}={_shown(fault['input'])}: must be a list, in brackets"
     # "Tuple should have at least 1 item after validation, not 0", say
     message = re.sub(r"^\w+ should (.*?)( after validation.*)?$", r"must \1", fault["msg"])
     return f"{key}={_shown(fault['input'])}: {message}"

@@ -94,7 +94,7 @@ def _run() -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from gliofed.shared.hydra_words import quoted, sentence
+    from gliofed.shared.hydra_words import check_words, quoted, sentence
 
     outcomes: list[Outcome] = []
     statuses: list[int] = []
@@ -114,6 +114,7 @@ def _run() -> int:
             statuses.append(WRONG_USE if isinstance(error, UserError) else FAILED)
             tell(COMMAND, str(error))  # a sweep goes on with its next run
 
+    check_words(sys.argv[1:])
     words = [word if _lists_runs(word) else quoted(word, PATHS) for word in sys.argv[1:]]
     sys.argv[1:] = _nested_last(words) if {"-m", "--multirun"} & {*words} else [*map(_as_list, words)]
     try:
@@ -156,7 +157,7 @@ def _nested_last(overrides: list[str]) -> list[str]:
     Hydra first composes a sweep without what is swept, and refuses a setting that the default choice does not have. A
     choice of one is swept as well, and so looked at run by run.
     """
-    setting = re.compile(r"((?:model|data|strategy|train|privacy)\.[\w.]+)=([^,(]+|\[[^()]*\])")
+    setting = re.compile(r"(\w+\.[\w.]+)=([^,(]+|\[[^()]*\])")
 
     def of_one(key: str, value: str) -> str:
         # choice() takes no null; `++` sets what is not there yet, and a wrong key is refused when the run is read.
@@ -182,6 +183,8 @@ def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":
     others = [word for word in sweep.overrides.task if not word.startswith("resume=")]
     if values["resume"] is not None and others:
         raise ConfigError(f"resume={values['resume']}: goes alone, since the run keeps its settings; drop {others[0]}")
+    if values["data"]["source"] == "folder":
+        _refuse_made_up(sweep.overrides.task)
     if values["attack"] is not None or values["run"] is not None:
         from gliofed.simulation.attacks.command import attack  # its methods take seconds to import
 
@@ -191,6 +194,20 @@ def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":
     draw(outcome)
     report(outcome)
     return outcome
+
+
+def _refuse_made_up(overrides: list[str]) -> None:
+    """Refuse settings of made-up data with data=folder: an experiment brings some, which it leaves aside."""
+    from dataclasses import fields
+
+    from gliofed.shared.config import DataConfig
+    from gliofed.shared.parse import ConfigError
+
+    has = ["root", "labels", *(field.name for field in fields(DataConfig))]
+    for word in overrides:
+        group, _, name = word.lstrip("+").partition("=")[0].partition(".")
+        if group == "data" and name and name.partition(".")[0] not in has:
+            raise ConfigError(f"{word}: data=folder has no such setting; data has {', '.join(has)}")
 
 
 def _as_typed(composed: "DictConfig", overrides: list[str]) -> list[str]:

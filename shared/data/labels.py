@@ -49,7 +49,8 @@ def region_values(scheme: str, regions: Sequence[str]) -> list[frozenset[int]]:
     if unknown := [region for region in regions if region not in LABELS[scheme]]:
         raise DataError(
             "unknown_regions",
-            f"regions={','.join(unknown)}: not in label scheme {scheme}, which has {', '.join(LABELS[scheme])}",
+            f"data.regions={','.join(unknown)}: not in label scheme {scheme}, which has "
+            f"{', '.join(LABELS[scheme])}; name only those",
         )
     return [LABELS[scheme][region] for region in regions]
 

@@ -101,7 +101,7 @@ def _nothing(root: Folder, labels: str) -> str:
     """Say why a folder has no cases, and where there are some."""
     for folder in root.folders:
         if count := sum(len(found.cases) for found in _found(folder, labels).values()):
-            return f"no cases here, but {count} in {folder.name}; set root={folder.path}"
+            return f"no cases here, but {count} in {folder.name}; give {folder.path}"
     if not any(root.path.iterdir()):
         return "the folder is empty; copy the cases into it"
     if root.child("imagesTr").files:

@@ -53,7 +53,7 @@ def build_model(config: ModelConfig, in_channels: int, out_channels: int, missin
     if missing == "mask" and not _can_mask(model):
         can = [name for name, each in MODELS.items() if each.task == model.task and _can_mask(each)]
         raise ValueError(
-            f"data.missing={missing}: {config.name} cannot be told which images there are; use model.name="
+            f"data.missing={missing}: {config.name} cannot be told which images there are; use model="
             f"{' or '.join(can)}, or data.missing=refuse"
         )
     masks = {PRESENCE: True} if missing == "mask" and PRESENCE in has else {}
@@ -61,7 +61,9 @@ def build_model(config: ModelConfig, in_channels: int, out_channels: int, missin
     for name, value in given.items():
         if name not in has:
             options = ", ".join(has) or "no options"
-            raise ValueError(f"model.{name}={value}: {config.name} has {options}; leave it out, or give null")
+            raise ValueError(
+                f"model.{name}={value}: {config.name} has {options}; leave it out, or give model.{name}=null"
+            )
     return model(in_channels, out_channels, PRESETS[config.preset], **given, **masks)
 
 

@@ -28,7 +28,8 @@ def model_of(run: RunConfig) -> nn.Module:
     from gliofed.shared.models import build_model, task_of
 
     if (task := task_of(run.model.name)) != run.task:
-        raise ValueError(f"model.name={run.model.name}: is for task={task}, and task={run.task} is given")
+        given = f"task={run.task} is given; leave task out, or use a model for it"
+        raise ValueError(f"model.name={run.model.name}: is for task={task}, and {given}")
     return build_model(run.model, len(run.data.modalities), TASKS[run.task].outputs(run.data), run.data.missing)
 
 

@@ -8,7 +8,8 @@ from hypothesis import assume, example, given
 from hypothesis.strategies import sampled_from, text
 from omegaconf import OmegaConf
 
-from gliofed.shared.hydra_words import message, quoted, sentence
+from gliofed.shared.hydra_words import check_words, message, quoted, sentence
+from gliofed.shared.parse import ConfigError
 
 SAID = {
     ("federation", "ronds=3"): "ronds: no such setting (did you mean rounds?)",
@@ -17,7 +18,21 @@ SAID = {
     (
         "federation",
         "model.iterations=3",
-    ): "model.iterations: no such setting; model has name, preset, dropout, deep_supervision",  # of unet
+    ): "model.iterations: no such setting; model has name, preset, dropout, deep_supervision; it is of model=lstm_unet",
+    (
+        "federation",
+        "strategy.momentum=0.5",
+    ): "strategy.momentum: no such setting; strategy has name, lr, average; it is of strategy="
+    "fedadam, fedavgm, fedyogi, nesterov",
+    ("federation", "rounds"): "rounds: cannot be read; give KEY=VALUE, and close each bracket and quote",
+    (
+        "federation",
+        "round.expected=[a",
+    ): "round.expected=[a: cannot be read; give KEY=VALUE, and close each bracket and quote",
+    (
+        "federation",
+        "model=unet,cnn_lstm",
+    ): "model=unet,cnn_lstm: several values; a list has brackets, and gliofed-simulate -m makes a run with each",
     ("federation", "rounds.x=3"): "rounds.x: no such setting",
     ("federation", "data=fold"): "data=fold: unknown; there are folder, mock, mock_full, phantom",
     ("federation", "privacy.epsilon=3"): "privacy.epsilon: privacy=none has no settings; give privacy=dp_sgd as well",
@@ -39,6 +54,20 @@ def test_another_privacy_has_settings() -> None:
     with initialize_config_module("gliofed.configs", version_base="1.3"), pytest.raises(HydraException) as told:
         compose("federation", ["privacy=dp_sgd", "privacy.epsilom=3"])
     assert message(told.value) == "privacy.epsilom: no such setting (did you mean privacy.epsilon?)"
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("+foo=1", r"\+foo=1: adds a setting, .* give foo=1"),
+        ("++strategy.momentum=0.9", "give strategy.momentum=0.9"),
+        ("model=null", "model=null: must be the name of a choice"),
+        ("fold=5", "fold=5: must be the name of a choice"),
+    ],
+)
+def test_what_hydra_would_take_or_not_name(word: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        check_words(["rounds=2", word])
 
 
 @given(text(sampled_from("=,([{$}])\\'\"#&;!~ :/.%üx王\n\t"), max_size=12) | text())

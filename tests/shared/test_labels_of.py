@@ -60,5 +60,5 @@ def test_a_region_alone_gets_the_label_that_is_most_its_own():
 
 
 def test_a_scheme_without_the_region():
-    with pytest.raises(DataError, match="regions=et: not in label scheme mock, which has object"):
+    with pytest.raises(DataError, match=r"data\.regions=et: not in label scheme mock, which has object; name"):
         labels_of(np.ones((1, 1, 1, 1)), "mock", ["et"])

@@ -230,7 +230,7 @@ def test_a_root_without_cases_says_what_to_do(tmp_path):
     assert "no such folder" in str(fault(tmp_path / "nowhere"))
     assert "empty" in str(fault(tmp_path))
     touch(tmp_path, "site-1/notes.txt", "site-2/B_001/B_001_t1.nii.gz")
-    assert f"set root={tmp_path / 'site-2'}" in str(fault(tmp_path))
+    assert f"give {tmp_path / 'site-2'}" in str(fault(tmp_path))
     assert fault(tmp_path / "site-1").code == "no_cases"
     for known in ("cases.csv, dataset.json", "BraTS 2023-2024", "UCSF-PDGM"):  # as docs/data.md names them
         assert known in str(fault(tmp_path / "site-1"))

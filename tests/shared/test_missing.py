@@ -219,7 +219,7 @@ def test_export(name: str) -> None:
 
 def test_a_model_that_cannot_be_told_is_refused() -> None:
     assert build_model(ModelConfig(name="cnn_lstm", preset="demo"), 4, 1, "mask")
-    with pytest.raises(ValueError, match=r"monai_dynunet cannot be told .* use model\.name=unet or"):
+    with pytest.raises(ValueError, match=r"monai_dynunet cannot be told .* use model=unet or"):
         build_model(ModelConfig(name="monai_dynunet", preset="demo"), 4, 3, "mask")
     with pytest.raises(ValueError, match=r"present is torch.bool of shape \(2, 3\); .*\(2, 4\), one for each image"):
         model("mask")(torch.zeros(2, 4, 8, 8, 8), torch.ones(2, 3, dtype=torch.bool))

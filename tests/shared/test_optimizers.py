@@ -112,12 +112,15 @@ def test_a_run_that_names_no_optimizer_is_what_it_was(run_config: Config) -> Non
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("optimizer=sgd", "privacy=dp_sgd"), "optimizer with privacy=dp_sgd"),
-        (("optimizer.schedule=cosine", "privacy=dp_sgd"), "optimizer with privacy=dp_sgd"),
+        (("optimizer=sgd", "privacy=dp_sgd"), "what is set of optimizer with privacy=dp_sgd"),
+        (("optimizer.schedule=cosine", "privacy=dp_sgd"), "optimizer.schedule=constant where"),
         (("optimizer=sgd", "train.clip=null"), "optimizer=sgd with train.clip=null"),
-        (("optimizer.warmup=2",), "optimizer.warmup of as many rounds"),
-        (("optimizer=sgd", "optimizer.moments=kept"), "optimizer.moments with optimizer.momentum=0"),
-        (("optimizer=muon", "optimizer.moments=averaged", "optimizer.momentum=0"), "moments with optimizer.momentum=0"),
+        (("optimizer.warmup=2",), "optimizer.warmup=2 with rounds=2"),
+        (("optimizer=sgd", "optimizer.moments=kept"), "optimizer.moments=kept with optimizer.momentum=0"),
+        (
+            ("optimizer=muon", "optimizer.moments=averaged", "optimizer.momentum=0"),
+            "moments=averaged with optimizer.momentum=0",
+        ),
         (("strategy=nesterov", "strategy.momentum=0"), "strategy=nesterov with strategy.momentum=0"),
         (("optimizer.name=adam",), r"optimizer\.name=adam: must be 'adamw', 'sgd' or 'muon'"),
     ],

@@ -15,7 +15,7 @@ from small_run import SMALL_DATA, as_given
 import gliofed.configs
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.parse import ConfigError
-from gliofed.simulation.cli import _as_typed, main
+from gliofed.simulation.cli import _as_typed, _nested_last, main
 from gliofed.simulation.settings import parse_settings
 from gliofed.simulation.simulate import simulate
 
@@ -34,13 +34,16 @@ WRONG_USE = {
     ("data=folder",): ("data.labels, data.root: must be given",),
     (*FOLDER, "data.root=maskless"): ("maskless", "mask"),
     ("resume=empty", "rounds=3"): ("rounds=3",),
-    ("model=5",): ("must be a string",),
+    ("model=5",): ("model=5: must be the name of a choice",),
     ("experiment=seed2_unet",): (
         "experiment=seed2_unet: unknown; there are brats, brats_small, clstm_unet3d_mock, ",
         "unet_segmentation",
     ),
     ("privacy.epsilon=3",): ("privacy.epsilon", "privacy=dp_sgd"),  # and not without privacy, in silence
-    ("+privacy.epsilon=3",): ("privacy.epsilon=3", "privacy=dp_sgd"),
+    ("+privacy.epsilon=3",): ("privacy.epsilon=3", "adds"),
+    ("experiment=brats_small", *FOLDER, "data.root=maskless", "data.patients=7"): (
+        "data.patients=7: data=folder has no",
+    ),
     ("attack=[membership]", "run=full"): ("attack=", "membership"),
 }
 WRONG_SETTINGS = {
@@ -56,6 +59,8 @@ WRONG_SETTINGS = {
     ("model=unet", "+model.iterations=2"): ("model.iterations=2", "unet has dropout, deep_supervision; leave it out"),
     ("model=cnn_lstm", *FOLDER, "data.root=maskless"): ("maskless", "grade", "name_mapping.csv"),
     ("faults={site-9:nan}",): ("site-9", "site-1"),
+    ("round.expected=[site-9]",): ("site-9 is no site", "site-1 to site-4"),
+    ("round.expected=[site-1,site-1]",): ("names one twice",),
     ("faults={site-1:typo}",): ("typo", "nan"),
     ("train.epochs=1",): ("train.steps=8", "train.epochs=1"),
     ("round.quorum=9",): ("round.quorum=9", "4 sites of round.expected"),
@@ -77,7 +82,8 @@ WRONG_SETTINGS = {
     ("model=lstm_unet", "model.iterations=0"): ("model.iterations=0",),
     ("model=cnn_lstm", "data=phantom", "model.encoder=cnn4"): ("model.encoder=cnn4", "cnn3"),
     ("train.class_weights=[1]",): ("train.class_weights",),
-    ("data.spacing=[1,2]",): ("data.spacing",),
+    ("data.spacing=[1,2]",): ("data.spacing: 2 values, and it needs more",),
+    ("data.patch=32",): ("data.patch=32: must be a list, in brackets",),
     ("data.modalities=[t1,t1]",): ("data.modalities=t1,t1", "twice"),
     ("data.patch=[1024,1024,1024]",): ("data.patch", "voxels"),
     ("train.batch=100000",): ("train.batch=100000",),
@@ -182,6 +188,19 @@ def test_found_from_any_directory(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "clstm_unet3d" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "word", ["fold.hostile=0.3", "optimizer.momentum=0.9", "algorithm.mu=0.1", "data.patch=[8,8,8]"]
+)
+def test_a_setting_of_any_group_waits_for_the_choice_that_is_swept(word: str) -> None:
+    """fold.hostile was refused beside -m fold=trimmed_mean,krum: fold=mean, the default, has none."""
+    key, value = word.split("=")
+    assert _nested_last(["rounds=2", "fold=krum,median", word]) == [
+        "rounds=2",
+        "fold=krum,median",
+        f"{key}=choice({value})",
+    ]
 
 
 @pytest.mark.slow

@@ -71,5 +71,5 @@ def test_made_up_data_is_trained_plainly() -> None:
 def test_a_folder_is_trained_with_privacy_too(mechanism: str) -> None:
     """Private steps have a rate of their own, and refuse an optimiser's: the recipe's is nobody's choice."""
     assert recipe(*FOLDER, f"privacy={mechanism}").privacy.mechanism == mechanism
-    with pytest.raises(ConfigError, match="optimizer with privacy=dp_sgd: a private step has its own SGD"):
+    with pytest.raises(ConfigError, match="of optimizer with privacy=dp_sgd: a private step has its own SGD"):
         recipe(*FOLDER, "privacy=dp_sgd", "optimizer.schedule=cosine")

@@ -8,6 +8,7 @@ from gliofed.shared.algorithms.optimizers import ADAMW
 from gliofed.simulation.settings import parse_settings
 
 FRESH = ("privacy=dp_sgd", "privacy=local_update", "privacy=central", "fold=median", "fold=krum")
+FRESH += ("optimizer.momentum=0",)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
@@ -19,7 +20,7 @@ def test_moments_are_averaged_where_nothing_is_said(optimizer: str) -> None:
 @pytest.mark.parametrize("word", FRESH)
 def test_fresh_moments_are_named_where_they_cannot_be_averaged(word: str) -> None:
     """Noise is made for the update alone, and an order of values says nothing of first moments beside second ones."""
-    values = composed("sites=4", word, *USUAL)
+    values = composed("sites=4", *USUAL, word)
     assert parse_settings(values)[0].optimizer.moments == "fresh"
     assert notes_of(values) == [f"optimizer.moments=fresh: they are not averaged with {word}"]
 

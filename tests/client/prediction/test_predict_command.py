@@ -216,7 +216,7 @@ WRONG = {
     "model missing": (("model=???",), "model: must be given"),
     "no root": (("data.root=none",), "none: no such folder"),
     "a key": (("data.rot=x",), "rot"),
-    "a group": (("data=5",), "must be a string"),
+    "a group": (("data=5",), "must be the name"),
     "no scheme": (("data.labels=null",), "data.labels: must be given"),
     "unknown scheme": (("data.labels=zzz",), "labels=zzz: no such label scheme"),
     "scheme without the regions": (("data.labels=mock",), "regions=et,tc,wt: not in label scheme mock"),

@@ -175,7 +175,7 @@ def test_of_one_site_with_kept_moments_all_three_are_the_same(tmp_path: Path) ->
     [
         (("baselines=[pooled]",), r"baselines=\[pooled\]: .* give data.test=0.2 as well"),
         (("baselines=[best]", "data.test=0.2"), "baselines.*=best: must be 'pooled' or 'local'"),
-        (("baselines=pooled", "data.test=0.2"), r"baselines=pooled: must be a list, as \[a, b\]"),
+        (("baselines=pooled", "data.test=0.2"), r"baselines=pooled: must be a list, in brackets"),
     ],
 )
 def test_what_cannot_be_is_a_sentence(words: tuple[str, ...], sentence: str) -> None:

@@ -174,7 +174,7 @@ def test_site_yaml_says_every_setting_and_its_default(made: Path, tmp_path: Path
         (TEXT.replace("hospital-b", "Hospital-A"), ("sites=hospital-a,Hospital-A", "twice")),
         (TEXT.replace("[hospital-a, hospital-b]", "[]"), ("sites=[]: must have at least 1 item\n",)),
         (TEXT.replace("[hospital-a, hospital-b]", "[1]"), ("sites.0=1: must be a valid string\n",)),  # and no more
-        (TEXT.replace("[hospital-a, hospital-b]", "charite"), ("sites=charite: must be a list, as [a, b]",)),
+        (TEXT.replace("[hospital-a, hospital-b]", "charite"), ("sites=charite: must be a list, in brackets",)),
         (TEXT + "days: 30\n", ("days=30", "greater than 30")),
         (TEXT.replace("name: study", "name: ???"), ("name", "fill in")),
         (TEXT.replace("name: study\n", ""), ("name: missing",)),
