@@ -31,6 +31,7 @@ def test_a_run_is_as_the_paper_has_it(tmp_path: Path, method: str) -> None:
     assert distance(ours, theirs) < 0.01 * distance(start, theirs)
 
 
+@pytest.mark.slow
 def test_coded_moments_train_nearly_as_those_in_fp32(tmp_path: Path) -> None:
     """For a quarter of the bytes; with moments that start anew in each round the weights come out much further away.
 

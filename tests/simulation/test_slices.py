@@ -48,6 +48,7 @@ def test_none_where_none_are_wanted(tmp_path: Path, words: tuple[str, ...]) -> N
     assert not (tmp_path / "run/slices.json").exists()
 
 
+@pytest.mark.slow
 def test_a_users_own_scans_are_shown_only_when_asked_for(tmp_path: Path) -> None:
     """The scans of a made-up site stand for a user's folder."""
     simulate(composed(*DATA, f"out={tmp_path / 'made'}"))
