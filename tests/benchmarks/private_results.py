@@ -16,7 +16,7 @@ class Setting:
     """None: without privacy."""
     sites: int = 8
     patients: int = 32
-    """Of each site, a quarter of them for validation."""
+    """Of each site; about half of them train."""
     longer: bool = False
     """Without privacy, for about the seconds of a private run."""
 
@@ -170,7 +170,7 @@ GRADING = Study(
     ),
 )
 DELTA = (
-    "Delta is 1 / (10 N) for the N training patients of a site, about three quarters of its patients. One of epsilon, "
+    "Delta is 1 / (10 N) for the N training patients of a site, about half of its patients. One of epsilon, "
     "sites and patients is varied at a time; nothing else is set anew. The machine was also busy: seconds are rough."
 )
 SEGMENTATION_SAYS = (
@@ -187,7 +187,7 @@ GRADING_SAYS = (
     "The CNN-LSTM (cnn3) on t1ce alone, phantoms at 4 mm, 10 rounds. Private: 4 steps a round, each of 8 patients on "
     "average. Without privacy: 20 steps a round of AdamW, of 8 samples each. The settings were chosen by trials at "
     "seed 10, which is not in the table; with all four modalities every private run there was near chance, one with "
-    "epsilon 1000 too. The AUC is of pairs within a site, of about 8 validation patients each: .5 is chance. Epsilon "
+    "epsilon 1000 too. The AUC is of pairs within a site, of about 7 test patients each: .5 is chance. Epsilon "
     "100 protects nobody; it shows what the same steps learn with little noise. A model with an AUC above chance and "
     f"a sensitivity of 1 ranks patients, but calls them all HGG. {DELTA}"
 )
