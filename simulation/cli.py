@@ -157,7 +157,7 @@ def _nested_last(overrides: list[str]) -> list[str]:
     Hydra first composes a sweep without what is swept, and refuses a setting that the default choice does not have. A
     choice of one is swept as well, and so looked at run by run.
     """
-    setting = re.compile(r"(\w+\.[\w.]+)=([^,(]+|\[[^()]*\])")
+    setting = re.compile(r"((?!hydra\.)\w+\.[\w.]+)=([^,(]+|\[[^()]*\])")
 
     def of_one(key: str, value: str) -> str:
         # choice() takes no null; `++` sets what is not there yet, and a wrong key is refused when the run is read.
