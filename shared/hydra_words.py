@@ -107,7 +107,6 @@ def _choices(group: str) -> list[str]:
 
 
 def _has(group: str, name: str, key: str) -> bool:
-    return (
-        re.search(rf"^{re.escape(key)}:", (CONFIGS / group / f"{name}.yaml").read_text(encoding="utf-8"), re.M)
-        is not None
-    )
+    """Whether a choice has the setting: in its file, or, where that sets other groups too, in its own part of it."""
+    values: Any = OmegaConf.load(CONFIGS / group / f"{name}.yaml")
+    return key in (values.get(group) or values)

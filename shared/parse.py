@@ -135,6 +135,8 @@ def _fault(fault: Any, where: str) -> str:
         return f"{key}: no such key"
     if fault["type"] == "dataclass_type":
         return f"{key}={_shown(fault['input'])}: must be a group of settings"
+    if fault["type"] == "dict_type":
+        return f"{key}={_shown(fault['input'])}: must be names with a value for each, in braces"
     if fault["type"] == "tuple_type":
         return f"{key}={_shown(fault['input'])}: must be a list, in brackets"
     # "Tuple should have at least 1 item after validation, not 0", say

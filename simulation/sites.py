@@ -108,6 +108,8 @@ def _write(
 ) -> str:
     """Write every site's cases under `root`, unless they are there; return their label scheme."""
     kind, write, modalities, labelled = SOURCES[source]
+    if unknown := sorted(settings.keys() - {field.name for field in fields(kind)}):
+        raise ConfigError(f"data.{unknown[0]}: data={source} has no such setting; leave it, or the experiment, out")
     series, label = reading_of(run) == "series", TASKS[run.task].label
     if label and (what := label.column) not in labelled:
         use = " or ".join([*(name for name, each in SOURCES.items() if what in each[3]), "folder"])

@@ -50,6 +50,13 @@ def test_a_mistyped_word(config: str, word: str) -> None:
     assert sentence(told.value, "gliofed") == f"{SAID[config, word]}; see gliofed --help"
 
 
+def test_which_choice_has_a_setting() -> None:
+    """Also of a group whose files set others too: there it is not at the left."""
+    with initialize_config_module("gliofed.configs", version_base="1.3"), pytest.raises(HydraException) as told:
+        compose("federation", ["optimizer=adamw", "optimizer.momentum=0.9"])
+    assert message(told.value).endswith("; it is of optimizer=muon, sgd")
+
+
 def test_another_privacy_has_settings() -> None:
     with initialize_config_module("gliofed.configs", version_base="1.3"), pytest.raises(HydraException) as told:
         compose("federation", ["privacy=dp_sgd", "privacy.epsilom=3"])

@@ -82,6 +82,8 @@ WRONG_SETTINGS = {
     ("model=lstm_unet", "model.iterations=0"): ("model.iterations=0",),
     ("model=cnn_lstm", "data=phantom", "model.encoder=cnn4"): ("model.encoder=cnn4", "cnn3"),
     ("train.class_weights=[1]",): ("train.class_weights",),
+    ("experiment=brats_small", "data=mock"): ("data.resolution: data=mock has no such setting",),
+    ("lacking=site-2",): ("lacking=site-2: must be names with a value for each",),
     ("data.spacing=[1,2]",): ("data.spacing: 2 values, and it needs more",),
     ("data.patch=32",): ("data.patch=32: must be a list, in brackets",),
     ("data.modalities=[t1,t1]",): ("data.modalities=t1,t1", "twice"),
