@@ -114,10 +114,11 @@ def spread(values: Sequence[float]) -> str:
 
 
 INTRODUCTION = """\
-`make results` trains everything on this page and writes it: three seeds a row, mean and standard deviation over
-the seeds. A seed is other patients, other first weights and other patches. A killed `make results` goes on where
-it was. Data are phantoms, but for the last table: **every figure above it is synthetic** and says nothing about
-patients. Figures are those of the last round's model on the test patients of all sites, who neither train nor
-validate; nothing is selected on them. HD95 is in mm; seconds are the wall time of the fastest seed on one core, and
-rough: the machine was also busy.
+`make results` trains most rows of this page and writes it: three seeds a row, mean and standard deviation over the
+seeds. That takes about three hours on two cores. `make results ARGS=--full` trains all rows, at five seeds; the table
+whose command stands beside it is trained whole. A killed `make results` goes on where it was. A seed is other patients,
+other first weights and other patches. Data are phantoms, but for the last table: **every figure above it is synthetic**
+and says nothing about patients. Figures are those of the last round's model on the test patients of all sites, who
+neither train nor validate; nothing is selected on them. HD95 is in mm; seconds are the wall time of the fastest seed on
+one core, and rough: the machine was also busy.
 """
