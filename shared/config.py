@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from math import prod
@@ -191,8 +192,8 @@ class RoundConfig(Strict):
     """Fraction of the sites that train in a round, drawn anew for each; all evaluate. None: all train."""
 
     def __post_init__(self) -> None:
-        if len({*self.expected}) < len(self.expected):
-            raise ValueError(f"round.expected={','.join(self.expected)}: names one twice; name each once")
+        if twice := [name for name, number in Counter(self.expected).items() if number > 1]:
+            raise ValueError(f"round.expected: names {twice[0]} twice; name each site once")
 
     def training(self, sites: int) -> int:
         """How many of so many sites train in a round.

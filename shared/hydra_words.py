@@ -44,7 +44,7 @@ def check_words(words: Sequence[str]) -> None:
             raise ConfigError(
                 f"{word}: adds a setting, and no command has others than its own; give {word.lstrip('+')}"
             )
-        if equals and key and (CONFIGS / key).is_dir() and _NO_CHOICE.fullmatch(value.lower()):
+        if equals and _choices(key) and _NO_CHOICE.fullmatch(value.lower()):
             raise ConfigError(f"{word}: must be the name of a choice, which --help lists")
 
 
@@ -103,7 +103,7 @@ def _no_such_setting(error: ConfigAttributeError | ConfigKeyError) -> str:
 
 def _choices(group: str) -> list[str]:
     """Of a group of configs/; none where it is no group."""
-    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml")) if group else []
+    return sorted(file.stem for file in (CONFIGS / group).glob("*.yaml")) if re.fullmatch(r"\w{1,64}", group) else []
 
 
 def _has(group: str, name: str, key: str) -> bool:

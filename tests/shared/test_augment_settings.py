@@ -26,7 +26,7 @@ def test_settings_reach_the_run_and_none_is_the_default(run_config):
         ("train.augment.scaling=inf", r"train\.augment\.scaling=inf: must be less"),
         ("+train.augment.colour=1", r"train\.augment\.colour: no such key"),
         ("train.augment=usual", r"train\.augment=usual: must be a group of settings"),
-        ("train.augment.dropout_of=[flair]", r"dropout_of=flair: names an image that is none of data\.modalities=t1;"),
+        ("train.augment.dropout_of=[flair]", r"dropout_of: flair is none of data\.modalities=t1;"),
         ("train.augment.dropout_of=[t1]", r"dropout_of with train\.augment\.dropout=0: nothing would be left out"),
     ],
 )

@@ -77,6 +77,11 @@ def test_what_hydra_would_take_or_not_name(word: str, says: str) -> None:
         check_words(["rounds=2", word])
 
 
+def test_words_that_are_no_group_are_left_to_hydra() -> None:
+    """A name that no file can have, too."""
+    check_words(["rounds=null", "out=/tmp", "--cfg", "job", "=", "a" * 300 + "=null"])
+
+
 @given(text(sampled_from("=,([{$}])\\'\"#&;!~ :/.%üx王\n\t"), max_size=12) | text())
 @example("${rounds}")
 @example("a\\")

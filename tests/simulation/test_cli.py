@@ -60,7 +60,7 @@ WRONG_SETTINGS = {
     ("model=cnn_lstm", *FOLDER, "data.root=maskless"): ("maskless", "grade", "name_mapping.csv"),
     ("faults={site-9:nan}",): ("site-9", "site-1"),
     ("round.expected=[site-9]",): ("site-9 is no site", "site-1 to site-4"),
-    ("round.expected=[site-1,site-1]",): ("names one twice",),
+    ("round.expected=[site-1,site-1]",): ("names site-1 twice",),
     ("faults={site-1:typo}",): ("typo", "nan"),
     ("train.epochs=1",): ("train.steps=8", "train.epochs=1"),
     ("round.quorum=9",): ("round.quorum=9", "4 sites of round.expected"),
