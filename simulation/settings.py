@@ -94,8 +94,6 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[RunConfig, Settings]:
         if unknown := sorted(of.keys() - set(names)):
             raise ConfigError(f"{key}: {unknown[0]} is no site; they are {names[0]} to {names[-1]}")
     run = parse_run(values, names)
-    if unknown := sorted(set(run.round.expected) - set(names)):
-        raise ConfigError(f"round.expected: {unknown[0]} is no site; they are {names[0]} to {names[-1]}")
     for site, gone in settings.lacking.items():
         if odd := sorted(set(gone) - set(run.data.modalities)):
             raise ConfigError(f"lacking.{site}: {odd[0]} is none of data.modalities={','.join(run.data.modalities)}")

@@ -92,8 +92,11 @@ def simulate(
         given = read_given(values["init"])
         values = {**values, "data": _with_root(values), "init": given and given.sha256}
         run, settings = parse_settings(values)
+    names = site_names(settings.sites)
     notes = notes_of(values) + (given.check(run) if given else [])
-    faults = parse_faults(settings.faults, site_names(settings.sites), run)
+    if away := [name for name in run.round.expected if name not in names]:
+        notes += [f"round.expected: {away[0]} is none of {names[0]} to {names[-1]}, and will be missing"]
+    faults = parse_faults(settings.faults, names, run)
     make_writable(out, f"out={out}")
     pick_device(settings.device)  # or refuse it, before anything is made
     with only_one(out), _engine(settings):

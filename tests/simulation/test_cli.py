@@ -59,7 +59,6 @@ WRONG_SETTINGS = {
     ("model=unet", "+model.iterations=2"): ("model.iterations=2", "unet has dropout, deep_supervision; leave it out"),
     ("model=cnn_lstm", *FOLDER, "data.root=maskless"): ("maskless", "grade", "name_mapping.csv"),
     ("faults={site-9:nan}",): ("site-9", "site-1"),
-    ("round.expected=[site-9]",): ("site-9 is no site", "site-1 to site-4"),
     ("round.expected=[site-1,site-1]",): ("names site-1 twice",),
     ("faults={site-1:typo}",): ("typo", "nan"),
     ("train.epochs=1",): ("train.steps=8", "train.epochs=1"),

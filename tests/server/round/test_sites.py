@@ -232,6 +232,14 @@ def test_nobody_waits_for_a_site_that_is_not_drawn(line: Line, sampled: Callable
     assert line.looks > looks + 2
 
 
+def test_an_expected_site_that_there_is_not_is_named(
+    out: Path, values: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistyped one, say: it is missing in each round, and nothing else would tell why."""
+    simulate(values("sites=2", "round.expected=[site-1,site-9]", "round.join=0.1", f"out={out}"))
+    assert "round.expected: site-9 is none of site-1 to site-2, and will be missing" in capsys.readouterr().err
+
+
 def test_a_run_is_that_of_its_expected_sites(out: Path, values: Callable[..., dict[str, Any]]) -> None:
     """The same weights as without the third site, and an outcome that it does not change."""
     simulate(values("sites=3", "round.expected=[site-1,site-2]", f"out={out}"))
