@@ -74,7 +74,7 @@ def test_what_cannot_be_is_refused(run_config: Callable[..., RunConfig]) -> None
     assert run_config("round.sample=0.5").hash != run_config().hash
     with pytest.raises(ConfigError, match=r"round\.sample with privacy=central"):
         run_config("round.sample=0.5", "privacy=central", "sites=4", "round.expected=[site-1,site-2]")
-    with pytest.raises(ConfigError, match=r"round\.quorum of more sites than round\.sample draws"):
+    with pytest.raises(ConfigError, match=r"round\.quorum=3 with round\.sample=0\.5: more sites than it draws"):
         run_config("round.sample=0.5", "sites=4", "round.quorum=3", "round.expected=[site-1,site-2,site-3,site-4]")
     with pytest.raises(ConfigError, match=r"round\.sample=0"):
         run_config("round.sample=0")
