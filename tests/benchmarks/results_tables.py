@@ -247,4 +247,5 @@ ONLY_FULL: dict[str, Collection[str]] = {
     "missing": ("FLAIR nowhere",),
     "privacy": [row for row, setting in SEGMENTATION.rows.items() if (setting.sites, setting.patients) != (8, 32)],
 }
-"""Rows that are trained with --full, or where their table is named; the others take about three hours on two cores."""
+"""Rows that are trained with --full, or where their table is named; the others take about three hours on two cores,
+by the sum of their seconds."""
