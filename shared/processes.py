@@ -126,11 +126,15 @@ class Program:
     def _end_all(self, group: int | None) -> None:
         """Ask all its processes to end, and end those that do not."""
         for kind in (signal.SIGTERM, signal.SIGKILL):
-            for pid in self._members(group):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, kind)
+            asked: set[int] = set()
             end = time.monotonic() + PATIENCE
-            while self._members(group) and time.monotonic() < end:
+            while running := self._members(group):
+                for pid in set(running) - asked:  # one may be born while others are asked
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, kind)
+                if time.monotonic() >= end:
+                    break
+                asked.update(running)
                 time.sleep(0.1)
 
     def _members(self, group: int | None) -> list[int]:

@@ -87,6 +87,20 @@ def test_a_program_that_does_not_listen_is_killed(
     assert it.process is None
 
 
+def test_who_is_born_while_others_are_asked_to_end_is_asked_too(
+    program: Callable[..., Program], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all wait for PATIENCE, and it's killed without a chance to save what it has."""
+    monkeypatch.setattr(gliofed.shared.processes, "PATIENCE", 30)
+    kill, kinds = os.kill, set[int]()
+    monkeypatch.setattr(os, "kill", lambda pid, kind: (kinds.add(kind), kill(pid, kind)))
+    it = program("sh", "-c", "trap 'sleep 60 & exit' TERM; echo > ready; while true; do sleep 0.05; done")
+    it.supervise()
+    until((tmp_path / "ready").exists, "it runs")
+    it.end()
+    assert kinds == {signal.SIGTERM}
+
+
 ORPHAN = """
 import os, sys
 from pathlib import Path
