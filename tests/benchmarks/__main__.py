@@ -39,7 +39,9 @@ def main() -> None:
     known = ("phantoms", "cache", "cohort", "drawing", "models", "privacy", "overhead", "startup", "hostile", "sites")
     apart = ("memory", "gpu")  # each writes a page
     parser.add_argument("what", nargs="*", help=f"{', '.join(known + apart)} (default: all but {' and '.join(apart)})")
-    parser.add_argument("--runs", type=int, default=5, help="of each whole process, for the overhead (default: 5)")
+    parser.add_argument(
+        "--runs", type=models.positive, default=5, help="of each whole process, for the overhead (default: 5)"
+    )
     parser.add_argument("--json", type=Path, help="file for the figures")
     models.add_arguments(parser)
     gpu.add_arguments(parser)
@@ -47,6 +49,8 @@ def main() -> None:
     what = arguments.what or known
     if odd := [word for word in what if word not in known + apart]:
         parser.error(f"{odd[0]}: unknown; known are {', '.join(known + apart)}")
+    if arguments.json and not arguments.json.parent.is_dir():  # known before hours of measuring
+        parser.error(f"--json {arguments.json}: there is no folder {arguments.json.parent}; make it, or give another")
     figures: dict[str, object] = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
     if "phantoms" in what:
         figures["phantom_cpu_seconds"] = written = phantoms.measure()

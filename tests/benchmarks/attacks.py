@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -75,6 +76,7 @@ ATTACKS = {
     "greedy:19": "the greatest share, all steps, sign flip, 19 times as large",
 }
 GREEDY = ("honest_greedy", "greedy:19")
+EVERY_FOLD = tuple(f"fold={name}" for name in FOLDS)
 
 
 @dataclass(frozen=True)
@@ -189,13 +191,24 @@ def composed(run: Run) -> tuple[RunConfig, dict[str, Any]]:
     return parse_settings(values)[0], values
 
 
+@cache
+def digest(sites: int, seed: int, fold: str, greedy: bool) -> str:
+    """Of a run's settings, which change with the defaults; but for epochs, no attack is one of them."""
+    return composed(Run(sites, seed, fold, "honest_greedy" if greedy else "none", 1))[0].hash
+
+
+def digest_of(run: Run) -> str:
+    return digest(run.sites, run.seed, run.fold, run.attack in GREEDY)
+
+
 def results() -> dict[Run, dict[str, Any]]:
+    """Runs that are done, with the settings of today."""
     path = ROOT / "runs.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return {Run(**row["run"]): row for row in rows}
+    return {run: row for row in rows if row.get("of") == digest_of(run := Run(**row["run"]))}
 
 
-def make(folds: Sequence[str] = tuple(f"fold={name}" for name in FOLDS), only: Sequence[int] = tuple(HOSTILE)) -> None:
+def make(folds: Sequence[str] = EVERY_FOLD, only: Sequence[int] = tuple(HOSTILE)) -> None:
     """Train what is not there yet; of some numbers of sites alone, to share the work between processes."""
     torch.set_num_threads(1)
     ROOT.mkdir(parents=True, exist_ok=True)
@@ -204,26 +217,28 @@ def make(folds: Sequence[str] = tuple(f"fold={name}" for name in FOLDS), only: S
         if run.sites in only and run not in results():
             bench = benches.setdefault((run.sites, run.seed), Bench(run.sites, run.seed))
             found = bench.train(run)
-            append_line(ROOT / "runs.jsonl", json.dumps({"run": asdict(run), **found}))
+            append_line(ROOT / "runs.jsonl", json.dumps({"run": asdict(run), "of": digest_of(run), **found}))
             print(run, found, file=sys.stderr, flush=True)
 
 
-def table() -> str:
-    """A table for each number of sites: Dice of the honest sites over the seeds, from round 1 and from a later one."""
+def tables() -> dict[str, str]:
+    """By the name of its place on the page, a table for each number of sites whose runs are all there."""
     found = results()
-    parts = []
-    for sites, hostile in HOSTILE.items():
-        folds = [fold for fold in FOLDS if any(run.sites == sites and run.fold == f"fold={fold}" for run in found)]
-        parts.append(f"{hostile} hostile of {sites} sites:\n")
-        parts.append("| attack | from round | " + " | ".join(folds) + " |\n|---|---|" + "---|" * len(folds))
-        for attack, says in ATTACKS.items():
-            for since in (1, LATER):
-                cells = [cell(found, sites, f"fold={fold}", attack, since) for fold in folds]
-                if any(cells):
-                    since_says = "" if attack in ("none", "honest_greedy") else str(since)
-                    parts.append(f"| {says} | {since_says} | " + " | ".join(cell or "-" for cell in cells) + " |")
-        parts.append("")
-    return "\n".join(parts)
+    whole = {sites: all(run in found for run in all_runs(EVERY_FOLD) if run.sites == sites) for sites in HOSTILE}
+    return {f"attacks on {sites} sites": table(found, sites) for sites in HOSTILE if whole[sites]}
+
+
+def table(found: Mapping[Run, Mapping[str, Any]], sites: int) -> str:
+    """Dice of the honest sites over the seeds, attacked from round 1 and from a later one."""
+    lines = [f"{HOSTILE[sites]} hostile of {sites} sites:\n", "| attack | from round | " + " | ".join(FOLDS) + " |"]
+    lines.append("|---|---|" + "---|" * len(FOLDS))
+    for attack, says in ATTACKS.items():
+        for since in (1, LATER):
+            cells = [cell(found, sites, fold, attack, since) for fold in EVERY_FOLD]
+            if any(cells):
+                since_says = "" if attack in ("none", "honest_greedy") else str(since)
+                lines.append(f"| {says} | {since_says} | " + " | ".join(cell or "-" for cell in cells) + " |")
+    return "\n".join([*lines, ""])
 
 
 def cell(found: Mapping[Run, Mapping[str, Any]], sites: int, fold: str, attack: str, since: int) -> str:

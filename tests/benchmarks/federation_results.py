@@ -1,7 +1,6 @@
 """docs/results.md on eight uneven and four equal sites: the federation against pooled data and each site alone."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gliofed.server.report.comparison import AT_HOME
 from gliofed.shared.comparison import FEDERATED, OWN, POOLED, Measures, Subject, compare, with_interval
+from gliofed.shared.events import read_events
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.simulation.settings import read_run
 
@@ -166,15 +166,14 @@ def gaining(gains: Mapping[str, Any]) -> str:
 
 def tested(folder: Path) -> dict[str, float]:
     """Metrics of the last model on the test patients of all sites."""
-    events = map(json.loads, SimulationFolder(folder).history.read_text().splitlines())
-    [test] = [event for event in events if event["event"] == "test"]
+    test = next(event for event in read_events(SimulationFolder(folder).history) if event["event"] == "test")
     values: dict[str, float] = test["models"]["last"]["global"]
     return values
 
 
 def traffic(folder: Path) -> float:
     """Bytes down and up, a site and round, of a run that evaluates in none."""
-    events = map(json.loads, SimulationFolder(folder).history.read_text().splitlines())
+    events = read_events(SimulationFolder(folder).history)
     lines = [line for event in events if event["event"] == "round" for line in event["sites"].values()]
     return fmean(line["bytes_down"] + line["bytes_up"] for line in lines)
 

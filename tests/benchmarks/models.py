@@ -49,11 +49,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory-format", type=_choice(FORMATS), default=["contiguous"])
     parser.add_argument("--compile", action="store_true", help="with torch.compile too")
     parser.add_argument("--checkpointing", action="store_true", help="with activation checkpointing too")
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--volume", type=int, default=128 if gpu else 32, help="voxels a side, of a volume")
-    parser.add_argument("--series", type=int, default=96 if gpu else 32, help="voxels a side, of a series' frame")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of a CPU (default: all cores)")
-    parser.add_argument("--repeats", type=int, default=10 if gpu else 3)
+    parser.add_argument("--batch", type=positive, default=2)
+    parser.add_argument("--volume", type=positive, default=128 if gpu else 32, help="voxels a side, of a volume")
+    parser.add_argument("--series", type=positive, default=96 if gpu else 32, help="voxels a side, of a series' frame")
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="on a CPU (default: all)")
+    parser.add_argument("--repeats", type=positive, default=10 if gpu else 3)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number, 1 or more")
+    return int(text)
 
 
 def _choice(known: dict[str, Any]) -> Callable[[str], list[str]]:

@@ -41,8 +41,10 @@ def main() -> None:
     for name in [name for name in arguments.tables if name in THREATS]:  # of another page, and longer
         if not arguments.only_write:
             THREATS[name].make()
-        write_between(attacks.PAGE, name, THREATS[name].table(), "make results")
-        print(f"written: {attacks.PAGE}")
+        made = THREATS[name].tables()
+        for place, text in made.items():
+            write_between(attacks.PAGE, place, text, "make results")
+        print(f"{attacks.PAGE}: written: {', '.join(made) or f'nothing; not all runs of {name} are there'}")
     if "real" in arguments.tables and not arguments.only_write:
         if arguments.cases is None:
             parser.error("--tables real: give --cases DIR as well, a folder of six cases of BraTS 2021")

@@ -1,15 +1,17 @@
-"""docs/results.md, from the runs that are there; a section of runs that are not stays as it is."""
+"""docs/results.md, from the runs that are there; a section stays as it is until all of its usual ones are."""
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 
 from tests.benchmarks import federation_results, real_cases, together
 from tests.benchmarks.private_picture import NAMES, draw
 from tests.benchmarks.private_results import sentences
-from tests.benchmarks.results_runs import FULL, Run, by_seed, folder, trained
-from tests.benchmarks.results_tables import TABLES, Table
+from tests.benchmarks.results_runs import FULL, SEEDS, Run, by_seed, folder, trained
+from tests.benchmarks.results_tables import TABLES, Table, usual_rows
 
 PAGE = Path("docs/results.md")
 PICTURES = Path("docs/pictures")
@@ -19,21 +21,30 @@ MATRIX, TOGETHER = PICTURES / "federation.png", PICTURES / "together.png"
 def write(tables: Sequence[str]) -> str:
     """The page, from the runs that are there."""
     page = PAGE.read_text() if PAGE.exists() else ""
-    parts = ["# Results\n", lead() or kept_lead(page), INTRODUCTION]
-    for name in tables:
-        table = TABLES[name]
-        runs = trained(table)
-        before = "" if runs else kept(page, table.title)
-        parts.append(before or section(name, table, runs))
+    runs = {name: trained(TABLES[name]) for name in tables}
+    stands = {name: stays(page, name, runs[name]) for name in tables}
+    parts = ["# Results\n", kept_lead(page) if stands["federation"] else lead(runs["federation"]), INTRODUCTION]
+    parts += [stands[name] or section(name, TABLES[name], runs[name]) for name in tables]
     if real := real_cases.section() or kept(page, real_cases.TITLE):
         parts.append(real)
     return "\n".join(parts)
 
 
-def lead() -> str:
+def stays(page: str, name: str, runs: Mapping[str, Sequence[Run]]) -> str:
+    """The table's section of the page, where it has one and not every usual row is there at every usual seed."""
+    title, there = TABLES[name].title, [(row, run.seed) for row, done in runs.items() for run in done]
+    lacks = [each for each in product(usual_rows(name), SEEDS) if each not in there]
+    standing = kept(page, title) if lacks else ""
+    if standing and runs:
+        row, seed = lacks[0]
+        print(f"{PAGE}: '{title}' stays as it is: {row}, seed {seed}, is not there", file=sys.stderr, flush=True)
+    return standing
+
+
+def lead(runs: Mapping[str, Sequence[Run]]) -> str:
     """Three sentences and a picture, from the runs of uneven sites that are there; empty: there are none."""
     table = TABLES["federation"]
-    folders = {run.seed: folder(table, row, run.seed) for row, runs in trained(table).items() for run in runs}
+    folders = {run.seed: folder(table, row, run.seed) for row, done in runs.items() for run in done}
     if not folders:
         return ""
     found = federation_results.joined(folders)

@@ -8,10 +8,12 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import product
 from math import ceil
 from pathlib import Path
-from typing import Any
 
+from gliofed.shared.events import read_events
+from gliofed.shared.parse import MALFORMED, ConfigError
 from gliofed.shared.processes import cores
 from gliofed.shared.run_folder import SimulationFolder
 from gliofed.simulation.settings import parse_settings
@@ -22,6 +24,7 @@ from tests.benchmarks.where_present import FILE, where_present
 TEST = "data.test=0.2"
 """Of every row that says nothing else."""
 ROOT = Path("outputs/results")
+WEIGHTS = "model.safetensors"
 SEEDS, FULL = (0, 1, 2), (0, 1, 2, 3, 4)
 """Of every table, and with --full."""
 
@@ -40,8 +43,8 @@ class Run:
 def train(table: Table, row: str, seed: int) -> Run:
     """Return the run's figures; train first where it is not finished, or was trained with other settings."""
     out, words = folder(table, row, seed), overrides(table, row, seed)
-    if (out / "run.json").exists() and not is_of(out, words):
-        print(f"{out}: trained with other settings; made again", file=sys.stderr, flush=True)
+    if out.exists() and not is_of(out, words):
+        print(f"{out}: damaged, or trained with other settings; made again", file=sys.stderr, flush=True)
         shutil.rmtree(out)
     if table.study and not finished(out):
         shutil.rmtree(out, ignore_errors=True)  # a private round that is tried again spends more than its row says
@@ -51,7 +54,7 @@ def train(table: Table, row: str, seed: int) -> Run:
         print(f"{row}, seed {seed}: {' '.join(words)}", file=sys.stderr, flush=True)
         # gliofed-simulate of this folder: the command of that name may be another checkout's.
         command = [sys.executable, "-c", "from gliofed.simulation.cli import main; main()", *words]
-        if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
+        if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode or not finished(out):
             sys.exit(f"make results: {row}, seed {seed} did not end well; look into {out}")
     if any(metric.endswith("_present") for metric in table.metrics):
         where_present(out)
@@ -89,49 +92,56 @@ def rounds_as_long(table: Table, row: str) -> list[str]:
     differs."""
     if row not in table.as_long:
         return []
-    words, kept_in = table.rows[row], ROOT / table.data / f"{row.replace(' ', '-')}.json"
-    if not kept_in.exists():
+    words, file = table.rows[row], rounds_file(table, row)
+    if not file.exists():
         ratio = time_ratio(table.rows[table.as_long[row]], words)
-        kept_in.parent.mkdir(parents=True, exist_ok=True)
-        kept_in.write_text(json.dumps({"steps take": ratio, "rounds": ceil(ratio * run_of(words).rounds)}))
-    return [f"rounds={json.loads(kept_in.read_text())['rounds']}"]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"steps take": ratio, "rounds": ceil(ratio * run_of(words).rounds)}))
+    return [f"rounds={json.loads(file.read_text())['rounds']}"]
+
+
+def rounds_file(table: Table, row: str) -> Path:
+    """Where they are kept."""
+    return ROOT / table.data / f"{row.replace(' ', '-')}.json"
 
 
 def is_of(out: Path, words: list[str]) -> bool:
     """Whether the run in `out` is what these overrides mean today."""
     values = composed(words)
-    saved = json.loads((out / "run.json").read_text())
-    source = {key: saved["simulation"]["data"][key] for key in values["data"] if key != "root"}
-    asked = {key: value for key, value in values["data"].items() if key != "root"}
-    return bool(saved["config_hash"] == parse_settings(values)[0].hash and source == asked)
+    try:
+        saved = json.loads((out / "run.json").read_text())
+        there = {**saved["simulation"]["data"], "baselines": saved["simulation"]["baselines"]}
+    except (OSError, *MALFORMED):
+        return False
+    asked = {**values["data"], "baselines": values["baselines"]}
+    there, asked = ({key: each.get(key) for key in asked if key != "root"} for each in (there, asked))
+    return bool(saved["config_hash"] == parse_settings(values)[0].hash and there == asked)
 
 
 def folder(table: Table, row: str, seed: int) -> Path:
     return ROOT / table.data / f"{row.replace(' ', '-')}-{seed}"
 
 
-def history(out: Path) -> list[dict[str, Any]]:
-    path = out / "history.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def finished(out: Path) -> bool:
-    """Whether the run ended, was tested, and has its references, where there were to be any."""
-    events = history(out)
-    ended = events[-1:] == [{"event": "end", "status": "done"}] and any(event["event"] == "test" for event in events)
+    """Whether the run ended, was tested, and has its model, and its references, where there were to be any."""
     files = SimulationFolder(out)
-    references = ended and json.loads(files.description.read_text())["simulation"].get("baselines")
-    return ended and (not references or files.comparison.exists())
+    try:
+        events = read_events(files.history)
+        references = json.loads(files.description.read_text())["simulation"].get("baselines")
+    except (ConfigError, OSError, *MALFORMED):
+        return False
+    ended = events[-1:] == [{"event": "end", "status": "done"}] and any(event["event"] == "test" for event in events)
+    return ended and (files.model / WEIGHTS).exists() and (not references or files.comparison.exists())
 
 
 def figures(out: Path, seed: int) -> Run:
-    rounds = [event for event in history(out) if event["event"] == "round"]
+    events = read_events(out / "history.jsonl")
+    rounds = [event for event in events if event["event"] == "round"]
     # safetensors: eight bytes with the length of a JSON header, which holds every tensor's shape.
-    raw = (out / "model" / "model.safetensors").read_bytes()
+    raw = (out / "model" / WEIGHTS).read_bytes()
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
     ends = [part["data_offsets"][1] for name, part in header.items() if name != "__metadata__"]
-    [test] = [event for event in history(out) if event["event"] == "test"]
-    model = test["models"]["last"]
+    model = next(event for event in events if event["event"] == "test")["models"]["last"]
     last = {name: value for name, value in model["global"].items() if value is not None}
     for site, line in model["sites"].items():
         last |= {f"{name} at {site}": value for name, value in (line["evaluate"] or {}).items() if value is not None}
@@ -140,12 +150,17 @@ def figures(out: Path, seed: int) -> Run:
 
 
 def trained(table: Table) -> dict[str, list[Run]]:
-    """The finished runs of each row that has one."""
-    runs = {}
-    for row in table.rows:
-        folders = [(seed, folder(table, row, seed)) for seed in FULL]
-        if done := [figures(out, seed) for seed, out in folders if finished(out)]:
-            runs[row] = done
+    """The finished runs of each row that has one; what was trained with other settings is left out, and named."""
+    runs: dict[str, list[Run]] = {}
+    for row, seed in product(table.rows, FULL):
+        out = folder(table, row, seed)
+        if not finished(out):
+            continue
+        timed = row not in table.as_long or rounds_file(table, row).exists()
+        if timed and is_of(out, overrides(table, row, seed)):
+            runs.setdefault(row, []).append(figures(out, seed))
+        else:
+            print(f"{out}: trained with other settings; left out", file=sys.stderr, flush=True)
     return runs
 
 

@@ -249,3 +249,9 @@ ONLY_FULL: dict[str, Collection[str]] = {
 }
 """Rows that are trained with --full, or where their table is named; the others take about three hours on two cores,
 by the sum of their seconds."""
+
+
+def usual_rows(name: str) -> list[str]:
+    """Of a table, those that are trained without --full; where there are none, all."""
+    rows = TABLES[name].rows
+    return [row for row in rows if row not in ONLY_FULL.get(name, ())] or [*rows]
