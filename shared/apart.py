@@ -114,8 +114,17 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], Sentence], ...] = (
         ),
     ),
     (
+        lambda run: len({*run.train.augment.dropout_of}) < len(run.train.augment.dropout_of),
+        lambda run: f"train.augment.dropout_of={','.join(run.train.augment.dropout_of)}: names one twice",
+    ),
+    (
         lambda run: bool(run.train.augment.dropout_of) and not run.train.augment.dropout,
         "train.augment.dropout_of with train.augment.dropout=0: nothing would be left out; give a probability, as 0.2",
+    ),
+    (
+        lambda run: run.train.augment.dropout > 0 and len(run.data.modalities) == 1,
+        "train.augment.dropout with one of data.modalities: one image always stays, so nothing would be left out; "
+        "leave it out, or read more images",
     ),
     (
         lambda run: run.optimizer.warmup >= run.rounds,

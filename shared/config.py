@@ -121,7 +121,7 @@ class AugmentConfig(Strict):
     """Degrees around each axis."""
     scaling: Annotated[float, Field(ge=0, le=1)] = 0.0
     """0.1 makes a patch's content 1/1.1 to 1.1 times as large."""
-    noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    noise: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Deviation of Gaussian noise, in units of the prepared image: for segmentation, deviations of the brain."""
     bias: Annotated[float, Field(ge=0, le=10)] = 0.0
     """0.3 makes places 1/1.3 to 1.3 times as bright, smoothly, as a coil does."""

@@ -1,6 +1,7 @@
 """Why a round has no result."""
 
 from gliofed.server.round.budget import spent_for_good
+from gliofed.server.round.gate import NOT_FINITE
 from gliofed.server.round.history import Event, History
 from gliofed.server.round.lines import why_not
 from gliofed.shared.config import RunConfig
@@ -26,7 +27,10 @@ def too_few(history: History, config: RunConfig, event: Event, counted: int) -> 
     if gone := spent_for_good(history, config, event["sites"]):
         where = f"{gone} of {quantity(len(event['sites']), 'site')}"
         return spent(event, f"{few}: the privacy budget is spent at {where}")
-    reason = "; ".join([few, *why_not(event["sites"])])
+    asked = [str(line["reason"]) for line in event["sites"].values() if line["status"] != "not_invited"]
+    diverged = asked and all(reason.startswith(NOT_FINITE) for reason in asked)
+    cure = ["training has diverged: begin anew with a lower train.lr or strategy.lr"] if diverged else []
+    reason = "; ".join([few, *why_not(event["sites"]), *cure])
     return RoundError(event | {"event": "round_failed", "reason": reason})
 
 

@@ -28,6 +28,7 @@ class Measures:
     """L2 norm of each buffer, and how far each group beside the update is from what was sent, by its name."""
 
 
+NOT_FINITE = "not finite"
 REASON = 200
 """Longest reason, in characters: parts of it come from the site."""
 
@@ -72,7 +73,7 @@ def _measure(
         if tensor.shape != mine.shape:
             raise _RefusedError(f"wrong shape: {name} is {tuple(tensor.shape)}, not {tuple(mine.shape)}")
         if not bool(torch.isfinite(tensor).all()):
-            raise _RefusedError(f"not finite: {name} has NaN or infinity")
+            raise _RefusedError(f"{NOT_FINITE}: {name} has NaN or infinity")
         if tensor.numel() and tensor.min() < lowest.get(group_of(name), -math.inf):
             raise _RefusedError(f"out of range: {name} has values below {lowest[group_of(name)]:g}")
         moved = tensor.double() - mine if group_of(name) else tensor.double()

@@ -28,6 +28,9 @@ def test_settings_reach_the_run_and_none_is_the_default(run_config):
         ("train.augment=usual", r"train\.augment=usual: must be a group of settings"),
         ("train.augment.dropout_of=[flair]", r"dropout_of: flair is none of data\.modalities=t1;"),
         ("train.augment.dropout_of=[t1]", r"dropout_of with train\.augment\.dropout=0: nothing would be left out"),
+        ("train.augment.dropout_of=[t1,t1]", r"dropout_of=t1,t1: names one twice"),
+        ("train.augment.dropout=1", r"dropout with one of data\.modalities: one image always stays"),
+        ("train.augment.noise=1e20", r"train\.augment\.noise=1e\+?20: must be less"),
     ],
 )
 def test_a_fault_names_the_change(run_config, setting, words):
