@@ -11,6 +11,7 @@ import torch
 from gliofed.client.doctor.manifest import admit
 from gliofed.client.prediction.predict import load
 from gliofed.client.reference.training import workers
+from gliofed.client.round.training import settle_thread
 from gliofed.shared.comparison import Measures, Subject
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.cases import Case
@@ -58,7 +59,7 @@ def measure(folder: Path, run: RunConfig, opened: Sequence[Opened], device: torc
 
     Where sites have tensors of their own it is each site's model. Raises ConfigError where a file is damaged.
     """
-    torch.set_num_threads(threads)  # holds for this thread
+    settle_thread(threads)
     exported, task, measures = read_export(folder), TASKS[run.task], Measures()
     network = None
     for each in opened:
