@@ -5,6 +5,7 @@ What takes long to import is imported where it is used: xdist reads this file on
 
 import gc
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """A GPU is there for -m gpu alone: else results are a CPU's, bit for bit, and tests fork, which CUDA forbids."""
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    # Ignored in all that a script starts with &, so in all that tests start: who interrupts would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
