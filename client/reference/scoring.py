@@ -11,7 +11,6 @@ import torch
 from gliofed.client.doctor.manifest import admit
 from gliofed.client.prediction.predict import load
 from gliofed.client.reference.training import workers
-from gliofed.client.round.training import settle_thread
 from gliofed.shared.comparison import Measures, Subject
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.cases import Case
@@ -59,7 +58,7 @@ def measure(folder: Path, run: RunConfig, opened: Sequence[Opened], device: torc
 
     Where sites have tensors of their own it is each site's model. Raises ConfigError where a file is damaged.
     """
-    settle_thread(threads)
+    torch.set_num_threads(threads)  # holds for this thread
     exported, task, measures = read_export(folder), TASKS[run.task], Measures()
     network = None
     for each in opened:

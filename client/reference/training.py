@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gliofed.client.round.training import settle_thread, train_one_round
+from gliofed.client.round.training import train_one_round
 from gliofed.shared.algorithms import FEDAVG
 from gliofed.shared.algorithms.groups import Groups, Local
 from gliofed.shared.algorithms.optimizers import rate_of
@@ -104,7 +104,7 @@ class Trainer:
 
         `stepped` hears how many steps were taken so far, after each.
         """
-        settle_thread(self.threads)
+        torch.set_num_threads(self.threads)  # holds for this thread
         model, task = model_of(self.run).to(self.device), TASKS[self.run.task]
         weights, moments, average = dict(self.first), Groups(), dict[str, Tensor]()
         state: dict[str, Any] = {"round": 0, "rounds": 0, "steps": 0, "seconds": 0.0}

@@ -11,7 +11,7 @@ from gliofed.client.round.judge import Admitted
 from gliofed.client.round.ledger import check_no_budget
 from gliofed.client.round.policy import DeclinedError, check_cohort, counts_leave
 from gliofed.client.round.states import States
-from gliofed.client.round.training import pick_device, pick_workers, settle_thread
+from gliofed.client.round.training import pick_device, pick_workers
 from gliofed.shared.algorithms import ALGORITHMS, sent_of
 from gliofed.shared.algorithms.fedbn import HOME
 from gliofed.shared.algorithms.groups import Groups, Local, parted, zeros
@@ -85,7 +85,7 @@ def open_job(admitted: Admitted) -> Job:
         device = pick_device(site.device)
     except ValueError as error:
         raise DeclinedError("device", str(error)) from None
-    settle_thread(site.threads)
+    torch.set_num_threads(site.threads)  # holds for this thread
     reading = reading_of(request.config)
     usable = admit(site, request.config.data, request.config.task)
     cohort = open_cohort(site, request.config.data, reading, usable.cases)

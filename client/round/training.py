@@ -44,16 +44,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def settle_thread(threads: int) -> None:
-    """Let this thread compute with so many, and take float32 below 1.2e-38 for 0.
-
-    On a CPU smaller ones cost hundreds of cycles each: the gradients of a CNN-LSTM that is sure of its patients are so
-    small, and a step took 8 times as long. The threads that PyTorch starts for this one do the same.
-    """
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-
-
 def pick_workers(number: int | None, device: torch.device) -> int:
     """Threads that draw samples ahead; None: a few for a GPU, none on a CPU, whose cores had better train."""
     if number is None:

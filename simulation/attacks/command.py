@@ -6,9 +6,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
-from gliofed.client.round.training import pick_device, settle_thread
+from gliofed.client.round.training import pick_device
 from gliofed.shared.files import absolute, make_writable
 from gliofed.shared.parse import ConfigError, parse
 from gliofed.shared.run_folder import SimulationFolder
@@ -46,7 +47,7 @@ def attack(values: Mapping[str, Any], overrides: Sequence[str]) -> Path:
     machine = {key: values[key] for key in ("device", "threads")}
     settings = parse(AttackConfig, {**values["attacks"], **machine}, "attacks")
     pick_device(settings.device)  # or refuse it, before anything is read
-    settle_thread(settings.threads)
+    torch.set_num_threads(settings.threads)
     targets = _targets(values["run"], settings)
     out = absolute(str(values["out"])) if values["out"] else SimulationFolder(targets[0].folder).attacks / name
     make_writable(out, f"out={out}")

@@ -21,7 +21,6 @@ from gliofed.shared.codec import load_weights, travelling
 from gliofed.shared.data.draw import Source, batches
 from gliofed.shared.locks import BusyError
 from gliofed.shared.models import MODELS, task_of
-from gliofed.shared.models.unet import UNet3D
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.tasks import TASKS
 from gliofed.simulation.settings import parse_settings
@@ -190,19 +189,6 @@ def test_too_few_updates_fail_the_round_and_can_be_resumed(values: Values, out: 
     run["simulation"]["faults"] = {}  # the site was mended
     (out / "run.json").write_text(json.dumps(run))
     assert simulate(settings | {"resume": str(out)}).status == "done"
-
-
-def test_no_thread_of_a_model_crawls(values: Values, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a site trains and evaluates, and where references do: see settle_thread."""
-    seen, forward = set[tuple[bool, float]](), UNet3D.forward
-
-    def noted(model: UNet3D, *given: torch.Tensor) -> torch.Tensor:
-        seen.add((model.training, (torch.tensor([1e-40]) * 1).item()))
-        return forward(model, *given)
-
-    monkeypatch.setattr(UNet3D, "forward", noted)
-    simulate(values("sites=1", "rounds=1", "data.patients=14", "data.test=0.2", "baselines=[local]", f"out={out}"))
-    assert seen == {(True, 0.0), (False, 0.0)}
 
 
 def test_training_that_diverges_is_no_fault_of_the_sites(values: Values, out: Path) -> None:

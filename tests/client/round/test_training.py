@@ -1,7 +1,6 @@
 """The local loop: what it learns from, and that devices and precisions agree."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from gliofed.client.round.training import pick_device, pick_precision, settle_thread, train_one_round
+from gliofed.client.round.training import pick_device, pick_precision, train_one_round
 from gliofed.server.round.model import initial_model
 from gliofed.shared.codec import travelling
 from gliofed.shared.config import RunConfig
@@ -126,17 +125,3 @@ def test_fp32_learns_what_mixed_precision_should(run_config: Callable[..., RunCo
     """The bar of the GPU tests, on a CPU: they ask for nothing that fp32 does not reach."""
     model, _ = train(run_config(), CPU, balls(60), lr=0.01)
     assert dice(model, CPU) > 0.8
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_numbers_that_a_cpu_crawls_with_are_zero(threads: int) -> None:
-    """In the threads that PyTorch starts as well; in no other."""
-    tiny = torch.full((100_000,), 1e-40)  # PyTorch shares that many between threads
-
-    def left() -> int:
-        settle_thread(threads)
-        return int((tiny * 1).count_nonzero())
-
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(left).result() == 0
-    assert (tiny * 1).count_nonzero() == len(tiny)
