@@ -123,9 +123,7 @@ def test_a_damaged_run_is_none_and_stops_no_other(unet: Path, damage: Callable[[
     assert trained(TABLES["segmentation"]) == {}
 
 
-def test_a_section_gives_way_to_all_of_its_usual_runs_alone(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_section_gives_way_to_all_of_its_usual_runs_alone(capsys: pytest.CaptureFixture[str]) -> None:
     """A killed `make results` had put one seed of one row in the place of three of each."""
     table = TABLES["absent"]
     page = f"## {table.title}\n\nRows.\n"
