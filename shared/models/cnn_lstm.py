@@ -134,18 +134,24 @@ def _standard(x: Tensor) -> Tensor:
 class SqueezeExcitation(nn.Module):
     """Weighs each channel by a number in 0..1 that is computed from the means of all: (N, C, D, H, W) to the same.
 
+    The means, and what the sigmoid gets, are set to mean 0 and deviation 1 over the channels, but not `as_published`.
+    Measured without, on phantoms: after 14 rounds of 25 steps the sigmoid got numbers up to 5,000, so that each weight
+    was 0 or 1 and none learned any more; and a step on a CPU took 4 times as long, for what almost nothing is left of
+    is a number that it is slow with.
     Source: Hu et al. 2018, arXiv:1709.01507.
     """
 
-    def __init__(self, channels: int, reduction: int = 4) -> None:
+    def __init__(self, channels: int, reduction: int = 4, *, as_published: bool = False) -> None:
         super().__init__()
-        self.squeeze = nn.Linear(channels, channels // reduction)
-        self.excite = nn.Linear(channels // reduction, channels)
+        self.standard: Callable[[Tensor], Tensor] = nn.Identity() if as_published else _standard
+        self.reduce = nn.Linear(channels, channels // reduction)
+        self.expand = nn.Linear(channels // reduction, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        weights: Tensor = self.excite(self.squeeze(x.mean(dim=(2, 3, 4))).relu()).sigmoid()
-        return x * weights[..., None, None, None]
+        means = self.standard(x.mean(dim=(2, 3, 4)))
+        weights = self.standard(self.expand(self.reduce(means).relu())).sigmoid()
+        return x * weights[..., None, None, None].to(x.dtype)  # in bf16 layer_norm gives fp32, and maps would follow
 
 
 def _block(in_channels: int, out_channels: int, stride: int, *, norm: bool, squeeze: bool) -> nn.Sequential:
@@ -159,7 +165,7 @@ def _block(in_channels: int, out_channels: int, stride: int, *, norm: bool, sque
         nn.init.zeros_(convolution.bias)
     layers.append(nn.ReLU())
     if squeeze:
-        layers.append(SqueezeExcitation(out_channels))
+        layers.append(SqueezeExcitation(out_channels, as_published=norm))
     return nn.Sequential(*layers)
 
 

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from gliofed.shared.config import PRESETS
@@ -113,18 +113,37 @@ def test_pooled_cells_are_mean_and_maximum():
     assert_close(seen[0], ((pooled - pooled.mean()) / pooled.std(correction=0))[None], rtol=1e-4, atol=1e-4)
 
 
-def test_squeeze_excitation_equals_a_loop():
+@pytest.mark.parametrize("as_published", [False, True])
+def test_squeeze_excitation_equals_a_loop(as_published: bool):
     torch.manual_seed(0)
-    layer, x = SqueezeExcitation(8), torch.randn(2, 8, 3, 4, 5)
+    layer, x = SqueezeExcitation(8, as_published=as_published), 10 * torch.randn(2, 8, 3, 4, 5)
     expected = torch.empty_like(x)
+
+    def standard(numbers: Tensor) -> Tensor:
+        return numbers if as_published else (numbers - numbers.mean()) / numbers.std(correction=0)
+
     for b in range(2):
-        squeezed = torch.stack([x[b, c].mean() for c in range(8)])
-        hidden = (layer.squeeze.weight @ squeezed + layer.squeeze.bias).clamp(min=0)
+        squeezed = standard(torch.stack([x[b, c].mean() for c in range(8)]))
+        hidden = (layer.reduce.weight @ squeezed + layer.reduce.bias).clamp(min=0)
         assert hidden.shape == (2,)  # reduction 4
-        weights = 1 / (1 + torch.exp(-(layer.excite.weight @ hidden + layer.excite.bias)))
+        weights = 1 / (1 + torch.exp(-standard(layer.expand.weight @ hidden + layer.expand.bias)))
         for c in range(8):
             expected[b, c] = x[b, c] * weights[c]
-    assert_close(layer(x), expected)
+    assert_close(layer(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_channels_are_weighed_and_not_switched():
+    """However far training takes the layer: Muon's steps all have one length, and a sigmoid of 5,000 learns no more."""
+    torch.manual_seed(0)
+    layer = SqueezeExcitation(8)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter *= 1000
+    x = 100 * torch.rand(2, 8, 3, 4, 5) + 1
+    weights = layer(x) / x
+    assert weights.min() > 0 and weights.max() < 1
+    weights.sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in layer.parameters())
 
 
 def test_only_cnn3_weighs_channels():
