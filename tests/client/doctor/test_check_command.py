@@ -106,6 +106,7 @@ def test_who_is_only_to_be_tested_is_judged_where_the_run_tests(
     words = (
         f"data.root={root}",
         "data.labels=brats2020",
+        "data.spacing=null",
         f"data.test={test}",
         f"work={work}",
         f"out={tmp_path / 'out'}",
@@ -153,6 +154,7 @@ def test_who_lacks_which_image_is_counted(
     for missing, status in (("refuse", 1), ("mask", 0)):
         words = (
             "data.labels=brats2020",
+            "data.spacing=null",
             f"data.missing={missing}",
             "data.validation=0",
             f"work={work}",
