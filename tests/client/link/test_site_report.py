@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -41,14 +42,21 @@ def run() -> RunConfig:
     return parse_settings(composed(*WORDS))[0]
 
 
-@pytest.fixture
-def site(scans: Path, tmp_path: Path, run: RunConfig) -> SiteConfig:
+@pytest.fixture(scope="module")
+def begun(scans: Path, tmp_path_factory: pytest.TempPathFactory, run: RunConfig) -> SiteConfig:
     """One that trained and measured two rounds, and declined a third."""
-    made = site_in(scans, tmp_path, metrics="always", max_epsilon=None)
+    folder = tmp_path_factory.mktemp("begun")
+    made = site_in(scans, folder, metrics="always", max_epsilon=None)
     for round in (1, 2):
         assert ask(made, run, "train", round).status == ask(made, run, "evaluate", round).status == "ok"
-    assert ask(site_in(scans, tmp_path, min_patients=90), run, "train", 3).code == "too_few_patients"
+    assert ask(site_in(scans, folder, min_patients=90), run, "train", 3).code == "too_few_patients"
     return made
+
+
+@pytest.fixture
+def site(begun: SiteConfig, tmp_path: Path) -> SiteConfig:
+    """A copy that a test may change."""
+    return replace(begun, work=str(shutil.copytree(begun.work, tmp_path / "work")))
 
 
 def test_it_tells_what_the_site_did_and_what_left(site: SiteConfig) -> None:
