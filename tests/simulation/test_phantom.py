@@ -20,8 +20,8 @@ from gliofed.simulation.phantom import (
 )
 from gliofed.simulation.scanner import SCANNERS, spoil
 
-SCAN = PhantomConfig(patients=2, visits=1, resolution=4.0, seed=3)
-SERIES = PhantomConfig(patients=1, visits=5, resolution=4.0, seed=3)
+SCAN = PhantomConfig(patients=2, visits=1, resolution=8.0, seed=3)
+SERIES = PhantomConfig(patients=1, visits=5, resolution=8.0, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_enhancing_tumour_has_the_number_of_its_release(tmp_path):
 
 def test_same_seed_same_bytes_even_after_an_interruption(scans, tmp_path):
     """A run that died with half a patient written ends with the same files; what was whole is not redone."""
-    write_phantoms(PhantomConfig(patients=1, visits=1, resolution=4.0, seed=3), tmp_path, site=1)
+    write_phantoms(PhantomConfig(patients=1, visits=1, resolution=8.0, seed=3), tmp_path, site=1)
     (whole,) = tmp_path.rglob("*_seg.nii.gz")
     written = whole.stat().st_mtime_ns
     (tmp_path / ".BraTS20_Training_1002.half.tmp").mkdir()
@@ -104,11 +104,11 @@ def test_header_is_brats_own():
 def test_files_are_typed_and_placed_as_brats(scans):
     for path in scans.rglob("*.nii.gz"):
         image = nib.load(path)
-        assert image.shape == (60, 60, 39), path.name  # 240, 240 and 155 mm by 4
+        assert image.shape == (30, 30, 19), path.name  # 240, 240 and 155 mm by 8
         assert image.get_data_dtype() == (np.uint8 if "seg" in path.name else np.int16)
         assert image.header["sform_code"] > 0 and image.header["qform_code"] > 0
-        np.testing.assert_allclose(image.affine, affine(4.0))
-        np.testing.assert_allclose(image.get_qform(), affine(4.0), atol=1e-4)
+        np.testing.assert_allclose(image.affine, affine(8.0))
+        np.testing.assert_allclose(image.get_qform(), affine(8.0), atol=1e-4)
 
 
 def test_modalities_share_one_brain_and_outside_is_zero(scans):
@@ -118,7 +118,7 @@ def test_modalities_share_one_brain_and_outside_is_zero(scans):
         mask = voxels(folder / f"{folder.name}_seg.nii.gz")
         for brain in brains:
             np.testing.assert_array_equal(brain, brains[0])
-        assert 1.0 < brains[0].sum() * 0.064 / 1000 < 1.9  # 4 mm voxels of 0.064 ml
+        assert 1.0 < brains[0].sum() * 0.512 / 1000 < 1.9  # 8 mm voxels of 0.512 ml
         assert mask.any() and not (mask[~brains[0]]).any()
 
 
@@ -168,10 +168,10 @@ def test_every_small_site_has_both_grades_and_the_table_tells_them(scans):
 
 def test_no_threshold_on_flair_finds_the_tumour():
     """A task that one number solves would show nothing; the best of all numbers stays below a mean Dice of 0.85."""
-    dices, scan = [], replace(SCAN, resolution=8.0)
+    dices = []
     for site in range(5):
         for patient in (1, 2, 3):
-            images, mask = make_case(scan, site, patient)
+            images, mask = make_case(SCAN, site, patient)
             flair, brain = images["flair"].astype(float), images["flair"] > 0
             scored = (flair - flair[brain].mean()) / flair[brain].std()
             guesses = [(scored > level) & brain for level in np.arange(0.5, 4, 0.25)]
@@ -179,7 +179,7 @@ def test_no_threshold_on_flair_finds_the_tumour():
     assert 0.4 < np.mean(dices, axis=0).max() < 0.85  # and above 0.4: FLAIR does show it
 
 
-OWN = replace(SERIES, visits=3, resolution=8.0, course="own")
+OWN = replace(SERIES, visits=3, course="own")
 
 
 def masks_of(config, patient):
@@ -195,7 +195,7 @@ def test_a_course_needs_a_series():
 def test_courses_differ_grow_respond_and_bring_new_lesions():
     """The rates are of many patients: one sees growth in some intervals, a response in others, and lesions apart."""
     ratios, parts = [], []
-    for patient in range(1, 13):
+    for patient in range(1, 7):
         masks = masks_of(OWN, patient)
         ratios += [after.sum() / before.sum() for before, after in itertools.pairwise(masks)]
         parts.append([ndimage.label(mask)[1] for mask in masks])
@@ -220,7 +220,7 @@ def test_lesions_have_the_numbers_of_compartments_and_lie_in_the_brain():
 
 def test_some_visits_lack_a_modality_and_by_default_none(tmp_path):
     """At the stated rate; the other files are those of the visit with all."""
-    config = replace(SCAN, resolution=8.0, lost=0.3)
+    config = replace(SCAN, lost=0.3)
     lacking = [left_out(config, 0, patient, 0) for patient in range(1, 401)]
     assert 0.22 < np.mean([name is not None for name in lacking]) < 0.38
     assert set(lacking) == {None, "flair", "t1", "t1ce", "t2"}
