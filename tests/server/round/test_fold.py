@@ -148,9 +148,12 @@ def slow_limit(weights: list[int], most: float) -> list[float]:
     """Lower the heaviest to the ceiling of what is now there, again and again."""
     limited = [float(weight) for weight in weights]
     for _ in range(3000):
+        before = limited.copy()
         for place, weight in enumerate(limited):
             others = sum(limited) - weight
             limited[place] = min(weight, most / (1 - most) * others)
+        if limited == before:
+            break
     return limited
 
 
