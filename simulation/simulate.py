@@ -19,6 +19,7 @@ from gliofed.server.report.plots.plots import draw_plots
 from gliofed.server.report.plots.sweep import draw_runs
 from gliofed.server.report.record import read_record
 from gliofed.server.report.table import print_results
+from gliofed.server.round.failing import DIVERGED
 from gliofed.server.round.given import Given, read_given
 from gliofed.server.round.history import History
 from gliofed.server.round.sites import Federation
@@ -277,7 +278,8 @@ def _result_sentence(status: str, end: Mapping[str, Any], out: Path, shows: Repo
         first = ""
         if CODES["state"] in end["reason"]:
             first = f"{command_line('gliofed-server', 'anew', out, 'SITE')} for each such site, then "
-        return f"{end['reason']}; each site's own log is in {out}/sites; {first}go on with {resume_command(out)}"
+        cure = "" if DIVERGED in end["reason"] else f"; {first}go on with {resume_command(out)}"
+        return f"{end['reason']}; each site's own log is in {out}/sites{cure}"
     if status == "incomplete":
         return f"a site did not count in some round: see {out}/history.jsonl, and its own log in {out}/sites"
     page, plots = "report.html, " * shows.page, "plots, " * shows.plots

@@ -7,6 +7,9 @@ from gliofed.server.round.lines import why_not
 from gliofed.shared.config import RunConfig
 from gliofed.shared.wording import quantity
 
+DIVERGED = "training has diverged: begin anew with a lower train.lr or strategy.lr"
+"""Where no update is finite; going on with the run would only give the same."""
+
 
 class RoundError(Exception):
     """A round without a result: too few updates counted."""
@@ -29,8 +32,7 @@ def too_few(history: History, config: RunConfig, event: Event, counted: int) -> 
         return spent(event, f"{few}: the privacy budget is spent at {where}")
     asked = [str(line["reason"]) for line in event["sites"].values() if line["status"] != "not_invited"]
     diverged = asked and all(reason.startswith(NOT_FINITE) for reason in asked)
-    cure = ["training has diverged: begin anew with a lower train.lr or strategy.lr"] if diverged else []
-    reason = "; ".join([few, *why_not(event["sites"]), *cure])
+    reason = "; ".join([few, *why_not(event["sites"]), *[DIVERGED] * bool(diverged)])
     return RoundError(event | {"event": "round_failed", "reason": reason})
 
 

@@ -191,9 +191,13 @@ def test_too_few_updates_fail_the_round_and_can_be_resumed(values: Values, out: 
     assert simulate(settings | {"resume": str(out)}).status == "done"
 
 
-def test_training_that_diverges_is_no_fault_of_the_sites(values: Values, out: Path) -> None:
-    """Their logs, which the sentence names too, have nothing of it."""
+def test_training_that_diverges_is_no_fault_of_the_sites(
+    values: Values, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their logs, which the sentence names too, have nothing of it; nor would the run end otherwise if it went on."""
     assert simulate(values("strategy=fedadam", "strategy.lr=1e30", f"out={out}")).status == "failed"
+    said = capsys.readouterr().out
+    assert "begin anew" in said and "resume=" not in said
     end = json.loads((out / "history.jsonl").read_text().splitlines()[-1])
     assert end["reason"].endswith("; training has diverged: begin anew with a lower train.lr or strategy.lr")
 
