@@ -73,3 +73,14 @@ def test_a_folder_is_trained_with_privacy_too(mechanism: str) -> None:
     assert recipe(*FOLDER, f"privacy={mechanism}").privacy.mechanism == mechanism
     with pytest.raises(ConfigError, match="of optimizer with privacy=dp_sgd: a private step has its own SGD"):
         recipe(*FOLDER, "privacy=dp_sgd", "optimizer.schedule=cosine")
+
+
+@pytest.mark.parametrize("config", ["simulation", "federation"])
+def test_a_model_may_want_a_rate_of_its_own(config: str) -> None:
+    """cnn_lstm has no norms: with the usual rate of Muon it learned next to nothing before that fell."""
+    with initialize_config_module("gliofed.configs", version_base="1.3"):
+        usual, own, said = (
+            compose(config, [f"model={model}", *words]).train.lr
+            for model, words in (("unet", ()), ("cnn_lstm", ()), ("cnn_lstm", ("train.lr=0.03",)))
+        )
+    assert usual == 0.05 and own == 0.01 and said == 0.03
