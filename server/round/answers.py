@@ -25,6 +25,8 @@ NOT_INVITED = Absent("not_invited", "not in round.expected")
 RESTS = Absent("not_invited", NOT_DRAWN)
 NOT_CONNECTED = Absent("missing", "not connected")
 EXPELLED = Absent("missing", "expelled")
+NOT_ADMITTED = Absent("missing", "not admitted")
+"""Whom this server has never known: expelled before it began, or a name that there is not."""
 NO_REPLY = Absent("failed", error_words(3))
 UNSIGNED = Absent("failed", "its reply is not signed with the key that it was admitted with")
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from gliofed.server.round.answers import EXPELLED
+from gliofed.server.round.answers import EXPELLED, NOT_ADMITTED
 from gliofed.server.round.history import Event, History
 from gliofed.shared.accounting import noise_for, rdp_epsilon
 from gliofed.shared.config import RunConfig
@@ -56,6 +56,6 @@ def spent_for_good(history: History, config: RunConfig, sites: Mapping[str, Even
     ever = {site for event in history.rounds() for site, line in event["sites"].items() if line["status"] == "counted"}
     reasons = {site: line["reason"] for site, line in sites.items()}
     spent = [site for site, reason in reasons.items() if reason == CODES["budget"]]
-    gone = {*spent, *(site for site, reason in reasons.items() if reason == EXPELLED.reason)}
+    gone = {*spent, *(site for site, reason in reasons.items() if reason in (EXPELLED.reason, NOT_ADMITTED.reason))}
     gone |= {site for site, line in sites.items() if line["status"] == "declined" and site not in ever}
     return len(spent) if config.private and len(sites.keys() - gone) < config.round.quorum else 0

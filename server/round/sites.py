@@ -8,7 +8,7 @@ from statistics import median_low
 
 from flwr.serverapp import Grid
 
-from gliofed.server.round.answers import EXPELLED, NOT_CONNECTED, NOT_INVITED, RESTS, Absent, refusal
+from gliofed.server.round.answers import EXPELLED, NOT_ADMITTED, NOT_CONNECTED, NOT_INVITED, RESTS, Absent, refusal
 from gliofed.server.round.audit import RunAudit
 from gliofed.server.round.mail import AUDIT_KINDS, POLL, Clock, Kind, Mail, Unanswered
 from gliofed.server.round.progress import Phase, RoundProgress
@@ -102,7 +102,8 @@ class Sites:
                 ready[name] = node
         prepared = {self._names[node] for node in self.cohorts}
         for name in {*self._config.round.expected, *prepared} - ready.keys() - absent.keys():
-            absent[name] = NOT_CONNECTED if self._is_admitted(name) else EXPELLED
+            gone = EXPELLED if name in self._names.values() else NOT_ADMITTED
+            absent[name] = NOT_CONNECTED if self._is_admitted(name) else gone
         if train and self._config.round.sample is not None:
             drawn = self.drawn(round)
             absent |= dict.fromkeys(drawn - ready.keys() - absent.keys(), NOT_CONNECTED)

@@ -124,9 +124,16 @@ def test_status_can_read_who_was_asked_and_who_answered(
 
 def test_nobody_waits_for_a_site_that_was_expelled(line: Line, sites: Sites) -> None:
     line.here.remove(A)
-    del line.names[A]
-    assert sites.roll(1)[1] == {"a": Absent("missing", "expelled")}
+    name = line.names.pop(A)
+    assert sites.roll(1)[1] == {"a": Absent("missing", "not admitted")}, "before this server could know it"
     assert line.looks == 2
+    line.here.add(A)
+    line.names[A] = name
+    sites.roll(2)
+    del line.names[A]
+    looks = line.looks
+    assert sites.roll(3)[1] == {"a": Absent("missing", "expelled")}
+    assert line.looks == looks + 2
 
 
 def test_a_site_with_a_new_key_is_prepared_anew(line: Line, sites: Sites) -> None:
@@ -238,6 +245,8 @@ def test_an_expected_site_that_there_is_not_is_named(
     """A mistyped one, say: it is missing in each round, and nothing else would tell why."""
     simulate(values("sites=2", "round.expected=[site-1,site-9]", "round.join=0.1", f"out={out}"))
     assert "round.expected: site-9 is none of site-1 to site-2, and will be missing" in capsys.readouterr().err
+    [line, *_] = [event["sites"]["site-9"] for event in History(out / "history.jsonl").events() if "sites" in event]
+    assert (line["status"], line["reason"]) == ("missing", "not admitted"), "nobody was expelled"
 
 
 def test_a_run_is_that_of_its_expected_sites(out: Path, values: Callable[..., dict[str, Any]]) -> None:
