@@ -128,6 +128,7 @@ def bounded(
     if parameters is not None:
         total = sum(parameters.values())
         shapes = {name: tuple(like[name].shape) if like else (number,) for name, number in parameters.items()}
+        largest = {name: like[name].abs().max().item() if like else 0.0 for name in parameters}
         usual = {reply.site: usual_size(config, shapes.values(), round, reply.weight) for reply in counted}
         ceilings = {reply.site: ceiling(config, round, reply.steps, norm) for reply in counted}
         sizes = _sizes(counted, measures, usual, ceilings, config)
@@ -140,7 +141,7 @@ def bounded(
                 continue
             factor = min(1.0, clip / size, ceilings[site] / own.norm) if size else 1.0
             bound = _farthest(config, usual[site], total, reply.steps, round)
-            most = {name: min(clip * bound(shape), ceilings[site]) for name, shape in shapes.items()}
+            most = {name: min(clip * bound(shape, largest[name]), ceilings[site]) for name, shape in shapes.items()}
             large = {n: clip * others[n] / norm for n, norm in own.others.items() if norm > clip * others[n]}
             peak = max((value * factor / most[name] for name, value in own.peaks.items()), default=0.0)
             lines[site] |= _bounds_met(factor, peak, large)
@@ -200,17 +201,19 @@ def _reach(config: RunConfig, steps: int) -> float:
 
 def _farthest(
     config: RunConfig, usual: float, parameters: int, steps: int, round: int
-) -> Callable[[Sequence[int]], float]:
-    """How far one value of a tensor of some shape goes at most in an honest round: in each step as far as the optimiser
-    moves it, or as noise goes.
+) -> Callable[[Sequence[int], float], float]:
+    """How far one value of a tensor of some shape and largest value goes at most in an honest round: in each step as
+    far as the optimiser moves it, and towards zero by the weight decay; or as noise goes.
 
     Of SGD, of which one parameter may have the whole gradient, its ceiling alone tells.
     """
     if has_ceiling(config):
-        return lambda shape: math.inf
+        return lambda shape, largest: math.inf
     if not config.private:
-        return lambda shape: rate_of(config, round) * steps * OPTIMIZERS[config.optimizer.name].farthest(shape)
-    return lambda shape: TAIL * usual * math.sqrt(steps / parameters)
+        rate, farthest = rate_of(config, round), OPTIMIZERS[config.optimizer.name].farthest
+        decayed = 1 - (1 - min(1.0, rate * config.train.weight_decay)) ** steps
+        return lambda shape, largest: rate * steps * farthest(shape) + decayed * largest
+    return lambda shape, largest: TAIL * usual * math.sqrt(steps / parameters)
 
 
 def _noise(config: RunConfig, rate: float, steps: int) -> float:

@@ -134,6 +134,29 @@ def test_usual_size_is_about_that_of_adamw_on_noise(run_config: Callable[..., Ru
     assert 0.5 < size / usual_size(config, [(10_000,)], 1, 8) < 1.5
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_what_weight_decay_takes_from_large_weights_meets_no_bound(
+    run_config: Callable[..., RunConfig], tmp_path: Path, optimizer: str
+) -> None:
+    """It moves a weight by its own size times rate and decay in each step, further than the optimiser does."""
+    config = run_config(f"optimizer={optimizer}", "train.lr=0.01", "train.weight_decay=0.5", "train.steps=20")
+    start = {"weight": torch.full((4, 4), 100.0), "bias": torch.zeros(4)}
+    spool = Spool(tmp_path, 1, "fp32")
+    for site in ("a", "b"):
+        moved = {name: torch.nn.Parameter(each.clone()) for name, each in start.items()}
+        stepper = OPTIMIZERS[optimizer].make(moved.values(), 0.01, 0.5, config.optimizer)
+        for _ in range(20):
+            for each in moved.values():
+                each.grad = torch.ones_like(each)
+            stepper.step()
+        update = encode({name: each.detach() - start[name] for name, each in moved.items()}, "fp32")
+        spool.add(site, Reply(site=site, patients=8, steps=20, update=update), 10**6, 1)
+    _, measures = judge(spool.replies(), start, [*start], config)
+    numbers = {name: each.numel() for name, each in start.items()}
+    _, lines = bounded(spool.replies(), measures, config, numbers, 1, like=start)
+    assert all("peak" not in line for line in lines.values()), lines
+
+
 @pytest.mark.parametrize("steps", [1, 5, 20])
 def test_muon_s_usual_size_has_a_vote_and_its_own_updates_meet_no_bound(
     run_config: Callable[..., RunConfig], tmp_path: Path, steps: int
