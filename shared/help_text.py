@@ -86,10 +86,9 @@ def module_line(module: str) -> str:
 
 
 def _groups(config: str) -> list[tuple[str, str]]:
-    """The groups of the defaults list, each with what it chooses, or null; one may follow another: ${data}."""
-    found = re.findall(r"^  - (\w+): (\w+|\$\{\w+\})$", _text(CONFIGS / f"{config}.yaml"), re.MULTILINE)
-    chosen = {f"${{{group}}}": choice for group, choice in found}
-    return [(group, chosen.get(choice, choice)) for group, choice in found]
+    """The groups of the defaults list, each with what it chooses, or null; one may follow others: ${data}."""
+    found = re.findall(r"^  - (?:optional )?(\w+): ([\w${}]+)$", _text(CONFIGS / f"{config}.yaml"), re.MULTILINE)
+    return [(group, Template(choice).substitute(dict(found))) for group, choice in found]
 
 
 def _of_recipe(config: str) -> dict[str, str]:

@@ -76,11 +76,20 @@ def test_a_folder_is_trained_with_privacy_too(mechanism: str) -> None:
 
 
 @pytest.mark.parametrize("config", ["simulation", "federation"])
-def test_a_model_may_want_a_rate_of_its_own(config: str) -> None:
-    """cnn_lstm has no norms: with the usual rate of Muon it learned next to nothing before that fell."""
+def test_a_model_may_want_a_rate_of_its_own_with_an_optimiser(config: str) -> None:
+    """With the usual one of Muon cnn_lstm learned next to nothing before it fell; another optimiser keeps its own."""
+    rates = {
+        ("model=unet",): 0.05,
+        ("model=cnn_lstm",): 0.01,
+        ("optimizer=adamw", "model=cnn_lstm"): 0.003,
+        ("model=cnn_lstm", "train.lr=0.03"): 0.03,
+        ("experiment=cnn_lstm_cnn3",): 0.01,
+        ("experiment=cnn_lstm_cnn3", "optimizer=adamw"): 0.003,
+    }
     with initialize_config_module("gliofed.configs", version_base="1.3"):
-        usual, own, said = (
-            compose(config, [f"model={model}", *words]).train.lr
-            for model, words in (("unet", ()), ("cnn_lstm", ()), ("cnn_lstm", ("train.lr=0.03",)))
-        )
-    assert usual == 0.05 and own == 0.01 and said == 0.03
+        assert {words: compose(config, list(words)).train.lr for words in rates} == rates
+
+
+def test_an_experiment_s_changes_of_patches_can_be_turned_off() -> None:
+    plain = recipe("experiment=cnn_lstm_cnn3", "augment=none").train.augment
+    assert plain == recipe("model=cnn_lstm", "data=phantom").train.augment
