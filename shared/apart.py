@@ -124,7 +124,7 @@ APART: tuple[tuple[Callable[["RunConfig"], bool], Sentence], ...] = (
     (
         lambda run: run.train.augment.dropout > 0 and len(run.data.modalities) == 1,
         "train.augment.dropout with one of data.modalities: one image always stays, so nothing would be left out; "
-        "leave it out, or read more images",
+        "give train.augment.dropout=0, or read more images",
     ),
     (
         lambda run: run.optimizer.warmup >= run.rounds,

@@ -16,6 +16,7 @@ from gliofed.shared.data.dataset import site_inventory
 from gliofed.shared.data.labels import LABELS, region_values
 from gliofed.shared.data.layouts import find_cases, take_inventory
 from gliofed.shared.data.leftovers import counted
+from gliofed.shared.data.tables import MANIFEST
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import absolute, write_json
 from gliofed.shared.locks import BusyError, lock_file
@@ -262,7 +263,8 @@ def _usable(cases: list[Case], run: RunConfig, root: Path) -> list[Case]:
     wanted, label, some = set(run.data.modalities), TASKS[run.task].label, some_suffice(run.data, run.task)
     if label:
         labelled = [case for case in cases if case.value(label)]
-        source = label.source or f"the column {label.column} of cases.csv"
+        manifest = f"the column {label.column} of {MANIFEST}"
+        source = manifest if (root / MANIFEST).exists() else label.source or manifest
         missing = label.missing, f"no patient has a {label.column}; it comes from {source}"
     else:
         labelled = [case for case in cases if case.mask is not None]

@@ -99,6 +99,8 @@ class Given:
         wanted, found = outline_of_request(run, training=False), _tensors(self.weights, self.named)
         model = f"model.name={run.model.name} with model.preset={run.model.preset}"
         cure = f"give weights of {model}, or the settings of the model that these are of"
+        if self.exported is not None:  # whose settings are this run's
+            cure = "another version of gliofed wrote it; use that version, or begin without init"
         for much, odd in (("few", wanted.keys() - found.keys()), ("many", found.keys() - wanted.keys())):
             if odd:
                 which = f"{quantity(len(odd), 'tensor')} too {much}"

@@ -58,6 +58,7 @@ WRONG_SETTINGS = {
     ("out=afile",): ("out=", "afile"),
     ("model=unet", "+model.iterations=2"): ("model.iterations=2", "unet has dropout, deep_supervision; leave it out"),
     ("model=cnn_lstm", *FOLDER, "data.root=maskless"): ("maskless", "grade", "name_mapping.csv"),
+    ("model=cnn_lstm", *FOLDER, "data.root=listed"): ("listed", "no patient has a grade", "column grade of cases.csv"),
     ("faults={site-9:nan}",): ("site-9", "site-1"),
     ("round.expected=[site-1,site-1]",): ("names site-1 twice",),
     ("faults={site-1:typo}",): ("typo", "nan"),
@@ -107,6 +108,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder.mkdir(parents=True)
     for name in ("flair", "t1", "t1ce", "t2"):
         (case / f"{case.name}_{name}.nii.gz").touch()
+    columns = "patient,grade,flair,t1,t1ce,t2"
+    names = ",".join(f"../maskless/{case.name}/{case.name}_{name}.nii.gz" for name in columns.split(",")[2:])
+    (tmp_path / "listed").mkdir()
+    (tmp_path / "listed" / "cases.csv").write_text(f"{columns}\n{case.name},,{names}\n")
     (tmp_path / "full" / "run.json").touch()
     (tmp_path / "afile").touch()
     monkeypatch.chdir(tmp_path)

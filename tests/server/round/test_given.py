@@ -76,6 +76,15 @@ def test_tensors_that_do_not_fit_are_refused(left: Path, run_config: Make, name:
         given(left / "bare.safetensors").check(run_config())
 
 
+def test_the_same_model_with_other_tensors_is_of_another_version(left: Path, run_config: Make) -> None:
+    """Its model.json has this run's settings, so to ask for other settings would cure nothing."""
+    change_tensors(left, drop)
+    (left / "bare.safetensors").rename(left / "model/model.safetensors")
+    (left / "model/provenance.json").unlink()
+    with pytest.raises(ConfigError, match=r"1 tensor too few .*; another version of gliofed wrote it"):
+        given(left).check(run_config())
+
+
 def test_a_file_alone_is_taken_and_its_unknowns_are_said(left: Path, tmp_path: Path, run_config: Make) -> None:
     """Other tools add metadata to the header; what a channel means stands nowhere."""
     run = run_config()
