@@ -191,9 +191,9 @@ TABLES = {
     "missing": Table(
         "A site without FLAIR",
         "Phantoms at 4 mm, four sites of 45 patients, each with a scanner of its own, of whom about 30 are tested. "
-        "Site-2 lacks FLAIR; where no site has it, its own figure is about what can be seen without. With twice "
-        "the steps the others lack it too, in half of their samples, so they see as many with FLAIR as in the first "
-        "row. 24 rounds, with a rate that falls.",
+        "Site-2 lacks FLAIR; where no site has it (with --full), its own figure is about what can be seen without. "
+        "With twice the steps the others lack it too, in half of their samples, so they see as many with FLAIR as in "
+        "the first row. 24 rounds, with a rate that falls.",
         "missing",
         {
             "every image": MISSING,
