@@ -32,7 +32,7 @@ def too_few(history: History, config: RunConfig, event: Event, counted: int) -> 
         return spent(event, f"{few}: the privacy budget is spent at {where}")
     asked = [str(line["reason"]) for line in event["sites"].values() if line["status"] != "not_invited"]
     diverged = asked and all(reason.startswith(NOT_FINITE) for reason in asked)
-    reason = "; ".join([few, *why_not(event["sites"]), *[DIVERGED] * bool(diverged)])
+    reason = "; ".join([few, *why_not(event["sites"]), *([DIVERGED] if diverged else [])])
     return RoundError(event | {"event": "round_failed", "reason": reason})
 
 
