@@ -101,6 +101,20 @@ def test_noise_at_the_server_is_charged_and_ends_with_the_budget(
     assert json.loads((out / "model" / "model.json").read_text())["round"] == 1
 
 
+def test_training_that_diverges_is_named_though_its_noise_counts(
+    values: Callable[..., dict[str, Any]], out: Path
+) -> None:
+    """An update that is not finite counts as zero, and what is sent is noise: nothing else would tell."""
+    words = ["sites=1", "rounds=1", "privacy=local_update", "train.lr=1e30", "round.evaluate_every=0", f"out={out}"]
+    assert simulate(values(*words)).status == "done"
+    (done,) = (
+        json.loads(line) for line in (out / "history.jsonl").read_text().splitlines() if '"round":1,"sec' in line
+    )
+    line = done["sites"]["site-1"]
+    assert (line["status"], line["train"]) == ("counted", {"loss": None})
+    assert line["reason"] == "its training loss is not finite: lower train.lr"
+
+
 def test_test_mode_repeats_itself_and_says_that_it_is_not_private(
     values: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
