@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from small_run import composed
 
 from gliofed.client.reference.scoring import write_scores
@@ -47,6 +48,7 @@ def test_scores_are_read_back_and_seeds_do_not_mix(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_page_has_each_site_with_its_gain(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     sites = [f"site-{number}" for number in range(1, 9)]

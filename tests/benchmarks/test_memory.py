@@ -49,6 +49,7 @@ def test_maps_in_the_precision_of_convolutions_change_no_output(kind: type[nn.Mo
     assert (gradient - other).norm() < 0.01 * other.norm()  # where two gradients of a map meet, bf16 rounds their sum
 
 
+@pytest.mark.slow
 def test_the_page_says_what_comes_out() -> None:
     """One preset and patch; `make bench ARGS=memory` writes them all."""
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.read_text().splitlines() if "|" in line]

@@ -39,6 +39,7 @@ def test_rounds_and_reasons(
     assert json.loads(capsys.readouterr().out) == history.events()
 
 
+@pytest.mark.slow
 def test_a_copied_history_can_be_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ def marks_bright(image: torch.Tensor) -> torch.Tensor:
     return torch.cat([t1ce - 1.5, flair - 1], dim=-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing", [None, 10.0])
 def test_a_model_of_single_visits_and_one_of_series_are_measured_on_the_same_voxels(tmp_path, spacing):
     """Single visits are cropped one by one, a series as one: only the affine tells where both lie."""

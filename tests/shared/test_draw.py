@@ -172,6 +172,7 @@ def test_a_file_that_is_gone_is_an_error_in_the_loop(patients, tmp_path):
         assert not [each for each in threading.enumerate() if each.name.startswith("ahead")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", ["visits", "series"])
 def test_each_region_that_the_visits_have_is_centred_as_often(tmp_path, reading):
     """However few voxels it has: against counts of each region's places, of a patient who has the first in one visit.

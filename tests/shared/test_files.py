@@ -17,6 +17,7 @@ def write(folder: Path, version: str) -> None:
             (new / file).write_text(version)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "at", [OnCall("os", "unlink", 1), OnCall("os", "unlink", 2), OnCall("pathlib:Path", "replace", 2)]
 )

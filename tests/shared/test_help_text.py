@@ -114,6 +114,7 @@ def test_a_command_of_the_server_says_what_it_does(
     assert usage.startswith("usage: ") and does.endswith(".") and not does.startswith(("positional", "options"))
 
 
+@pytest.mark.slow
 def test_help_does_not_load_pytorch() -> None:
     """That takes seconds."""
     code = "import sys; from gliofed.{0}.cli import main; sys.argv[1:] = {1}\ntry: main()\n"

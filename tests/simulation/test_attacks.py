@@ -65,6 +65,7 @@ def test_a_patient_s_loss_is_that_of_evaluation(finished: Path) -> None:
     assert losses(target, device) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_each_patient_is_in_half_of_the_shadow_models(finished: Path, tmp_path: Path) -> None:
     """Who validated in the run as well; the folder they were trained in is gone, and no two models are alike."""
     target = open_target(finished, HERE)

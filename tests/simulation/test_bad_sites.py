@@ -73,13 +73,14 @@ def test_one_bad_site_of_three_does_not_count(
     assert_close(model_of(out), honest_mean, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "at_once"),
     [
         ("prepare", 1),
-        pytest.param("evaluate", 4, marks=pytest.mark.slow),
-        pytest.param("prepare", 4, marks=pytest.mark.slow),
-        pytest.param("evaluate", 1, marks=pytest.mark.slow),
+        ("evaluate", 4),
+        ("prepare", 4),
+        ("evaluate", 1),
     ],
 )
 def test_a_site_that_hangs_elsewhere_is_named_and_asked_once(
@@ -186,6 +187,7 @@ def test_a_norm_on_few_values_is_clamped(values: Values, out: Path) -> None:
     assert not any("peak" in other for site, other in event["sites"].items() if site != "site-2")
 
 
+@pytest.mark.slow
 def test_bounds_that_nobody_meets_change_nothing(values: Values, tmp_path: Path) -> None:
     """Bit for bit."""
     for name, words in {"bounded": (), "free": ("fold.clip=null", "fold.max_share=1")}.items():
@@ -195,9 +197,8 @@ def test_bounds_that_nobody_meets_change_nothing(values: Values, tmp_path: Path)
     assert not any({"clipped", "peak", "share_before"} & line.keys() for line in lines)
 
 
-@pytest.mark.parametrize(
-    "words", [pytest.param(SMALL, id="segmentation"), pytest.param(SMALL_GRADING, id="grading", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [pytest.param(SMALL, id="segmentation"), pytest.param(SMALL_GRADING, id="grading")])
 def test_changed_samples_make_another_honest_looking_update(words: tuple[str, ...], tmp_path: Path) -> None:
     """Of both tasks: it differs from the honest one, and is of about its size."""
     always = ("sites=2", "rounds=1", "train.steps=2", f"data.root={tmp_path / 'data'}", "round.evaluate_every=0")

@@ -156,6 +156,7 @@ def test_a_policy_is_rehearsed_here(values: Callable[..., dict[str, Any]]) -> No
     assert parse_settings(values("policy.min_patients=5"))[1].policy.min_patients == 5
 
 
+@pytest.mark.slow
 def test_a_path_is_no_grammar_and_the_next_command_can_be_pasted(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,6 +217,7 @@ def test_a_sweep_gives_every_run_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert {path.name for path in tmp_path.glob("out/plots/*.png")} == {"losses.png", "dice.png"}  # of both together
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_run_that_cannot_be(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,7 +84,8 @@ def test_it_is_in_the_table(tested: tuple[dict[str, Any], Path]) -> None:
     assert f"{test['models']['last']['global']['dice']:.3f}" in console.export_text().split("test, last")[1]
 
 
-@pytest.mark.parametrize("model", ["unet", pytest.param("clstm_unet3d", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["unet", "clstm_unet3d"])
 def test_no_batch_of_training_or_validation_has_a_test_patient(
     values: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
@@ -117,7 +118,8 @@ def test_no_batch_of_training_or_validation_has_a_test_patient(
     assert read["rounds"] <= others and set().union(*(entries(each.validation) for each in found.values()))
 
 
-@pytest.mark.parametrize("round", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("round", [1, 2, 3])
 def test_a_site_that_claims_perfect_metrics_in_one_round_does_not_choose_it(
     tested: tuple[dict[str, Any], Path], values: Values, tmp_path: Path, round: int
 ) -> None:
@@ -129,6 +131,7 @@ def test_a_site_that_claims_perfect_metrics_in_one_round_does_not_choose_it(
     assert found["round"] == honest["round"]
 
 
+@pytest.mark.slow
 def test_without_it_nothing_is_asked_and_the_run_keeps_its_hash(values: Values, out: Path) -> None:
     run, _ = parse_settings(values("data.test=null"))
     assert "test" not in json.loads(run.as_json)["data"]
@@ -137,6 +140,7 @@ def test_without_it_nothing_is_asked_and_the_run_keeps_its_hash(values: Values, 
     assert model_of(out)
 
 
+@pytest.mark.slow
 def test_a_run_that_no_site_could_test_is_incomplete(
     values: Values, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

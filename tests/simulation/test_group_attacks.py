@@ -235,6 +235,7 @@ def test_a_run_is_as_without_the_site_whose_group_is_refused(values: Values, tmp
     assert_close(model_of(tmp_path / "lies"), model_of(tmp_path / "fails"), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_a_site_that_lies_goes_on_to_lie(values: Values, out: Path) -> None:
     """What it kept is found by what it sent. It declined from the second round on, and no attack was measured."""
     words = (*SCAFFOLD, "rounds=3", "round.evaluate_every=0")

@@ -147,6 +147,7 @@ def test_a_run_that_has_no_cases_leaves_no_weights(chain: Path, tmp_path: Path) 
     assert not (tmp_path / "out/init").exists() and not (tmp_path / "out/run.json").exists()
 
 
+@pytest.mark.slow
 def test_attacks_know_what_a_run_began_with(chain: Path, tmp_path: Path) -> None:
     """A shadow model starts where the run started, and what was seen of round 1 was made from those weights."""
     settings = AttackConfig(shadows=4, device="cpu")

@@ -47,6 +47,7 @@ def search(net: nn.Module, gradients: list[Tensor], scan: Batch) -> dict[str, fl
     return figures(invert(net, Grading(), gradients, like, 3, steps=300), scan.image)
 
 
+@pytest.mark.slow
 def test_a_net_that_keeps_every_voxel_is_inverted(net: nn.Module, scan: Batch) -> None:
     """If the attack did not work here, its failure with the real models would prove nothing."""
     assert search(net, gradient(net, scan), scan)["psnr"] > 25
@@ -88,6 +89,7 @@ def test_figures_forgive_brightness_and_contrast_and_nothing_else(scan: Batch) -
     assert figures(torch.zeros_like(image), image)["correlation"] == 0
 
 
+@pytest.mark.slow
 def test_the_attack_has_a_row_for_each_case_and_draws_them(
     values: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -12,9 +12,8 @@ from torch import Tensor
 from gliofed.simulation.simulate import simulate
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param(name, marks=() if name == "scaffold" else pytest.mark.slow) for name in METHODS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
 def test_a_run_is_as_the_paper_has_it(tmp_path: Path, method: str) -> None:
     """Four sites with unequal numbers of patients and of steps. What was refused, or lost, changes no state."""
     oracle, words = METHODS[method]

@@ -72,6 +72,7 @@ def test_a_policy_may_ask_for_every_image(settings: Values, out: Path) -> None:
     assert "(left out: 3 missing_modality)" in event["sites"]["site-2"]["reason"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_keeps_what_a_site_lacks(settings: Values, out: Path) -> None:
     """The frozen cohort has it, whatever lies in the folder."""
     simulate(settings("data.missing=mask", LACKING, f"out={out}"))
@@ -80,6 +81,7 @@ def test_a_run_that_is_resumed_keeps_what_a_site_lacks(settings: Values, out: Pa
     assert (out / "sites" / "site-2" / "cohort" / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["mask", "refuse"])
 def test_a_case_is_predicted_where_the_model_was_trained_so(settings: Values, tmp_path: Path, missing: str) -> None:
     """And the warning says what it was predicted without."""

@@ -31,6 +31,7 @@ def written(root: Path, *words: str) -> dict[str, dict[str, str]]:
     }
 
 
+@pytest.mark.slow
 def test_each_site_has_its_number_whatever_the_others_have(tmp_path: Path) -> None:
     """site-1 has the same two patients, and site-2 the same first one."""
     uneven = written(tmp_path / "uneven", "data.patients=[2,1,3]")

@@ -141,6 +141,7 @@ def test_any_number_of_visits_ends_at_full_size():
     np.testing.assert_allclose(growth(1), [1.00])
 
 
+@pytest.mark.slow
 def test_resolutions_show_the_same_patient():
     """Noise is laid out in mm, so that a cheap run studies the patients of an expensive one."""
     volumes = [
@@ -166,6 +167,7 @@ def test_every_small_site_has_both_grades_and_the_table_tells_them(scans):
     assert grades(scans) == truth
 
 
+@pytest.mark.slow
 def test_no_threshold_on_flair_finds_the_tumour():
     """A task that one number solves would show nothing; the best of all numbers stays below a mean Dice of 0.85."""
     dices = []
@@ -192,6 +194,7 @@ def test_a_course_needs_a_series():
         np.testing.assert_equal(one, other)
 
 
+@pytest.mark.slow
 def test_courses_differ_grow_respond_and_bring_new_lesions():
     """The rates are of many patients: one sees growth in some intervals, a response in others, and lesions apart."""
     ratios, parts = [], []

@@ -75,6 +75,7 @@ def test_a_folder_is_trained_with_privacy_too(mechanism: str) -> None:
         recipe(*FOLDER, "privacy=dp_sgd", "optimizer.schedule=cosine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["simulation", "federation"])
 def test_a_model_may_want_a_rate_of_its_own_with_an_optimiser(config: str) -> None:
     """With the usual one of Muon cnn_lstm learned next to nothing before it fell; another optimiser keeps its own."""

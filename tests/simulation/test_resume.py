@@ -18,7 +18,6 @@ from gliofed.shared.messages import CODES
 from gliofed.simulation.settings import parse_settings
 
 POINT = "half-written-checkpoint"
-"""By default; the others take as long each, and are slow together."""
 MORE = (
     "asking",
     "first-reply-spooled",
@@ -52,7 +51,8 @@ def rounds_of(out: Path) -> list[dict[str, Any]]:
     return [{**event, **clock} for event in events if event["event"] in ("round", "test")]
 
 
-@pytest.mark.parametrize("point", [POINT, *(pytest.param(point, marks=pytest.mark.slow) for point in (*MORE, *ENDS))])
+@pytest.mark.slow
+@pytest.mark.parametrize("point", [POINT, *MORE, *ENDS])
 def test_killed_and_resumed_is_the_same(runs: tuple[Path, dict[str, int]], point: str) -> None:
     folder, ends = runs
     assert ends["undisturbed"] == 0

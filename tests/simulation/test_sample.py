@@ -40,6 +40,7 @@ def test_some_train_and_all_evaluate(values: Values, out: Path) -> None:
     assert "not_invited" not in table.export_text()
 
 
+@pytest.mark.slow
 def test_who_was_never_drawn_is_tested_as_well(values: Values, out: Path) -> None:
     """As after each round, where it evaluates; who was drawn and refused has no say."""
     words = ("sites=4", "rounds=2", "round.sample=0.5", "data.patients=8", "data.validation=0.2", "data.test=0.3")
@@ -53,6 +54,7 @@ def test_who_was_never_drawn_is_tested_as_well(values: Values, out: Path) -> Non
     assert set(test["models"]["last"]["sites"]) == {"site-1", "site-3", "site-4"}
 
 
+@pytest.mark.slow
 def test_one_site_that_is_drawn_alone_is_bounded_all_the_same(values: Values, out: Path) -> None:
     """It is no run of one site, which would be bounded by nothing."""
     words = ("sites=3", "rounds=2", "round.sample=0.1", "round.evaluate_every=0")
@@ -62,6 +64,7 @@ def test_one_site_that_is_drawn_alone_is_bounded_all_the_same(values: Values, ou
     assert len(lines) == 2 and all(line["clipped"] < 0.1 for line in lines)
 
 
+@pytest.mark.slow
 def test_a_whole_sample_is_the_run_without_one(values: Values, tmp_path: Path) -> None:
     for name, words in {"plain": (), "all": ("round.sample=1",)}.items():
         simulate(values("sites=2", "rounds=1", "round.evaluate_every=0", *words, f"out={tmp_path / name}"))

@@ -29,6 +29,7 @@ from gliofed.simulation.simulate import simulate
 Values = Callable[..., dict[str, Any]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds", [1, 2])
 def test_one_site_is_local_training(values: Values, out: Path, tmp_path: Path, rounds: int) -> None:
     """FedAvg of one site is that site's training: two rounds are two loops in a row.
@@ -74,6 +75,7 @@ def test_the_order_of_answers_does_not_show(tmp_path: Path, model: str) -> None:
     assert_close(models[0], models[1], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_dropout_is_each_sites_own(tmp_path: Path) -> None:
     """Else its draws depend on which site's step comes first. It does something, and comes out the same again."""
     models = {}
@@ -169,6 +171,7 @@ def test_one_process_a_folder(values: Values, out: Path) -> None:
             simulate(values("sites=1", "rounds=1", f"out={out}"))
 
 
+@pytest.mark.slow
 def test_codecs_agree_to_their_precision(values: Values, tmp_path: Path) -> None:
     """int8 rounds an update to 127 steps; the weights differ by little."""
     models = {}

@@ -21,6 +21,7 @@ def reported(out: Path, *words: str) -> Outcome:
     return outcome
 
 
+@pytest.mark.slow
 def test_made_up_patients_are_shown_with_the_truth_outlined(tmp_path: Path) -> None:
     reported(tmp_path / "run")
     found = json.loads((tmp_path / "run/slices.json").read_text())
@@ -35,6 +36,7 @@ def test_made_up_patients_are_shown_with_the_truth_outlined(tmp_path: Path) -> N
         assert each["png"] in (tmp_path / "run/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_label_is_shown_with_its_truth(tmp_path: Path) -> None:
     outcome = simulate(as_given(*SMALL_GRADING, *DATA, f"out={tmp_path / 'run'}"))
     report(outcome)
@@ -42,6 +44,7 @@ def test_a_label_is_shown_with_its_truth(tmp_path: Path) -> None:
     assert "predicted grade" in found["slices"][0]["about"] and "true " in found["slices"][0]["about"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("report.slices=false",), ("report.page=false",)], ids=" ".join)
 def test_none_where_none_are_wanted(tmp_path: Path, words: tuple[str, ...]) -> None:
     reported(tmp_path / "run", *words)

@@ -156,6 +156,7 @@ def test_names_come_from_the_dict() -> None:
             parse(PolicyConfig, {"tasks": [wrong]})
 
 
+@pytest.mark.slow
 def test_tasks_are_known_without_pytorch() -> None:
     """Check and start answer at once; PyTorch takes seconds, and memory that a small machine keeps for training."""
     code = """

@@ -43,9 +43,8 @@ def weights_of(out: Path) -> bytes:
     return (out / "model/model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(
-    "kind", ["segmentation", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("grading", "private"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", RUNS)
 def test_any_number_of_workers_makes_the_same_weights(tmp_path: Path, kind: str) -> None:
     """Also where a run is killed in round 2 and goes on with another number, which is no part of what was agreed."""
     words = (*RUNS[kind], *OFTEN, *(SECRET if kind == "private" else ()), f"data.root={tmp_path / 'data'}")

@@ -16,6 +16,7 @@ from gliofed.simulation.sites import LOCK, MARKER
 Values = Callable[..., dict[str, Any]]
 
 
+@pytest.mark.slow
 def test_two_runs_write_one_after_the_other(values: Values, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The second says that it waits, and then finds the cases there."""
     root = tmp_path / "data"
@@ -62,6 +63,7 @@ def test_what_a_killed_writer_left_is_gone_on_from(values: Values, tmp_path: Pat
     assert simulate(values("rounds=1", f"data.root={root}", f"out={tmp_path / 'run'}")).status == "done"
 
 
+@pytest.mark.slow
 def test_cases_of_other_settings_are_refused(values: Values, tmp_path: Path) -> None:
     words = ("rounds=1", f"data.root={tmp_path / 'data'}")
     simulate(values(*words, f"out={tmp_path / 'one'}"))

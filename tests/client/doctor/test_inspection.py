@@ -214,6 +214,7 @@ def survive(folder: Path, changes: list[tuple[int, int]], kinds: tuple[bool, boo
     assert set(codes(found)) <= {*ERRORS, *WARNINGS}
 
 
+@pytest.mark.slow
 @nonsense(100)
 def test_a_damaged_header_gives_findings(
     folder: Path, changes: list[tuple[int, int]], kinds: tuple[bool, bool, bool]

@@ -108,7 +108,8 @@ sys.exit(command.start(folder))
 """
 
 
-@pytest.mark.parametrize("kind", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: signal.Signals) -> None:
     """One start at a time; after a signal nothing is left that it started, and not after a kill and another start."""
     (tmp_path / "kit.json").write_text("{}")

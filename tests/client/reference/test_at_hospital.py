@@ -87,6 +87,7 @@ def test_it_is_the_reference_of_a_simulation(
     assert (folder / "work" / "audit" / "audit.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_tensors_at_home_are_the_sites_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With FedBN each site has norms of its own; with them it was measured at the end of the run."""
     out = tmp_path / "run"

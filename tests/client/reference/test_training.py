@@ -102,6 +102,7 @@ def plainly(trainer: Trainer, baseline: Baseline) -> dict[str, Tensor]:
     return travelling(model)
 
 
+@pytest.mark.slow
 def test_training_is_one_long_loop(make: Callable[..., Trainer], tmp_path: Path) -> None:
     """The moments go on over the rounds, and the learning rate is that of the round."""
     trainer = make("optimizer.schedule=cosine")
@@ -153,6 +154,7 @@ def test_a_loop_that_ends_early_leaves_no_thread_that_draws(
         assert not [each for each in threading.enumerate() if each.name.startswith("ahead")]
 
 
+@pytest.mark.slow
 def test_of_one_site_with_kept_moments_all_three_are_the_same(tmp_path: Path) -> None:
     """The federation of one site, whose optimiser goes on, is its own local training, and that on pooled data.
 

@@ -28,8 +28,6 @@ from gliofed.shared.tasks import TASKS
 
 Config = Callable[..., RunConfig]
 CUDA = torch.device("cuda")
-SOME = [name if name in ("unet", "cnn_lstm") else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
-"""For the default tests, one model for each task; the others are slow."""
 
 
 def settings() -> tuple[str, bool]:
@@ -62,7 +60,8 @@ def built(name: str) -> nn.Module:
     return kind(4, 1 if kind.task == "grading" else 3, PRESETS["tiny"])
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_no_step_waits_for_the_gpu(run_config: Config, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One read, of the loss, and that is after the last step: a GPU that must wait for its host idles meanwhile."""
     monkeypatch.setattr(torch, "autocast", lambda *options, **more: nullcontext())  # meta has none, not even turned off

@@ -13,6 +13,8 @@ import pytest
 
 from gliofed.shared.config import RunConfig
 
+pytestmark = pytest.mark.slow
+
 ROOM = 50
 """MB above the idle program's, for any request."""
 

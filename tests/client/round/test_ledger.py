@@ -84,6 +84,7 @@ def survive(folder: Path, charges: list[Charge], points: tuple[str, ...]) -> Ite
 CHARGES = [COUNT, *(replace(ROUND, round=number, sigma=4.0 if number % 3 else 2.5) for number in range(1, 8))]
 
 
+@pytest.mark.slow
 def test_killed_processes_never_lower_epsilon(folder: Path) -> None:
     """Whenever a process dies, the ledger has each round that ended, and only ever rises."""
     write(folder, replace(ROUND, round=0))

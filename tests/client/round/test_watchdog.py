@@ -57,6 +57,7 @@ def ended(tmp_path: Path, run_config: Callable[..., RunConfig]) -> Ended:
     return run
 
 
+@pytest.mark.slow
 def test_a_training_that_hangs(ended: Ended, tmp_path: Path) -> None:
     """It is answered, its receipt is there, and the process does not wait for it."""
     done = ended("__import__('logging').getLogger('gliofed.site').warning('half way') or time.sleep(1000)")

@@ -52,7 +52,8 @@ def killed_at(number: int, site: SiteConfig) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [1, 3])
 def test_killed_anywhere_it_is_completed_by_doing_it_again(site: SiteConfig, tmp_path: Path, step: int) -> None:
     """And meanwhile no request begins with the patient, or is answered with what was trained on them."""
     number, counted = 0, set[int]()

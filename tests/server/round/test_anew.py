@@ -97,6 +97,7 @@ def test_a_damaged_file_is_named(begun: Path, content: str) -> None:
     assert not lines(begun)
 
 
+@pytest.mark.slow
 def test_the_site_counts_again(
     values: Callable[..., dict[str, Any]], out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -278,6 +278,7 @@ def test_one_writer_a_run(run: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_the_same_log(out: Path) -> None:
     """For want of a quorum it ended; the heads that were noted before are still lines."""
     values = as_run(out, "rounds=1", "round.quorum=3")

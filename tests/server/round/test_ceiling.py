@@ -120,6 +120,7 @@ def test_honest_updates_are_not_clipped(values: Callable[..., dict[str, Any]], o
     assert all(0.5 < line["size"] < 1.5 for line in lines), [line["size"] for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_sites_of_few_and_many_steps_are_alike(run_config: Config, momentum: float) -> None:
     """Steps of SGD go on in one direction, and momentum gathers: by the root of its steps, as AdamW's updates are
@@ -140,9 +141,8 @@ def test_sites_of_few_and_many_steps_are_alike(run_config: Config, momentum: flo
     assert max(shares) / min(shares) < 2 < max(roots) / min(roots), (shares, roots)
 
 
-@pytest.mark.parametrize(
-    "fault", ["scale", *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("flip", "bias:19"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["scale", "flip", "bias:19"])
 def test_attackers_are(values: Callable[..., dict[str, Any]], out: Path, fault: str) -> None:
     assert simulate(values(*SGD, f"faults={{site-2:{fault}}}", f"out={out}")).status == "done"
     for event in rounds_of(out):

@@ -207,6 +207,7 @@ def test_usual_size_of_private_runs_is_that_of_sgd_on_their_noise(
     assert usual_size(config, [(10_000,)], 1, 100) == pytest.approx(size, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_private_site_of_few_patients_is_measured_by_its_own_noise(run_config: Callable[..., RunConfig]) -> None:
     """Four patients need several times the noise of a thousand for the same epsilon; the rate may fall."""
     words = ("privacy=dp_sgd", "privacy.epsilon=1", "train.steps=2", "privacy.batch=4")
@@ -283,7 +284,8 @@ def test_usual_size_of_a_hidden_update_is_that_of_one_with_its_noise(run_config:
     assert usual_size(config, [(10_000,)], 1, 100) == pytest.approx(norm / math.sqrt(2), rel=0.05)
 
 
-@pytest.mark.parametrize("momentum", [0.9, *(pytest.param(each, marks=pytest.mark.slow) for each in (0.0, 0.95))])
+@pytest.mark.slow
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 0.95])
 def test_an_honest_update_of_muon_has_about_the_usual_size_whatever_its_steps(
     run_config: Callable[..., RunConfig], momentum: float
 ) -> None:

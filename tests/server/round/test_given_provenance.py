@@ -40,6 +40,7 @@ def test_a_provenance_that_could_not_be_written_or_shown_is_refused(left: Path, 
         read_given(left)
 
 
+@pytest.mark.slow
 def test_a_provenance_leaves_room_for_the_new_run(left: Path, tmp_path: Path, run_config: Make) -> None:
     """Without it, a run of days ended with its model unwritten. What is there takes more room when it is indented."""
 

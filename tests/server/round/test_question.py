@@ -140,6 +140,7 @@ def scripts() -> Iterator[list[str]]:
         yield ["1w", *(f"1{letter}" for letter in letters), "2a"]
 
 
+@pytest.mark.slow
 def test_each_question_ends_once_and_no_answer_counts_twice(make: Make, run_config: Callable[..., RunConfig]) -> None:
     config = run_config()
     for script in scripts():

@@ -130,6 +130,7 @@ def test_killed_and_resumed_is_the_same(tmp_path: Path, when: str) -> None:
     assert first == second
 
 
+@pytest.mark.slow
 def test_a_site_that_never_counted_has_no_part(tmp_path: Path) -> None:
     """What it would have added was not in the federation either."""
     words = (*WORDS, "faults={site-1:nan}", "rounds=1", f"out={tmp_path / 'run'}")
@@ -161,6 +162,7 @@ def test_references_of_a_private_run_are_not_private(tmp_path: Path, capsys: pyt
     assert "the references are trained without privacy" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_be_compared_is_shown_all_the_same(tmp_path: Path) -> None:
     """Its page said that it had not ended, and it had no figures; the only site that counts has no test patient."""
     words = (*WORDS, "faults={site-1:nan,site-3:nan}", "rounds=1", "round.quorum=1", f"out={tmp_path / 'run'}")

@@ -42,6 +42,7 @@ def texts(figure: Any) -> str:
     return "\n".join(text.get_text() for axes in figure.axes for text in (*axes.texts, *axes.get_yticklabels()))
 
 
+@pytest.mark.slow
 def test_a_run_with_everything_has_every_figure_and_the_same_one_again(tmp_path: Path) -> None:
     """A run that is drawn anew, after a resume say, must not change where its events did not."""
     whole = record(full_run(), budget=3.0, comparison=COMPARISON)
@@ -59,6 +60,7 @@ def test_a_run_with_everything_has_every_figure_and_the_same_one_again(tmp_path:
     assert ">budget, 3<" in (tmp_path / "one" / "epsilon.svg").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("events", "title", "missing"),
     [

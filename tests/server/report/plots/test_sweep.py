@@ -46,7 +46,8 @@ def test_runs_that_differ_in_the_seed_are_one_group(names: list[str], groups: di
     assert {group.label: len(group.runs) for group in found} == groups
 
 
-@pytest.mark.parametrize("number", [1, pytest.param(11, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 11])
 def test_a_sweep_is_two_figures(tmp_path: Path, number: int) -> None:
     """With one run, and with more than the legend has room for inside; one has no round and is left out."""
     runs = {f"{n}-a={n}": run(n + 1) for n in range(number - 1)} | {"98-a=98": ODD, "99-a=99": ODD[:1]}
