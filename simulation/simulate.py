@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,6 @@ from gliofed.server.report.plots.plots import draw_plots
 from gliofed.server.report.plots.sweep import draw_runs
 from gliofed.server.report.record import read_record
 from gliofed.server.report.table import print_results
-from gliofed.server.round.failing import DIVERGED
 from gliofed.server.round.given import Given, read_given
 from gliofed.server.round.history import History
 from gliofed.server.round.sites import Federation
@@ -29,7 +28,6 @@ from gliofed.shared.config import RunConfig
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import absolute, make_writable, write_json
 from gliofed.shared.locks import lock_file
-from gliofed.shared.messages import CODES
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import cores
 from gliofed.shared.progress import Bar
@@ -37,13 +35,14 @@ from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.sizes import outline_of_request
 from gliofed.shared.tasks import TASKS
-from gliofed.shared.terminal import command_line, plain
+from gliofed.shared.terminal import plain
 from gliofed.shared.versions import versions
+from gliofed.simulation.ending import result_sentence, resume_command
 from gliofed.simulation.fault_mod import fault_mod
 from gliofed.simulation.faults import Fault, parse_faults
 from gliofed.simulation.local_engine import run_here
 from gliofed.simulation.partition import site_names
-from gliofed.simulation.settings import ReportSettings, Settings, parse_settings, read_run
+from gliofed.simulation.settings import Settings, parse_settings, read_run
 from gliofed.simulation.sites import check_test_patients, make_sites, patients_written
 
 
@@ -98,6 +97,7 @@ def simulate(
     if away := [name for name in run.round.expected if name not in names]:
         notes += [f"round.expected: {away[0]} is none of {names[0]} to {names[-1]}, and will be missing"]
     faults = parse_faults(settings.faults, names, run)
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
     make_writable(out, f"out={out}")
     pick_device(settings.device)  # or refuse it, before anything is made
     with only_one(out), _engine(settings):
@@ -118,6 +118,7 @@ def simulate(
             if not (resumes or SimulationFolder(out).history.exists()):  # nothing began: the folder may be used again
                 SimulationFolder(out).description.unlink()
                 rmtree(SimulationFolder(out).init, ignore_errors=True)
+                _remove_empty(out, new)
             raise
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with {resume_command(out)}") from None
@@ -141,11 +142,6 @@ def _describe(
         given.keep(SimulationFolder(out))
     write_json(SimulationFolder(out).description, saved | {"simulation": {**values, "faults": settings.faults}})
     return str(saved["run_id"])
-
-
-def resume_command(out: Path) -> str:
-    """What goes on with the run in this folder."""
-    return command_line("gliofed-simulate", f"resume={out}")
 
 
 def agreed_patients(sites: Sequence[SiteConfig], written: Sequence[int], run: RunConfig) -> dict[str, int]:
@@ -199,7 +195,7 @@ def _run(
             draw(outcome)
             report(outcome)
             raise
-    print(f"{status}: {_result_sentence(status, events[-1], out, settings.report)}")
+    print(f"{status}: {result_sentence(status, events[-1], out, settings.report)}")
     return outcome
 
 
@@ -240,6 +236,15 @@ def _refuse_a_run(out: Path) -> None:
         raise ConfigError(f"out={out}: holds a run already; give another folder, or go on with {resume_command(out)}")
 
 
+def _remove_empty(out: Path, new: Sequence[Path]) -> None:
+    """Remove folders that were made for a run that did not begin, deepest first; what has anything in it stays."""
+    with suppress(OSError):
+        if new and {*out.iterdir()} == {SimulationFolder(out).lock}:
+            SimulationFolder(out).lock.unlink()
+        for folder in new:
+            folder.rmdir()
+
+
 def _with_root(values: Mapping[str, Any]) -> Any:
     """The data's settings with an absolute folder, so that a run can be resumed from elsewhere."""
     data = values["data"]
@@ -269,19 +274,3 @@ def _engine(settings: Settings) -> AbstractContextManager[None]:
     from gliofed.simulation.ray_engine import ray_for  # an extra, and slow to import
 
     return ray_for(settings)
-
-
-def _result_sentence(status: str, end: Mapping[str, Any], out: Path, shows: ReportSettings) -> str:
-    if status == "incomplete" and "reason" in end:
-        return f"{end['reason']}, in {out}/model"
-    if status == "failed":
-        first = ""
-        if CODES["state"] in end["reason"]:
-            first = f"{command_line('gliofed-server', 'anew', out, 'SITE')} for each such site, then "
-        cure = "" if DIVERGED in end["reason"] else f"; {first}go on with {resume_command(out)}"
-        return f"{end['reason']}; each site's own log is in {out}/sites{cure}"
-    if status == "incomplete":
-        return f"a site did not count in some round: see {out}/history.jsonl, and its own log in {out}/sites"
-    page, plots = "report.html, " * shows.page, "plots, " * shows.plots
-    more = ", comparison.json, baselines" if SimulationFolder(out).comparison.exists() else ""
-    return f"results in {out}: {page}history.jsonl, {plots}checkpoints, model{more}"

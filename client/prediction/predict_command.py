@@ -1,6 +1,7 @@
 """gliofed-client predict: what was asked for is checked before PyTorch is loaded and scans are read."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -58,7 +59,7 @@ def predict_command(overrides: list[str]) -> int:
     if TASKS[exported.task].label is None:
         if labels is None:
             raise ConfigError(f"data.labels: must be given, the scheme of the masks; known are {', '.join(LABELS)}")
-        region_values(labels, exported.data.regions)
+        _check_scheme(labels, exported.data.regions)
     inventory = take_inventory(absolute(settings.data.root), labels or "")
     out = absolute(settings.out or f"outputs/{datetime.now().astimezone():%Y-%m-%d/%H-%M-%S}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -70,6 +71,15 @@ def predict_command(overrides: list[str]) -> int:
         return _predict(predictor, labels, inventory, out)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; masks that are written are whole") from None
+
+
+def _check_scheme(labels: str, regions: Sequence[str]) -> None:
+    """Raise ConfigError where the scheme lacks a region of the model, which is no setting of this command."""
+    if lacks := [region for region in regions if region not in LABELS.get(labels, regions)]:
+        fit = [name for name, scheme in LABELS.items() if scheme.keys() >= {*regions}]
+        cure = f"give one of {', '.join(fit)}" if fit else "no scheme has all of its regions"
+        raise ConfigError(f"data.labels={labels}: has no {', '.join(lacks)}, which this model segments; {cure}")
+    region_values(labels, regions)
 
 
 def _load(folder: Path, exported: Exported, settings: _Settings) -> "Predictor":

@@ -24,7 +24,10 @@ def reasons_of_run(events: Sequence[Mapping[str, Any]]) -> list[str]:
         for site, line in event.get("sites", {}).items():
             if line["reason"] not in (None, "", NOT_DRAWN):  # chance is nothing to mend
                 found.setdefault((site, line["status"], line["reason"]), set()).add(event["round"])
-    lines = [f"{in_rounds(rounds)}: {site} {status}: {reason}" for (site, status, reason), rounds in found.items()]
+    lines = [
+        f"{in_rounds(rounds)}: {site} {'counted, but' if status == 'counted' else f'{status}:'} {reason}"
+        for (site, status, reason), rounds in found.items()
+    ]
     return lines + _reasons_of_test(events)
 
 

@@ -50,7 +50,7 @@ def region_values(scheme: str, regions: Sequence[str]) -> list[frozenset[int]]:
         raise DataError(
             "unknown_regions",
             f"data.regions={','.join(unknown)}: not in label scheme {scheme}, which has "
-            f"{', '.join(LABELS[scheme])}; name only those",
+            f"{', '.join(LABELS[scheme])}; name only those, or give another scheme",
         )
     return [LABELS[scheme][region] for region in regions]
 

@@ -23,9 +23,9 @@ from gliofed.shared.run_folder import ModelFolder, SimulationFolder
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.tasks import model_of, reading_of
 from gliofed.simulation.attacks.settings import AttackConfig
+from gliofed.simulation.ending import resume_command
 from gliofed.simulation.partition import site_names
 from gliofed.simulation.settings import read_run
-from gliofed.simulation.simulate import resume_command
 from gliofed.simulation.sites import make_sites
 
 

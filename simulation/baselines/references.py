@@ -23,8 +23,9 @@ from gliofed.shared.run_folder import SimulationFolder
 from gliofed.shared.site_config import SiteConfig
 from gliofed.shared.wording import quantity
 from gliofed.simulation.baselines import BASELINES
+from gliofed.simulation.ending import resume_command
 from gliofed.simulation.settings import Settings
-from gliofed.simulation.simulate import FailedError, resume_command, sites_at_once
+from gliofed.simulation.simulate import FailedError, sites_at_once
 from gliofed.simulation.sites import scanners_written
 
 EVERY = 30.0

@@ -121,7 +121,7 @@ def test_a_reason_that_stays_the_same_is_one_line(
     for number in (1, 2, 3, 5):
         history.append({"event": "round", "round": number, "seconds": 2.0, "sites": {"a": line}, "global": None})
     assert report(monkeypatch, str(tmp_path)) == 0
-    assert "rounds 1-3, 5: a counted: left out: 5 label_values\nstatus" in capsys.readouterr().out
+    assert "rounds 1-3, 5: a counted, but left out: 5 label_values\nstatus" in capsys.readouterr().out
 
 
 def test_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -122,7 +122,7 @@ def test_a_run_that_no_site_could_evaluate_is_incomplete(
     end = History(out / "history.jsonl").events()[-1]
     assert end["reason"].startswith("no site evaluated the model; at 2 of 2 sites evaluation failed: ")
     shown = capsys.readouterr().out
-    assert "rounds 1-2: site-1 counted: evaluation failed: " in shown and f"incomplete: {end['reason']}" in shown
+    assert "rounds 1-2: site-1 counted, but evaluation failed: " in shown and f"incomplete: {end['reason']}" in shown
 
 
 @pytest.mark.slow

@@ -205,6 +205,16 @@ def test_training_that_diverges_is_no_fault_of_the_sites(
     assert end["reason"].endswith("; training has diverged: begin anew with a lower train.lr or strategy.lr")
 
 
+def test_a_run_that_cannot_begin_leaves_no_folder_that_was_not_there(values: Values, tmp_path: Path) -> None:
+    """A folder with nothing but a lock looked like a run to go on from."""
+    (tmp_path / "there").mkdir()
+    for place in ("there", "there/new", "a/b"):
+        with pytest.raises(ConfigError):
+            simulate(values("data.size=[8,8]", f"out={tmp_path / place}"))
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert [path.name for path in (tmp_path / "there").iterdir()] == [".lock"]
+
+
 def test_a_finished_run_is_not_run_again(values: Values, out: Path) -> None:
     settings = values("sites=1", "rounds=1", f"out={out}")
     simulate(settings)
