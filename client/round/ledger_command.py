@@ -26,7 +26,7 @@ def show_ledger(work: Path, as_json: bool) -> int:
     except OSError as error:  # of another user, say
         raise ConfigError(f"{error.filename or work}: {error.strerror}; fix it, then start again") from None
     if ledger is None:
-        raise ConfigError(f"{work}: no ledger there; the first run with differential privacy begins one, in the site's work folder")
+        raise ConfigError(f"{work}: no ledger there; a work folder has one from its first private run on")
     if as_json:
         print(json.dumps(_as_json(ledger)))
     else:

@@ -64,7 +64,8 @@ def bounds_met(line: Mapping[str, Any]) -> str | None:
         met.append(f"update of {line['size']:.3g} times the usual size, clipped")
     if buffers := line.get("clipped_buffers"):
         most = min(buffers, key=buffers.__getitem__)
-        met.append(f"buffers clipped: {len(buffers)}, the most {most}, to {buffers[most]:.3g} of what came")
+        more = f" and {len(buffers) - 1} more" * (len(buffers) > 1)
+        met.append(f"{most}{more} changed further than usual, clipped to {buffers[most]:.3g} of that")
     if line.get("peak") is not None:
         met.append(f"weights moved up to {line['peak']:.3g} times as far as allowed, clamped")
     if line.get("share_before") is not None:
@@ -79,5 +80,5 @@ def bounds_of_run(events: Sequence[Mapping[str, Any]]) -> list[str]:
     for site in sorted({site for lines in rounds for site in lines}):
         met = [text for lines in rounds if site in lines and (text := bounds_met(lines[site]))]
         if met:
-            sentences.append(f"{site}: bounded in {len(met)} of {quantity(len(rounds), 'round')}, last: {met[-1]}")
+            sentences.append(f"{site}: met a limit in {len(met)} of {quantity(len(rounds), 'round')}, last: {met[-1]}")
     return sentences

@@ -219,7 +219,7 @@ WRONG = {
     "a group": (("data=5",), "must be the name"),
     "no scheme": (("data.labels=null",), "data.labels: must be given"),
     "unknown scheme": (("data.labels=zzz",), "labels=zzz: no such label scheme"),
-    "scheme without the regions": (("data.labels=mock",), "data.labels=mock: has no et, tc, wt, which this model segments; give one of brats2018"),
+    "scheme without the regions": (("data.labels=mock",), "data.labels=mock: has no et, tc, wt"),
     "device": (("device=cuda:77",), "device=cuda:77: this machine has"),
     "option of another model": (("model.iterations=4",), "model.iterations=4: unet has"),
     "too many iterations": (("model.iterations=99",), "model.iterations=99: "),

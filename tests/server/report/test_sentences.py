@@ -12,13 +12,13 @@ def test_honest_sites_are_not_mentioned() -> None:
 
 def test_buffers_that_were_clipped_are_counted_and_the_most_clipped_named() -> None:
     met = bounds_met(HONEST | {"clipped_buffers": {"a.running_mean": 0.75, "b.running_var": 0.015}})
-    assert met == "buffers clipped: 2, the most b.running_var, to 0.015 of what came"
+    assert met == "b.running_var and 1 more changed further than usual, clipped to 0.015 of that"
 
 
 def test_a_run_names_each_site_with_its_last_round() -> None:
     lines = [HONEST | {"size": 3.0, "clipped": 0.6}, HONEST | {"size": 19.23, "clipped": 0.1}, HONEST]
     events = [{"event": "round", "sites": {"b": line, "a": HONEST}} for line in lines]
-    said = "b: bounded in 2 of 3 rounds, last: update of 19.2 times the usual size, clipped"
+    said = "b: met a limit in 2 of 3 rounds, last: update of 19.2 times the usual size, clipped"
     assert bounds_of_run(events) == [said]
 
 

@@ -70,7 +70,7 @@ def test_who_did_not_take_part_is_named_with_the_reason(tmp_path: Path) -> None:
     for sentence in (
         "round 1: site-b refused: not finite",
         "round 1: site-c missing: not connected",
-        "site-d: bounded in 1 of 1 round, last: update of 19.2 times the usual size, clipped; share lowered from 0.90",
+        "site-d: met a limit in 1 of 1 round, last: update of 19.2 times the usual size, clipped",
         "2: the file ends too early; 1: the file's content does not fit its checksum",
     ):
         assert sentence in page

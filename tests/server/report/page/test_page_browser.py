@@ -63,7 +63,7 @@ def test_it_is_whole_quiet_and_asks_for_nothing(shown: Page, file: Path) -> None
     text = shown.js("document.body.innerText")
     for words in (
         "site-2 refused: not finite",
-        "site-3: bounded in 2 of 3 rounds",
+        "site-3: met a limit in 2 of 3 rounds",
         "fewer training patients than its policy requires",
         "hospital-that-is-away missing",
     ):
