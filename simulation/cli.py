@@ -182,7 +182,7 @@ def _job(composed: "DictConfig", now: datetime) -> "Outcome | None":
     values: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     others = [word for word in sweep.overrides.task if not word.startswith("resume=")]
     if values["resume"] is not None and others:
-        raise ConfigError(f"resume={values['resume']}: goes alone, since the run keeps its settings; drop {others[0]}")
+        raise ConfigError(f"resume={values['resume']}: nothing may be given beside it; drop {others[0]}")
     if values["data"]["source"] == "folder":
         _refuse_made_up(sweep.overrides.task)
     if values["attack"] is not None or values["run"] is not None:

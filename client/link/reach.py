@@ -52,9 +52,9 @@ def reach(address: str, ca: Path) -> Findings:
     except ConfigError as error:
         found.faults.append(str(error))
     except ProxyError as error:
-        found.warnings.append(f"{address}: {error}; trying on")
+        found.warnings.append(f"{address}: {error}; still trying")
     except OSError as error:
-        found.warnings.append(f"{address}: {_unreachable(error)}; trying on")
+        found.warnings.append(f"{address}: {_unreachable(error)}; still trying")
     return found
 
 

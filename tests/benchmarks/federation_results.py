@@ -110,7 +110,7 @@ def section(found: Mapping[str, Any], metrics: Sequence[str], picture: str) -> l
         f"{means[FEDERATED]:.3f} over {means[POOLED]:.3f} with seed {seed}" for seed, means in found["by_seed"].items()
     ]
     lines += [f"By seed: {', '.join(each)}.\n"]
-    lines += [f"| site | patients | test patients | federated | own | gain, {metric} |", "|" + "---|" * 6]
+    lines += [f"| site | patients | test patients, all seeds | federated | own | gain, {metric} |", "|" + "---|" * 6]
     for site, patients in zip(found["sites"], PATIENTS, strict=True):
         federated, alone = (found["matrix"][model][site]["metrics"][metric] for model in (FEDERATED, OWN + site))
         gain = found["gains"][site]

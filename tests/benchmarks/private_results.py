@@ -124,11 +124,11 @@ def judgement(study: Study, scores: Scores) -> str:
     if means[MAIN] >= study.asked:
         each = shares(study, scores, MAIN, MAIN.without).values()
         return (
-            f"{head}: at least the {study.asked:g} that were asked, "
+            f"{head}: at least the {study.asked:g} that we set out to keep, "
             f"on average, and at {sum(value >= study.asked for value in each)} of {len(each)} seeds."
         )
     enough = "; ".join(str(setting) for setting, mean in means.items() if mean >= study.asked)
-    return f"{head}: **less than the {study.asked:g} that were asked**. Rows that keep it: {enough or 'none'}."
+    return f"{head}: **less than the {study.asked:g} that we set out to keep**. Rows that keep it: {enough or 'none'}."
 
 
 def learning(study: Study, scores: Scores) -> str:
@@ -186,8 +186,8 @@ SEGMENTATION_SAYS = (
 GRADING_SAYS = (
     "The CNN-LSTM (cnn3) on t1ce alone, phantoms at 4 mm, 10 rounds. Private: 4 steps a round, each of 8 patients on "
     "average. Without privacy: 20 steps a round of AdamW, of 8 samples each. The settings were chosen by trials at "
-    "seed 10, which is not in the table; with all four modalities every private run there was near chance, one with "
-    "epsilon 1000 too. The AUC is of pairs within a site, of about 7 test patients each: .5 is chance. Epsilon "
+    "seed 10, which is not in the table; with all four modalities every private run there was near chance, even one "
+    "with epsilon 1000. The AUC is of pairs within a site, of about 7 test patients each: .5 is chance. Epsilon "
     "100 protects nobody; it shows what the same steps learn with little noise. A model with an AUC above chance and "
     f"a sensitivity of 1 ranks patients, but calls them all HGG. {DELTA}"
 )

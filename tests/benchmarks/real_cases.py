@@ -28,7 +28,7 @@ TITLE = "Public real cases"
 SAYS = (
     "Six public cases of BraTS 2021, in two folds: three hospitals of one case each train `experiment=brats_small` "
     "together (12 rounds of 27 steps), and the other three cases test. These figures are **not "
-    "synthetic**, and so few cases say little about what a federation would learn; they say that the whole way works "
+    "synthetic**, and so few cases say little about what a federation would learn; they show that everything works "
     "on real scans, and whether each region is found at all. gliofed carries none of these cases. "
     "`make results ARGS='--tables real --cases DIR'`"
 )

@@ -69,7 +69,7 @@ def section(name: str, table: Table, runs: dict[str, list[Run]]) -> str:
     head = [*table.heads, "seeds", "parameters", "seconds", *table.metrics]
     lines = [f"## {table.title}\n", f"{table.says} `make results ARGS='--tables {name}'`\n"]
     if not runs:
-        return "\n".join([*lines, "Not trained yet where this page was written.\n"])
+        return "\n".join([*lines, "Not trained yet.\n"])
     if table.references:
         folders = {row: {run.seed: folder(table, row, run.seed) for run in done} for row, done in runs.items()}
         if table.references == "rows":
@@ -108,7 +108,7 @@ def verdict(runs: dict[str, list[Run]], metric: str, first: str, second: str) ->
         return head + "no seed in common yet."
     mean, each = fmean(differences), ", ".join(f"{value:+.3f}" for value in differences)
     if all(value > 0 for value in differences):
-        says = f"better at all of {len(differences)} seeds"
+        says = "better, at one seed only" if len(differences) == 1 else f"better at all of {len(differences)} seeds"
     elif all(value <= 0 for value in differences):
         says = f"**not better** at any of {len(differences)} seeds"
     else:
@@ -129,7 +129,7 @@ INTRODUCTION = """\
 seeds. That takes about three hours on two cores. `make results ARGS=--full` trains all rows, at five seeds; the
 command beside a table trains all rows of that table. A killed `make results` goes on where it was. A seed is other
 patients, other first weights and other patches. Data are phantoms, but for the last table: **every figure above it is
-synthetic** and says nothing about patients. Figures are those of the last round's model on the test patients of all
-sites, who neither train nor validate; nothing is selected on them. HD95 is in mm; seconds are the wall time of the
-fastest seed on one core, and rough: the machine was also busy.
+synthetic** and says nothing about patients. Figures are those of the last round's model on all sites' test patients,
+who are used neither to train nor to validate; nothing is selected on them. HD95 is in mm; seconds are the wall time of
+the fastest seed on one core, and rough: the machine was also busy, and tables were trained on several machines.
 """

@@ -95,8 +95,8 @@ def pair(title: str, says: str, data: str, *words: str) -> Table:
     unet, lstm_unet = (f"experiment={name}_segmentation" for name in ("unet", "lstm_unet"))
     return Table(
         title,
-        f"{says} A step of LSTM-U-Net takes longer; so the U-Net is trained once more, for so many more rounds, by the "
-        "CPU time of a step.",
+        f"{says} A step of LSTM-U-Net takes longer; so the U-Net is trained once more, for more rounds, which "
+        "take the same CPU time.",
         data,
         {"unet": (unet, *words), "unet for as many seconds": (unet, *words), "lstm_unet": (lstm_unet, *words)},
         ("dice", "dice_et", "dice_tc", "dice_wt", "jaccard", "recall", "precision", "hd95"),
@@ -108,9 +108,9 @@ def pair(title: str, says: str, data: str, *words: str) -> Table:
 TABLES = {
     "federation": Table(
         "Is it better together? Eight uneven sites",
-        f"Phantoms at 4 mm, {', '.join(map(str, PATIENTS))} patients, each site with a scanner of its own. The "
-        "federation, one model on all patients (pooled) and one at each site (own) took the same samples, with Muon, "
-        "whose momentum is averaged over the sites; see "
+        f"Phantoms at 4 mm, {', '.join(map(str, PATIENTS))} patients, each site with a scanner of its own; 12 rounds. "
+        "The federation, one model on all patients (pooled) and one at each site (own) took the same samples, with "
+        "Muon, whose momentum is averaged over the sites; see "
         "[simulate.md](simulate.md#is-it-better-together). Figures are over the test patients of all seeds "
         "together, so their intervals are about patients; how much another training would differ, the seeds show.",
         "federation",
@@ -120,7 +120,7 @@ TABLES = {
     ),
     "uneven": Table(
         "And for longer? The same eight sites",
-        "As above, four times as many rounds.",
+        "As above, with 48 rounds.",
         "federation",
         UNEVEN_ROWS,
         ("dice",),
@@ -131,7 +131,8 @@ TABLES = {
         "Phantoms at 4 mm, four sites of 45 patients, 54 in all train and 114 are tested at each seed; demo U-Net, 16 "
         "steps of 2 patches a round, `codec=mixed` unless the row says otherwise; pooled and own took the same "
         "samples. Bytes are down and up together. Muon's momentum starts anew in each round, unless the row says that "
-        "it is averaged, which is the default. The row of AdamW with fp32 is plain FedAvg.",
+        "it is averaged, which is the default. The row of AdamW with fp32 is plain FedAvg. Pooled data can "
+        "fall behind, as after 48 rounds: its rate is as constant as the sites', and no average over sites calms it.",
         "equal",
         EQUAL_ROWS,
         ("dice",),

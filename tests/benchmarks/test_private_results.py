@@ -22,7 +22,9 @@ def test_what_is_kept_is_a_ratio_by_seed_of_the_same_federation() -> None:
 def test_the_judgement_is_computed() -> None:
     """Kept on average, though not at each seed; not kept, with the row that does; and nothing without runs."""
     scores = {NONE: {0: 0.8, 1: 0.5}, EIGHT: {0: 0.6, 1: 0.5}}
-    assert judgement(STUDY, scores).endswith("at least the 0.85 that were asked, on average, and at 1 of 2 seeds.")
+    assert judgement(STUDY, scores).endswith(
+        "at least the 0.85 that we set out to keep, on average, and at 1 of 2 seeds."
+    )
     scores = {NONE: {0: 0.8}, EIGHT: {0: 0.4}, MORE: {0: 0.8}, EIGHT_OF_MORE: {0: 0.72}}
     assert "keeps 0.500 of the dice: **less than" in judgement(STUDY, scores)
     assert judgement(STUDY, scores).endswith("Rows that keep it: epsilon 8 with 8 sites of 64 patients.")

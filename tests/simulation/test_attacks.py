@@ -130,7 +130,7 @@ def test_several_runs_are_shown_together(finished: Path, tmp_path: Path) -> None
     [
         (["run=RUN"], ["attack=", *ATTACKS]),
         (["attack=canaries", "run=RUN", "rounds=3"], ["rounds=3"]),
-        (["attack=canaries", "resume=RUN"], ["attack=canaries", "goes alone"]),
+        (["attack=canaries", "resume=RUN"], ["attack=canaries", "nothing may be given beside it"]),
     ],
     ids=lambda part: " ".join(part),
 )

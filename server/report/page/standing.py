@@ -88,7 +88,7 @@ def is_shown(record: Record) -> Answer:
     """What must be said when the figures are shown."""
     found = [*_of_data(record), *_of_figures(record), *_of_privacy(record)]
     doubts = [sentence for sentence, doubtful in found if doubtful]
-    verdict = "Not as a result of medicine" if record.synthetic else "With what is said here" if doubts else "Yes"
+    verdict = "Not as a medical result" if record.synthetic else "With what is said here" if doubts else "Yes"
     verdict = "Only to those who may see these patients" if record.slices and not record.synthetic else verdict
     return Answer("May this be shown?", verdict, "warn" if doubts else "good", [sentence for sentence, _ in found])
 

@@ -30,7 +30,7 @@ Later = Callable[[float], None]
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
-    there = Findings(warnings=["server: nothing answers; trying on"])
+    there = Findings(warnings=["server: nothing answers; still trying"])
     monkeypatch.setattr(gliofed.client.link.node, "reach", lambda address, ca: there)
     (tmp_path / "site.yaml").write_text("name: a\nroot: .\nlabels: msd\n")
     program = Program("supernode", ["sleep", "60"], tmp_path / "flower", os.environ, pauses=(60,))
@@ -94,7 +94,7 @@ def test_what_it_does_is_said_once(tell: Tell) -> None:
         ("HTTP 412 code 2004", 30.0, STILL_HELD),
         # And of an expelled one, after it took no signature of it.
         ("HTTP 401 code 2001", 30.0, UNSIGNED),
-        ("ConnectError: refused", 30.0, "server: nothing answers; trying on"),
+        ("ConnectError: refused", 30.0, "server: nothing answers; still trying"),
     ],
 )
 def test_why_it_ended(node: Node, tell: Tell, later: Later, problem: str, ago: float, sentence: str) -> None:
@@ -129,9 +129,9 @@ def test_one_that_could_not_say_anything(node: Node) -> None:
 
 def test_a_problem_that_is_over_is_said_again_when_it_comes_back(tell: Tell) -> None:
     tell()
-    assert tell(problem="ConnectError: refused") == ["server: nothing answers; trying on"]
+    assert tell(problem="ConnectError: refused") == ["server: nothing answers; still trying"]
     assert tell(problem="ConnectError: refused") == [] and tell() == []
-    assert tell(problem="ConnectError: refused") == ["server: nothing answers; trying on"]
+    assert tell(problem="ConnectError: refused") == ["server: nothing answers; still trying"]
 
 
 def test_silence(node: Node, tell: Tell, later: Later) -> None:

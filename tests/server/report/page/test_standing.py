@@ -107,7 +107,7 @@ def test_a_site_that_loses_is_bad_news() -> None:
 
 def test_made_up_data_are_no_result_of_medicine() -> None:
     answer = is_shown(record_of(round_of(2, 0.6, TWO)))
-    assert answer.verdict == "Not as a result of medicine"
+    assert answer.verdict == "Not as a medical result"
     assert answer.sentences == [
         "The data are phantoms, which gliofed makes up: the figures say nothing about patients.",
         "The figures are of 80 validation patients. "
