@@ -98,7 +98,9 @@ def _lines(done: Withdrawal, patient: str) -> list[str]:
     lost = "whose list of patients is missing or damaged"
     lines += [f"may have trained with {patient}: run {run}, {lost}" for run in done.unknown]
     if not done.runs and not done.unknown:
-        lines.append(f"no run trained with {patient}")
+        lines.append(
+            f"no run trained with {patient}; means over validation or test patients may have included this one"
+        )
     for path in done.left:
         cure = ANEW if path.parent.name == "cohort" else "remove it, or take it out of the work folder"
         lines.append(f"still names {patient}: {path}; {cure}")
