@@ -126,10 +126,11 @@ def spread(values: Sequence[float]) -> str:
 
 INTRODUCTION = """\
 `make results` trains most rows of this page and writes it: three seeds a row, mean and standard deviation over the
-seeds. That takes about three hours on two cores. `make results ARGS=--full` trains all rows, at five seeds; the
-command beside a table trains all rows of that table. A killed `make results` goes on where it was. A seed is other
-patients, other first weights and other patches. Data are phantoms, but for the last table: **every figure above it is
-synthetic** and says nothing about patients. Figures are those of the last round's model on all sites' test patients,
-who are used neither to train nor to validate; nothing is selected on them. HD95 is in mm; seconds are the wall time of
-the fastest seed on one core, and rough: the machine was also busy, and tables were trained on several machines.
+seeds. That takes about three hours on two cores. `make results ARGS=--full` trains all rows, at five seeds, in about
+nine hours, by the sum of the seconds below; the command beside a table trains all rows of that table. What was killed
+goes on where it was. A seed is other patients, other first weights and other patches. Data are phantoms, but
+for the last table: **every figure above it is synthetic** and says nothing about patients. Figures are those of the
+last round's model on all sites' test patients, who are used neither to train nor to validate; nothing is selected on
+them. HD95 is in mm; seconds are the wall time of the fastest seed on one core, and rough: the machine was also busy,
+and tables were trained on several machines.
 """
