@@ -25,7 +25,8 @@ def line_of(reply: Spooled, refused: Mapping[str, str], down: int, config: RunCo
     if odd:
         line |= {"train": None, "reason": reason or f"training metrics refused: {odd}"[:REASON]}
     if reason is None and not math.isfinite(reply.metrics.get("loss", 0.0)):  # what has noise is finite all the same
-        add_reason(line, "its training loss is not finite: lower train.lr")
+        rate = "privacy.lr" if config.privacy.mechanism == "dp_sgd" else "train.lr"
+        add_reason(line, f"its training loss is not finite: lower {rate}")
     if reply.patients > reply.ceiling and not config.private:  # noise goes above it by itself
         line["claimed"] = reply.patients
     line |= {"left_out": reply.left_out} if reply.left_out else {}
