@@ -18,15 +18,16 @@ def draw(study: Study, scores: Scores) -> Figure:
     """The study's metric by epsilon, sites and patients; a dot a seed, a line through the means."""
     mpl.use("Agg")
     figure = Figure(figsize=(10.5, 3.6), layout="constrained")
-    axes = figure.subplots(1, 3, sharey=True, width_ratios=(1.5, 1, 1))
+    varied = [axis for axis in ("sites", "patients") if len({getattr(s, axis) for s in study.settings}) > 1]
+    axes = figure.subplots(1, 1 + len(varied), sharey=True, width_ratios=(1.5, *[1] * len(varied)))
     _by_epsilon(axes[0], study, scores)
     axes[0].set_ylabel(NAMES[study.metric])
     axes[0].legend(fontsize=8, loc="lower right")
-    for ax, axis in zip(axes[1:], ("sites", "patients"), strict=True):
+    for ax, axis in zip(axes[1:], varied, strict=True):
         _by(ax, study, scores, axis)
     for ax in axes:
         ax.grid(axis="y", linewidth=0.4)
-        if study.chance and ax.axison:
+        if study.chance:
             ax.axhline(study.chance, color="#555555", linewidth=1, linestyle=":")
     figure.suptitle("Synthetic phantoms, with and without differential privacy: each seed, and the mean", fontsize=11)
     return figure
@@ -46,13 +47,10 @@ def _by_epsilon(ax: Axes, study: Study, scores: Scores) -> None:
 
 
 def _by(ax: Axes, study: Study, scores: Scores, axis: str) -> None:
-    """Without privacy and at epsilon 8, over sites or over patients; the panel stays empty where neither varies."""
+    """Without privacy and at epsilon 8, over sites or over patients."""
     other = {"sites": "patients", "patients": "sites"}[axis]
     same = [s for s in study.settings if getattr(s, other) == getattr(MAIN, other) and not s.longer]
     values = sorted({getattr(s, axis) for s in same})
-    if len(values) == 1:
-        ax.set_axis_off()
-        return
     for epsilon, colour, marker in ((MAIN.epsilon, PRIVATE, "o"), (None, WITHOUT, "s")):
         points = [(getattr(s, axis), s) for s in same if s.epsilon == epsilon]
         _line(ax, sorted(points, key=lambda point: point[0]), scores, colour, marker, None)
