@@ -2,8 +2,8 @@
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from gliofed.shared.checkpoint import check_checkpoint
 from gliofed.shared.config import RunConfig
 from gliofed.shared.data.volume import DataError
 from gliofed.shared.files import absolute, make_writable, write_json
-from gliofed.shared.locks import lock_file
+from gliofed.shared.locks import BusyError, lock_file
 from gliofed.shared.parse import ConfigError
 from gliofed.shared.processes import cores
 from gliofed.shared.progress import Bar
@@ -97,10 +97,8 @@ def simulate(
     if away := [name for name in run.round.expected if name not in names]:
         notes += [f"round.expected: {away[0]} is none of {names[0]} to {names[-1]}, and will be missing"]
     faults = parse_faults(settings.faults, names, run)
-    new = [folder for folder in (out, *out.parents) if not folder.exists()]
-    make_writable(out, f"out={out}")
     pick_device(settings.device)  # or refuse it, before anything is made
-    with only_one(out), _engine(settings):
+    with _folder(out), only_one(out), _engine(settings):
         if not resumes:  # before cases are written: a run that is killed meanwhile can be resumed
             _refuse_a_run(out)  # again: another process may have been quicker
             run_id = _describe(out, run, values, settings, given, words)
@@ -118,7 +116,6 @@ def simulate(
             if not (resumes or SimulationFolder(out).history.exists()):  # nothing began: the folder may be used again
                 SimulationFolder(out).description.unlink()
                 rmtree(SimulationFolder(out).init, ignore_errors=True)
-                _remove_empty(out, new)
             raise
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; go on with {resume_command(out)}") from None
@@ -236,13 +233,22 @@ def _refuse_a_run(out: Path) -> None:
         raise ConfigError(f"out={out}: holds a run already; give another folder, or go on with {resume_command(out)}")
 
 
-def _remove_empty(out: Path, new: Sequence[Path]) -> None:
-    """Remove folders that were made for a run that did not begin, deepest first; what has anything in it stays."""
-    with suppress(OSError):
-        if new and {*out.iterdir()} == {SimulationFolder(out).lock}:
-            SimulationFolder(out).lock.unlink()
-        for folder in new:
-            folder.rmdir()
+@contextmanager
+def _folder(out: Path) -> Iterator[None]:
+    """Make the folder; where the run could not begin, what was made for it goes, but for folders that hold anything."""
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    make_writable(out, f"out={out}")
+    try:
+        yield
+    except BusyError:  # the folder is another process's
+        raise
+    except (ConfigError, DataError):
+        with suppress(OSError):
+            if new and {*out.iterdir()} == {SimulationFolder(out).lock}:
+                SimulationFolder(out).lock.unlink()
+            for folder in new:
+                folder.rmdir()
+        raise
 
 
 def _with_root(values: Mapping[str, Any]) -> Any:

@@ -209,8 +209,9 @@ def test_a_run_that_cannot_begin_leaves_no_folder_that_was_not_there(values: Val
     """A folder with nothing but a lock looked like a run to go on from."""
     (tmp_path / "there").mkdir()
     for place in ("there", "there/new", "a/b"):
-        with pytest.raises(ConfigError):
-            simulate(values("data.size=[8,8]", f"out={tmp_path / place}"))
+        for word in ("data.size=[8,8]", "device=cuda:77"):
+            with pytest.raises(ConfigError):
+                simulate(values(word, f"out={tmp_path / place}"))
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
     assert [path.name for path in (tmp_path / "there").iterdir()] == [".lock"]
 
